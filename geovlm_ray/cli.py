@@ -1,0 +1,51 @@
+"""The front door: ``geovlm-ray COMMAND ...``.
+
+Each command is a module of ``geovlm_ray.commands`` with ``add_arguments(parser)`` and ``run(args) -> int``;
+only the module of the command that was called is imported, so that help answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+from geovlm_ray import __version__
+from geovlm_ray.errors import UserError
+
+COMMANDS = {
+    "train": "reinforcement fine-tuning with GRPO, on a Ray cluster or in one process",
+    "sft": "supervised fine-tuning, the warm-up before reinforcement learning",
+    "evaluate": "metrics of predictions, as the paper computes them and as a reviewer would ask for",
+    "score": "rewards of given responses, offline",
+    "report": "make a run's self-contained report.html again",
+    "data": "look at the drawn scenes",
+    "doctor": "what this machine and cluster can do",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 done, 1 failed, 2 wrong arguments."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(
+        prog="geovlm-ray", description="Reinforcement fine-tuning of vision-language models for remote sensing."
+    )
+    parser.add_argument("--version", action="version", version=f"geovlm-ray {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    called = next((a for a in argv if not a.startswith("-")), None)
+    for name, summary in COMMANDS.items():
+        sub = commands.add_parser(name, help=summary, description=summary)
+        if name == called:
+            module = importlib.import_module(f"geovlm_ray.commands.{name}")
+            module.add_arguments(sub)
+            sub.set_defaults(run=module.run)
+    args = parser.parse_args(argv)
+    try:
+        return int(args.run(args))
+    except UserError as error:
+        print(f"geovlm-ray {args.command}: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
