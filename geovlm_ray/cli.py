@@ -39,7 +39,13 @@ def main(argv: list[str] | None = None) -> int:
             module = importlib.import_module(f"geovlm_ray.commands.{name}")
             module.add_arguments(sub)
             sub.set_defaults(run=module.run)
-    args = parser.parse_args(argv)
+    args, rest = parser.parse_known_args(argv)
+    # Overrides may stand on either side of options, which argparse does not allow for positional arguments.
+    misplaced = [a for a in rest if a.startswith("-") or "=" not in a or not hasattr(args, "overrides")]
+    if misplaced:
+        parser.error(f"unrecognized arguments: {' '.join(misplaced)}")
+    if rest:
+        args.overrides = [*args.overrides, *rest]
     try:
         return int(args.run(args))
     except UserError as error:

@@ -1,11 +1,21 @@
-"""Boxes: coordinate frames, horizontal and rotated intersection over union, one-to-one matching."""
+"""Boxes: coordinate frames, horizontal and rotated intersection over union, one-to-one matching.
+
+A box is a sequence of numbers: ``x1, y1, x2, y2``; the same and an angle in degrees, which turns that
+rectangle about its centre; or six and more numbers, the corners ``x, y`` of a polygon.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+import shapely
+from scipy.optimize import linear_sum_assignment
+
 FrameKind = Literal["percent", "permille", "pixel"]
+Coords = Sequence[float]
 
 
 @dataclass(frozen=True)
@@ -32,3 +42,90 @@ class Frame:
             return self.width, self.height
         side = 100.0 if self.kind == "percent" else 1000.0
         return side, side
+
+    def convert(self, coords: Coords, to: Frame) -> tuple[float, ...]:
+        """A box of this frame in the units of another; an angle stays as it is."""
+        sx, sy = (b / a for a, b in zip(self.scale, to.scale, strict=True))
+        corners = len(coords) - len(coords) % 2
+        return tuple(c * (sy if i % 2 else sx) if i < corners else c for i, c in enumerate(coords))
+
+
+def hbb(boxes: Sequence[Coords]) -> np.ndarray:
+    """Horizontal boxes, float64 [n, 4]: an angle is dropped (the paper's HBB), a polygon becomes its envelope."""
+    rows = [b[:4] if len(b) < 6 else (min(b[::2]), min(b[1::2]), max(b[::2]), max(b[1::2])) for b in boxes]
+    return np.array(rows, dtype=np.float64).reshape(-1, 4)
+
+
+def iou_hbb(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Intersection over union of horizontal boxes: [n, 4] and [m, 4] to [n, m] in [0, 1].
+
+    Two boxes that together cover no area have 1 where they are the same box and 0 elsewhere.
+    """
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    inter = np.prod(np.maximum(high - low, 0.0), axis=2)
+    area_a = np.prod(np.maximum(a[:, 2:] - a[:, :2], 0.0), axis=1)
+    area_b = np.prod(np.maximum(b[:, 2:] - b[:, :2], 0.0), axis=1)
+    union = area_a[:, None] + area_b[None, :] - inter
+    flat = union <= 0.0
+    iou = inter / np.where(flat, 1.0, union)
+    if flat.any():
+        iou = np.where(flat, (a[:, None] == b[None, :]).all(axis=2), iou)
+    return np.minimum(iou, 1.0)
+
+
+def rotated_corners(boxes: np.ndarray, sense: Literal[1, -1] = 1) -> np.ndarray:
+    """Corners of rotated boxes: [n, 5] to [n, 4, 2].
+
+    With ``sense`` 1 a corner at (x, y) from the centre goes to (x cos - y sin, x sin + y cos), as TEOChat
+    reads GeoChat's boxes (ermongroup/TEOChat, eval_geochat_referring.py); -1 is the opposite sense, that of
+    EarthDial's rs_detection/eval.py.
+    """
+    centre = (boxes[:, :2] + boxes[:, 2:4]) / 2
+    half = (boxes[:, 2:4] - boxes[:, :2]) / 2
+    offset = half[:, None, :] * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], dtype=np.float64)
+    angle = np.deg2rad(boxes[:, 4]) * sense
+    cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
+    x, y = offset[..., 0], offset[..., 1]
+    return centre[:, None, :] + np.stack([x * cos - y * sin, x * sin + y * cos], axis=2)
+
+
+def polygons(boxes: Sequence[Coords], sense: Literal[1, -1] = 1) -> np.ndarray:
+    """Boxes as shapely polygons [n]; a polygon that crosses itself is taken by its convex hull."""
+    shapes = np.empty(len(boxes), dtype=object)
+    rectangles = [i for i, b in enumerate(boxes) if len(b) < 6]
+    if rectangles:
+        rows = np.array([(*boxes[i], 0.0)[:5] for i in rectangles], dtype=np.float64)
+        shapes[rectangles] = shapely.polygons(rotated_corners(rows, sense))
+    for i, box in enumerate(boxes):
+        if len(box) >= 6:
+            shape = shapely.polygons(np.reshape(np.asarray(box, dtype=np.float64), (-1, 2)))
+            shapes[i] = shape if shapely.is_valid(shape) else shapely.convex_hull(shape)
+    return shapes
+
+
+def iou_polygons(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Intersection over union of shapely polygons: [n] and [m] to [n, m] in [0, 1].
+
+    Only pairs whose envelopes meet are intersected. Shapes that together cover no area have 1 where they
+    are the same shape and 0 elsewhere.
+    """
+    iou = np.zeros((len(a), len(b)))
+    if not len(a) or not len(b):
+        return iou
+    i, j = shapely.STRtree(b).query(a)
+    inter = shapely.area(shapely.intersection(a[i], b[j]))
+    union = shapely.area(a)[i] + shapely.area(b)[j] - inter
+    same = shapely.equals(a[i], b[j])
+    iou[i, j] = np.where(same, 1.0, np.minimum(inter / np.where(union > 0, union, 1.0), 1.0))
+    return iou
+
+
+def iou_matrix(a: Sequence[Coords], b: Sequence[Coords], rotated: bool = False) -> np.ndarray:
+    """Intersection over union of two lists of boxes, [n, m]: horizontal, or by polygons where ``rotated``."""
+    return iou_polygons(polygons(a), polygons(b)) if rotated else iou_hbb(hbb(a), hbb(b))
+
+
+def match(iou: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One-to-one matching of greatest total: row and column indices, each of length min(n, m)."""
+    return linear_sum_assignment(iou, maximize=True)

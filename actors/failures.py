@@ -1,0 +1,34 @@
+"""Results of actor calls, with a dead or failing actor told apart and named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
+
+from geovlm_ray.errors import RunError, UserError
+
+
+def fetch(calls: Sequence[ray.ObjectRef], who: str) -> list[Any]:
+    """The results of calls, in order; waits for all.
+
+    Raises:
+        UserError: as the actor raised it.
+        RunError: the actor died, or failed in a way that no user error describes.
+    """
+    try:
+        return ray.get(list(calls))
+    except RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            raise error.cause from error
+        raise RunError(f"{who} failed: {error.cause!r}") from error
+    except (ActorDiedError, ActorUnavailableError) as error:
+        raise RunError(f"{who} died: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    causes = [line for line in lines if "Error" in line and "RayActorError" not in line]
+    return causes[-1] if causes else lines[0]

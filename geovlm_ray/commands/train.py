@@ -1,0 +1,88 @@
+"""``geovlm-ray train``: reinforcement fine-tuning."""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.console import Console
+from rich.table import Table
+
+from geovlm_ray.config import Config, load_config, recipe_names
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Recipe, overrides and mode."""
+    parser.add_argument("recipe", help=f"a recipe ({', '.join(recipe_names())}) or a YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that differ from it")
+    parser.add_argument("--local", action="store_true", help="run everything in this one process, without Ray")
+    parser.add_argument("--dry-run", action="store_true", help="check everything, print what would run where, and stop")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, or print the plan."""
+    config = load_config(args.recipe, args.overrides)
+    console = Console()
+    if args.dry_run:
+        return dry_run(config, args.local, console)
+    from geovlm_ray.preflight import prepare
+    from geovlm_ray.run import execute
+
+    console.print(f"Checking model and data of {args.recipe} ...")
+    ready = prepare(config)
+    if args.local:
+        from geovlm_ray.local import build
+    else:
+        from actors.cluster import build
+    summary = execute(config, ready, build, console)
+    print_summary(summary, console)
+    console.print(f"Report: {(config.run.folder / 'report.html').resolve()}")
+    return 0
+
+
+def dry_run(config: Config, local: bool, console: Console) -> int:
+    """Print every check and the actors; 1 where something is wrong."""
+    from geovlm_ray.errors import UserError
+    from geovlm_ray.preflight import check_fits, machine_resources, placement, problems
+
+    failed = 0
+    for name, problem in problems(config):
+        console.print(f"{name}: {'ok' if problem is None else problem}", markup=False)
+        failed += problem is not None
+    if local:
+        console.print("placement: everything in this process")
+        return int(failed > 0)
+    resources = machine_resources()
+    table = Table("actor", "count", "CPUs each", "GPUs each", title="What would run")
+    for kind in placement(config):
+        table.add_row(kind.name, str(kind.count), f"{kind.num_cpus:g}", f"{kind.num_gpus:g}")
+    console.print(table)
+    console.print(f"this machine: {resources['CPU']:g} CPUs, {resources['GPU']:g} GPUs")
+    try:
+        check_fits(config, resources)
+    except UserError as error:
+        console.print(f"placement: {error}", markup=False)
+        failed += 1
+    return int(failed > 0)
+
+
+def print_summary(summary: dict, console: Console) -> None:
+    """The held-out rewards before and after, and where they come from."""
+    console.print(
+        f"{summary['steps']} steps in {summary['seconds']:.0f} s; engines and learner agreed within "
+        f"{summary['parity_max_abs']:.2g} per token"
+    )
+    if "heldout" not in summary:
+        return
+    table = Table("held-out scenes", "n", "before RL", "after RL", title="Held-out reward (mean ± standard error, of 2)")
+    heldout = summary["heldout"]
+    names = {"sampled": "sampled at the training temperature", "greedy": "greedy"}
+    for mode, title in names.items():
+        table.add_row(f"all, {title}", str(heldout[mode]["before"]["n"]), *_cells(heldout[mode]), style="bold")
+    for task, modes in heldout["per_task"].items():
+        for mode in names:
+            table.add_row(f"{task}, {mode}", str(modes[mode]["before"]["n"]), *_cells(modes[mode]))
+    console.print(table)
+
+
+def _cells(pair: dict) -> list[str]:
+    return [f"{pair[when]['mean']:.3f} ± {pair[when]['se']:.3f}" for when in ("before", "after")]

@@ -1,0 +1,194 @@
+"""The configuration of a run: one typed root, its sections defined beside the code that reads them.
+
+A configuration is a recipe or a YAML file plus ``key=value`` overrides. Unknown keys and values out of range
+are errors; nothing is repaired.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from geovlm_ray.data.config import DataConfig
+from geovlm_ray.errors import ConfigError
+from geovlm_ray.grpo.config import LearnerConfig
+from geovlm_ray.policy.config import ModelConfig, PromptConfig
+from geovlm_ray.rewards.config import RewardConfig
+from geovlm_ray.rollout.config import RolloutConfig
+from geovlm_ray.sft.config import SftConfig
+
+
+class Section(BaseModel):
+    """A part of the configuration: immutable, and without unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RunConfig(Section):
+    """The run as a whole."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9._-]+$", description="folder of the run below `dir`")
+    dir: str = Field("runs", description="folder of all runs; on a cluster, one that every node sees")
+    seed: int = Field(0, ge=0)
+    steps: int = Field(100, ge=1, description="learner steps")
+
+    @property
+    def folder(self) -> Path:
+        """Where the run leaves everything."""
+        return Path(self.dir) / self.name
+
+
+class RewardActorsConfig(Section):
+    """The pool that scores completions."""
+
+    actors: int = Field(1, ge=1, description="reward actors")
+    num_cpus: float = Field(1, ge=0, description="CPU cores that one reward actor reserves")
+    sbert_num_cpus: float = Field(0, ge=0, description="CPU cores that the SBERT actor reserves")
+    sbert_num_gpus: float = Field(0, ge=0, description="GPUs (or a fraction of one) that the SBERT actor reserves")
+
+
+class LoopConfig(Section):
+    """How far rollouts may run ahead of the learner."""
+
+    max_staleness: int = Field(
+        0, ge=0, le=64, description="0: on-policy; 1: the next batch is drawn while the learner trains; more: further"
+    )
+
+
+class SyncConfig(Section):
+    """The check that engines and learner agree after every weight sync."""
+
+    parity_tolerance: float = Field(
+        1e-3, gt=0, description="largest difference of a token's log-prob; bf16 needs about 0.5"
+    )
+    parity_prompts: int = Field(4, ge=1, description="prompts of the fixed probe batch")
+    parity_tokens: int = Field(16, ge=1, description="tokens per completion of the probe batch")
+
+
+class CheckpointConfig(Section):
+    """What is kept to resume from."""
+
+    every: int = Field(10, ge=1, description="learner steps between two checkpoints; the last step always has one")
+    keep: int = Field(2, ge=1, description="newest checkpoints kept")
+
+
+class EvaluationConfig(Section):
+    """Held-out drawn scenes scored before the first and after the last step."""
+
+    scenes: int = Field(0, ge=0, description="scenes in equal parts of the trained tasks; 0 for no evaluation")
+
+
+class Config(Section):
+    """A whole run."""
+
+    run: RunConfig = RunConfig()
+    model: ModelConfig = ModelConfig()
+    prompt: PromptConfig = PromptConfig()
+    data: DataConfig = DataConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    reward: RewardConfig = RewardConfig()
+    reward_actors: RewardActorsConfig = RewardActorsConfig()
+    learner: LearnerConfig = LearnerConfig()
+    loop: LoopConfig = LoopConfig()
+    sync: SyncConfig = SyncConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    sft: SftConfig = SftConfig()
+
+    @model_validator(mode="after")
+    def _lengths_fit(self) -> Config:
+        if self.rollout.max_tokens >= self.rollout.max_model_len:
+            raise ValueError(
+                f"rollout.max_tokens ({self.rollout.max_tokens}) must be below rollout.max_model_len "
+                f"({self.rollout.max_model_len}), which holds the prompt too"
+            )
+        return self
+
+
+def recipe_names() -> list[str]:
+    """Recipes that ship with the package."""
+    return sorted(p.name.removesuffix(".yaml") for p in (files("geovlm_ray") / "recipes").iterdir())
+
+
+def load_config(source: str, overrides: Iterable[str] = ()) -> Config:
+    """A recipe's name or a YAML file, with ``section.key=value`` overrides.
+
+    Raises:
+        ConfigError: the source is neither, is no mapping, or a key or value is wrong.
+    """
+    values = _read(source)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise ConfigError(f"override {override!r}: expected key=value, such as run.name=first")
+        _assign(values, key.split("."), _parse(text, override))
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(e, source) for e in error.errors())) from error
+
+
+def to_yaml(config: Config) -> str:
+    """The resolved configuration, in the form that `load_config` reads."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _read(source: str) -> dict[str, Any]:
+    if source in recipe_names():
+        text = (files("geovlm_ray") / "recipes" / f"{source}.yaml").read_text()
+    else:
+        path = Path(source)
+        if not path.is_file():
+            near = difflib.get_close_matches(source, recipe_names(), 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"{source!r} is neither a recipe ({', '.join(recipe_names())}) nor a file{hint}")
+        text = path.read_text()
+    values = _parse(text, source) or {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{source}: expected sections with keys, found {type(values).__name__}")
+    return values
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: not valid YAML: {error}") from error
+
+
+def _assign(values: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        if not isinstance(values.get(key), dict):
+            values[key] = {}
+        values = values[key]
+    values[keys[-1]] = value
+
+
+def _explain(error: Mapping[str, Any], source: str) -> str:
+    location = [str(part) for part in error["loc"]]
+    key = ".".join(location)
+    if error["type"] != "extra_forbidden":
+        found = f", found {error['input']!r}" if not isinstance(error.get("input"), (dict, BaseModel)) else ""
+        return f"{source}: {key + ': ' if key else ''}{error['msg'].removeprefix('Value error, ')}{found}"
+    fields = _fields(location[:-1])
+    near = difflib.get_close_matches(location[-1], fields, 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(fields)}"
+    return f"{source}: unknown key {key!r}; {hint}"
+
+
+def _fields(path: list[str]) -> list[str]:
+    """Names of the keys that a section may hold; empty where the path leads through a list or mapping."""
+    model: Any = Config
+    for part in path:
+        annotation = model.model_fields[part].annotation if part in getattr(model, "model_fields", {}) else None
+        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+        if model is None:
+            return []
+    return list(model.model_fields)

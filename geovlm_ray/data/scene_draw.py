@@ -1,0 +1,253 @@
+"""Pixels of the drawn scenes: land covers, objects and light, as a small satellite image would show them."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+SCENE_SIZE = 112
+SCALE = 2
+
+COVERS = ("water", "farmland", "forest", "urban", "bare ground")
+BASE = {
+    "water": (28, 62, 110),
+    "farmland": (150, 158, 72),
+    "forest": (34, 74, 36),
+    "urban": (122, 118, 116),
+    "bare ground": (192, 164, 122),
+}
+COLOURS = {
+    "white": (240, 240, 236),
+    "grey": (150, 152, 158),
+    "red": (196, 52, 42),
+    "blue": (52, 92, 200),
+    "yellow": (228, 196, 48),
+}
+OBJECTS = ("ship", "plane", "storage tank", "vehicle", "building")
+# The land that each kind of object stands on, and its usual colours.
+GROUND = {
+    "ship": "water",
+    "plane": "bare ground",
+    "storage tank": "bare ground",
+    "vehicle": "urban",
+    "building": "farmland",
+}
+PAINT = {
+    "ship": ("grey", "red"),
+    "plane": ("white", "blue"),
+    "storage tank": ("white", "yellow"),
+    "vehicle": ("red", "blue", "yellow"),
+    "building": ("red", "grey"),
+}
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One object: its kind, paint, box ``(x1, y1, x2, y2)`` in pixels, and whether it lies in ruins."""
+
+    kind: str
+    paint: str
+    box: tuple[int, int, int, int]
+    destroyed: bool = False
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What one image shows. A second cover lies on ``side`` (left, right, top or bottom)."""
+
+    covers: tuple[str, ...]
+    things: tuple[Thing, ...] = ()
+    side: str = "right"
+    texture_seed: int = 0
+    light_seed: int = 0
+
+
+def render(scene: Scene) -> Image.Image:
+    """Draw a scene as an RGB image of `SCENE_SIZE`."""
+    side = SCENE_SIZE * SCALE
+    rng = np.random.default_rng(scene.texture_seed)
+    canvas = _cover(scene.covers[0], rng, side)
+    if len(scene.covers) > 1:
+        canvas.paste(_cover(scene.covers[1], rng, side), mask=_part(scene.side, rng, side))
+    for thing in scene.things:
+        _draw_thing(canvas, thing, rng)
+    small = canvas.resize((SCENE_SIZE, SCENE_SIZE), Image.Resampling.BOX)
+    return _light(small, np.random.default_rng(scene.light_seed))
+
+
+def _cover(name: str, rng: np.random.Generator, side: int) -> Image.Image:
+    colour = np.asarray(BASE[name]) + rng.integers(-8, 9, 3)
+    image = Image.new("RGB", (side, side), tuple(int(c) for c in colour))
+    draw = ImageDraw.Draw(image)
+    {"water": _waves, "farmland": _fields, "forest": _trees, "urban": _streets, "bare ground": _patches}[name](
+        draw, rng, side, colour
+    )
+    return image
+
+
+def _shade(colour: np.ndarray, amount: float) -> tuple[int, ...]:
+    return tuple(int(c) for c in np.clip(np.asarray(colour) + amount, 0, 255))
+
+
+def _waves(draw: ImageDraw.ImageDraw, rng: np.random.Generator, side: int, colour: np.ndarray) -> None:
+    for _ in range(26):
+        x, y = rng.integers(0, side, 2)
+        length = int(rng.integers(10, 34))
+        draw.line([(x, y), (x + length, y + length // 6)], fill=_shade(colour, rng.uniform(5, 18)), width=2)
+
+
+def _fields(draw: ImageDraw.ImageDraw, rng: np.random.Generator, side: int, colour: np.ndarray) -> None:
+    palette = [(168, 170, 84), (124, 148, 62), (186, 172, 96), (104, 136, 58)]
+    xs = [0, *sorted(rng.integers(side // 5, side * 4 // 5, 2)), side]
+    ys = [0, *sorted(rng.integers(side // 5, side * 4 // 5, 2)), side]
+    for x1, x2 in itertools.pairwise(xs):
+        for y1, y2 in itertools.pairwise(ys):
+            field = np.asarray(palette[rng.integers(len(palette))])
+            draw.rectangle([x1, y1, x2, y2], fill=_shade(field, rng.uniform(-8, 8)), outline=(92, 100, 48))
+            for offset in range(4, int(x2 - x1), 7):
+                draw.line([(x1 + offset, y1 + 2), (x1 + offset, y2 - 2)], fill=_shade(field, -16), width=1)
+
+
+def _trees(draw: ImageDraw.ImageDraw, rng: np.random.Generator, side: int, colour: np.ndarray) -> None:
+    for x, y in rng.integers(-4, side + 4, (120, 2)):
+        r = int(rng.integers(6, 13))
+        draw.ellipse([x - r + 2, y - r + 2, x + r + 2, y + r + 2], fill=_shade(colour, -18))
+        draw.ellipse([x - r, y - r, x + r, y + r], fill=_shade(colour, rng.uniform(-4, 26)))
+
+
+def _streets(draw: ImageDraw.ImageDraw, rng: np.random.Generator, side: int, colour: np.ndarray) -> None:
+    step = int(rng.integers(40, 54))
+    first = int(rng.integers(0, step))
+    for x in range(first - step, side, step):
+        for y in range(first - step, side, step):
+            for dx in (6, step // 2 + 2):
+                for dy in (6, step // 2 + 2):
+                    w = step // 2 - 7
+                    roof = _shade(np.asarray((148, 128, 118)), rng.uniform(-26, 26))
+                    draw.rectangle([x + dx + 2, y + dy + 2, x + dx + w + 2, y + dy + w + 2], fill=(74, 72, 72))
+                    draw.rectangle([x + dx, y + dy, x + dx + w, y + dy + w], fill=roof)
+    for p in range(first, side, step):
+        draw.rectangle([p - 2, 0, p + 3, side], fill=(88, 88, 92))
+        draw.rectangle([0, p - 2, side, p + 3], fill=(88, 88, 92))
+
+
+def _patches(draw: ImageDraw.ImageDraw, rng: np.random.Generator, side: int, colour: np.ndarray) -> None:
+    for x, y in rng.integers(0, side, (22, 2)):
+        r = int(rng.integers(10, 34))
+        draw.ellipse([x - r, y - r // 2, x + r, y + r // 2], fill=_shade(colour, rng.uniform(-9, 9)))
+
+
+def _part(where: str, rng: np.random.Generator, side: int) -> Image.Image:
+    """Mask of a half with an uneven edge."""
+    edge = np.cumsum(rng.normal(0, 1.2, side)) + side // 2
+    along, across = np.meshgrid(np.arange(side), np.arange(side), indexing="ij")
+    if where in ("left", "right"):
+        along, across = across, along
+        inside = along < edge[across]
+    else:
+        inside = along < edge[across]
+    inside = inside if where in ("left", "top") else ~inside
+    return Image.fromarray((inside * 255).astype(np.uint8))
+
+
+def _draw_thing(canvas: Image.Image, thing: Thing, rng: np.random.Generator) -> None:
+    x1, y1, x2, y2 = (v * SCALE for v in thing.box)
+    draw = ImageDraw.Draw(canvas, "RGBA")
+    colour = np.asarray(COLOURS[thing.paint])
+    if thing.destroyed:
+        _ruin(draw, (x1, y1, x2, y2), rng)
+        return
+    shadow = (0, 0, 0, 90)
+    s = 3 * SCALE
+    {"ship": _ship, "plane": _plane, "storage tank": _tank, "vehicle": _vehicle, "building": _building}[thing.kind](
+        draw, (x1 + s, y1 + s, x2 + s, y2 + s), (shadow, shadow, shadow)
+    )
+    paints = tuple(_shade(colour, a) for a in (0, -46, 30))
+    {"ship": _ship, "plane": _plane, "storage tank": _tank, "vehicle": _vehicle, "building": _building}[thing.kind](
+        draw, (x1, y1, x2 - 1, y2 - 1), paints
+    )
+
+
+Corners = tuple[int, int, int, int]
+
+
+def _ship(draw: ImageDraw.ImageDraw, box: Corners, paints: tuple) -> None:
+    x1, y1, x2, y2 = box
+    if x2 - x1 >= y2 - y1:
+        bow = (x2 - x1) // 4
+        hull = [(x1, y1), (x2 - bow, y1), (x2, (y1 + y2) // 2), (x2 - bow, y2), (x1, y2)]
+    else:
+        bow = (y2 - y1) // 4
+        hull = [(x1, y2), (x1, y1 + bow), ((x1 + x2) // 2, y1), (x2, y1 + bow), (x2, y2)]
+    draw.polygon(hull, fill=paints[0])
+    w, h = (x2 - x1) // 5, (y2 - y1) // 5
+    lying = x2 - x1 >= y2 - y1
+    bridge = [x1 + w, y1 + h, x1 + 2 * w + 2, y2 - h] if lying else [x1 + w, y2 - 2 * h, x2 - w, y2 - h]
+    draw.rectangle(bridge, fill=paints[2])
+
+
+def _plane(draw: ImageDraw.ImageDraw, box: Corners, paints: tuple) -> None:
+    x1, y1, x2, y2 = box
+    w, h = x2 - x1, y2 - y1
+    cx = (x1 + x2) // 2
+    draw.ellipse([cx - w // 10, y1, cx + w // 10, y2], fill=paints[0])
+    draw.polygon(
+        [
+            (cx, y1 + h // 4),
+            (x1, y1 + h * 6 // 10),
+            (x1, y1 + h * 7 // 10),
+            (cx, y1 + h // 2),
+            (x2, y1 + h * 7 // 10),
+            (x2, y1 + h * 6 // 10),
+        ],
+        fill=paints[0],
+    )
+    draw.polygon([(cx, y2 - h // 4), (cx - w // 4, y2), (cx + w // 4, y2)], fill=paints[0])
+
+
+def _tank(draw: ImageDraw.ImageDraw, box: Corners, paints: tuple) -> None:
+    draw.ellipse(box, fill=paints[0], outline=paints[1], width=4)
+    x1, y1, x2, y2 = box
+    w, h = (x2 - x1) // 4, (y2 - y1) // 4
+    draw.ellipse([x1 + w, y1 + h, x2 - w, y2 - h], outline=paints[1], width=2)
+
+
+def _vehicle(draw: ImageDraw.ImageDraw, box: Corners, paints: tuple) -> None:
+    x1, y1, x2, y2 = box
+    draw.rounded_rectangle(box, radius=min(x2 - x1, y2 - y1) // 4, fill=paints[0])
+    w, h = (x2 - x1) // 5, (y2 - y1) // 5
+    draw.rectangle([x1 + w, y1 + h, x2 - w, y2 - h], fill=paints[2])
+    glass = [x2 - 2 * w, y1 + h, x2 - w, y2 - h] if x2 - x1 >= y2 - y1 else [x1 + w, y1 + h, x2 - w, y1 + 2 * h]
+    draw.rectangle(glass, fill=(30, 34, 40, 90 if len(paints[0]) == 4 else 255))
+
+
+def _building(draw: ImageDraw.ImageDraw, box: Corners, paints: tuple) -> None:
+    x1, y1, x2, y2 = box
+    draw.rectangle(box, fill=paints[0])
+    middle = (y1 + y2) // 2
+    draw.rectangle([x1, middle, x2, y2], fill=paints[1])
+    draw.line([(x1, middle), (x2, middle)], fill=paints[2], width=3)
+
+
+def _ruin(draw: ImageDraw.ImageDraw, box: Corners, rng: np.random.Generator) -> None:
+    x1, y1, x2, y2 = box
+    draw.rectangle(box, fill=(84, 74, 66, 235))
+    for _ in range(30):
+        x, y = int(rng.integers(x1, x2 - 4)), int(rng.integers(y1, y2 - 4))
+        tone = int(rng.integers(40, 190))
+        draw.rectangle(
+            [x, y, x + int(rng.integers(3, 9)), y + int(rng.integers(3, 9))], fill=(tone, tone - 8, tone - 14)
+        )
+
+
+def _light(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """A gradient of illumination, sensor noise and a slight blur."""
+    pixels = np.asarray(image.filter(ImageFilter.GaussianBlur(0.45)), dtype=np.float32)
+    direction = rng.uniform(-0.10, 0.10, 2)
+    ramp = np.linspace(-1, 1, SCENE_SIZE, dtype=np.float32)
+    gain = rng.uniform(0.92, 1.08) + direction[0] * ramp[:, None] + direction[1] * ramp[None, :]
+    noise = rng.normal(0, 5, pixels.shape[:2])[..., None]
+    return Image.fromarray((pixels * gain[..., None] + noise).clip(0, 255).astype(np.uint8))

@@ -1,0 +1,318 @@
+"""Questions and answers about drawn scenes, one builder a task."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from geovlm_ray.data.scene_draw import COVERS, GROUND, OBJECTS, PAINT, SCENE_SIZE, Scene, Thing
+from geovlm_ray.schema import Box, GroundedText, Target
+
+Rng = np.random.Generator
+COUNT_WORDS = ("no", "one", "two", "three")
+ASPECT = {"ship": 2.2, "plane": 1.0, "storage tank": 1.0, "vehicle": 1.7, "building": 1.3}
+DAMAGE = ("no damage", "destroyed")
+EVENTS = ("no change", "construction", "demolition", "flood")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One drawn record: what its images show, what is asked, and the ideal response."""
+
+    scenes: tuple[Scene, ...]
+    question: str
+    target: Target
+    reasoning: str
+    answer: str
+    labels: tuple[str, ...] = ()
+
+
+def scene_classification(rng: Rng) -> Record:
+    """One land cover."""
+    cover = _pick(rng, COVERS)
+    question = _pick(rng, ("which land cover is this ?", "classify the scene .", "what kind of land is shown ?"))
+    return Record((_scene(rng, (cover,)),), question, (cover,), f"the image shows {cover} .", cover, COVERS)
+
+
+def multilabel_classification(rng: Rng) -> Record:
+    """One or two land covers, and perhaps a kind of object."""
+    covers = tuple(str(c) for c in rng.permutation(COVERS)[: rng.integers(1, 3)])
+    things = _things(rng, _pick(rng, _kinds_on(covers[0])), 1) if len(covers) == 1 and rng.random() < 0.5 else ()
+    names = (*covers, *dict.fromkeys(t.kind for t in things))
+    names = tuple(n for n in (*COVERS, *OBJECTS) if n in names)
+    question = _pick(rng, ("which classes are present ?", "list all classes in the image ."))
+    seen = " and ".join(names)
+    return Record(
+        (_scene(rng, covers, things),), question, names, f"there is {seen} .", ", ".join(names), (*COVERS, *OBJECTS)
+    )
+
+
+def vqa(rng: Rng) -> Record:
+    """Presence, count, and rural or urban."""
+    return _pick(rng, (_presence, _count, _rural_urban))(rng)
+
+
+def _presence(rng: Rng) -> Record:
+    kind = _pick(rng, OBJECTS)
+    there = bool(rng.random() < 0.5)
+    things = _things(rng, kind, int(rng.integers(1, 3))) if there else ()
+    question = _pick(rng, (f"is there a {kind} ?", f"can you see a {kind} in the image ?"))
+    reasoning = f"{COUNT_WORDS[len(things)]} {_plural(kind, len(things))} on {GROUND[kind]} ."
+    return Record((_scene(rng, (GROUND[kind],), things),), question, *_one("yes" if there else "no", reasoning))
+
+
+def _count(rng: Rng) -> Record:
+    kind, n = _pick(rng, OBJECTS), int(rng.integers(1, 4))
+    things = _things(rng, kind, n)
+    question = _pick(rng, (f"how many {_plural(kind, 2)} are there ?", f"count the {_plural(kind, 2)} ."))
+    reasoning = f"{COUNT_WORDS[n]} {_plural(kind, n)} on {GROUND[kind]} ."
+    return Record((_scene(rng, (GROUND[kind],), things),), question, *_one(str(n), reasoning))
+
+
+def _rural_urban(rng: Rng) -> Record:
+    cover = "urban" if rng.random() < 0.5 else _pick(rng, ("farmland", "forest"))
+    answer = "urban" if cover == "urban" else "rural"
+    question = _pick(rng, ("is this area rural or urban ?", "rural or urban ?"))
+    return Record((_scene(rng, (cover,)),), question, *_one(answer, f"the image shows {cover} ."))
+
+
+def object_detection(rng: Rng) -> Record:
+    """All objects of one kind."""
+    kind, n = _pick(rng, OBJECTS), int(rng.choice(3, p=(0.5, 0.35, 0.15))) + 1
+    things = _things(rng, kind, n)
+    question = _pick(rng, (f"find all {_plural(kind, 2)} .", f"detect every {kind} ."))
+    places = " and ".join(dict.fromkeys(place(t) for t in things))
+    reasoning = f"{COUNT_WORDS[n]} {_plural(kind, n)} , {places} ."
+    return Record((_scene(rng, (GROUND[kind],), things),), question, *_boxes(things, reasoning))
+
+
+def referred_object_detection(rng: Rng) -> Record:
+    """One of two objects of a kind, told by its paint."""
+    kind = _pick(rng, OBJECTS)
+    paints = rng.permutation(PAINT[kind])
+    things = tuple(dataclasses.replace(t, paint=str(p)) for t, p in zip(_things(rng, kind, 2), paints, strict=False))
+    meant = things[int(rng.integers(2))]
+    question = _pick(rng, (f"where is the {meant.paint} {kind} ?", f"find the {meant.paint} {kind} ."))
+    reasoning = f"the {meant.paint} {kind} is at the {place(meant)} ."
+    return Record((_scene(rng, (GROUND[kind],), things),), question, *_boxes((meant,), reasoning))
+
+
+def visual_grounding(rng: Rng) -> Record:
+    """The one object of the image."""
+    kind = _pick(rng, OBJECTS)
+    (thing,) = _things(rng, kind, 1)
+    question = _pick(rng, (f"locate the {thing.paint} {kind} .", f"give the box of the {kind} ."))
+    reasoning = f"one {thing.paint} {kind} at the {place(thing)} ."
+    return Record((_scene(rng, (GROUND[kind],), (thing,)),), question, *_boxes((thing,), reasoning))
+
+
+def region_captioning(rng: Rng) -> Record:
+    """What lies in a box."""
+    ground = _pick(rng, tuple(dict.fromkeys(GROUND.values())))
+    kinds = [_pick(rng, _kinds_on(ground)) for _ in range(2)]
+    things = tuple(
+        dataclasses.replace(t, kind=k, paint=_pick(rng, PAINT[k]))
+        for t, k in zip(_things(rng, kinds[0], 2), kinds, strict=True)
+    )
+    meant = things[int(rng.integers(2))]
+    question = f"what is at {_written(meant)} ?"
+    text = f"a {meant.paint} {meant.kind} on {ground}"
+    references = (text, f"{meant.paint} {meant.kind} on {ground}", f"a {meant.kind} painted {meant.paint} on {ground}")
+    reasoning = f"the box is at the {place(meant)} ."
+    return Record((_scene(rng, (ground,), things),), question, references, reasoning, text)
+
+
+def image_captioning(rng: Rng) -> Record:
+    """A sentence about the image."""
+    kind, n = _pick(rng, OBJECTS), int(rng.integers(0, 4))
+    things, ground = _things(rng, kind, n), GROUND[kind]
+    question = _pick(rng, ("describe the image .", "write a caption ."))
+    if not things:
+        cover = _pick(rng, COVERS)
+        references = (f"an image of {cover}", f"there is only {cover}", f"{cover} without objects")
+        return Record((_scene(rng, (cover,)),), question, references, f"only {cover} is seen .", references[0])
+    objects = f"{COUNT_WORDS[n]} {_plural(kind, n)}"
+    verb = "is" if n == 1 else "are"
+    references = (
+        f"{objects} on {ground}",
+        f"there {verb} {objects} on {ground}",
+        f"an image of {ground} with {objects}",
+    )
+    return Record((_scene(rng, (ground,), things),), question, references, f"{objects} on {ground} .", references[0])
+
+
+def grounded_description(rng: Rng) -> Record:
+    """A sentence with the boxes of what it speaks of."""
+    kind, n = _pick(rng, OBJECTS), int(rng.integers(1, 3))
+    things, ground = _ordered(_things(rng, kind, n)), GROUND[kind]
+    objects = f"{COUNT_WORDS[n]} {_plural(kind, n)}"
+    question = _pick(rng, ("describe the image with boxes .", "describe and locate the objects ."))
+    target = GroundedText(f"{objects} on {ground}", tuple(percent_box(t) for t in things))
+    answer = f"<ref>{objects}</ref><box>{_written_all(things)}</box> on {ground}"
+    reasoning = f"{objects} , {' and '.join(dict.fromkeys(place(t) for t in things))} ."
+    return Record((_scene(rng, (ground,), things),), question, target, reasoning, answer)
+
+
+def change_captioning(rng: Rng) -> Record:
+    """What changed between two images."""
+    question = _pick(rng, ("what changed between the two images ?", "describe the change ."))
+    event = _pick(rng, EVENTS[:3])
+    before, after, thing = _pair(rng, event)
+    if event == "no change":
+        references: tuple[str, ...] = ("nothing has changed", "the two images are the same", "there is no change")
+        reasoning = "both images look the same ."
+    else:
+        where, verb = place(thing), "built" if event == "construction" else "removed"
+        references = (
+            f"a {thing.paint} building was {verb} at the {where}",
+            f"a {thing.paint} building at the {where} has been {verb}",
+            f"at the {where} a {thing.paint} building was {verb}",
+        )
+        reasoning = f"the {where} looks different ."
+    return Record((before, after), question, references, reasoning, references[0])
+
+
+def temporal_classification(rng: Rng) -> Record:
+    """The event that a sequence of two or three images shows."""
+    event = _pick(rng, EVENTS)
+    before, after, thing = _pair(rng, event)
+    third = (_again(rng, after),) if rng.random() < 0.5 else ()
+    question = _pick(rng, ("which event does the sequence show ?", "classify the change over time ."))
+    reasoning = {
+        "no change": "all images look the same .",
+        "flood": "the land turns to water .",
+        "construction": f"a building appears at the {place(thing)} .",
+        "demolition": f"a building vanishes at the {place(thing)} .",
+    }[event]
+    return Record((before, after, *third), question, (event,), reasoning, event, EVENTS)
+
+
+def damage_assessment(rng: Rng) -> Record:
+    """Whether the building in a box was destroyed between two images."""
+    (thing,) = _things(rng, "building", 1)
+    destroyed = bool(rng.random() < 0.5)
+    before = _scene(rng, (_pick(rng, ("farmland", "forest")),), (thing,))
+    after = _again(rng, dataclasses.replace(before, things=(dataclasses.replace(thing, destroyed=destroyed),)))
+    level = DAMAGE[destroyed]
+    question = f"how damaged is the building at {_written(thing)} ?"
+    reasoning = f"the building at the {place(thing)} {'lies in ruins' if destroyed else 'is intact'} ."
+    return Record((before, after), question, (level,), reasoning, level, DAMAGE)
+
+
+BUILDERS: dict[str, Callable[[Rng], Record]] = {
+    builder.__name__: builder
+    for builder in (
+        scene_classification,
+        multilabel_classification,
+        temporal_classification,
+        damage_assessment,
+        vqa,
+        object_detection,
+        referred_object_detection,
+        visual_grounding,
+        region_captioning,
+        image_captioning,
+        grounded_description,
+        change_captioning,
+    )
+}
+
+
+def place(thing: Thing) -> str:
+    """The rough place of an object: left, right, top, bottom or center."""
+    x, y = ((thing.box[i] + thing.box[i + 2]) / 2 / SCENE_SIZE - 0.5 for i in (0, 1))
+    if max(abs(x), abs(y)) < 0.1:
+        return "center"
+    if abs(x) >= abs(y):
+        return "left" if x < 0 else "right"
+    return "top" if y < 0 else "bottom"
+
+
+def percent_box(thing: Thing) -> Box:
+    """An object's box in whole percent of the side."""
+    return Box(tuple(float(min(99, round(100 * v / SCENE_SIZE))) for v in thing.box))
+
+
+def _pick(rng: Rng, options: tuple) -> object:
+    return options[int(rng.integers(len(options)))]
+
+
+def _kinds_on(cover: str) -> tuple[str, ...]:
+    return tuple(k for k in OBJECTS if GROUND[k] == cover) or ("building",)
+
+
+def _plural(kind: str, n: int) -> str:
+    return kind if n == 1 else f"{kind}s"
+
+
+def _scene(rng: Rng, covers: tuple[str, ...], things: tuple[Thing, ...] = ()) -> Scene:
+    seeds = rng.integers(0, 2**31, 2)
+    side = _pick(rng, ("left", "right", "top", "bottom"))
+    return Scene(covers, things, side, texture_seed=int(seeds[0]), light_seed=int(seeds[1]))
+
+
+def _again(rng: Rng, scene: Scene) -> Scene:
+    """The same place in another light."""
+    return dataclasses.replace(scene, light_seed=int(rng.integers(0, 2**31)))
+
+
+def _pair(rng: Rng, event: str) -> tuple[Scene, Scene, Thing]:
+    (thing,) = _things(rng, "building", 1)
+    empty = _scene(rng, (_pick(rng, ("farmland", "forest", "bare ground")),))
+    built = dataclasses.replace(empty, things=(thing,))
+    still = built if rng.random() < 0.5 else empty
+    before, after = {
+        "no change": (still, still),
+        "construction": (empty, built),
+        "demolition": (built, empty),
+        "flood": (still, dataclasses.replace(still, covers=("water",), things=())),
+    }[event]
+    return before, _again(rng, after), thing
+
+
+def _things(rng: Rng, kind: str, n: int) -> tuple[Thing, ...]:
+    """``n`` objects of a kind that do not touch one another."""
+    while True:
+        things: list[Thing] = []
+        for _ in range(60):
+            if len(things) == n:
+                return tuple(things)
+            box = _place_box(rng, kind, n)
+            if all(_apart(box, t.box) for t in things):
+                things.append(Thing(kind, str(_pick(rng, PAINT[kind])), box))
+
+
+def _place_box(rng: Rng, kind: str, n: int) -> tuple[int, int, int, int]:
+    longest = 56 if n == 1 else 44
+    long = int(rng.integers(28, longest))
+    short = max(16, round(long / ASPECT[kind]))
+    w, h = (long, short) if rng.random() < 0.5 else (short, long)
+    x, y = int(rng.integers(3, SCENE_SIZE - w - 6)), int(rng.integers(3, SCENE_SIZE - h - 6))
+    return x, y, x + w, y + h
+
+
+def _apart(a: tuple[int, int, int, int], b: tuple[int, int, int, int], gap: int = 6) -> bool:
+    return a[2] + gap <= b[0] or b[2] + gap <= a[0] or a[3] + gap <= b[1] or b[3] + gap <= a[1]
+
+
+def _ordered(things: tuple[Thing, ...]) -> tuple[Thing, ...]:
+    return tuple(sorted(things, key=lambda t: t.box))
+
+
+def _written(thing: Thing) -> str:
+    return "[" + ", ".join(f"{int(v):02d}" for v in percent_box(thing).coords) + "]"
+
+
+def _written_all(things: tuple[Thing, ...]) -> str:
+    return "[" + ", ".join(_written(t) for t in _ordered(things)) + "]"
+
+
+def _one(answer: str, reasoning: str) -> tuple[str, str, str]:
+    return answer, reasoning, answer
+
+
+def _boxes(things: tuple[Thing, ...], reasoning: str) -> tuple[tuple[Box, ...], str, str]:
+    return tuple(percent_box(t) for t in _ordered(things)), reasoning, _written_all(things)

@@ -1,0 +1,112 @@
+"""The parts of the loop in one process: for debugging, and wherever one machine is enough."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+from geovlm_ray.config import Config
+from geovlm_ray.data.sources import image_root
+from geovlm_ray.grpo.learner import GrpoLearner
+from geovlm_ray.policy.model import load_processor
+from geovlm_ray.policy.prompts import PromptEncoder
+from geovlm_ray.rewards import Embedder, RewardConfig, needs_embedder, score_batch
+from geovlm_ray.rewards.sbert import SbertEmbedder
+from geovlm_ray.rollout.engine import Engine
+from geovlm_ray.schema import Prompt, SampleGroup
+from geovlm_ray.sync.update import WeightUpdate
+
+
+def make_encoder(config: Config, model: Path) -> PromptEncoder:
+    """The renderer of prompts that engine and learner share."""
+    return PromptEncoder(load_processor(model), config.prompt, image_root(config.data))
+
+
+def make_engine(config: Config, model: Path) -> Engine:
+    """One engine with the run's base weights."""
+    lora = config.model.lora
+    rank = lora.rank if lora and lora.targets == "language" else 0
+    encoder = make_encoder(config, model)
+    return Engine(model, encoder, config.rollout, dtype=config.model.dtype, lora_rank=rank, seed=config.run.seed)
+
+
+def make_learner(config: Config, model: Path) -> GrpoLearner:
+    """The learner with the run's base weights."""
+    return GrpoLearner(
+        config.model,
+        model,
+        make_encoder(config, model),
+        config.learner,
+        temperature=config.rollout.temperature,
+        total_steps=config.run.steps,
+        seed=config.run.seed,
+    )
+
+
+def score_groups(
+    groups: Sequence[SampleGroup], config: RewardConfig, embedder: Embedder | None
+) -> list[SampleGroup]:
+    """The same groups, every sample with its reward."""
+    responses = [s.text for g in groups for s in g.samples]
+    examples = [g.prompt.example for g in groups for _ in g.samples]
+    scores = iter(score_batch(responses, examples, config, embedder))
+    return [
+        dataclasses.replace(g, samples=tuple(dataclasses.replace(s, reward=next(scores)) for s in g.samples))
+        for g in groups
+    ]
+
+
+class LocalRollouts:
+    """One engine; a batch is drawn when it is submitted."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._drawn: deque[list[SampleGroup]] = deque()
+
+    def submit(self, prompts: Sequence[Prompt]) -> None:
+        """Draw a batch now."""
+        self._drawn.append(self.engine.generate(prompts))
+
+    def collect(self) -> list[SampleGroup]:
+        """The oldest drawn batch."""
+        return self._drawn.popleft()
+
+    def generate(self, prompts: Sequence[Prompt], *, greedy: bool) -> list[SampleGroup]:
+        """One completion of each prompt."""
+        return self.engine.generate(prompts, group_size=1, greedy=greedy)
+
+    def probe(self, prompts: Sequence[Prompt], max_tokens: int) -> list[list[SampleGroup]]:
+        """Short draws from the one engine."""
+        return [self.engine.generate(prompts, group_size=1, max_tokens=max_tokens)]
+
+    def update_weights(self, update: WeightUpdate) -> None:
+        """Give the engine its weights."""
+        self.engine.update_weights(update)
+
+    def close(self) -> None:
+        """Nothing to end: the engine goes with the process."""
+
+
+class LocalRewards:
+    """Scores in this process; SBERT is loaded when a task first needs it."""
+
+    def __init__(self, config: RewardConfig) -> None:
+        self.config = config
+        self._embedder: SbertEmbedder | None = None
+
+    def score(self, groups: Sequence[SampleGroup]) -> list[SampleGroup]:
+        """The same groups, every sample with its reward."""
+        tasks = {g.prompt.example.task for g in groups}
+        if self._embedder is None and any(needs_embedder(task, self.config) for task in tasks):
+            self._embedder = SbertEmbedder.from_config(self.config.sbert)
+        return score_groups(groups, self.config, self._embedder)
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+def build(config: Config, model: Path) -> tuple[LocalRollouts, LocalRewards, GrpoLearner]:
+    """All parts of a run in this process."""
+    return LocalRollouts(make_engine(config, model)), LocalRewards(config.reward), make_learner(config, model)

@@ -1,0 +1,181 @@
+"""The algorithm on one screen: draw, score, admit, learn, broadcast.
+
+The parts are Protocols: `actors` implements them with Ray, `geovlm_ray.local` in one process, and the same
+loop runs on both. On-policy is ``max_staleness=0``, pipelined is 1, asynchronous is more.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from geovlm_ray.config import Config
+from geovlm_ray.errors import RunError
+from geovlm_ray.grpo.admission import admit
+from geovlm_ray.metrics.training import batch_metrics
+from geovlm_ray.schema import Prompt, SampleGroup
+
+
+class RolloutPool(Protocol):
+    """Engines that draw completions; batches come back in the order in which they were submitted."""
+
+    def submit(self, prompts: Sequence[Prompt]) -> None:
+        """Start to draw a batch with the weights that the engines now hold."""
+
+    def collect(self) -> list[SampleGroup]:
+        """The oldest submitted batch, sorted by group; waits for it."""
+
+    def generate(self, prompts: Sequence[Prompt], *, greedy: bool) -> list[SampleGroup]:
+        """One completion of each prompt, outside the training batches."""
+
+    def probe(self, prompts: Sequence[Prompt], max_tokens: int) -> list[list[SampleGroup]]:
+        """The same short draws from every engine."""
+
+    def update_weights(self, update: Any) -> None:
+        """Hand a version of the weights to every engine; returns when all have acknowledged it."""
+
+    def close(self) -> None:
+        """End the engines."""
+
+
+class RewardPool(Protocol):
+    """Scorers of completions."""
+
+    def score(self, groups: Sequence[SampleGroup]) -> list[SampleGroup]:
+        """The same groups, every sample with its reward."""
+
+    def close(self) -> None:
+        """End the scorers."""
+
+
+class Learner(Protocol):
+    """The policy under training; it alone raises the version of the weights."""
+
+    def step(self, groups: Sequence[SampleGroup]) -> dict[str, float]:
+        """One update; the version rises by one."""
+
+    def logprobs(self, groups: Sequence[SampleGroup]) -> list[np.ndarray]:
+        """Log-probs of every sample's tokens under the present weights."""
+
+    def weights(self) -> Any:
+        """The present weights, in whatever form `RolloutPool.update_weights` takes."""
+
+    def save(self, folder: Path) -> None:
+        """Write model and optimizer into a folder."""
+
+    def load(self, folder: Path) -> None:
+        """Take up what `save` wrote."""
+
+
+class Tracker(Protocol):
+    """What a run writes down as it goes."""
+
+    def log_step(self, step: int, metrics: dict[str, float], groups: Sequence[SampleGroup]) -> None:
+        """Write down one step."""
+
+
+class Checkpointer(Protocol):
+    """What a run can be resumed from."""
+
+    def save(self, step: int, write: Callable[[Path], None]) -> None:
+        """Keep the state after a step."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything that the loop drives."""
+
+    rollouts: RolloutPool
+    rewards: RewardPool
+    learner: Learner
+    tracker: Tracker
+    checkpoints: Checkpointer
+
+
+def train(config: Config, parts: Parts, batch: Callable[[int], list[Prompt]], probe: list[Prompt], start: int) -> float:
+    """Run learner steps ``start`` to ``config.run.steps``; ``batch(step)`` gives a step's prompts.
+
+    Returns the largest log-prob difference between engines and learner that any sync showed.
+
+    Raises:
+        RunError: engines and learner disagree, or every group of a batch was too stale to train on.
+    """
+    worst = broadcast(config, parts, probe)
+    submitted = start
+    for step in range(start, config.run.steps):
+        clock = Clock()
+        while submitted < min(step + 1 + config.loop.max_staleness, config.run.steps):
+            parts.rollouts.submit(batch(submitted))
+            submitted += 1
+        with clock("rollout"):
+            drawn = parts.rollouts.collect()
+        with clock("reward"):
+            scored = parts.rewards.score(drawn)
+        admitted, dropped = admit(scored, version=step, max_staleness=config.loop.max_staleness)
+        if not admitted:
+            raise RunError(f"step {step + 1}: none of {len(scored)} groups could be trained on; dropped: {dropped}")
+        with clock("learner"):
+            learned = parts.learner.step(admitted)
+        with clock("sync"):
+            parity = broadcast(config, parts, probe)
+        worst = max(worst, parity)
+        metrics = {**batch_metrics(scored, step), **learned, **dropped, "parity/max_abs": parity}
+        parts.tracker.log_step(step + 1, {**metrics, **clock.metrics(metrics)}, scored)
+        if (step + 1) % config.checkpoint.every == 0 or step + 1 == config.run.steps:
+            parts.checkpoints.save(step + 1, parts.learner.save)
+    return worst
+
+
+def broadcast(config: Config, parts: Parts, probe: list[Prompt]) -> float:
+    """Send the learner's weights to every engine and verify that they agree on a probe batch with images.
+
+    Returns the largest absolute difference of a token's log-prob.
+
+    Raises:
+        RunError: it exceeds ``sync.parity_tolerance``.
+    """
+    parts.rollouts.update_weights(parts.learner.weights())
+    worst = 0.0
+    for engine, groups in enumerate(parts.rollouts.probe(probe, config.sync.parity_tokens)):
+        learner = np.concatenate(parts.learner.logprobs(groups))
+        sampler = np.concatenate([s.logprobs for g in groups for s in g.samples])
+        difference = float(np.abs(learner - sampler).max())
+        if not difference <= config.sync.parity_tolerance:
+            raise RunError(
+                f"engine {engine} and learner disagree after the weight sync: a token's log-prob differs by "
+                f"{difference:.3g}, expected at most sync.parity_tolerance={config.sync.parity_tolerance:g}"
+            )
+        worst = max(worst, difference)
+    return worst
+
+
+class Clock:
+    """Seconds of the named parts of one step."""
+
+    def __init__(self) -> None:
+        self.started = time.perf_counter()
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, part: str) -> Any:
+        """Time a part."""
+        begun = time.perf_counter()
+        yield
+        self.seconds[part] = time.perf_counter() - begun
+
+    def metrics(self, counts: dict[str, float]) -> dict[str, float]:
+        """Seconds of every part and of the step, and tokens per second of the two that produce or eat tokens."""
+        total = time.perf_counter() - self.started
+        return {
+            **{f"seconds/{part}": value for part, value in self.seconds.items()},
+            "seconds/step": total,
+            "throughput/rollout_tokens_per_s": counts["rollout/tokens"] / max(self.seconds["rollout"], 1e-9),
+            "throughput/learner_tokens_per_s": counts["learner/tokens"] / max(self.seconds["learner"], 1e-9),
+            "throughput/tokens_per_s": counts["rollout/tokens"] / total,
+        }

@@ -1,0 +1,47 @@
+"""Which policy is trained, and how its prompts read."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+TINY = "tiny"
+EO_SYSTEM_PROMPT = (
+    "You are an expert in reasoning about Earth Observation imagery. Analyse the question and the image step by "
+    "step. Write your reasoning between <think> and </think>, then the final response between <answer> and "
+    "</answer>. Be clear, logical and concise."
+)
+
+
+class PromptConfig(BaseModel):
+    """How an example becomes a prompt."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    system: str = Field(EO_SYSTEM_PROMPT, description="system message; empty for none")
+    instructions: bool = Field(True, description="append the task's answer-format instruction to the question")
+    image_size: int = Field(448, ge=28, le=4096, description="side in pixels of the square that images are resized to")
+
+
+class LoraSettings(BaseModel):
+    """A low-rank adapter on the linear layers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rank: int = Field(16, ge=1, le=256)
+    alpha: float = Field(32, gt=0)
+    targets: Literal["language", "all"] = Field(
+        "language", description="the language layers alone, which engines take as an adapter, or the vision tower too"
+    )
+
+
+class ModelConfig(BaseModel):
+    """The policy."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str = Field(TINY, description="'tiny' (ships with the package), a model folder, or a Hugging Face name")
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    lora: LoraSettings | None = Field(None, description="train an adapter of this form; null trains all weights")
+    attention: Literal["sdpa", "flash_attention_2", "eager"] = "sdpa"

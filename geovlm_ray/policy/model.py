@@ -1,0 +1,106 @@
+"""Loading a policy: a Qwen2.5-VL, its processor, and a LoRA adapter where one is asked for."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from transformers import AutoProcessor, ProcessorMixin, Qwen2_5_VLForConditionalGeneration
+
+from geovlm_ray.errors import ModelError
+from geovlm_ray.policy.config import TINY, LoraSettings, ModelConfig
+
+MODEL_TYPE = "qwen2_5_vl"
+LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def resolve_model(path: str) -> Path:
+    """The folder of a model, fetched from the Hugging Face hub where the path is the name of one there.
+
+    Raises:
+        ModelError: no such folder or hub name, or not a Qwen2.5-VL.
+    """
+    folder = Path(str(files("geovlm_ray") / "assets" / "tiny-qwen2.5-vl")) if path == TINY else Path(path)
+    if not folder.is_dir():
+        folder = _from_hub(path)
+    config = folder / "config.json"
+    if not config.is_file():
+        raise ModelError(f"model {folder}: expected a config.json in the folder, found none")
+    try:
+        found = json.loads(config.read_text()).get("model_type")
+    except (json.JSONDecodeError, AttributeError) as error:
+        raise ModelError(f"model {folder}: config.json is not a JSON object: {error}") from error
+    if found != MODEL_TYPE:
+        raise ModelError(
+            f"model {folder}: expected a vision-language model of type {MODEL_TYPE!r}, found model_type {found!r}"
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(f"model {folder}: expected weights in *.safetensors, found none")
+    return folder
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"model {name!r}: neither a folder here nor to be had from the hub: {reason}") from error
+
+
+def load_processor(folder: Path) -> ProcessorMixin:
+    """The tokenizer and image processor of a model folder.
+
+    Raises:
+        ModelError: the folder holds none.
+    """
+    try:
+        return AutoProcessor.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"model {folder}: its processor does not load: {error}") from error
+
+
+def load_model(config: ModelConfig, folder: Path, device: torch.device, seed: int) -> nn.Module:
+    """The trainable model on its device.
+
+    Weights that are trained are kept in fp32, whatever the computation's type; a frozen base below a LoRA
+    adapter is kept in ``config.dtype``.
+    """
+    dtype = getattr(torch, config.dtype) if config.lora else torch.float32
+    try:
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            folder, dtype=dtype, attn_implementation=config.attention
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(f"model {folder}: its weights do not load: {error}") from error
+    if config.lora:
+        torch.manual_seed(seed)
+        model = get_peft_model(model, _peft_config(config.lora))
+    return model.to(device)
+
+
+def _peft_config(lora: LoraSettings) -> LoraConfig:
+    inside = r".*language_model\." if lora.targets == "language" else r".*"
+    names = (*LORA_MODULES, "qkv", "proj") if lora.targets == "all" else LORA_MODULES
+    return LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=rf"{inside}.*\.({'|'.join(names)})")
+
+
+def engine_adapter_config(lora: LoraSettings) -> dict[str, Any]:
+    """The adapter's configuration in the form that engines read."""
+    return {
+        "peft_type": "LORA",
+        "r": lora.rank,
+        "lora_alpha": lora.alpha,
+        "target_modules": list(LORA_MODULES),
+        "bias": "none",
+        "use_rslora": False,
+        "use_dora": False,
+        "modules_to_save": None,
+    }

@@ -1,0 +1,176 @@
+"""What can be known before anything heavy starts: model, data, memory, resources."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from geovlm_ray.config import Config
+from geovlm_ray.data.images import load_image, resolve
+from geovlm_ray.data.sampler import RecordStream, Stream
+from geovlm_ray.data.sources import image_root, open_stream
+from geovlm_ray.errors import DataError, RunError, UserError
+from geovlm_ray.policy.model import load_processor, resolve_model
+from geovlm_ray.policy.prompts import PromptEncoder
+from geovlm_ray.schema import Example
+
+IMAGES_DECODED = 2_000
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A run whose model and data were found good."""
+
+    model: Path
+    stream: Stream
+    tasks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """One kind of actor: the configuration section it comes from, how many, and what each reserves."""
+
+    name: str
+    section: str
+    count: int
+    num_cpus: float
+    num_gpus: float
+
+
+def placement(config: Config) -> list[Placement]:
+    """The actors of a run."""
+    rollout, reward, learner = config.rollout, config.reward_actors, config.learner
+    return [
+        Placement("rollout", "rollout", rollout.actors, rollout.num_cpus, rollout.num_gpus),
+        Placement("reward", "reward_actors", reward.actors, reward.num_cpus, 0),
+        Placement("sbert", "reward_actors", 1, reward.sbert_num_cpus, reward.sbert_num_gpus),
+        Placement("learner", "learner", 1, learner.num_cpus, learner.num_gpus),
+    ]
+
+
+def prepare(config: Config) -> Ready:
+    """Check a run and return what was found.
+
+    Raises:
+        UserError: the first thing that is wrong.
+    """
+    model = resolve_model(config.model.path)
+    stream = open_stream(config.data)
+    check_memory(config, model)
+    check_records(config, model, stream)
+    return Ready(model, stream, trained_tasks(config, stream))
+
+
+def problems(config: Config) -> Iterable[tuple[str, str | None]]:
+    """Every check by name, with what is wrong or None; for the dry run, which does not stop at the first."""
+    for name, check in (
+        ("model", lambda: resolve_model(config.model.path)),
+        ("data", lambda: open_stream(config.data)),
+        ("memory", lambda: check_memory(config, resolve_model(config.model.path))),
+        ("records", lambda: check_records(config, resolve_model(config.model.path), open_stream(config.data))),
+    ):
+        yield name, _problem(check)
+
+
+def trained_tasks(config: Config, stream: Stream) -> tuple[str, ...]:
+    """Tasks that the run draws prompts of."""
+    staged = dict.fromkeys(task for stage in config.data.stages for task in stage.tasks)
+    return tuple(staged) or stream.tasks
+
+
+def machine_resources() -> dict[str, float]:
+    """Cores and GPUs of this machine, as a cluster that is started here would have them."""
+    import torch
+
+    return {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+
+
+def check_fits(config: Config, resources: dict[str, float]) -> None:
+    """Raise RunError where the resources do not hold all actors at once."""
+    for resource, key in (("CPU", "num_cpus"), ("GPU", "num_gpus")):
+        asked = [p for p in placement(config) if getattr(p, key)]
+        total = sum(p.count * getattr(p, key) for p in asked)
+        found = resources.get(resource, 0.0)
+        if total > found + 1e-6:
+            parts = ", ".join(f"{p.count} {p.name} x {getattr(p, key):g}" for p in asked)
+            keys = ", ".join(dict.fromkeys(f"{p.section}.{key}" for p in asked))
+            raise RunError(f"the run asks for {total:g} {resource}s ({parts}), found {found:g}; lower one of {keys}")
+
+
+def check_memory(config: Config, model: Path) -> None:
+    """Raise RunError where a KV cache cannot hold one sequence, or all of them exceed this machine's memory.
+
+    Only where its size is set: what a GPU leaves is known to the engine alone, which then says so.
+    """
+    import torch
+
+    on_gpu = torch.cuda.is_available()
+    if on_gpu and not config.rollout.kv_cache_gb:
+        return
+    cache = int(max(config.rollout.kv_cache_gb, 0 if on_gpu else 1) * GIB)
+    needed = kv_bytes_per_token(model, config.model.dtype) * config.rollout.max_model_len
+    if needed > cache:
+        raise RunError(
+            f"rollout.kv_cache_gb: {cache / GIB:.2f} GiB do not hold one sequence of rollout.max_model_len="
+            f"{config.rollout.max_model_len} tokens, which takes {needed / GIB:.2f} GiB; raise the one or lower the other"
+        )
+    free = psutil.virtual_memory().available
+    if not on_gpu and cache * config.rollout.actors > free:
+        raise RunError(
+            f"rollout.kv_cache_gb: {config.rollout.actors} KV caches of {cache / GIB:.2f} GiB do not fit into "
+            f"{free / GIB:.2f} GiB of free memory; lower rollout.kv_cache_gb or rollout.actors"
+        )
+
+
+def kv_bytes_per_token(model: Path, dtype: str) -> int:
+    """Size in the KV cache of one token."""
+    values = json.loads((model / "config.json").read_text())
+    text = {**values, **values.get("text_config", {})}
+    heads = text["num_attention_heads"]
+    head_dim = text.get("head_dim") or text["hidden_size"] // heads
+    width = 2 if dtype == "bfloat16" else 4
+    return 2 * text["num_hidden_layers"] * text.get("num_key_value_heads", heads) * head_dim * width
+
+
+def check_records(config: Config, model: Path, stream: Stream) -> None:
+    """Raise DataError where an image is absent or broken, or a prompt is too long for the engine.
+
+    All records' paths and prompt lengths are looked at, and the first 2,000 images decoded.
+    """
+    encoder = PromptEncoder(load_processor(model), config.prompt, image_root(config.data))
+    if isinstance(stream, RecordStream):
+        records: list[Example] = [r for task in stream.tasks for r in stream.records(task)]
+    else:
+        records = [stream.of_task(task, 0) for task in stream.tasks]
+    decoded = 0
+    for record in records:
+        try:
+            for image in record.images:
+                if decoded < IMAGES_DECODED:
+                    load_image(image, config.prompt.image_size, encoder.root)
+                    decoded += 1
+                else:
+                    resolve(image, encoder.root)
+        except DataError as error:
+            raise DataError(f"record {record.id!r}: {error}") from error
+        length = encoder.length(record)
+        if length + config.rollout.max_tokens > config.rollout.max_model_len:
+            raise DataError(
+                f"record {record.id!r}: its prompt of {length} tokens and rollout.max_tokens="
+                f"{config.rollout.max_tokens} exceed rollout.max_model_len={config.rollout.max_model_len}"
+            )
+
+
+def _problem(check: Callable[[], object]) -> str | None:
+    try:
+        check()
+    except UserError as error:
+        return str(error)
+    return None
+

@@ -1,0 +1,44 @@
+"""The contract of a reward: what it is given and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from geovlm_ray.schema import Example
+from geovlm_ray.tasks import TargetKind
+
+if TYPE_CHECKING:
+    from geovlm_ray.rewards.config import RewardConfig
+
+
+class Embedder(Protocol):
+    """A sentence-embedding model."""
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Embeddings of unit norm, float32 [n, d], in the order of the texts."""
+        ...
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The accuracy of one answer in [0, 1], its named parts, and whether the answer could be read."""
+
+    accuracy: float
+    components: dict[str, float] = field(default_factory=dict)
+    status: str = "ok"
+
+
+Judge = Callable[[Sequence[str], Sequence[Example], "RewardConfig", "Embedder | None"], list[Judged]]
+
+
+@dataclass(frozen=True)
+class Form:
+    """One form of a reward: a pure, batched function of answers and their examples."""
+
+    judge: Judge
+    target_kind: TargetKind
+    embeds: Callable[[RewardConfig], bool] = lambda config: False

@@ -1,0 +1,44 @@
+"""Rewards of short answers to questions: Jaccard similarity of the words."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from geovlm_ray.rewards.base import Embedder, Judged
+from geovlm_ray.schema import Example
+
+if TYPE_CHECKING:
+    from geovlm_ray.rewards.config import RewardConfig
+
+_TOKEN = re.compile(r"\d+(?:\.\d+)?|[^\W\d]+")
+
+
+def jaccard(
+    answers: Sequence[str], examples: Sequence[Example], config: RewardConfig, embedder: Embedder | None
+) -> list[Judged]:
+    """Jaccard similarity of the sets of words (the paper's); saying a word often costs nothing."""
+    return [_judge(Counter(set(_words(a))), Counter(set(_words(str(e.target)))), a, e) for a, e in _zip(answers, examples)]
+
+
+def jaccard_counts(
+    answers: Sequence[str], examples: Sequence[Example], config: RewardConfig, embedder: Embedder | None
+) -> list[Judged]:
+    """Jaccard similarity of the bags of words: a repeated word counts as often as it stands."""
+    return [_judge(Counter(_words(a)), Counter(_words(str(e.target))), a, e) for a, e in _zip(answers, examples)]
+
+
+def _zip(answers: Sequence[str], examples: Sequence[Example]) -> zip[tuple[str, Example]]:
+    return zip(answers, examples, strict=True)
+
+
+def _words(text: str) -> list[str]:
+    return _TOKEN.findall(text.casefold())
+
+
+def _judge(answer: Counter[str], truth: Counter[str], text: str, example: Example) -> Judged:
+    union = (answer | truth).total()
+    value = (answer & truth).total() / union if union else float(text.strip() == str(example.target).strip())
+    return Judged(value, {"jaccard": value})

@@ -1,0 +1,65 @@
+"""Everything that depends on vLLM's version or back-end; tried with 0.26 and 0.32, on CPU and CUDA.
+
+vLLM runs inside the calling process: weights are then handed over as tensors, without a copy through a pipe.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from vllm import LLM
+
+
+def prepare_environment(kv_cache_gb: float) -> None:
+    """Settings that vLLM reads when it is imported; a user's own value is kept."""
+    defaults = {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_LOGGING_LEVEL": "ERROR",
+        "VLLM_NO_USAGE_STATS": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "VLLM_CPU_KVCACHE_SPACE": str(max(1, round(kv_cache_gb))),
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("vllm").setLevel(logging.ERROR)
+
+
+def backend_args(kv_cache_gb: float, gpu_memory_utilization: float) -> dict[str, Any]:
+    """Engine arguments that differ between CPU and CUDA."""
+    if torch.cuda.is_available():
+        if kv_cache_gb:
+            return {"kv_cache_memory_bytes": int(kv_cache_gb * 2**30)}
+        return {"gpu_memory_utilization": gpu_memory_utilization}
+    return {"enforce_eager": True}
+
+
+def load_weights(llm: LLM, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
+    """Replace weights in place, under their Hugging Face names."""
+    llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(tensors), "is_checkpoint_format": True})
+    if not torch.cuda.is_available():
+        llm.apply_model(_tie_output_layer)
+
+
+def _tie_output_layer(model: nn.Module) -> None:
+    """Renew the output layer of a model that shares it with the embedding.
+
+    The CPU back-end keeps a repacked copy of its own, which a reload of the embedding leaves as it was.
+    """
+    language = model.language_model
+    if language.config.tie_word_embeddings:
+        language.lm_head.weight = language.model.embed_tokens.weight
+        language.lm_head.quant_method.process_weights_after_loading(language.lm_head)
+
+
+def reset_caches(llm: LLM) -> None:
+    """Forget everything computed with earlier weights: key-value prefixes, processed images, image embeddings."""
+    llm.reset_prefix_cache()
+    llm.llm_engine.reset_mm_cache()
+    llm.llm_engine.reset_encoder_cache()

@@ -1,0 +1,133 @@
+"""A run from beginning to end: checks, resume, evaluation, training, summary and report."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from geovlm_ray.checkpoint import CheckpointFolder
+from geovlm_ray.config import Config, to_yaml
+from geovlm_ray.data.sampler import Sampler, held_out_scenes
+from geovlm_ray.errors import ConfigError, RunError
+from geovlm_ray.evaluation import Rewards, held_out_rewards, summarise
+from geovlm_ray.loop import Learner, Parts, RewardPool, RolloutPool, train
+from geovlm_ray.preflight import Ready
+from geovlm_ray.report.html import write_report
+from geovlm_ray.tracking import RunTracker
+
+logger = logging.getLogger(__name__)
+
+Build = Callable[[Config, Path], tuple[RolloutPool, RewardPool, Learner]]
+MAY_CHANGE = ("run.steps", "run.dir", "checkpoint.every", "checkpoint.keep")
+
+
+def execute(config: Config, ready: Ready, build: Build, console: Console) -> dict[str, Any]:
+    """Run or resume, and return what ``summary.json`` holds.
+
+    ``build`` makes the parts (in one process or as actors) from the configuration and the model's folder.
+
+    Raises:
+        UserError: the run cannot start or go on; the message says why.
+    """
+    begun = time.time()
+    folder = config.run.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        _same_configuration(config, folder)
+        (folder / "config.yaml").write_text(to_yaml(config))
+        checkpoints = CheckpointFolder(folder / "checkpoints", config.checkpoint.keep)
+        found = checkpoints.latest()
+        start = found[0] if found else 0
+        tracker = RunTracker(folder, config.run.steps, console)
+        tracker.rewind(start)
+        console.print(f"Starting engines and learner for {ready.model.name} ...")
+        rollouts, rewards, learner = build(config, ready.model)
+        try:
+            if found:
+                learner.load(found[1])
+                console.print(f"Resuming after step {start} from {found[1]}")
+            parts = Parts(rollouts, rewards, learner, tracker, checkpoints)
+            summary = _train_and_evaluate(config, ready, parts, start, console)
+        finally:
+            tracker.close()
+            rollouts.close()
+            rewards.close()
+        summary = {"seconds": time.time() - begun, "steps": config.run.steps, **summary}
+        (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        write_report(folder)
+    return summary
+
+
+def _train_and_evaluate(config: Config, ready: Ready, parts: Parts, start: int, console: Console) -> dict[str, Any]:
+    sampler = Sampler(ready.stream, config.data, config.rollout.prompts_per_step)
+    probe = sampler.batch(0)[: config.sync.parity_prompts]
+    heldout = held_out_scenes(ready.tasks, config.evaluation.scenes) if config.evaluation.scenes else []
+    before = _stored(config.run.folder / "heldout_before.json", lambda: _evaluate(parts, heldout, "before", console))
+    worst = train(config, parts, sampler.batch, probe, start)
+    if not heldout:
+        return {"parity_max_abs": worst}
+    after = _evaluate(parts, heldout, "after", console)
+    return {"heldout": summarise(before, after), "heldout_rewards": {"before": before, "after": after},
+            "parity_max_abs": worst}
+
+
+def _evaluate(parts: Parts, heldout: list, when: str, console: Console) -> Rewards:
+    if heldout:
+        console.print(f"Scoring {len(heldout)} held-out scenes {when} training, sampled and greedy ...")
+    return held_out_rewards(parts, heldout)
+
+
+def _stored(path: Path, compute: Callable[[], Rewards]) -> Rewards:
+    """What a file holds, or the result of ``compute``, which is then written there."""
+    if path.is_file():
+        return json.loads(path.read_text())
+    result = compute()
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(result))
+    partial.rename(path)
+    return result
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunError(f"run directory {folder} is in use by another process; choose another run.name") from error
+        yield
+
+
+def _same_configuration(config: Config, folder: Path) -> None:
+    """A directory holds one run: only its length and its checkpoints' rhythm may change."""
+    path = folder / "config.yaml"
+    if not path.is_file():
+        return
+    old = _flat(yaml.safe_load(path.read_text()) or {})
+    new = _flat(config.model_dump(mode="json"))
+    changed = [k for k in {**old, **new} if old.get(k) != new.get(k) and k not in MAY_CHANGE]
+    if changed:
+        key = changed[0]
+        raise ConfigError(
+            f"run directory {folder} holds a run with another configuration: {key} was {old.get(key)!r}, is now "
+            f"{new.get(key)!r}{f' (and {len(changed) - 1} more keys)' if changed[1:] else ''}; choose another run.name"
+        )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat

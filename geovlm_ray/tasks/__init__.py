@@ -1,0 +1,50 @@
+"""The Earth-observation tasks: what an answer is, how the prompt asks for it, which reward judges it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+TargetKind = Literal["classes", "vqa", "boxes", "captions", "grounded"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task.
+
+    ``instruction`` is appended to the question of a prompt; ``reward`` names the reward of the paper,
+    ``robust`` the form of it that is the default here (keys of `geovlm_ray.rewards.FORMS`).
+    """
+
+    name: str
+    target_kind: TargetKind
+    instruction: str
+    reward: str
+    robust: str
+
+
+_CLASS = "Answer with the class name."
+_CLASSES = "Answer with the class names, separated by commas."
+_WORD = "Answer with a single word or phrase."
+_BOXES = "Answer with boxes as [[x1, y1, x2, y2]]."
+_SENTENCE = "Answer with one sentence."
+_PHRASE = "Answer with a short phrase."
+_GROUNDED = "Answer with a description, the boxes of each object after it as [[x1, y1, x2, y2]]."
+
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        Task("scene_classification", "classes", _CLASS, "recall", "fbeta"),
+        Task("multilabel_classification", "classes", _CLASSES, "recall", "fbeta"),
+        Task("temporal_classification", "classes", _CLASS, "recall", "fbeta"),
+        Task("damage_assessment", "classes", _CLASS, "accuracy", "accuracy"),
+        Task("vqa", "vqa", _WORD, "jaccard", "jaccard_robust"),
+        Task("object_detection", "boxes", _BOXES, "detection_best_iou", "detection"),
+        Task("referred_object_detection", "boxes", _BOXES, "referred_detection_best_iou", "referred_detection"),
+        Task("visual_grounding", "boxes", _BOXES, "referred_detection_best_iou", "referred_detection"),
+        Task("region_captioning", "captions", _PHRASE, "sbert", "sbert_robust"),
+        Task("image_captioning", "captions", _SENTENCE, "levenshtein", "levenshtein_robust"),
+        Task("grounded_description", "grounded", _GROUNDED, "grounded_description", "grounded_description_robust"),
+        Task("change_captioning", "captions", _SENTENCE, "hslr", "hslr_robust"),
+    )
+}

@@ -1,0 +1,162 @@
+"""Class lists, and the vocabularies whose names hold commas.
+
+The 43 and 19 names are those of BigEarthNet (Sumbul et al., IGARSS 2019; 19-class nomenclature: Sumbul et
+al., BigEarthNet-MM, 2021), facts of CORINE Land Cover level 3.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+
+BIGEARTHNET_43 = (
+    "Continuous urban fabric",
+    "Discontinuous urban fabric",
+    "Industrial or commercial units",
+    "Road and rail networks and associated land",
+    "Port areas",
+    "Airports",
+    "Mineral extraction sites",
+    "Dump sites",
+    "Construction sites",
+    "Green urban areas",
+    "Sport and leisure facilities",
+    "Non-irrigated arable land",
+    "Permanently irrigated land",
+    "Rice fields",
+    "Vineyards",
+    "Fruit trees and berry plantations",
+    "Olive groves",
+    "Pastures",
+    "Annual crops associated with permanent crops",
+    "Complex cultivation patterns",
+    "Land principally occupied by agriculture, with significant areas of natural vegetation",
+    "Agro-forestry areas",
+    "Broad-leaved forest",
+    "Coniferous forest",
+    "Mixed forest",
+    "Natural grassland",
+    "Moors and heathland",
+    "Sclerophyllous vegetation",
+    "Transitional woodland/shrub",
+    "Beaches, dunes, sands",
+    "Bare rock",
+    "Sparsely vegetated areas",
+    "Burnt areas",
+    "Inland marshes",
+    "Peatbogs",
+    "Salt marshes",
+    "Salines",
+    "Intertidal flats",
+    "Water courses",
+    "Water bodies",
+    "Coastal lagoons",
+    "Estuaries",
+    "Sea and ocean",
+)
+
+BIGEARTHNET_19 = (
+    "Urban fabric",
+    "Industrial or commercial units",
+    "Arable land",
+    "Permanent crops",
+    "Pastures",
+    "Complex cultivation patterns",
+    "Land principally occupied by agriculture, with significant areas of natural vegetation",
+    "Agro-forestry areas",
+    "Broad-leaved forest",
+    "Coniferous forest",
+    "Mixed forest",
+    "Natural grassland and sparsely vegetated areas",
+    "Moors, heathland and sclerophyllous vegetation",
+    "Transitional woodland, shrub",
+    "Beaches, dunes, sands",
+    "Inland wetlands",
+    "Coastal wetlands",
+    "Inland waters",
+    "Marine waters",
+)
+
+BIGEARTHNET = tuple(dict.fromkeys(BIGEARTHNET_43 + BIGEARTHNET_19))
+
+_DELIMITERS = re.compile(r"[,;\n]")
+_SEPARATORS = re.compile(r"[\s_\-]+")
+_TRIM = " \t\r\n.:'\"`*•()[]{}"
+
+
+def label_key(name: str) -> str:
+    """What makes two names the same label: letter case, spaces, underscores and hyphens do not count."""
+    return _SEPARATORS.sub("", name.strip(_TRIM)).casefold()
+
+
+def parse_labels(
+    answer: str, target: tuple[str, ...] = (), labels: tuple[str, ...] = (), *, repeats: bool = False
+) -> list[str]:
+    """The label keys that an answer lists, each once in the order of the answer (or as often, with ``repeats``).
+
+    The names of ``labels``, or without them the target's own and then BigEarthNet's, are taken as wholes,
+    longest first, though they hold commas; what is left is split at commas, semicolons and line ends. A name
+    counts only where delimiters bound it: ``broad-leaved forest`` does not name ``forest``.
+    """
+    pieces: list[str | None] = [p for p in map(_piece, _DELIMITERS.split(answer)) if p]
+    claimed: dict[int, str] = {}
+    vocabularies = [_vocabulary(names) for names in ((labels,) if labels else (target, BIGEARTHNET))]
+    for vocabulary in vocabularies:
+        _claim(pieces, vocabulary, claimed)
+    found: list[str] = []
+    for i, piece in enumerate(pieces):
+        if i in claimed:
+            found.append(claimed[i])
+        elif piece is not None:
+            found.extend(_unclaimed(piece, vocabularies))
+    return found if repeats else list(dict.fromkeys(found))
+
+
+def label_keys(names: tuple[str, ...]) -> list[str]:
+    """The keys by which `parse_labels` finds these names."""
+    return list(dict.fromkeys(_vocabulary(names).keys.values()))
+
+
+class _Vocabulary:
+    """A list of names: the keys of all their spellings, and how many delimited pieces the longest has."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.keys: dict[str, str] = {}
+        self.longest = 0
+        for name in names:
+            pieces = [label_key(p) for p in map(_piece, _DELIMITERS.split(name)) if p]
+            if any(pieces):
+                self.keys["".join(pieces)] = self.keys[",".join(pieces)] = "".join(pieces)
+                self.longest = max(self.longest, len(pieces))
+
+
+@functools.lru_cache(maxsize=4096)
+def _vocabulary(names: tuple[str, ...]) -> _Vocabulary:
+    return _Vocabulary(names)
+
+
+def _piece(text: str) -> str:
+    stripped = text.strip(_TRIM)
+    return stripped[4:].strip(_TRIM) if stripped[:4].lower() == "and " else stripped
+
+
+def _unclaimed(piece: str, vocabularies: list[_Vocabulary]) -> list[str]:
+    """The keys in a piece that is no name: two names joined by "and", or the piece itself."""
+    parts = [label_key(p) for p in piece.split(" and ")]
+    if len(parts) > 1 and all(any(p in v.keys for v in vocabularies) for p in parts):
+        return parts
+    key = label_key(piece)
+    return [key] if key else []
+
+
+def _claim(pieces: list[str | None], vocabulary: _Vocabulary, claimed: dict[int, str]) -> None:
+    """Take runs of pieces that together make a name, longest first; taken pieces become None."""
+    keys = [label_key(p) if p is not None else None for p in pieces]
+    for length in range(min(vocabulary.longest, len(pieces)), 0, -1):
+        for i in range(len(pieces) - length + 1):
+            run = [k for k in keys[i : i + length] if k is not None]
+            name = vocabulary.keys.get(",".join(run)) if len(run) == length else None
+            if name is not None:
+                claimed[i] = name
+                pieces[i : i + length] = [None] * length
+                keys[i : i + length] = [None] * length
