@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -41,19 +41,14 @@ class TextWeights(BaseModel):
 
 
 class RewardConfig(BaseModel):
-    """How completions are scored.
-
-    A string in place of the section is the user's function: ``reward: path/file.py:function``.
-    """
+    """How completions are scored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     preset: Literal["robust", "paper"] = Field("robust", description="the form of every task's reward")
     forms: dict[str, str] = Field(default_factory=dict, description="task: form, where it is not the preset's")
-    function: str | None = Field(None, description="path/file.py:function, the user's reward of every task")
     think: ThinkMode = Field("required", description="off: answers carry no reasoning, only <answer>...</answer>")
     max_chars: int = Field(32_768, ge=1, description="longer responses score 0 with status too_long")
-    time_limit_s: float = Field(5.0, gt=0, allow_inf_nan=False, description="limit of the user's function per sample")
 
     combine: Literal["sum", "weighted", "gated"] = Field(
         "sum", description="total of format f and accuracy a: f + a (the paper's), a weighted mean, or f * a"
@@ -78,11 +73,6 @@ class RewardConfig(BaseModel):
     fact_weight: float = Field(
         1.0, ge=0, le=1, description="share of the fact gate in robust caption rewards; 0 leaves facts uncompared"
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _function_alone(cls, value: Any) -> Any:
-        return {"function": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _tasks_and_forms_exist(self) -> Self:

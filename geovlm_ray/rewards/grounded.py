@@ -1,0 +1,56 @@
+"""Rewards of grounded descriptions: the words and the boxes inside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from geovlm_ray.rewards.base import Embedder, Judged
+from geovlm_ray.rewards.captions import gates, hybrid
+from geovlm_ray.rewards.detection import best_iou, matched_iou
+from geovlm_ray.schema import Example, GroundedText
+from geovlm_ray.tasks.boxes import strip_boxes
+
+if TYPE_CHECKING:
+    from geovlm_ray.rewards.config import RewardConfig
+
+
+def grounded_description(
+    answers: Sequence[str], examples: Sequence[Example], config: RewardConfig, embedder: Embedder | None
+) -> list[Judged]:
+    """Mean of the text's and the boxes' score (the paper names both parts; their mean is our definition)."""
+    text, _ = _text(answers, examples, config, embedder)
+    boxes = best_iou(answers, examples, config, embedder)
+    return [_joined((t + b.accuracy) / 2, t, b) for t, b in zip(text, boxes, strict=True)]
+
+
+def grounded_description_robust(
+    answers: Sequence[str], examples: Sequence[Example], config: RewardConfig, embedder: Embedder | None
+) -> list[Judged]:
+    """Product of the gated text's and the matched boxes' score: neither can be left out."""
+    value, pairs = _text(answers, examples, config, embedder)
+    factors = gates(pairs, config)
+    text = value * factors["length"] * factors["facts"]
+    boxes = matched_iou(answers, examples, config, embedder)
+    return [_joined(t * b.accuracy, t, b) for t, b in zip(text, boxes, strict=True)]
+
+
+def grounded_embeds(config: RewardConfig) -> bool:
+    """Whether the text part embeds sentences under a configuration."""
+    return config.grounded.sbert > 0
+
+
+def _text(
+    answers: Sequence[str], examples: Sequence[Example], config: RewardConfig, embedder: Embedder | None
+) -> tuple[np.ndarray, list[tuple[str, str]]]:
+    pairs = []
+    for answer, example in zip(answers, examples, strict=True):
+        assert isinstance(example.target, GroundedText)
+        pairs.append((strip_boxes(answer), strip_boxes(example.target.text)))
+    return hybrid(pairs, config.grounded, embedder, 0.0)[0], pairs
+
+
+def _joined(value: float, text: float, boxes: Judged) -> Judged:
+    return Judged(float(value), {"text": float(text), "boxes": boxes.accuracy}, boxes.status)

@@ -1,0 +1,28 @@
+"""Every form of a reward by name."""
+
+from __future__ import annotations
+
+from geovlm_ray.rewards import captions, classes, detection, grounded, vqa
+from geovlm_ray.rewards.base import Form
+
+FORMS: dict[str, Form] = {
+    "recall": Form(classes.recall, "classes"),
+    "fbeta": Form(classes.fbeta, "classes"),
+    "accuracy": Form(classes.accuracy, "classes"),
+    "jaccard": Form(vqa.jaccard, "vqa"),
+    "jaccard_robust": Form(vqa.jaccard_counts, "vqa"),
+    "detection": Form(detection.matched_iou, "boxes"),
+    "detection_f1": Form(detection.f1, "boxes"),
+    "detection_best_iou": Form(detection.best_iou, "boxes"),
+    "detection_precision": Form(detection.precision, "boxes"),
+    "referred_detection": Form(detection.matched_iou, "boxes"),
+    "referred_detection_best_iou": Form(detection.best_iou, "boxes"),
+    "sbert": Form(captions.sbert, "captions", lambda config: True),
+    "sbert_robust": Form(captions.sbert_robust, "captions", lambda config: True),
+    "levenshtein": Form(captions.levenshtein, "captions"),
+    "levenshtein_robust": Form(captions.levenshtein_robust, "captions"),
+    "hslr": Form(captions.hslr, "captions", captions.hslr_embeds),
+    "hslr_robust": Form(captions.hslr_robust, "captions", captions.hslr_embeds),
+    "grounded_description": Form(grounded.grounded_description, "grounded", grounded.grounded_embeds),
+    "grounded_description_robust": Form(grounded.grounded_description_robust, "grounded", grounded.grounded_embeds),
+}
