@@ -13,6 +13,7 @@ from actors.reward import RayRewards
 from actors.rollout import RayRollouts
 from geovlm_ray.config import Config
 from geovlm_ray.preflight import check_fits
+from geovlm_ray.quiet import quiet
 
 
 def connect() -> dict[str, float]:
@@ -22,7 +23,11 @@ def connect() -> dict[str, float]:
             # A cluster that lives and dies with this process needs no token, and must not leave one behind.
             os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        ray.init(logging_level=logging.ERROR, include_dashboard=None if "RAY_ADDRESS" in os.environ else False)
+        ray.init(
+            logging_level=logging.ERROR,
+            include_dashboard=None if "RAY_ADDRESS" in os.environ else False,
+            runtime_env={"worker_process_setup_hook": quiet},
+        )
     return ray.cluster_resources()
 
 
@@ -31,4 +36,3 @@ def build(config: Config, model: Path) -> tuple[RayRollouts, RayRewards, RayLear
     check_fits(config, connect())
     tasks = [task for stage in config.data.stages for task in stage.tasks]
     return RayRollouts(config, model), RayRewards(config, tasks), RayLearner(config, model)
-

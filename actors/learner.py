@@ -15,7 +15,6 @@ from geovlm_ray.schema import SampleGroup
 from geovlm_ray.sync.update import WeightUpdate
 
 
-@ray.remote
 class LearnerActor:
     """One learner."""
 
@@ -48,7 +47,9 @@ class RayLearner:
 
     def __init__(self, config: Config, model: Path) -> None:
         options = {"num_cpus": config.learner.num_cpus, "num_gpus": config.learner.num_gpus}
-        self.actor = LearnerActor.options(**options, name=f"{config.run.name}-learner").remote(config, model)
+        self.actor = (
+            ray.remote(LearnerActor).options(**options, name=f"{config.run.name}-learner").remote(config, model)
+        )
 
     def step(self, groups: Sequence[SampleGroup]) -> dict[str, float]:
         """One update."""

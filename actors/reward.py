@@ -15,7 +15,6 @@ from geovlm_ray.rewards.sbert import SbertEmbedder
 from geovlm_ray.schema import SampleGroup
 
 
-@ray.remote
 class SbertActor:
     """Sentence embeddings, on a GPU where one is given."""
 
@@ -38,7 +37,6 @@ class RemoteEmbedder:
         return fetch([self.actor.encode.remote(list(texts))], "the SBERT actor")[0]
 
 
-@ray.remote
 class RewardActor:
     """Scores whole groups."""
 
@@ -59,11 +57,13 @@ class RayRewards:
         self.sbert = None
         if any(needs_embedder(task, config.reward) for task in tasks):
             options = {"num_cpus": resources.sbert_num_cpus, "num_gpus": resources.sbert_num_gpus}
-            self.sbert = SbertActor.options(**options, name=f"{config.run.name}-sbert").remote(config.reward)
-        self.actors = [
-            RewardActor.options(num_cpus=resources.num_cpus, name=f"{config.run.name}-reward-{i}").remote(
-                config.reward, self.sbert
+            self.sbert = (
+                ray.remote(SbertActor).options(**options, name=f"{config.run.name}-sbert").remote(config.reward)
             )
+        self.actors = [
+            ray.remote(RewardActor)
+            .options(num_cpus=resources.num_cpus, name=f"{config.run.name}-reward-{i}")
+            .remote(config.reward, self.sbert)
             for i in range(resources.actors)
         ]
 

@@ -16,7 +16,6 @@ from geovlm_ray.schema import Prompt, SampleGroup
 from geovlm_ray.sync.update import WeightUpdate
 
 
-@ray.remote
 class RolloutActor:
     """One engine."""
 
@@ -38,7 +37,7 @@ class RayRollouts:
     def __init__(self, config: Config, model: Path) -> None:
         options = {"num_cpus": config.rollout.num_cpus, "num_gpus": config.rollout.num_gpus}
         self.actors = [
-            RolloutActor.options(**options, name=f"{config.run.name}-rollout-{i}").remote(config, model)
+            ray.remote(RolloutActor).options(**options, name=f"{config.run.name}-rollout-{i}").remote(config, model)
             for i in range(config.rollout.actors)
         ]
         self._submitted: deque[list[ray.ObjectRef]] = deque()

@@ -12,11 +12,11 @@ import sys
 
 from geovlm_ray import __version__
 from geovlm_ray.errors import UserError
+from geovlm_ray.quiet import quiet
 
 COMMANDS = {
     "train": "reinforcement fine-tuning with GRPO, on a Ray cluster or in one process",
     "sft": "supervised fine-tuning, the warm-up before reinforcement learning",
-    "evaluate": "metrics of predictions, as the paper computes them and as a reviewer would ask for",
     "score": "rewards of given responses, offline",
     "report": "make a run's self-contained report.html again",
     "data": "look at the drawn scenes",
@@ -46,6 +46,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(misplaced)}")
     if rest:
         args.overrides = [*args.overrides, *rest]
+    quiet()
     try:
         return int(args.run(args))
     except UserError as error:

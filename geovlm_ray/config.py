@@ -122,21 +122,41 @@ def load_config(source: str, overrides: Iterable[str] = ()) -> Config:
     Raises:
         ConfigError: the source is neither, is no mapping, or a key or value is wrong.
     """
-    values = _read(source)
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals:
-            raise ConfigError(f"override {override!r}: expected key=value, such as run.name=first")
-        _assign(values, key.split("."), _parse(text, override))
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError("; ".join(_explain(e, source) for e in error.errors())) from error
+    return _validated(_overridden(_read(source), overrides), source)
+
+
+def reward_config(overrides: Iterable[str] = ()) -> RewardConfig:
+    """The reward section alone, from ``reward.key=value`` overrides.
+
+    Raises:
+        ConfigError: a key or value is wrong, or an override is of another section.
+    """
+    given = list(overrides)
+    foreign = next((o for o in given if not o.startswith("reward.")), None)
+    if foreign:
+        raise ConfigError(f"override {foreign!r}: expected reward.key=value")
+    return _validated(_overridden({}, given), "command line").reward
 
 
 def to_yaml(config: Config) -> str:
     """The resolved configuration, in the form that `load_config` reads."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _overridden(values: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise ConfigError(f"override {override!r}: expected key=value, such as run.name=first")
+        _assign(values, key.split("."), _parse(text, override))
+    return values
+
+
+def _validated(values: dict[str, Any], source: str) -> Config:
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(e, source) for e in error.errors())) from error
 
 
 def _read(source: str) -> dict[str, Any]:

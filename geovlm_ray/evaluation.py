@@ -17,8 +17,7 @@ Rewards = dict[str, dict[str, list[float]]]
 def held_out_rewards(parts: Parts, prompts: Sequence[Prompt]) -> Rewards:
     """Total reward of one completion per prompt, by mode and task, in the order of the prompts."""
     return {
-        mode: _by_task(parts.rewards.score(parts.rollouts.generate(prompts, greedy=mode == "greedy")))
-        for mode in MODES
+        mode: _by_task(parts.rewards.score(parts.rollouts.generate(prompts, greedy=mode == "greedy"))) for mode in MODES
     }
 
 
@@ -27,8 +26,7 @@ def summarise(before: Rewards, after: Rewards) -> dict[str, Any]:
     tasks = list(before[MODES[0]])
     return {
         **{
-            mode: {"before": _statistics(_all(before[mode])), "after": _statistics(_all(after[mode]))}
-            for mode in MODES
+            mode: {"before": _statistics(_all(before[mode])), "after": _statistics(_all(after[mode]))} for mode in MODES
         },
         "per_task": {
             task: {

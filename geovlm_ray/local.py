@@ -45,9 +45,7 @@ def make_learner(config: Config, model: Path) -> GrpoLearner:
     )
 
 
-def score_groups(
-    groups: Sequence[SampleGroup], config: RewardConfig, embedder: Embedder | None
-) -> list[SampleGroup]:
+def score_groups(groups: Sequence[SampleGroup], config: RewardConfig, embedder: Embedder | None) -> list[SampleGroup]:
     """The same groups, every sample with its reward."""
     responses = [s.text for g in groups for s in g.samples]
     examples = [g.prompt.example for g in groups for _ in g.samples]

@@ -118,7 +118,7 @@ def check_memory(config: Config, model: Path) -> None:
     if needed > cache:
         raise RunError(
             f"rollout.kv_cache_gb: {cache / GIB:.2f} GiB do not hold one sequence of rollout.max_model_len="
-            f"{config.rollout.max_model_len} tokens, which takes {needed / GIB:.2f} GiB; raise the one or lower the other"
+            f"{config.rollout.max_model_len} tokens, which takes {needed / GIB:.2f} GiB; raise it or lower that"
         )
     free = psutil.virtual_memory().available
     if not on_gpu and cache * config.rollout.actors > free:
@@ -173,4 +173,3 @@ def _problem(check: Callable[[], object]) -> str | None:
     except UserError as error:
         return str(error)
     return None
-

@@ -26,7 +26,8 @@ from geovlm_ray.tracking import RunTracker
 
 logger = logging.getLogger(__name__)
 
-Build = Callable[[Config, Path], tuple[RolloutPool, RewardPool, Learner]]
+BuiltParts = tuple[RolloutPool, RewardPool, Learner]
+Build = Callable[[Config, Path], BuiltParts]
 MAY_CHANGE = ("run.steps", "run.dir", "checkpoint.every", "checkpoint.keep")
 
 
@@ -76,8 +77,11 @@ def _train_and_evaluate(config: Config, ready: Ready, parts: Parts, start: int, 
     if not heldout:
         return {"parity_max_abs": worst}
     after = _evaluate(parts, heldout, "after", console)
-    return {"heldout": summarise(before, after), "heldout_rewards": {"before": before, "after": after},
-            "parity_max_abs": worst}
+    return {
+        "heldout": summarise(before, after),
+        "heldout_rewards": {"before": before, "after": after},
+        "parity_max_abs": worst,
+    }
 
 
 def _evaluate(parts: Parts, heldout: list, when: str, console: Console) -> Rewards:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from geovlm_ray.config import Config, load_config, recipe_names
+
+if TYPE_CHECKING:
+    from geovlm_ray.run import BuiltParts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,14 +34,22 @@ def run(args: argparse.Namespace) -> int:
 
     console.print(f"Checking model and data of {args.recipe} ...")
     ready = prepare(config)
-    if args.local:
-        from geovlm_ray.local import build
-    else:
-        from actors.cluster import build
-    summary = execute(config, ready, build, console)
+    summary = execute(config, ready, _local_build if args.local else _cluster_build, console)
     print_summary(summary, console)
     console.print(f"Report: {(config.run.folder / 'report.html').resolve()}")
     return 0
+
+
+def _local_build(config: Config, model: Path) -> BuiltParts:
+    from geovlm_ray.local import build
+
+    return build(config, model)
+
+
+def _cluster_build(config: Config, model: Path) -> BuiltParts:
+    from actors.cluster import build
+
+    return build(config, model)
 
 
 def dry_run(config: Config, local: bool, console: Console) -> int:
@@ -73,7 +86,9 @@ def print_summary(summary: dict, console: Console) -> None:
     )
     if "heldout" not in summary:
         return
-    table = Table("held-out scenes", "n", "before RL", "after RL", title="Held-out reward (mean ± standard error, of 2)")
+    table = Table(
+        "held-out scenes", "n", "before RL", "after RL", title="Held-out reward (mean ± standard error, of 2)"
+    )
     heldout = summary["heldout"]
     names = {"sampled": "sampled at the training temperature", "greedy": "greedy"}
     for mode, title in names.items():

@@ -66,7 +66,7 @@ def _read_tiff(path: Path) -> Image.Image:
         if page.size > MAX_PIXELS * 16:
             raise DataError(f"image {path}: {page.shape} values, at most {MAX_PIXELS} pixels are read")
         bands = page.asarray()
-        first_axis_is_band = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE
+        first_axis_is_band = tiff.series[0].keyframe.planarconfig == tifffile.PLANARCONFIG.SEPARATE
     if bands.ndim == 2:
         bands = bands[..., None]
     elif first_axis_is_band:

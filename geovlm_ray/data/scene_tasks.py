@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from geovlm_ray.data.scene_draw import COVERS, GROUND, OBJECTS, PAINT, SCENE_SIZ
 from geovlm_ray.schema import Box, GroundedText, Target
 
 Rng = np.random.Generator
+T = TypeVar("T")
 COUNT_WORDS = ("no", "one", "two", "three")
 ASPECT = {"ship": 2.2, "plane": 1.0, "storage tank": 1.0, "vehicle": 1.7, "building": 1.3}
 DAMAGE = ("no damage", "destroyed")
@@ -236,7 +238,7 @@ def percent_box(thing: Thing) -> Box:
     return Box(tuple(float(min(99, round(100 * v / SCENE_SIZE))) for v in thing.box))
 
 
-def _pick(rng: Rng, options: tuple) -> object:
+def _pick(rng: Rng, options: Sequence[T]) -> T:
     return options[int(rng.integers(len(options)))]
 
 

@@ -31,7 +31,7 @@ def batch_metrics(groups: Sequence[SampleGroup], version: int) -> dict[str, floa
         "staleness/max": float(max(staleness)),
     }
     for task in dict.fromkeys(g.prompt.example.task for g in groups):
-        metrics[f"reward/{task}"] = _mean([r for g in groups if g.prompt.example.task == task for r in g.rewards])
+        metrics[f"task/{task}/reward"] = _mean([r for g in groups if g.prompt.example.task == task for r in g.rewards])
     return metrics
 
 

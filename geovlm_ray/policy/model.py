@@ -11,6 +11,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AutoProcessor, ProcessorMixin, Qwen2_5_VLForConditionalGeneration
+from transformers.utils import logging as transformers_logging
 
 from geovlm_ray.errors import ModelError
 from geovlm_ray.policy.config import TINY, LoraSettings, ModelConfig
@@ -73,6 +74,7 @@ def load_model(config: ModelConfig, folder: Path, device: torch.device, seed: in
     Weights that are trained are kept in fp32, whatever the computation's type; a frozen base below a LoRA
     adapter is kept in ``config.dtype``.
     """
+    transformers_logging.disable_progress_bar()
     dtype = getattr(torch, config.dtype) if config.lora else torch.float32
     try:
         model = Qwen2_5_VLForConditionalGeneration.from_pretrained(

@@ -6,6 +6,7 @@ gates: one for length and repetition, one for the facts.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -93,9 +94,7 @@ def gates(pairs: Pairs, config: RewardConfig) -> Parts:
     return {"length": length, "facts": 1 - config.fact_weight * (1 - facts)}
 
 
-def hybrid(
-    pairs: Pairs, weights: TextWeights, embedder: Embedder | None, floor: float
-) -> tuple[np.ndarray, Parts]:
+def hybrid(pairs: Pairs, weights: TextWeights, embedder: Embedder | None, floor: float) -> tuple[np.ndarray, Parts]:
     """Weighted mean of the text metrics whose weight is not 0, and each of them."""
     parts: Parts = {}
     if weights.sbert > 0:
@@ -184,7 +183,7 @@ def _length_gate(answer: list[str], reference: list[str]) -> float:
     if not answer or not reference:
         return float(answer == reference)
     length = min(1.0, LONGER * len(reference) / len(answer)) ** 2
-    pairs = list(zip(answer, answer[1:], strict=False))
+    pairs = list(itertools.pairwise(answer))
     fresh = len(set(pairs)) / len(pairs) if pairs else 1.0
-    usual = list(zip(reference, reference[1:], strict=False))
+    usual = list(itertools.pairwise(reference))
     return length * min(1.0, fresh / (len(set(usual)) / len(usual) if usual else 1.0)) ** 2

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 Measure = Callable[[np.ndarray, int, "RewardConfig"], Judged]
 
 
-def _judge_all(measure: Measure, answers: Sequence[str], examples: Sequence[Example], config: RewardConfig) -> list[Judged]:
+def _judge_all(
+    measure: Measure, answers: Sequence[str], examples: Sequence[Example], config: RewardConfig
+) -> list[Judged]:
     return [judge_boxes(measure, a, e, config) for a, e in zip(answers, examples, strict=True)]
 
 

@@ -33,7 +33,7 @@ _COLOURS = {
 }  # fmt: skip
 _NEGATION = "no not none nothing never without unchanged same identical neither nor absent"
 _OBJECTS = {
-    "ship": "ship boat vessel", "plane": "plane airplane aircraft aeroplane jet", "vehicle": "vehicle car truck van bus",
+    "ship": "ship boat vessel", "plane": "plane airplane aircraft aeroplane jet", "vehicle": "vehicle car truck van",
     "storage tank": "tank", "building": "building house structure villa roof rooftop apartment home",
     "road": "road street highway lane path", "bridge": "bridge overpass", "tree": "tree forest wood woodland",
     "water": "water river lake sea pond ocean", "farmland": "farmland field cropland farm crop agricultural",
@@ -53,8 +53,8 @@ def _vocabulary() -> dict[str, tuple[Fact, ...]]:
         words |= {s: tuple(("direction", name) for name in names.split()) for s in spellings.split()}
     for kind, table in (("colour", _COLOURS), ("object", _OBJECTS)):
         for name, spellings in table.items():
-            words |= {s: ((kind, name),) for s in spellings.split()}
-    words |= {s: (("negation", "not"),) for s in _NEGATION.split()}
+            words |= dict.fromkeys(spellings.split(), ((kind, name),))
+    words |= dict.fromkeys(_NEGATION.split(), (("negation", "not"),))
     return words
 
 

@@ -39,7 +39,8 @@ class SbertEmbedder:
         except (OSError, ValueError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ModelError(
-                f"reward.sbert.model {config.model!r} on {config.device}: expected a sentence-transformers model, {reason}"
+                f"reward.sbert.model {config.model!r} on {config.device}: does not load as a sentence-transformers "
+                f"model: {reason}"
             ) from error
         return cls(model, config.batch_size, config.cache_size)
 

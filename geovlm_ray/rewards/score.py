@@ -33,11 +33,15 @@ def score_batch(
     for i, (response, example) in enumerate(zip(responses, examples, strict=True)):
         parsed = None if len(response) > config.max_chars else parse_response(response, config.think)
         if parsed is None:
-            scores[i] = RewardScore(0.0, 0.0, 0.0, {}, "too_long" if len(response) > config.max_chars else "unparseable")
+            scores[i] = RewardScore(
+                0.0, 0.0, 0.0, {}, "too_long" if len(response) > config.max_chars else "unparseable"
+            )
         else:
             answers[example.task].append((i, parsed.answer))
     for task, indexed in answers.items():
-        judged = FORMS[config.form(task)].judge([a for _, a in indexed], [examples[i] for i, _ in indexed], config, embedder)
+        judged = FORMS[config.form(task)].judge(
+            [a for _, a in indexed], [examples[i] for i, _ in indexed], config, embedder
+        )
         for (i, _), one in zip(indexed, judged, strict=True):
             scores[i] = combine(one, task, config)
     return [score for score in scores if score is not None]

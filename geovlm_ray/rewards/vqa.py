@@ -20,7 +20,9 @@ def jaccard(
     answers: Sequence[str], examples: Sequence[Example], config: RewardConfig, embedder: Embedder | None
 ) -> list[Judged]:
     """Jaccard similarity of the sets of words (the paper's); saying a word often costs nothing."""
-    return [_judge(Counter(set(_words(a))), Counter(set(_words(str(e.target)))), a, e) for a, e in _zip(answers, examples)]
+    return [
+        _judge(Counter(set(_words(a))), Counter(set(_words(str(e.target)))), a, e) for a, e in _zip(answers, examples)
+    ]
 
 
 def jaccard_counts(

@@ -57,6 +57,7 @@ class Engine:
                 limit_mm_per_prompt={"image": 8, "video": 0},
                 logprobs_mode="processed_logprobs",
                 enable_prefix_caching=True,
+                use_tqdm_on_load=False,
                 **arguments,
             )
         except (ValueError, RuntimeError, MemoryError) as error:

@@ -5,7 +5,6 @@ vLLM runs inside the calling process: weights are then handed over as tensors, w
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -21,14 +20,10 @@ def prepare_environment(kv_cache_gb: float) -> None:
     """Settings that vLLM reads when it is imported; a user's own value is kept."""
     defaults = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "VLLM_LOGGING_LEVEL": "ERROR",
-        "VLLM_NO_USAGE_STATS": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "VLLM_CPU_KVCACHE_SPACE": str(max(1, round(kv_cache_gb))),
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
-    logging.getLogger("vllm").setLevel(logging.ERROR)
 
 
 def backend_args(kv_cache_gb: float, gpu_memory_utilization: float) -> dict[str, Any]:

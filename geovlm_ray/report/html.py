@@ -1,0 +1,138 @@
+"""One self-contained HTML page about a run."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from geovlm_ray.config import Config, load_config
+from geovlm_ray.data.sources import image_root
+from geovlm_ray.errors import RunError
+from geovlm_ray.report.boxes import PREDICTED_COLOUR, TRUE_COLOUR
+from geovlm_ray.report.curves import curve
+from geovlm_ray.report.gallery import gallery
+
+STYLE = """
+:root { color-scheme: light; --ink: #1e293b; --soft: #64748b; --line: #e2e8f0; --card: #f8fafc; }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); max-width: 1180px; margin: 2rem auto; padding: 0 1rem; }
+h1, h2 { line-height: 1.2; } h2 { border-bottom: 1px solid var(--line); padding-bottom: .3rem; margin-top: 2.5rem; }
+small, .note { color: var(--soft); font-weight: normal; }
+table { border-collapse: collapse; }
+td, th { padding: .25rem .8rem; border-bottom: 1px solid var(--line); text-align: left; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(360px, 1fr)); gap: 1rem; }
+.charts svg { width: 100%; height: auto; }
+.group { margin: 1.2rem 0; } .group h4 { margin: 0; } .group p { margin: .3rem 0; }
+.samples { display: grid; grid-template-columns: repeat(auto-fit, minmax(280px, 1fr)); gap: .8rem; }
+.sample { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .7rem; }
+.pictures { display: flex; gap: 4px; } .pictures img { min-width: 0; flex: 1; max-width: 320px; border-radius: 4px; }
+code { display: block; white-space: pre-wrap; overflow-wrap: anywhere; font-size: 13px; margin-top: .5rem; }
+pre { background: var(--card); padding: 1rem; overflow: auto; font-size: 13px; }
+.key { display: inline-block; width: .9em; height: .9em; border: 2px solid; vertical-align: -1px; }
+"""
+
+
+def write_report(folder: Path) -> Path:
+    """Write ``report.html`` into a run directory from what the run left there, and return its path.
+
+    Raises:
+        RunError: the folder is no run directory.
+        DataError: an image of a shown completion is no longer there.
+    """
+    config_file = folder / "config.yaml"
+    if not config_file.is_file():
+        raise RunError(f"{folder}: expected a run directory with a config.yaml, found none")
+    config = load_config(str(config_file))
+    rows = _rows(folder / "metrics.jsonl")
+    summary_file = folder / "summary.json"
+    summary = json.loads(summary_file.read_text()) if summary_file.is_file() else {}
+    body = [
+        f"<h1>{html.escape(config.run.name)} <small>GRPO on {html.escape(config.model.path)}</small></h1>",
+        _facts(config, rows, summary),
+        _held_out(summary.get("heldout")),
+        '<h2>Curves</h2><div class="charts">' + "".join(_charts(rows)) + "</div>",
+        f'<h2>Completions</h2><p class="note">The best, the middle and the last of a group at the first, the middle '
+        f'and the last step. <span class="key" style="border-color:{TRUE_COLOUR}"></span> true boxes, '
+        f'<span class="key" style="border-color:{PREDICTED_COLOUR}"></span> predicted boxes.</p>',
+        gallery(folder / "rollouts", image_root(config.data)),
+        f"<h2>Configuration</h2><details><summary>config.yaml</summary><pre>{html.escape(config_file.read_text())}</pre></details>",
+    ]
+    page = (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(config.run.name)}</title>'
+        f"<style>{STYLE}</style></head><body>{''.join(body)}</body></html>"
+    )
+    target = folder / "report.html"
+    partial = folder / ".report.html.partial"
+    partial.write_text(page, encoding="utf-8")
+    os.replace(partial, target)
+    return target
+
+
+def _rows(path: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def _facts(config: Config, rows: Sequence[Mapping[str, float]], summary: Mapping[str, Any]) -> str:
+    facts = {
+        "steps": f"{int(rows[-1]['step']) if rows else 0} of {config.run.steps}",
+        "prompts × completions a step": f"{config.rollout.prompts_per_step} × {config.rollout.group_size}",
+        "maximal staleness": str(config.loop.max_staleness),
+        "rewards": f"{config.reward.preset} forms, combined by {config.reward.combine}",
+    }
+    if summary:
+        facts["duration"] = f"{summary['seconds']:.0f} s"
+        facts["largest log-prob difference between engine and learner"] = f"{summary['parity_max_abs']:.2g}"
+    cells = "".join(f"<tr><td>{html.escape(k)}</td><td>{html.escape(v)}</td></tr>" for k, v in facts.items())
+    return f"<table>{cells}</table>"
+
+
+def _held_out(heldout: Mapping[str, Any] | None) -> str:
+    if not heldout:
+        return ""
+    rows = [("all", mode, heldout[mode]) for mode in ("sampled", "greedy")]
+    rows += [(task, mode, pair) for task, modes in heldout["per_task"].items() for mode, pair in modes.items()]
+    cells = "".join(
+        f"<tr><td>{html.escape(task)}</td><td>{mode}</td><td>{pair['before']['n']}</td>"
+        f"<td>{_value(pair['before'])}</td><td>{_value(pair['after'])}</td>"
+        f"<td>{pair['after']['mean'] - pair['before']['mean']:+.3f}</td></tr>"
+        for task, mode, pair in rows
+    )
+    return (
+        '<h2>Held-out scenes</h2><p class="note">Mean reward ± standard error of one completion a scene, none of which '
+        "was trained on; sampled at the training temperature, and greedy.</p><table><tr><th>task</th><th>decoding</th>"
+        f"<th>scenes</th><th>before</th><th>after</th><th>change</th></tr>{cells}</table>"
+    )
+
+
+def _value(statistics: Mapping[str, float]) -> str:
+    return f"{statistics['mean']:.3f} ± {statistics['se']:.3f}"
+
+
+def _charts(rows: Sequence[Mapping[str, float]]) -> list[str]:
+    tasks = {
+        name: name.removeprefix("task/").removesuffix("/reward")
+        for name in (rows[-1] if rows else {})
+        if name.startswith("task/")
+    }
+    return [
+        curve(rows, {"reward/mean": "reward"}, "Sampled reward", "mean reward"),
+        curve(
+            rows, {"reward/format": "format", "reward/accuracy": "accuracy"}, "Format and accuracy", "mean in [0, 1]"
+        ),
+        curve(rows, tasks, "Sampled reward by task", "mean reward"),
+        curve(rows, {"completion/length_mean": "length"}, "Completion length", "tokens"),
+        curve(
+            rows,
+            {f"seconds/{part}": part for part in ("rollout", "reward", "learner", "sync")},
+            "Where a step's time goes",
+            "seconds",
+        ),
+        curve(rows, {"loss/kl_to_sampler": "KL"}, "KL from the sampling policy", "nats per token"),
+        curve(rows, {"grad_norm": "norm"}, "Gradient norm before clipping", "norm"),
+        curve(
+            rows, {"parity/max_abs": "difference"}, "Engine against learner after sync", "largest log-prob difference"
+        ),
+    ]

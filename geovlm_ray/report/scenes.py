@@ -1,0 +1,40 @@
+"""A contact sheet of drawn scenes: one row a task, with question, ideal answer and true boxes."""
+
+from __future__ import annotations
+
+import textwrap
+
+from PIL import Image, ImageDraw
+
+from geovlm_ray.data.scenes import SCENE_TASKS, demonstration, draw, scene_example
+from geovlm_ray.report.boxes import TRUE_COLOUR, draw_boxes
+from geovlm_ray.schema import Box, GroundedText
+from geovlm_ray.tasks.grammar import parse_response
+
+PICTURE, CAPTION, GAP = 168, 62, 8
+WIDTH = 2 * PICTURE + GAP
+
+
+def contact_sheet(seed: int, each: int) -> Image.Image:
+    """``each`` scenes of every task under a seed; of sequences the first and the last image."""
+    sheet = Image.new("RGB", (each * (WIDTH + GAP), len(SCENE_TASKS) * (PICTURE + CAPTION + GAP)), "white")
+    for row, task in enumerate(SCENE_TASKS):
+        for column in range(each):
+            sheet.paste(_cell(task, seed, column), (column * (WIDTH + GAP), row * (PICTURE + CAPTION + GAP)))
+    return sheet
+
+
+def _cell(task: str, seed: int, index: int) -> Image.Image:
+    example = scene_example(task, seed, index)
+    target = example.target.boxes if isinstance(example.target, GroundedText) else example.target
+    boxes = [item for item in target if isinstance(item, Box)]
+    cell = Image.new("RGB", (WIDTH, PICTURE + CAPTION), "white")
+    shown = example.images if len(example.images) < 3 else (example.images[0], example.images[-1])
+    for k, reference in enumerate(shown):
+        picture = draw(reference).resize((PICTURE, PICTURE), Image.Resampling.BICUBIC)
+        last = draw_boxes(picture, boxes, example.frame, TRUE_COLOUR) if k == len(shown) - 1 else picture
+        cell.paste(last, (k * (PICTURE + GAP), 0))
+    parsed = parse_response(demonstration(example))
+    text = f"{task}: {example.question} > {parsed.answer if parsed else ''}"
+    ImageDraw.Draw(cell).multiline_text((0, PICTURE + 4), textwrap.fill(text, 56), fill="black", spacing=2)
+    return cell

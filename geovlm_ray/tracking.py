@@ -1,0 +1,159 @@
+"""What a run writes down as it goes: metrics, every completion, TensorBoard, and a line or bar for the terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.utils.tensorboard import SummaryWriter
+
+from geovlm_ray.data.records import frame_to_json, target_to_json
+from geovlm_ray.grpo.advantages import group_advantages
+from geovlm_ray.schema import SampleGroup
+
+ROLLOUT_SCHEMA = pa.schema(
+    [
+        ("step", pa.int32()),
+        ("group_id", pa.int64()),
+        ("example_id", pa.string()),
+        ("task", pa.string()),
+        ("images", pa.list_(pa.string())),
+        ("question", pa.string()),
+        ("target", pa.string()),
+        ("frame", pa.string()),
+        ("dialect", pa.string()),
+        ("sample", pa.int32()),
+        ("completion", pa.string()),
+        ("token_ids", pa.list_(pa.int32())),
+        ("logprobs", pa.list_(pa.float32())),
+        ("finish_reason", pa.string()),
+        ("weight_version", pa.int32()),
+        ("reward", pa.float64()),
+        ("format", pa.float64()),
+        ("accuracy", pa.float64()),
+        ("components", pa.string()),
+        ("status", pa.string()),
+        ("advantage", pa.float64()),
+    ]
+)
+
+
+class RunTracker:
+    """The records of one run directory."""
+
+    def __init__(self, folder: Path, total_steps: int, console: Console) -> None:
+        self.folder = folder
+        self.total_steps = total_steps
+        self.console = console
+        self._metrics = folder / "metrics.jsonl"
+        self._rollouts = folder / "rollouts"
+        self._rollouts.mkdir(parents=True, exist_ok=True)
+        self._board: SummaryWriter | None = None
+        self._first = 0
+        self._progress = Progress(
+            TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+            BarColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._bar = self._progress.add_task("train", total=total_steps, figures="")
+
+    def rewind(self, step: int) -> None:
+        """Forget what was written after ``step``, as the run goes on from there."""
+        lines = self._metrics.read_text().splitlines(keepends=True) if self._metrics.is_file() else []
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        _write(self._metrics, "".join(kept).encode())
+        for file in self._rollouts.glob("step-*.parquet"):
+            if int(file.stem.removeprefix("step-")) > step:
+                file.unlink()
+        self._board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step + 1)
+        self._first = step
+        self._progress.reset(self._bar, completed=step, total=self.total_steps)
+
+    def log_step(self, step: int, metrics: dict[str, float], groups: Sequence[SampleGroup]) -> None:
+        """Write down one step: the completions first, so that a step with metrics has them."""
+        _write(self._rollouts / f"step-{step:06d}.parquet", _parquet(rollout_rows(step, groups)))
+        with self._metrics.open("a") as file:
+            file.write(json.dumps({"step": step, **metrics}) + "\n")
+        if self._board is not None:
+            for name, value in metrics.items():
+                self._board.add_scalar(name, value, step)
+        self._show(step, metrics)
+
+    def close(self) -> None:
+        """Finish the display and TensorBoard."""
+        self._progress.stop()
+        if self._board is not None:
+            self._board.close()
+
+    def _show(self, step: int, metrics: dict[str, float]) -> None:
+        figures = (
+            f"reward {metrics['reward/mean']:.3f}  {metrics['throughput/tokens_per_s']:,.0f} tokens/s  "
+            f"staleness {metrics['staleness/max']:.0f}"
+        )
+        if self.console.is_terminal:
+            if not self._progress.live.is_started:
+                self._progress.start()
+            self._progress.update(self._bar, completed=step, figures=figures)
+            return
+        left = metrics["seconds/step"] * (self.total_steps - step)
+        self.console.print(f"step {step}/{self.total_steps}  {figures}  {left:.0f} s left", highlight=False)
+
+
+def rollout_rows(step: int, groups: Sequence[SampleGroup]) -> list[dict[str, Any]]:
+    """One row per sample in the form of `ROLLOUT_SCHEMA`."""
+    rows = []
+    for group in groups:
+        example = group.prompt.example
+        shared = {
+            "step": step,
+            "group_id": group.group_id,
+            "example_id": example.id,
+            "task": example.task,
+            "images": list(example.images),
+            "question": example.question,
+            "target": json.dumps(target_to_json(example.target)),
+            "frame": json.dumps(frame_to_json(example.frame)),
+            "dialect": example.dialect,
+        }
+        for i, (sample, advantage) in enumerate(zip(group.samples, group_advantages(group.rewards), strict=True)):
+            assert sample.reward is not None
+            rows.append(
+                {
+                    **shared,
+                    "sample": i,
+                    "completion": sample.text,
+                    "token_ids": list(sample.token_ids),
+                    "logprobs": list(sample.logprobs),
+                    "finish_reason": sample.finish_reason,
+                    "weight_version": sample.weight_version,
+                    "reward": sample.reward.total,
+                    "format": sample.reward.format,
+                    "accuracy": sample.reward.accuracy,
+                    "components": json.dumps(sample.reward.components),
+                    "status": sample.reward.status,
+                    "advantage": float(advantage),
+                }
+            )
+    return rows
+
+
+def _parquet(rows: list[dict[str, Any]]) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, schema=ROLLOUT_SCHEMA), sink, compression="zstd")
+    return sink.getvalue().to_pybytes()
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Replace a file in one step, so that a killed run leaves the old or the new one."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(content)
+    os.replace(partial, path)
