@@ -12,6 +12,7 @@ from geovlm_ray.data.sources import image_root
 from geovlm_ray.grpo.learner import GrpoLearner
 from geovlm_ray.policy.model import load_processor
 from geovlm_ray.policy.prompts import PromptEncoder
+from geovlm_ray.preflight import Ready
 from geovlm_ray.rewards import Embedder, RewardConfig, needs_embedder, score_batch
 from geovlm_ray.rewards.sbert import SbertEmbedder
 from geovlm_ray.rollout.engine import Engine
@@ -105,6 +106,10 @@ class LocalRewards:
         """Nothing to end."""
 
 
-def build(config: Config, model: Path) -> tuple[LocalRollouts, LocalRewards, GrpoLearner]:
+def build(config: Config, ready: Ready) -> tuple[LocalRollouts, LocalRewards, GrpoLearner]:
     """All parts of a run in this process."""
-    return LocalRollouts(make_engine(config, model)), LocalRewards(config.reward), make_learner(config, model)
+    return (
+        LocalRollouts(make_engine(config, ready.model)),
+        LocalRewards(config.reward),
+        make_learner(config, ready.model),
+    )

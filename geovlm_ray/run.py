@@ -19,6 +19,7 @@ from geovlm_ray.config import Config, to_yaml
 from geovlm_ray.data.sampler import Sampler, held_out_scenes
 from geovlm_ray.errors import ConfigError, RunError
 from geovlm_ray.evaluation import Rewards, held_out_rewards, summarise
+from geovlm_ray.files import write_atomically
 from geovlm_ray.loop import Learner, Parts, RewardPool, RolloutPool, train
 from geovlm_ray.preflight import Ready
 from geovlm_ray.report.html import write_report
@@ -27,7 +28,7 @@ from geovlm_ray.tracking import RunTracker
 logger = logging.getLogger(__name__)
 
 BuiltParts = tuple[RolloutPool, RewardPool, Learner]
-Build = Callable[[Config, Path], BuiltParts]
+Build = Callable[[Config, Ready], BuiltParts]
 MAY_CHANGE = ("run.steps", "run.dir", "checkpoint.every", "checkpoint.keep")
 
 
@@ -44,14 +45,21 @@ def execute(config: Config, ready: Ready, build: Build, console: Console) -> dic
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         _same_configuration(config, folder)
-        (folder / "config.yaml").write_text(to_yaml(config))
+        write_atomically(folder / "config.yaml", to_yaml(config))
         checkpoints = CheckpointFolder(folder / "checkpoints", config.checkpoint.keep)
         found = checkpoints.latest()
         start = found[0] if found else 0
+        finished = _finished(folder, config)
+        if finished:
+            console.print(
+                f"Run {config.run.name} is finished; remove {folder} or choose another run.name to start anew"
+            )
+            write_report(folder)
+            return finished
         tracker = RunTracker(folder, config.run.steps, console)
         tracker.rewind(start)
         console.print(f"Starting engines and learner for {ready.model.name} ...")
-        rollouts, rewards, learner = build(config, ready.model)
+        rollouts, rewards, learner = build(config, ready)
         try:
             if found:
                 learner.load(found[1])
@@ -63,9 +71,16 @@ def execute(config: Config, ready: Ready, build: Build, console: Console) -> dic
             rollouts.close()
             rewards.close()
         summary = {"seconds": time.time() - begun, "steps": config.run.steps, **summary}
-        (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        write_atomically(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
         write_report(folder)
     return summary
+
+
+def _finished(folder: Path, config: Config) -> dict[str, Any] | None:
+    """The summary of a run that has already come to its end."""
+    path = folder / "summary.json"
+    summary = json.loads(path.read_text()) if path.is_file() else {}
+    return summary if summary.get("steps") == config.run.steps else None
 
 
 def _train_and_evaluate(config: Config, ready: Ready, parts: Parts, start: int, console: Console) -> dict[str, Any]:
@@ -95,9 +110,7 @@ def _stored(path: Path, compute: Callable[[], Rewards]) -> Rewards:
     if path.is_file():
         return json.loads(path.read_text())
     result = compute()
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(result))
-    partial.rename(path)
+    write_atomically(path, json.dumps(result))
     return result
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
 from geovlm_ray.data.records import frame_to_json, target_to_json
+from geovlm_ray.files import write_atomically
 from geovlm_ray.grpo.advantages import group_advantages
 from geovlm_ray.schema import SampleGroup
 
@@ -70,7 +70,7 @@ class RunTracker:
         """Forget what was written after ``step``, as the run goes on from there."""
         lines = self._metrics.read_text().splitlines(keepends=True) if self._metrics.is_file() else []
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        _write(self._metrics, "".join(kept).encode())
+        write_atomically(self._metrics, "".join(kept))
         for file in self._rollouts.glob("step-*.parquet"):
             if int(file.stem.removeprefix("step-")) > step:
                 file.unlink()
@@ -80,7 +80,7 @@ class RunTracker:
 
     def log_step(self, step: int, metrics: dict[str, float], groups: Sequence[SampleGroup]) -> None:
         """Write down one step: the completions first, so that a step with metrics has them."""
-        _write(self._rollouts / f"step-{step:06d}.parquet", _parquet(rollout_rows(step, groups)))
+        write_atomically(self._rollouts / f"step-{step:06d}.parquet", _parquet(rollout_rows(step, groups)))
         with self._metrics.open("a") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
         if self._board is not None:
@@ -150,10 +150,3 @@ def _parquet(rows: list[dict[str, Any]]) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows, schema=ROLLOUT_SCHEMA), sink, compression="zstd")
     return sink.getvalue().to_pybytes()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Replace a file in one step, so that a killed run leaves the old or the new one."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)

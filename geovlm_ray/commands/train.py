@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -12,6 +11,7 @@ from rich.table import Table
 from geovlm_ray.config import Config, load_config, recipe_names
 
 if TYPE_CHECKING:
+    from geovlm_ray.preflight import Ready
     from geovlm_ray.run import BuiltParts
 
 
@@ -40,16 +40,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _local_build(config: Config, model: Path) -> BuiltParts:
+def _local_build(config: Config, ready: Ready) -> BuiltParts:
     from geovlm_ray.local import build
 
-    return build(config, model)
+    return build(config, ready)
 
 
-def _cluster_build(config: Config, model: Path) -> BuiltParts:
+def _cluster_build(config: Config, ready: Ready) -> BuiltParts:
     from actors.cluster import build
 
-    return build(config, model)
+    return build(config, ready)
 
 
 def dry_run(config: Config, local: bool, console: Console) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from geovlm_ray.config import Config, load_config
 from geovlm_ray.data.sources import image_root
 from geovlm_ray.errors import RunError
+from geovlm_ray.files import write_atomically
 from geovlm_ray.report.boxes import PREDICTED_COLOUR, TRUE_COLOUR
 from geovlm_ray.report.curves import curve
 from geovlm_ray.report.gallery import gallery
@@ -65,9 +65,7 @@ def write_report(folder: Path) -> Path:
         f"<style>{STYLE}</style></head><body>{''.join(body)}</body></html>"
     )
     target = folder / "report.html"
-    partial = folder / ".report.html.partial"
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, target)
+    write_atomically(target, page)
     return target
 
 

@@ -1,0 +1,48 @@
+"""Small training runs through the command line, as a user starts them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+COMMAND = str(Path(sys.executable).with_name("geovlm-ray"))
+SMALL = (
+    "rollout.prompts_per_step=6",
+    "rollout.group_size=4",
+    "rollout.max_tokens=40",
+    "learner.groups_per_micro_batch=6",
+    "evaluation.scenes=0",
+    "checkpoint.every=2",
+)
+MINUTES = 60
+
+
+def arguments(runs: Path, name: str, steps: int, *more: str) -> list[str]:
+    """The command of a small run of the demo recipe."""
+    return [COMMAND, "train", "demo", f"run.dir={runs}", f"run.name={name}", f"run.steps={steps}", *SMALL, *more]
+
+
+def environment() -> dict[str, str]:
+    """This process's environment without another cluster's address."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("RAY_") and k != "PYTHONDONTWRITEBYTECODE"}
+
+
+def train(runs: Path, name: str, steps: int, *more: str) -> Path:
+    """Run to the end and return the run directory; the output is shown where the run fails."""
+    command = arguments(runs, name, steps, *more)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=12 * MINUTES, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    return runs / name
+
+
+def metrics(folder: Path) -> list[dict[str, float]]:
+    """The lines of a run's metrics file."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def without_timings(rows: list[dict[str, float]]) -> list[dict[str, float]]:
+    """Metrics that do not depend on the machine's speed."""
+    return [{k: v for k, v in row.items() if not k.startswith(("seconds/", "throughput/"))} for row in rows]

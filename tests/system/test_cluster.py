@@ -1,0 +1,73 @@
+"""The loop on Ray: several engines, all tasks, SBERT, and a job that is submitted to a cluster."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+from geovlm_ray.schema import TASK_NAMES
+from tests.system.runs import MINUTES, arguments, environment, metrics, train
+
+pytestmark = pytest.mark.slow
+RAY = str(Path(sys.executable).with_name("ray"))
+TWO_ENGINES = ("rollout.actors=2", "rollout.num_cpus=0.5", "reward_actors.actors=2")
+
+
+def test_two_rollout_actors_share_every_batch(tmp_path: Path) -> None:
+    run = train(tmp_path, "two", 3, *TWO_ENGINES, "data.stages=[]", "rollout.prompts_per_step=12")
+    rows = metrics(run)
+    assert [row["staleness/max"] for row in rows] == [0, 1, 1]
+    assert all(row["parity/max_abs"] <= 1e-3 for row in rows)
+    for step in (1, 2, 3):
+        table = pq.read_table(run / "rollouts" / f"step-{step:06d}.parquet").to_pydict()
+        samples = set(zip(table["group_id"], table["sample"], strict=True))
+        assert samples == {(g, s) for g in range(12 * (step - 1), 12 * step) for s in range(4)}
+        assert set(table["task"]) == set(TASK_NAMES)
+
+
+@pytest.fixture
+def head() -> Iterator[str]:
+    """A cluster of one node; gives the address of its dashboard."""
+    # Ray's socket paths may not be long, and pytest's temporary folders are.
+    folder = Path(tempfile.mkdtemp(prefix="gv-"))
+    ports = ("--port=6399", "--dashboard-port=8299", "--metrics-export-port=8381")
+    before = {p.pid for p in psutil.process_iter()}
+    started = subprocess.run(
+        [RAY, "start", "--head", "--num-cpus=2", *ports, f"--temp-dir={folder}", "--disable-usage-stats"],
+        env={**environment(), "RAY_AUTH_MODE": "disabled"},
+        capture_output=True,
+        text=True,
+        timeout=3 * MINUTES,
+        check=False,
+    )
+    assert started.returncode == 0, started.stdout + started.stderr
+    yield "http://127.0.0.1:8299"
+    for process in psutil.process_iter(["cmdline"]):
+        if process.pid not in before and str(folder) in " ".join(process.info["cmdline"] or []):
+            os.kill(process.pid, signal.SIGKILL)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_submitted_job_runs_the_same_recipe(tmp_path: Path, head: str) -> None:
+    command = arguments(tmp_path, "submitted", 2, *TWO_ENGINES)
+    done = subprocess.run(
+        [RAY, "job", "submit", "--address", head, "--", *command],
+        env={**environment(), "RAY_AUTH_MODE": "disabled"},
+        capture_output=True,
+        text=True,
+        timeout=12 * MINUTES,
+        check=False,
+    )
+    assert "succeeded" in done.stdout, done.stdout[-4000:] + done.stderr[-4000:]
+    assert len(metrics(tmp_path / "submitted")) == 2
+    assert (tmp_path / "submitted" / "report.html").is_file()
