@@ -93,6 +93,7 @@ def machine_resources() -> dict[str, float]:
 
 def check_fits(config: Config, resources: dict[str, float]) -> None:
     """Raise RunError where the resources do not hold all actors at once."""
+    short = []
     for resource, key in (("CPU", "num_cpus"), ("GPU", "num_gpus")):
         asked = [p for p in placement(config) if getattr(p, key)]
         total = sum(p.count * getattr(p, key) for p in asked)
@@ -100,7 +101,9 @@ def check_fits(config: Config, resources: dict[str, float]) -> None:
         if total > found + 1e-6:
             parts = ", ".join(f"{p.count} {p.name} x {getattr(p, key):g}" for p in asked)
             keys = ", ".join(dict.fromkeys(f"{p.section}.{key}" for p in asked))
-            raise RunError(f"the run asks for {total:g} {resource}s ({parts}), found {found:g}; lower one of {keys}")
+            short.append(f"the run asks for {total:g} {resource}s ({parts}), found {found:g}; lower one of {keys}")
+    if short:
+        raise RunError("; ".join(short))
 
 
 def check_memory(config: Config, model: Path) -> None:

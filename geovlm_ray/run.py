@@ -86,11 +86,11 @@ def _finished(folder: Path, config: Config) -> dict[str, Any] | None:
 def _train_and_evaluate(config: Config, ready: Ready, parts: Parts, start: int, console: Console) -> dict[str, Any]:
     sampler = Sampler(ready.stream, config.data, config.rollout.prompts_per_step)
     probe = sampler.batch(0)[: config.sync.parity_prompts]
-    heldout = held_out_scenes(ready.tasks, config.evaluation.scenes) if config.evaluation.scenes else []
+    if not config.evaluation.scenes:
+        return {"parity_max_abs": train(config, parts, sampler.batch, probe, start)}
+    heldout = held_out_scenes(ready.tasks, config.evaluation.scenes)
     before = _stored(config.run.folder / "heldout_before.json", lambda: _evaluate(parts, heldout, "before", console))
     worst = train(config, parts, sampler.batch, probe, start)
-    if not heldout:
-        return {"parity_max_abs": worst}
     after = _evaluate(parts, heldout, "after", console)
     return {
         "heldout": summarise(before, after),
@@ -100,8 +100,7 @@ def _train_and_evaluate(config: Config, ready: Ready, parts: Parts, start: int, 
 
 
 def _evaluate(parts: Parts, heldout: list, when: str, console: Console) -> Rewards:
-    if heldout:
-        console.print(f"Scoring {len(heldout)} held-out scenes {when} training, sampled and greedy ...")
+    console.print(f"Scoring {len(heldout)} held-out scenes {when} training, sampled and greedy ...")
     return held_out_rewards(parts, heldout)
 
 

@@ -34,7 +34,7 @@ class DataConfig(BaseModel):
     source: str = Field("scenes", description="'scenes' (drawn without end) or a format that is read from `path`")
     path: str = Field("", description="file of a source that is read")
     root: str = Field("", description="folder that image paths are relative to; empty: the folder of `path`")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=1_000_000_000, description="larger ones are kept for held-out scenes")
     mixture: Literal["balanced", "natural"] = Field(
         "balanced", description="equal numbers of prompts for every task, or every record once an epoch"
     )

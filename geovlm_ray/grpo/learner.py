@@ -135,8 +135,8 @@ class GrpoLearner:
         if self.model_config.lora:
             set_peft_model_state_dict(self.model, load_file(folder / "adapter_model.safetensors"))
         else:
-            tensors = {k: v for f in sorted(folder.glob("*.safetensors")) for k, v in load_file(f).items()}
-            self.model.load_state_dict(tensors, strict=False)
+            saved = load_model(self.model_config, folder, self.device, seed=0)
+            self.model.load_state_dict(saved.state_dict())
         self.optimizer.load_state_dict(state["optimizer"])
         self.version = state["version"]
         torch.set_rng_state(state["rng"])

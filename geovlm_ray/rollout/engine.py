@@ -81,15 +81,8 @@ class Engine:
         """
         # Seeds of single requests fail on vLLM's CPU back-end as soon as a prefill is cut into chunks.
         torch.manual_seed(draw_seed(self.seed, prompts[0].group_id))
-        inputs = [
-            {
-                "prompt": self.encoder.text(p.example),
-                "multi_modal_data": {"image": self.encoder.images(p.example)},
-            }
-            for p in prompts
-        ]
-        params = self._sampling(group_size, max_tokens, greedy)
-        outputs = self.llm.generate(inputs, params, use_tqdm=False, lora_request=self._adapter)
+        params = self.sampling(group_size, max_tokens, greedy)
+        outputs = self.llm.generate(self.inputs(prompts), params, use_tqdm=False, lora_request=self._adapter)
         return [
             SampleGroup(prompt, tuple(self._sample(completion) for completion in output.outputs))
             for prompt, output in zip(prompts, outputs, strict=True)
@@ -119,7 +112,15 @@ class Engine:
         self._adapter = LoRARequest(f"version-{update.version}", update.version + 1, str(folder))
         self.llm.llm_engine.add_lora(self._adapter)
 
-    def _sampling(self, group_size: int | None, max_tokens: int | None, greedy: bool) -> Any:
+    def inputs(self, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
+        """Prompts and their images in the form that vLLM takes."""
+        return [
+            {"prompt": self.encoder.text(p.example), "multi_modal_data": {"image": self.encoder.images(p.example)}}
+            for p in prompts
+        ]
+
+    def sampling(self, group_size: int | None = None, max_tokens: int | None = None, greedy: bool = False) -> Any:
+        """vLLM's sampling parameters; None stands for the configuration's value."""
         from vllm import SamplingParams
 
         return SamplingParams(

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from geovlm_ray.errors import RunError
+
 
 @dataclass(frozen=True)
 class WeightUpdate:
@@ -47,11 +49,11 @@ class WeightUpdate:
         """The weights as tensors, copied out of shared memory.
 
         Raises:
-            ValueError: the bytes are not those that the learner sent.
+            RunError: the bytes are not those that the learner sent.
         """
         found = checksum(self.arrays)
         if found != self.checksum:
-            raise ValueError(f"weights of version {self.version}: expected checksum {self.checksum}, found {found}")
+            raise RunError(f"weights of version {self.version}: expected checksum {self.checksum}, found {found}")
         return {
             name: torch.from_numpy(array.copy()).view(getattr(torch, self.dtypes[name]))
             for name, array in self.arrays.items()

@@ -1,0 +1,118 @@
+"""What a run leaves behind: metrics, completions, checkpoints, report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from geovlm_ray.checkpoint import CheckpointFolder
+from geovlm_ray.config import load_config, to_yaml
+from geovlm_ray.data.sampler import Sampler, SceneStream
+from geovlm_ray.data.scenes import demonstration
+from geovlm_ray.errors import RunError
+from geovlm_ray.local import score_groups
+from geovlm_ray.metrics.training import batch_metrics
+from geovlm_ray.report.html import write_report
+from geovlm_ray.rewards.sbert import SbertEmbedder
+from geovlm_ray.schema import Prompt, Sample, SampleGroup
+from geovlm_ray.tracking import RunTracker
+
+CONFIG = load_config("demo", ["data.stages=[]", "rollout.prompts_per_step=12"])
+
+
+def scored_batch(step: int) -> list[SampleGroup]:
+    """Ideal and broken completions of every task."""
+
+    def draw(prompt: Prompt) -> SampleGroup:
+        texts = (
+            demonstration(prompt.example),
+            "<think>no answer",
+            "<think>a</think><answer>[[10, 10, 60, 60]]</answer>",
+        )
+        return SampleGroup(prompt, tuple(Sample((1, 2), (-0.1, -0.2), text, "stop", step) for text in texts))
+
+    sampler = Sampler(SceneStream(0), CONFIG.data, 12)
+    embedder = SbertEmbedder.from_config(CONFIG.reward.sbert)
+    return score_groups([draw(p) for p in sampler.batch(step)], CONFIG.reward, embedder)
+
+
+def log(tracker: RunTracker, step: int, groups: list[SampleGroup]) -> None:
+    timings = {f"seconds/{part}": 0.1 for part in ("rollout", "reward", "learner", "sync", "step")}
+    tracker.log_step(step, {**batch_metrics(groups, step), **timings, "throughput/tokens_per_s": 1.0}, groups)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run directory with three logged steps."""
+    (tmp_path / "config.yaml").write_text(to_yaml(CONFIG))
+    tracker = RunTracker(tmp_path, 3, Console(quiet=True))
+    tracker.rewind(0)
+    groups = scored_batch(0)
+    for step in (1, 2, 3):
+        log(tracker, step, groups)
+    tracker.close()
+    return tmp_path
+
+
+def test_every_completion_is_kept_with_its_reward_and_version(run: Path) -> None:
+    rows = pq.read_table(run / "rollouts" / "step-000001.parquet").to_pylist()
+    assert len(rows) == 36
+    ideal = [row for row in rows if row["sample"] == 0]
+    assert [row["reward"] for row in ideal] == pytest.approx([2.0] * 12)
+    assert all(row["status"] == "unparseable" and row["format"] == 0 for row in rows if row["sample"] == 1)
+    detection = next(row for row in ideal if row["task"] == "object_detection")
+    assert json.loads(detection["components"])["matched_iou"] == 1
+    assert json.loads(detection["target"])[0]
+    assert detection["token_ids"] == [1, 2]
+    assert detection["weight_version"] == 0
+
+
+def test_rewind_forgets_what_came_after_the_checkpoint(run: Path) -> None:
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "rew')
+    tracker = RunTracker(run, 3, Console(quiet=True))
+    tracker.rewind(2)
+    tracker.close()
+    assert [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()] == [1, 2]
+    assert sorted(f.name for f in (run / "rollouts").iterdir()) == ["step-000001.parquet", "step-000002.parquet"]
+
+
+def test_report_is_one_file_with_curves_and_pictures(run: Path) -> None:
+    page = write_report(run).read_text()
+    assert "http://www.w3.org" in page
+    assert 'src="http' not in page
+    assert 'href="http' not in page
+    assert page.count("<svg") == 8
+    assert page.count("data:image/jpeg;base64,") >= 3 * 36
+    for text in ("object_detection", "matched_iou", "unparseable", "&lt;think&gt;no answer", "config.yaml"):
+        assert text in page
+
+
+def test_report_of_a_run_that_has_only_begun(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(to_yaml(CONFIG))
+    assert "No completions yet" in write_report(tmp_path).read_text()
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=str(tmp_path)):
+        write_report(tmp_path)
+
+
+def test_newest_checkpoints_are_kept_and_half_written_ones_ignored(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path, keep=2)
+    assert folder.latest() is None
+    for step in (10, 20, 30):
+        folder.save(step, lambda path: (path / "weights").write_text("w") and None)
+    (tmp_path / ".partial-step-000040").mkdir()
+    assert folder.latest() == (30, tmp_path / "step-000030")
+    assert sorted(p.name for p in tmp_path.glob("step-*")) == ["step-000020", "step-000030"]
+
+
+def test_a_disk_that_refuses_a_checkpoint_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(RunError, match="file"):
+        CheckpointFolder(tmp_path / "file", keep=1).save(1, lambda path: None)
