@@ -104,7 +104,7 @@ def _true_boxes(target: Target) -> Sequence[Box]:
 def _predicted_boxes(row: Row, target: Target) -> list[Box]:
     if TASKS[row["task"]].target_kind not in ("boxes", "grounded"):
         return []
-    parsed = parse_response(row["completion"]) or parse_response(row["completion"], "off")
+    parsed = parse_response(row["completion"]) or parse_response(row["completion"], "none")
     found = parse_boxes(parsed.answer, row["dialect"]) if parsed else None
     return (
         [Box(c, label) for c, label in zip(found.boxes, found.labels, strict=True) if len(c) in (4, 5)] if found else []

@@ -47,7 +47,7 @@ class RewardConfig(BaseModel):
 
     preset: Literal["robust", "paper"] = Field("robust", description="the form of every task's reward")
     forms: dict[str, str] = Field(default_factory=dict, description="task: form, where it is not the preset's")
-    think: ThinkMode = Field("required", description="off: answers carry no reasoning, only <answer>...</answer>")
+    think: ThinkMode = Field("required", description="none: answers carry no reasoning, only <answer>...</answer>")
     max_chars: int = Field(32_768, ge=1, description="longer responses score 0 with status too_long")
 
     combine: Literal["sum", "weighted", "gated"] = Field(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-ThinkMode = Literal["required", "off"]
+ThinkMode = Literal["required", "none"]
 _TAGS = {
     "required": ("<think>", "</think>", "<answer>", "</answer>"),
-    "off": ("<answer>", "</answer>"),
+    "none": ("<answer>", "</answer>"),
 }
 
 

@@ -30,7 +30,6 @@ def test_three_steps_over_all_records_with_a_reference(tmp_path: Path) -> None:
         "rollout.prompts_per_step=46",
         "rollout.group_size=2",
         "rollout.max_model_len=2048",
-        "reward.think=off",
     )
     assert len(metrics(run)) == 3
     assert all(row["parity/max_abs"] <= 1e-3 for row in metrics(run))

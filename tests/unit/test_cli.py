@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from geovlm_ray.cli import main
+from geovlm_ray.config import load_config, to_yaml
+from geovlm_ray.data.scenes import draw
 
 
 def test_help_loads_no_heavy_package() -> None:
@@ -70,3 +74,52 @@ def test_a_model_that_is_no_vlm_is_named(tmp_path: Path, capsys: pytest.CaptureF
 def test_overrides_may_stand_before_and_after_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "demo", "run.steps=3", "--local", "--dry-run", "rollout.group_size=4"]) == 0
     assert "placement: everything in this process" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("image", "message"), [("absent.png", "expected a file"), ("cut.png", "expected a picture")])
+def test_a_missing_or_truncated_image_is_named_before_anything_starts(
+    image: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw("scene:vqa:0:0:0").save("whole.png")
+    Path("cut.png").write_bytes(Path("whole.png").read_bytes()[:500])
+    records = [
+        {"id": name, "task": "vqa", "images": [name], "prompt": "what ?", "reference": "x"}
+        for name in ("whole.png", image)
+    ]
+    Path("records.jsonl").write_text("\n".join(map(json.dumps, records)))
+    settings = ["data.source=samples", "data.path=records.jsonl", "data.stages=[]"]
+    assert main(["train", "demo", *settings]) == 1
+    error = capsys.readouterr().err
+    assert f"record '{image}'" in error
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_a_prompt_too_long_for_the_engine_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw("scene:vqa:0:0:0").save("a.png")
+    record = {"id": "long", "task": "vqa", "images": ["a.png"], "prompt": "what ? " * 500, "reference": "x"}
+    Path("records.jsonl").write_text(json.dumps(record))
+    assert main(["train", "demo", "data.source=samples", "data.path=records.jsonl", "data.stages=[]"]) == 1
+    assert "record 'long'" in capsys.readouterr().err
+
+
+def test_a_run_directory_in_use_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "taken"
+    folder.mkdir()
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert main(["train", "demo", "--local", f"run.dir={tmp_path}", "run.name=taken"]) == 1
+    assert "in use by another process" in capsys.readouterr().err
+
+
+def test_a_run_directory_of_another_configuration_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "other"
+    folder.mkdir()
+    (folder / "config.yaml").write_text(to_yaml(load_config("demo", ["run.name=other", "learner.lr=0.5"])))
+    assert main(["train", "demo", "--local", f"run.dir={tmp_path}", "run.name=other"]) == 1
+    error = capsys.readouterr().err
+    assert "learner.lr was 0.5, is now 0.0003" in error
