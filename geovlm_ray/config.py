@@ -20,6 +20,7 @@ from geovlm_ray.errors import ConfigError
 from geovlm_ray.grpo.config import LearnerConfig
 from geovlm_ray.policy.config import ModelConfig, PromptConfig
 from geovlm_ray.rewards.config import RewardConfig
+from geovlm_ray.rewards.registry import check_forms
 from geovlm_ray.rollout.config import RolloutConfig
 from geovlm_ray.sft.config import SftConfig
 
@@ -100,6 +101,11 @@ class Config(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     sft: SftConfig = SftConfig()
+
+    @model_validator(mode="after")
+    def _reward_forms_fit(self) -> Config:
+        check_forms(self.reward)
+        return self
 
     @model_validator(mode="after")
     def _lengths_fit(self) -> Config:

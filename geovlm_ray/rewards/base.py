@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 
+from geovlm_ray.rewards.config import RewardConfig
 from geovlm_ray.schema import Example
 from geovlm_ray.tasks import TargetKind
-
-if TYPE_CHECKING:
-    from geovlm_ray.rewards.config import RewardConfig
 
 
 class Embedder(Protocol):
@@ -32,7 +30,7 @@ class Judged:
     status: str = "ok"
 
 
-Judge = Callable[[Sequence[str], Sequence[Example], "RewardConfig", "Embedder | None"], list[Judged]]
+Judge = Callable[[Sequence[str], Sequence[Example], RewardConfig, Embedder | None], list[Judged]]
 
 
 @dataclass(frozen=True)

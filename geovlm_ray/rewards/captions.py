@@ -9,25 +9,22 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
 from geovlm_ray.metrics.lexical import meteor, rouge_f
 from geovlm_ray.rewards.base import Embedder, Judged
+from geovlm_ray.rewards.config import RewardConfig, TextWeights
 from geovlm_ray.rewards.facts import agreement
 from geovlm_ray.schema import Example
-
-if TYPE_CHECKING:
-    from geovlm_ray.rewards.config import RewardConfig, TextWeights
 
 LONGER = 1.6
 """Answers of up to this many times the reference's words lose nothing by their length."""
 
 Pairs = list[tuple[str, str]]
 Parts = dict[str, np.ndarray]
-Similarity = Callable[[Pairs, "RewardConfig", "Embedder | None"], tuple[np.ndarray, Parts]]
+Similarity = Callable[[Pairs, RewardConfig, Embedder | None], tuple[np.ndarray, Parts]]
 _WORD = re.compile(r"\w+")
 
 

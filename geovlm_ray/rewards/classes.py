@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from geovlm_ray.rewards.base import Embedder, Judged
+from geovlm_ray.rewards.config import RewardConfig
 from geovlm_ray.schema import Example
 from geovlm_ray.tasks.labels import label_keys, parse_labels
-
-if TYPE_CHECKING:
-    from geovlm_ray.rewards.config import RewardConfig
 
 LISTED = 5
 """Naming a whole vocabulary of at least this many labels is no answer."""

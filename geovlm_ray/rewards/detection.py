@@ -7,20 +7,17 @@ place for labels: there, an answer without any is judged by its boxes alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from geovlm_ray.geometry import iou_matrix, match
 from geovlm_ray.rewards.base import Embedder, Judged
+from geovlm_ray.rewards.config import RewardConfig
 from geovlm_ray.schema import Box, Example, GroundedText
 from geovlm_ray.tasks.boxes import BoxAnswer, parse_boxes
 from geovlm_ray.tasks.labels import label_key
 
-if TYPE_CHECKING:
-    from geovlm_ray.rewards.config import RewardConfig
-
-Measure = Callable[[np.ndarray, int, "RewardConfig"], Judged]
+Measure = Callable[[np.ndarray, int, RewardConfig], Judged]
 
 
 def _judge_all(

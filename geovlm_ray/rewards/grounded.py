@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from geovlm_ray.rewards.base import Embedder, Judged
 from geovlm_ray.rewards.captions import gates, hybrid
+from geovlm_ray.rewards.config import RewardConfig
 from geovlm_ray.rewards.detection import best_iou, matched_iou
 from geovlm_ray.schema import Example, GroundedText
 from geovlm_ray.tasks.boxes import strip_boxes
-
-if TYPE_CHECKING:
-    from geovlm_ray.rewards.config import RewardConfig
 
 
 def grounded_description(

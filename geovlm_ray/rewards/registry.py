@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from geovlm_ray.rewards import captions, classes, detection, grounded, vqa
 from geovlm_ray.rewards.base import Form
+from geovlm_ray.rewards.config import RewardConfig
+from geovlm_ray.tasks import TASKS
 
 FORMS: dict[str, Form] = {
     "recall": Form(classes.recall, "classes"),
@@ -26,3 +28,14 @@ FORMS: dict[str, Form] = {
     "grounded_description": Form(grounded.grounded_description, "grounded", grounded.grounded_embeds),
     "grounded_description_robust": Form(grounded.grounded_description_robust, "grounded", grounded.grounded_embeds),
 }
+
+
+def check_forms(config: RewardConfig) -> None:
+    """Raise ValueError where a configuration names a form that does not score its task."""
+    for task, form in config.forms.items():
+        kind = TASKS[task].target_kind
+        fitting = [name for name, f in FORMS.items() if f.target_kind == kind]
+        if form not in fitting:
+            raise ValueError(
+                f"reward.forms.{task}: {form!r} does not score {kind}; expected one of {', '.join(fitting)}"
+            )

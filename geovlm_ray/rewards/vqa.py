@@ -5,13 +5,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from geovlm_ray.rewards.base import Embedder, Judged
+from geovlm_ray.rewards.config import RewardConfig
 from geovlm_ray.schema import Example
-
-if TYPE_CHECKING:
-    from geovlm_ray.rewards.config import RewardConfig
 
 _TOKEN = re.compile(r"\d+(?:\.\d+)?|[^\W\d]+")
 

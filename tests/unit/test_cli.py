@@ -41,6 +41,7 @@ def test_help_loads_no_heavy_package() -> None:
         (["train", "demo", "run.name=a/b"], "run.name"),
         (["train", "demo", "rollout.max_tokens=9000"], "rollout.max_model_len"),
         (["train", "demo", "data.stages=[{steps: 3, tasks: [segmentation]}]"], "segmentation"),
+        (["train", "demo", "reward.forms={vqa: detection}"], "'detection' does not score vqa"),
         (["train", "demo", "model.path=/nowhere/at/all"], "/nowhere/at/all"),
         (["train", "demo", "rollout.kv_cache_gb=100000"], "rollout.kv_cache_gb"),
         (["train", "demo", "data.source=samples", "data.path=/nowhere.jsonl"], "/nowhere.jsonl"),
