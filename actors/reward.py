@@ -11,6 +11,7 @@ from actors.failures import fetch
 from geovlm_ray.config import Config
 from geovlm_ray.local import score_groups
 from geovlm_ray.rewards import Embedder, RewardConfig, needs_embedder
+from geovlm_ray.rewards.config import SbertConfig
 from geovlm_ray.rewards.sbert import SbertEmbedder
 from geovlm_ray.schema import SampleGroup
 
@@ -18,8 +19,8 @@ from geovlm_ray.schema import SampleGroup
 class SbertActor:
     """Sentence embeddings, on a GPU where one is given."""
 
-    def __init__(self, config: RewardConfig) -> None:
-        self.embedder = SbertEmbedder.from_config(config.sbert)
+    def __init__(self, config: SbertConfig) -> None:
+        self.embedder = SbertEmbedder.from_config(config)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors of texts, [n, d] fp32."""
@@ -57,8 +58,11 @@ class RayRewards:
         self.sbert = None
         if any(needs_embedder(task, config.reward) for task in tasks):
             options = {"num_cpus": resources.sbert_num_cpus, "num_gpus": resources.sbert_num_gpus}
+            sbert = config.reward.sbert
+            if resources.sbert_num_gpus:
+                sbert = sbert.model_copy(update={"device": "cuda"})
             self.sbert = (
-                ray.remote(SbertActor).options(**options, name=f"{config.run.name}-sbert").remote(config.reward)
+                ray.remote(SbertActor).options(**options, name=f"{config.run.name}-sbert").remote(sbert)
             )
         self.actors = [
             ray.remote(RewardActor)

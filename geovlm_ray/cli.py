@@ -17,6 +17,7 @@ from geovlm_ray.quiet import quiet
 COMMANDS = {
     "train": "reinforcement fine-tuning with GRPO, on a Ray cluster or in one process",
     "sft": "supervised fine-tuning, the warm-up before reinforcement learning",
+    "evaluate": "metrics of given responses, the published ones and sound ones",
     "score": "rewards of given responses, offline",
     "report": "make a run's self-contained report.html again",
     "data": "look at the drawn scenes",

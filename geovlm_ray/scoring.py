@@ -15,6 +15,9 @@ from geovlm_ray.schema import Example, RewardScore
 
 INVALID = RewardScore(0.0, 0.0, 0.0, status="invalid_record")
 
+# Beyond its own DataError, what hostile JSON makes a reader raise: huge integers, lists for names, deep nesting.
+UNREADABLE = (DataError, ValueError, TypeError, ArithmeticError, RecursionError)
+
 
 def score_lines(lines: Iterable[str], config: RewardConfig) -> tuple[list[str], list[str]]:
     """One JSON line of output per line of input, in order, and what is wrong with the lines that could not be read."""
@@ -27,7 +30,7 @@ def score_lines(lines: Iterable[str], config: RewardConfig) -> tuple[list[str], 
         try:
             value = json.loads(line)
             record = scoring_record(value)
-        except (json.JSONDecodeError, RecursionError, DataError) as error:
+        except UNREADABLE as error:
             problems.append(f"line {number}: {error}")
         ids.append(value.get("id") if isinstance(value, dict) else None)
         records.append(record)

@@ -1,35 +1,90 @@
-"""``geovlm-ray score``: rewards of given responses, offline."""
+"""``geovlm-ray score``: rewards of given responses, offline; with ``--probe``, how far the rewards can be gamed."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from geovlm_ray.rewards import RewardConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Input, output and reward settings."""
-    parser.add_argument("file", type=Path, help="JSON lines: id, task, response, target, and frame, dialect or labels")
-    parser.add_argument("overrides", nargs="*", metavar="reward.key=value", help="reward settings")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="FILE | reward.key=value",
+        help="JSON lines: id, task, response, target, and frame, dialect or labels; and reward settings",
+    )
     parser.add_argument("--out", type=Path, help="where the scores go; default: standard output")
+    parser.add_argument(
+        "--probe",
+        action="store_true",
+        help="what degenerate answers to the references of FILE (default: of drawn scenes) earn; 1 where they pay",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Score every line in order; 1 where a line could not be read."""
+    """Score every line in order, 1 where a line could not be read; or probe, 1 where a reward is gamed."""
     from geovlm_ray.config import reward_config
+    from geovlm_ray.errors import ConfigError
+
+    # A function may stand in place of the section here too.
+    given = [a.replace("reward=", "reward.function=", 1) if a.startswith("reward=") else a for a in args.overrides]
+    files = [a for a in given if not a.startswith("reward.")]
+    config = reward_config([a for a in given if a.startswith("reward.")])
+    if len(files) > 1 or not (files or args.probe):
+        raise ConfigError(
+            f"expected one file of JSON lines and reward.key=value, found {', '.join(files) or 'no file'}"
+        )
+    path = Path(files[0]) if files else None
+    return probe(path, args.out, config) if args.probe or path is None else score(path, args.out, config)
+
+
+def score(path: Path, out: Path | None, config: RewardConfig) -> int:
+    """Score the records of a file."""
     from geovlm_ray.errors import DataError
     from geovlm_ray.scoring import score_lines
 
-    config = reward_config(args.overrides)
-    if not args.file.is_file():
-        raise DataError(f"{args.file}: expected a file of JSON lines, found none")
-    with args.file.open(encoding="utf-8", errors="surrogateescape") as source:
+    if not path.is_file():
+        raise DataError(f"{path}: expected a file of JSON lines, found none")
+    with path.open(encoding="utf-8", errors="surrogateescape") as source:
         scored, problems = score_lines(source, config)
     for problem in problems:
-        print(f"{args.file}, {problem}", file=sys.stderr)
+        print(f"{path}, {problem}", file=sys.stderr)
     text = "".join(f"{line}\n" for line in scored)
-    if args.out:
-        args.out.write_text(text)
+    if out:
+        out.write_text(text)
     else:
         sys.stdout.write(text)
     return int(bool(problems))
+
+
+def probe(path: Path | None, out: Path | None, config: RewardConfig) -> int:
+    """Print the table of probes, and beside the configured rewards the paper's."""
+    import json
+
+    from geovlm_ray.probe.references import drawn_references, file_references
+    from geovlm_ray.probe.suite import run_probes
+    from geovlm_ray.probe.table import as_json, as_text, verdict
+    from geovlm_ray.rewards import RewardConfig, needs_embedder
+    from geovlm_ray.rewards.sbert import SbertEmbedder
+
+    examples = file_references(path) if path else drawn_references()
+    paper = RewardConfig(preset="paper", think=config.think, sbert=config.sbert)
+    tables = {"configured": config} if config.preset == "paper" else {"configured": config, "paper": paper}
+    tasks = {e.task for e in examples}
+    embedder = None
+    if any(needs_embedder(task, c) for task in tasks for c in tables.values()):
+        embedder = SbertEmbedder.from_config(config.sbert)
+    rows = {name: run_probes(examples, c, embedder) for name, c in tables.items()}
+    for name, table in rows.items():
+        print(f"{name} rewards, accuracy part, mean over {len(examples)} references of {path or 'drawn scenes'}")
+        print(as_text(table) + "\n")
+    print(verdict(rows["configured"]))
+    if out:
+        out.write_text(json.dumps({name: as_json(table) for name, table in rows.items()}, indent=1))
+    return int(any(row.broken for row in rows["configured"]))

@@ -14,7 +14,7 @@ import numpy as np
 from rapidfuzz.distance import Levenshtein
 
 from geovlm_ray.metrics.lexical import meteor, rouge_f
-from geovlm_ray.rewards.base import Embedder, Judged
+from geovlm_ray.rewards.base import Embedder, Judge, Judged
 from geovlm_ray.rewards.config import RewardConfig, TextWeights
 from geovlm_ray.rewards.facts import agreement
 from geovlm_ray.schema import Example
@@ -26,48 +26,6 @@ Pairs = list[tuple[str, str]]
 Parts = dict[str, np.ndarray]
 Similarity = Callable[[Pairs, RewardConfig, Embedder | None], tuple[np.ndarray, Parts]]
 _WORD = re.compile(r"\w+")
-
-
-def sbert(
-    answers: Sequence[str], examples: Sequence[Example], config: RewardConfig, embedder: Embedder | None
-) -> list[Judged]:
-    """Cosine of sentence embeddings, clipped to [0, 1] (the paper's)."""
-    return _judge(answers, examples, config, embedder, _sbert, gated=False)
-
-
-def sbert_robust(
-    answers: Sequence[str], examples: Sequence[Example], config: RewardConfig, embedder: Embedder | None
-) -> list[Judged]:
-    """Cosine of sentence embeddings with its floor mapped to 0, gated by length and facts."""
-    return _judge(answers, examples, config, embedder, _sbert_above_floor, gated=True)
-
-
-def levenshtein(
-    answers: Sequence[str], examples: Sequence[Example], config: RewardConfig, embedder: Embedder | None
-) -> list[Judged]:
-    """Levenshtein similarity 1 - d / max(len), case-folded (the paper's)."""
-    return _judge(answers, examples, config, embedder, _levenshtein, gated=False)
-
-
-def levenshtein_robust(
-    answers: Sequence[str], examples: Sequence[Example], config: RewardConfig, embedder: Embedder | None
-) -> list[Judged]:
-    """Levenshtein similarity, gated by length and facts."""
-    return _judge(answers, examples, config, embedder, _levenshtein, gated=True)
-
-
-def hslr(
-    answers: Sequence[str], examples: Sequence[Example], config: RewardConfig, embedder: Embedder | None
-) -> list[Judged]:
-    """Weighted mean of SBERT, ROUGE-1, ROUGE-L and METEOR (the paper's; the weights are our definition)."""
-    return _judge(answers, examples, config, embedder, _hslr, gated=False)
-
-
-def hslr_robust(
-    answers: Sequence[str], examples: Sequence[Example], config: RewardConfig, embedder: Embedder | None
-) -> list[Judged]:
-    """The hybrid with SBERT above its floor, gated by length and facts."""
-    return _judge(answers, examples, config, embedder, _hslr_above_floor, gated=True)
 
 
 def hslr_embeds(config: RewardConfig) -> bool:
@@ -101,58 +59,66 @@ def hybrid(pairs: Pairs, weights: TextWeights, embedder: Embedder | None, floor:
     if weights.rougeL > 0:
         parts["rougeL"] = rouge_f(pairs, "rougeL")
     if weights.meteor > 0:
-        parts["meteor"] = _identical_is_one(meteor(pairs), pairs)
+        parts["meteor"] = meteor(pairs)
+    # METEOR and, without ASCII words, ROUGE give identical texts less than 1.
+    identical = np.array([answer == reference for answer, reference in pairs], dtype=bool)
+    parts = {name: np.where(identical, 1.0, part) for name, part in parts.items()}
     total = sum(getattr(weights, name) for name in parts)
     value = np.sum([getattr(weights, name) / total * part for name, part in parts.items()], axis=0)
-    return value, parts
+    return np.where(identical, 1.0, value), parts
 
 
-def _judge(
-    answers: Sequence[str],
-    examples: Sequence[Example],
-    config: RewardConfig,
-    embedder: Embedder | None,
-    similarity: Similarity,
-    gated: bool,
-) -> list[Judged]:
-    references = [tuple(map(str, e.target)) for e in examples]  # type: ignore[arg-type]
-    pairs = [(a.strip(), r.strip()) for a, rs in zip(answers, references, strict=True) for r in rs]
-    owners = [i for i, rs in enumerate(references) for _ in rs]
-    values, parts = similarity(pairs, config, embedder)
-    if gated:
-        factors = gates(pairs, config)
-        values = values * factors["length"] * factors["facts"]
-        parts = {**parts, **factors}
-    judged = []
-    for i, answer in zip(best_of_references(values, owners, len(answers)), answers, strict=True):
-        if i < 0 or not answer.strip():
-            judged.append(Judged(0.0, status="unparseable"))
-            continue
-        accuracy = float(np.clip(values[i], 0.0, 1.0))
-        judged.append(Judged(accuracy, {name: float(part[i]) for name, part in parts.items()}))
-    return judged
+def judged_by(similarity: Similarity, *, gated: bool) -> Judge:
+    """A reward form: the similarity with the best reference, times the gates for length and facts where gated."""
+
+    def judge(
+        answers: Sequence[str], examples: Sequence[Example], config: RewardConfig, embedder: Embedder | None
+    ) -> list[Judged]:
+        references = [tuple(map(str, e.target)) for e in examples]  # type: ignore[arg-type]
+        pairs = [(a.strip(), r.strip()) for a, rs in zip(answers, references, strict=True) for r in rs]
+        owners = [i for i, rs in enumerate(references) for _ in rs]
+        values, parts = similarity(pairs, config, embedder)
+        if gated:
+            factors = gates(pairs, config)
+            values = values * factors["length"] * factors["facts"]
+            parts = {**parts, **factors}
+        best = best_of_references(values, owners, len(answers))
+        return [_judged(i, answer, values, parts) for i, answer in zip(best, answers, strict=True)]
+
+    return judge
 
 
-def _sbert(pairs: Pairs, config: RewardConfig, embedder: Embedder | None) -> tuple[np.ndarray, Parts]:
+def _judged(pair: int, answer: str, values: np.ndarray, parts: Parts) -> Judged:
+    if pair < 0 or not answer.strip():
+        return Judged(0.0, status="unparseable")
+    return Judged(float(np.clip(values[pair], 0.0, 1.0)), {name: float(part[pair]) for name, part in parts.items()})
+
+
+def cosine(pairs: Pairs, config: RewardConfig, embedder: Embedder | None) -> tuple[np.ndarray, Parts]:
+    """Cosine of sentence embeddings, clipped to [0, 1]."""
     cosine = _above(_cosine(pairs, embedder), 0.0)
     return cosine, {"sbert": cosine}
 
 
-def _sbert_above_floor(pairs: Pairs, config: RewardConfig, embedder: Embedder | None) -> tuple[np.ndarray, Parts]:
+def cosine_above_floor(pairs: Pairs, config: RewardConfig, embedder: Embedder | None) -> tuple[np.ndarray, Parts]:
+    """Cosine of sentence embeddings with ``config.sbert_floor`` mapped to 0."""
     value = _above(_cosine(pairs, embedder), config.sbert_floor)
     return value, {"sbert": value}
 
 
-def _levenshtein(pairs: Pairs, config: RewardConfig, embedder: Embedder | None) -> tuple[np.ndarray, Parts]:
+def levenshtein(pairs: Pairs, config: RewardConfig, embedder: Embedder | None) -> tuple[np.ndarray, Parts]:
+    """Levenshtein similarity 1 - d / max(len) of the case-folded texts."""
     value = np.array([Levenshtein.normalized_similarity(a.casefold(), r.casefold()) for a, r in pairs])
     return value, {"levenshtein": value}
 
 
-def _hslr(pairs: Pairs, config: RewardConfig, embedder: Embedder | None) -> tuple[np.ndarray, Parts]:
+def hslr(pairs: Pairs, config: RewardConfig, embedder: Embedder | None) -> tuple[np.ndarray, Parts]:
+    """Weighted mean of SBERT, ROUGE-1, ROUGE-L and METEOR; the weights are our definition."""
     return hybrid(pairs, config.hslr, embedder, 0.0)
 
 
-def _hslr_above_floor(pairs: Pairs, config: RewardConfig, embedder: Embedder | None) -> tuple[np.ndarray, Parts]:
+def hslr_above_floor(pairs: Pairs, config: RewardConfig, embedder: Embedder | None) -> tuple[np.ndarray, Parts]:
+    """The same with SBERT above its floor."""
     return hybrid(pairs, config.hslr, embedder, config.sbert_floor)
 
 
@@ -169,10 +135,6 @@ def _cosine(pairs: Pairs, embedder: Embedder | None) -> np.ndarray:
 
 def _above(value: np.ndarray, floor: float) -> np.ndarray:
     return np.clip((value - floor) / (1 - floor), 0.0, 1.0)
-
-
-def _identical_is_one(value: np.ndarray, pairs: Pairs) -> np.ndarray:
-    return np.where([a == r and bool(a) for a, r in pairs], 1.0, value)
 
 
 def _length_gate(answer: list[str], reference: list[str]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -40,9 +40,16 @@ class TextWeights(BaseModel):
 
 
 class RewardConfig(BaseModel):
-    """How completions are scored."""
+    """How completions are scored; a string in place of the section is its ``function``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    function: str | None = Field(
+        None, pattern=r"^.+\.py:[A-Za-z_]\w*$", description="path/file.py:function, a reward in place of all forms"
+    )
+    time_limit_s: float = Field(
+        5.0, gt=0, allow_inf_nan=False, description="seconds that `function` has for a response"
+    )
 
     preset: Literal["robust", "paper"] = Field("robust", description="the form of every task's reward")
     forms: dict[str, str] = Field(default_factory=dict, description="task: form, where it is not the preset's")
@@ -73,6 +80,11 @@ class RewardConfig(BaseModel):
         1.0, ge=0, le=1, description="share of the fact gate in robust caption rewards; 0 leaves facts uncompared"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _function_alone(cls, value: Any) -> Any:
+        return {"function": value} if isinstance(value, str) else value
+
     @model_validator(mode="after")
     def _tasks_exist(self) -> Self:
         for task in (*self.forms, *self.normalize):
@@ -84,6 +96,6 @@ class RewardConfig(BaseModel):
         return self
 
     def form(self, task: str) -> str:
-        """The name of the form that scores a task."""
-        robust = self.preset == "robust"
-        return self.forms.get(task) or (TASKS[task].robust if robust else TASKS[task].reward)
+        """The name of the form, or of the user's function, that scores a task."""
+        preset = TASKS[task].robust if self.preset == "robust" else TASKS[task].reward
+        return self.function or self.forms.get(task, preset)

@@ -60,7 +60,8 @@ def judge_boxes(measure: Measure, answer: str, example: Example, config: RewardC
     truth = target.boxes if isinstance(target, GroundedText) else target
     assert isinstance(truth, tuple)
     boxes = [b for b in truth if isinstance(b, Box)]
-    vocabulary = tuple({b.label for b in boxes if b.label} | set(example.labels)) if any(b.label for b in boxes) else ()
+    names = [b.label for b in boxes if b.label]
+    vocabulary = (*names, *example.labels) if names else ()
     found = parse_boxes(answer, example.dialect, vocabulary)
     if found is None:
         return Judged(0.0, status="unparseable")

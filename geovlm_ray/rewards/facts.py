@@ -1,95 +1,158 @@
-"""The facts of a caption: numbers, directions, colours, negation and objects, compared between two texts.
+"""The facts of a caption, compared between two texts: numbers, directions, colours, negation and objects.
 
-Embeddings and lexical overlap hardly see a swapped fact; this does. North is up, as in every map-projected
-image, so that north and top are one direction.
+Embeddings and lexical overlap hardly see a swapped fact; this does. A fact is compared alone and with the
+object that it speaks of, so that "two ships and three planes" is not "three ships and two planes".
 """
 
 from __future__ import annotations
 
+import functools
 import re
-from collections import Counter
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
-_WORD = re.compile(r"[a-z]+|\d+(?:\.\d+)?")
+from geovlm_ray.rewards.fact_words import PAIR_STARTS, Fact, facts_of
 
-_NUMBERS = (
-    *("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen"),
-    *("fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"),
+FLOOR = 0.2
+"""What one kind of fact leaves of the score where nothing of it is right."""
+SILENT = 0.7
+"""How right a kind of fact is that only one of the two texts speaks of."""
+
+LONGEST_CACHED = 1024
+
+_WORD = re.compile(r"[a-z]+|\d+(?:\.\d+)?|[,.;:!?]", re.ASCII)
+_BOTH_IMAGES = re.compile(r"\b(?:two|both)\s+(?=images?\b|scenes?\b|pictures?\b|photos?\b)")
+_UNCHANGED = re.compile(r"\bsame(?=\s+as\b|\s+before\b|\s*[.,;]|\s*\Z)")
+_CLAUSE_ENDS = frozenset(",.;:!?") | {"and", "or", "while", "but"}
+_PHRASE_ENDS = frozenset(
+    {"of", "on", "in", "at", "near", "beside", "by", "with", "to", "from", "between", "next", "around", "along"}
+    | {"among", "behind", "is", "are", "was", "were", "has", "have"}
 )
-_DIRECTIONS = {
-    "left": "left west western westward leftmost",
-    "right": "right east eastern eastward rightmost",
-    "top": "top upper above north northern northward topmost",
-    "bottom": "bottom lower below south southern southward bottommost",
-    "center": "center centre central middle",
-    "top left": "northwest northwestern",
-    "top right": "northeast northeastern",
-    "bottom left": "southwest southwestern",
-    "bottom right": "southeast southeastern",
-}
-_COLOURS = {
-    "red": "red reddish", "green": "green greenish", "blue": "blue bluish", "white": "white whitish",
-    "grey": "grey gray greyish grayish", "black": "black", "brown": "brown brownish", "yellow": "yellow yellowish",
-    "orange": "orange", "beige": "beige", "silver": "silver", "purple": "purple", "pink": "pink",
-}  # fmt: skip
-_NEGATION = "no not none nothing never without unchanged same identical neither nor absent"
-_OBJECTS = {
-    "ship": "ship boat vessel", "plane": "plane airplane aircraft aeroplane jet", "vehicle": "vehicle car truck van",
-    "storage tank": "tank", "building": "building house structure villa roof rooftop apartment home",
-    "road": "road street highway lane path", "bridge": "bridge overpass", "tree": "tree forest wood woodland",
-    "water": "water river lake sea pond ocean", "farmland": "farmland field cropland farm crop agricultural",
-    "bare ground": "bare soil bareland wasteland", "grass": "grass grassland lawn meadow", "parking lot": "parking",
-    "harbor": "harbor harbour port dock pier", "court": "court", "stadium": "stadium", "runway": "runway airport",
-    "pool": "pool", "roundabout": "roundabout", "crane": "crane", "helicopter": "helicopter", "chimney": "chimney",
-    "train": "train railway rail", "windmill": "windmill turbine", "bridge deck": "dam", "residential": "residential",
-    "industrial": "industrial factory", "beach": "beach sand", "ship yard": "shipyard", "container": "container",
-}  # fmt: skip
+_SINGLE = frozenset({"a", "an", "one", "1", "single"})
 
-Fact = tuple[str, str]
+Clause = list[tuple[int, Fact]]
+Pairs = Iterable[tuple[str, str]]
 
 
-def _vocabulary() -> dict[str, tuple[Fact, ...]]:
-    words: dict[str, tuple[Fact, ...]] = {word: (("number", str(n)),) for n, word in enumerate(_NUMBERS, 2)}
-    for names, spellings in _DIRECTIONS.items():
-        words |= {s: tuple(("direction", name) for name in names.split()) for s in spellings.split()}
-    for kind, table in (("colour", _COLOURS), ("object", _OBJECTS)):
-        for name, spellings in table.items():
-            words |= dict.fromkeys(spellings.split(), ((kind, name),))
-    words |= dict.fromkeys(_NEGATION.split(), (("negation", "not"),))
-    return words
+@dataclass(frozen=True)
+class Facts:
+    """``said`` has the facts by kind; ``bound`` has (value, object) by kind for facts that speak of an object."""
+
+    said: dict[str, frozenset[str]]
+    bound: dict[str, frozenset[tuple[str, str]]]
 
 
-_VOCABULARY = _vocabulary()
+def facts(text: str) -> Facts:
+    """The facts of a text; kinds are ``number``, ``direction``, ``colour``, ``negation`` and ``object``.
 
-
-def facts(text: str) -> dict[str, Counter[str]]:
-    """The facts of a text by kind: ``number``, ``direction``, ``colour``, ``negation``, ``object``.
-
-    The number one is left out, as "a ship" and "one ship" say the same; objects and negation count once.
+    The number one is only bound, as "a ship" and "the ship" say the same.
     """
-    found: dict[str, Counter[str]] = {}
-    for word in _WORD.findall(text.casefold()):
-        if word[0].isdigit():
-            known: tuple[Fact, ...] = () if float(word) == 1 else (("number", f"{float(word):g}"),)
-        else:
-            known = _VOCABULARY.get(word) or _VOCABULARY.get(word.removesuffix("s")) or ()
-        for kind, name in known:
-            found.setdefault(kind, Counter())[name] += 1
-    for kind in ("object", "negation"):
-        if kind in found:
-            found[kind] = Counter(set(found[kind]))
-    return found
+    return _cached_facts(text) if len(text) <= LONGEST_CACHED else _find_facts(text)
 
 
-def agreement(answer: str, reference: str, floor: float = 0.2) -> float:
-    """How far the facts of two texts agree, in [0, 1].
+def agreement(answer: str, reference: str) -> float:
+    """How far the facts of an answer agree with those of a reference, in [0, 1].
 
-    Per kind of fact the F1 of the two bags (1 where neither text has any), raised to at least ``floor``; the
-    product over the kinds, so that one swapped kind leaves about a fifth and two a twenty-fifth.
+    Each kind of fact is a factor between `FLOOR` and 1: one swapped kind leaves about a fifth, two a
+    twenty-fifth. What only one text speaks of costs little, what both speak of and differ in costs all.
     """
     left, right = facts(answer), facts(reference)
     value = 1.0
-    for kind in {*left, *right}:
-        a, b = left.get(kind, Counter()), right.get(kind, Counter())
-        f1 = 2 * (a & b).total() / (a.total() + b.total())
-        value *= floor + (1 - floor) * f1
+    for kind in sorted({*left.said, *right.said, *left.bound, *right.bound}):
+        said = _said_alike(kind, left.said.get(kind, frozenset()), right.said.get(kind, frozenset()))
+        bound = _bound_alike(left.bound.get(kind, frozenset()), right.bound.get(kind, frozenset()))
+        value *= FLOOR + (1 - FLOOR) * min(said, bound)
     return value
+
+
+def _said_alike(kind: str, a: frozenset[str], b: frozenset[str]) -> float:
+    """Squared F1 of the facts of a kind (of objects not squared, as each text picks its own)."""
+    if a == b:
+        return 1.0
+    if kind == "negation":
+        return 0.0
+    if not a or not b:
+        return SILENT
+    f1 = 2 * len(a & b) / (len(a) + len(b))
+    return f1 if kind == "object" else f1**2
+
+
+def _bound_alike(a: frozenset[tuple[str, str]], b: frozenset[tuple[str, str]]) -> float:
+    """Share of what both texts bind (objects, and values other than one) where they do not contradict each other."""
+    common = clashes = 0
+    for left, right in ((_by_second(a), _by_second(b)), (_by_first(a), _by_first(b))):
+        keys = left.keys() & right.keys() - {"1"}
+        common += len(keys)
+        clashes += sum(left[key].isdisjoint(right[key]) for key in keys)
+    return 1 - clashes / common if common else 1.0
+
+
+def _by_second(pairs: Pairs) -> dict[str, set[str]]:
+    return _by_first((second, first) for first, second in pairs)
+
+
+def _by_first(pairs: Pairs) -> dict[str, set[str]]:
+    grouped: defaultdict[str, set[str]] = defaultdict(set)
+    for first, second in pairs:
+        grouped[first].add(second)
+    return grouped
+
+
+def _find_facts(text: str) -> Facts:
+    said: defaultdict[str, set[str]] = defaultdict(set)
+    bound: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
+    for clause in _clauses(text):
+        for _, (kind, value) in clause:
+            if (kind, value) != ("number", "1"):
+                said[kind].add(value)
+        for kind, value, thing in _bindings(clause):
+            bound[kind].add((value, thing))
+    return Facts({k: frozenset(v) for k, v in said.items()}, {k: frozenset(v) for k, v in bound.items()})
+
+
+_cached_facts = functools.lru_cache(maxsize=1 << 15)(_find_facts)
+
+
+def _clauses(text: str) -> Iterator[Clause]:
+    """The facts of each clause, each with the number of its phrase."""
+    text = _BOTH_IMAGES.sub("", text.casefold().replace("n't", " not"))
+    words = _WORD.findall(_UNCHANGED.sub("unchanged", text))
+    clause: Clause = []
+    phrase = i = 0
+    while i < len(words):
+        word = words[i]
+        pair = facts_of(" ".join(words[i : i + 2])) if word in PAIR_STARTS else ()
+        if word in _CLAUSE_ENDS:
+            yield clause
+            clause = []
+        phrase += word in _PHRASE_ENDS
+        clause.extend((phrase, fact) for fact in pair or _word_facts(word))
+        i += 2 if pair else 1
+    yield clause
+
+
+def _word_facts(word: str) -> tuple[Fact, ...]:
+    if word in _SINGLE:
+        return (("number", "1"),)
+    return (("number", f"{float(word):g}"),) if word[0].isdigit() else facts_of(word)
+
+
+def _bindings(clause: Clause) -> Iterator[tuple[str, str, str]]:
+    """Kind, value and object of each fact of a clause that speaks of an object.
+
+    A number belongs to the object that ends its phrase, a colour to that one or else to the last object before
+    it ("a ship painted red"), a direction to the last object before it or else to the next ("at the left a ship").
+    """
+    things = [(i, phrase, name) for i, (phrase, (kind, name)) in enumerate(clause) if kind == "object"]
+    passed = 0
+    for i, (phrase, (kind, value)) in enumerate(clause):
+        while passed < len(things) and things[passed][0] <= i:
+            passed += 1
+        before = things[passed - 1][2] if passed else None
+        after = things[passed][2] if passed < len(things) else None
+        same_phrase = after if passed < len(things) and things[passed][1] == phrase else None
+        choices = {"number": same_phrase, "colour": same_phrase or before, "direction": before or after}
+        thing = choices.get(kind)
+        if thing:
+            yield kind, value, thing

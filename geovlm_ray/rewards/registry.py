@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from geovlm_ray.rewards import captions, classes, detection, grounded, vqa
 from geovlm_ray.rewards.base import Form
+from geovlm_ray.rewards.captions import judged_by
 from geovlm_ray.rewards.config import RewardConfig
 from geovlm_ray.tasks import TASKS
 
@@ -19,12 +20,12 @@ FORMS: dict[str, Form] = {
     "detection_precision": Form(detection.precision, "boxes"),
     "referred_detection": Form(detection.matched_iou, "boxes"),
     "referred_detection_best_iou": Form(detection.best_iou, "boxes"),
-    "sbert": Form(captions.sbert, "captions", lambda config: True),
-    "sbert_robust": Form(captions.sbert_robust, "captions", lambda config: True),
-    "levenshtein": Form(captions.levenshtein, "captions"),
-    "levenshtein_robust": Form(captions.levenshtein_robust, "captions"),
-    "hslr": Form(captions.hslr, "captions", captions.hslr_embeds),
-    "hslr_robust": Form(captions.hslr_robust, "captions", captions.hslr_embeds),
+    "sbert": Form(judged_by(captions.cosine, gated=False), "captions", lambda config: True),
+    "sbert_robust": Form(judged_by(captions.cosine_above_floor, gated=True), "captions", lambda config: True),
+    "levenshtein": Form(judged_by(captions.levenshtein, gated=False), "captions"),
+    "levenshtein_robust": Form(judged_by(captions.levenshtein, gated=True), "captions"),
+    "hslr": Form(judged_by(captions.hslr, gated=False), "captions", captions.hslr_embeds),
+    "hslr_robust": Form(judged_by(captions.hslr_above_floor, gated=True), "captions", captions.hslr_embeds),
     "grounded_description": Form(grounded.grounded_description, "grounded", grounded.grounded_embeds),
     "grounded_description_robust": Form(grounded.grounded_description_robust, "grounded", grounded.grounded_embeds),
 }

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from geovlm_ray.rewards.base import Embedder, Judged
 from geovlm_ray.rewards.config import RewardConfig
+from geovlm_ray.rewards.isolated import judge_by_user
 from geovlm_ray.rewards.registry import FORMS
 from geovlm_ray.schema import Example, RewardScore
 from geovlm_ray.tasks.grammar import parse_response
@@ -14,7 +15,7 @@ from geovlm_ray.tasks.grammar import parse_response
 
 def needs_embedder(task: str, config: RewardConfig) -> bool:
     """Whether the reward of a task embeds sentences."""
-    return FORMS[config.form(task)].embeds(config)
+    return config.function is None and FORMS[config.form(task)].embeds(config)
 
 
 def score_batch(
@@ -23,28 +24,33 @@ def score_batch(
     """Score responses, each against its example, in order.
 
     A response that breaks the grammar has format and accuracy 0 and status ``unparseable``; one longer than
-    ``config.max_chars`` is not looked at and has status ``too_long``. Every string gets a score.
+    ``config.max_chars`` is not looked at and has status ``too_long``. Every string gets a score. Where
+    ``config.function`` is set, it judges the well-formed responses of all tasks.
 
     Raises:
         ValueError: the two sequences differ in length.
+        ConfigError: the user's function cannot be loaded.
     """
-    scores: list[RewardScore | None] = [None] * len(responses)
-    answers: dict[str, list[tuple[int, str]]] = defaultdict(list)
-    for i, (response, example) in enumerate(zip(responses, examples, strict=True)):
-        parsed = None if len(response) > config.max_chars else parse_response(response, config.think)
-        if parsed is None:
-            scores[i] = RewardScore(
-                0.0, 0.0, 0.0, {}, "too_long" if len(response) > config.max_chars else "unparseable"
-            )
+    parsed = [parse_response(r, config.think) if len(r) <= config.max_chars else None for r in responses]
+    scores = [RewardScore(0.0, 0.0, 0.0, {}, _unread(r, config)) for r in responses]
+    places: defaultdict[str, list[int]] = defaultdict(list)
+    for i, (response, example) in enumerate(zip(parsed, examples, strict=True)):
+        if response is not None:
+            places[example.task].append(i)
+    for task, chosen in places.items():
+        theirs = [examples[i] for i in chosen]
+        if config.function:
+            judged = judge_by_user([responses[i] for i in chosen], theirs, config)
         else:
-            answers[example.task].append((i, parsed.answer))
-    for task, indexed in answers.items():
-        judged = FORMS[config.form(task)].judge(
-            [a for _, a in indexed], [examples[i] for i, _ in indexed], config, embedder
-        )
-        for (i, _), one in zip(indexed, judged, strict=True):
+            answers = [p.answer for p in map(parsed.__getitem__, chosen) if p is not None]
+            judged = FORMS[config.form(task)].judge(answers, theirs, config, embedder)
+        for i, one in zip(chosen, judged, strict=True):
             scores[i] = combine(one, task, config)
-    return [score for score in scores if score is not None]
+    return scores
+
+
+def _unread(response: str, config: RewardConfig) -> str:
+    return "too_long" if len(response) > config.max_chars else "unparseable"
 
 
 def combine(judged: Judged, task: str, config: RewardConfig) -> RewardScore:

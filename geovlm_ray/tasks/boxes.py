@@ -24,7 +24,10 @@ _BRACKETS = re.compile(r"\[([^\[\]]*)\]")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _ANGLED = re.compile(r"<([^<>]*)>")
 _SECTION = re.compile(r"<ref>|</ref>|<box>|</box>")
+_GEOCHAT_BOX = re.compile(r"\{(?:<[^<>]*>)+(?:\|<[^<>]*>)?\}")
+_WORDY = re.compile(r"\w")
 _FENCE = re.compile(r"\A\s*```(?:json)?|```\s*\Z")
+_EMPTY = ("", "[]", "[[]]", "{}")
 _AROUND_BOXES = "[]{}, \t\r\n"
 _BOX_KEYS = ("bbox_2d", "bbox", "box")
 _LABEL_KEYS = ("label", "class", "category")
@@ -63,7 +66,8 @@ def parse_boxes(text: str, dialect: str = "brackets", vocabulary: tuple[str, ...
 
 
 def strip_boxes(text: str) -> str:
-    """The words of a grounded description: without ``<box>`` sections, brackets of numbers and ref tags."""
+    """The words of a grounded description: without ``<box>`` sections, boxes of any dialect and ref tags."""
+    text = _GEOCHAT_BOX.sub(" ", text)
     kept: list[str] = []
     outside = True
     last = 0
@@ -90,7 +94,8 @@ def _outside_brackets(text: str) -> str:
 
 
 def _says_empty(text: str) -> bool:
-    return not text.replace("[", "").replace("]", "").replace("{", "").replace("}", "").strip()
+    bare = _FENCE.sub("", text.replace("<box>", "").replace("</box>", ""))
+    return "".join(bare.split()) in _EMPTY
 
 
 def _claims_box(inside: str) -> bool:
@@ -113,17 +118,27 @@ def _box(pieces: list[str]) -> tuple[float, ...] | None:
 
 
 def _brackets(text: str, vocabulary: tuple[str, ...]) -> Iterator[Found]:
-    """Every nesting of brackets around 4 or 5 numbers; names of the vocabulary before (or after) each are labels."""
+    """Every nesting of brackets around 4 or 5 numbers; names of the vocabulary before (or after) them are labels."""
     hits = [m for m in _BRACKETS.finditer(text) if _claims_box(m[1])]
-    labels: list[str | None] = [None] * len(hits)
-    if vocabulary and hits:
-        edges = [0, *(m.end() for m in hits)]
-        starts = [*(m.start() for m in hits), len(text)]
-        names = sorted(vocabulary, key=len, reverse=True)
-        between = [_name_in(text[a:b], names) for a, b in zip(edges, starts, strict=True)]
-        labels = between[:-1] if between[0] else between[1:]
+    labels = _labels_beside(text, hits, vocabulary) if vocabulary and hits else [None] * len(hits)
     for hit, label in zip(hits, labels, strict=True):
         yield _box(hit[1].split(",")), label
+
+
+def _labels_beside(text: str, hits: list[re.Match[str]], vocabulary: tuple[str, ...]) -> list[str | None]:
+    """The name that stands before each bracket, or after each where none leads the first.
+
+    Brackets with nothing but punctuation between them share their name, as in ``ship [[..], [..]]``.
+    """
+    names = sorted(dict.fromkeys(vocabulary), key=len, reverse=True)
+    edges = zip([0, *(m.end() for m in hits)], [*(m.start() for m in hits), len(text)], strict=True)
+    gaps = [text[a:b] for a, b in edges]
+    leading = _name_in(gaps[0], names) is not None
+    labels: list[str | None] = []
+    for gap in gaps[:-1] if leading else gaps[:0:-1]:
+        shared = labels[-1] if labels and not _WORDY.search(gap) else None
+        labels.append(_name_in(gap, names) or shared)
+    return labels if leading else labels[::-1]
 
 
 def _name_in(text: str, names: list[str]) -> str | None:
@@ -186,30 +201,29 @@ def _json_box(value: Any) -> tuple[float, ...] | None:
 
 def _polygons(text: str, vocabulary: tuple[str, ...]) -> Iterator[Found]:
     """``[[x, y], [x, y], [x, y], ...]`` or ``[x, y, x, y, x, y, ...]``; boxes of 4 or 5 numbers pass as they are."""
-    points: list[float] | None = []
+    pairs: list[tuple[float, ...] | None] = []
     last = 0
     for group in _BRACKETS.finditer(text):
         if not _claims_box(group[1]):
             continue
-        if points != [] and text[last : group.start()].strip(" \t\r\n,"):
-            yield _polygon(points), None
-            points = []
-        last = group.end()
         pieces = group[1].split(",")
-        if len(pieces) == 2:
-            pair = _numbers(pieces)
-            points = None if pair is None or points is None else [*points, *pair]
-            continue
-        if points != []:
-            yield _polygon(points), None
-            points = []
-        yield (_polygon(_numbers(pieces)) if len(pieces) >= 6 else _box(pieces)), None
-    if points != []:
-        yield _polygon(points), None
+        corner = len(pieces) == 2
+        if pairs and (not corner or text[last : group.start()].strip(" \t\r\n,")):
+            yield _polygon(pairs), None
+            pairs = []
+        last = group.end()
+        if corner:
+            pairs.append(_numbers(pieces))
+        else:
+            yield (_numbers(pieces) if len(pieces) >= 6 and len(pieces) % 2 == 0 else _box(pieces)), None
+    if pairs:
+        yield _polygon(pairs), None
 
 
-def _polygon(points: list[float] | tuple[float, ...] | None) -> tuple[float, ...] | None:
-    return tuple(points) if points is not None and len(points) >= 6 and len(points) % 2 == 0 else None
+def _polygon(pairs: list[tuple[float, ...] | None]) -> tuple[float, ...] | None:
+    """The corners in one row; None where there are fewer than three, or one could not be read."""
+    numbers = tuple(n for pair in pairs if pair is not None for n in pair)
+    return numbers if 6 <= len(numbers) == 2 * len(pairs) else None
 
 
 DIALECTS: dict[str, Callable[[str, tuple[str, ...]], Iterator[Found]]] = {

@@ -86,7 +86,7 @@ _TRIM = " \t\r\n.:'\"`*•()[]{}"
 
 def label_key(name: str) -> str:
     """What makes two names the same label: letter case, spaces, underscores and hyphens do not count."""
-    return _SEPARATORS.sub("", name.strip(_TRIM)).casefold()
+    return _SEPARATORS.sub("", name).strip(_TRIM).casefold()
 
 
 def parse_labels(
@@ -94,13 +94,13 @@ def parse_labels(
 ) -> list[str]:
     """The label keys that an answer lists, each once in the order of the answer (or as often, with ``repeats``).
 
-    The names of ``labels``, or without them the target's own and then BigEarthNet's, are taken as wholes,
-    longest first, though they hold commas; what is left is split at commas, semicolons and line ends. A name
-    counts only where delimiters bound it: ``broad-leaved forest`` does not name ``forest``.
+    The names of ``labels`` with the target's own, or without ``labels`` the target's own and then BigEarthNet's,
+    are taken as wholes, longest first, though they hold commas; what is left is split at commas, semicolons and
+    line ends. A name counts only where delimiters bound it: ``broad-leaved forest`` does not name ``forest``.
     """
     pieces: list[str | None] = [p for p in map(_piece, _DELIMITERS.split(answer)) if p]
     claimed: dict[int, str] = {}
-    vocabularies = [_vocabulary(names) for names in ((labels,) if labels else (target, BIGEARTHNET))]
+    vocabularies = [_vocabulary(names) for names in (((*labels, *target),) if labels else (target, BIGEARTHNET))]
     for vocabulary in vocabularies:
         _claim(pieces, vocabulary, claimed)
     found: list[str] = []

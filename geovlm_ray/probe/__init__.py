@@ -1,0 +1,1 @@
+"""Reward-hacking probes: what degenerate answers earn, beside an honest but imperfect one."""

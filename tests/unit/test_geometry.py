@@ -1,0 +1,111 @@
+"""Frames, intersection over union, matching."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import shapely
+import shapely.affinity
+from hypothesis import given
+from hypothesis import strategies as st
+
+from geovlm_ray.geometry import Frame, hbb, iou_hbb, iou_matrix, match, polygons, rotated_corners
+
+side = st.integers(0, 40)
+hboxes = st.lists(st.tuples(side, side, side, side), max_size=5)
+rboxes = st.tuples(side, side, st.integers(1, 30), st.integers(1, 30), st.integers(-180, 180)).map(
+    lambda t: (t[0], t[1], t[0] + t[2], t[1] + t[3], t[4])
+)
+
+
+def test_frames_convert_both_ways() -> None:
+    percent, permille, pixel = Frame("percent"), Frame("permille"), Frame("pixel", 200, 400)
+    assert percent.convert((10, 20, 30, 40), permille) == (100, 200, 300, 400)
+    assert percent.convert((10, 20, 30, 40, 45), pixel) == (20, 80, 60, 160, 45)
+    assert pixel.convert((20, 80, 60, 160, 45), percent) == pytest.approx((10, 20, 30, 40, 45))
+    assert percent.convert((0, 0, 50, 0, 50, 50), pixel) == (0, 0, 100, 0, 100, 200)
+    with pytest.raises(ValueError, match="positive width and height, found 0"):
+        Frame("pixel", 0, 5)
+
+
+def pixel_iou(a: tuple[int, ...], b: tuple[int, ...]) -> float:
+    """IoU of two boxes of whole numbers by counting the unit squares that each covers."""
+    masks = np.zeros((2, 41, 41), dtype=bool)
+    for mask, box in zip(masks, (a, b), strict=True):
+        mask[box[1] : box[3], box[0] : box[2]] = True
+    union = (masks[0] | masks[1]).sum()
+    return float((masks[0] & masks[1]).sum() / union) if union else float(a == b)
+
+
+@given(hboxes, hboxes)
+def test_horizontal_iou_counts_pixels(a: list[tuple[int, ...]], b: list[tuple[int, ...]]) -> None:
+    iou = iou_hbb(hbb(a), hbb(b))
+    assert iou.shape == (len(a), len(b))
+    for i, j in itertools.product(range(len(a)), range(len(b))):
+        assert iou[i, j] == pytest.approx(pixel_iou(a[i], b[j]), abs=1e-12)
+
+
+@given(rboxes, rboxes)
+def test_rotated_iou_equals_shapely(a: tuple[int, ...], b: tuple[int, ...]) -> None:
+    one, two = (shapely.affinity.rotate(shapely.box(*box[:4]), box[4]) for box in (a, b))
+    expected = one.intersection(two).area / one.union(two).area
+    assert iou_matrix([a], [b], rotated=True)[0, 0] == pytest.approx(expected, abs=1e-9)
+    assert polygons([a])[0].normalize().equals_exact(one.normalize(), 1e-6)
+
+
+def test_rotated_iou_counts_pixels() -> None:
+    boxes = [
+        (10, 10, 30, 20, 30),
+        (12, 8, 28, 26, -60),
+        (15, 15, 25, 25, 45),
+        (20, 20, 40, 24, 90),
+        (10, 10, 30, 20, 0),
+    ]
+    grid = (np.stack(np.meshgrid(np.arange(1000), np.arange(1000)), axis=-1) + 0.5) / 20
+
+    def covers(box: tuple[int, ...]) -> np.ndarray:
+        centre = np.array([box[0] + box[2], box[1] + box[3]]) / 2
+        cos, sin = np.cos(np.deg2rad(box[4])), np.sin(np.deg2rad(box[4]))
+        local = (grid - centre) @ np.array([[cos, -sin], [sin, cos]])
+        return (np.abs(local) <= np.array([box[2] - box[0], box[3] - box[1]]) / 2).all(axis=-1)
+
+    masks = [covers(box) for box in boxes]
+    counted = [[(m & n).sum() / (m | n).sum() for n in masks] for m in masks]
+    assert iou_matrix(boxes, boxes, rotated=True) == pytest.approx(np.array(counted), abs=5e-3)
+
+
+def test_the_sense_of_rotation() -> None:
+    box = np.array([[0.0, 0.0, 4.0, 2.0, 90.0]])
+    assert rotated_corners(box)[0, 0] == pytest.approx([3, -1])
+    assert rotated_corners(box, sense=-1)[0, 0] == pytest.approx([1, 3])
+
+
+def test_polygons_count_by_their_shape_or_their_envelope() -> None:
+    square, triangle, bowtie = (0, 0, 4, 0, 4, 4, 0, 4), (0, 0, 4, 0, 4, 4), (0, 0, 4, 4, 4, 0, 0, 4)
+    assert iou_matrix([square], [triangle], rotated=True) == pytest.approx(0.5)
+    assert iou_matrix([square], [triangle]) == pytest.approx(1.0)
+    assert iou_matrix([bowtie], [square], rotated=True) == pytest.approx(1.0)
+
+
+def test_boxes_without_area() -> None:
+    line, point, box = (0, 0, 5, 0), (1, 1, 1, 1), (0, 0, 5, 5)
+    assert iou_matrix([line, point, box], [line, point, box]) == pytest.approx(np.eye(3))
+
+
+@given(st.integers(0, 4), st.integers(0, 4), st.randoms(use_true_random=False))
+def test_matching_is_the_best_of_all(n: int, m: int, random: object) -> None:
+    rng = np.random.default_rng(random.randrange(2**32))  # type: ignore[attr-defined]
+    iou = np.round(rng.random((n, m)), 2)
+    rows, columns = match(iou)
+    assert len(rows) == len(columns) == min(n, m) == len(set(rows)) == len(set(columns))
+    wide = iou if n <= m else iou.T
+    best = max(
+        (
+            sum(wide[i, j] for i, j in enumerate(chosen))
+            for chosen in itertools.permutations(range(max(n, m)), min(n, m))
+        ),
+        default=0.0,
+    )
+    assert iou[rows, columns].sum() == pytest.approx(best)

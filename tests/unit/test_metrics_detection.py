@@ -1,0 +1,159 @@
+"""AP equals the reference packages, F1 is the best one-to-one matching, groups and names hold."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+from typing import Any
+
+import faster_coco_eval
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from geovlm_ray.geometry import Frame
+from geovlm_ray.metrics.detection import BoxRecord, average_precision, box_groups, f1, size_group
+from geovlm_ray.schema import Box
+from geovlm_ray.tasks.boxes import BoxAnswer
+
+
+def record(answer: Any, truth: Any, labels: Any = None, names: Any = None, malformed: int = 0) -> BoxRecord:
+    answer, truth = [tuple(map(float, b)) for b in answer], [tuple(map(float, b)) for b in truth]
+    found = BoxAnswer(tuple(answer), tuple(labels or [None] * len(answer)), malformed)
+    boxes = tuple(Box(b, n) for b, n in zip(truth, names or [None] * len(truth), strict=True))
+    return BoxRecord(found, boxes, size_group(boxes, Frame()))
+
+
+def drawn(n: int, named: bool = False, seed: int = 0) -> list[BoxRecord]:
+    """Records of up to four true boxes, answered with noise, misses and inventions."""
+    rng = np.random.default_rng(seed)
+    records = []
+    for _ in range(n):
+        corner = rng.uniform(0, 80, (rng.integers(0, 5), 2))
+        truth = np.concatenate([corner, corner + rng.uniform(12, 40, corner.shape)], axis=1)
+        kept = truth[rng.random(len(truth)) < 0.8] + rng.normal(0, 2, 4).clip(-5, 5)
+        extra = rng.uniform(0, 50, (rng.integers(0, 2), 4)) + np.array([0, 0, 50, 50])
+        answer = rng.permutation(np.concatenate([kept, extra]))
+        names, labels = ([f"class {i}" for i in rng.integers(0, 3, len(b))] if named else None for b in (truth, answer))
+        records.append(record(answer, truth, labels, names))
+    return records
+
+
+def everything(records: list[BoxRecord]) -> np.ndarray:
+    return np.ones(len(records), dtype=np.int64)
+
+
+def reference_ap(records: list[BoxRecord], coco: Any, evaluator: Any, **options: Any) -> dict[str, float]:
+    """AP of a COCO package, over records written out as COCO has them."""
+    names = sorted({b.label or "" for r in records for b in r.truth})
+    truth, answers = [], []
+    for image, r in enumerate(records, 1):
+        for box in r.truth:
+            x1, y1, x2, y2 = box.coords
+            place = {"id": len(truth) + 1, "image_id": image, "category_id": names.index(box.label or "") + 1}
+            truth.append(place | {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0})
+        for (x1, y1, x2, y2), label in zip(r.answer.boxes, r.answer.labels, strict=True):
+            place = {"image_id": image, "category_id": names.index(label or "") + 1, "score": 1.0}
+            answers.append(place | {"bbox": [x1, y1, x2 - x1, y2 - y1]})
+    images = [{"id": i, "width": 100, "height": 100} for i in range(1, len(records) + 1)]
+    categories = [{"id": i, "name": name} for i, name in enumerate(names, 1)]
+    with contextlib.redirect_stdout(io.StringIO()):
+        gold = coco()
+        gold.dataset = {"info": {}, "images": images, "annotations": truth, "categories": categories}
+        gold.createIndex()
+        judge = evaluator(gold, gold.loadRes(answers), "bbox", **options)
+        judge.params.iouThrs = np.array([0.25, *np.linspace(0.5, 0.95, 10)])
+        judge.evaluate()
+        judge.accumulate()
+    precision = judge.eval["precision"][:, :, :, 0, -1]
+    each = [values[values > -1].mean() for values in precision]
+    return {"AP@0.5": each[1], "AP@0.25": each[0], "AP@[.5:.95]": float(np.mean(each[1:]))}
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_ap_equals_the_reference_packages(named: bool) -> None:
+    records = drawn(60, named)
+    found = average_precision(records)(everything(records))
+    assert 0.05 < found["AP@0.5"] < 0.95
+    assert found == pytest.approx(reference_ap(records, COCO, COCOeval), abs=1e-9)
+    assert found == pytest.approx(
+        reference_ap(records, faster_coco_eval.COCO, faster_coco_eval.COCOeval_faster), abs=1e-9
+    )
+
+
+def test_ap_of_a_resampled_set_equals_a_new_evaluation() -> None:
+    records = drawn(20, named=True)
+    counts = np.random.default_rng(1).integers(0, 3, len(records))
+    again = [r for r, count in zip(records, counts, strict=True) for _ in range(count)]
+    assert average_precision(records)(counts) == pytest.approx(average_precision(again)(everything(again)), abs=1e-12)
+
+
+def test_f1_is_the_greatest_one_to_one_matching() -> None:
+    def brute(r: BoxRecord) -> int:
+        answer, truth = list(r.answer.boxes), [b.coords for b in r.truth]
+        few, many = sorted((answer, truth), key=len)
+        good = [[_iou(a, b) >= 0.5 for b in many] for a in few]
+        return max(sum(good[i][j] for i, j in enumerate(p)) for p in itertools.permutations(range(len(many)), len(few)))
+
+    records = drawn(30, seed=3)
+    boxes = sum(r.answer.count + len(r.truth) for r in records)
+    assert f1(records)(everything(records)) == {"F1@0.5": pytest.approx(2 * sum(map(brute, records)) / boxes)}
+
+
+def _iou(a: Any, b: Any) -> float:
+    width, height = (max(min(a[i + 2], b[i + 2]) - max(a[i], b[i]), 0.0) for i in (0, 1))
+    area = sum((c[2] - c[0]) * (c[3] - c[1]) for c in (a, b))
+    return width * height / (area - width * height)
+
+
+BOX = (10, 10, 30, 30)
+
+
+def test_duplicates_and_malformed_boxes_cost() -> None:
+    for worse in (record([BOX] * 5, [BOX]), record([BOX], [BOX], malformed=4)):
+        assert f1([worse])(np.ones(1, int)) == {"F1@0.5": pytest.approx(2 / 6)}
+    good, bad = record([BOX], [BOX]), record([], [BOX], malformed=3)
+    assert average_precision([bad, good])(np.ones(2, int))["AP@0.5"] < 0.2
+    inverted = record([(30, 30, 10, 10), BOX], [BOX])
+    assert average_precision([inverted])(np.ones(1, int))["AP@0.5"] == pytest.approx(0.5)
+
+
+def test_names_count_where_both_sides_have_them() -> None:
+    wrong = record([BOX], [BOX], ["minor-damage"], ["destroyed"])
+    assert f1([wrong])(np.ones(1, int)) == {"F1@0.5": 0.0}
+    assert average_precision([wrong])(np.ones(1, int))["AP@0.5"] == 0.0
+    unnamed = record([BOX], [BOX], None, ["destroyed"])
+    assert f1([unnamed])(np.ones(1, int)) == {"F1@0.5": 1.0}
+    assert average_precision([unnamed])(np.ones(1, int))["AP@0.5"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("records", "scores"),
+    [
+        ([record([], [])], {}),
+        ([record([BOX], [])], {"F1@0.5": 0.0}),
+        ([record([], [BOX])], {"F1@0.5": 0.0, "AP@0.5": 0.0, "AP@0.25": 0.0, "AP@[.5:.95]": 0.0}),
+    ],
+)
+def test_nothing_true_and_nothing_answered(records: list[BoxRecord], scores: dict[str, float]) -> None:
+    assert f1(records)(everything(records)) | average_precision(records)(everything(records)) == scores
+
+
+def test_a_flood_of_boxes_is_survived() -> None:
+    flood = record([BOX] * 20_000, [BOX])
+    assert f1([flood])(np.ones(1, int))["F1@0.5"] == pytest.approx(2 / 20_001)
+    assert average_precision([flood])(np.ones(1, int))["AP@0.5"] == pytest.approx(1.0)
+
+
+def test_groups() -> None:
+    records = [record([], [(0, 0, 5, 5)]), record([], [(0, 0, 10, 10), (0, 0, 12, 12)]), record([], [(0, 0, 90, 90)])]
+    groups = {name: members.tolist() for name, members in box_groups([*records, record([BOX], [])]).items()}
+    assert groups == {
+        "small": [True, False, False, False],
+        "medium": [False, True, False, False],
+        "large": [False, False, True, False],
+        "single": [True, False, True, False],
+        "multiple": [False, True, False, False],
+    }

@@ -1,0 +1,153 @@
+"""The published metrics: equal to what EarthDial's scripts print, and each oddity on its own."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from nltk.translate.meteor_score import meteor_score
+
+from geovlm_ray.errors import DataError
+from geovlm_ray.metrics import earthdial
+from geovlm_ray.metrics.earthdial_boxes import hits, read_boxes
+from geovlm_ray.metrics.earthdial_files import layout
+from geovlm_ray.metrics.wordnet import open_wordnet
+from tests.rs import RS, needs_rs
+
+
+def expected() -> dict[str, Any]:
+    listed = RS / "expected_metrics.json"
+    return json.loads(listed.read_text())["results"] if listed.is_file() else {}
+
+
+@needs_rs
+@pytest.mark.parametrize("name", expected())
+def test_equals_the_scripts_of_earthdial(name: str) -> None:
+    folder, stem = name.split("/")
+    lines = (RS / "A_text_eval" / f"{name}.jsonl").read_text().splitlines()
+    found = layout(folder, stem).paper([json.loads(line) for line in lines])
+    wanted = expected()[name]["metrics"]
+    assert found.keys() == wanted.keys()
+    for metric, value in wanted.items():
+        assert found[metric] == pytest.approx(value, abs=0.002 if "METEOR" in metric else 0.0005), metric
+
+
+def test_token_recall_joins_words_and_ignores_wrong_classes() -> None:
+    assert earthdial.token_recall("Dense Residential", "denseresidential") == 1.0
+    assert earthdial.token_recall("forest, river, beach", "forest") == 1.0
+    assert earthdial.token_recall("a, b, c", "a, b, c") == pytest.approx(4 / 5)
+    assert earthdial.token_recall("", "forest") == earthdial.token_recall("forest", "") == 0.0
+
+
+def test_vqa_passes_counting_over_and_prints_every_type() -> None:
+    found = earthdial.vqa(["yes", "no", "3"], ["yes", "yes", "3"], ["presence", "presence", "count"])
+    assert found == {"comp Objects": 0.0, "presence Objects": 0.5, "rural_urban Objects": 0.0}
+
+
+def test_boxes_are_read_as_the_scripts_read_them() -> None:
+    text = "[[1, 2, 3, 4, 5]][[6,7, 8, 9]], [[-1, 2, 3, 4, 0]] [1.5, 2, 3, 4, 5] [ 7, 7, 9, 9, 0 ]"
+    assert read_boxes(text) == [(1, 2, 3, 4, 5), (6, 7, 8, 9), (7, 7, 9, 9, 0)]
+    assert read_boxes(text, 5) == [(1, 2, 3, 4, 5), (7, 7, 9, 9, 0)]
+
+
+BOX = (10.0, 10.0, 20.0, 20.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "truth", "found"),
+    [
+        ([BOX, BOX, BOX], [BOX], 3),
+        ([BOX[:4]], [BOX], 0),
+        ([BOX], [BOX[:4], BOX], 0),
+        ([BOX], [BOX, BOX[:4]], 1),
+        ([(10.0, 10.0, 10.0, 20.0, 0.0)], [(10.0, 10.0, 10.0, 20.0, 0.0)], 0),
+        ([(10.0, 10.0, 20.0, 15.0, 0.0)], [BOX], 1),
+        ([(10.0, 10.0, 20.0, 14.0, 0.0)], [BOX], 0),
+        ([(10.0, 10.0, 30.0, 20.0, 90.0)], [(15.0, 5.0, 25.0, 25.0, 0.0)], 1),
+        ([], [BOX], 0),
+        ([BOX], [], 0),
+        ([(0.0, 0.0, float("inf"), 1.0, 0.0)], [BOX], 0),
+    ],
+)
+def test_hits(predicted: list[tuple[float, ...]], truth: list[tuple[float, ...]], found: int) -> None:
+    assert hits(predicted, truth, 0.5) == found
+
+
+def test_rotation_has_the_sense_of_the_scripts() -> None:
+    """A corner at (10, 0) from the centre goes to (0, -10) at 90 degrees; the other sense would swap the two cases."""
+    turned = (0.0, 0.0, 20.0, 2.0, 30.0)
+    moved = (5.0 * 3**0.5 / 2, -2.5, 20.0 + 5.0 * 3**0.5 / 2, -0.5, 30.0)
+    assert hits([turned], [moved], 0.5) == 1
+    assert hits([(*turned[:4], -30.0)], [(*moved[:4], -30.0)], 0.5) == 0
+
+
+def test_detection_is_pooled_by_group() -> None:
+    far = (50.0, 50.0, 60.0, 60.0, 0.0)
+    boxes = [([BOX, far], [BOX]), ([BOX], [BOX, far]), ([far], [])]
+    assert earthdial.detection(boxes, ["small", "large", "large"]) == {
+        "small Objects": 0.5,
+        "medium Objects": 0.0,
+        "large Objects": 0.5,
+        "single Objects": 0.5,
+        "multiple Objects": 0.5,
+    }
+
+
+def test_change_detection_forgets_the_predicted_angle() -> None:
+    assert earthdial.change_detection([([(0.0, 0.0, 20.0, 4.0, 90.0)], [(0.0, 0.0, 20.0, 4.0, 0.0)])]) == {
+        "Precision score": 1.0
+    }
+
+
+def test_grounding_leaves_out_crowded_records_and_single_hits() -> None:
+    assert earthdial.grounding([([BOX], [BOX])]) == {}
+    assert earthdial.grounding([([BOX, BOX], [BOX]), ([BOX], [BOX] * 50)]) == {
+        "Precision @0.5": 1.0,
+        "Precision @0.25": 1.0,
+    }
+
+
+def test_description_words_lose_tags_and_boxes_only() -> None:
+    text = "a <ref>2 ships </ref> <box>[[[1, 2, 3, 4, 0]][[5, 6, 7, 8, 0]]]</box> left [[1, 2]], end]"
+    assert earthdial.description_words(text) == "a 2 ships   left , end]"
+    assert earthdial.description_words("no box [[1, 2]\n]]") == "no box [[1, 2]\n]]"
+
+
+def test_captions_average_rouge_and_take_the_best_meteor() -> None:
+    answer, references = "a big ship .", ["a big ship .", "green forest"]
+    found = earthdial.captions([answer, "ship"], [references, ["", ""]])
+    assert found["ROUGE-1 Fmeasure"] == found["ROUGE-L Fmeasure"] == pytest.approx(0.5)
+    alone = meteor_score([references[0].split()], answer.split(), wordnet=open_wordnet())
+    assert found["METEOR Score"] == pytest.approx(alone)
+    assert earthdial.captions(["ship"], [["", ""]]) == {}
+
+
+@pytest.mark.parametrize(
+    ("stem", "task"),
+    [
+        ("LEVIR_MCI", "change_captioning"),
+        ("Dubai_CC", "change_captioning"),
+        ("MUDS.part2", "change_captioning"),
+        ("SYSU", "change_captioning"),
+        ("xBD_image_captioning", "change_captioning"),
+        ("xBD_referred_object_detection", "referred_object_detection"),
+        ("FMoW", "temporal_classification"),
+        ("xBD_testset_3", "temporal_classification"),
+        ("xBD_reg_cls_testset_2", "temporal_classification"),
+    ],
+)
+def test_the_stem_tells_what_a_change_file_holds(stem: str, task: str) -> None:
+    assert layout("rs_change_detection", stem).task == task
+
+
+def test_unknown_files_are_named() -> None:
+    with pytest.raises(DataError, match="'other' of rs_change_detection"):
+        layout("rs_change_detection", "other")
+    with pytest.raises(DataError, match="'rs_segmentation': expected an evaluation folder"):
+        layout("rs_segmentation", "other")
+
+
+def test_the_first_change_caption_stands_alone_where_the_second_is_empty() -> None:
+    record = {"answer": "a ship", "caption0": "a ship", **{f"caption{i}": "" for i in range(1, 5)}}
+    assert layout("rs_change_detection", "MUDS").paper([record])["ROUGE-1 Fmeasure"] == 1.0

@@ -1,0 +1,198 @@
+"""The probes: what degenerate answers earn, beside an honest one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from geovlm_ray.cli import main
+from geovlm_ray.errors import DataError
+from geovlm_ray.geometry import Frame
+from geovlm_ray.probe.answers import Item, vocabulary, written
+from geovlm_ray.probe.honest import honest, paraphrase
+from geovlm_ray.probe.references import drawn_references, file_references
+from geovlm_ray.probe.strategies import PROBES
+from geovlm_ray.probe.suite import Cell, Row, run_probes
+from geovlm_ray.probe.swap import swapped
+from geovlm_ray.probe.table import as_text, verdict
+from geovlm_ray.rewards import RewardConfig
+from geovlm_ray.rewards.facts import agreement
+from geovlm_ray.schema import TASK_NAMES, Example
+from geovlm_ray.tasks.boxes import parse_boxes
+from tests.rs import RS, needs_rs
+from tests.unit.judging import SAMPLES, boxes, embedder, example
+
+ANSWERS = {probe.name: probe.answer for probe in PROBES}
+GAMED_ON_DRAWN = {
+    "recall": {"all classes"},
+    "jaccard": {"repetition"},
+    "detection_best_iou": {"box grid", "dup boxes"},
+    "referred_detection_best_iou": {"box grid", "dup boxes"},
+    "sbert": {"repetition", "fact swap"},
+    "levenshtein": {"fact swap"},
+    "hslr": {"word list", "fact swap"},
+    "grounded_description": {"box grid", "dup boxes", "fact swap"},
+}
+
+
+def item(task: str, index: int = 0, **fields: Any) -> Item:
+    record = example(task, SAMPLES[task][0], **fields)
+    return Item(record, index, [record])
+
+
+def without_model() -> list[Example]:
+    """A few drawn references of each task whose default reward embeds nothing."""
+    skipped = ("region_captioning", "change_captioning")
+    return [e for e in drawn_references() if e.task not in skipped and int(e.id.rsplit("-", 1)[1]) < 5]
+
+
+def test_the_drawn_references_are_the_same_each_time_and_of_every_task() -> None:
+    assert drawn_references() == drawn_references()
+    assert {e.task for e in drawn_references()} == set(TASK_NAMES)
+
+
+def test_default_rewards_are_not_gamed() -> None:
+    rows = run_probes(without_model(), RewardConfig(), None)
+    assert {row.reward for row in rows} >= {"fbeta", "accuracy", "jaccard_robust", "detection", "levenshtein_robust"}
+    assert not any(row.broken for row in rows)
+    assert all(row.honest > 0.5 for row in rows)
+
+
+def test_the_papers_forms_show_what_is_gamed() -> None:
+    rows = run_probes(without_model(), RewardConfig(preset="paper"), None)
+    gamed = {row.reward: set(row.broken) for row in rows}
+    for name in gamed.keys() & GAMED_ON_DRAWN.keys():
+        assert gamed[name] >= GAMED_ON_DRAWN[name], name
+    assert not gamed["accuracy"]
+
+
+def test_embedding_rewards_are_not_gamed() -> None:
+    references = [e for e in drawn_references() if e.task in ("region_captioning", "change_captioning")][::8]
+    assert not any(row.broken for row in run_probes(references, RewardConfig(), embedder()))
+    gamed = {r.reward: set(r.broken) for r in run_probes(references, RewardConfig(preset="paper"), embedder())}
+    assert "fact swap" in gamed["hslr"]
+    assert {"repetition", "fact swap"} <= gamed["sbert"]
+
+
+@pytest.mark.slow
+def test_the_command_on_all_drawn_references(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", "--probe", "--out", str(tmp_path / "probe.json")]) == 0
+    assert "no judged strategy earns 60%" in capsys.readouterr().out
+    tables = json.loads((tmp_path / "probe.json").read_text())
+    assert len(tables["configured"]) == len(tables["paper"]) == 9
+    for name, row in tables["paper"].items():
+        gamed = {s for s, cell in row["strategies"].items() if cell["gamed"] and cell["judged"]}
+        assert gamed >= GAMED_ON_DRAWN.get(name, set()), name
+
+
+@pytest.mark.slow
+@needs_rs
+def test_the_command_on_real_references(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", "--probe", str(RS / "samples.jsonl")]) == 0
+    assert main(["score", "--probe", str(RS / "samples.jsonl"), "reward.preset=paper"]) == 1
+    assert "recall by all classes" in capsys.readouterr().out
+
+
+def test_the_command_exits_with_1_where_a_configured_reward_is_gamed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "refs.jsonl"
+    lines = [{"id": n, "task": "scene_classification", "target": [n], "labels": list("abcde")} for n in "abcde"]
+    source.write_text("\n".join(map(json.dumps, lines)) + "\n")
+    assert main(["score", "--probe", str(source)]) == 0
+    assert main(["score", str(source), "--probe", "reward.forms.scene_classification=recall"]) == 1
+    assert "gamed (60% of the honest baseline or more): recall by all classes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "found none"),
+        ("", "expected records"),
+        ("{", "line 1"),
+        ('{"id": 1, "task": "vqa"}', "'target'"),
+        ('{"reference": null, "id": 1, "task": "vqa", "images": ["a"], "prompt": ""}', "expected records"),
+    ],
+)
+def test_a_file_without_references_is_an_error(tmp_path: Path, text: str | None, message: str) -> None:
+    path = tmp_path / "refs.jsonl"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(DataError, match=message):
+        file_references(path)
+
+
+def test_a_reward_is_gamed_from_three_fifths_of_the_baseline_on() -> None:
+    cells = {
+        "all classes": Cell(0.6, 1.0, 5, judged=True),
+        "box grid": Cell(0.59, 1.0, 5, judged=True),
+        "constant": Cell(1.0, 1.0, 5, judged=False),
+        "template": Cell(0.0, 0.0, 1, judged=True),
+    }
+    row = Row("recall", 1.0, cells)
+    assert row.broken == ["all classes"]
+    assert verdict([row]).endswith("recall by all classes")
+    assert "0.60!" in as_text([row])
+    assert "1.00!" not in as_text([row])
+
+
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        ("two ships on the left", "three ships on the right"),
+        ("2 grey ships", "3 black ships"),
+        ("nothing has changed", "everything has changed"),
+        ("there is no change", "there is a change"),
+        ("the stadium is very beautiful", "the house is very beautiful"),
+    ],
+)
+def test_a_swap_says_something_else(text: str, other: str) -> None:
+    assert swapped(text) == other
+    assert agreement(other, text) <= 0.2
+
+
+def test_a_paraphrase_keeps_the_facts() -> None:
+    for record in drawn_references():
+        if record.task.endswith("captioning"):
+            text = str(record.target[0])  # type: ignore[index]
+            assert agreement(paraphrase(text), text) >= 0.5
+
+
+@pytest.mark.parametrize("task", TASK_NAMES)
+def test_an_honest_answer_is_the_same_each_time(task: str) -> None:
+    assert honest(item(task, 3)) == honest(item(task, 3)) != ""
+
+
+@pytest.mark.parametrize("dialect", ["brackets", "geochat", "tagged", "json", "polygons"])
+def test_boxes_are_written_in_the_dialect_that_reads_them(dialect: str) -> None:
+    rows = [((1.0, 2.0, 30.0, 40.0), "ship"), ((5.0, 6.0, 7.5, 8.0, 90.0), None)]
+    found = parse_boxes(written(rows, dialect), dialect, ("ship",))
+    assert found is not None
+    assert found.boxes == tuple(row for row, _ in rows)
+    if dialect in ("brackets", "json", "tagged"):
+        assert found.labels[0] == "ship"
+    assert parse_boxes(written([], dialect), dialect) is not None
+
+
+def test_the_grid_spans_the_frame_and_fits_the_cap() -> None:
+    frame = Frame("pixel", 1000, 500)
+    record = Item(example("object_detection", boxes((1, 2, 3, 4)), frame=frame), 0, [])
+    answer = ANSWERS["box grid"](record)
+    assert answer is not None
+    assert len(answer) < RewardConfig().max_chars
+    found = parse_boxes(answer)
+    assert found is not None
+    assert (min(b[0] for b in found.boxes), max(b[2] for b in found.boxes)) == (0, 1000)
+    assert max(b[3] for b in found.boxes) == 500
+
+
+def test_strategies_apply_where_they_make_sense() -> None:
+    assert ANSWERS["all classes"](item("scene_classification", labels=tuple("abcd"))) is None
+    assert ANSWERS["all classes"](item("scene_classification", labels=tuple("abcde"))) == "a, b, c, d, e"
+    assert ANSWERS["fact swap"](item("vqa")) is None
+    assert ANSWERS["constant"](item("vqa")) == "yes"
+    assert ANSWERS["prompt"](item("vqa")) is None
+    assert len(vocabulary(item("multilabel_classification"))) == 43

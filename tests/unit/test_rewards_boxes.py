@@ -1,0 +1,136 @@
+"""Rewards of boxes and of grounded descriptions."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from geovlm_ray.geometry import iou_matrix
+from geovlm_ray.schema import Box, GroundedText
+from tests.unit.judging import accuracy, boxes, example, score
+
+Row = tuple[int, ...]
+row = st.tuples(st.integers(0, 60), st.integers(0, 60), st.integers(1, 40), st.integers(1, 40)).map(
+    lambda t: (t[0], t[1], t[0] + t[2], t[1] + t[3])
+)
+rows = st.lists(row, min_size=1, max_size=4)
+FORMS = ("detection", "detection_f1", "detection_best_iou", "detection_precision")
+FAR = (500, 500, 510, 510)
+
+
+def brute_force(predicted: list[Row], truth: list[Row], rotated: bool) -> float:
+    """The greatest sum of IoUs over all one-to-one matchings, over the greater count."""
+    few, many = sorted((predicted, truth), key=len)
+    iou = iou_matrix(few, many, rotated)
+    chosen = itertools.permutations(range(len(many)), len(few))
+    return max(sum(iou[i, j] for i, j in enumerate(c)) for c in chosen) / len(many)
+
+
+@settings(max_examples=60)
+@given(rows, rows, st.booleans(), st.integers(-90, 90))
+def test_matched_iou_equals_brute_force(predicted: list[Row], truth: list[Row], rotated: bool, angle: int) -> None:
+    if rotated:
+        truth = [(*b, angle) for b in truth]
+    record = example("object_detection", boxes(*truth))
+    expected = brute_force(predicted, truth, rotated)
+    assert accuracy(json.dumps(predicted), record, rotated=rotated) == pytest.approx(expected)
+
+
+@settings(max_examples=60)
+@given(rows, rows, st.sampled_from(FORMS), st.randoms(use_true_random=False))
+def test_the_order_of_boxes_does_not_count(predicted: list[Row], truth: list[Row], form: str, random: object) -> None:
+    shuffled, shuffled_truth = list(predicted), list(truth)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    random.shuffle(shuffled_truth)  # type: ignore[attr-defined]
+    value = accuracy(json.dumps(predicted), example("object_detection", boxes(*truth)), form)
+    shuffled_value = accuracy(json.dumps(shuffled), example("object_detection", boxes(*shuffled_truth)), form)
+    assert shuffled_value == pytest.approx(value, abs=1e-12)
+
+
+@settings(max_examples=60)
+@given(rows, rows, st.sampled_from(["[500, 500, 510, 510]", "[1, 2, 3]", "[nan, 0, 1, 1]", "[5, 5, 5, 5]"]))
+def test_a_wrong_box_never_helps(predicted: list[Row], truth: list[Row], wrong: str) -> None:
+    record = example("object_detection", boxes(*truth))
+    written = json.dumps(predicted)
+    for form in FORMS:
+        assert accuracy(f"{written}[{wrong}]", record, form) <= accuracy(written, record, form)
+
+
+@given(rows, st.sampled_from(FORMS))
+def test_the_truth_scores_one(truth: list[Row], form: str) -> None:
+    record = example("object_detection", boxes(*truth))
+    assert accuracy(json.dumps(truth), record, form) == 1.0
+    assert accuracy(json.dumps([(*b, 0) for b in truth]), record, form, rotated=True) == 1.0
+
+
+def test_duplicates_and_grids_earn_little() -> None:
+    record = example("object_detection", boxes((10, 10, 30, 30), (50, 50, 80, 90)))
+    honest = [(11, 11, 30, 30), (50, 52, 80, 90)]
+    grid = [(x, y, x + 20, y + 20) for x in range(0, 100, 10) for y in range(0, 100, 10)]
+    assert accuracy(json.dumps(honest), record) > 0.9
+    assert accuracy(json.dumps(honest * 5), record) < 0.2
+    assert accuracy(json.dumps(honest + grid), record) < 0.03
+    assert accuracy(json.dumps(honest + grid), record, "detection_best_iou") > 0.9
+
+
+def test_an_empty_truth() -> None:
+    nothing = example("object_detection", ())
+    for form in FORMS:
+        assert accuracy("[]", nothing, form) == 1.0
+        assert accuracy("", nothing, form) == 1.0
+        assert accuracy("[[1, 2, 3, 4]]", nothing, form) == 0.0
+        assert accuracy("[[1, 2, 3]]", nothing, form) == 0.0
+    assert score("there is none", nothing).status == "unparseable"
+    assert accuracy("[]", example("object_detection", boxes((1, 2, 3, 4)))) == 0.0
+
+
+def test_f1_and_precision_at_a_threshold() -> None:
+    record = example("object_detection", boxes((0, 0, 10, 10), (20, 20, 30, 30)))
+    predicted = "[[0, 0, 10, 8], [0, 0, 10, 9], [50, 50, 60, 60]]"
+    assert accuracy(predicted, record, "detection_f1") == pytest.approx(2 / 5)
+    assert accuracy(predicted, record, "detection_f1", tau=0.95) == 0.0
+    assert accuracy(predicted, record, "detection_precision") == pytest.approx(2 / 3)
+    assert accuracy("[[0, 0, 10, 8]]", record, min_iou=0.9) == 0.0
+
+
+def test_the_angle_counts_where_asked_for() -> None:
+    record = example("object_detection", boxes((0, 40, 100, 60, 90)))
+    assert accuracy("[[40, 0, 60, 100]]", record, rotated=True) == pytest.approx(1.0)
+    assert accuracy("[[40, 0, 60, 100]]", record) < 0.2
+    assert accuracy("[[0, 40, 100, 60, 90]]", record) == 1.0
+
+
+def test_boxes_match_only_under_their_label() -> None:
+    truth = (Box((0.0, 0.0, 10.0, 10.0), "destroyed"), Box((20.0, 20.0, 30.0, 30.0), "no damage"))
+    record = example("referred_object_detection", truth)
+    assert accuracy("destroyed [0, 0, 10, 10] no damage [20, 20, 30, 30]", record) == 1.0
+    assert accuracy("[0, 0, 10, 10] Destroyed , [20, 20, 30, 30] no-damage", record) == 0.5
+    assert accuracy("no damage [0, 0, 10, 10] destroyed [20, 20, 30, 30]", record) == 0.0
+    assert accuracy("[[0, 0, 10, 10], [20, 20, 30, 30]]", record) == 1.0
+    named = '[{"bbox_2d": [0, 0, 10, 10], "label": "%s"}, {"bbox_2d": [20, 20, 30, 30], "label": "no damage"}]'
+    for label, value in (("DESTROYED", 1.0), ("no damage", 0.5)):
+        assert accuracy(named % label, example("referred_object_detection", truth, dialect="json")) == value
+
+
+TRUTH = GroundedText("two ships on water", boxes((10, 10, 30, 30), (50, 50, 80, 90)))
+GROUNDED = "two ships on water [[10, 10, 30, 30], [50, 50, 80, 90]]"
+
+
+def test_neither_text_nor_boxes_can_be_left_out() -> None:
+    record = example("grounded_description", TRUTH)
+    assert accuracy(GROUNDED, record) == 1.0
+    for part in ("two ships on water", "[[10, 10, 30, 30], [50, 50, 80, 90]]"):
+        assert accuracy(part, record) == 0.0
+        assert accuracy(part, record, "grounded_description") == 0.5
+    parts = score("two ships on water [[10, 10, 30, 30]]", record).components
+    assert parts == {"text": 1.0, "boxes": 0.5}
+
+
+def test_a_swapped_fact_counts_in_a_grounded_description_too() -> None:
+    record = example("grounded_description", TRUTH)
+    assert accuracy(GROUNDED.replace("two", "three"), record) < 0.3
+    assert accuracy(GROUNDED.replace("on water", "upon the water"), record) > 0.6

@@ -1,0 +1,98 @@
+"""Rewards of captions, with the real sentence embeddings."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from geovlm_ray.rewards import RewardConfig, needs_embedder, score_batch
+from tests.unit.judging import accuracy, embedder, example, score
+
+LEFT = "two white ships are moored on the left side of the harbor"
+FORMS = ("sbert_robust", "levenshtein_robust", "hslr_robust")
+
+
+def definition(a: str, b: str) -> int:
+    """Levenshtein distance by its recurrence."""
+    rows = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        previous, rows[0] = rows[0], i
+        for j, y in enumerate(b, 1):
+            previous, rows[j] = rows[j], min(rows[j] + 1, rows[j - 1] + 1, previous + (x != y))
+    return rows[-1]
+
+
+@given(st.text("ab c", max_size=12), st.text("ab c", min_size=1, max_size=12))
+def test_levenshtein_similarity_by_its_definition(answer: str, reference: str) -> None:
+    a, b = answer.strip(), reference.strip()
+    expected = 1 - definition(a, b) / max(len(a), len(b)) if a and b else 0.0
+    assert accuracy(answer, example("image_captioning", (reference,)), "levenshtein") == pytest.approx(expected)
+
+
+def test_the_best_reference_counts() -> None:
+    record = example("image_captioning", ("a forest", LEFT, "many planes"))
+    assert accuracy(LEFT, record) == accuracy("a forest", record) == 1.0
+    assert accuracy("an empty field", record) < 0.6
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_paraphrase_keeps_most_and_a_swap_loses_most(form: str) -> None:
+    record = example("change_captioning", (LEFT,))
+    paraphrase = accuracy("two white ships are moored at the left side of the port", record, form)
+    swapped = accuracy(LEFT.replace("two", "three").replace("left", "right"), record, form)
+    assert paraphrase > 0.75
+    assert swapped < 0.1
+    ungated = accuracy(LEFT.replace("two", "three").replace("left", "right"), record, form.removesuffix("_robust"))
+    assert ungated > 0.85
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    "degenerate",
+    [
+        " ".join([LEFT] * 10),
+        "white ships harbor left side two planes cars trees road building water sea port field many near some of the",
+        "left left left left left left left left left left left left",
+        "an image",
+    ],
+)
+def test_degenerate_captions_earn_little(form: str, degenerate: str) -> None:
+    assert accuracy(degenerate, example("change_captioning", (LEFT,)), form) < 0.3
+
+
+def test_the_fact_weight_turns_the_fact_gate_down() -> None:
+    record = example("image_captioning", (LEFT,))
+    swapped = LEFT.replace("two", "three")
+    values = [accuracy(swapped, record, fact_weight=w) for w in (0.0, 0.5, 1.0)]
+    assert values == sorted(values, reverse=True)
+    assert values[0] == accuracy(swapped, record, "levenshtein")
+
+
+def test_components_name_the_parts() -> None:
+    parts = score(LEFT, example("change_captioning", (LEFT,))).components
+    assert parts == dict.fromkeys(("sbert", "rouge1", "rougeL", "meteor", "length", "facts"), 1.0)
+
+
+def test_a_hybrid_without_embeddings_needs_no_model() -> None:
+    weights = {"sbert": 0, "rouge1": 1, "rougeL": 1, "meteor": 0}
+    config = RewardConfig(hslr=weights)
+    assert not needs_embedder("change_captioning", config)
+    assert needs_embedder("change_captioning", RewardConfig())
+    assert 0 < accuracy("two ships in a harbor", example("change_captioning", (LEFT,)), hslr=weights) < 1
+
+
+def test_embeddings_are_asked_for() -> None:
+    with pytest.raises(ValueError, match="no embedder"):
+        score_batch(["<think></think><answer>a</answer>"], [example("region_captioning", ("a",))], RewardConfig(), None)
+
+
+def test_embeddings_have_unit_norm_and_are_remembered() -> None:
+    texts = ["a ship", "two planes", "a ship", "\ud800"]
+    rows = embedder().encode(texts)
+    assert rows.dtype == np.float32
+    assert np.linalg.norm(rows, axis=1) == pytest.approx(np.ones(4), abs=1e-5)
+    assert np.array_equal(rows[0], rows[2])
+    assert np.array_equal(embedder().encode(texts[::-1]), rows[::-1])
+    assert len(embedder().encode([])) == 0

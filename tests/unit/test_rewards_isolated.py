@@ -1,0 +1,228 @@
+"""Users' reward functions, in a process that can be killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from geovlm_ray.cli import main
+from geovlm_ray.config import load_config
+from geovlm_ray.errors import ConfigError
+from geovlm_ray.rewards import RewardConfig, needs_embedder, score_batch
+from geovlm_ray.rewards.isolated import check_function, isolated
+from geovlm_ray.schema import Box, Example
+from tests.unit.judging import example, response
+
+CODE = """
+import os, sys, time
+
+print("a user may print")
+
+def reward(response, target):
+    print("whenever")
+    for word, act in ACTS.items():
+        if word in response:
+            return act()
+    return 0.25
+
+def spin():
+    while True:
+        pass
+
+ACTS = {
+    "HANG": lambda: time.sleep(60), "SPIN": spin, "CRASH": lambda: os._exit(3), "KILL": lambda: os.kill(os.getpid(), 9),
+    "LEAVE": lambda: sys.exit(0), "RAISE": lambda: 1 / 0, "NAN": lambda: float("nan"), "TWO": lambda: 2,
+    "NONE": lambda: None, "TEXT": lambda: "1", "TRUE": lambda: True, "LOOP": lambda: ACTS["LOOP"](),
+    "PARTS": lambda: {"accuracy": 0.5, "words": 3}, "BAD": lambda: {"accuracy": 0.5, "words": "many"},
+    "FLOOD": lambda: "x" * 10_000_000, "LACK": lambda: {"score": 1},
+}
+
+def seen(response, target, task, labels, frame, **rest):
+    return {"accuracy": 1.0 if (target, task, labels, frame, sorted(rest)) == WANTED else 0.0}
+
+WANTED = ([[1.0, 2.0, 3.0, 4.0], {"box": [5.0, 6.0, 7.0, 8.0, 9.0], "label": "ship"}], "object_detection", ["ship"],
+          "percent", ["id", "question"])
+"""
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("user") / "mine.py"
+    path.write_text(CODE)
+    return path
+
+
+def config(file: Path, name: str = "reward", **settings: Any) -> RewardConfig:
+    return RewardConfig(function=f"{file}:{name}", time_limit_s=0.5, **settings)
+
+
+VQA = example("vqa", "yes")
+
+
+@pytest.mark.parametrize(
+    ("word", "status", "accuracy"),
+    [
+        ("fine", "ok", 0.25),
+        ("TRUE", "ok", 1.0),
+        ("PARTS", "ok", 0.5),
+        ("HANG", "timeout", 0.0),
+        ("SPIN", "timeout", 0.0),
+        ("CRASH", "error", 0.0),
+        ("KILL", "error", 0.0),
+        ("LEAVE", "error", 0.0),
+        ("RAISE", "error", 0.0),
+        ("LOOP", "error", 0.0),
+        ("NAN", "error", 0.0),
+        ("TWO", "error", 0.0),
+        ("NONE", "error", 0.0),
+        ("TEXT", "error", 0.0),
+        ("BAD", "error", 0.0),
+        ("LACK", "error", 0.0),
+        ("FLOOD", "error", 0.0),
+        ("\ud800\x00 </fine>", "ok", 0.25),
+    ],
+)
+def test_every_end_of_a_call_is_a_status_and_the_batch_goes_on(
+    file: Path, word: str, status: str, accuracy: float
+) -> None:
+    scores = score_batch([response(w) for w in ("a", word, "b")], [VQA] * 3, config(file))
+    assert [(s.status, s.accuracy) for s in scores] == [("ok", 0.25), (status, accuracy), ("ok", 0.25)]
+    assert [s.total for s in scores] == [1.25, 1 + accuracy, 1.25]
+
+
+def test_a_hang_costs_its_limit_and_no_more(file: Path) -> None:
+    settings = config(file)
+    check_function(settings)
+    start = time.monotonic()
+    score_batch([response("HANG")], [VQA], settings)
+    assert 0.5 <= time.monotonic() - start < 3
+
+
+def test_what_went_wrong_is_logged_once_for_a_batch(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    score_batch([response(w) for w in ("RAISE", "TWO", "a")], [VQA] * 3, config(file))
+    (line,) = caplog.messages
+    assert "2 of 3 responses have no score" in line
+    assert "ZeroDivisionError" in line
+
+
+def test_only_well_formed_responses_of_allowed_length_are_judged(file: Path) -> None:
+    settings = config(file, max_chars=60, combine="gated")
+    scores = score_batch(["HANG", response("a"), "a" * 61], [VQA] * 3, settings)
+    assert [s.status for s in scores] == ["unparseable", "ok", "too_long"]
+    assert [s.total for s in scores] == [0, 0.25, 0]
+
+
+def test_one_function_judges_all_tasks_and_no_model_is_loaded(file: Path) -> None:
+    settings = config(file)
+    assert not needs_embedder("region_captioning", settings)
+    records = [VQA, example("region_captioning", ("a ship",)), example("object_detection", ())]
+    assert [s.accuracy for s in score_batch([response("a")] * 3, records, settings)] == [0.25] * 3
+
+
+def test_the_function_gets_the_target_as_json_and_what_it_names(file: Path) -> None:
+    target = (Box((1.0, 2.0, 3.0, 4.0)), Box((5.0, 6.0, 7.0, 8.0, 9.0), "ship"))
+    record = Example("1", "object_detection", (), "where?", target, labels=("ship",))
+    (score,) = score_batch([response("a")], [record], config(file, "seen"))
+    assert (score.status, score.accuracy, score.components) == ("ok", 1.0, {"accuracy": 1.0})
+
+
+def test_a_process_serves_many_calls_and_threads(file: Path) -> None:
+    settings = config(file)
+    check_function(settings)
+    before = isolated(settings)._process
+    threads = [
+        threading.Thread(target=score_batch, args=([response("a")] * 20, [VQA] * 20, settings)) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert isolated(settings)._process is before
+
+
+def test_a_process_killed_between_batches_is_replaced(file: Path) -> None:
+    settings = config(file)
+    check_function(settings)
+    process = isolated(settings)._process
+    assert process is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    statuses = [s.status for s in score_batch([response("a")] * 3, [VQA] * 3, settings)]
+    assert statuses == ["error", "ok", "ok"]
+
+
+def test_a_hanging_function_does_not_outlive_its_caller(file: Path) -> None:
+    code = (
+        "import os, sys, threading, time\n"
+        "from geovlm_ray.rewards.isolated import isolated\n"
+        "from geovlm_ray.rewards import RewardConfig\n"
+        "from tests.unit.judging import example\n"
+        "function = isolated(RewardConfig(function=sys.argv[1], time_limit_s=0.5))\n"
+        "function.start()\n"
+        "threading.Thread(target=function.judge, args=('HANG', example('vqa', 'yes')), daemon=True).start()\n"
+        "time.sleep(0.1)\n"
+        "print(function._process.pid, flush=True)\n"
+        "os._exit(0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, f"{file}:reward"], capture_output=True, text=True, check=True)
+    pid = int(done.stdout)
+    for _ in range(100):
+        if not Path(f"/proc/{pid}").exists():
+            return
+        time.sleep(0.05)
+    pytest.fail(f"process {pid} lives on")
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "message"),
+    [
+        ("", "reward", "found none"),
+        ("def other(response, target): return 0", "reward", "expected a function 'reward'"),
+        ("def other(response, target): return 0", "reward", "found other"),
+        ("def reward(:", "reward", "SyntaxError"),
+        ("import nowhere_at_all", "reward", "nowhere_at_all"),
+        ("import os; os._exit(1)", "reward", "died while it was loaded"),
+    ],
+)
+def test_a_function_that_cannot_be_loaded_is_a_wrong_configuration(
+    tmp_path: Path, code: str, name: str, message: str
+) -> None:
+    (tmp_path / "broken.py").write_text(code)
+    with pytest.raises(ConfigError, match=message):
+        check_function(RewardConfig(function=f"{tmp_path}/broken.py:{name}"))
+
+
+def test_a_file_may_import_its_neighbours(tmp_path: Path) -> None:
+    (tmp_path / "helper.py").write_text("VALUE = 0.75")
+    (tmp_path / "mine.py").write_text("import helper\ndef reward(response, target): return helper.VALUE")
+    (score,) = score_batch([response("a")], [VQA], RewardConfig(function=f"{tmp_path}/mine.py:reward"))
+    assert score.accuracy == 0.75
+
+
+def test_a_string_in_place_of_the_section_names_the_function(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("reward: mine.py:reward\n")
+    assert load_config(str(tmp_path / "run.yaml")).reward == RewardConfig(function="mine.py:reward")
+    assert load_config("demo", ["reward=mine.py:reward"]).reward.function == "mine.py:reward"
+    assert load_config("demo", ["reward.function=mine.py:reward", "reward.time_limit_s=2"]).reward.time_limit_s == 2
+    check_function(RewardConfig())
+    with pytest.raises(ConfigError, match=r"reward\.function"):
+        load_config("demo", ["reward=mine:reward"])
+
+
+def test_the_score_command_takes_a_function(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "in.jsonl"
+    record = {"id": "a", "task": "image_captioning", "response": response("a"), "target": ["b"]}
+    source.write_text(json.dumps(record) + "\n")
+    assert main(["score", str(source), f"reward={file}:reward"]) == 0
+    assert json.loads(capsys.readouterr().out)["total"] == 1.25
+    assert main(["score", str(source), f"reward={file}:nothing"]) == 1
+    assert "expected a function 'nothing'" in capsys.readouterr().err
