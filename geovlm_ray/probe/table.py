@@ -12,13 +12,16 @@ WIDTH = 12
 
 
 def as_text(rows: Sequence[Row]) -> str:
-    """A line per reward, a column per strategy; ``!`` where the reward is gamed, brackets around what is only shown."""
+    """A line per reward and a column per strategy; a legend explains the marks."""
     names = [f"({p.name})" if not p.judged else p.name for p in PROBES]
     first = max(len(row.reward) for row in rows)
     lines = [" " * first + "".join(f"{name:>{WIDTH + 1}}" for name in ["honest", *names])]
     for row in rows:
         cells = [f"{row.honest:.2f}", *(_cell(row, p.name) for p in PROBES)]
         lines.append(f"{row.reward:{first}}" + "".join(f"{cell:>{WIDTH}}".ljust(WIDTH + 1) for cell in cells))
+    lines.append(
+        f"! {GAMED:.0%} of the honest baseline on the same references or more; (in brackets: shown, not judged)"
+    )
     return "\n".join(line.rstrip() for line in lines)
 
 
