@@ -61,9 +61,7 @@ class RayRewards:
             sbert = config.reward.sbert
             if resources.sbert_num_gpus:
                 sbert = sbert.model_copy(update={"device": "cuda"})
-            self.sbert = (
-                ray.remote(SbertActor).options(**options, name=f"{config.run.name}-sbert").remote(sbert)
-            )
+            self.sbert = ray.remote(SbertActor).options(**options, name=f"{config.run.name}-sbert").remote(sbert)
         self.actors = [
             ray.remote(RewardActor)
             .options(num_cpus=resources.num_cpus, name=f"{config.run.name}-reward-{i}")

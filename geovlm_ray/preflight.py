@@ -17,6 +17,7 @@ from geovlm_ray.data.sources import image_root, open_stream
 from geovlm_ray.errors import DataError, RunError, UserError
 from geovlm_ray.policy.model import load_processor, resolve_model
 from geovlm_ray.policy.prompts import PromptEncoder
+from geovlm_ray.rewards.isolated import check_function
 from geovlm_ray.schema import Example
 
 IMAGES_DECODED = 2_000
@@ -62,6 +63,7 @@ def prepare(config: Config) -> Ready:
     """
     model = resolve_model(config.model.path)
     stream = open_stream(config.data)
+    check_function(config.reward)
     check_memory(config, model)
     check_records(config, model, stream)
     return Ready(model, stream, trained_tasks(config, stream))
@@ -72,6 +74,7 @@ def problems(config: Config) -> Iterable[tuple[str, str | None]]:
     for name, check in (
         ("model", lambda: resolve_model(config.model.path)),
         ("data", lambda: open_stream(config.data)),
+        ("reward", lambda: check_function(config.reward)),
         ("memory", lambda: check_memory(config, resolve_model(config.model.path))),
         ("records", lambda: check_records(config, resolve_model(config.model.path), open_stream(config.data))),
     ):

@@ -18,11 +18,12 @@ from geovlm_ray.checkpoint import CheckpointFolder
 from geovlm_ray.config import Config, to_yaml
 from geovlm_ray.data.sampler import Sampler, held_out_scenes
 from geovlm_ray.errors import ConfigError, RunError
-from geovlm_ray.evaluation import Rewards, held_out_rewards, summarise
 from geovlm_ray.files import write_atomically
+from geovlm_ray.heldout import Rewards, held_out_rewards, summarise
 from geovlm_ray.loop import Learner, Parts, RewardPool, RolloutPool, train
 from geovlm_ray.preflight import Ready
 from geovlm_ray.report.html import write_report
+from geovlm_ray.rewards.monitor import HackingMonitor
 from geovlm_ray.tracking import RunTracker
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ def execute(config: Config, ready: Ready, build: Build, console: Console) -> dic
             )
             write_report(folder)
             return finished
-        tracker = RunTracker(folder, config.run.steps, console)
+        tracker = RunTracker(folder, config.run.steps, console, HackingMonitor(config.reward.think))
         tracker.rewind(start)
         console.print(f"Starting engines and learner for {ready.model.name} ...")
         rollouts, rewards, learner = build(config, ready)

@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from geovlm_ray.data.records import frame_to_json, target_to_json
 from geovlm_ray.files import write_atomically
 from geovlm_ray.grpo.advantages import group_advantages
+from geovlm_ray.rewards.monitor import HackingMonitor
 from geovlm_ray.schema import SampleGroup
+from geovlm_ray.tasks.targets import plain_frame, plain_target
 
 ROLLOUT_SCHEMA = pa.schema(
     [
@@ -48,10 +49,11 @@ ROLLOUT_SCHEMA = pa.schema(
 class RunTracker:
     """The records of one run directory."""
 
-    def __init__(self, folder: Path, total_steps: int, console: Console) -> None:
+    def __init__(self, folder: Path, total_steps: int, console: Console, monitor: HackingMonitor) -> None:
         self.folder = folder
         self.total_steps = total_steps
         self.console = console
+        self.monitor = monitor
         self._metrics = folder / "metrics.jsonl"
         self._rollouts = folder / "rollouts"
         self._rollouts.mkdir(parents=True, exist_ok=True)
@@ -81,12 +83,16 @@ class RunTracker:
     def log_step(self, step: int, metrics: dict[str, float], groups: Sequence[SampleGroup]) -> None:
         """Write down one step: the completions first, so that a step with metrics has them."""
         write_atomically(self._rollouts / f"step-{step:06d}.parquet", _parquet(rollout_rows(step, groups)))
+        signs, warnings = self.monitor.update(groups)
+        metrics = {**metrics, **signs}
         with self._metrics.open("a") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
         if self._board is not None:
             for name, value in metrics.items():
                 self._board.add_scalar(name, value, step)
         self._show(step, metrics)
+        for warning in warnings:
+            self.console.print(f"Warning, step {step}: {warning}", style="yellow", highlight=False, markup=False)
 
     def close(self) -> None:
         """Finish the display and TensorBoard."""
@@ -120,8 +126,8 @@ def rollout_rows(step: int, groups: Sequence[SampleGroup]) -> list[dict[str, Any
             "task": example.task,
             "images": list(example.images),
             "question": example.question,
-            "target": json.dumps(target_to_json(example.target)),
-            "frame": json.dumps(frame_to_json(example.frame)),
+            "target": json.dumps(plain_target(example.target)),
+            "frame": json.dumps(plain_frame(example.frame)),
             "dialect": example.dialect,
         }
         for i, (sample, advantage) in enumerate(zip(group.samples, group_advantages(group.rewards), strict=True)):

@@ -1,8 +1,7 @@
-"""Targets, frames and whole scoring records as JSON values, both ways."""
+"""Targets, frames and whole scoring records from JSON values."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,16 +9,7 @@ from geovlm_ray.errors import DataError
 from geovlm_ray.geometry import Frame
 from geovlm_ray.schema import Box, Example, GroundedText, Target
 from geovlm_ray.tasks import TASKS
-from geovlm_ray.tasks.boxes import DIALECTS
-
-
-def target_to_json(target: Target) -> Any:
-    """A target as JSON: a string, a list of strings, a list of boxes, or ``{"text", "boxes"}``."""
-    if isinstance(target, GroundedText):
-        return {"text": target.text, "boxes": [_box_to_json(b) for b in target.boxes]}
-    if isinstance(target, str):
-        return target
-    return [_box_to_json(item) if isinstance(item, Box) else item for item in target]
+from geovlm_ray.tasks.boxes import DIALECTS, LARGEST
 
 
 def target_from_json(task: str, value: Any) -> Target:
@@ -45,13 +35,8 @@ def target_from_json(task: str, value: Any) -> Target:
     return GroundedText(value["text"], _boxes_from_json(task, value["boxes"]))
 
 
-def frame_to_json(frame: Frame) -> Any:
-    """``percent``, ``permille`` or ``{"pixel": [width, height]}``."""
-    return {"pixel": [frame.width, frame.height]} if frame.kind == "pixel" else frame.kind
-
-
 def frame_from_json(value: Any) -> Frame:
-    """The inverse of `frame_to_json`.
+    """The inverse of `geovlm_ray.tasks.targets.plain_frame`.
 
     Raises:
         DataError: it is none of the three.
@@ -77,12 +62,12 @@ def scoring_record(value: Any) -> tuple[Example, str]:
     for key in ("id", "task", "response", "target"):
         if key not in value:
             raise DataError(f"expected the key {key!r}, found only {', '.join(map(repr, value))}")
-    if value["task"] not in TASKS:
+    if not isinstance(value["task"], str) or value["task"] not in TASKS:
         raise DataError(f"task: expected one of {', '.join(TASKS)}, found {_shown(value['task'])}")
     if not isinstance(value["response"], str):
         raise DataError(f"response: expected a string, found {_shown(value['response'])}")
     dialect = value.get("dialect", "brackets")
-    if dialect not in DIALECTS:
+    if not isinstance(dialect, str) or dialect not in DIALECTS:
         raise DataError(f"dialect: expected one of {', '.join(DIALECTS)}, found {_shown(dialect)}")
     labels = value.get("labels", [])
     if not isinstance(labels, list) or not all(isinstance(name, str) for name in labels):
@@ -98,10 +83,6 @@ def scoring_record(value: Any) -> tuple[Example, str]:
         labels=tuple(labels),
     )
     return example, value["response"]
-
-
-def _box_to_json(box: Box) -> Any:
-    return list(box.coords) if box.label is None else {"box": list(box.coords), "label": box.label}
 
 
 def _boxes_from_json(task: str, value: Any) -> tuple[Box, ...]:
@@ -121,7 +102,7 @@ def _box_from_json(task: str, item: Any) -> Box:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
 def _shown(value: Any) -> str:

@@ -25,7 +25,7 @@ from geovlm_ray.tasks.boxes import BoxAnswer, parse_boxes, strip_boxes
 from geovlm_ray.tasks.labels import label_key, label_keys, parse_labels
 
 if TYPE_CHECKING:
-    from geovlm_ray.rewards.base import Embedder
+    from geovlm_ray.metrics.embedding import Embedder
 
 
 @dataclass(frozen=True)

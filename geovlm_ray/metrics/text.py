@@ -15,7 +15,7 @@ from geovlm_ray.metrics.bootstrap import Statistic
 from geovlm_ray.metrics.lexical import meteor_of_tokens
 
 if TYPE_CHECKING:
-    from geovlm_ray.rewards.base import Embedder
+    from geovlm_ray.metrics.embedding import Embedder
 
 Tokens = tuple[str, ...]
 _WORD = re.compile(r"\w+")

@@ -4,21 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
-import numpy as np
-
+from geovlm_ray.metrics.embedding import Embedder
 from geovlm_ray.rewards.config import RewardConfig
 from geovlm_ray.schema import Example
 from geovlm_ray.tasks import TargetKind
-
-
-class Embedder(Protocol):
-    """A sentence-embedding model."""
-
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Embeddings of unit norm, float32 [n, d], in the order of the texts."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from geovlm_ray.errors import ConfigError
 from geovlm_ray.rewards.base import Judged
 from geovlm_ray.rewards.config import RewardConfig
 from geovlm_ray.schema import Example
-from geovlm_ray.tasks.targets import plain_target
+from geovlm_ray.tasks.targets import plain_frame, plain_target
 
 log = logging.getLogger(__name__)
 
@@ -83,13 +83,12 @@ class IsolatedFunction:
 
     def judge(self, response: str, example: Example) -> tuple[Judged, str | None]:
         """The score of one response, and what went wrong where there is none."""
-        frame = example.frame
         context = {
             "id": example.id,
             "task": example.task,
             "question": example.question,
             "labels": list(example.labels),
-            "frame": {"pixel": [frame.width, frame.height]} if frame.kind == "pixel" else frame.kind,
+            "frame": plain_frame(example.frame),
         }
         request = {"response": response, "target": plain_target(example.target), "context": context}
         with self._lock:

@@ -1,9 +1,10 @@
-"""Targets as plain values, as they stand in a record's JSON."""
+"""Targets and frames as plain values, as they stand in a record's JSON."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from geovlm_ray.geometry import Frame
 from geovlm_ray.schema import Box, GroundedText, Target
 
 
@@ -14,6 +15,11 @@ def plain_target(target: Target) -> Any:
     if isinstance(target, str):
         return target
     return [_plain_box(item) if isinstance(item, Box) else item for item in target]
+
+
+def plain_frame(frame: Frame) -> Any:
+    """``percent``, ``permille`` or ``{"pixel": [width, height]}``."""
+    return {"pixel": [frame.width, frame.height]} if frame.kind == "pixel" else frame.kind
 
 
 def _plain_box(box: Box) -> Any:

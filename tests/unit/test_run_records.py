@@ -17,6 +17,7 @@ from geovlm_ray.errors import RunError
 from geovlm_ray.local import score_groups
 from geovlm_ray.metrics.training import batch_metrics
 from geovlm_ray.report.html import write_report
+from geovlm_ray.rewards.monitor import HackingMonitor
 from geovlm_ray.rewards.sbert import SbertEmbedder
 from geovlm_ray.schema import Prompt, Sample, SampleGroup
 from geovlm_ray.tracking import RunTracker
@@ -49,7 +50,7 @@ def log(tracker: RunTracker, step: int, groups: list[SampleGroup]) -> None:
 def run(tmp_path: Path) -> Path:
     """A run directory with three logged steps."""
     (tmp_path / "config.yaml").write_text(to_yaml(CONFIG))
-    tracker = RunTracker(tmp_path, 3, Console(quiet=True))
+    tracker = RunTracker(tmp_path, 3, Console(quiet=True), HackingMonitor())
     tracker.rewind(0)
     groups = scored_batch(0)
     for step in (1, 2, 3):
@@ -74,7 +75,7 @@ def test_every_completion_is_kept_with_its_reward_and_version(run: Path) -> None
 def test_rewind_forgets_what_came_after_the_checkpoint(run: Path) -> None:
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "rew')
-    tracker = RunTracker(run, 3, Console(quiet=True))
+    tracker = RunTracker(run, 3, Console(quiet=True), HackingMonitor())
     tracker.rewind(2)
     tracker.close()
     assert [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()] == [1, 2]
