@@ -58,7 +58,6 @@ class RunTracker:
         self._rollouts = folder / "rollouts"
         self._rollouts.mkdir(parents=True, exist_ok=True)
         self._board: SummaryWriter | None = None
-        self._first = 0
         self._progress = Progress(
             TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
             BarColumn(),
@@ -77,7 +76,6 @@ class RunTracker:
             if int(file.stem.removeprefix("step-")) > step:
                 file.unlink()
         self._board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step + 1)
-        self._first = step
         self._progress.reset(self._bar, completed=step, total=self.total_steps)
 
     def log_step(self, step: int, metrics: dict[str, float], groups: Sequence[SampleGroup]) -> None:
