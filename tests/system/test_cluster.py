@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,16 +59,25 @@ def head() -> Iterator[str]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def submit(head: str, command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Submit a job and wait for its end; a cluster that has just started may not take jobs yet."""
+    deadline = time.monotonic() + 3 * MINUTES
+    while True:
+        done = subprocess.run(
+            [RAY, "job", "submit", "--address", head, "--", *command],
+            env={**environment(), "RAY_AUTH_MODE": "disabled"},
+            capture_output=True,
+            text=True,
+            timeout=12 * MINUTES,
+            check=False,
+        )
+        if "No available agent" not in done.stderr or time.monotonic() > deadline:
+            return done
+        time.sleep(2)
+
+
 def test_a_submitted_job_runs_the_same_recipe(tmp_path: Path, head: str) -> None:
-    command = arguments(tmp_path, "submitted", 2, *TWO_ENGINES)
-    done = subprocess.run(
-        [RAY, "job", "submit", "--address", head, "--", *command],
-        env={**environment(), "RAY_AUTH_MODE": "disabled"},
-        capture_output=True,
-        text=True,
-        timeout=12 * MINUTES,
-        check=False,
-    )
+    done = submit(head, arguments(tmp_path, "submitted", 2, *TWO_ENGINES))
     assert "succeeded" in done.stdout, done.stdout[-4000:] + done.stderr[-4000:]
     assert len(metrics(tmp_path / "submitted")) == 2
     assert (tmp_path / "submitted" / "report.html").is_file()
