@@ -53,6 +53,11 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"geovlm-ray {args.command}: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"geovlm-ray {args.command}: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

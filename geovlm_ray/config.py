@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from geovlm_ray.data.config import DataConfig
 from geovlm_ray.errors import ConfigError
+from geovlm_ray.files import read_text
 from geovlm_ray.grpo.config import LearnerConfig
 from geovlm_ray.policy.config import ModelConfig, PromptConfig
 from geovlm_ray.rewards.config import RewardConfig
@@ -28,13 +29,13 @@ from geovlm_ray.sft.config import SftConfig
 class Section(BaseModel):
     """A part of the configuration: immutable, and without unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class RunConfig(Section):
     """The run as a whole."""
 
-    name: str = Field("run", pattern=r"^[A-Za-z0-9._-]+$", description="folder of the run below `dir`")
+    name: str = Field("run", pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$", description="folder of the run below `dir`")
     dir: str = Field("runs", description="folder of all runs; on a cluster, one that every node sees")
     seed: int = Field(0, ge=0)
     steps: int = Field(100, ge=1, description="learner steps")
@@ -174,7 +175,7 @@ def _read(source: str) -> dict[str, Any]:
             near = difflib.get_close_matches(source, recipe_names(), 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ConfigError(f"{source!r} is neither a recipe ({', '.join(recipe_names())}) nor a file{hint}")
-        text = path.read_text()
+        text = read_text(path)
     values = _parse(text, source) or {}
     if not isinstance(values, dict):
         raise ConfigError(f"{source}: expected sections with keys, found {type(values).__name__}")
@@ -185,7 +186,7 @@ def _parse(text: str, where: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: not valid YAML: {error}") from error
+        raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def _assign(values: dict[str, Any], keys: list[str], value: Any) -> None:

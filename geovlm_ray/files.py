@@ -1,13 +1,67 @@
-"""Files that a killed process leaves either old or new, never half written."""
+"""Reading and writing files: one clear error each, and nothing left half written by a killed process."""
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
+
+from geovlm_ray.errors import DataError
+
+
+def read_text(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        DataError: it is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: expected UTF-8 text, found byte {error.object[error.start]:#x}") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A file's one JSON object.
+
+    Raises:
+        DataError: it holds something else.
+    """
+    return _object(read_text(path), str(path))
+
+
+def read_objects(path: Path) -> list[dict[str, Any]]:
+    """A file of JSON objects, one a line; a last line without an end, which a killed process leaves, is passed over.
+
+    Raises:
+        DataError: a line holds something else.
+    """
+    lines = read_text(path).splitlines(keepends=True)
+    return [_object(line, f"{path}, line {n}") for n, line in enumerate(lines, 1) if line.endswith("\n")]
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replace a file in one step."""
+    """Replace a file in one step.
+
+    Raises:
+        DataError: it cannot be written.
+    """
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(partial, path)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError("it is a directory")
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(partial, path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _object(text: str, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{where}: expected a JSON object, found no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: expected a JSON object, found {type(value).__name__}")
+    return value

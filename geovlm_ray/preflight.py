@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 
@@ -22,6 +23,7 @@ from geovlm_ray.schema import Example
 
 IMAGES_DECODED = 2_000
 GIB = 2**30
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ def prepare(config: Config) -> Ready:
     Raises:
         UserError: the first thing that is wrong.
     """
+    check_directory(config.run.folder)
     model = resolve_model(config.model.path)
     stream = open_stream(config.data)
     check_function(config.reward)
@@ -70,15 +73,28 @@ def prepare(config: Config) -> Ready:
 
 
 def problems(config: Config) -> Iterable[tuple[str, str | None]]:
-    """Every check by name, with what is wrong or None; for the dry run, which does not stop at the first."""
-    for name, check in (
-        ("model", lambda: resolve_model(config.model.path)),
-        ("data", lambda: open_stream(config.data)),
-        ("reward", lambda: check_function(config.reward)),
-        ("memory", lambda: check_memory(config, resolve_model(config.model.path))),
-        ("records", lambda: check_records(config, resolve_model(config.model.path), open_stream(config.data))),
-    ):
-        yield name, _problem(check)
+    """Every check by name, with what is wrong or None; for the dry run, which does not stop at the first.
+
+    What needs a model or data that are wrong themselves is not checked.
+    """
+    model, model_problem = _attempt(lambda: resolve_model(config.model.path))
+    stream, data_problem = _attempt(lambda: open_stream(config.data))
+    yield "run directory", _attempt(lambda: check_directory(config.run.folder))[1]
+    yield "model", model_problem
+    yield "data", data_problem
+    yield "reward", _attempt(lambda: check_function(config.reward))[1]
+    if model is not None:
+        yield "memory", _attempt(lambda: check_memory(config, model))[1]
+    if model is not None and stream is not None:
+        yield "records", _attempt(lambda: check_records(config, model, stream))[1]
+
+
+def check_directory(folder: Path) -> None:
+    """Raise RunError where a run directory cannot be made or written to."""
+    found = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    if not found.is_dir() or not os.access(found, os.W_OK | os.X_OK):
+        what = "a directory that may not be written to" if found.is_dir() else "a file"
+        raise RunError(f"run directory {folder}: expected to write there, found that {found} is {what}")
 
 
 def trained_tasks(config: Config, stream: Stream) -> tuple[str, ...]:
@@ -173,9 +189,9 @@ def check_records(config: Config, model: Path, stream: Stream) -> None:
             )
 
 
-def _problem(check: Callable[[], object]) -> str | None:
+def _attempt(check: Callable[[], T]) -> tuple[T | None, str | None]:
+    """What a check returns, or what it says is wrong."""
     try:
-        check()
+        return check(), None
     except UserError as error:
-        return str(error)
-    return None
+        return None, str(error)

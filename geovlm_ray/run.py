@@ -11,14 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
 from geovlm_ray.checkpoint import CheckpointFolder
-from geovlm_ray.config import Config, to_yaml
+from geovlm_ray.config import Config, load_config, to_yaml
 from geovlm_ray.data.sampler import Sampler, held_out_scenes
 from geovlm_ray.errors import ConfigError, RunError
-from geovlm_ray.files import write_atomically
+from geovlm_ray.files import read_object, write_atomically
 from geovlm_ray.heldout import Rewards, held_out_rewards, summarise
 from geovlm_ray.loop import Learner, Parts, RewardPool, RolloutPool, train
 from geovlm_ray.preflight import Ready
@@ -80,7 +79,7 @@ def execute(config: Config, ready: Ready, build: Build, console: Console) -> dic
 def _finished(folder: Path, config: Config) -> dict[str, Any] | None:
     """The summary of a run that has already come to its end."""
     path = folder / "summary.json"
-    summary = json.loads(path.read_text()) if path.is_file() else {}
+    summary = read_object(path) if path.is_file() else {}
     return summary if summary.get("steps") == config.run.steps else None
 
 
@@ -108,7 +107,7 @@ def _evaluate(parts: Parts, heldout: list, when: str, console: Console) -> Rewar
 def _stored(path: Path, compute: Callable[[], Rewards]) -> Rewards:
     """What a file holds, or the result of ``compute``, which is then written there."""
     if path.is_file():
-        return json.loads(path.read_text())
+        return read_object(path)
     result = compute()
     write_atomically(path, json.dumps(result))
     return result
@@ -129,7 +128,7 @@ def _same_configuration(config: Config, folder: Path) -> None:
     path = folder / "config.yaml"
     if not path.is_file():
         return
-    old = _flat(yaml.safe_load(path.read_text()) or {})
+    old = _flat(load_config(str(path)).model_dump(mode="json"))
     new = _flat(config.model_dump(mode="json"))
     changed = [k for k in {**old, **new} if old.get(k) != new.get(k) and k not in MAY_CHANGE]
     if changed:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from geovlm_ray.files import write_atomically
+from geovlm_ray.files import read_objects, write_atomically
 from geovlm_ray.grpo.advantages import group_advantages
 from geovlm_ray.rewards.monitor import HackingMonitor
 from geovlm_ray.schema import SampleGroup
@@ -69,9 +69,8 @@ class RunTracker:
 
     def rewind(self, step: int) -> None:
         """Forget what was written after ``step``, as the run goes on from there."""
-        lines = self._metrics.read_text().splitlines(keepends=True) if self._metrics.is_file() else []
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-        write_atomically(self._metrics, "".join(kept))
+        rows = read_objects(self._metrics) if self._metrics.is_file() else []
+        write_atomically(self._metrics, "".join(f"{json.dumps(row)}\n" for row in rows if row["step"] <= step))
         for file in self._rollouts.glob("step-*.parquet"):
             if int(file.stem.removeprefix("step-")) > step:
                 file.unlink()

@@ -17,8 +17,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the picture."""
+    from geovlm_ray.errors import ConfigError
     from geovlm_ray.report.scenes import contact_sheet
 
+    if args.seed < 0 or args.each < 1:
+        raise ConfigError(f"expected --seed of 0 or more and --each of 1 or more, found {args.seed} and {args.each}")
+    if args.out.suffix.lower() != ".png":
+        raise ConfigError(f"--out: expected the name of a PNG, found {args.out}")
     contact_sheet(args.seed, args.each).save(args.out)
     print(f"Scenes: {args.out.resolve()}")
     return 0

@@ -12,7 +12,7 @@ from geovlm_ray.schema import TASK_NAMES
 class Stage(BaseModel):
     """A stretch of training on some tasks; stages follow one another, as in the paper."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     tasks: tuple[str, ...] = Field(min_length=1)
     steps: int = Field(ge=1, description="learner steps of this stage; the last stage goes on to the end")
@@ -29,7 +29,7 @@ class Stage(BaseModel):
 class DataConfig(BaseModel):
     """A source of examples and the order in which they are drawn."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     source: str = Field("scenes", description="'scenes' (drawn without end) or a format that is read from `path`")
     path: str = Field("", description="file of a source that is read")

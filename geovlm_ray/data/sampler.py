@@ -55,7 +55,7 @@ class RecordStream:
 
     def __init__(self, records: Sequence[Example], seed: int, name: str) -> None:
         if not records:
-            raise DataError(f"{name}: expected at least one record that can be trained on, found none")
+            raise DataError(f"{name}: expected at least one record with a reference, found none")
         self.seed = seed
         self.name = name
         self._all = tuple(records)

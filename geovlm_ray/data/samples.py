@@ -13,6 +13,7 @@ from typing import Any
 
 from geovlm_ray.data.records import target_from_json
 from geovlm_ray.errors import DataError
+from geovlm_ray.files import read_text
 from geovlm_ray.schema import Box, Example, Target
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.boxes import parse_boxes
@@ -30,35 +31,37 @@ def read_samples(path: Path) -> Iterator[Example]:
     Raises:
         DataError: a line is no JSON object, or lacks a key, or its reference does not fit its task.
     """
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-                if not isinstance(record, dict):
-                    raise DataError(f"expected an object, found {type(record).__name__}")
-                if record.get("reference") is not None:
-                    yield _example(record)
-            except (json.JSONDecodeError, DataError) as error:
-                raise DataError(f"{path}, line {number}: {error}") from error
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            if not isinstance(record, dict):
+                raise DataError(f"expected an object, found {type(record).__name__}")
+            if record.get("reference") is not None:
+                yield _example(record)
+        except (ValueError, RecursionError, DataError) as error:
+            raise DataError(f"{path}, line {number}: {error}") from error
 
 
 def _example(record: Mapping[str, Any]) -> Example:
     for key in ("id", "task", "images", "prompt"):
         if key not in record:
             raise DataError(f"expected the key {key!r}, found only {', '.join(map(repr, record))}")
-    task = TASK_OF.get(record["task"], record["task"])
-    if task not in TASKS:
+    task = TASK_OF.get(str(record["task"]), record["task"])
+    if not isinstance(task, str) or task not in TASKS:
         raise DataError(f"task: expected one of {', '.join([*TASKS, *TASK_OF])}, found {record['task']!r}")
     images = record["images"]
     if not isinstance(images, list) or not images or not all(isinstance(i, str) for i in images):
         raise DataError(f"images: expected a list of at least one path, found {images!r}")
+    question = _question(str(record["prompt"]))
+    if not question:
+        raise DataError(f"prompt: expected a question, found {record['prompt']!r}")
     return Example(
         id=str(record["id"]),
         task=task,
         images=tuple(images),
-        question=_question(str(record["prompt"])),
+        question=question,
         target=_target(task, record["reference"]),
         dataset=str(record.get("source", "")),
     )

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class LearnerConfig(BaseModel):
     """GRPO and its optimizer (AdamW)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     num_cpus: float = Field(1, ge=0, description="CPU cores that the learner actor reserves")
     num_gpus: float = Field(0, ge=0, description="GPUs (or a fraction of one) that the learner actor reserves")

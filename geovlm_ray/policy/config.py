@@ -17,7 +17,7 @@ EO_SYSTEM_PROMPT = (
 class PromptConfig(BaseModel):
     """How an example becomes a prompt."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     system: str = Field(EO_SYSTEM_PROMPT, description="system message; empty for none")
     instructions: bool = Field(True, description="append the task's answer-format instruction to the question")
@@ -27,7 +27,7 @@ class PromptConfig(BaseModel):
 class LoraSettings(BaseModel):
     """A low-rank adapter on the linear layers."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     rank: int = Field(16, ge=1, le=256)
     alpha: float = Field(32, gt=0)
@@ -39,7 +39,7 @@ class LoraSettings(BaseModel):
 class ModelConfig(BaseModel):
     """The policy."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     path: str = Field(TINY, description="'tiny' (ships with the package), a model folder, or a Hugging Face name")
     dtype: Literal["float32", "bfloat16"] = "float32"

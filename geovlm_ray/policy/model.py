@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoProcessor, ProcessorMixin, Qwen2_5_VLForConditionalGeneration
 from transformers.utils import logging as transformers_logging
@@ -16,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 from geovlm_ray.errors import ModelError
 from geovlm_ray.policy.config import TINY, LoraSettings, ModelConfig
 
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 MODEL_TYPE = "qwen2_5_vl"
 LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -42,7 +44,20 @@ def resolve_model(path: str) -> Path:
         )
     if not any(folder.glob("*.safetensors")):
         raise ModelError(f"model {folder}: expected weights in *.safetensors, found none")
+    for weights in folder.glob("*.safetensors"):
+        _check_weights(weights)
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise ModelError(f"model {folder}: expected a tokenizer ({' or '.join(TOKENIZER_FILES)}), found none")
     return folder
+
+
+def _check_weights(file: Path) -> None:
+    """Raise ModelError where a weights file does not hold what its header says."""
+    try:
+        with safe_open(file, framework="pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"model weights {file}: expected a whole safetensors file, found: {error}") from error
 
 
 def _from_hub(name: str) -> Path:

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
 from geovlm_ray.data.images import load_image
 from geovlm_ray.data.records import frame_from_json, target_from_json
+from geovlm_ray.errors import DataError
 from geovlm_ray.geometry import Frame
 from geovlm_ray.report.boxes import PREDICTED_COLOUR, TRUE_COLOUR, draw_boxes
 from geovlm_ray.schema import Box, GroundedText, Target
@@ -38,13 +40,20 @@ def gallery(rollouts: Path, root: Path | None) -> str:
 
 def _step(file: Path, root: Path | None) -> str:
     groups: dict[int, list[Row]] = {}
-    for row in pq.read_table(file).to_pylist():
+    for row in _read(file):
         groups.setdefault(row["group_id"], []).append(row)
     by_task: dict[str, list[Row]] = {}
     for rows in groups.values():
         by_task.setdefault(rows[0]["task"], rows)
     step = int(file.stem.removeprefix("step-"))
     return f"<h3>Step {step}</h3>" + "".join(_group(rows, root) for rows in by_task.values())
+
+
+def _read(file: Path) -> list[Row]:
+    try:
+        return pq.read_table(file).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{file}: expected completions as Parquet, found: {' '.join(str(error).split())}") from error
 
 
 def _group(rows: list[Row], root: Path | None) -> str:

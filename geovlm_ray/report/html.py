@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from geovlm_ray.config import Config, load_config
 from geovlm_ray.data.sources import image_root
 from geovlm_ray.errors import RunError
-from geovlm_ray.files import write_atomically
+from geovlm_ray.files import read_object, read_objects, read_text, write_atomically
 from geovlm_ray.report.boxes import PREDICTED_COLOUR, TRUE_COLOUR
 from geovlm_ray.report.curves import curve
 from geovlm_ray.report.gallery import gallery
@@ -48,7 +47,7 @@ def write_report(folder: Path) -> Path:
     config = load_config(str(config_file))
     rows = _rows(folder / "metrics.jsonl")
     summary_file = folder / "summary.json"
-    summary = json.loads(summary_file.read_text()) if summary_file.is_file() else {}
+    summary = read_object(summary_file) if summary_file.is_file() else {}
     body = [
         f"<h1>{html.escape(config.run.name)} <small>GRPO on {html.escape(config.model.path)}</small></h1>",
         _facts(config, rows, summary),
@@ -58,7 +57,7 @@ def write_report(folder: Path) -> Path:
         f'and the last step. <span class="key" style="border-color:{TRUE_COLOUR}"></span> true boxes, '
         f'<span class="key" style="border-color:{PREDICTED_COLOUR}"></span> predicted boxes.</p>',
         gallery(folder / "rollouts", image_root(config.data)),
-        f"<h2>Configuration</h2><details><summary>config.yaml</summary><pre>{html.escape(config_file.read_text())}</pre></details>",
+        f"<h2>Configuration</h2><details><summary>config.yaml</summary><pre>{html.escape(read_text(config_file))}</pre></details>",
     ]
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(config.run.name)}</title>'
@@ -70,7 +69,7 @@ def write_report(folder: Path) -> Path:
 
 
 def _rows(path: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    return read_objects(path) if path.is_file() else []
 
 
 def _facts(config: Config, rows: Sequence[Mapping[str, float]], summary: Mapping[str, Any]) -> str:

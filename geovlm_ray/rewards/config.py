@@ -14,7 +14,7 @@ from geovlm_ray.tasks.grammar import ThinkMode
 class SbertConfig(BaseModel):
     """The sentence-embedding model."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     model: str = Field("all-MiniLM-L6-v2", description="a sentence-transformers name or folder")
     device: str = Field("cpu", description="torch device, such as cpu or cuda:0")
@@ -25,12 +25,12 @@ class SbertConfig(BaseModel):
 class TextWeights(BaseModel):
     """Weights of the parts of a hybrid text reward; they are divided by their sum."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    sbert: float = Field(0.5, ge=0, allow_inf_nan=False)
-    rouge1: float = Field(1 / 6, ge=0, allow_inf_nan=False)
-    rougeL: float = Field(1 / 6, ge=0, allow_inf_nan=False)  # noqa: N815 - the metric's name
-    meteor: float = Field(1 / 6, ge=0, allow_inf_nan=False, description="above 0 needs WordNet")
+    sbert: float = Field(0.5, ge=0)
+    rouge1: float = Field(1 / 6, ge=0)
+    rougeL: float = Field(1 / 6, ge=0)  # noqa: N815 - the metric's name
+    meteor: float = Field(1 / 6, ge=0, description="above 0 needs WordNet")
 
     @model_validator(mode="after")
     def _some_weight(self) -> Self:
@@ -42,14 +42,12 @@ class TextWeights(BaseModel):
 class RewardConfig(BaseModel):
     """How completions are scored; a string in place of the section is its ``function``."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     function: str | None = Field(
         None, pattern=r"^.+\.py:[A-Za-z_]\w*$", description="path/file.py:function, a reward in place of all forms"
     )
-    time_limit_s: float = Field(
-        5.0, gt=0, allow_inf_nan=False, description="seconds that `function` has for a response"
-    )
+    time_limit_s: float = Field(5.0, gt=0, description="seconds that `function` has for a response")
 
     preset: Literal["robust", "paper"] = Field("robust", description="the form of every task's reward")
     forms: dict[str, str] = Field(default_factory=dict, description="task: form, where it is not the preset's")
@@ -65,7 +63,7 @@ class RewardConfig(BaseModel):
         description="task: [low, high]; its accuracy enters the total mapped from there to [0, 1]",
     )
 
-    beta: float = Field(1.0, gt=0, allow_inf_nan=False, description="of F-beta on labels; above 1 favours recall")
+    beta: float = Field(1.0, gt=0, description="of F-beta on labels; above 1 favours recall")
     tau: float = Field(0.5, gt=0, le=1, description="IoU at which F1 and precision of boxes call a box found")
     min_iou: float = Field(0.0, ge=0, lt=1, description="matched IoU below it counts as 0")
     rotated: bool = Field(False, description="boxes with an angle by polygon IoU, not as horizontal boxes")

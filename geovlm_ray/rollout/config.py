@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class RolloutConfig(BaseModel):
     """Sampling and the engines that do it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     actors: int = Field(1, ge=1, description="rollout actors, each with one vLLM engine")
     num_cpus: float = Field(1, ge=0, description="CPU cores that one rollout actor reserves")

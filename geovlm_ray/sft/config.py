@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class SftConfig(BaseModel):
     """Length and optimizer of the warm-up."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     steps: int = Field(1000, ge=1)
     batch_size: int = Field(32, ge=1, description="records per optimizer step")

@@ -41,7 +41,14 @@ def head() -> Iterator[str]:
     """A cluster of one node; gives the address of its dashboard."""
     # Ray's socket paths may not be long, and pytest's temporary folders are.
     folder = Path(tempfile.mkdtemp(prefix="gv-"))
-    ports = ("--port=6399", "--dashboard-port=8299", "--metrics-export-port=8381")
+    ports = (
+        "--port=6399",
+        "--dashboard-port=8299",
+        "--metrics-export-port=8381",
+        "--dashboard-agent-listen-port=8386",
+        "--dashboard-agent-grpc-port=8387",
+        "--ray-client-server-port=8388",
+    )
     before = {p.pid for p in psutil.process_iter()}
     started = subprocess.run(
         [RAY, "start", "--head", "--num-cpus=2", *ports, f"--temp-dir={folder}", "--disable-usage-stats"],

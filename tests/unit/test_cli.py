@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from geovlm_ray.cli import main
 from geovlm_ray.config import load_config, to_yaml
 from geovlm_ray.data.scenes import draw
+from geovlm_ray.policy.model import resolve_model
 
 
 def test_help_loads_no_heavy_package() -> None:
@@ -39,6 +41,11 @@ def test_help_loads_no_heavy_package() -> None:
         (["train", "demo", "rollout.temperature=.nan"], "rollout.temperature"),
         (["train", "demo", "run.steps"], "expected key=value"),
         (["train", "demo", "run.name=a/b"], "run.name"),
+        (["train", "demo", "run.name=.."], "run.name"),
+        (["train", "demo", "learner.lr=.inf"], "learner.lr"),
+        (["train", "demo", "run.steps=[1"], "not valid YAML"),
+        (["data", "scenes", "--each", "0"], "--each"),
+        (["data", "scenes", "--out", "scenes.xyz"], "scenes.xyz"),
         (["train", "demo", "rollout.max_tokens=9000"], "rollout.max_model_len"),
         (["train", "demo", "data.stages=[{steps: 3, tasks: [segmentation]}]"], "segmentation"),
         (["train", "demo", "reward.forms={vqa: detection}"], "'detection' does not score vqa"),
@@ -124,3 +131,63 @@ def test_a_run_directory_of_another_configuration_is_named(tmp_path: Path, capsy
     assert main(["train", "demo", "--local", f"run.dir={tmp_path}", "run.name=other"]) == 1
     error = capsys.readouterr().err
     assert "learner.lr was 0.5, is now 0.0003" in error
+
+
+def test_a_model_with_cut_weights_or_without_a_tokenizer_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, spoil in (
+        ("cut", lambda folder: (folder / "model.safetensors").write_bytes(b"\x00" * 1000)),
+        ("mute", lambda folder: (folder / "tokenizer.json").unlink()),
+    ):
+        folder = tmp_path / name
+        shutil.copytree(resolve_model("tiny"), folder)
+        spoil(folder)
+        assert main(["train", "demo", "--dry-run", "--local", f"model.path={folder}"]) == 1
+        assert str(folder) in capsys.readouterr().out.replace("\n", "")
+
+
+def test_a_run_directory_that_cannot_be_made_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert main(["train", "demo", "--local", f"run.dir={tmp_path / 'file'}"]) == 1
+    assert f"{tmp_path / 'file'} is a file" in capsys.readouterr().err
+
+
+def test_files_that_are_no_text_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "latin"
+    path.write_bytes(b'{"id": "caf\xe9"}\n')
+    assert main(["train", str(path)]) == 1
+    assert main(["train", "demo", "data.source=samples", f"data.path={path}", "data.stages=[]"]) == 1
+    errors = capsys.readouterr().err.strip().splitlines()
+    assert len(errors) == 2
+    assert all(f"{path}: expected UTF-8 text, found byte 0xe9" in error for error in errors)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("metrics.jsonl", b'{"step": 1}\n[1]\n'),
+        ("metrics.jsonl", b"\xe9\n"),
+        ("summary.json", b"["),
+        ("summary.json", b"[]"),
+        ("rollouts/step-000001.parquet", b"junk"),
+        ("config.yaml", b"run: [a"),
+    ],
+)
+def test_report_names_what_it_cannot_read(
+    file: str, content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "rollouts").mkdir()
+    (tmp_path / "config.yaml").write_text(to_yaml(load_config("demo")))
+    (tmp_path / file).write_bytes(content)
+    assert main(["report", str(tmp_path)]) == 1
+    error = capsys.readouterr().err.strip()
+    assert file in error
+    assert len(error.splitlines()) == 1
+
+
+def test_output_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    records = tmp_path / "records.jsonl"
+    records.write_text('{"id": 1, "task": "vqa", "response": "x", "target": "y"}\n')
+    assert main(["score", str(records), "--out", str(tmp_path / "absent" / "out")]) == 1
+    assert str(tmp_path / "absent" / "out") in capsys.readouterr().err

@@ -122,6 +122,8 @@ def test_samples_are_read_with_their_tasks_and_targets(tmp_path: Path) -> None:
         (record("vqa", ["a"]), "expected a string"),
         (record("object_detection", "nothing"), "expected boxes"),
         ({**record("vqa", "x"), "images": []}, "images"),
+        ({**record("vqa", "x"), "prompt": " <image> "}, "prompt"),
+        ({**record("vqa", "x"), "task": ["vqa"]}, "task"),
     ],
 )
 def test_bad_records_are_named_with_their_line(bad: object, message: str, tmp_path: Path) -> None:
