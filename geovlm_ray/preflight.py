@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psutil
 
@@ -16,6 +15,7 @@ from geovlm_ray.data.images import load_image, resolve
 from geovlm_ray.data.sampler import RecordStream, Stream
 from geovlm_ray.data.sources import image_root, open_stream
 from geovlm_ray.errors import DataError, RunError, UserError
+from geovlm_ray.files import read_object
 from geovlm_ray.policy.model import load_processor, resolve_model
 from geovlm_ray.policy.prompts import PromptEncoder
 from geovlm_ray.rewards.isolated import check_function
@@ -67,6 +67,7 @@ def prepare(config: Config) -> Ready:
     model = resolve_model(config.model.path)
     stream = open_stream(config.data)
     check_function(config.reward)
+    check_context(config, model)
     check_memory(config, model)
     check_records(config, model, stream)
     return Ready(model, stream, trained_tasks(config, stream))
@@ -84,6 +85,7 @@ def problems(config: Config) -> Iterable[tuple[str, str | None]]:
     yield "data", data_problem
     yield "reward", _attempt(lambda: check_function(config.reward))[1]
     if model is not None:
+        yield "context", _attempt(lambda: check_context(config, model))[1]
         yield "memory", _attempt(lambda: check_memory(config, model))[1]
     if model is not None and stream is not None:
         yield "records", _attempt(lambda: check_records(config, model, stream))[1]
@@ -150,14 +152,28 @@ def check_memory(config: Config, model: Path) -> None:
         )
 
 
+def check_context(config: Config, model: Path) -> None:
+    """Raise RunError where the engine is asked for longer sequences than the model knows positions."""
+    longest = _text_config(model).get("max_position_embeddings", config.rollout.max_model_len)
+    if config.rollout.max_model_len > longest:
+        raise RunError(
+            f"rollout.max_model_len: expected at most {longest}, the positions of {model}, found "
+            f"{config.rollout.max_model_len}"
+        )
+
+
 def kv_bytes_per_token(model: Path, dtype: str) -> int:
     """Size in the KV cache of one token."""
-    values = json.loads((model / "config.json").read_text())
-    text = {**values, **values.get("text_config", {})}
+    text = _text_config(model)
     heads = text["num_attention_heads"]
     head_dim = text.get("head_dim") or text["hidden_size"] // heads
     width = 2 if dtype == "bfloat16" else 4
     return 2 * text["num_hidden_layers"] * text.get("num_key_value_heads", heads) * head_dim * width
+
+
+def _text_config(model: Path) -> dict[str, Any]:
+    values = read_object(model / "config.json")
+    return {**values, **values.get("text_config", {})}
 
 
 def check_records(config: Config, model: Path, stream: Stream) -> None:

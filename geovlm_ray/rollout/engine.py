@@ -61,7 +61,7 @@ class Engine:
                 **arguments,
             )
         except (ValueError, RuntimeError, MemoryError) as error:
-            raise RunError(f"the vLLM engine for {model_path} did not start: {error}") from error
+            raise RunError(f"the vLLM engine for {model_path} did not start: {' '.join(str(error).split())}") from error
         vocabulary = self.llm.llm_engine.model_config.get_vocab_size()
         banned = set(banned_token_ids(encoder.processor, vocabulary))
         self._allowed = [i for i in range(vocabulary) if i not in banned]

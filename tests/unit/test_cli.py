@@ -42,6 +42,7 @@ def test_help_loads_no_heavy_package() -> None:
         (["train", "demo", "run.steps"], "expected key=value"),
         (["train", "demo", "run.name=a/b"], "run.name"),
         (["train", "demo", "run.name=.."], "run.name"),
+        (["train", "demo", "rollout.max_model_len=4096"], "expected at most 2048"),
         (["train", "demo", "learner.lr=.inf"], "learner.lr"),
         (["train", "demo", "run.steps=[1"], "not valid YAML"),
         (["data", "scenes", "--each", "0"], "--each"),
