@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
+from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import ray
+from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from actors.failures import fetch
 from geovlm_ray.config import Config
+from geovlm_ray.errors import RunError
 from geovlm_ray.local import score_groups
 from geovlm_ray.rewards import Embedder, RewardConfig, needs_embedder
 from geovlm_ray.rewards.config import SbertConfig
 from geovlm_ray.rewards.sbert import SbertEmbedder
 from geovlm_ray.schema import SampleGroup
+
+log = logging.getLogger(__name__)
+
+CHUNK = 256
+"""Samples of one call, about: no more than these are scored again where an actor dies."""
+DEATHS = 3
+"""Samples at which so many actors died are what kills them."""
+_DEAD = (ActorDiedError, ActorUnavailableError)
+
+
+class SbertDeathError(RunError):
+    """The SBERT actor died while a reward actor waited for it."""
 
 
 class SbertActor:
@@ -34,50 +52,116 @@ class RemoteEmbedder:
         self.actor = actor
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit vectors of texts, [n, d] fp32."""
-        return fetch([self.actor.encode.remote(list(texts))], "the SBERT actor")[0]
+        """Unit vectors of texts, [n, d] fp32.
+
+        Raises:
+            SbertDeathError: the actor died.
+        """
+        try:
+            return fetch([self.actor.encode.remote(list(texts))], "the SBERT actor")[0]
+        except RunError as error:
+            if isinstance(error.__cause__, _DEAD):
+                raise SbertDeathError(str(error)) from error
+            raise
 
 
 class RewardActor:
     """Scores whole groups."""
 
-    def __init__(self, config: RewardConfig, sbert: ray.actor.ActorHandle | None) -> None:
+    def __init__(self, config: RewardConfig) -> None:
         self.config = config
-        self.embedder: Embedder | None = RemoteEmbedder(sbert) if sbert is not None else None
 
-    def score(self, groups: Sequence[SampleGroup]) -> list[SampleGroup]:
+    def score(self, groups: Sequence[SampleGroup], sbert: ray.actor.ActorHandle | None) -> list[SampleGroup]:
         """The same groups, every sample with its reward."""
-        return score_groups(groups, self.config, self.embedder)
+        embedder: Embedder | None = RemoteEmbedder(sbert) if sbert is not None else None
+        return score_groups(groups, self.config, embedder)
+
+
+@dataclass
+class _Chunk:
+    """Places of groups in a batch, and how many actors died while these were scored."""
+
+    places: list[int]
+    deaths: int = 0
 
 
 class RayRewards:
-    """All reward actors as one pool; groups are dealt out by task, so that every actor gets a share of each."""
+    """All reward actors as one pool; one that dies is replaced, and what it was scoring is scored again."""
 
     def __init__(self, config: Config, tasks: Sequence[str]) -> None:
-        resources = config.reward_actors
-        self.sbert = None
-        if any(needs_embedder(task, config.reward) for task in tasks):
-            options = {"num_cpus": resources.sbert_num_cpus, "num_gpus": resources.sbert_num_gpus}
-            sbert = config.reward.sbert
-            if resources.sbert_num_gpus:
-                sbert = sbert.model_copy(update={"device": "cuda"})
-            self.sbert = ray.remote(SbertActor).options(**options, name=f"{config.run.name}-sbert").remote(sbert)
-        self.actors = [
-            ray.remote(RewardActor)
-            .options(num_cpus=resources.num_cpus, name=f"{config.run.name}-reward-{i}")
-            .remote(config.reward, self.sbert)
-            for i in range(resources.actors)
-        ]
+        self.config = config
+        self._numbers = itertools.count()
+        embeds = any(needs_embedder(task, config.reward) for task in tasks)
+        self.sbert = self._start_sbert() if embeds else None
+        self.actors = [self._start() for _ in range(config.reward_actors.actors)]
 
     def score(self, groups: Sequence[SampleGroup]) -> list[SampleGroup]:
-        """The same groups in the same order, every sample with its reward."""
-        n = len(self.actors)
-        by_task = sorted(range(len(groups)), key=lambda i: (groups[i].prompt.example.task, i))
-        calls = [a.score.remote([groups[i] for i in by_task[k::n]]) for k, a in enumerate(self.actors)]
-        scored = {g.group_id: g for part in fetch(calls, "a reward actor") for g in part}
-        return [scored[g.group_id] for g in groups]
+        """The same groups in the same order, every sample with its reward.
+
+        Raises:
+            RunError: actors died `DEATHS` times at the same groups, or one failed in another way.
+        """
+        waiting = deque(self._chunks(groups))
+        idle = deque(range(len(self.actors)))
+        running: dict[ray.ObjectRef, tuple[_Chunk, int, ray.actor.ActorHandle | None]] = {}
+        scored: dict[int, SampleGroup] = {}
+        while waiting or running:
+            while waiting and idle:
+                chunk, slot = waiting.popleft(), idle.popleft()
+                call = self.actors[slot].score.remote([groups[i] for i in chunk.places], self.sbert)
+                running[call] = chunk, slot, self.sbert
+            (done,), _ = ray.wait(list(running))
+            chunk, slot, sbert = running.pop(done)
+            idle.append(slot)
+            try:
+                scored.update(zip(chunk.places, fetch([done], "a reward actor")[0], strict=True))
+            except RunError as error:
+                self._replace_dead(error, slot, sbert)
+                chunk.deaths += 1
+                if chunk.deaths == DEATHS:
+                    ids = ", ".join(str(groups[i].group_id) for i in chunk.places)
+                    raise RunError(f"{DEATHS} actors died while they scored groups {ids}; the last: {error}") from error
+                waiting.appendleft(chunk)
+        return [scored[i] for i in range(len(groups))]
 
     def close(self) -> None:
         """End the actors."""
         for actor in [*self.actors, *([self.sbert] if self.sbert is not None else [])]:
             ray.kill(actor)
+
+    def _chunks(self, groups: Sequence[SampleGroup]) -> list[_Chunk]:
+        """Groups dealt out by task, so that every chunk has a share of each; at least one chunk an actor."""
+        by_task = sorted(range(len(groups)), key=lambda i: (groups[i].prompt.example.task, i))
+        samples = sum(len(g.samples) for g in groups)
+        n = min(max(len(self.actors), -(-samples // CHUNK)), len(groups))
+        return [_Chunk(by_task[k::n]) for k in range(n)]
+
+    def _replace_dead(self, error: RunError, slot: int, sbert: ray.actor.ActorHandle | None) -> None:
+        """Start another actor in place of the one whose death an error tells of; any other error is raised again."""
+        if isinstance(error, SbertDeathError):
+            if sbert is self.sbert:
+                log.warning("%s; another one takes its place", error)
+                ray.kill(sbert)
+                self.sbert = self._start_sbert()
+        elif isinstance(error.__cause__, _DEAD):
+            log.warning("%s; another one takes its place", error)
+            ray.kill(self.actors[slot])
+            self.actors[slot] = self._start()
+        else:
+            raise error
+
+    def _start(self) -> ray.actor.ActorHandle:
+        name = f"{self.config.run.name}-reward-{next(self._numbers)}"
+        options = {"num_cpus": self.config.reward_actors.num_cpus, "name": name}
+        return ray.remote(RewardActor).options(**options).remote(self.config.reward)
+
+    def _start_sbert(self) -> ray.actor.ActorHandle:
+        resources, sbert = self.config.reward_actors, self.config.reward.sbert
+        if resources.sbert_num_gpus:
+            sbert = sbert.model_copy(update={"device": "cuda"})
+        options = {
+            "num_cpus": resources.sbert_num_cpus,
+            "num_gpus": resources.sbert_num_gpus,
+            "name": f"{self.config.run.name}-sbert-{next(self._numbers)}",
+        }
+        return ray.remote(SbertActor).options(**options).remote(sbert)
