@@ -1,0 +1,115 @@
+"""The reward pool on Ray under hostile responses, dying actors and a user's function that hangs and crashes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+import ray
+
+from actors.cluster import connect
+from actors.reward import RayRewards
+from geovlm_ray.config import Config, load_config
+from geovlm_ray.local import LocalRewards
+from geovlm_ray.schema import TASK_NAMES, Prompt, Sample, SampleGroup
+from tests.data.adversarial import SIZE, corpus
+from tests.unit.judging import SAMPLES, example, response
+
+pytestmark = pytest.mark.slow
+
+GROUP = 8
+STATUSES = {"ok", "unparseable", "too_long"}
+MOMENT = 1.0
+"""Seconds after which an actor is killed; all responses take several times as long."""
+
+Pool = Callable[..., RayRewards]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [n for n in os.environ if n.startswith("RAY_")]:
+            patch.delenv(name)
+        connect()
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture
+def pool(cluster: None) -> Iterator[Pool]:
+    """Makes a pool of two actors under overrides of the configuration, and ends it after the test."""
+    made = []
+
+    def make(*overrides: str) -> RayRewards:
+        made.append(RayRewards(settings(*overrides), TASK_NAMES))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def settings(*overrides: str) -> Config:
+    return load_config("demo", ["reward_actors.actors=2", "reward_actors.num_cpus=0.5", *overrides])
+
+
+def batch(texts: Sequence[str]) -> list[SampleGroup]:
+    """The texts as samples, each with its own token id, in groups of `GROUP` whose tasks take turns."""
+    samples = [Sample((i,), (0.0,), text, "stop", 0) for i, text in enumerate(texts)]
+    parts = [tuple(samples[i : i + GROUP]) for i in range(0, len(samples), GROUP)]
+    records = [example(task, SAMPLES[task][0]) for task in TASK_NAMES]
+    return [SampleGroup(Prompt(i, records[i % len(records)]), part) for i, part in enumerate(parts)]
+
+
+def check(scored: Sequence[SampleGroup], given: Sequence[SampleGroup], statuses: set[str]) -> None:
+    """Every sample of the batch is there once, in its place, with one score."""
+    assert [g.prompt for g in scored] == [g.prompt for g in given]
+    for ours, theirs in zip(scored, given, strict=True):
+        assert [(s.token_ids, s.text) for s in ours.samples] == [(s.token_ids, s.text) for s in theirs.samples]
+        for sample in ours.samples:
+            assert sample.reward is not None
+            assert 0 <= sample.reward.total <= 2
+            assert sample.reward.status in statuses
+
+
+def statuses(scored: Sequence[SampleGroup]) -> Counter[str]:
+    return Counter(s.reward.status for g in scored for s in g.samples if s.reward is not None)
+
+
+def process_of(actor: ray.actor.ActorHandle) -> int:
+    return ray.get(actor.__ray_call__.remote(lambda _: os.getpid()))
+
+
+def test_every_adversarial_response_is_scored_once_though_an_actor_is_killed(pool: Pool) -> None:
+    given = batch(list(corpus()))
+    rewards = pool()
+    rewards.score(given[:24])
+    before = list(rewards.actors)
+    killer = threading.Timer(MOMENT, os.kill, (process_of(before[0]), signal.SIGKILL))
+    killer.start()
+    scored = rewards.score(given)
+    killer.join()
+    assert rewards.actors[0] is not before[0], "it was not killed in the middle"
+    assert rewards.actors[1] is before[1]
+    check(scored, given, STATUSES)
+    assert sum(len(g.samples) for g in scored) == SIZE
+    assert min(statuses(scored)[name] for name in STATUSES) >= SIZE // 200
+    # The same texts have the same scores in this process; embeddings depend on the batch in the last digits.
+    some = slice(0, len(given), 10)
+    for here, there in zip(LocalRewards(settings().reward).score(given[some]), scored[some], strict=True):
+        assert here.rewards == pytest.approx(there.rewards, abs=1e-4)
+
+
+@pytest.mark.parametrize("part", ["reward", "sbert"])
+def test_an_actor_that_is_dead_when_a_batch_comes_is_replaced(pool: Pool, part: str) -> None:
+    given = batch([response(SAMPLES[task][1]) for task in TASK_NAMES for _ in range(GROUP)])
+    rewards = pool()
+    ray.kill(rewards.actors[1] if part == "reward" else rewards.sbert)
+    scored = rewards.score(given)
+    check(scored, given, {"ok"})
+    assert all(r == 2 for g in scored for r in g.rewards)
+    assert [g.rewards for g in rewards.score(given)] == [g.rewards for g in scored]
