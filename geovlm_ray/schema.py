@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from geovlm_ray.geometry import Frame
+from geovlm_ray.pixels import PixelSettings
 
 TASK_NAMES = (
     "scene_classification",
@@ -50,9 +51,10 @@ Target = tuple[str, ...] | str | tuple[Box, ...] | GroundedText
 class Example:
     """One record of a dataset.
 
-    ``images`` are references (a path, or ``scene:...`` for a drawn scene), in the order in which the prompt
-    shows them. ``labels`` is the vocabulary of the dataset where it has one; ``reasoning`` a chain of
-    thought where the dataset carries one. ``gsd`` is metres per pixel.
+    ``images`` are references (`geovlm_ray.data.images.load_image` says which there are), in the order in which the
+    prompt shows them. ``labels`` is the vocabulary of the dataset where it has one; ``reasoning`` a chain of
+    thought where the dataset carries one. ``gsd`` is metres per pixel. ``pixels`` says how the bands of the images
+    become RGB.
     """
 
     id: str
@@ -68,6 +70,7 @@ class Example:
     reasoning: str | None = None
     gsd: float | None = None
     sensor: str | None = None
+    pixels: PixelSettings = field(default_factory=PixelSettings)
 
     def __post_init__(self) -> None:
         if self.task not in TASK_NAMES:

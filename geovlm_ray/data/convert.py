@@ -1,0 +1,231 @@
+"""From a source in a format of the field to a folder of Parquet shards.
+
+The main process reads units in a stream and deals them out; worker processes convert them and write a shard each.
+What cannot be converted goes to ``quarantine.parquet`` with its reason, never away. The folder appears at its name
+when it is complete.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import multiprocessing
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from geovlm_ray.data.formats import FORMATS
+from geovlm_ray.data.formats.base import Converted, Source, Unit
+from geovlm_ray.data.quarantine import SetAside, write_quarantine
+from geovlm_ray.data.table import VERSION, Row, to_table
+from geovlm_ray.errors import DataError
+from geovlm_ray.files import write_atomically
+
+UNITS_PER_SHARD = 10_000
+UNITS_WITH_IMAGES_PER_SHARD = 200
+CARD = "dataset.json"
+UNREADABLE = (DataError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError, OSError)
+"""What hostile content makes a reader raise, beyond its own DataError."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What the user says of the whole source; None and empty leave what the format finds."""
+
+    dataset: str | None = None
+    split: str | None = None
+    licence: str | None = None
+
+
+@dataclass
+class Counts:
+    """What became of the units so far."""
+
+    records: int = 0
+    passed_over: int = 0
+    set_aside: int = 0
+    tasks: Counter[str] = field(default_factory=Counter)
+    splits: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def bad_fraction(self) -> float:
+        """Units set aside over those that should have become records."""
+        return self.set_aside / max(self.set_aside + self.records, 1)
+
+    def add(self, other: Counts) -> None:
+        """Take in the counts of a shard."""
+        self.records += other.records
+        self.passed_over += other.passed_over
+        self.set_aside += other.set_aside
+        self.tasks += other.tasks
+        self.splits += other.splits
+        self.reasons += other.reasons
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A shard to make."""
+
+    format: str
+    source: Source
+    labels: Labels
+    folder: Path
+    number: int
+    units: Sequence[Unit]
+
+
+def convert(
+    name: str,
+    source: Source,
+    out: Path,
+    labels: Labels,
+    *,
+    workers: int,
+    on_progress: Callable[[Counts], None],
+) -> Counts:
+    """Convert a source into the folder ``out``, which must not hold anything yet.
+
+    Raises:
+        DataError: the source is absent, holds nothing of the format, or ``out`` is taken.
+    """
+    if not source.path.exists():
+        raise DataError(f"{source.path}: expected a file or folder, found none")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out}: expected no such folder or an empty one, found something in it; remove it first")
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    counts = Counts()
+    with write_quarantine(partial) as quarantine:
+        for done, aside in _run(_jobs(name, source, labels, partial), workers):
+            counts.add(done)
+            quarantine(aside)
+            on_progress(counts)
+    write_atomically(partial / CARD, json.dumps(_card(name, source, counts), indent=2, ensure_ascii=False) + "\n")
+    if out.exists():
+        out.rmdir()
+    os.replace(partial, out)
+    return counts
+
+
+def _jobs(name: str, source: Source, labels: Labels, folder: Path) -> Iterator[_Job]:
+    form = FORMATS[name]
+    size = UNITS_WITH_IMAGES_PER_SHARD if form.stores_images else UNITS_PER_SHARD
+    units = form.units(source)
+    for number in itertools.count():
+        batch = list(itertools.islice(units, size))
+        if not batch:
+            return
+        yield _Job(name, source, labels, folder, number, batch)
+
+
+def _run(jobs: Iterator[_Job], workers: int) -> Iterator[tuple[Counts, list[SetAside]]]:
+    """Results as they come; no more jobs wait than two for each worker, so that memory does not grow."""
+    first = list(itertools.islice(jobs, 2))
+    if workers < 2 or len(first) < 2:
+        yield from map(_make_shard, itertools.chain(first, jobs))
+        return
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        running: set[Future[tuple[Counts, list[SetAside]]]] = set()
+        for job in itertools.chain(first, jobs):
+            running.add(pool.submit(_make_shard, job))
+            if len(running) > 2 * workers:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        yield from (future.result() for future in running)
+
+
+def _make_shard(job: _Job) -> tuple[Counts, list[SetAside]]:
+    """Convert a job's units and write what came of them; the counts, and what was set aside."""
+    counts, aside, rows = Counts(), [], []
+    for unit in job.units:
+        try:
+            converted = _convert_unit(unit, job)
+        except UNREADABLE as error:
+            reason = str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
+            aside.append(SetAside.of_unit(unit, reason))
+            continue
+        counts.passed_over += not converted
+        rows += converted
+    kept, broken = _writable(rows)
+    aside += broken
+    if kept:
+        path = job.folder / f"part-{job.number:05d}.parquet"
+        pq.write_table(to_table(kept), path, compression="zstd")
+    counts.records = len(kept)
+    counts.set_aside = len(aside)
+    counts.tasks.update(row.example.task for row in kept)
+    counts.splits.update(row.example.split for row in kept)
+    counts.reasons.update(item.kind for item in aside)
+    return counts, aside
+
+
+def _convert_unit(unit: Unit, job: _Job) -> list[Row]:
+    """The rows of a unit, labelled; the files that they bring are written."""
+    if unit.problem is not None:
+        raise DataError(unit.problem)
+    rows = []
+    for item in FORMATS[job.format].convert(unit, job.source):
+        row, files = (item.row, item.files) if isinstance(item, Converted) else (item, {})
+        for name, content in files.items():
+            path = job.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        rows.append(_labelled(row, unit, job.labels))
+    return rows
+
+
+def _labelled(row: Row, unit: Unit, labels: Labels) -> Row:
+    given = {k: v for k, v in (("dataset", labels.dataset), ("split", labels.split)) if v is not None}
+    return replace(
+        row,
+        example=replace(row.example, **given) if given else row.example,
+        source_file=unit.file,
+        source_record=unit.number,
+        licence=row.licence if labels.licence is None else labels.licence,
+    )
+
+
+def _writable(rows: list[Row]) -> tuple[list[Row], list[SetAside]]:
+    """Rows that Parquet can hold, and those whose text or numbers it cannot."""
+    try:
+        to_table(rows)
+    except (pa.ArrowException, UnicodeError, ValueError, OverflowError, TypeError):
+        pass
+    else:
+        return rows, []
+    kept, broken = [], []
+    for row in rows:
+        try:
+            to_table([row])
+            kept.append(row)
+        except (pa.ArrowException, UnicodeError, ValueError, OverflowError, TypeError) as error:
+            broken.append(SetAside.of_row(row, f"a value that Parquet cannot hold: {error}"))
+    return kept, broken
+
+
+def _card(name: str, source: Source, counts: Counts) -> dict[str, Any]:
+    """What a reader needs to know of a converted dataset, beside its records."""
+    form = FORMATS[name]
+    return {
+        "schema_version": VERSION,
+        "format": name,
+        "source": str(source.path),
+        "image_root": "." if form.stores_images else str(source.images.resolve()),
+        "options": dict(source.options),
+        "records": counts.records,
+        "set_aside": counts.set_aside,
+        "passed_over": counts.passed_over,
+        "tasks": dict(counts.tasks),
+        "splits": dict(counts.splits),
+        "header": dict(form.header(source)) if form.header else {},
+    }

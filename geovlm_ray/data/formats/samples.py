@@ -1,0 +1,72 @@
+"""Sample files: JSON lines ``{"id", "task", "images", "prompt", "reference"}``, our plain form for one's own records.
+
+References are written as the field's datasets write them: boxes as text, classes as a string or a list. Records
+without a reference are passed over, as nothing can be learnt from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from geovlm_ray.data.formats.base import Format, Source, Unit, field_of, image_reference, question_words, shown
+from geovlm_ray.data.formats.streams import json_records, source_files
+from geovlm_ray.data.records import target_from_json
+from geovlm_ray.data.table import Row
+from geovlm_ray.errors import DataError
+from geovlm_ray.schema import Box, Example, Target
+from geovlm_ray.tasks import TASKS
+from geovlm_ray.tasks.boxes import parse_boxes
+
+TASK_OF = {
+    "multilabel_classification_sar": "multilabel_classification",
+    "change_detection_yes_no": "vqa",
+    "change_detection_boxes": "object_detection",
+}
+
+
+def units(source: Source) -> Iterator[Unit]:
+    """Every line."""
+    for path in source_files(source, (".jsonl", ".json")):
+        yield from json_records(path, source)
+
+
+def convert(unit: Unit, source: Source) -> Iterable[Row]:
+    """The record of a line, if it has a reference."""
+    record = unit.value
+    prompt = field_of(record, "prompt")
+    if record.get("reference") is None:
+        return
+    named = field_of(record, "task")
+    task = TASK_OF.get(named, named)
+    if task not in TASKS:
+        raise DataError(f"task: expected one of {', '.join([*TASKS, *TASK_OF])}, found {named!r}")
+    images = field_of(record, "images", list)
+    if not images:
+        raise DataError(f"images: expected a list of at least one path, found {images!r}")
+    question = question_words(prompt)
+    if not question:
+        raise DataError(f"prompt: expected a question, found {prompt!r}")
+    example = Example(
+        id=str(field_of(record, "id", (str, int))),
+        task=task,
+        images=tuple(map(image_reference, images)),
+        question=question,
+        target=_target(task, record["reference"]),
+        dataset=str(record.get("source", "")),
+        split=str(record.get("split", "train")),
+        reasoning=record.get("reasoning"),
+    )
+    yield Row(example, licence=str(record.get("licence", "")))
+
+
+def _target(task: str, reference: Any) -> Target:
+    if TASKS[task].target_kind != "boxes" or not isinstance(reference, str):
+        return target_from_json(task, reference)
+    found = parse_boxes(reference)
+    if found is None or found.malformed:
+        raise DataError(f"reference of {task}: expected boxes [[x1, y1, x2, y2]], found {shown(reference)}")
+    return tuple(Box(coords) for coords in found.boxes)
+
+
+SAMPLES = Format("JSON lines of one's own: id, task, images, prompt, reference", units, convert)
