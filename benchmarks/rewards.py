@@ -50,6 +50,8 @@ ENCODER = 0.95
 SIZE = 64 * 1024
 LONGER = 3.0
 """Twice the length of an input may take so many times as long."""
+RETRIES = 8
+"""Times that a growth which looks bad is measured again; a pause of the machine must not pass for it."""
 TICK = 0.002
 """Seconds below which a duration says nothing."""
 
@@ -293,7 +295,7 @@ def time_of(unit: str, record: Example, config: RewardConfig, embedder: SbertEmb
 def growth_of(take: Callable[[int], float]) -> tuple[float, float]:
     """Time at twice the size over time at the size, and the former; measured again where it looks bad."""
     single, double = take(SIZE), take(2 * SIZE)
-    for _ in range(ROUNDS):
+    for _ in range(RETRIES):
         if double > 0.8 * LONGER * max(single, TICK):
             single, double = min(single, take(SIZE)), min(double, take(2 * SIZE))
     return double / max(single, TICK), double

@@ -139,7 +139,7 @@ def reward_config(overrides: Iterable[str] = ()) -> RewardConfig:
         ConfigError: a key or value is wrong, or an override is of another section.
     """
     given = list(overrides)
-    foreign = next((o for o in given if not o.startswith("reward.")), None)
+    foreign = next((o for o in given if not o.startswith(("reward.", "reward="))), None)
     if foreign:
         raise ConfigError(f"override {foreign!r}: expected reward.key=value")
     return _validated(_overridden({}, given), "command line").reward
@@ -151,11 +151,16 @@ def to_yaml(config: Config) -> str:
 
 
 def _overridden(values: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    if isinstance(values.get("reward"), str):
+        values["reward"] = {"function": values["reward"]}
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
             raise ConfigError(f"override {override!r}: expected key=value, such as run.name=first")
-        _assign(values, key.split("."), _parse(text, override))
+        value = _parse(text, override)
+        # A function may stand in place of the reward section, and must not replace what else the section says.
+        name = "reward.function" if key == "reward" and isinstance(value, str) else key
+        _assign(values, name.split("."), value)
     return values
 
 

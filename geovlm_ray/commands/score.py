@@ -32,10 +32,9 @@ def run(args: argparse.Namespace) -> int:
     from geovlm_ray.config import reward_config
     from geovlm_ray.errors import ConfigError
 
-    # A function may stand in place of the section here too.
-    given = [a.replace("reward=", "reward.function=", 1) if a.startswith("reward=") else a for a in args.overrides]
-    files = [a for a in given if not a.startswith("reward.")]
-    config = reward_config([a for a in given if a.startswith("reward.")])
+    settings = [a for a in args.overrides if a.startswith(("reward.", "reward="))]
+    files = [a for a in args.overrides if a not in settings]
+    config = reward_config(settings)
     if len(files) > 1 or not (files or args.probe):
         raise ConfigError(
             f"expected one file of JSON lines and reward.key=value, found {', '.join(files) or 'no file'}"

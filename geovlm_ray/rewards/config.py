@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -77,11 +77,6 @@ class RewardConfig(BaseModel):
     fact_weight: float = Field(
         1.0, ge=0, le=1, description="share of the fact gate in robust caption rewards; 0 leaves facts uncompared"
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _function_alone(cls, value: Any) -> Any:
-        return {"function": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _tasks_exist(self) -> Self:

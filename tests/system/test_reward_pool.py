@@ -7,6 +7,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 import ray
@@ -80,6 +81,20 @@ def statuses(scored: Sequence[SampleGroup]) -> Counter[str]:
     return Counter(s.reward.status for g in scored for s in g.samples if s.reward is not None)
 
 
+USER_REWARD = """
+import os, time
+
+def reward(response, target):
+    with open(LOG, "a") as log:
+        log.write(response + "\\n")
+    if "hang" in response:
+        time.sleep(60)
+    if "crash" in response:
+        os._exit(3)
+    return 0.75
+"""
+
+
 def process_of(actor: ray.actor.ActorHandle) -> int:
     return ray.get(actor.__ray_call__.remote(lambda _: os.getpid()))
 
@@ -113,3 +128,18 @@ def test_an_actor_that_is_dead_when_a_batch_comes_is_replaced(pool: Pool, part: 
     check(scored, given, {"ok"})
     assert all(r == 2 for g in scored for r in g.rewards)
     assert [g.rewards for g in rewards.score(given)] == [g.rewards for g in scored]
+
+
+def test_a_user_function_that_hangs_or_crashes_costs_its_own_samples_alone(pool: Pool, tmp_path: Path) -> None:
+    log = tmp_path / "calls"
+    (tmp_path / "mine.py").write_text(f"LOG = {str(log)!r}\n{USER_REWARD}")
+    texts = [response(f"{kind} {i}") for i, kind in enumerate(["good"] * 30 + ["hang", "crash"] * 3 + ["good"] * 60)]
+    given = batch(texts)
+    rewards = pool(f"reward={tmp_path / 'mine.py'}:reward", "reward.time_limit_s=1", "run.name=user-function")
+    scored = rewards.score(given)
+    check(scored, given, {"ok", "timeout", "error"})
+    assert statuses(scored) == {"ok": 90, "timeout": 3, "error": 3}
+    for sample in (s for g in scored for s in g.samples):
+        assert sample.reward is not None
+        assert sample.reward.accuracy == (0.75 if "good" in sample.text else 0)
+    assert Counter(log.read_text().splitlines()) == Counter(texts), "a sample was not scored exactly once"

@@ -212,6 +212,8 @@ def test_a_string_in_place_of_the_section_names_the_function(tmp_path: Path) -> 
     (tmp_path / "run.yaml").write_text("reward: mine.py:reward\n")
     assert load_config(str(tmp_path / "run.yaml")).reward == RewardConfig(function="mine.py:reward")
     assert load_config("demo", ["reward=mine.py:reward"]).reward.function == "mine.py:reward"
+    both = load_config("demo", ["reward.time_limit_s=1", "reward=mine.py:reward", "reward.beta=2"]).reward
+    assert (both.function, both.time_limit_s, both.beta) == ("mine.py:reward", 1, 2)
     assert load_config("demo", ["reward.function=mine.py:reward", "reward.time_limit_s=2"]).reward.time_limit_s == 2
     check_function(RewardConfig())
     with pytest.raises(ConfigError, match=r"reward\.function"):
