@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import logging
+import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,18 +80,32 @@ class RewardActor:
 
 @dataclass
 class _Chunk:
-    """Places of groups in a batch, and how many actors died while these were scored."""
+    """Groups of one call, and how many actors died while they were scored."""
 
-    places: list[int]
+    groups: list[SampleGroup]
     deaths: int = 0
 
 
+@dataclass
+class _Call:
+    """A chunk on its way through an actor, with the actors that it needs."""
+
+    chunk: _Chunk
+    slot: int
+    actor: ray.actor.ActorHandle
+    sbert: ray.actor.ActorHandle | None
+
+
 class RayRewards:
-    """All reward actors as one pool; one that dies is replaced, and what it was scoring is scored again."""
+    """All reward actors as one pool; one that dies is replaced, and what it was scoring is scored again.
+
+    Several threads may score at once.
+    """
 
     def __init__(self, config: Config, tasks: Sequence[str]) -> None:
         self.config = config
         self._numbers = itertools.count()
+        self._replacing = threading.Lock()
         embeds = any(needs_embedder(task, config.reward) for task in tasks)
         self.sbert = self._start_sbert() if embeds else None
         self.actors = [self._start() for _ in range(config.reward_actors.actors)]
@@ -101,28 +116,51 @@ class RayRewards:
         Raises:
             RunError: actors died `DEATHS` times at the same groups, or one failed in another way.
         """
-        waiting = deque(self._chunks(groups))
-        idle = deque(range(len(self.actors)))
-        running: dict[ray.ObjectRef, tuple[_Chunk, int, ray.actor.ActorHandle | None]] = {}
-        scored: dict[int, SampleGroup] = {}
-        while waiting or running:
-            while waiting and idle:
-                chunk, slot = waiting.popleft(), idle.popleft()
-                call = self.actors[slot].score.remote([groups[i] for i in chunk.places], self.sbert)
-                running[call] = chunk, slot, self.sbert
-            (done,), _ = ray.wait(list(running))
-            chunk, slot, sbert = running.pop(done)
-            idle.append(slot)
-            try:
-                scored.update(zip(chunk.places, fetch([done], "a reward actor")[0], strict=True))
-            except RunError as error:
-                self._replace_dead(error, slot, sbert)
-                chunk.deaths += 1
-                if chunk.deaths == DEATHS:
-                    ids = ", ".join(str(groups[i].group_id) for i in chunk.places)
-                    raise RunError(f"{DEATHS} actors died while they scored groups {ids}; the last: {error}") from error
-                waiting.appendleft(chunk)
-        return [scored[i] for i in range(len(groups))]
+        scored = {g.group_id: g for g in self.score_as_drawn([groups])}
+        return [scored[g.group_id] for g in groups]
+
+    def score_as_drawn(self, parts: Iterable[Sequence[SampleGroup]]) -> list[SampleGroup]:
+        """All groups, sorted, every sample with its reward; the first are scored while the last are still drawn.
+
+        Raises:
+            RunError: as in `score`, or as the drawing raises it.
+        """
+        scored: list[SampleGroup] = []
+        waiting: deque[_Chunk] = deque()
+        running: dict[ray.ObjectRef, _Call] = {}
+        for part in parts:
+            waiting.extend(self._chunks(part))
+            self._dispatch(waiting, running)
+            while waiting:
+                scored += self._take(waiting, running)
+        while running:
+            scored += self._take(waiting, running)
+        return sorted(scored, key=lambda g: g.group_id)
+
+    def _dispatch(self, waiting: deque[_Chunk], running: dict[ray.ObjectRef, _Call]) -> None:
+        """Give chunks to actors that have none of this batch."""
+        idle = deque(set(range(len(self.actors))) - {call.slot for call in running.values()})
+        while waiting and idle:
+            chunk, slot = waiting.popleft(), idle.popleft()
+            call = _Call(chunk, slot, self.actors[slot], self.sbert)
+            running[call.actor.score.remote(chunk.groups, call.sbert)] = call
+
+    def _take(self, waiting: deque[_Chunk], running: dict[ray.ObjectRef, _Call]) -> list[SampleGroup]:
+        """The groups of the next call that ends; none where an actor died at it, and they wait again."""
+        (done,), _ = ray.wait(list(running))
+        call = running.pop(done)
+        try:
+            return fetch([done], "a reward actor")[0]
+        except RunError as error:
+            self._replace_dead(error, call)
+            call.chunk.deaths += 1
+            if call.chunk.deaths == DEATHS:
+                ids = ", ".join(str(g.group_id) for g in call.chunk.groups)
+                raise RunError(f"{DEATHS} actors died while they scored groups {ids}; the last: {error}") from error
+            waiting.appendleft(call.chunk)
+            return []
+        finally:
+            self._dispatch(waiting, running)
 
     def close(self) -> None:
         """End the actors."""
@@ -131,24 +169,26 @@ class RayRewards:
 
     def _chunks(self, groups: Sequence[SampleGroup]) -> list[_Chunk]:
         """Groups dealt out by task, so that every chunk has a share of each; at least one chunk an actor."""
-        by_task = sorted(range(len(groups)), key=lambda i: (groups[i].prompt.example.task, i))
+        by_task = sorted(groups, key=lambda g: g.prompt.example.task)
         samples = sum(len(g.samples) for g in groups)
         n = min(max(len(self.actors), -(-samples // CHUNK)), len(groups))
         return [_Chunk(by_task[k::n]) for k in range(n)]
 
-    def _replace_dead(self, error: RunError, slot: int, sbert: ray.actor.ActorHandle | None) -> None:
+    def _replace_dead(self, error: RunError, call: _Call) -> None:
         """Start another actor in place of the one whose death an error tells of; any other error is raised again."""
-        if isinstance(error, SbertDeathError):
-            if sbert is self.sbert:
-                log.warning("%s; another one takes its place", error)
-                ray.kill(sbert)
-                self.sbert = self._start_sbert()
-        elif isinstance(error.__cause__, _DEAD):
-            log.warning("%s; another one takes its place", error)
-            ray.kill(self.actors[slot])
-            self.actors[slot] = self._start()
-        else:
-            raise error
+        with self._replacing:
+            if isinstance(error, SbertDeathError):
+                if call.sbert is self.sbert:
+                    log.warning("%s; another one takes its place", error)
+                    ray.kill(call.sbert)
+                    self.sbert = self._start_sbert()
+            elif isinstance(error.__cause__, _DEAD):
+                if call.actor is self.actors[call.slot]:
+                    log.warning("%s; another one takes its place", error)
+                    ray.kill(call.actor)
+                    self.actors[call.slot] = self._start()
+            else:
+                raise error
 
     def _start(self) -> ray.actor.ActorHandle:
         name = f"{self.config.run.name}-reward-{next(self._numbers)}"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import ray
 from actors.failures import fetch
 from geovlm_ray.config import Config
 from geovlm_ray.local import make_engine
+from geovlm_ray.rollout.dispatch import deal
 from geovlm_ray.schema import Prompt, SampleGroup
 from geovlm_ray.sync.update import WeightUpdate
 
@@ -21,6 +21,10 @@ class RolloutActor:
 
     def __init__(self, config: Config, model: Path) -> None:
         self.engine = make_engine(config, model)
+
+    def stream(self, prompts: Sequence[Prompt]) -> Iterator[list[SampleGroup]]:
+        """Draw completions of each prompt, some groups at a time as they are finished."""
+        yield from self.engine.stream(prompts)
 
     def generate(self, prompts: Sequence[Prompt], **sampling: Any) -> list[SampleGroup]:
         """Draw completions of each prompt."""
@@ -32,27 +36,37 @@ class RolloutActor:
 
 
 class RayRollouts:
-    """All rollout actors as one pool; a batch is dealt out in turn, one call an actor."""
+    """All rollout actors as one pool; the prompts of a batch are dealt out so that all have about as much to read.
+
+    With drained syncs an actor does one thing at a time, in the order of the calls: weights that are sent after a
+    batch was submitted draw nothing of it. With syncs in flight it takes them between two steps of its engine.
+    """
 
     def __init__(self, config: Config, model: Path) -> None:
-        options = {"num_cpus": config.rollout.num_cpus, "num_gpus": config.rollout.num_gpus}
+        options: dict[str, Any] = {"num_cpus": config.rollout.num_cpus, "num_gpus": config.rollout.num_gpus}
+        if config.sync.mode == "in_flight":
+            # Batches up to the staleness bound, held-out and probe draws, and the weights.
+            options["max_concurrency"] = config.loop.max_staleness + 3
         self.actors = [
             ray.remote(RolloutActor).options(**options, name=f"{config.run.name}-rollout-{i}").remote(config, model)
             for i in range(config.rollout.actors)
         ]
-        self._submitted: deque[list[ray.ObjectRef]] = deque()
 
-    def submit(self, prompts: Sequence[Prompt]) -> None:
-        """Start to draw a batch; the actors draw batches and take weights in the order of the calls."""
-        self._submitted.append(self._deal(prompts))
+    def submit(self, prompts: Sequence[Prompt]) -> Iterator[list[SampleGroup]]:
+        """Start to draw a batch; its groups come, some at a time, as actors finish them."""
+        calls = [
+            actor.stream.options(num_returns="streaming").remote(part)
+            for actor, part in zip(self.actors, deal(prompts, len(self.actors)), strict=True)
+            if part
+        ]
+        return _finished(calls)
 
-    def collect(self) -> list[SampleGroup]:
-        """The oldest submitted batch, sorted by group."""
-        return _merge(self._submitted.popleft())
-
-    def generate(self, prompts: Sequence[Prompt], *, greedy: bool) -> list[SampleGroup]:
-        """One completion of each prompt."""
-        return _merge(self._deal(prompts, group_size=1, greedy=greedy))
+    def generate(self, prompts: Sequence[Prompt], **sampling: Any) -> list[SampleGroup]:
+        """Completions of each prompt, sorted by group."""
+        parts = zip(self.actors, deal(prompts, len(self.actors)), strict=True)
+        calls = [actor.generate.remote(part, **sampling) for actor, part in parts if part]
+        groups = [group for drawn in fetch(calls, "a rollout actor") for group in drawn]
+        return sorted(groups, key=lambda g: g.group_id)
 
     def probe(self, prompts: Sequence[Prompt], max_tokens: int) -> list[list[SampleGroup]]:
         """The same short draws from every engine."""
@@ -68,11 +82,16 @@ class RayRollouts:
         for actor in self.actors:
             ray.kill(actor)
 
-    def _deal(self, prompts: Sequence[Prompt], **sampling: Any) -> list[ray.ObjectRef]:
-        n = len(self.actors)
-        return [a.generate.remote(prompts[i::n], **sampling) for i, a in enumerate(self.actors) if prompts[i::n]]
 
-
-def _merge(calls: list[ray.ObjectRef]) -> list[SampleGroup]:
-    groups = [group for part in fetch(calls, "a rollout actor") for group in part]
-    return sorted(groups, key=lambda g: g.group_id)
+def _finished(calls: list[ray.ObjectRefGenerator]) -> Iterator[list[SampleGroup]]:
+    """What streaming calls yield, as it comes."""
+    running = list(calls)
+    while running:
+        ready, _ = ray.wait(running)
+        for call in ready:
+            try:
+                part = next(call)
+            except StopIteration:
+                running.remove(call)
+            else:
+                yield fetch([part], "a rollout actor")[0]

@@ -35,6 +35,11 @@ def at_least(name: str, value: float, limit: float) -> Figure:
     return Figure(name, value, f">= {limit:g}", value >= limit)
 
 
+def at_most(name: str, value: float, limit: float) -> Figure:
+    """A figure that must not exceed a limit."""
+    return Figure(name, value, f"<= {limit:g}", value <= limit)
+
+
 def parser(description: str) -> argparse.ArgumentParser:
     """The arguments that all benchmarks share."""
     arguments = argparse.ArgumentParser(description=description)

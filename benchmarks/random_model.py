@@ -1,40 +1,78 @@
-"""A model of Qwen2.5-VL-3B's shape with random weights, to measure speed and memory without the real ones.
+"""Models of Qwen2.5-VL's architecture with random weights, to measure speed and memory without the real ones.
 
-``python -m benchmarks.random_model FOLDER`` writes it (7.5 GB in bf16) with the tiny policy's tokenizer; then
-``geovlm-ray train debug-gpu model.path=FOLDER`` or ``python -m benchmarks.throughput --recipe debug-gpu
-model.path=FOLDER``. Its log-probs say nothing about quality.
+``python -m benchmarks.random_model FOLDER`` writes one of the 3B's shape (7.5 GB in bf16) with the tiny policy's
+tokenizer; then ``geovlm-ray train debug-gpu model.path=FOLDER`` or ``python -m benchmarks.throughput --recipe debug-gpu
+model.path=FOLDER``. ``--shape mid`` writes one that two cores can train. Their log-probs say nothing about quality.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from geovlm_ray.policy.model import load_processor, resolve_model
 
-TEXT = {
-    "vocab_size": 151_936,
-    "hidden_size": 2048,
-    "intermediate_size": 11_008,
-    "num_hidden_layers": 36,
-    "num_attention_heads": 16,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 32_768,
-    "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0, "mrope_section": [16, 24, 24]},
-}
-VISION = {
-    "depth": 32,
-    "hidden_size": 1280,
-    "intermediate_size": 3420,
-    "num_heads": 16,
-    "out_hidden_size": 2048,
-    "patch_size": 14,
-    "window_size": 112,
-    "fullatt_block_indexes": [7, 15, 23, 31],
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of the language model and of the vision tower, and the type that the weights are written in."""
+
+    text: dict[str, Any]
+    vision: dict[str, Any]
+    dtype: torch.dtype
+
+
+PATCHES = {"patch_size": 14, "window_size": 112}
+SHAPES = {
+    "3b": Shape(
+        text={
+            "vocab_size": 151_936,
+            "hidden_size": 2048,
+            "intermediate_size": 11_008,
+            "num_hidden_layers": 36,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 32_768,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0, "mrope_section": [16, 24, 24]},
+        },
+        vision={
+            **PATCHES,
+            "depth": 32,
+            "hidden_size": 1280,
+            "intermediate_size": 3420,
+            "num_heads": 16,
+            "fullatt_block_indexes": [7, 15, 23, 31],
+        },
+        dtype=torch.bfloat16,
+    ),
+    # The 3B's proportions: a fifth of the weights see, one key-value head serves several, most vision blocks are
+    # windowed. Its vocabulary is the tiny policy's.
+    "mid": Shape(
+        text={
+            "hidden_size": 512,
+            "intermediate_size": 2048,
+            "num_hidden_layers": 10,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 4096,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0, "mrope_section": [8, 12, 12]},
+        },
+        vision={
+            **PATCHES,
+            "depth": 8,
+            "hidden_size": 256,
+            "intermediate_size": 684,
+            "num_heads": 4,
+            "fullatt_block_indexes": [3, 7],
+        },
+        dtype=torch.float32,
+    ),
 }
 
 
@@ -42,19 +80,38 @@ def main() -> int:
     """Build and write the model."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("folder", type=Path)
-    arguments.add_argument("--layers", type=int, default=36, help="language layers (default: 36, the real number)")
+    arguments.add_argument("--shape", choices=list(SHAPES), default="3b", help="default: 3b")
+    arguments.add_argument("--layers", type=int, help="language layers (default: the shape's)")
     options = arguments.parse_args()
+    shape = SHAPES[options.shape]
+    if options.layers:
+        shape = replace(shape, text={**shape.text, "num_hidden_layers": options.layers})
+    model = write_model(options.folder, shape)
+    total, embeddings = model.num_parameters(), model.get_input_embeddings().weight.numel()
+    print(f"Model: {options.folder.resolve()} ({total / 1e6:,.1f} million weights, {embeddings / 1e6:,.1f} embed)")
+    return 0
+
+
+def mid_model(folder: Path) -> Path:
+    """Write a model of 45 million weights in fp32, which shows a 448 x 448 image as 256 tokens; returns its folder."""
+    write_model(folder, SHAPES["mid"])
+    return folder
+
+
+def write_model(folder: Path, shape: Shape) -> Qwen2_5_VLForConditionalGeneration:
+    """Write a model with random weights, always the same, and the tiny policy's tokenizer."""
     tiny = resolve_model("tiny")
     small = AutoConfig.from_pretrained(tiny)
+    text = small.text_config
     config = Qwen2_5_VLConfig(
         text_config={
-            **TEXT,
-            "num_hidden_layers": options.layers,
+            "vocab_size": text.vocab_size,
+            **shape.text,
             "bos_token_id": None,
-            "eos_token_id": small.text_config.eos_token_id,
-            "pad_token_id": small.text_config.pad_token_id,
+            "eos_token_id": text.eos_token_id,
+            "pad_token_id": text.pad_token_id,
         },
-        vision_config=VISION,
+        vision_config={**shape.vision, "out_hidden_size": shape.text["hidden_size"]},
         image_token_id=small.image_token_id,
         video_token_id=small.video_token_id,
         vision_start_token_id=small.vision_start_token_id,
@@ -62,16 +119,19 @@ def main() -> int:
         tie_word_embeddings=True,
     )
     torch.manual_seed(0)
-    torch.set_default_dtype(torch.bfloat16)
-    model = Qwen2_5_VLForConditionalGeneration(config)
-    model.generation_config.eos_token_id = small.text_config.eos_token_id
-    model.generation_config.pad_token_id = small.text_config.pad_token_id
-    model.save_pretrained(options.folder)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(shape.dtype)
+    try:
+        model = Qwen2_5_VLForConditionalGeneration(config)
+    finally:
+        torch.set_default_dtype(before)
+    model.generation_config.eos_token_id = text.eos_token_id
+    model.generation_config.pad_token_id = text.pad_token_id
+    model.save_pretrained(folder)
     processor = load_processor(tiny)
     processor.image_processor.size = {"shortest_edge": 28 * 28, "longest_edge": 1280 * 28 * 28}
-    processor.save_pretrained(options.folder)
-    print(f"Model: {options.folder.resolve()} ({model.num_parameters() / 1e9:.2f} billion weights)")
-    return 0
+    processor.save_pretrained(folder)
+    return model
 
 
 if __name__ == "__main__":

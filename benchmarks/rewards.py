@@ -26,11 +26,11 @@ from scipy.optimize import linear_sum_assignment
 
 from actors.cluster import connect
 from actors.reward import RayRewards
-from benchmarks.common import Figure, at_least, parser, publish
+from benchmarks.common import Figure, at_least, at_most, parser, publish
 from geovlm_ray.config import load_config
+from geovlm_ray.data.answers import written
 from geovlm_ray.metrics.lexical import meteor, rouge_f
 from geovlm_ray.metrics.wordnet import open_wordnet
-from geovlm_ray.probe.answers import written
 from geovlm_ray.quiet import quiet
 from geovlm_ray.rewards import RewardConfig, needs_embedder, score_batch
 from geovlm_ray.rewards.facts import agreement
@@ -280,7 +280,7 @@ def worst_inputs(embedder: SbertEmbedder) -> list[Figure]:
     growth, task, unit = max(growths)
     print(f"The worst growth is that of {task} on {unit!r}.")
     return [
-        Figure("worst input, time at 128 KB / time at 64 KB", growth, f"<= {LONGER:g}", growth <= LONGER),
+        at_most("worst input, time at 128 KB / time at 64 KB", growth, LONGER),
         Figure("worst input of 128 KB, ms", 1e3 * longest),
     ]
 

@@ -6,6 +6,7 @@ with the bare vLLM engine on the same prompts, in turns within the same process;
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 
 from benchmarks.common import Figure, parser, publish
+from benchmarks.rates import measure
 from geovlm_ray.config import Config, load_config
 from geovlm_ray.data.sampler import Sampler
 from geovlm_ray.grpo.learner import GrpoLearner
@@ -43,7 +45,8 @@ def main() -> int:
     prompts = Sampler(ready.stream, config.data, config.rollout.prompts_per_step)
     batches = [prompts.batch(i) for i in range(2 * ROUNDS + 2)]
     print("Whole loop on Ray ...")
-    figures = whole_loop(options.recipe, options.overrides)
+    loop = loop_metrics(options.recipe, options.overrides)
+    figures = whole_loop(loop)
     print("Rollout against the bare engine ...")
     engine, learner = make_engine(config, ready.model), make_learner(config, ready.model)
     figures += rollout(engine, batches)
@@ -51,7 +54,11 @@ def main() -> int:
     groups = engine.generate(batches[0])
     figures += rewards(config, groups)
     figures += train_and_sync(config, learner, engine, groups)
-    return publish("throughput", figures, options.json, recipe=options.recipe, overrides=options.overrides)
+    print("Rates for `geovlm-ray plan` ...")
+    unseen = (prompts.batch(i) for i in itertools.count(len(batches)))
+    rates = measure(config, engine, learner, unseen, loop)
+    made_with = {"recipe": options.recipe, "overrides": options.overrides}
+    return publish("throughput", figures, options.json, **made_with, rates=rates)
 
 
 def rollout(engine: Engine, batches: Sequence[list[Prompt]]) -> list[Figure]:
@@ -100,14 +107,19 @@ def train_and_sync(config: Config, learner: GrpoLearner, engine: Engine, groups:
     return figures
 
 
-def whole_loop(recipe: str, overrides: list[str]) -> list[Figure]:
-    """Tokens per second of the loop on Ray, its first step left out, and each part's share of a step."""
+def loop_metrics(recipe: str, overrides: list[str]) -> list[dict]:
+    """The metrics of a few steps of the loop on Ray."""
     with tempfile.TemporaryDirectory(prefix="geovlm-throughput-") as folder:
         settings = [*overrides, f"run.dir={folder}", "run.name=loop", f"run.steps={LOOP_STEPS}", "evaluation.scenes=0"]
         command = Path(sys.executable).with_name("geovlm-ray")
         subprocess.run([str(command), "train", recipe, *settings], check=True)
         lines = (Path(folder) / "loop" / "metrics.jsonl").read_text().splitlines()
-    rows = [json.loads(line) for line in lines][1:]
+    return [json.loads(line) for line in lines]
+
+
+def whole_loop(metrics: list[dict]) -> list[Figure]:
+    """Tokens per second of the loop, its first step left out, and each part's share of a step."""
+    rows = metrics[1:]
     step = sum(row["seconds/step"] for row in rows)
     shares = {
         part: sum(row[f"seconds/{part}"] for row in rows) / step for part in ("rollout", "reward", "learner", "sync")

@@ -14,6 +14,19 @@ from geovlm_ray.errors import RunError
 STATE_FILE = "run_state.json"
 
 
+def fill(folder: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a new folder, in place of any that is there, and see that it is on the disk.
+
+    Raises:
+        OSError: the disk refused it.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    write(folder)
+    for file in folder.rglob("*"):
+        _sync(file)
+
+
 class CheckpointFolder:
     """The newest ``keep`` checkpoints of a run."""
 
@@ -30,12 +43,9 @@ class CheckpointFolder:
         target = self.folder / f"step-{step:06d}"
         partial = self.folder / f".partial-step-{step:06d}"
         try:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            write(partial)
+            fill(partial, write)
             (partial / STATE_FILE).write_text(json.dumps({"step": step}))
-            for file in partial.rglob("*"):
-                _sync(file)
+            _sync(partial / STATE_FILE)
             shutil.rmtree(target, ignore_errors=True)
             partial.rename(target)
             _sync(self.folder)

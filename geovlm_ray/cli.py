@@ -20,7 +20,8 @@ COMMANDS = {
     "evaluate": "metrics of given responses, the published ones and sound ones",
     "score": "rewards of given responses, offline",
     "report": "make a run's self-contained report.html again",
-    "data": "look at the drawn scenes",
+    "data": "convert datasets of the field, check them, count them, look at them",
+    "plan": "how to split GPUs between engines and learner, from measured rates",
     "doctor": "what this machine and cluster can do",
 }
 

@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -56,16 +56,28 @@ class RewardActorsConfig(Section):
 
 
 class LoopConfig(Section):
-    """How far rollouts may run ahead of the learner."""
+    """How far rollouts may run ahead of the learner, and what becomes of groups that teach nothing."""
 
     max_staleness: int = Field(
         0, ge=0, le=64, description="0: on-policy; 1: the next batch is drawn while the learner trains; more: further"
     )
+    resample: int = Field(
+        0,
+        ge=0,
+        le=16,
+        description="times that a prompt whose completions all earned the same is replaced by another one of its task "
+        "before training (dynamic sampling); 0: such groups are trained on as they are",
+    )
 
 
 class SyncConfig(Section):
-    """The check that engines and learner agree after every weight sync."""
+    """When engines take new weights, and the check that they then agree with the learner."""
 
+    mode: Literal["drained", "in_flight"] = Field(
+        "drained",
+        description="new weights wait until the batches that were submitted before them are drawn, or are taken between "
+        "two steps of an engine, and completions under way go on with them",
+    )
     parity_tolerance: float = Field(
         1e-3, gt=0, description="largest difference of a token's log-prob; bf16 needs about 0.5"
     )
@@ -81,9 +93,14 @@ class CheckpointConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """Held-out drawn scenes scored before the first and after the last step."""
+    """Held-out examples scored before the first and after the last step."""
 
-    scenes: int = Field(0, ge=0, description="scenes in equal parts of the trained tasks; 0 for no evaluation")
+    scenes: int = Field(
+        0,
+        ge=0,
+        description="drawn scenes, or records of splits that are not trained on, in equal parts of the trained tasks; "
+        "0 for no evaluation",
+    )
 
 
 class Config(Section):

@@ -16,6 +16,7 @@ from scipy.optimize import linear_sum_assignment
 
 FrameKind = Literal["percent", "permille", "pixel"]
 Coords = Sequence[float]
+WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -25,29 +26,43 @@ class Frame:
     ``percent`` counts 0..100 and ``permille`` 0..1000 of the image's width and height; ``pixel`` counts
     pixels of an image of ``width`` x ``height``. Prompt, reward, evaluation and pictures all convert
     through this one class.
+
+    A frame may belong to a part of the image, such as a tile: ``window`` is that part (left, top, right, bottom) in
+    fractions of the whole image, and units and size are then those of the part.
     """
 
     kind: FrameKind = "percent"
     width: float = 0.0
     height: float = 0.0
+    window: tuple[float, float, float, float] = WHOLE
 
     def __post_init__(self) -> None:
         if self.kind == "pixel" and not (self.width > 0 and self.height > 0):
             raise ValueError(f"a pixel frame needs a positive width and height, found {self.width} x {self.height}")
+        left, top, right, bottom = self.window
+        if not (left < right and top < bottom):
+            raise ValueError(f"a frame's window needs left < right and top < bottom, found {self.window}")
 
     @property
     def scale(self) -> tuple[float, float]:
-        """Width and height of the whole image in this frame's units."""
+        """Width and height, in this frame's units, of what it covers: the whole image or the window."""
         if self.kind == "pixel":
             return self.width, self.height
         side = 100.0 if self.kind == "percent" else 1000.0
         return side, side
 
     def convert(self, coords: Coords, to: Frame) -> tuple[float, ...]:
-        """A box of this frame in the units of another; an angle stays as it is."""
-        sx, sy = (b / a for a, b in zip(self.scale, to.scale, strict=True))
+        """A box of this frame in the units of another frame of the same image; an angle stays as it is.
+
+        What lies outside the other frame's window has coordinates below 0 or beyond its scale.
+        """
+        factors, shifts = [], []
+        for axis in (0, 1):
+            here, there = (frame.window[axis + 2] - frame.window[axis] for frame in (self, to))
+            factors.append((to.scale[axis] / there) / (self.scale[axis] / here))
+            shifts.append((self.window[axis] - to.window[axis]) / there * to.scale[axis])
         corners = len(coords) - len(coords) % 2
-        return tuple(c * (sy if i % 2 else sx) if i < corners else c for i, c in enumerate(coords))
+        return tuple(c * factors[i % 2] + shifts[i % 2] if i < corners else c for i, c in enumerate(coords))
 
 
 def hbb(boxes: Sequence[Coords]) -> np.ndarray:

@@ -17,7 +17,8 @@ Rewards = dict[str, dict[str, list[float]]]
 def held_out_rewards(parts: Parts, prompts: Sequence[Prompt]) -> Rewards:
     """Total reward of one completion per prompt, by mode and task, in the order of the prompts."""
     return {
-        mode: _by_task(parts.rewards.score(parts.rollouts.generate(prompts, greedy=mode == "greedy"))) for mode in MODES
+        mode: _by_task(parts.rewards.score(parts.rollouts.generate(prompts, group_size=1, greedy=mode == "greedy")))
+        for mode in MODES
     }
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from geovlm_ray.config import Config
-from geovlm_ray.data.sources import image_root
+from geovlm_ray.data.image_cache import open_cache
 from geovlm_ray.grpo.learner import GrpoLearner
 from geovlm_ray.policy.model import load_processor
 from geovlm_ray.policy.prompts import PromptEncoder
@@ -22,7 +22,7 @@ from geovlm_ray.sync.update import WeightUpdate
 
 def make_encoder(config: Config, model: Path) -> PromptEncoder:
     """The renderer of prompts that engine and learner share."""
-    return PromptEncoder(load_processor(model), config.prompt, image_root(config.data))
+    return PromptEncoder(load_processor(model), config.prompt, open_cache(config.data.image_cache_gb))
 
 
 def make_engine(config: Config, model: Path) -> Engine:
@@ -41,6 +41,7 @@ def make_learner(config: Config, model: Path) -> GrpoLearner:
         make_encoder(config, model),
         config.learner,
         temperature=config.rollout.temperature,
+        longest=config.rollout.max_tokens,
         total_steps=config.run.steps,
         seed=config.run.seed,
     )
@@ -62,19 +63,14 @@ class LocalRollouts:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._drawn: deque[list[SampleGroup]] = deque()
 
-    def submit(self, prompts: Sequence[Prompt]) -> None:
+    def submit(self, prompts: Sequence[Prompt]) -> list[list[SampleGroup]]:
         """Draw a batch now."""
-        self._drawn.append(self.engine.generate(prompts))
+        return [self.engine.generate(prompts)]
 
-    def collect(self) -> list[SampleGroup]:
-        """The oldest drawn batch."""
-        return self._drawn.popleft()
-
-    def generate(self, prompts: Sequence[Prompt], *, greedy: bool) -> list[SampleGroup]:
-        """One completion of each prompt."""
-        return self.engine.generate(prompts, group_size=1, greedy=greedy)
+    def generate(self, prompts: Sequence[Prompt], **sampling: Any) -> list[SampleGroup]:
+        """Completions of each prompt."""
+        return self.engine.generate(prompts, **sampling)
 
     def probe(self, prompts: Sequence[Prompt], max_tokens: int) -> list[list[SampleGroup]]:
         """Short draws from the one engine."""
@@ -94,6 +90,10 @@ class LocalRewards:
     def __init__(self, config: RewardConfig) -> None:
         self.config = config
         self._embedder: SbertEmbedder | None = None
+
+    def score_as_drawn(self, parts: Iterable[Sequence[SampleGroup]]) -> list[SampleGroup]:
+        """All groups, sorted, every sample with its reward."""
+        return self.score(sorted((g for part in parts for g in part), key=lambda g: g.group_id))
 
     def score(self, groups: Sequence[SampleGroup]) -> list[SampleGroup]:
         """The same groups, every sample with its reward."""

@@ -7,7 +7,9 @@ loop runs on both. On-policy is ``max_staleness=0``, pipelined is 1, asynchronou
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,16 +25,16 @@ from geovlm_ray.schema import Prompt, SampleGroup
 
 
 class RolloutPool(Protocol):
-    """Engines that draw completions; batches come back in the order in which they were submitted."""
+    """Engines that draw completions."""
 
-    def submit(self, prompts: Sequence[Prompt]) -> None:
-        """Start to draw a batch with the weights that the engines now hold."""
+    def submit(self, prompts: Sequence[Prompt]) -> Iterable[list[SampleGroup]]:
+        """Start to draw a batch with the weights that the engines now hold; its groups come as they are finished."""
 
-    def collect(self) -> list[SampleGroup]:
-        """The oldest submitted batch, sorted by group; waits for it."""
+    def generate(self, prompts: Sequence[Prompt], **sampling: Any) -> list[SampleGroup]:
+        """Completions of each prompt at once, outside the submitted batches.
 
-    def generate(self, prompts: Sequence[Prompt], *, greedy: bool) -> list[SampleGroup]:
-        """One completion of each prompt, outside the training batches."""
+        ``sampling`` may hold ``group_size`` and ``greedy``; what is left out is as in training.
+        """
 
     def probe(self, prompts: Sequence[Prompt], max_tokens: int) -> list[list[SampleGroup]]:
         """The same short draws from every engine."""
@@ -45,7 +47,10 @@ class RolloutPool(Protocol):
 
 
 class RewardPool(Protocol):
-    """Scorers of completions."""
+    """Scorers of completions; several threads may use it at once."""
+
+    def score_as_drawn(self, parts: Iterable[Sequence[SampleGroup]]) -> list[SampleGroup]:
+        """All groups, sorted, every sample with its reward; the first are scored while the last are still drawn."""
 
     def score(self, groups: Sequence[SampleGroup]) -> list[SampleGroup]:
         """The same groups, every sample with its reward."""
@@ -73,6 +78,16 @@ class Learner(Protocol):
         """Take up what `save` wrote."""
 
 
+class Prompts(Protocol):
+    """Where prompts come from."""
+
+    def batch(self, step: int) -> list[Prompt]:
+        """The prompts of a step, counted from 0."""
+
+    def replacement(self, prompt: Prompt, attempt: int) -> Prompt:
+        """Another prompt of the same task."""
+
+
 class Tracker(Protocol):
     """What a run writes down as it goes."""
 
@@ -98,8 +113,8 @@ class Parts:
     checkpoints: Checkpointer
 
 
-def train(config: Config, parts: Parts, batch: Callable[[int], list[Prompt]], probe: list[Prompt], start: int) -> float:
-    """Run learner steps ``start`` to ``config.run.steps``; ``batch(step)`` gives a step's prompts.
+def train(config: Config, parts: Parts, prompts: Prompts, probe: list[Prompt], start: int) -> float:
+    """Run learner steps ``start`` to ``config.run.steps``.
 
     Returns the largest log-prob difference between engines and learner that any sync showed.
 
@@ -107,16 +122,26 @@ def train(config: Config, parts: Parts, batch: Callable[[int], list[Prompt]], pr
         RunError: engines and learner disagree, or every group of a batch was too stale to train on.
     """
     worst = broadcast(config, parts, probe)
-    submitted = start
+    # One thread scores the batches, in order, while this one trains.
+    with ThreadPoolExecutor(1) as scorer:
+        worst = max(worst, _steps(config, parts, prompts, probe, start, scorer))
+    return worst
+
+
+def _steps(
+    config: Config, parts: Parts, prompts: Prompts, probe: list[Prompt], start: int, scorer: ThreadPoolExecutor
+) -> float:
+    worst = 0.0
+    ahead: deque[Future[list[SampleGroup]]] = deque()
     for step in range(start, config.run.steps):
         clock = Clock()
-        while submitted < min(step + 1 + config.loop.max_staleness, config.run.steps):
-            parts.rollouts.submit(batch(submitted))
-            submitted += 1
+        while step + len(ahead) < min(step + 1 + config.loop.max_staleness, config.run.steps):
+            drawing = parts.rollouts.submit(prompts.batch(step + len(ahead)))
+            ahead.append(scorer.submit(parts.rewards.score_as_drawn, drawing))
         with clock("rollout"):
-            drawn = parts.rollouts.collect()
-        with clock("reward"):
-            scored = parts.rewards.score(drawn)
+            scored = ahead.popleft().result()
+        with clock("resample"):
+            scored, replaced = resample(config, parts, prompts, scored)
         admitted, dropped = admit(scored, version=step, max_staleness=config.loop.max_staleness)
         if not admitted:
             raise RunError(f"step {step + 1}: none of {len(scored)} groups could be trained on; dropped: {dropped}")
@@ -126,10 +151,32 @@ def train(config: Config, parts: Parts, batch: Callable[[int], list[Prompt]], pr
             parity = broadcast(config, parts, probe)
         worst = max(worst, parity)
         metrics = {**batch_metrics(scored, step), **learned, **dropped, "parity/max_abs": parity}
-        parts.tracker.log_step(step + 1, {**metrics, **clock.metrics(metrics)}, scored)
+        metrics |= {"resampled/groups": float(len(replaced))}
+        parts.tracker.log_step(step + 1, {**metrics, **clock.metrics(metrics)}, [*scored, *replaced])
         if (step + 1) % config.checkpoint.every == 0 or step + 1 == config.run.steps:
             parts.checkpoints.save(step + 1, parts.learner.save)
     return worst
+
+
+def resample(
+    config: Config, parts: Parts, prompts: Prompts, scored: list[SampleGroup]
+) -> tuple[list[SampleGroup], list[SampleGroup]]:
+    """Replace groups without reward variance by groups of other prompts of their task, at most `loop.resample` times.
+
+    Returns the batch with as many groups as before, and the groups that were replaced (DAPO's dynamic sampling,
+    Yu et al., arXiv 2503.14476, with a bound).
+    """
+    replaced: list[SampleGroup] = []
+    for attempt in range(1, config.loop.resample + 1):
+        flat = [group for group in scored if len(set(group.rewards)) == 1]
+        if not flat:
+            break
+        other = {group.group_id: prompts.replacement(group.prompt, attempt) for group in flat}
+        drawn = parts.rewards.score(parts.rollouts.generate(list(other.values())))
+        found = {group.group_id: group for group in drawn}
+        replaced += flat
+        scored = [found[other[g.group_id].group_id] if g.group_id in other else g for g in scored]
+    return scored, replaced
 
 
 def broadcast(config: Config, parts: Parts, probe: list[Prompt]) -> float:
@@ -170,12 +217,11 @@ class Clock:
         self.seconds[part] = time.perf_counter() - begun
 
     def metrics(self, counts: dict[str, float]) -> dict[str, float]:
-        """Seconds of every part and of the step, and tokens per second of the two that produce or eat tokens."""
+        """Seconds of every part and of the step (``rollout``: waited for scored completions), and tokens per second."""
         total = time.perf_counter() - self.started
         return {
             **{f"seconds/{part}": value for part, value in self.seconds.items()},
             "seconds/step": total,
-            "throughput/rollout_tokens_per_s": counts["rollout/tokens"] / max(self.seconds["rollout"], 1e-9),
             "throughput/learner_tokens_per_s": counts["learner/tokens"] / max(self.seconds["learner"], 1e-9),
             "throughput/tokens_per_s": counts["rollout/tokens"] / total,
         }

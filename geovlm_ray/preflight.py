@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import psutil
 
 from geovlm_ray.config import Config
-from geovlm_ray.data.images import load_image, resolve
+from geovlm_ray.data.image_cache import open_cache
+from geovlm_ray.data.images import image_size
 from geovlm_ray.data.sampler import RecordStream, Stream
-from geovlm_ray.data.sources import image_root, open_stream
+from geovlm_ray.data.sources import open_stream
 from geovlm_ray.errors import DataError, RunError, UserError
 from geovlm_ray.files import read_object
 from geovlm_ray.policy.model import load_processor, resolve_model
-from geovlm_ray.policy.prompts import PromptEncoder
+from geovlm_ray.policy.prompts import MAX_IMAGES, PromptEncoder
 from geovlm_ray.rewards.isolated import check_function
 from geovlm_ray.schema import Example
 
-IMAGES_DECODED = 2_000
+RECORDS_READ = 20_000
+RECORDS_DECODED = 2_000
 GIB = 2**30
 T = TypeVar("T")
 
@@ -179,30 +182,40 @@ def _text_config(model: Path) -> dict[str, Any]:
 def check_records(config: Config, model: Path, stream: Stream) -> None:
     """Raise DataError where an image is absent or broken, or a prompt is too long for the engine.
 
-    All records' paths and prompt lengths are looked at, and the first 2,000 images decoded.
+    Up to 20,000 records in equal parts of the tasks are looked at, and the images of up to 2,000 of them decoded;
+    ``data validate`` looks at all.
     """
-    encoder = PromptEncoder(load_processor(model), config.prompt, image_root(config.data))
-    if isinstance(stream, RecordStream):
-        records: list[Example] = [r for task in stream.tasks for r in stream.records(task)]
-    else:
-        records = [stream.of_task(task, 0) for task in stream.tasks]
-    decoded = 0
-    for record in records:
-        try:
-            for image in record.images:
-                if decoded < IMAGES_DECODED:
-                    load_image(image, config.prompt.image_size, encoder.root)
-                    decoded += 1
+    encoder = PromptEncoder(load_processor(model), config.prompt, open_cache(config.data.image_cache_gb))
+    for task in stream.tasks:
+        for n, record in enumerate(_some_records(stream, task, RECORDS_READ // len(stream.tasks))):
+            if len(record.images) > MAX_IMAGES:
+                raise DataError(
+                    f"record {record.id!r}: expected at most {MAX_IMAGES} images, found {len(record.images)}"
+                )
+            try:
+                if n < RECORDS_DECODED // len(stream.tasks):
+                    encoder.images(record)
                 else:
-                    resolve(image, encoder.root)
-        except DataError as error:
-            raise DataError(f"record {record.id!r}: {error}") from error
-        length = encoder.length(record)
-        if length + config.rollout.max_tokens > config.rollout.max_model_len:
-            raise DataError(
-                f"record {record.id!r}: its prompt of {length} tokens and rollout.max_tokens="
-                f"{config.rollout.max_tokens} exceed rollout.max_model_len={config.rollout.max_model_len}"
-            )
+                    for image in record.images:
+                        image_size(image)
+            except DataError as error:
+                raise DataError(f"record {record.id!r}: {error}") from error
+            length = encoder.length(record)
+            if length + config.rollout.max_tokens > config.rollout.max_model_len:
+                raise DataError(
+                    f"record {record.id!r}: its prompt of {length} tokens and rollout.max_tokens="
+                    f"{config.rollout.max_tokens} exceed rollout.max_model_len={config.rollout.max_model_len}"
+                )
+
+
+def _some_records(stream: Stream, task: str, most: int) -> Iterator[Example]:
+    """A task's records, of many an even choice; of drawn scenes one."""
+    if not isinstance(stream, RecordStream):
+        yield stream.of_task(task, 0)
+        return
+    count = stream.count(task)
+    for i in np.linspace(0, count - 1, min(count, most)).astype(int):
+        yield stream.record(task, int(i))
 
 
 def _attempt(check: Callable[[], T]) -> tuple[T | None, str | None]:

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from geovlm_ray.checkpoint import CheckpointFolder
-from geovlm_ray.config import Config, load_config, to_yaml
-from geovlm_ray.data.sampler import Sampler, held_out_scenes
-from geovlm_ray.errors import ConfigError, RunError
+from geovlm_ray.config import Config, to_yaml
+from geovlm_ray.data.sampler import Sampler
 from geovlm_ray.files import read_object, write_atomically
+from geovlm_ray.grpo.objectives import advantages as group_advantages
 from geovlm_ray.heldout import Rewards, held_out_rewards, summarise
 from geovlm_ray.loop import Learner, Parts, RewardPool, RolloutPool, train
 from geovlm_ray.preflight import Ready
 from geovlm_ray.report.html import write_report
+from geovlm_ray.resume import check_same, locked
 from geovlm_ray.rewards.monitor import HackingMonitor
+from geovlm_ray.schema import Prompt
 from geovlm_ray.tracking import RunTracker
 
 logger = logging.getLogger(__name__)
 
 BuiltParts = tuple[RolloutPool, RewardPool, Learner]
 Build = Callable[[Config, Ready], BuiltParts]
+NAMES = ("run directory", "choose another run.name")
 MAY_CHANGE = ("run.steps", "run.dir", "checkpoint.every", "checkpoint.keep")
 
 
@@ -43,8 +45,8 @@ def execute(config: Config, ready: Ready, build: Build, console: Console) -> dic
     begun = time.time()
     folder = config.run.folder
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
-        _same_configuration(config, folder)
+    with locked(folder, *NAMES):
+        check_same(config, folder / "config.yaml", MAY_CHANGE, *NAMES)
         write_atomically(folder / "config.yaml", to_yaml(config))
         checkpoints = CheckpointFolder(folder / "checkpoints", config.checkpoint.keep)
         found = checkpoints.latest()
@@ -56,7 +58,9 @@ def execute(config: Config, ready: Ready, build: Build, console: Console) -> dic
             )
             write_report(folder)
             return finished
-        tracker = RunTracker(folder, config.run.steps, console, HackingMonitor(config.reward.think))
+        advantages = partial(group_advantages, config=config.learner, longest=config.rollout.max_tokens)
+        monitor = HackingMonitor(config.reward.think)
+        tracker = RunTracker(folder, config.run.steps, console, monitor, advantages)
         tracker.rewind(start)
         console.print(f"Starting engines and learner for {ready.model.name} ...")
         rollouts, rewards, learner = build(config, ready)
@@ -87,10 +91,10 @@ def _train_and_evaluate(config: Config, ready: Ready, parts: Parts, start: int, 
     sampler = Sampler(ready.stream, config.data, config.rollout.prompts_per_step)
     probe = sampler.batch(0)[: config.sync.parity_prompts]
     if not config.evaluation.scenes:
-        return {"parity_max_abs": train(config, parts, sampler.batch, probe, start)}
-    heldout = held_out_scenes(ready.tasks, config.evaluation.scenes)
+        return {"parity_max_abs": train(config, parts, sampler, probe, start)}
+    heldout = [Prompt(i, e) for i, e in enumerate(ready.stream.held_out(ready.tasks, config.evaluation.scenes))]
     before = _stored(config.run.folder / "heldout_before.json", lambda: _evaluate(parts, heldout, "before", console))
-    worst = train(config, parts, sampler.batch, probe, start)
+    worst = train(config, parts, sampler, probe, start)
     after = _evaluate(parts, heldout, "after", console)
     return {
         "heldout": summarise(before, after),
@@ -100,7 +104,7 @@ def _train_and_evaluate(config: Config, ready: Ready, parts: Parts, start: int, 
 
 
 def _evaluate(parts: Parts, heldout: list, when: str, console: Console) -> Rewards:
-    console.print(f"Scoring {len(heldout)} held-out scenes {when} training, sampled and greedy ...")
+    console.print(f"Scoring {len(heldout)} held-out examples {when} training, sampled and greedy ...")
     return held_out_rewards(parts, heldout)
 
 
@@ -111,39 +115,3 @@ def _stored(path: Path, compute: Callable[[], Rewards]) -> Rewards:
     result = compute()
     write_atomically(path, json.dumps(result))
     return result
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RunError(f"run directory {folder} is in use by another process; choose another run.name") from error
-        yield
-
-
-def _same_configuration(config: Config, folder: Path) -> None:
-    """A directory holds one run: only its length and its checkpoints' rhythm may change."""
-    path = folder / "config.yaml"
-    if not path.is_file():
-        return
-    old = _flat(load_config(str(path)).model_dump(mode="json"))
-    new = _flat(config.model_dump(mode="json"))
-    changed = [k for k in {**old, **new} if old.get(k) != new.get(k) and k not in MAY_CHANGE]
-    if changed:
-        key = changed[0]
-        raise ConfigError(
-            f"run directory {folder} holds a run with another configuration: {key} was {old.get(key)!r}, is now "
-            f"{new.get(key)!r}{f' (and {len(changed) - 1} more keys)' if changed[1:] else ''}; choose another run.name"
-        )
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat.update(_flat(value, f"{prefix}{key}."))
-        else:
-            flat[prefix + key] = value
-    return flat

@@ -47,6 +47,20 @@ class GroundedText:
 Target = tuple[str, ...] | str | tuple[Box, ...] | GroundedText
 
 
+def target_boxes(target: Target) -> tuple[Box, ...]:
+    """The boxes of a target; none where it is of another kind."""
+    if isinstance(target, GroundedText):
+        return target.boxes
+    return tuple(item for item in target if isinstance(item, Box))
+
+
+def target_texts(target: Target) -> tuple[str, ...]:
+    """The texts of a target: class names, the answer, the captions, or the words of a grounded description."""
+    if isinstance(target, GroundedText):
+        return (target.text,)
+    return (target,) if isinstance(target, str) else tuple(item for item in target if isinstance(item, str))
+
+
 @dataclass(frozen=True)
 class Example:
     """One record of a dataset.
@@ -107,7 +121,8 @@ class Sample:
 
     ``token_ids`` and ``logprobs`` have the same length: the sampled ids, the end-of-sequence id included
     where it was drawn, and the log-probability each had when it was drawn. ``weight_version`` is the
-    version of the weights that drew it. ``reward`` is None until the reward pool has scored it.
+    version of the weights that drew it; where engines took new ones on the way, ``swaps`` holds (number of
+    the first token, version) of each later version. ``reward`` is None until the reward pool has scored it.
     """
 
     token_ids: tuple[int, ...]
@@ -116,6 +131,7 @@ class Sample:
     finish_reason: str
     weight_version: int
     reward: RewardScore | None = None
+    swaps: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.token_ids) != len(self.logprobs):

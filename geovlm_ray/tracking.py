@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
@@ -14,10 +15,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
 from geovlm_ray.files import read_objects, write_atomically
-from geovlm_ray.grpo.advantages import group_advantages
 from geovlm_ray.rewards.monitor import HackingMonitor
 from geovlm_ray.schema import SampleGroup
 from geovlm_ray.tasks.targets import plain_frame, plain_target
+
+Advantages = Callable[[SampleGroup], np.ndarray]
 
 ROLLOUT_SCHEMA = pa.schema(
     [
@@ -36,6 +38,7 @@ ROLLOUT_SCHEMA = pa.schema(
         ("logprobs", pa.list_(pa.float32())),
         ("finish_reason", pa.string()),
         ("weight_version", pa.int32()),
+        ("swaps", pa.string()),
         ("reward", pa.float64()),
         ("format", pa.float64()),
         ("accuracy", pa.float64()),
@@ -49,11 +52,14 @@ ROLLOUT_SCHEMA = pa.schema(
 class RunTracker:
     """The records of one run directory."""
 
-    def __init__(self, folder: Path, total_steps: int, console: Console, monitor: HackingMonitor) -> None:
+    def __init__(
+        self, folder: Path, total_steps: int, console: Console, monitor: HackingMonitor, advantages: Advantages
+    ) -> None:
         self.folder = folder
         self.total_steps = total_steps
         self.console = console
         self.monitor = monitor
+        self.advantages = advantages
         self._metrics = folder / "metrics.jsonl"
         self._rollouts = folder / "rollouts"
         self._rollouts.mkdir(parents=True, exist_ok=True)
@@ -79,7 +85,9 @@ class RunTracker:
 
     def log_step(self, step: int, metrics: dict[str, float], groups: Sequence[SampleGroup]) -> None:
         """Write down one step: the completions first, so that a step with metrics has them."""
-        write_atomically(self._rollouts / f"step-{step:06d}.parquet", _parquet(rollout_rows(step, groups)))
+        write_atomically(
+            self._rollouts / f"step-{step:06d}.parquet", _parquet(rollout_rows(step, groups, self.advantages))
+        )
         signs, warnings = self.monitor.update(groups)
         metrics = {**metrics, **signs}
         with self._metrics.open("a") as file:
@@ -111,7 +119,7 @@ class RunTracker:
         self.console.print(f"step {step}/{self.total_steps}  {figures}  {left:.0f} s left", highlight=False)
 
 
-def rollout_rows(step: int, groups: Sequence[SampleGroup]) -> list[dict[str, Any]]:
+def rollout_rows(step: int, groups: Sequence[SampleGroup], advantages: Advantages) -> list[dict[str, Any]]:
     """One row per sample in the form of `ROLLOUT_SCHEMA`."""
     rows = []
     for group in groups:
@@ -127,7 +135,7 @@ def rollout_rows(step: int, groups: Sequence[SampleGroup]) -> list[dict[str, Any
             "frame": json.dumps(plain_frame(example.frame)),
             "dialect": example.dialect,
         }
-        for i, (sample, advantage) in enumerate(zip(group.samples, group_advantages(group.rewards), strict=True)):
+        for i, (sample, advantage) in enumerate(zip(group.samples, advantages(group), strict=True)):
             assert sample.reward is not None
             rows.append(
                 {
@@ -138,6 +146,7 @@ def rollout_rows(step: int, groups: Sequence[SampleGroup]) -> list[dict[str, Any
                     "logprobs": list(sample.logprobs),
                     "finish_reason": sample.finish_reason,
                     "weight_version": sample.weight_version,
+                    "swaps": json.dumps(sample.swaps),
                     "reward": sample.reward.total,
                     "format": sample.reward.format,
                     "accuracy": sample.reward.accuracy,

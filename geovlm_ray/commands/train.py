@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from rich.table import Table
 from geovlm_ray.config import Config, load_config, recipe_names
 
 if TYPE_CHECKING:
+    from geovlm_ray.plan.rates import Rates
     from geovlm_ray.preflight import Ready
     from geovlm_ray.run import BuiltParts
 
@@ -20,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", help=f"a recipe ({', '.join(recipe_names())}) or a YAML file")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that differ from it")
     parser.add_argument("--local", action="store_true", help="run everything in this one process, without Ray")
+    parser.add_argument("--plan", type=Path, metavar="BENCH.json", help="compare the run with what its rates promise")
     parser.add_argument("--dry-run", action="store_true", help="check everything, print what would run where, and stop")
 
 
@@ -32,10 +35,13 @@ def run(args: argparse.Namespace) -> int:
     from geovlm_ray.preflight import prepare
     from geovlm_ray.run import execute
 
+    rates = read_plan(args.plan, config) if args.plan else None
     console.print(f"Checking model and data of {args.recipe} ...")
     ready = prepare(config)
     summary = execute(config, ready, _local_build if args.local else _cluster_build, console)
     print_summary(summary, console)
+    if rates:
+        print_comparison(rates, config, console)
     console.print(f"Report: {(config.run.folder / 'report.html').resolve()}")
     return 0
 
@@ -50,6 +56,27 @@ def _cluster_build(config: Config, ready: Ready) -> BuiltParts:
     from actors.cluster import build
 
     return build(config, ready)
+
+
+def read_plan(path: Path, config: Config) -> Rates:
+    """The rates that a run will be compared with, read before it starts."""
+    from geovlm_ray.errors import ConfigError
+    from geovlm_ray.plan.rates import read_rates
+
+    if config.run.steps < 2:
+        raise ConfigError(f"--plan: expected run.steps of at least 2, the first is left out, found {config.run.steps}")
+    return read_rates(path)
+
+
+def print_comparison(rates: Rates, config: Config, console: Console) -> None:
+    """The run's step and idle shares beside those that were planned."""
+    from geovlm_ray.files import read_objects
+    from geovlm_ray.plan.compare import compare
+    from geovlm_ray.plan.simulate import Setup
+
+    metrics = config.run.folder / "metrics.jsonl"
+    text = compare(rates, Setup.of(config), read_objects(metrics), str(metrics))
+    console.print(text, markup=False, highlight=False)
 
 
 def dry_run(config: Config, local: bool, console: Console) -> int:

@@ -114,11 +114,16 @@ class RecordTable:
             source = pa.memory_map(f"/proc/self/fd/{file.fileno()}")
         reader = pa.ipc.open_file(source)
         self._batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
-        tasks = [task for batch in self._batches for task in batch["task"].to_pylist()]
-        self.by_task = {t: np.flatnonzero(np.array(tasks) == t) for t in dict.fromkeys(tasks)}
 
     def __len__(self) -> int:
         return self._starts[-1]
+
+    def places(self, column: str) -> dict[str, np.ndarray]:
+        """Numbers of the records that have each value of a text column, in the order in which the values come."""
+        chunks = pa.chunked_array([batch[column] for batch in self._batches], type=pa.string())
+        coded = chunks.dictionary_encode().unify_dictionaries().combine_chunks()
+        codes = coded.indices.to_numpy()
+        return {value: np.flatnonzero(codes == i) for i, value in enumerate(coded.dictionary.to_pylist())}
 
     def row(self, i: int) -> Row:
         """Record i, its images as references that name their root."""

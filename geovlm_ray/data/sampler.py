@@ -7,17 +7,23 @@ therefore a single integer, and a resumed run draws what it would have drawn.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
 
 from geovlm_ray.data.config import DataConfig
+from geovlm_ray.data.frames import in_frame
+from geovlm_ray.data.mixture import Schedule, shares
+from geovlm_ray.data.parquet import RecordTable
 from geovlm_ray.data.scenes import SCENE_TASKS, scene_example
 from geovlm_ray.errors import DataError
 from geovlm_ray.schema import Example, Prompt
 
 HELD_OUT_SEED = 1_000_000_007
+REPLACEMENTS = 2**40
+"""Draws from this number on replace others; no run draws as many prompts."""
 
 
 class Stream(Protocol):
@@ -27,11 +33,14 @@ class Stream(Protocol):
     def tasks(self) -> tuple[str, ...]:
         """Tasks of which there are examples."""
 
+    def count(self, task: str) -> int | None:
+        """Number of different examples of a task; None for no end."""
+
     def of_task(self, task: str, k: int) -> Example:
         """The k-th draw of a task."""
 
-    def any(self, k: int) -> Example:
-        """The k-th draw of all tasks in their natural proportion."""
+    def held_out(self, tasks: Sequence[str], n: int) -> list[Example]:
+        """About ``n`` examples in equal parts of the tasks, none of which is ever drawn; fewer where there are no more."""
 
 
 class SceneStream:
@@ -41,57 +50,80 @@ class SceneStream:
         self.seed = seed
         self.tasks = SCENE_TASKS
 
+    def count(self, task: str) -> int | None:
+        """There is no end."""
+        return None
+
     def of_task(self, task: str, k: int) -> Example:
         """Scene k of a task."""
         return scene_example(task, self.seed, k)
 
-    def any(self, k: int) -> Example:
-        """Scenes of all tasks in turn."""
-        return self.of_task(self.tasks[k % len(self.tasks)], k // len(self.tasks))
+    def held_out(self, tasks: Sequence[str], n: int) -> list[Example]:
+        """At least ``n`` scenes from a seed that no training uses."""
+        each = -(-n // len(tasks))
+        return [scene_example(task, HELD_OUT_SEED, k, split="heldout") for task in tasks for k in range(each)]
 
 
 class RecordStream:
-    """Records of a dataset, shuffled anew in every epoch."""
+    """Records of a dataset in the frame of the answers, each task's shuffled anew in every epoch."""
 
-    def __init__(self, records: Sequence[Example], seed: int, name: str) -> None:
-        if not records:
-            raise DataError(f"{name}: expected at least one record with a reference, found none")
-        self.seed = seed
+    def __init__(self, table: RecordTable, config: DataConfig, name: str) -> None:
+        self.table = table
+        self.config = config
         self.name = name
-        self._all = tuple(records)
-        self._by_task = {t: tuple(r for r in records if r.task == t) for t in dict.fromkeys(r.task for r in records)}
+        splits, tasks = table.places("split"), table.places("task")
+        trained = [splits[s] for s in config.splits if s in splits]
+        if not trained:
+            wanted, found = " or ".join(map(repr, config.splits)), ", ".join(map(repr, splits)) or "none"
+            raise DataError(f"{name}: expected at least one record of the split {wanted}, found splits: {found}")
+        drawn = np.concatenate(trained)
+        self._train = _parts(tasks, drawn)
+        self._rest = _parts(tasks, np.setdiff1d(np.arange(len(table)), drawn))
         self._order = lru_cache(maxsize=64)(self._permutation)
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Tasks of which there are records, in the order of the file."""
-        return tuple(self._by_task)
+        """Tasks of which there are records, in the order of the dataset."""
+        return tuple(self._train)
 
-    def records(self, task: str) -> tuple[Example, ...]:
-        """All records of a task, in the order of the file."""
-        return self._by_task[task]
+    def count(self, task: str) -> int:
+        """Number of a task's records.
 
-    def require(self, task: str) -> None:
-        """Raise DataError if there is no record of a task."""
-        if task not in self._by_task:
+        Raises:
+            DataError: there is none.
+        """
+        if task not in self._train:
             raise DataError(f"{self.name}: expected records of task {task!r}, found only {', '.join(self.tasks)}")
+        return len(self._train[task])
+
+    def record(self, task: str, i: int) -> Example:
+        """Record i of a task, in the order of the dataset."""
+        return self._example(int(self._train[task][i]))
 
     def of_task(self, task: str, k: int) -> Example:
         """Draw k of a task's records."""
-        return self._draw(task, self._by_task[task], k)
+        epoch, within = divmod(k, len(self._train[task]))
+        return self.record(task, int(self._order(task, epoch)[within]))
 
-    def any(self, k: int) -> Example:
-        """Draw k of all records."""
-        return self._draw("", self._all, k)
+    def held_out(self, tasks: Sequence[str], n: int) -> list[Example]:
+        """Records of the other splits, the same ones each time."""
+        each = -(-n // len(tasks))
+        found = []
+        for task in tasks:
+            places = self._rest.get(task, np.empty(0, dtype=int))
+            chosen = np.random.default_rng([self.config.seed, *task.encode()]).permutation(len(places))[:each]
+            found += [self._example(int(places[i])) for i in np.sort(chosen)]
+        return found
 
     def __len__(self) -> int:
-        return len(self._all)
+        return sum(map(len, self._train.values()))
 
-    def _draw(self, key: str, records: Sequence[Example], k: int) -> Example:
-        return records[self._order(key, len(records), k // len(records))[k % len(records)]]
+    def _example(self, i: int) -> Example:
+        example, frame = self.table.row(i).example, self.config.answer_frame
+        return example if frame is None else in_frame(example, frame)
 
-    def _permutation(self, key: str, n: int, epoch: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, epoch, *key.encode()]).permutation(n)
+    def _permutation(self, task: str, epoch: int) -> np.ndarray:
+        return np.random.default_rng([self.config.seed, epoch, *task.encode()]).permutation(len(self._train[task]))
 
 
 class Sampler:
@@ -99,36 +131,33 @@ class Sampler:
 
     def __init__(self, stream: Stream, config: DataConfig, batch_size: int) -> None:
         self.stream = stream
-        self.config = config
         self.batch_size = batch_size
-
-    def batch(self, step: int) -> list[Prompt]:
-        """The prompts of a step (counted from 0)."""
-        first = step * self.batch_size
-        return [Prompt(i, self._example(i)) for i in range(first, first + self.batch_size)]
-
-    def _example(self, draw: int) -> Example:
-        tasks, start = self._stage(draw)
-        if self.config.mixture == "natural" and not self.config.stages:
-            return self.stream.any(draw)
-        within = draw - start
-        return self.stream.of_task(tasks[within % len(tasks)], within // len(tasks))
-
-    def _stage(self, draw: int) -> tuple[tuple[str, ...], int]:
-        """Tasks of the stage that a draw falls in, and the stage's first draw."""
-        if not self.config.stages:
-            return self.stream.tasks, 0
+        stages = [(stage.tasks, stage.steps * batch_size) for stage in config.stages] or [(stream.tasks, 0)]
+        self._stages: list[tuple[int, tuple[str, ...], Schedule]] = []
         start = 0
-        for stage in self.config.stages[:-1]:
-            end = start + stage.steps * self.batch_size
-            if draw < end:
-                return stage.tasks, start
-            start = end
-        return self.config.stages[-1].tasks, start
+        for tasks, draws in stages:
+            weights = shares([stream.count(task) for task in tasks], config.mixture, config.temperature)
+            self._stages.append((start, tasks, Schedule(weights)))
+            start += draws
+
+    def batch(self, step: int, shard: tuple[int, int] = (0, 1)) -> list[Prompt]:
+        """The prompts of a step (counted from 0), or the i-th of n parts of them for ``shard`` (i, n)."""
+        first = step * self.batch_size
+        return [self.draw(k) for k in range(first + shard[0], first + self.batch_size, shard[1])]
+
+    def draw(self, k: int) -> Prompt:
+        """The prompt of draw k."""
+        start, tasks, schedule = next(stage for stage in reversed(self._stages) if stage[0] <= k)
+        task, before = schedule[k - start]
+        return Prompt(k, self.stream.of_task(tasks[task], before))
+
+    def replacement(self, prompt: Prompt, attempt: int) -> Prompt:
+        """Another prompt of the same task, for the ``attempt``-th time (from 1) that a draw is replaced."""
+        k = attempt * REPLACEMENTS + prompt.group_id % REPLACEMENTS
+        return replace(prompt, group_id=k, example=self.stream.of_task(prompt.example.task, k))
 
 
-def held_out_scenes(tasks: Sequence[str], n: int) -> list[Prompt]:
-    """At least ``n`` scenes in equal parts of the tasks, from a seed that no training uses."""
-    each = -(-n // len(tasks))
-    examples = [scene_example(task, HELD_OUT_SEED, k, split="heldout") for task in tasks for k in range(each)]
-    return [Prompt(i, example) for i, example in enumerate(examples)]
+def _parts(tasks: dict[str, np.ndarray], places: np.ndarray) -> dict[str, np.ndarray]:
+    """Those of each task's places that are among ``places``, tasks without any left out."""
+    parts = {task: np.intersect1d(theirs, places, assume_unique=True) for task, theirs in tasks.items()}
+    return {task: theirs for task, theirs in parts.items() if len(theirs)}

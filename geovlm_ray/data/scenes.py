@@ -16,6 +16,8 @@ from geovlm_ray.data.scene_tasks import BUILDERS, Record
 from geovlm_ray.schema import TASK_NAMES, Example
 
 SCENE_TASKS = TASK_NAMES
+DRAWN_SCENES = "drawn-scenes"
+"""Name of the dataset."""
 GROUND_SAMPLING_DISTANCE = 0.5
 
 
@@ -32,7 +34,7 @@ def scene_example(task: str, seed: int, index: int, split: str = "train") -> Exa
         images=tuple(f"scene:{task}:{seed}:{index}:{k}" for k in range(len(record.scenes))),
         question=record.question,
         target=record.target,
-        dataset="drawn-scenes",
+        dataset=DRAWN_SCENES,
         split=split,
         labels=record.labels,
         gsd=GROUND_SAMPLING_DISTANCE,

@@ -1,16 +1,18 @@
-"""Sources of examples, known by name; a new format is one reader and one line here."""
+"""The stream of examples that a data section describes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import tempfile
 from pathlib import Path
 
 from geovlm_ray.data.config import DataConfig
+from geovlm_ray.data.convert import Labels, convert
+from geovlm_ray.data.formats import FORMATS
+from geovlm_ray.data.formats.base import Source
+from geovlm_ray.data.parquet import RecordTable, open_datasets
+from geovlm_ray.data.quarantine import read_quarantine
 from geovlm_ray.data.sampler import RecordStream, SceneStream, Stream
-from geovlm_ray.data.samples import read_samples
 from geovlm_ray.errors import ConfigError, DataError
-
-READERS: dict[str, Callable[[Path], Iterator]] = {"samples": read_samples}
 
 
 def open_stream(config: DataConfig) -> Stream:
@@ -22,21 +24,41 @@ def open_stream(config: DataConfig) -> Stream:
     """
     if config.source == "scenes":
         return SceneStream(config.seed)
-    if config.source not in READERS:
-        known = ", ".join(["scenes", *READERS])
+    if config.source == "parquet":
+        table = RecordTable(open_datasets(Path(config.path), Path(config.root) if config.root else None))
+    elif config.source in FORMATS:
+        table = read_source(config.source, Path(config.path), Path(config.root) if config.root else None)
+    else:
+        known = ", ".join(["scenes", "parquet", *FORMATS])
         raise ConfigError(f"data.source: expected one of {known}, found {config.source!r}")
-    path = Path(config.path)
-    if not path.is_file():
-        raise DataError(f"data.path: expected a file, found none at {config.path!r}")
-    stream = RecordStream(list(READERS[config.source](path)), config.seed, name=str(path))
+    stream = RecordStream(table, config, name=config.path)
     for stage in config.stages:
         for task in stage.tasks:
-            stream.require(task)
+            stream.count(task)
     return stream
 
 
+def read_source(name: str, path: Path, root: Path | None = None) -> RecordTable:
+    """The records of a source in a format, converted on the way; here a record that cannot be read is an error.
+
+    Raises:
+        DataError: it is absent, holds a record that cannot be read, or images inside, which have to be converted first.
+    """
+    form = FORMATS[name]
+    if form.stores_images:
+        raise DataError(f"{path}: images have to be taken out of {name}; run `geovlm-ray data convert {name}` first")
+    if not path.exists():
+        raise DataError(f"data.path: expected a file or folder, found none at {str(path)!r}")
+    source = Source(path, root or (path if path.is_dir() else path.parent), dict(form.options))
+    with tempfile.TemporaryDirectory(prefix="geovlm-ray-") as folder:
+        out = Path(folder) / "data"
+        convert(name, source, out, Labels(), workers=1, on_progress=lambda counts: None)
+        for item in read_quarantine(out, "convert"):
+            where = path if path.is_file() else path / item.source_file
+            raise DataError(f"{where}, record {item.source_record}: {item.reason}")
+        return RecordTable(open_datasets(out))
+
+
 def image_root(config: DataConfig) -> Path | None:
-    """The folder that the examples' image paths are relative to; None for drawn scenes."""
-    if config.source == "scenes":
-        return None
-    return Path(config.root) if config.root else Path(config.path).parent
+    """Temporary: references name their root."""
+    return None

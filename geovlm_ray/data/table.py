@@ -16,6 +16,7 @@ from geovlm_ray.tasks import TASKS
 
 VERSION = 1
 VERSION_KEY = b"geovlm_ray.schema_version"
+_DEFAULT_PIXELS = PixelSettings()
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def to_row(values: Mapping[str, Any]) -> Row:
         reasoning=values["reasoning"],
         gsd=values["gsd"],
         sensor=values["sensor"],
-        pixels=PixelSettings() if pixels is None else _typed_pixels(pixels),
+        pixels=_DEFAULT_PIXELS if pixels is None else _typed_pixels(pixels),
     )
     extra = json.loads(values["extra"])
     return Row(example, values["source_file"], values["source_record"], values["licence"], extra)
@@ -154,7 +155,7 @@ def _typed_target(task: str, value: Mapping[str, Any]) -> Target:
 
 
 def _plain_pixels(pixels: PixelSettings) -> dict[str, Any] | None:
-    if pixels == PixelSettings():
+    if pixels == _DEFAULT_PIXELS:
         return None
     return {
         "bands": pixels.bands,

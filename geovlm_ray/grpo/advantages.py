@@ -1,21 +1,23 @@
-"""Group-normalised advantages."""
+"""Advantages of the samples of one group."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 
 EPSILON = 1e-6
 
 
-def group_advantages(rewards: Sequence[float]) -> np.ndarray:
+def normalised(rewards: np.ndarray) -> np.ndarray:
     """``(R - mean) / std`` within one group, [G]; all zero where all rewards are equal.
 
     GRPO (DeepSeekMath, arXiv 2402.03300, section 4.1) as in GeoVLM-R1, with the population's deviation.
     """
-    values = np.asarray(rewards, dtype=np.float64)
-    deviation = values.std()
+    deviation = rewards.std()
     if deviation < EPSILON:
-        return np.zeros_like(values)
-    return (values - values.mean()) / (deviation + EPSILON)
+        return np.zeros_like(rewards)
+    return (rewards - rewards.mean()) / (deviation + EPSILON)
+
+
+def centred(rewards: np.ndarray) -> np.ndarray:
+    """``R - mean`` within one group, [G]: hard and easy prompts weigh alike (Dr. GRPO, arXiv 2503.20783)."""
+    return rewards - rewards.mean()

@@ -1,4 +1,4 @@
-"""The learner: one GRPO update from scored groups, and the weights that come of it."""
+"""The learner: one update from scored groups, and the weights that come of it."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from peft import get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors.torch import load_file
+from peft import get_peft_model_state_dict
 from torch import nn
 
-from geovlm_ray.grpo.advantages import group_advantages
 from geovlm_ray.grpo.config import LearnerConfig
-from geovlm_ray.grpo.loss import grpo_loss, kl_penalty
+from geovlm_ray.grpo.micro_batches import MicroBatch, micro_batches
+from geovlm_ray.grpo.objectives import OBJECTIVES, advantages
+from geovlm_ray.grpo.tokens import BatchSize, Clip, Tokens, kl_penalty
 from geovlm_ray.policy.config import ModelConfig
-from geovlm_ray.policy.forward import CompletionBatch, base_model, completion_logprobs
-from geovlm_ray.policy.model import engine_adapter_config, load_model
+from geovlm_ray.policy.forward import base_model
+from geovlm_ray.policy.model import computation, engine_adapter_config, load_model, restore_policy, save_policy
 from geovlm_ray.policy.prompts import PromptEncoder, banned_token_ids
+from geovlm_ray.policy.shared_prefix import row_logprobs, share_prefixes
 from geovlm_ray.schema import SampleGroup
 from geovlm_ray.sync.update import WeightUpdate
 
 ENCODED_PROMPTS_KEPT = 512
+SUMS = ("policy", "kl", "clipped", "truncated", "kl_to_sampler", "tokens")
 
 
 class GrpoLearner:
@@ -37,6 +39,7 @@ class GrpoLearner:
         config: LearnerConfig,
         *,
         temperature: float,
+        longest: int,
         total_steps: int,
         seed: int,
     ) -> None:
@@ -45,18 +48,24 @@ class GrpoLearner:
         self.config = config
         self.encoder = encoder
         self.temperature = temperature
+        self.longest = longest
         self.total_steps = total_steps
         self.version = 0
         self.device = torch.device("cuda" if torch.cuda.is_available() and config.num_gpus else "cpu")
         self.model = load_model(model_config, folder, self.device, seed)
+        share_prefixes(self.model)
         if config.gradient_checkpointing:
-            base_model(self.model).model.visual.gradient_checkpointing_enable({"use_reentrant": False})
+            base_model(self.model).gradient_checkpointing_enable({"use_reentrant": False})
         self.model.train()
         vocabulary = self.model.config.get_text_config().vocab_size
         self.banned = torch.tensor(banned_token_ids(encoder.processor, vocabulary), dtype=torch.long)
         self.trained = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(
-            self.trained.values(), lr=config.lr, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay
+            self.trained.values(),
+            lr=config.lr,
+            betas=(config.beta1, config.beta2),
+            weight_decay=config.weight_decay,
+            fused=True,
         )
         self.reference = self._frozen_copy(folder, seed) if config.kl_beta and not model_config.lora else None
         self._encode = lru_cache(maxsize=ENCODED_PROMPTS_KEPT)(encoder.encode)
@@ -68,12 +77,13 @@ class GrpoLearner:
         them; they count in the mean all the same.
 
         Raises:
-            ValueError: no group, or a group without rewards.
+            ValueError: no group, a group without rewards, or a gradient that is no finite number.
         """
         if not groups:
             raise ValueError("a learner step needs at least one group, found none")
-        advantages = {g.group_id: group_advantages(g.rewards) for g in groups}
-        sums: dict[str, float] = {}
+        values = {g.group_id: advantages(g, self.config, self.longest) for g in groups}
+        old = self._old_logprobs(groups)
+        sums = dict.fromkeys(SUMS, 0.0)
         grad_norms = []
         lr = self._set_lr()
         bounds = np.linspace(0, len(groups), self.config.mini_batches + 1).round().astype(int)
@@ -81,8 +91,7 @@ class GrpoLearner:
             part = groups[start:end]
             if not part:
                 continue
-            for name, value in self._accumulate(part, advantages).items():
-                sums[name] = sums.get(name, 0.0) + value
+            self._accumulate(part, values, old, sums)
             grad_norms.append(float(nn.utils.clip_grad_norm_(self.trained.values(), self.config.max_grad_norm)))
             if not np.isfinite(grad_norms[-1]):
                 raise ValueError(f"the gradient of version {self.version} has norm {grad_norms[-1]}")
@@ -95,6 +104,7 @@ class GrpoLearner:
             "loss/kl": sums["kl"] / len(grad_norms),
             "loss/clipped_fraction": sums["clipped"] / tokens,
             "loss/kl_to_sampler": sums["kl_to_sampler"] / tokens,
+            "loss/truncated_fraction": sums["truncated"] / tokens,
             "learner/tokens": sums["tokens"],
             "grad_norm": float(np.mean(grad_norms)),
             "lr": lr,
@@ -105,9 +115,7 @@ class GrpoLearner:
         rows: list[np.ndarray] = []
         with torch.no_grad():
             for micro in self._micro_batches(groups):
-                batch = self._batch(micro)
-                values = self._forward(self.model, batch).cpu()
-                rows.extend(v[m].numpy() for v, m in zip(values, batch.mask, strict=True))
+                rows.extend(part.numpy() for part in self._forward(self.model, micro).cpu().split(micro.lengths))
         return rows
 
     def weights(self) -> WeightUpdate:
@@ -124,80 +132,90 @@ class GrpoLearner:
 
     def save(self, folder: Path) -> None:
         """Write the model or adapter as Hugging Face folders, and the optimizer's state."""
-        self.model.save_pretrained(folder)
-        self.encoder.processor.save_pretrained(folder)
+        save_policy(self.model, self.encoder.processor, folder)
         state = {"optimizer": self.optimizer.state_dict(), "version": self.version, "rng": torch.get_rng_state()}
         torch.save(state, folder / "learner.pt")
 
     def load(self, folder: Path) -> None:
         """Take up the state that `save` wrote."""
         state = torch.load(folder / "learner.pt", weights_only=True)
-        if self.model_config.lora:
-            set_peft_model_state_dict(self.model, load_file(folder / "adapter_model.safetensors"))
-        else:
-            saved = load_model(self.model_config, folder, self.device, seed=0)
-            self.model.load_state_dict(saved.state_dict())
+        restore_policy(self.model, self.model_config, folder)
         self.optimizer.load_state_dict(state["optimizer"])
         self.version = state["version"]
         torch.set_rng_state(state["rng"])
 
-    def _accumulate(self, groups: Sequence[SampleGroup], advantages: dict[int, np.ndarray]) -> dict[str, float]:
-        """Add the gradient of one optimizer step; returns sums for the metrics."""
-        n_samples = sum(len(g.samples) for g in groups)
-        sums = dict.fromkeys(("policy", "kl", "clipped", "kl_to_sampler", "tokens"), 0.0)
-        useful = [g for g in groups if self.config.kl_beta or np.any(advantages[g.group_id])]
+    def _old_logprobs(self, groups: Sequence[SampleGroup]) -> dict[int, torch.Tensor] | None:
+        """The learner's own log-probs before the step, by group; None where the engine's serve."""
+        if self.config.old_logprobs == "engine":
+            return None
+        rows = iter(self.logprobs(groups))
+        return {g.group_id: torch.from_numpy(np.concatenate([next(rows) for _ in g.samples])) for g in groups}
+
+    def _accumulate(
+        self,
+        groups: Sequence[SampleGroup],
+        values: dict[int, np.ndarray],
+        old: dict[int, torch.Tensor] | None,
+        sums: dict[str, float],
+    ) -> None:
+        """Add the gradient of one optimizer step, and to the sums for the metrics."""
+        lengths = [len(s.token_ids) for g in groups for s in g.samples]
+        size = BatchSize(len(lengths), sum(lengths), self.longest)
+        objective = OBJECTIVES[self.config.objective]
+        clip = Clip(self.config.clip_low, self.config.clip_high)
+        useful = [g for g in groups if self.config.kl_beta or np.any(values[g.group_id])]
         for micro in self._micro_batches(useful):
-            batch = self._batch(micro)
-            mask = batch.mask.to(self.device)
-            old = nn.utils.rnn.pad_sequence(
-                [torch.tensor(s.logprobs) for g in micro for s in g.samples], batch_first=True
-            ).to(self.device)
-            weight = torch.tensor(np.concatenate([advantages[g.group_id] for g in micro]), dtype=torch.float32)
-            logprobs = self._forward(self.model, batch)
-            policy = grpo_loss(
-                logprobs,
-                old,
-                weight.to(self.device),
-                mask,
-                clip_low=self.config.clip_low,
-                clip_high=self.config.clip_high,
-            )
-            loss = policy.loss / n_samples
-            kl = torch.zeros((), device=self.device)
+            tokens = self._tokens(micro, values, old)
+            policy = objective.loss(tokens, clip, size)
+            loss = policy.loss
             if self.config.kl_beta:
-                kl = kl_penalty(logprobs, self._reference_logprobs(batch), mask) / n_samples
+                kl = kl_penalty(tokens, self._reference_logprobs(micro), size, objective.per_token)
                 loss = loss + self.config.kl_beta * kl
+                sums["kl"] += float(kl.detach())
             loss.backward()
-            sums["policy"] += float(policy.loss.detach()) / n_samples
-            sums["kl"] += float(kl.detach())
-            sums["clipped"] += float(policy.clipped_tokens)
-            sums["kl_to_sampler"] += float(policy.kl_to_sampler)
-            sums["tokens"] += float(mask.sum())
-        return sums
+            with torch.no_grad():
+                drift = tokens.logprobs - micro.drawn.to(self.device)
+                sums["kl_to_sampler"] += float((drift.exp() - 1 - drift).sum())
+                sums["policy"] += float(policy.loss)
+                sums["clipped"] += float(policy.clipped.sum())
+                sums["tokens"] += len(micro.drawn)
+                if tokens.weights is not None:
+                    sums["truncated"] += float((tokens.weights >= self.config.tis_cap).sum())
 
-    def _forward(self, model: nn.Module, batch: CompletionBatch) -> torch.Tensor:
-        autocast = self.model_config.dtype == "bfloat16" and self.model_config.lora is None
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=autocast):
-            return completion_logprobs(model, batch, self.banned, self.temperature)
+    def _tokens(self, micro: MicroBatch, values: dict[int, np.ndarray], old: dict[int, torch.Tensor] | None) -> Tokens:
+        """A micro-batch's tokens under the present policy, with the truncated correction where the old one is ours.
 
-    def _reference_logprobs(self, batch: CompletionBatch) -> torch.Tensor:
+        Truncated importance sampling (Yao et al., Your Efficient RL Framework Secretly Brings You Off-Policy RL
+        Training, 2025): the weight old policy / engine, at most ``tis_cap``.
+        """
+        drawn = micro.drawn.to(self.device)
+        before = drawn if old is None else torch.cat([old[g.group_id] for g in micro.groups]).to(self.device)
+        return Tokens(
+            logprobs=self._forward(self.model, micro),
+            old_logprobs=before,
+            sample=micro.row.sample.to(self.device),
+            advantages=micro.per_sample(values).to(self.device),
+            weights=None if old is None else (before - drawn).exp().clamp(max=self.config.tis_cap),
+        )
+
+    def _forward(self, model: nn.Module, micro: MicroBatch) -> torch.Tensor:
+        with computation(self.model_config, self.device):
+            return row_logprobs(model, micro.row, self.banned, self.temperature)
+
+    def _reference_logprobs(self, micro: MicroBatch) -> torch.Tensor:
         with torch.no_grad():
             if self.reference is not None:
-                return self._forward(self.reference, batch)
+                return self._forward(self.reference, micro)
             with self.model.disable_adapter():
-                return self._forward(self.model, batch)
+                return self._forward(self.model, micro)
 
-    def _micro_batches(self, groups: Sequence[SampleGroup]) -> Iterator[Sequence[SampleGroup]]:
-        size = self.config.groups_per_micro_batch
-        for start in range(0, len(groups), size):
-            yield groups[start : start + size]
-
-    def _batch(self, groups: Sequence[SampleGroup]) -> CompletionBatch:
-        prompts = [self._encode(g.prompt.example) for g in groups]
-        return CompletionBatch.of(prompts, [[s.token_ids for s in g.samples] for g in groups])
+    def _micro_batches(self, groups: Sequence[SampleGroup]) -> Iterator[MicroBatch]:
+        return micro_batches(groups, self._encode, self.config.tokens_per_micro_batch)
 
     def _frozen_copy(self, folder: Path, seed: int) -> nn.Module:
-        return load_model(self.model_config, folder, self.device, seed).eval().requires_grad_(False)
+        model = load_model(self.model_config, folder, self.device, seed).eval().requires_grad_(False)
+        share_prefixes(model)
+        return model
 
     def _merged(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Weights that the adapter changes, merged, under the base model's names."""

@@ -31,7 +31,9 @@ def batch_metrics(groups: Sequence[SampleGroup], version: int) -> dict[str, floa
         "staleness/max": float(max(staleness)),
     }
     for task in dict.fromkeys(g.prompt.example.task for g in groups):
-        metrics[f"task/{task}/reward"] = _mean([r for g in groups if g.prompt.example.task == task for r in g.rewards])
+        theirs = [g for g in groups if g.prompt.example.task == task]
+        metrics[f"task/{task}/reward"] = _mean([r for g in theirs for r in g.rewards])
+        metrics[f"task/{task}/zero_variance"] = _mean([len(set(g.rewards)) == 1 for g in theirs])
     return metrics
 
 

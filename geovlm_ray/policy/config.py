@@ -21,7 +21,17 @@ class PromptConfig(BaseModel):
 
     system: str = Field(EO_SYSTEM_PROMPT, description="system message; empty for none")
     instructions: bool = Field(True, description="append the task's answer-format instruction to the question")
+    resolution: Literal["fixed", "native", "tiles"] = Field(
+        "fixed",
+        description="images are shown as squares of image_size; in their own size and shape, within min_pixels and "
+        "max_pixels; or as a whole and in tiles, each a square of image_size",
+    )
     image_size: int = Field(448, ge=28, le=4096, description="side in pixels of the square that images are resized to")
+    min_pixels: int | None = Field(None, ge=1, description="native: least area of a picture; null: the processor's")
+    max_pixels: int | None = Field(
+        None, ge=1, description="native: largest area of a picture; null: 1,280 visual tokens or the processor's"
+    )
+    max_tiles: int = Field(4, ge=2, le=64, description="tiles: most of them for an image, beside the whole")
 
 
 class LoraSettings(BaseModel):

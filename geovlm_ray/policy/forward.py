@@ -1,4 +1,4 @@
-"""Log-probabilities of completions, the images and the prompt of a group encoded once for all its samples."""
+"""Forward passes: completions that share the prompt of their group, and sequences packed into one row."""
 
 from __future__ import annotations
 
@@ -42,6 +42,54 @@ class CompletionBatch:
         return cls(prompts, pad_right(rows), mask, owner)
 
 
+@dataclass(frozen=True)
+class Pack:
+    """Prompts with their responses, one after the other in one row of L tokens.
+
+    ``input_ids``, ``mm_token_type_ids`` and ``response`` (True on the tokens of responses) are [L]; ``lengths`` [n]
+    are those of the sequences. The images of all sequences follow one another in ``pixel_values`` and
+    ``image_grid_thw``, which are as in `EncodedPrompt`.
+    """
+
+    input_ids: torch.Tensor
+    mm_token_type_ids: torch.Tensor
+    response: torch.Tensor
+    lengths: torch.Tensor
+    pixel_values: torch.Tensor
+    image_grid_thw: torch.Tensor
+
+    @classmethod
+    def of(cls, sequences: Sequence[tuple[EncodedPrompt, Sequence[int]]]) -> Pack:
+        """Build from prompts, each with the token ids of its response.
+
+        Raises:
+            ValueError: there is no sequence, or a response is empty.
+        """
+        if not sequences or any(not len(ids) for _, ids in sequences):
+            raise ValueError("a pack takes at least one sequence, each with at least one token of a response")
+        prompts = [prompt for prompt, _ in sequences]
+        ids, types, response = [], [], []
+        for prompt, completion in sequences:
+            asked = torch.zeros_like(prompt.input_ids)
+            answered = torch.zeros(len(completion), dtype=torch.long)
+            ids += [prompt.input_ids, torch.tensor(completion)]
+            types += [prompt.mm_token_type_ids, answered]
+            response += [asked.bool(), ~answered.bool()]
+        return cls(
+            input_ids=torch.cat(ids),
+            mm_token_type_ids=torch.cat(types),
+            response=torch.cat(response),
+            lengths=torch.tensor([len(prompt.input_ids) + len(completion) for prompt, completion in sequences]),
+            pixel_values=torch.cat([prompt.pixel_values for prompt in prompts]),
+            image_grid_thw=torch.cat([prompt.image_grid_thw for prompt in prompts]),
+        )
+
+    @property
+    def targets(self) -> torch.Tensor:
+        """Ids of the R response tokens in order."""
+        return self.input_ids[self.response]
+
+
 def completion_logprobs(
     model: nn.Module, batch: CompletionBatch, banned: torch.Tensor, temperature: float = 1.0
 ) -> torch.Tensor:
@@ -72,35 +120,39 @@ def completion_logprobs(
     return torch.where(mask, logprobs, 0.0)
 
 
-def sequence_logits(model: nn.Module, batch: CompletionBatch) -> torch.Tensor:
-    """Logits [n, T, vocabulary] of one completion per prompt run as whole sequences, for supervised training."""
+def packed_logits(model: nn.Module, pack: Pack) -> torch.Tensor:
+    """Logits [R, vocabulary] from which each of a pack's R response tokens is predicted.
+
+    Attention stays within each sequence and positions begin anew with each, so that the logits equal those of the
+    sequences run one by one.
+    """
     base = base_model(model)
     device = base.device
-    joined = [
-        torch.cat([p.input_ids, row[m]]) for p, row, m in zip(batch.prompts, batch.token_ids, batch.mask, strict=True)
-    ]
-    types = [
-        torch.nn.functional.pad(p.mm_token_type_ids, (0, len(j) - len(p.input_ids)))
-        for p, j in zip(batch.prompts, joined, strict=True)
-    ]
-    attention = pad_right([torch.ones(len(j), dtype=torch.long) for j in joined])
     output = base.model(
-        input_ids=pad_right(joined).to(device),
-        attention_mask=attention.to(device),
-        mm_token_type_ids=pad_right(types).to(device),
-        pixel_values=torch.cat([p.pixel_values for p in batch.prompts]).to(device),
-        image_grid_thw=torch.cat([p.image_grid_thw for p in batch.prompts]).to(device),
+        input_ids=pack.input_ids[None].to(device),
+        # Without a mask, the text positions in the first row tell the model where a sequence begins.
+        position_ids=_packed_positions(base.model, pack)[:, None].to(device),
+        pixel_values=pack.pixel_values.to(device),
+        image_grid_thw=pack.image_grid_thw.to(device),
         use_cache=False,
-    ).last_hidden_state
-    starts = torch.tensor([len(p.input_ids) - 1 for p in batch.prompts], device=device)
-    index = starts[:, None] + torch.arange(batch.token_ids.shape[1], device=device)
-    index = index.clamp(max=output.shape[1] - 1)
-    return base.lm_head(output.gather(1, index[..., None].expand(-1, -1, output.shape[-1])))
+    )
+    predicting = pack.response.nonzero().squeeze(1) - 1
+    return base.lm_head(output.last_hidden_state[0, predicting.to(device)])
 
 
 def base_model(model: nn.Module) -> nn.Module:
     """The Qwen2.5-VL inside an adapter wrapper, whose layers carry the adapter."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _packed_positions(inner: nn.Module, pack: Pack) -> torch.Tensor:
+    """Positions [4, L] of a pack: within the text, and Qwen2.5-VL's three axes; each sequence counts from 0."""
+    lengths = pack.lengths.tolist()
+    mask = pad_right([torch.ones(n, dtype=torch.bool) for n in lengths])
+    rows = [pad_right(tensor.split(lengths)) for tensor in (pack.input_ids, pack.mm_token_type_ids)]
+    axes, _ = inner.get_rope_index(*rows, image_grid_thw=pack.image_grid_thw, attention_mask=mask.long())
+    text = torch.cat([torch.arange(n) for n in lengths])
+    return torch.cat([text[None], axes[:, mask]])
 
 
 def _run_prompts(

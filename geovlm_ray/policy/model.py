@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoProcessor, ProcessorMixin, Qwen2_5_VLForConditionalGeneration
 from transformers.utils import logging as transformers_logging
@@ -101,6 +102,30 @@ def load_model(config: ModelConfig, folder: Path, device: torch.device, seed: in
         torch.manual_seed(seed)
         model = get_peft_model(model, _peft_config(config.lora))
     return model.to(device)
+
+
+def computation(config: ModelConfig, device: torch.device) -> torch.autocast:
+    """The context of forward passes: bf16 over weights kept in fp32; with an adapter the base itself is in bf16."""
+    bf16 = config.dtype == "bfloat16" and config.lora is None
+    return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+
+
+def save_policy(model: nn.Module, processor: ProcessorMixin, folder: Path) -> None:
+    """Write a model with its processor as a folder that transformers and vLLM load as it is, or a PEFT adapter."""
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def restore_policy(model: nn.Module, config: ModelConfig, folder: Path) -> None:
+    """Take up the weights that `save_policy` wrote.
+
+    Raises:
+        ModelError: they do not load.
+    """
+    if config.lora:
+        set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
+    else:
+        model.load_state_dict(load_model(config, folder, torch.device("cpu"), seed=0).state_dict())
 
 
 def _peft_config(lora: LoraSettings) -> LoraConfig:

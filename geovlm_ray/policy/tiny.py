@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -113,9 +112,3 @@ def build_model(processor: Qwen2_5_VLProcessor, hidden: int = 128, layers: int =
     model.generation_config.eos_token_id = token_id("<|im_end|>")
     model.generation_config.pad_token_id = token_id("<|endoftext|>")
     return model
-
-
-def save(model: torch.nn.Module, processor: Qwen2_5_VLProcessor, folder: Path) -> None:
-    """Write a Hugging Face model folder that transformers and vLLM load as it is."""
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)

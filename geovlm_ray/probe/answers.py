@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -48,19 +47,3 @@ def vocabulary(item: Item) -> tuple[str, ...]:
         return item.example.labels
     named = tuple(dict.fromkeys(name for e in item.pool for name in texts(e)))
     return BIGEARTHNET_43 if set(named) <= set(BIGEARTHNET) else named
-
-
-def written(found: Sequence[tuple[Sequence[float], str | None]], dialect: str = "brackets") -> str:
-    """Boxes, each with a label or None, in a dialect; labels stand where the dialect has a place for them."""
-    if dialect == "json":
-        return json.dumps([{"bbox_2d": list(row)} | ({"label": name} if name else {}) for row, name in found])
-    rows = [([f"{v:g}" for v in row], name) for row, name in found]
-    if dialect == "geochat":
-        return "".join(
-            "{" + "".join(f"<{v}>" for v in row[:4]) + "".join(f"|<{v}>" for v in row[4:]) + "}" for row, _ in rows
-        )
-    if dialect == "tagged":
-        return "".join(
-            (f"<ref>{name}</ref>" if name else "") + f"<box>[[{', '.join(row)}]]</box>" for row, name in rows
-        )
-    return ", ".join((f"{name} " if name else "") + f"[{', '.join(row)}]" for row, name in rows) or "[]"

@@ -6,7 +6,8 @@ import re
 
 import numpy as np
 
-from geovlm_ray.probe.answers import Item, boxes, texts, vocabulary, written
+from geovlm_ray.data.answers import written
+from geovlm_ray.probe.answers import Item, boxes, texts, vocabulary
 from geovlm_ray.rewards.fact_words import facts_of
 
 WRONG = 5

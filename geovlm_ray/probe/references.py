@@ -7,8 +7,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from geovlm_ray.data.records import scoring_record
-from geovlm_ray.data.samples import read_samples
 from geovlm_ray.data.scenes import SCENE_TASKS, scene_example
+from geovlm_ray.data.sources import read_source
 from geovlm_ray.errors import DataError
 from geovlm_ray.schema import Example
 
@@ -25,7 +25,7 @@ def file_references(path: Path) -> list[Example]:
     """The first `FILE_PER_TASK` references of each task of a file of JSON lines.
 
     Records are those of ``geovlm-ray score`` (their responses may be left out) or, where the first one has the
-    key ``reference``, those of `geovlm_ray.data.samples`.
+    key ``reference``, those of the format `samples`.
 
     Raises:
         DataError: there is no such file, a line cannot be read, or there is no reference at all.
@@ -34,7 +34,8 @@ def file_references(path: Path) -> list[Example]:
         raise DataError(f"{path}: expected a file of JSON lines, found none")
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     if lines and '"reference"' in lines[0]:
-        examples = list(read_samples(path))
+        table = read_source("samples", path)
+        examples = [table.row(i).example for i in range(len(table))]
     else:
         examples = [_reference(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
     kept: defaultdict[str, list[Example]] = defaultdict(list)

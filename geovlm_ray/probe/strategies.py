@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from geovlm_ray.data.answers import written
 from geovlm_ray.geometry import Frame
-from geovlm_ray.probe.answers import Item, boxes, texts, vocabulary, written
+from geovlm_ray.probe.answers import Item, boxes, texts, vocabulary
 from geovlm_ray.probe.honest import honest, honest_boxes, paraphrase
 from geovlm_ray.probe.swap import swapped
 from geovlm_ray.tasks import TargetKind

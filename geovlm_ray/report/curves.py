@@ -33,7 +33,7 @@ def curve(rows: Sequence[Row], names: Mapping[str, str], title: str, ylabel: str
         else:
             axes.plot(steps, _smooth(values), linewidth=2, color=line.get_color(), label=legend)
     axes.set_title(title, fontsize=11, loc="left")
-    axes.set_xlabel("learner step")
+    axes.set_xlabel("step")
     axes.set_ylabel(ylabel)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,14 +10,14 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
 from geovlm_ray.data.images import load_image
 from geovlm_ray.data.records import frame_from_json, target_from_json
 from geovlm_ray.errors import DataError
 from geovlm_ray.geometry import Frame
 from geovlm_ray.report.boxes import PREDICTED_COLOUR, TRUE_COLOUR, draw_boxes
-from geovlm_ray.schema import Box, GroundedText, Target
+from geovlm_ray.report.page import data_uri, fitted
+from geovlm_ray.schema import Box, GroundedText, Target, target_boxes
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.boxes import parse_boxes
 from geovlm_ray.tasks.grammar import parse_response
@@ -29,16 +27,16 @@ SHOWN_SAMPLES = 3
 Row = dict[str, Any]
 
 
-def gallery(rollouts: Path, root: Path | None) -> str:
+def gallery(rollouts: Path) -> str:
     """Groups of the first, middle and last step: one for every task in each."""
     files = sorted(rollouts.glob("step-*.parquet"))
     if not files:
         return "<p>No completions yet.</p>"
     chosen = dict.fromkeys((files[0], files[len(files) // 2], files[-1]))
-    return "".join(_step(file, root) for file in chosen)
+    return "".join(_step(file) for file in chosen)
 
 
-def _step(file: Path, root: Path | None) -> str:
+def _step(file: Path) -> str:
     groups: dict[int, list[Row]] = {}
     for row in _read(file):
         groups.setdefault(row["group_id"], []).append(row)
@@ -46,7 +44,7 @@ def _step(file: Path, root: Path | None) -> str:
     for rows in groups.values():
         by_task.setdefault(rows[0]["task"], rows)
     step = int(file.stem.removeprefix("step-"))
-    return f"<h3>Step {step}</h3>" + "".join(_group(rows, root) for rows in by_task.values())
+    return f"<h3>Step {step}</h3>" + "".join(_group(rows) for rows in by_task.values())
 
 
 def _read(file: Path) -> list[Row]:
@@ -56,13 +54,13 @@ def _read(file: Path) -> list[Row]:
         raise DataError(f"{file}: expected completions as Parquet, found: {' '.join(str(error).split())}") from error
 
 
-def _group(rows: list[Row], root: Path | None) -> str:
+def _group(rows: list[Row]) -> str:
     first = rows[0]
     target = target_from_json(first["task"], json.loads(first["target"]))
     frame = frame_from_json(json.loads(first["frame"]))
     ranked = sorted(rows, key=lambda r: -r["reward"])
     shown = [ranked[i] for i in sorted({0, len(ranked) // 2, len(ranked) - 1})][:SHOWN_SAMPLES]
-    cards = "".join(_sample(row, target, frame, root) for row in shown)
+    cards = "".join(_sample(row, target, frame) for row in shown)
     return (
         f'<section class="group"><h4>{_e(first["task"])} <small>{_e(first["example_id"])}</small></h4>'
         f"<p><b>Question</b> {_e(first['question'])}<br><b>Reference</b> {_e(_reference(target))}</p>"
@@ -70,8 +68,8 @@ def _group(rows: list[Row], root: Path | None) -> str:
     )
 
 
-def _sample(row: Row, target: Target, frame: Frame, root: Path | None) -> str:
-    pictures = _pictures(row, target, frame, root)
+def _sample(row: Row, target: Target, frame: Frame) -> str:
+    pictures = _pictures(row, target, frame)
     parts = {"format": row["format"], "accuracy": row["accuracy"], **json.loads(row["components"])}
     cells = "".join(f"<tr><td>{_e(name)}</td><td>{value:.3f}</td></tr>" for name, value in parts.items())
     status = "" if row["status"] == "ok" else f" · {_e(row['status'])}"
@@ -83,31 +81,13 @@ def _sample(row: Row, target: Target, frame: Frame, root: Path | None) -> str:
     )
 
 
-def _pictures(row: Row, target: Target, frame: Frame, root: Path | None) -> str:
+def _pictures(row: Row, target: Target, frame: Frame) -> str:
     """All images of the prompt; true and predicted boxes stand on the last one, which shows the present state."""
-    images = [_enlarged(load_image(reference, root=root)) for reference in row["images"]]
-    truth, predicted = _true_boxes(target), _predicted_boxes(row, target)
+    images = [fitted(load_image(reference), PICTURE_PIXELS) for reference in row["images"]]
+    truth, predicted = target_boxes(target), _predicted_boxes(row, target)
     images[-1] = draw_boxes(images[-1], truth, frame, TRUE_COLOUR)
     images[-1] = draw_boxes(images[-1], predicted, frame, PREDICTED_COLOUR)
     return "".join(f'<img alt="" src="{data_uri(image)}">' for image in images)
-
-
-def data_uri(image: Image.Image) -> str:
-    """An image as a data URI."""
-    sink = io.BytesIO()
-    image.save(sink, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(sink.getvalue()).decode()
-
-
-def _enlarged(image: Image.Image) -> Image.Image:
-    scale = PICTURE_PIXELS / max(image.size)
-    return image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
-
-
-def _true_boxes(target: Target) -> Sequence[Box]:
-    if isinstance(target, GroundedText):
-        return target.boxes
-    return [item for item in target if isinstance(item, Box)]
 
 
 def _predicted_boxes(row: Row, target: Target) -> list[Box]:
@@ -125,7 +105,7 @@ def _reference(target: Target) -> str:
         return f"{target.text} {_boxes_text(target.boxes)}"
     if isinstance(target, str):
         return target
-    boxes = _true_boxes(target)
+    boxes = target_boxes(target)
     return _boxes_text(boxes) if boxes else " | ".join(map(str, target))
 
 

@@ -8,29 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from geovlm_ray.config import Config, load_config
-from geovlm_ray.data.sources import image_root
 from geovlm_ray.errors import RunError
 from geovlm_ray.files import read_object, read_objects, read_text, write_atomically
 from geovlm_ray.report.boxes import PREDICTED_COLOUR, TRUE_COLOUR
 from geovlm_ray.report.curves import curve
 from geovlm_ray.report.gallery import gallery
+from geovlm_ray.report.page import page
 
-STYLE = """
-:root { color-scheme: light; --ink: #1e293b; --soft: #64748b; --line: #e2e8f0; --card: #f8fafc; }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); max-width: 1180px; margin: 2rem auto; padding: 0 1rem; }
-h1, h2 { line-height: 1.2; } h2 { border-bottom: 1px solid var(--line); padding-bottom: .3rem; margin-top: 2.5rem; }
-small, .note { color: var(--soft); font-weight: normal; }
-table { border-collapse: collapse; }
-td, th { padding: .25rem .8rem; border-bottom: 1px solid var(--line); text-align: left; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(360px, 1fr)); gap: 1rem; }
-.charts svg { width: 100%; height: auto; }
+RUN_STYLE = """
 .group { margin: 1.2rem 0; } .group h4 { margin: 0; } .group p { margin: .3rem 0; }
 .samples { display: grid; grid-template-columns: repeat(auto-fit, minmax(280px, 1fr)); gap: .8rem; }
 .sample { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .7rem; }
 .pictures { display: flex; gap: 4px; } .pictures img { min-width: 0; flex: 1; max-width: 320px; border-radius: 4px; }
-code { display: block; white-space: pre-wrap; overflow-wrap: anywhere; font-size: 13px; margin-top: .5rem; }
-pre { background: var(--card); padding: 1rem; overflow: auto; font-size: 13px; }
-.key { display: inline-block; width: .9em; height: .9em; border: 2px solid; vertical-align: -1px; }
 """
 
 
@@ -56,15 +45,11 @@ def write_report(folder: Path) -> Path:
         f'<h2>Completions</h2><p class="note">The best, the middle and the last of a group at the first, the middle '
         f'and the last step. <span class="key" style="border-color:{TRUE_COLOUR}"></span> true boxes, '
         f'<span class="key" style="border-color:{PREDICTED_COLOUR}"></span> predicted boxes.</p>',
-        gallery(folder / "rollouts", image_root(config.data)),
+        gallery(folder / "rollouts"),
         f"<h2>Configuration</h2><details><summary>config.yaml</summary><pre>{html.escape(read_text(config_file))}</pre></details>",
     ]
-    page = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(config.run.name)}</title>'
-        f"<style>{STYLE}</style></head><body>{''.join(body)}</body></html>"
-    )
     target = folder / "report.html"
-    write_atomically(target, page)
+    write_atomically(target, page(config.run.name, "".join(body), RUN_STYLE))
     return target
 
 
@@ -112,7 +97,7 @@ def _charts(rows: Sequence[Mapping[str, float]]) -> list[str]:
     tasks = {
         name: name.removeprefix("task/").removesuffix("/reward")
         for name in (rows[-1] if rows else {})
-        if name.startswith("task/")
+        if name.startswith("task/") and name.endswith("/reward")
     }
     return [
         curve(rows, {"reward/mean": "reward"}, "Sampled reward", "mean reward"),
@@ -123,7 +108,7 @@ def _charts(rows: Sequence[Mapping[str, float]]) -> list[str]:
         curve(rows, {"completion/length_mean": "length"}, "Completion length", "tokens"),
         curve(
             rows,
-            {f"seconds/{part}": part for part in ("rollout", "reward", "learner", "sync")},
+            {f"seconds/{part}": part for part in ("rollout", "resample", "learner", "sync")},
             "Where a step's time goes",
             "seconds",
         ),

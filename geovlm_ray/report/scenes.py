@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from geovlm_ray.data.scenes import SCENE_TASKS, demonstration, draw, scene_example
 from geovlm_ray.report.boxes import TRUE_COLOUR, draw_boxes
-from geovlm_ray.schema import Box, GroundedText
+from geovlm_ray.schema import target_boxes
 from geovlm_ray.tasks.grammar import parse_response
 
 PICTURE, CAPTION, GAP = 168, 62, 8
@@ -26,8 +26,7 @@ def contact_sheet(seed: int, each: int) -> Image.Image:
 
 def _cell(task: str, seed: int, index: int) -> Image.Image:
     example = scene_example(task, seed, index)
-    target = example.target.boxes if isinstance(example.target, GroundedText) else example.target
-    boxes = [item for item in target if isinstance(item, Box)]
+    boxes = target_boxes(example.target)
     cell = Image.new("RGB", (WIDTH, PICTURE + CAPTION), "white")
     shown = example.images if len(example.images) < 3 else (example.images[0], example.images[-1])
     for k, reference in enumerate(shown):

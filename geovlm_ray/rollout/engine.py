@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,13 @@ class Engine:
         self.config = config
         self.seed = seed
         self.version = 0
+        self._lock = threading.RLock()
+        self._pending_changed = threading.Lock()
+        self._pending: WeightUpdate | None = None
+        self._keys = itertools.count()
+        self._finished: dict[str, Any] = {}
+        self._versions: dict[str, int] = {}
+        self._swaps: dict[str, dict[int, list[tuple[int, int]]]] = {}
         self._adapter: Any = None
         self._adapter_dir = tempfile.TemporaryDirectory(prefix="geovlm-adapter-")
         lora = {"enable_lora": True, "max_lora_rank": max(8, lora_rank), "max_loras": 1} if lora_rank else {}
@@ -54,7 +63,7 @@ class Engine:
                 dtype=dtype,
                 seed=seed,
                 max_model_len=config.max_model_len,
-                limit_mm_per_prompt={"image": 8, "video": 0},
+                limit_mm_per_prompt={"image": encoder.most_pictures, "video": 0},
                 logprobs_mode="processed_logprobs",
                 enable_prefix_caching=True,
                 use_tqdm_on_load=False,
@@ -66,62 +75,116 @@ class Engine:
         banned = set(banned_token_ids(encoder.processor, vocabulary))
         self._allowed = [i for i in range(vocabulary) if i not in banned]
 
-    def generate(
+    def generate(self, prompts: Sequence[Prompt], **sampling: Any) -> list[SampleGroup]:
+        """Draw completions of each prompt, in the order of the prompts; ``sampling`` is that of `stream`."""
+        groups = {group.group_id: group for finished in self.stream(prompts, **sampling) for group in finished}
+        return [groups[prompt.group_id] for prompt in prompts]
+
+    def stream(
         self,
         prompts: Sequence[Prompt],
         *,
         group_size: int | None = None,
         max_tokens: int | None = None,
         greedy: bool = False,
-    ) -> list[SampleGroup]:
-        """Draw ``group_size`` completions of each prompt, with their log-probs, in the order of the prompts.
+    ) -> Iterator[list[SampleGroup]]:
+        """Draw ``group_size`` completions of each prompt, with their log-probs; groups come as they are finished.
 
-        The draws depend on the engine's seed, the prompts and the weights alone, so a run that is resumed draws
-        what it would have drawn.
+        Several threads may stream at once, and their prompts then share the engine's batches. Where one does, the
+        draws depend on the engine's seed, the prompts and the weights alone, so that a resumed run draws what it
+        would have drawn.
         """
-        # Seeds of single requests fail on vLLM's CPU back-end as soon as a prefill is cut into chunks.
-        torch.manual_seed(draw_seed(self.seed, prompts[0].group_id))
         params = self.sampling(group_size, max_tokens, greedy)
-        outputs = self.llm.generate(self.inputs(prompts), params, use_tqdm=False, lora_request=self._adapter)
-        return [
-            SampleGroup(prompt, tuple(self._sample(completion) for completion in output.outputs))
-            for prompt, output in zip(prompts, outputs, strict=True)
-        ]
+        with self._lock:
+            # Seeds of single requests fail on vLLM's CPU back-end as soon as a prefill is cut into chunks.
+            torch.manual_seed(draw_seed(self.seed, prompts[0].group_id))
+            mine = {self._add(prompt, params): prompt for prompt in prompts}
+        while mine:
+            with self._lock:
+                self._take_pending()
+                if not any(key in self._finished for key in mine):
+                    self._step()
+                groups = [self._group(key, mine.pop(key)) for key in list(mine) if key in self._finished]
+            if groups:
+                yield groups
 
     def update_weights(self, update: WeightUpdate) -> int:
-        """Take a version of the weights and return its number; nothing computed with earlier ones is kept."""
+        """Take a version of the weights and return its number.
+
+        Completions that are being drawn go on with it from their next token, and say so; without any, nothing that
+        was computed with earlier weights is kept.
+        """
+        with self._pending_changed:
+            self._pending = update
+        with self._lock:
+            self._take_pending()
+        return self.version
+
+    def _add(self, prompt: Prompt, params: Any) -> str:
+        key = str(next(self._keys))
+        (inputs,) = self.inputs([prompt])
+        self.llm.llm_engine.add_request(key, inputs, params, lora_request=self._adapter)
+        self._versions[key] = self.version
+        return key
+
+    def _step(self) -> None:
+        """One step of all requests; the outputs of those that it finishes are kept for whoever waits for them."""
+        for output in self.llm.llm_engine.step():
+            if output.finished:
+                self._finished[output.request_id] = output
+
+    def _group(self, key: str, prompt: Prompt) -> SampleGroup:
+        output, version, swaps = self._finished.pop(key), self._versions.pop(key), self._swaps.pop(key, {})
+        samples = tuple(self._sample(completion, version, swaps) for completion in output.outputs)
+        return SampleGroup(prompt, samples)
+
+    def _take_pending(self) -> None:
+        """Take the weights that wait, between two steps."""
+        with self._pending_changed:
+            update, self._pending = self._pending, None
+        if update is None:
+            return
+        for (key, index), drawn in vllm_compat.tokens_so_far(self.llm).items():
+            self._swaps.setdefault(key, {}).setdefault(index, []).append((drawn, update.version))
         tensors = update.tensors()
         if update.adapter is None:
             vllm_compat.load_weights(self.llm, tensors.items())
         else:
             self._take_adapter(update, tensors)
-        vllm_compat.reset_caches(self.llm)
+        if not self._versions:
+            vllm_compat.reset_caches(self.llm)
         self.version = update.version
-        return self.version
 
     def _take_adapter(self, update: WeightUpdate, tensors: dict) -> None:
         from vllm.lora.request import LoRARequest
 
-        folder = Path(self._adapter_dir.name) / f"version-{update.version}"
-        folder.mkdir(exist_ok=True)
+        folder = Path(self._adapter_dir.name)
         save_file(tensors, folder / "adapter_model.safetensors")
         (folder / "adapter_config.json").write_text(json.dumps(update.adapter))
-        if self._adapter is not None:
-            self.llm.llm_engine.remove_lora(self._adapter.lora_int_id)
-        # vLLM numbers adapters from 1, and the first version is 0.
-        self._adapter = LoRARequest(f"version-{update.version}", update.version + 1, str(folder))
+        # One number for all versions, so that requests under way find the new weights in place of the old ones; the
+        # name keeps the prefixes that were computed with each version apart.
+        self._adapter = LoRARequest(f"version-{update.version}", 1, str(folder), load_inplace=True)
         self.llm.llm_engine.add_lora(self._adapter)
 
     def inputs(self, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
         """Prompts and their images in the form that vLLM takes."""
-        return [
-            {"prompt": self.encoder.text(p.example), "multi_modal_data": {"image": self.encoder.images(p.example)}}
-            for p in prompts
-        ]
+        return [self._inputs(prompt) for prompt in prompts]
+
+    def _inputs(self, prompt: Prompt) -> dict[str, Any]:
+        images = self.encoder.images(prompt.example)
+        references = " ".join(prompt.example.images)
+        return {
+            "prompt": self.encoder.text(prompt.example),
+            "multi_modal_data": {"image": images},
+            # What other weights computed, key-value prefixes and image embeddings, must not serve this prompt.
+            "cache_salt": str(self.version),
+            "multi_modal_uuids": {"image": [f"{self.version} {k} {references}" for k in range(len(images))]},
+        }
 
     def sampling(self, group_size: int | None = None, max_tokens: int | None = None, greedy: bool = False) -> Any:
         """vLLM's sampling parameters; None stands for the configuration's value."""
         from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
 
         return SamplingParams(
             n=1 if greedy else group_size or self.config.group_size,
@@ -130,12 +193,14 @@ class Engine:
             logprobs=0,
             allowed_token_ids=self._allowed,
             skip_special_tokens=True,
+            output_kind=RequestOutputKind.FINAL_ONLY,
         )
 
-    def _sample(self, completion: Any) -> Sample:
+    def _sample(self, completion: Any, version: int, swaps: dict[int, list[tuple[int, int]]]) -> Sample:
         ids = tuple(completion.token_ids)
         logprobs = tuple(step[i].logprob for i, step in zip(ids, completion.logprobs, strict=True))
-        return Sample(ids, logprobs, completion.text, completion.finish_reason or "", self.version)
+        later = tuple((drawn, new) for drawn, new in swaps.get(completion.index, ()) if drawn < len(ids))
+        return Sample(ids, logprobs, completion.text, completion.finish_reason or "", version, swaps=later)
 
 
 def draw_seed(seed: int, group_id: int) -> int:

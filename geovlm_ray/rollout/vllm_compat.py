@@ -58,3 +58,13 @@ def reset_caches(llm: LLM) -> None:
     llm.reset_prefix_cache()
     llm.llm_engine.reset_mm_cache()
     llm.llm_engine.reset_encoder_cache()
+
+
+def tokens_so_far(llm: LLM) -> dict[tuple[str, int], int]:
+    """Tokens drawn of every completion that is under way, by its request's id and its index there."""
+    found = {}
+    for state in llm.llm_engine.output_processor.request_states.values():
+        parent = state.parent_req
+        key = parent.external_req_id if parent is not None else state.external_req_id
+        found[key, state.request_index] = len(state.detokenizer.output_token_ids)
+    return found

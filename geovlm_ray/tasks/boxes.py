@@ -23,6 +23,7 @@ _NOT_FINITE = {"nan", "inf", "infinity", "-inf", "-infinity", "+inf", "+nan", "-
 _BRACKETS = re.compile(r"\[([^\[\]]*)\]")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _ANGLED = re.compile(r"<([^<>]*)>")
+_WHOLE_NUMBERS = re.compile(r"<(-?\d{1,6})>" * 4 + r"(?:\|<(-?\d{1,6})>)?", re.ASCII)
 _SECTION = re.compile(r"<ref>|</ref>|<box>|</box>")
 _GEOCHAT_BOX = re.compile(r"\{(?:<[^<>]*>)+(?:\|<[^<>]*>)?\}")
 _WORDY = re.compile(r"\w")
@@ -81,6 +82,23 @@ def strip_boxes(text: str) -> str:
     return " ".join(_outside_brackets(" ".join(kept)).split())
 
 
+def replace_boxes(text: str, convert: Callable[[tuple[float, ...]], tuple[float, ...]]) -> str:
+    """The text with the numbers of every ``[...]`` and ``{<...>}`` box in it converted; all else stays as it is."""
+
+    def bracketed(hit: re.Match[str]) -> str:
+        box = _box(hit[1].split(","))
+        return hit[0] if box is None else f"[{', '.join(f'{c:g}' for c in convert(box))}]"
+
+    def angled(hit: re.Match[str]) -> str:
+        box = _box(_ANGLED.findall(hit[0]))
+        if box is None:
+            return hit[0]
+        numbers = [f"<{c:g}>" for c in convert(box)]
+        return "{" + "".join(numbers[:4]) + "".join(f"|{n}" for n in numbers[4:]) + "}"
+
+    return _GEOCHAT_BOX.sub(angled, _BRACKETS.sub(bracketed, text))
+
+
 def _outside_brackets(text: str) -> str:
     """Text without its innermost brackets that hold numbers, and without the brackets and commas around those."""
     hits = [m for m in _BRACKETS.finditer(text) if _claims_box(m[1])]
@@ -110,7 +128,7 @@ def _numbers(pieces: list[str]) -> tuple[float, ...] | None:
         if len(stripped) > LONGEST_NUMBER or not _NUMBER.fullmatch(stripped):
             return None
         values.append(float(stripped))
-    return tuple(values) if all(-LARGEST <= v <= LARGEST for v in values) else None
+    return tuple(values) if max(map(abs, values)) <= LARGEST else None
 
 
 def _box(pieces: list[str]) -> tuple[float, ...] | None:
@@ -153,6 +171,9 @@ def _name_in(text: str, names: list[str]) -> str | None:
 def _geochat(text: str, vocabulary: tuple[str, ...]) -> Iterator[Found]:
     """``{<x1><y1><x2><y2>|<angle>}``, the angle optional."""
     for group in _BRACES.finditer(text):
+        if plain := _WHOLE_NUMBERS.fullmatch(group[1]):
+            yield tuple(float(number) for number in plain.groups() if number is not None), None
+            continue
         corners, bar, angle = group[1].partition("|")
         pieces = _ANGLED.findall(corners) + (_ANGLED.findall(angle) if bar else [])
         if pieces:

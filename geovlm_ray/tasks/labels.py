@@ -112,6 +112,21 @@ def parse_labels(
     return found if repeats else list(dict.fromkeys(found))
 
 
+def split_labels(text: str, names: tuple[str, ...] = BIGEARTHNET) -> list[str]:
+    """The names that a list holds, spelt as they stand there; those of ``names`` that hold commas stay whole."""
+    pieces = [p for p in map(_piece, _DELIMITERS.split(text)) if p]
+    runs = _comma_names(names)
+    found: list[str] = []
+    i = 0
+    while i < len(pieces):
+        lengths = runs.get(label_key(pieces[i]), ())
+        keys = [label_key(p) for p in pieces[i : i + max(lengths)]] if lengths else []
+        length = next((n for n in lengths if ",".join(keys[:n]) in _vocabulary(names).keys), 1)
+        found.append(", ".join(pieces[i : i + length]))
+        i += length
+    return found
+
+
 def label_keys(names: tuple[str, ...]) -> list[str]:
     """The keys by which `parse_labels` finds these names."""
     return list(dict.fromkeys(_vocabulary(names).keys.values()))
@@ -133,6 +148,17 @@ class _Vocabulary:
 @functools.lru_cache(maxsize=4096)
 def _vocabulary(names: tuple[str, ...]) -> _Vocabulary:
     return _Vocabulary(names)
+
+
+@functools.lru_cache(maxsize=64)
+def _comma_names(names: tuple[str, ...]) -> dict[str, list[int]]:
+    """For the first piece of each name that holds commas, how many pieces such names have, longest first."""
+    runs: dict[str, set[int]] = {}
+    for name in names:
+        pieces = [p for p in map(_piece, _DELIMITERS.split(name)) if p]
+        if len(pieces) > 1:
+            runs.setdefault(label_key(pieces[0]), set()).add(len(pieces))
+    return {first: sorted(lengths, reverse=True) for first, lengths in runs.items()}
 
 
 def _piece(text: str) -> str:

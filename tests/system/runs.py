@@ -13,7 +13,7 @@ SMALL = (
     "rollout.prompts_per_step=6",
     "rollout.group_size=4",
     "rollout.max_tokens=40",
-    "learner.groups_per_micro_batch=6",
+    "learner.tokens_per_micro_batch=2048",
     "evaluation.scenes=0",
     "checkpoint.every=2",
 )

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 import torch
 from peft import PeftModel
+from PIL import Image
 from safetensors.torch import load_file
 from transformers import Qwen2_5_VLForConditionalGeneration
 
@@ -47,3 +50,20 @@ def test_adapter_goes_as_an_adapter(tmp_path: Path) -> None:
 
 def test_adapter_that_engines_cannot_take_goes_merged(tmp_path: Path) -> None:
     check(train(tmp_path, "merged", 5, "--local", *LARGE_STEPS, "model.lora={rank: 8, targets: all}"))
+
+
+@pytest.mark.parametrize("resolution", ["native", "tiles"])
+def test_pictures_of_any_shape_are_the_same_to_both(resolution: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for k, (width, height) in enumerate([(301, 199), (90, 270), (113, 112), (640, 500)]):
+        Image.fromarray(rng.integers(0, 255, (height, width, 3), np.uint8)).save(tmp_path / f"{k}.png")
+    tifffile.imwrite(tmp_path / "4.tif", rng.integers(0, 4000, (150, 230), np.uint16))
+    images = [["0.png"], ["1.png"], ["2.png", "0.png"], ["3.png"], ["4.tif"], ["4.tif", "1.png", "3.png"]]
+    records = [
+        {"id": str(k), "task": "vqa", "images": names, "prompt": "Is there a ship?", "reference": "yes"}
+        for k, names in enumerate(images)
+    ]
+    (tmp_path / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    more = ("data.source=samples", f"data.path={tmp_path / 'records.jsonl'}", "data.stages=[]")
+    sizes = ("rollout.max_model_len=1024", "prompt.image_size=84", f"prompt.resolution={resolution}")
+    check(train(tmp_path, resolution, 5, "--local", *LARGE_STEPS, *more, *sizes, "sync.parity_prompts=6"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from geovlm_ray.data.samples import TASK_OF
+from geovlm_ray.data.formats.samples import TASK_OF
 from tests.rs import RS, needs_rs
 from tests.system.runs import metrics, train
 

@@ -1,4 +1,4 @@
-"""Drawn scenes, sample files, and the order in which prompts are drawn."""
+"""Drawn scenes and sample files."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from geovlm_ray.data.config import DataConfig
-from geovlm_ray.data.sampler import HELD_OUT_SEED, RecordStream, Sampler, SceneStream, held_out_scenes
-from geovlm_ray.data.samples import read_samples
 from geovlm_ray.data.scene_draw import SCENE_SIZE, render
-from geovlm_ray.data.scenes import SCENE_TASKS, demonstration, draw, scene_example, scenes_of
+from geovlm_ray.data.scenes import demonstration, draw, scene_example, scenes_of
+from geovlm_ray.data.sources import read_source
 from geovlm_ray.errors import DataError
 from geovlm_ray.geometry import iou_matrix
 from geovlm_ray.rewards import RewardConfig, score_batch
 from geovlm_ray.rewards.sbert import SbertEmbedder
-from geovlm_ray.schema import TASK_NAMES, Box, Example
+from geovlm_ray.schema import TASK_NAMES, Box
 
 
 @pytest.mark.parametrize("task", TASK_NAMES)
@@ -55,34 +53,6 @@ def test_boxes_lie_on_what_they_name() -> None:
         assert iou_matrix([seen], [box.coords])[0, 0] > 0.6
 
 
-def test_held_out_scenes_come_in_equal_parts_and_are_never_trained_on() -> None:
-    prompts = held_out_scenes(("vqa", "object_detection", "visual_grounding"), 500)
-    tasks = [p.example.task for p in prompts]
-    assert len(prompts) == 501
-    assert {tasks.count(t) for t in set(tasks)} == {167}
-    assert {int(p.example.id.split("-")[-2]) for p in prompts} == {HELD_OUT_SEED}
-    with pytest.raises(ValueError, match="seed"):
-        DataConfig(seed=HELD_OUT_SEED)
-
-
-def test_batches_depend_on_seed_and_step_alone() -> None:
-    config = DataConfig(stages=({"steps": 2, "tasks": ("vqa",)}, {"steps": 1, "tasks": ("image_captioning", "vqa")}))  # type: ignore[arg-type]
-    sampler = Sampler(SceneStream(0), config, 4)
-    batches = [sampler.batch(step) for step in range(4)]
-    assert [p.group_id for batch in batches for p in batch] == list(range(16))
-    assert {p.example.task for batch in batches[:2] for p in batch} == {"vqa"}
-    assert [p.example.task for p in batches[3]] == ["image_captioning", "vqa"] * 2
-    assert Sampler(SceneStream(0), config, 4).batch(3) == batches[3]
-
-
-def test_records_are_shuffled_anew_every_epoch_and_each_drawn_once() -> None:
-    records = [scene_example(SCENE_TASKS[k % 3], 0, k) for k in range(10)]
-    stream = RecordStream(records, 0, "file")
-    epochs = [[stream.any(10 * e + k).id for k in range(10)] for e in range(3)]
-    assert all(sorted(epoch) == sorted(r.id for r in records) for epoch in epochs)
-    assert epochs[0] != epochs[1]
-
-
 def write(path: Path, *records: object) -> Path:
     path.write_text("\n".join(r if isinstance(r, str) else json.dumps(r) for r in records))
     return path
@@ -101,7 +71,8 @@ def test_samples_are_read_with_their_tasks_and_targets(tmp_path: Path) -> None:
         record("vqa", None),
         record("damage_assessment", "Destroyed"),
     )
-    examples: list[Example] = list(read_samples(path))
+    table = read_source("samples", path)
+    examples = [table.row(i).example for i in range(len(table))]
     assert [e.task for e in examples] == ["multilabel_classification", "vqa", "object_detection", "damage_assessment"]
     assert [e.target for e in examples] == [
         ("Pastures", "Water bodies"),
@@ -115,7 +86,7 @@ def test_samples_are_read_with_their_tasks_and_targets(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ("{", "line 2"),
+        ("{", "expected a JSON object"),
         ("3", "expected an object"),
         ({"id": "a", "task": "vqa", "images": ["a"], "reference": "x"}, "'prompt'"),
         (record("segmentation", "x"), "segmentation"),
@@ -129,5 +100,5 @@ def test_samples_are_read_with_their_tasks_and_targets(tmp_path: Path) -> None:
 def test_bad_records_are_named_with_their_line(bad: object, message: str, tmp_path: Path) -> None:
     path = write(tmp_path / "s.jsonl", record("vqa", "yes"), bad)
     with pytest.raises(DataError, match=message) as error:
-        list(read_samples(path))
-    assert "s.jsonl, line 2" in str(error.value)
+        read_source("samples", path)
+    assert "s.jsonl, record 2" in str(error.value)

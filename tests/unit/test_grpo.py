@@ -1,4 +1,4 @@
-"""GRPO: advantages, the clipped loss, what is admitted, and what one step does to a policy."""
+"""The learner: what is admitted, log-probs of completions, and what one step does to a policy."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import torch
 from geovlm_ray.config import Config
 from geovlm_ray.data.scenes import scene_example
 from geovlm_ray.grpo.admission import admit
-from geovlm_ray.grpo.advantages import group_advantages
 from geovlm_ray.grpo.config import LearnerConfig
 from geovlm_ray.grpo.learner import GrpoLearner
-from geovlm_ray.grpo.loss import grpo_loss, kl_penalty
+from geovlm_ray.policy import shared_prefix
 from geovlm_ray.policy.config import LoraSettings, ModelConfig
-from geovlm_ray.policy.forward import CompletionBatch, completion_logprobs, sequence_logits
-from geovlm_ray.policy.model import resolve_model
+from geovlm_ray.policy.forward import Pack, packed_logits
+from geovlm_ray.policy.model import load_model, resolve_model
 from geovlm_ray.policy.prompts import PromptEncoder
+from geovlm_ray.policy.shared_prefix import GroupRow, row_logprobs
 from geovlm_ray.schema import Prompt, RewardScore, Sample, SampleGroup
 
 
@@ -37,51 +37,9 @@ def group(group_id: int, rewards: list[float], version: int = 0, task: str = "vq
 def learner(encoder: PromptEncoder, model: ModelConfig | None = None, **settings: object) -> GrpoLearner:
     config = LearnerConfig(**{"lr": 1e-3, **settings})  # type: ignore[arg-type]
     folder = resolve_model("tiny")
-    return GrpoLearner(model or ModelConfig(), folder, encoder, config, temperature=1.0, total_steps=10, seed=0)
-
-
-def test_advantages_are_normalised_within_the_group() -> None:
-    values = group_advantages([0.0, 1.0, 2.0, 1.0])
-    assert values.mean() == pytest.approx(0)
-    assert values.std() == pytest.approx(1, abs=1e-4)
-    assert not group_advantages([1.3] * 8).any()
-    assert np.allclose(group_advantages([10.0, 30.0]), group_advantages([0.1, 0.3]), atol=1e-4)
-
-
-def test_gradient_on_policy_is_that_of_reinforce() -> None:
-    logprobs = torch.tensor([[-1.0, -2.0, 0.0], [-0.5, -1.5, -1.0]], requires_grad=True)
-    mask = torch.tensor([[True, True, False], [True, True, True]])
-    advantages = torch.tensor([1.5, -0.5])
-    loss = grpo_loss(logprobs, logprobs.detach(), advantages, mask, clip_low=0.2, clip_high=0.2)
-    loss.loss.backward()
-    expected = torch.tensor([[-0.75, -0.75, 0.0], [1 / 6, 1 / 6, 1 / 6]])
-    assert torch.allclose(logprobs.grad, expected)
-    assert float(loss.clipped_tokens) == 0
-
-
-@pytest.mark.parametrize(
-    ("shift", "advantage", "flows"), [(0.5, 1.0, False), (-0.5, 1.0, True), (0.5, -1.0, True), (-0.5, -1.0, False)]
-)
-def test_clip_stops_the_gradient_of_steps_that_went_too_far(shift: float, advantage: float, flows: bool) -> None:
-    logprobs = torch.tensor([[-1.0]], requires_grad=True)
-    loss = grpo_loss(
-        logprobs,
-        logprobs.detach() - shift,
-        torch.tensor([advantage]),
-        torch.tensor([[True]]),
-        clip_low=0.2,
-        clip_high=0.2,
+    return GrpoLearner(
+        model or ModelConfig(), folder, encoder, config, temperature=1.0, longest=64, total_steps=10, seed=0
     )
-    loss.loss.backward()
-    assert bool(logprobs.grad.abs() > 0) is flows
-
-
-def test_kl_is_zero_for_equal_policies_and_positive_else() -> None:
-    mask = torch.ones(1, 2, dtype=torch.bool)
-    same = torch.tensor([[-1.0, -2.0]])
-    assert float(kl_penalty(same, same, mask)) == 0
-    assert float(kl_penalty(same, same - 0.3, mask)) > 0
-    assert float(kl_penalty(same, same + 0.3, mask)) > 0
 
 
 def test_stale_groups_are_dropped_and_counted() -> None:
@@ -97,21 +55,45 @@ def test_prompts_run_once_give_the_log_probs_of_whole_sequences(encoder: PromptE
     tasks = ("vqa", "temporal_classification", "object_detection")
     prompts = [encoder.encode(scene_example(task, 0, 1)) for task in tasks]
     completions = [[[300, 301, 302], [310, 320, 330, 340, 350]], [[301] * 7], [[302, 305], [306]]]
-    batch = CompletionBatch.of(prompts, completions)
-    shared = completion_logprobs(policy.model, batch, policy.banned)
-    rows = [(p, row) for p, group_rows in zip(prompts, completions, strict=True) for row in group_rows]
-    single = CompletionBatch.of([p for p, _ in rows], [[row] for _, row in rows])
-    logits = sequence_logits(policy.model, single).index_fill(-1, policy.banned, float("-inf"))
-    plain = logits.log_softmax(-1).gather(-1, single.token_ids[..., None]).squeeze(-1)
-    assert torch.allclose(shared, torch.where(single.mask, plain, 0.0), atol=1e-4)
+    separate = load_model(ModelConfig(), resolve_model("tiny"), torch.device("cpu"), 0)
+    pack = Pack.of([(p, row) for p, rows in zip(prompts, completions, strict=True) for row in rows])
+    logits = packed_logits(separate, pack).index_fill(-1, policy.banned, float("-inf"))
+    plain = logits.log_softmax(-1).gather(-1, pack.targets[:, None]).squeeze(-1)
+    shared = row_logprobs(policy.model, GroupRow.of(prompts, completions), policy.banned)
+    assert torch.allclose(shared, plain, atol=1e-4)
+    for each in (plain, shared):
+        each.mul(torch.linspace(-1, 1, len(each))).sum().backward()
+    wanted = dict(separate.named_parameters())
+    for name, parameter in policy.model.named_parameters():
+        gradient = wanted[name].grad
+        if gradient is not None and gradient.norm() > 0:
+            assert (parameter.grad - gradient).norm() <= 1e-5 * gradient.norm(), name
+
+
+def test_chunks_of_logits_change_nothing(encoder: PromptEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = learner(encoder)
+    row = GroupRow.of([encoder.encode(scene_example("vqa", 0, 1))], [[[300, 301, 302], [310] * 9]])
+    whole = row_logprobs(policy.model, row, policy.banned)
+    monkeypatch.setattr(shared_prefix, "LOGITS_AT_ONCE", 5 * policy.model.lm_head.out_features)
+    assert torch.allclose(row_logprobs(policy.model, row, policy.banned), whole, atol=1e-5)
+
+
+def test_the_learners_own_old_log_probs_with_the_correction_bounded(encoder: PromptEncoder) -> None:
+    groups = [group(0, [0.0, 2.0])]
+    policy = learner(encoder, old_logprobs="learner", tis_cap=1.0)
+    figures = policy.step(groups)
+    # The engine drew with log-probs of -2; every token that the learner finds likelier is held at the cap.
+    likelier = sum(float((values > -2).sum()) for values in learner(encoder).logprobs(groups))
+    assert figures["loss/truncated_fraction"] == pytest.approx(likelier / figures["learner/tokens"])
+    assert figures["loss/clipped_fraction"] == 0
 
 
 def test_special_tokens_have_no_probability(encoder: PromptEncoder) -> None:
     policy = learner(encoder)
     image_token = encoder.processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")
     end = encoder.processor.tokenizer.eos_token_id
-    batch = CompletionBatch.of([encoder.encode(scene_example("vqa", 0, 1))], [[[image_token], [end]]])
-    image, finish = completion_logprobs(policy.model, batch, policy.banned)[:, 0].tolist()
+    row = GroupRow.of([encoder.encode(scene_example("vqa", 0, 1))], [[[image_token], [end]]])
+    image, finish = row_logprobs(policy.model, row, policy.banned).tolist()
     assert image == float("-inf")
     assert finish > float("-inf")
 
@@ -148,7 +130,7 @@ def test_equal_rewards_change_nothing(encoder: PromptEncoder) -> None:
 @pytest.mark.parametrize("model", [ModelConfig(), ModelConfig(lora=LoraSettings(rank=4))])
 def test_micro_batches_do_not_change_the_update(encoder: PromptEncoder, model: ModelConfig) -> None:
     groups = [group(i, [0.0, 1.0, 2.0], task=t) for i, t in enumerate(("vqa", "image_captioning", "object_detection"))]
-    policies = [learner(encoder, model, groups_per_micro_batch=size) for size in (1, 3)]
+    policies = [learner(encoder, model, tokens_per_micro_batch=size) for size in (1, 10_000)]
     norms = [policy.step(groups)["grad_norm"] for policy in policies]
     assert norms[0] == pytest.approx(norms[1], rel=1e-3)
 
@@ -178,7 +160,14 @@ def test_kl_with_an_adapter_needs_no_second_model(encoder: PromptEncoder) -> Non
 def test_temperature_and_seed_reach_the_learner(demo: Config, encoder: PromptEncoder) -> None:
     cold, warm = (
         GrpoLearner(
-            ModelConfig(), resolve_model("tiny"), encoder, demo.learner, temperature=t, total_steps=1, seed=0
+            ModelConfig(),
+            resolve_model("tiny"),
+            encoder,
+            demo.learner,
+            temperature=t,
+            longest=64,
+            total_steps=1,
+            seed=0,
         ).logprobs([group(0, [0.0, 1.0])])
         for t in (1.0, 2.0)
     )

@@ -1,73 +1,342 @@
-"""Images of the field's kinds come in as RGB; broken ones are named."""
+"""Images of the field's kinds come in as RGB, whatever they are called; broken and hostile ones are named."""
 
 from __future__ import annotations
 
+import io
+import os
+import struct
+import zlib
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from geovlm_ray.data.images import load_image
+from geovlm_ray.data.images import image_size, load_image, resolve
 from geovlm_ray.errors import DataError
+from geovlm_ray.pixels import PixelSettings, to_rgb
+from tests.rs import RS, needs_rs
 
 RGB = np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3)
+RAMP = np.arange(600, dtype=np.uint16).reshape(20, 30)
+GDAL_NODATA = 42113
+DEFAULT = PixelSettings()
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "CMYK", "I;16", "1"])
+def pixels_of(path: Path, settings: PixelSettings = DEFAULT) -> np.ndarray:
+    """What `load_image` makes of a file, which must have the size that its header says."""
+    image = load_image(str(path), settings)
+    assert image.mode == "RGB"
+    assert image.size == image_size(str(path))
+    return np.asarray(image)
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    """A chunk of a PNG file."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png(width: int, height: int, more: bytes = b"", bits: int = 8, kind: int = 2, rows: bytes | None = None) -> bytes:
+    """A PNG with the given header, and zeros where no rows are given."""
+    rows = bytes(height * (1 + width * 3)) if rows is None else rows
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + more + png_chunk(b"IDAT", zlib.compress(rows)) + png_chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "CMYK", "YCbCr", "I;16", "F", "1"])
 def test_every_mode_becomes_rgb(mode: str, tmp_path: Path) -> None:
-    path = tmp_path / ("image.tif" if mode == "CMYK" else "image.png")
-    Image.fromarray(RGB).convert("L" if mode == "I;16" else mode).convert(mode).save(path)
-    image = load_image(str(path), 28)
-    assert (image.mode, image.size) == ("RGB", (28, 28))
+    path = tmp_path / ("image.tif" if mode in ("CMYK", "YCbCr", "F") else "image.png")
+    Image.fromarray(RGB).convert("L" if mode in ("I;16", "F") else "RGB").convert(mode).save(path)
+    assert pixels_of(path).std() > 20
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP", "AVIF", "JPEG2000", "PPM", "TIFF"])
+def test_kinds_are_told_by_their_content(kind: str, tmp_path: Path) -> None:
+    smooth = Image.fromarray(np.full((20, 30, 3), (10, 120, 200), np.uint8))
+    for name in ("honest", "lie.tif", "lie.png", "lie.jpg"):
+        smooth.save(tmp_path / name, kind)
+        assert abs(pixels_of(tmp_path / name).astype(int) - (10, 120, 200)).max() <= 9
+
+
+def test_transparent_parts_are_black(tmp_path: Path) -> None:
+    rgba = np.full((4, 4, 4), 200, np.uint8)
+    rgba[..., 3] = 255
+    rgba[0, 0, 3], rgba[0, 1, 3] = 0, 51
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    assert pixels_of(tmp_path / "a.png")[0, :3, 0].tolist() == [0, 40, 200]
+    palette = Image.fromarray(RGB).convert("P")
+    palette.save(tmp_path / "p.png", transparency=palette.getpixel((3, 4)))
+    assert pixels_of(tmp_path / "p.png")[4, 3].tolist() == [0, 0, 0]
+
+
+def test_channels_are_bands_where_bands_are_chosen(tmp_path: Path) -> None:
+    rgba = np.dstack([RGB, RGB[..., 0] // 2])
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    assert np.array_equal(pixels_of(tmp_path / "a.png", PixelSettings((4, 3, 1))), rgba[..., [3, 2, 0]])
+    Image.fromarray(RGB[..., 0]).save(tmp_path / "grey.png")
+    with pytest.raises(DataError, match=r"image .*grey\.png: pixels\.bands: .* 1 to 1, found 2"):
+        load_image(str(tmp_path / "grey.png"), PixelSettings((2,)))
+
+
+@pytest.mark.parametrize(("kind", "bands"), [(0, 1), (2, 3), (6, 4)])
+def test_png_of_sixteen_bits_keeps_them(kind: int, bands: int, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(900, 1000, (20, 30, bands)).astype(np.uint16)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    (tmp_path / "a.png").write_bytes(png(30, 20, bits=16, kind=kind, rows=rows))
+    assert np.array_equal(pixels_of(tmp_path / "a.png"), to_rgb(values, DEFAULT))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif"])
+def test_orientation_tags_are_obeyed(orientation: int, name: str, tmp_path: Path) -> None:
+    upright = np.zeros((20, 30), np.uint8)
+    upright[2:8, 3:12] = 255
+    ways = [lambda a: a, np.fliplr, lambda a: a[::-1, ::-1], np.flipud, np.transpose]
+    ways += [lambda a: np.rot90(a, 1), lambda a: np.transpose(a)[::-1, ::-1], lambda a: np.rot90(a, -1)]
+    stored = np.ascontiguousarray(ways[orientation - 1](upright))
+    if name == "a.tif":
+        tifffile.imwrite(tmp_path / name, stored, extratags=[(274, 3, 1, orientation, True)])
+    else:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.fromarray(np.dstack([stored] * 3)).save(tmp_path / name, exif=exif, quality=95)
+    assert abs(pixels_of(tmp_path / name)[..., 0].astype(int) - upright).mean() < 8
+
+
+def test_of_an_animation_the_first_frame_is_shown(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (9, 7), colour) for colour in ("red", "blue")]
+    for name in ("a.gif", "a.webp", "a.tif", "a.png"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+        red, green, blue = pixels_of(tmp_path / name)[3, 3].tolist()
+        assert red > 240
+        assert max(green, blue) < 10
 
 
 @pytest.mark.parametrize("shape", [(20, 30), (20, 30, 2), (20, 30, 3), (20, 30, 4), (20, 30, 12)])
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.int32, np.float32, np.float64, np.complex64])
 def test_tiffs_of_any_bands_and_depth(shape: tuple[int, ...], dtype: type, tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 100, shape).astype(dtype)
-    tifffile.imwrite(
-        tmp_path / "a.tif", values, photometric="minisblack", planarconfig="contig" if len(shape) == 3 else None
-    )
-    image = np.asarray(load_image(str(tmp_path / "a.tif")))
-    assert image.shape == (20, 30, 3)
-    assert image.std() > 0
+    planar = "contig" if len(shape) == 3 else None
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="minisblack", planarconfig=planar)
+    assert np.array_equal(pixels_of(tmp_path / "a.tif"), to_rgb(np.atleast_3d(values), DEFAULT))
 
 
-def test_band_first_tiffs_are_read_as_images(tmp_path: Path) -> None:
-    tifffile.imwrite(tmp_path / "a.tif", np.moveaxis(RGB, -1, 0), photometric="rgb", planarconfig="separate")
-    assert np.array_equal(np.asarray(load_image(str(tmp_path / "a.tif"))), RGB)
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {"planarconfig": "separate", "photometric": "minisblack"},
+        {"tile": (16, 16), "compression": "zlib", "predictor": True},
+        {"bigtiff": True},
+        {"byteorder": ">"},
+        {"rowsperstrip": 3, "compression": "lzma"},
+        {},
+    ],
+)
+def test_tiffs_of_any_layout(layout: dict[str, Any], tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 4000, (12, 40, 50)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", values, **layout)
+    settings = PixelSettings((4, 3, 2), value_range=(0, 4000))
+    assert np.array_equal(pixels_of(tmp_path / "a.tif", settings), to_rgb(np.moveaxis(values, 0, 2), settings))
+    with pytest.raises(DataError, match=r"image .*a\.tif: .* 1 to 12, found 13"):
+        load_image(str(tmp_path / "a.tif"), PixelSettings((13,)))
 
 
-def test_missing_values_do_not_spoil_the_stretch(tmp_path: Path) -> None:
-    values = np.linspace(0, 1, 600, dtype=np.float32).reshape(20, 30)
-    values[0, 0], values[0, 1] = np.nan, np.inf
-    tifffile.imwrite(tmp_path / "a.tif", values)
-    assert np.asarray(load_image(str(tmp_path / "a.tif"))).std() > 50
+NUMBERS, ANY = ("I;16", "F"), ("RGB", "L", "I;16", "F", "P", "CMYK", "1")
+PACKED = [(c, m) for c in ("tiff_lzw", "tiff_adobe_deflate", "zstd", "lzma") for m in ANY]
+PACKED += [("jpeg", m) for m in ("RGB", "L", "CMYK")] + [("group4", "1")]
 
 
-def test_orientation_tags_are_obeyed(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(RGB).save(tmp_path / "a.jpg", exif=exif)
-    assert load_image(str(tmp_path / "a.jpg")).size == (20, 30)
+@pytest.mark.parametrize(("compression", "mode"), PACKED)
+def test_tiffs_of_any_compression_that_pillow_writes(compression: str, mode: str, tmp_path: Path) -> None:
+    image = Image.fromarray(RAMP) if mode in NUMBERS else Image.fromarray((RAMP // 3).astype(np.uint8))
+    image = image.convert(mode)
+    image.save(tmp_path / "a.tif", compression=compression)
+    values = np.asarray(image if mode in NUMBERS else image.convert("RGB"))
+    expected = to_rgb(np.atleast_3d(values), DEFAULT)
+    shown = pixels_of(tmp_path / "a.tif").astype(int)
+    assert abs(shown - expected).max() <= (12 if compression == "jpeg" else 0)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
-def test_truncated_and_absent_images_are_named(suffix: str, tmp_path: Path) -> None:
-    path = tmp_path / f"broken{suffix}"
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(path)
+def test_what_no_decoder_is_there_for_is_said(tmp_path: Path) -> None:
+    values = np.zeros((4, 20, 30), np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", values, planarconfig="separate", photometric="minisblack")
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+        struct.pack_into("<H", content, tiff.pages.first.tags["Compression"].valueoffset, 34887)
+    (tmp_path / "lerc.tif").write_bytes(content)
+    with pytest.raises(DataError, match=r"lerc\.tif: .*LERC"):
+        load_image(str(tmp_path / "lerc.tif"))
+
+
+def test_a_tiff_says_its_own_nodata(tmp_path: Path) -> None:
+    values = np.where(RAMP < 300, -9999, RAMP).astype(np.int16)
+    for text in ("-9999", "-9999.0 "):
+        tifffile.imwrite(tmp_path / "a.tif", values, extratags=[(GDAL_NODATA, 2, 0, text, True)])
+        shown = pixels_of(tmp_path / "a.tif")
+        assert not shown[:10].any()
+        assert np.array_equal(shown[10:], to_rgb(values[10:, :, None], DEFAULT))
+    tifffile.imwrite(tmp_path / "b.tif", values, extratags=[(GDAL_NODATA, 2, 0, "1.#QNAN", True)])
+    assert pixels_of(tmp_path / "b.tif")[10:].min() > 200
+
+
+def test_arrays_that_tifffile_wrote_are_one_image(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 4000, (40, 50, 13)).astype(np.uint16)
+    settings = PixelSettings((13, 7, 1), value_range=(0, 4000))
+    for array in (values, np.moveaxis(values, 2, 0)):
+        tifffile.imwrite(tmp_path / "a.tif", array)
+        assert np.array_equal(pixels_of(tmp_path / "a.tif", settings), to_rgb(values, settings))
+    tifffile.imwrite(tmp_path / "sequence.tif", np.stack([RGB, RGB[::-1]]), photometric="rgb")
+    assert np.array_equal(pixels_of(tmp_path / "sequence.tif"), RGB)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "lzw.tif", "a.webp", "a.gif", "a.bmp"])
+def test_truncated_images_are_named(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+    picture.save(path, **({"compression": "tiff_lzw"} if name == "lzw.tif" else {}))
     content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 3])
-    with pytest.raises(DataError, match=f"broken{suffix}"):
-        load_image(str(path))
-    with pytest.raises(DataError, match="absent"):
-        load_image(str(tmp_path / f"absent{suffix}"))
+    for length in (0, 3, 7, 30, len(content) // 3, len(content) - 100):
+        path.write_bytes(content[:length])
+        with pytest.raises(DataError, match=rf"image .*{name}: "):
+            load_image(str(path))
 
 
-def test_a_path_may_not_leave_the_root(tmp_path: Path) -> None:
-    (tmp_path / "root").mkdir()
+def test_damaged_images_give_no_other_error(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    path = tmp_path / "damaged"
+    for kind in ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "tifffile"):
+        whole = io.BytesIO()
+        if kind == "tifffile":
+            tifffile.imwrite(
+                whole, np.stack([RAMP] * 5), compression="zlib", extratags=[(GDAL_NODATA, 2, 0, "7", True)]
+            )
+        else:
+            Image.fromarray(RGB).save(whole, kind)
+        for _ in range(60):
+            content = bytearray(whole.getvalue())
+            for place in rng.integers(0, len(content), 3):
+                content[place] = rng.integers(256)
+            path.write_bytes(content)
+            with suppress(DataError):
+                load_image(str(path))
+
+
+def test_bombs_are_refused_before_they_are_decoded(tmp_path: Path) -> None:
+    much = zlib.compress(bytes(50_000_000), 9)
+    bombs = {
+        "size.png": png(100_000, 100_000, rows=b""),
+        "text.png": png(8, 8, png_chunk(b"zTXt", b"k\0\0" + much)),
+        "utf8.png": png(8, 8, png_chunk(b"iTXt", b"k\0\1\0\0\0" + much)),
+        "profile.png": png(8, 8, png_chunk(b"iCCP", b"k\0\0" + much)),
+    }
+    for name, content in bombs.items():
+        (tmp_path / name).write_bytes(content)
+    directory = ImageFileDirectory_v2()
+    directory.update({256: 100_000, 257: 100_000, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 100_000, 279: 10})
+    (tmp_path / "size.tif").write_bytes(b"II*\0\x08\0\0\0" + directory.tobytes(8))
+    tifffile.imwrite(tmp_path / "bands.tif", np.zeros((8, 8), np.float64), compression="zlib", metadata=None)
+    content = bytearray((tmp_path / "bands.tif").read_bytes())
+    with tifffile.TiffFile(tmp_path / "bands.tif") as tiff:
+        for tag in ("ImageWidth", "ImageLength", "RowsPerStrip"):
+            struct.pack_into("<I", content, tiff.pages.first.tags[tag].valueoffset, 13_000)
+        struct.pack_into("<H", content, tiff.pages.first.tags["SamplesPerPixel"].valueoffset, 200)
+    (tmp_path / "bands.tif").write_bytes(content)
+    tifffile.imwrite(tmp_path / "strip.tif", RAMP, compression="zlib")
+    content = bytearray((tmp_path / "strip.tif").read_bytes())
+    with tifffile.TiffFile(tmp_path / "strip.tif") as tiff:
+        tags = tiff.pages.first.tags
+        struct.pack_into("<I", content, tags["StripOffsets"].valueoffset, len(content))
+        struct.pack_into("<I", content, tags["StripByteCounts"].valueoffset, len(much))
+    (tmp_path / "strip.tif").write_bytes(bytes(content) + much)
+    reasons = {"size": "pixels", "text": "too large", "utf8": "too large", "profile": "too large", "bands": "GiB"}
+    for name in (*bombs, "size.tif", "bands.tif", "strip.tif"):
+        with pytest.raises(DataError, match=rf"image .*{name}: .*{reasons.get(name.split('.')[0], 'in a piece of')}"):
+            load_image(str(tmp_path / name))
+
+
+def test_large_jpegs_are_reduced_while_they_are_decoded(tmp_path: Path) -> None:
+    rows, columns = np.mgrid[0:1800, 0:2100]
+    waves = [128 + 60 * np.sin(rows / (9 + k)) + 60 * np.cos(columns / (15 - k)) for k in range(3)]
+    picture = Image.fromarray(np.stack(waves, axis=2).astype(np.uint8))
+    picture.save(tmp_path / "a.jpg", quality=95)
+    reduced = load_image(str(tmp_path / "a.jpg"), at_least=400)
+    assert reduced.size == (1050, 900)
+    small, whole = (np.asarray(i.resize((400, 400)), dtype=int) for i in (reduced, load_image(str(tmp_path / "a.jpg"))))
+    assert abs(small - whole).max() <= 8
+    assert load_image(str(tmp_path / "a.jpg"), PixelSettings(percentiles=(1, 99)), 400).size == (2100, 1800)
+
+
+def test_nothing_outside_the_root_is_read(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "inside").mkdir(parents=True)
     Image.fromarray(RGB).save(tmp_path / "secret.png")
-    with pytest.raises(DataError, match="leaves the data root"):
-        load_image("../secret.png", root=tmp_path / "root")
+    Image.fromarray(RGB).save(root / "inside" / "a.png")
+    os.symlink(tmp_path / "secret.png", root / "link.png")
+    os.symlink(tmp_path, root / "folder")
+    os.symlink(root / "inside", root / "good")
+    for good in ("inside/a.png", "good/a.png", "inside/../inside/a.png"):
+        assert load_image(f"{root}//{good}").size == (30, 20)
+    secret = tmp_path / "secret.png"
+    for bad in ("../secret.png", "link.png", "folder/secret.png", "inside/../../secret.png", str(secret), f"/{secret}"):
+        with pytest.raises(DataError, match="leads out of it"):
+            load_image(f"{root}//{bad}")
+    with pytest.raises(DataError):
+        load_image(f"{root}//{tmp_path}//secret.png")
+
+
+@pytest.mark.parametrize(
+    "reference", ["", "absent.png", "a\0b", "x" * 5000, "loop", "folder", "fifo", "https://a.b/c.png"]
+)
+@pytest.mark.parametrize("rooted", [False, True])
+def test_what_is_no_file_is_said(reference: str, rooted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.symlink("loop", tmp_path / "loop")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(DataError, match="expected"):
+        resolve(f".//{reference}" if rooted else reference)
+
+
+def test_what_is_no_image_is_said(tmp_path: Path) -> None:
+    page = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
+    for name, content in (("a.eps", page), ("b.png", page), ("c.jpg", "<html>not found</html>"), ("d.tif", "")):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(DataError, match=rf"image .*{name}: expected a picture that decodes"):
+            load_image(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    "reference", ["scene:", "scene:vqa:0:0", "scene:nothing:0:0:0", "scene:vqa:0:0:9", "scene:vqa:-1:0:0"]
+)
+def test_wrong_scenes_are_said(reference: str) -> None:
+    with pytest.raises(DataError, match=r"scene:|task"):
+        load_image(reference)
+
+
+def test_scenes_have_the_size_that_is_said() -> None:
+    assert load_image("scene:vqa:0:0:0").size == image_size("scene:vqa:0:0:0")
+
+
+@needs_rs
+def test_every_real_image_loads() -> None:
+    paths = sorted(p for p in RS.rglob("*") if p.suffix in (".png", ".jpg", ".tif"))
+    assert len(paths) == 95
+    for path in paths:
+        shown = pixels_of(path)
+        assert min(shown.shape[:2]) >= 20
+        assert shown.std() > 10 or "label" in str(path)
+
+
+@needs_rs
+def test_real_bands_are_stretched_to_the_whole_range() -> None:
+    radar = sorted(RS.rglob("*_VV.tif"))
+    assert len(radar) == 4
+    for path in [*radar, *RS.rglob("*_B0?.tif")]:
+        shown = pixels_of(path)
+        assert (shown.min(), shown.max()) == (0, 255)
+        assert np.ptp(shown, axis=2).max() == 0
+    assert {image_size(str(p)) for p in RS.rglob("*_B01.tif")} == {(20, 20)}

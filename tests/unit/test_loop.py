@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 
 from geovlm_ray.config import Config, load_config
-from geovlm_ray.data.sampler import Sampler, SceneStream
+from geovlm_ray.data.sampler import REPLACEMENTS, Sampler, SceneStream
 from geovlm_ray.errors import RunError
 from geovlm_ray.loop import Parts, train
 from geovlm_ray.schema import Prompt, RewardScore, Sample, SampleGroup
@@ -24,20 +23,18 @@ class Pool:
     def __init__(self, logprob: float = -1.0) -> None:
         self.version = -1
         self.logprob = logprob
-        self.drawn: deque[list[SampleGroup]] = deque()
         self.submitted: list[int] = []
+        self.generated: list[int] = []
 
     def draw(self, prompts: Sequence[Prompt]) -> list[SampleGroup]:
         return [SampleGroup(p, (Sample((1,), (self.logprob,), "a", "stop", self.version),) * 2) for p in prompts]
 
-    def submit(self, prompts: Sequence[Prompt]) -> None:
+    def submit(self, prompts: Sequence[Prompt]) -> list[list[SampleGroup]]:
         self.submitted += [p.group_id for p in prompts]
-        self.drawn.append(self.draw(prompts))
+        return [[group] for group in reversed(self.draw(prompts))]
 
-    def collect(self) -> list[SampleGroup]:
-        return self.drawn.popleft()
-
-    def generate(self, prompts: Sequence[Prompt], *, greedy: bool) -> list[SampleGroup]:
+    def generate(self, prompts: Sequence[Prompt], **sampling: Any) -> list[SampleGroup]:
+        self.generated += [p.group_id for p in prompts]
         return self.draw(prompts)
 
     def probe(self, prompts: Sequence[Prompt], max_tokens: int) -> list[list[SampleGroup]]:
@@ -50,12 +47,23 @@ class Pool:
 
 
 class Rewards:
-    """Gives every sample the same reward."""
+    """Gives every sample of a group the same reward, but for the groups of which ``varied`` is true."""
+
+    def __init__(self, varied: Callable[[int], bool] = lambda group_id: False) -> None:
+        self.varied = varied
+
+    def score_as_drawn(self, parts: Iterable[Sequence[SampleGroup]]) -> list[SampleGroup]:
+        return self.score(sorted((g for part in parts for g in part), key=lambda g: g.group_id))
 
     def score(self, groups: Sequence[SampleGroup]) -> list[SampleGroup]:
-        score = RewardScore(1.0, 1.0, 0.0)
         return [
-            dataclasses.replace(g, samples=tuple(dataclasses.replace(s, reward=score) for s in g.samples))
+            dataclasses.replace(
+                g,
+                samples=tuple(
+                    dataclasses.replace(s, reward=RewardScore(1.0 + i * self.varied(g.group_id), 1.0, 0.0))
+                    for i, s in enumerate(g.samples)
+                ),
+            )
             for g in groups
         ]
 
@@ -90,24 +98,28 @@ class Book:
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
+        self.groups: list[list[int]] = []
         self.saved: list[int] = []
 
     def log_step(self, step: int, metrics: dict[str, float], groups: Sequence[SampleGroup]) -> None:
         self.rows.append({"step": step, **metrics})
+        self.groups.append([g.group_id for g in groups])
 
     def save(self, step: int, write: Callable[[Path], None]) -> None:
         self.saved.append(step)
 
 
-def run(*overrides: str, logprob: float = -1.0, start: int = 0) -> tuple[Book, Pool, Learner]:
+def run(
+    *overrides: str, logprob: float = -1.0, start: int = 0, rewards: Rewards | None = None
+) -> tuple[Book, Pool, Learner]:
     config: Config = load_config(
         "demo", ["run.steps=6", "rollout.prompts_per_step=3", "checkpoint.every=4", *overrides]
     )
     book, pool, learner = Book(), Pool(logprob), Learner()
     learner.version = start
     sampler = Sampler(SceneStream(0), config.data, 3)
-    parts = Parts(pool, Rewards(), learner, book, book)
-    train(config, parts, sampler.batch, sampler.batch(0), start)
+    parts = Parts(pool, rewards or Rewards(), learner, book, book)
+    train(config, parts, sampler, sampler.batch(0), start)
     return book, pool, learner
 
 
@@ -140,3 +152,23 @@ def test_engine_and_learner_that_disagree_stop_the_run() -> None:
 def test_a_log_prob_that_is_no_number_stops_the_run() -> None:
     with pytest.raises(RunError, match="disagree"):
         run(logprob=float("nan"))
+
+
+def test_groups_without_variance_are_replaced_within_the_bound_and_kept_in_the_record() -> None:
+    # Of the draws of a step the first has variance at once, the second when it is replaced, the third never.
+    fate = {0: lambda g: True, 1: lambda g: g >= REPLACEMENTS, 2: lambda g: False}
+    rewards = Rewards(lambda g: fate[g % REPLACEMENTS % 3](g))
+    book, pool, learner = run("loop.resample=2", "run.steps=2", "loop.max_staleness=1", rewards=rewards)
+    one, two = REPLACEMENTS, 2 * REPLACEMENTS
+    assert pool.generated == [one + 1, one + 2, two + 2, one + 4, one + 5, two + 5]
+    assert learner.trained == [0, one + 1, two + 2, 3, one + 4, two + 5]
+    assert book.groups[0] == [0, one + 1, two + 2, 1, 2, one + 2]
+    assert [row["resampled/groups"] for row in book.rows] == [3, 3]
+    assert [row["group/zero_variance"] for row in book.rows] == pytest.approx([1 / 3, 1 / 3])
+
+
+def test_without_a_bound_above_zero_no_group_is_replaced() -> None:
+    book, pool, learner = run("run.steps=1")
+    assert (pool.generated, learner.trained) == ([], [0, 1, 2])
+    task = "multilabel_classification"
+    assert (book.rows[0]["resampled/groups"], book.rows[0][f"task/{task}/zero_variance"]) == (0, 1)

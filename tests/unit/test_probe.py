@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from geovlm_ray.cli import main
+from geovlm_ray.data.answers import written
 from geovlm_ray.errors import DataError
 from geovlm_ray.geometry import Frame
-from geovlm_ray.probe.answers import Item, vocabulary, written
+from geovlm_ray.probe.answers import Item, vocabulary
 from geovlm_ray.probe.honest import honest, paraphrase
 from geovlm_ray.probe.references import drawn_references, file_references
 from geovlm_ray.probe.strategies import PROBES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -16,6 +17,7 @@ from geovlm_ray.data.scenes import demonstration
 from geovlm_ray.errors import RunError
 from geovlm_ray.local import score_groups
 from geovlm_ray.metrics.training import batch_metrics
+from geovlm_ray.grpo.objectives import advantages
 from geovlm_ray.report.html import write_report
 from geovlm_ray.rewards.monitor import HackingMonitor
 from geovlm_ray.rewards.sbert import SbertEmbedder
@@ -41,6 +43,9 @@ def scored_batch(step: int) -> list[SampleGroup]:
     return score_groups([draw(p) for p in sampler.batch(step)], CONFIG.reward, embedder)
 
 
+ADVANTAGES = partial(advantages, config=CONFIG.learner, longest=CONFIG.rollout.max_tokens)
+
+
 def log(tracker: RunTracker, step: int, groups: list[SampleGroup]) -> None:
     timings = {f"seconds/{part}": 0.1 for part in ("rollout", "reward", "learner", "sync", "step")}
     tracker.log_step(step, {**batch_metrics(groups, step), **timings, "throughput/tokens_per_s": 1.0}, groups)
@@ -50,7 +55,7 @@ def log(tracker: RunTracker, step: int, groups: list[SampleGroup]) -> None:
 def run(tmp_path: Path) -> Path:
     """A run directory with three logged steps."""
     (tmp_path / "config.yaml").write_text(to_yaml(CONFIG))
-    tracker = RunTracker(tmp_path, 3, Console(quiet=True), HackingMonitor())
+    tracker = RunTracker(tmp_path, 3, Console(quiet=True), HackingMonitor(), ADVANTAGES)
     tracker.rewind(0)
     groups = scored_batch(0)
     for step in (1, 2, 3):
@@ -75,7 +80,7 @@ def test_every_completion_is_kept_with_its_reward_and_version(run: Path) -> None
 def test_rewind_forgets_what_came_after_the_checkpoint(run: Path) -> None:
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "rew')
-    tracker = RunTracker(run, 3, Console(quiet=True), HackingMonitor())
+    tracker = RunTracker(run, 3, Console(quiet=True), HackingMonitor(), ADVANTAGES)
     tracker.rewind(2)
     tracker.close()
     assert [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()] == [1, 2]

@@ -3,8 +3,28 @@
 from __future__ import annotations
 
 from geovlm_ray.data.formats.base import Format
+from geovlm_ray.data.formats.bigearthnet import BIGEARTHNET
+from geovlm_ray.data.formats.captions import CAPTIONS
+from geovlm_ray.data.formats.coco import COCO
+from geovlm_ray.data.formats.dota import DOTA
+from geovlm_ray.data.formats.earthdial import EARTHDIAL
+from geovlm_ray.data.formats.earthdial_results import EARTHDIAL_RESULTS
+from geovlm_ray.data.formats.geochat import GEOCHAT
+from geovlm_ray.data.formats.rsvqa import RSVQA
 from geovlm_ray.data.formats.samples import SAMPLES
+from geovlm_ray.data.formats.teochat import TEOCHAT
+from geovlm_ray.data.formats.vrsbench import VRSBENCH
 
 FORMATS: dict[str, Format] = {
+    "geochat": GEOCHAT,
+    "earthdial": EARTHDIAL,
+    "earthdial-results": EARTHDIAL_RESULTS,
+    "vrsbench": VRSBENCH,
+    "teochat": TEOCHAT,
+    "rsvqa": RSVQA,
+    "coco": COCO,
+    "dota": DOTA,
+    "captions": CAPTIONS,
+    "bigearthnet": BIGEARTHNET,
     "samples": SAMPLES,
 }

@@ -31,7 +31,7 @@ class Unit:
     """A piece of a source that is converted by itself: a line, a JSON object, a file.
 
     ``file`` is relative to the source's folder, ``number`` counts from 1 within it. ``value`` is whatever the format
-    makes of it and must pickle. Where ``problem`` is set there is no value, and the unit is set aside.
+    makes of it and must pickle. Where ``problem`` is set, the unit is set aside.
     """
 
     file: str
@@ -53,19 +53,24 @@ class Format:
     """One format.
 
     ``units`` runs in the main process, reads in a stream and keeps to what is cheap. ``convert`` runs in worker
-    processes; a DataError sets the unit aside, an empty result passes it over (inactive entries, records without a
-    reference). ``options`` are the names that ``key=value`` arguments may have, with their defaults. ``stores_images``
-    says that images come out of the source into the output. ``header`` is what the source holds outside its records;
-    ``restore`` writes rows back into a file of the format.
+    processes; a DataError sets the unit aside, a unit with a problem among the results a part of it, an empty result
+    passes it over (inactive entries, records without a reference). ``options`` are the names that ``key=value``
+    arguments may have, with their defaults. ``stores_images`` says that images come out of the source into the output,
+    or tells of which sources they do. ``header`` is what the source holds outside its records; ``restore`` writes rows
+    back into a file of the format.
     """
 
     summary: str
     units: Callable[[Source], Iterator[Unit]]
-    convert: Callable[[Unit, Source], Iterable[Row | Converted]]
+    convert: Callable[[Unit, Source], Iterable[Row | Converted | Unit]]
     options: Mapping[str, str] = field(default_factory=dict)
-    stores_images: bool = False
+    stores_images: bool | Callable[[Source], bool] = False
     header: Callable[[Source], Mapping[str, Any]] | None = None
     restore: Callable[[Iterator[Row], Mapping[str, Any], Path], None] | None = None
+
+    def stores_images_of(self, source: Source) -> bool:
+        """Whether the images of a source come out of it into the output."""
+        return self.stores_images(source) if callable(self.stores_images) else self.stores_images
 
 
 def image_reference(path: Any) -> str:
@@ -88,15 +93,15 @@ def field_of(record: Any, key: str, kind: type | tuple[type, ...] = str) -> Any:
     Raises:
         DataError: the record is no object, or the key is absent or of another type.
     """
-    if not isinstance(record, Mapping):
+    if not isinstance(record, dict):
         raise DataError(f"expected an object, found {shown(record)}")
+    value = record.get(key)
+    if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
+        return value
     if key not in record:
         raise DataError(f"expected the key {key!r}, found only {', '.join(map(repr, record)) or 'none'}"[:500])
-    value = record[key]
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        names = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
-        raise DataError(f"{key}: expected {names}, found {shown(value)}")
-    return value
+    names = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
+    raise DataError(f"{key}: expected {names}, found {shown(value)}")
 
 
 def question_words(prompt: str) -> str:

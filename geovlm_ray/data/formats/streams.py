@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import ijson
-
 from geovlm_ray.data.formats.base import Source, Unit, shown
+from geovlm_ray.data.formats.json_members import LONGEST_RECORD, json_members
 from geovlm_ray.errors import DataError
-
-LONGEST_RECORD = 16 * 2**20
-"""Bytes of one record; a longer one is set aside."""
 
 
 def source_files(source: Source, endings: Sequence[str]) -> list[Path]:
@@ -59,18 +54,11 @@ def json_records(path: Path, source: Source) -> Iterator[Unit]:
 
 
 def array_items(path: Path, source: Source, prefix: str) -> Iterator[Unit]:
-    """The members of the array at an ijson prefix (``item`` for a top-level array, ``images.item``)."""
-    name, number = relative(path, source), 0
-    with path.open("rb") as file:
-        bounded = _Bounded(file)
-        try:
-            for value in ijson.items(bounded, prefix, use_float=True):
-                number += 1
-                bounded.since = 0
-                yield Unit(name, number, value) if _is_unicode(value) else _not_unicode(name, number)
-        except (ijson.JSONError, ValueError, RecursionError) as error:
-            reason = " ".join(str(error).split())[:300]
-            yield Unit(name, number + 1, problem=f"expected JSON, found a fault; nothing after it was read: {reason}")
+    """The members of the array at a prefix: ``item`` for a top-level array, ``images.item`` for that of a key."""
+    key = prefix.removesuffix("item").removesuffix(".")
+    for found, unit in json_members(path, relative(path, source), (key,)):
+        if unit.problem is not None or (found == key and unit.number > 0):
+            yield unit
 
 
 def lines(path: Path, source: Source) -> Iterator[Unit]:
@@ -105,24 +93,6 @@ def read_object(path: Path) -> dict[str, Any]:
     return value
 
 
-class _Bounded(io.RawIOBase):
-    """A file that refuses to be read further than a record may be long; ``since`` counts from the last one."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file = file
-        self.since = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        if self.since > LONGEST_RECORD:
-            raise ValueError(f"a record longer than {LONGEST_RECORD} bytes")
-        data = self.file.read(size)
-        self.since += len(data)
-        return data
-
-
 def _first_byte(file: BinaryIO) -> bytes:
     head = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
     file.seek(0)
@@ -142,7 +112,9 @@ def _parsed(unit: Unit) -> Unit:
         value = json.loads(unit.value)
     except (ValueError, RecursionError) as error:
         return Unit(unit.file, unit.number, problem=f"expected a JSON object: {error}; found {shown(unit.value)}")
-    return Unit(unit.file, unit.number, value) if _is_unicode(value) else _not_unicode(unit.file, unit.number)
+    # Only an escape can hide a lone surrogate in a line that was UTF-8.
+    fine = "\\u" not in unit.value or _is_unicode(value)
+    return Unit(unit.file, unit.number, value) if fine else _not_unicode(unit.file, unit.number)
 
 
 def _text_lines(file: BinaryIO, name: str) -> Iterator[Unit]:

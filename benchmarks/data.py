@@ -1,0 +1,202 @@
+"""How fast data is converted, read in training order and decoded, against plain loops, and in how much memory.
+
+``python -m benchmarks.data [--json OUT] [--records 1000000]``. The source is GeoChat's conversation form, drawn; images
+are drawn too. What is compared takes turns and the best round of each counts, by the clock. The plain loops are what a
+script would do: ``json`` and a list of dictionaries for records, Pillow for images.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from benchmarks.common import Figure, at_least, at_most, parser, publish
+from geovlm_ray.data.config import DataConfig
+from geovlm_ray.data.convert import Labels, convert
+from geovlm_ray.data.formats.base import Source
+from geovlm_ray.data.images import load_image
+from geovlm_ray.data.sampler import Sampler
+from geovlm_ray.data.sources import open_stream
+
+ROUNDS = 3
+READ = 20_000
+IMAGES = 64
+SIDE = 448
+MEMORY_GB = 1.0
+PLACES = ("left", "right", "top", "bottom", "middle")
+THINGS = ("ship", "plane", "storage tank", "tennis court", "harbor", "bridge")
+
+
+def main() -> int:
+    """Measure and publish."""
+    arguments = parser(__doc__ or "")
+    arguments.add_argument("--records", type=int, default=1_000_000, help="records of the source (default: 1000000)")
+    options = arguments.parse_args()
+    with tempfile.TemporaryDirectory(prefix="geovlm-ray-bench-") as name:
+        folder = Path(name)
+        source = write_source(folder / "source.jsonl", options.records)
+        figures = [*conversion(source, folder, options.records), *reading(source, folder), *images(folder)]
+    return publish("data", figures, options.json, records=options.records, image_side=SIDE)
+
+
+def write_source(path: Path, n: int) -> Path:
+    """A conversation file of n records: referred objects, region captions and questions in turn."""
+    rng = random.Random(0)
+    with path.open("w") as file:
+        for i in range(n):
+            file.write(json.dumps(conversation(i, rng)) + "\n")
+    return path
+
+
+def conversation(i: int, rng: random.Random) -> dict:
+    """One record of GeoChat-Instruct's form."""
+    thing, place = rng.choice(THINGS), rng.choice(PLACES)
+    x, y = rng.randint(0, 80), rng.randint(0, 80)
+    box = f"{{<{x}><{y}><{x + rng.randint(2, 20)}><{y + rng.randint(2, 20)}>|<{rng.randint(0, 90)}>}}"
+    asked, answered = (
+        (f"[refer] Give me the location of <p> 1 {thing} at the {place} </p>", box),
+        (f"[identify] what is this {box}", f"1 {thing} at the {place}"),
+        (f"Is there a {thing}?\nAnswer the question using a single word or phrase.", rng.choice(("Yes", "No"))),
+    )[i % 3]
+    turns = [{"from": "human", "value": f"<image>\n{asked}"}, {"from": "gpt", "value": answered}]
+    return {"id": f"{i:07d}", "image": f"P{i % 5000:04d}.png", "conversations": turns}
+
+
+def conversion(source: Path, folder: Path, n: int) -> list[Figure]:
+    """Records a second of our conversion with one worker and with all cores, and of a plain loop; memory."""
+    ours, plain = [], []
+    small = write_source(folder / "small.jsonl", min(n, 100_000))
+    count = min(n, 100_000)
+    for _ in range(ROUNDS):
+        ours.append(seconds(lambda: converted(small, folder / "one", 1)))
+        plain.append(seconds(lambda: plain_conversion(small, folder / "plain.parquet")))
+    whole, memory = in_process("convert", source, folder / "whole")
+    return [
+        Figure("conversion, 1 process, records/s", count / min(ours)),
+        Figure("conversion, plain loop, records/s", count / min(plain)),
+        Figure("conversion, times the plain loop", min(plain) / min(ours)),
+        at_least(f"conversion of {n:,} records, {os.cpu_count()} processes, records/s", n / whole, 20_000),
+        at_most(f"conversion of {n:,} records, peak memory of all processes, GB", memory, MEMORY_GB),
+    ]
+
+
+def converted(source: Path, out: Path, workers: int) -> None:
+    """Convert into a folder that is empty before."""
+    shutil.rmtree(out, ignore_errors=True)
+    given = Source(source, source.parent, {})
+    counts = convert("geochat", given, out, Labels(), workers=workers, on_progress=lambda counts: None)
+    assert counts.set_aside == 0
+
+
+def plain_conversion(source: Path, out: Path) -> None:
+    """What a script does: every line a dictionary, the boxes by a regular expression, one table at the end."""
+    rows = []
+    for line in source.open():
+        record = json.loads(line)
+        question, answer = (turn["value"] for turn in record["conversations"])
+        boxes = [list(map(float, re.findall(r"<(-?\d+)>", b))) for b in re.findall(r"\{.*?\}", answer)]
+        question = question.replace("<image>", "").strip()
+        rows.append({**record, "question": question, "answer": answer, "boxes": boxes})
+    pq.write_table(pa.Table.from_pylist(rows), out, compression="zstd")
+
+
+def reading(source: Path, folder: Path) -> list[Figure]:
+    """Records a second in training order: our sampler, and a loop over seeks, each with its peak memory."""
+    opened, memory = in_process("read", folder / "whole", folder)
+    sampler = Sampler(open_stream(DataConfig(source="parquet", path=str(folder / "whole"))), DataConfig(), 100)
+    offsets = line_offsets(source)
+    ours, plain = [], []
+    for r in range(ROUNDS):
+        steps = range(r * READ // 100, (r + 1) * READ // 100)
+        ours.append(seconds(lambda steps=steps: [sampler.batch(step) for step in steps]))
+        plain.append(seconds(lambda r=r: plain_reading(source, offsets, seed=r)))
+    return [
+        Figure("opening the converted records, s", opened),
+        Figure("reading in training order, records/s", READ / min(ours)),
+        Figure("reading in training order, plain loop, records/s", READ / min(plain)),
+        Figure("reading in training order, times the plain loop", min(plain) / min(ours)),
+        at_most("reading, peak memory, GB", memory, MEMORY_GB),
+    ]
+
+
+def line_offsets(path: Path) -> np.ndarray:
+    """Where each line of a file begins."""
+    with path.open("rb") as file:
+        return np.cumsum([0, *map(len, file)])[:-1]
+
+
+def plain_reading(source: Path, offsets: np.ndarray, seed: int) -> None:
+    """Lines in random order, each parsed."""
+    with source.open("rb") as file:
+        for i in np.random.default_rng(seed).permutation(len(offsets))[:READ]:
+            file.seek(offsets[i])
+            json.loads(file.readline())
+
+
+def images(folder: Path) -> list[Figure]:
+    """Images a second to RGB of the model's size: first seen, from the cache, and by Pillow alone."""
+    paths = list(draw_images(folder / "images"))
+    os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+    first, again, plain = [], [], []
+    for r in range(ROUNDS):
+        for path in paths:
+            os.utime(path, (r, r))  # Another time of change: the cache holds no copy.
+        first.append(seconds(lambda: [load_image(str(p), SIDE, cache_gb=1.0) for p in paths]))
+        again.append(seconds(lambda: [load_image(str(p), SIDE, cache_gb=1.0) for p in paths]))
+        plain.append(seconds(lambda: [plain_image(p) for p in paths]))
+    return [
+        Figure("images decoded and resized, first seen, images/s", IMAGES / min(first)),
+        Figure("images decoded and resized, from the cache, images/s", IMAGES / min(again)),
+        Figure("images decoded and resized, plain loop, images/s", IMAGES / min(plain)),
+        Figure("images first seen, times the plain loop", min(plain) / min(first)),
+        Figure("images from the cache, times the plain loop", min(plain) / min(again)),
+    ]
+
+
+def draw_images(folder: Path) -> Iterator[Path]:
+    """JPEGs of 800 x 800 pixels, the size of a DOTA crop."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(IMAGES):
+        coarse = Image.fromarray(rng.integers(0, 255, (40, 40, 3), dtype=np.uint8))
+        path = folder / f"{i}.jpg"
+        coarse.resize((800, 800), Image.Resampling.BICUBIC).save(path, quality=90)
+        yield path
+
+
+def plain_image(path: Path) -> Image.Image:
+    """What a script does."""
+    return Image.open(path).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+
+
+def in_process(what: str, path: Path, out: Path) -> tuple[float, float]:
+    """Seconds and peak memory in GB (all its processes together) of a piece of work in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.data_process", what, str(path), str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    taken, memory = map(float, done.stdout.split())
+    return taken, memory
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """Wall time of a call."""
+    begun = time.perf_counter()
+    call()
+    return time.perf_counter() - begun
+
+
+if __name__ == "__main__":
+    sys.exit(main())

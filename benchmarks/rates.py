@@ -1,0 +1,168 @@
+"""The costs of the loop's parts that `geovlm-ray plan` reckons with, measured in one process and on the loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from scipy.optimize import nnls
+
+from geovlm_ray.config import Config
+from geovlm_ray.grpo.learner import GrpoLearner
+from geovlm_ray.local import LocalRewards
+from geovlm_ray.plan.compare import measured_idle
+from geovlm_ray.plan.rates import of_values, settings
+from geovlm_ray.plan.simulate import Assumed, Setup, learner_seconds
+from geovlm_ray.rollout.engine import Engine
+from geovlm_ray.schema import Prompt, RewardScore, SampleGroup
+
+ROUNDS = 3
+PARTS = (1, 4, 16)
+"""A batch, a fourth and a sixteenth of it are drawn, so that iterations and tokens can be told apart."""
+
+
+def measure(
+    config: Config,
+    engine: Engine,
+    learner: GrpoLearner,
+    batches: Iterator[list[Prompt]],
+    loop: Sequence[dict[str, Any]],
+) -> dict[str, Any]:
+    """The object ``rates``: all of `geovlm_ray.plan.rates.Rates`, and figures for readers.
+
+    ``batches`` are prompts that the engine has not seen; ``loop`` are the metrics of a run of the same configuration,
+    which tell what the driver adds. The learner is trained by it. The figures for readers are tokens/s of an engine
+    and of the learner, completions/s of a reward actor, MB of a sync, mean and spread of the lengths, and the loop's
+    step and idle shares.
+    """
+    decode, drawn = rollout_costs(config, engine, batches)
+    groups = LocalRewards(config.reward).score(drawn)
+    learn = learner_costs(learner, groups)
+    completions = sum(len(group.samples) for group in groups)
+    reward_s = _median_seconds(lambda: LocalRewards(config.reward).score(groups)) / completions
+    share = config.rollout.prompts_per_step * config.rollout.group_size / config.reward_actors.actors
+    lengths = [[len(sample.token_ids) for sample in group.samples] for group in groups]
+    values = {
+        **settings(config),
+        **decode,
+        **learn,
+        "reward_s_per_completion": reward_s,
+        "reward_s_per_batch": max(0.0, _middle(loop, "reward") - reward_s * share),
+        **sync_costs(config, engine, learner, next(batches)),
+        "overhead_s": max(0.0, _middle(loop, "step", "rollout", "reward", "learner", "sync")),
+        "completion_tokens": lengths,
+    }
+    rates = of_values(values, "rates")
+    flat = [length for group in lengths for length in group]
+    prompts = [engine.encoder.length(group.prompt.example) for group in groups]
+    iterations = len(lengths) * values["prefill_s_per_prompt"] + max(flat) * values["decode_s_per_step"]
+    return {
+        **values,
+        "rollout_tokens_per_s": sum(flat) / (iterations + sum(flat) * values["decode_s_per_token"]),
+        "learner_tokens_per_s": sum(flat) / learner_seconds(rates, Setup.of(config), Assumed(), sum(flat)),
+        "reward_completions_per_s": 1 / reward_s,
+        "sync_mb": learner.weights().nbytes / 1e6,
+        **_spread("prompt_tokens", prompts),
+        **_spread("completion_tokens", flat),
+        "loop": {
+            "step_s": _middle(loop, "step"),
+            "idle": measured_idle(rates, Setup.of(config), loop, "the loop's metrics"),
+        },
+    }
+
+
+def rollout_costs(
+    config: Config, engine: Engine, batches: Iterator[list[Prompt]]
+) -> tuple[dict[str, float], list[SampleGroup]]:
+    """What a prompt, an iteration and a token cost an engine, fitted to draws of several sizes; and the last batch.
+
+    The engines share a batch, so that one of them draws its share of it.
+    """
+    share = -(-config.rollout.prompts_per_step // config.rollout.actors)
+    work, seconds = [], []
+    engine.generate(next(batches)[:share])
+    for _ in range(ROUNDS):
+        for size, tokens in ((share, 1), *((max(1, share // part), None) for part in PARTS)):
+            prompts = next(batches)[:size]
+            begun = time.perf_counter()
+            groups = engine.generate(prompts, group_size=2 if tokens else None, max_tokens=tokens)
+            seconds.append(time.perf_counter() - begun)
+            lengths = [len(sample.token_ids) for group in groups for sample in group.samples]
+            work.append([len(prompts), max(lengths), sum(lengths)])
+    names = ("prefill_s_per_prompt", "decode_s_per_step", "decode_s_per_token")
+    return _fit(names, work, seconds), engine.generate(next(batches))
+
+
+def learner_costs(learner: GrpoLearner, groups: Sequence[SampleGroup]) -> dict[str, float]:
+    """What a group and a token cost the learner, fitted to steps with all and with half of each group's samples.
+
+    The samples get rewards of which none is passed over; the costs are then shared out over all groups, those
+    without reward variance included, which the learner passes over.
+    """
+    useful = float(np.mean([len(set(group.rewards)) > 1 for group in groups]))
+    work, seconds = [], []
+    learner.step(_varied(groups, len(groups[0].samples)))
+    for _ in range(ROUNDS):
+        for size in (len(groups[0].samples), max(2, len(groups[0].samples) // 2)):
+            batch = _varied(groups, size)
+            begun = time.perf_counter()
+            tokens = learner.step(batch)["learner/tokens"]
+            seconds.append(time.perf_counter() - begun)
+            work.append([len(batch), tokens])
+    costs = _fit(("learner_s_per_group", "learner_s_per_token"), work, seconds)
+    return {name: cost * max(useful, 1 / len(groups)) for name, cost in costs.items()}
+
+
+def sync_costs(config: Config, engine: Engine, learner: GrpoLearner, prompts: list[Prompt]) -> dict[str, float]:
+    """A version's way into an engine, and the two halves of the parity check."""
+    probe = prompts[: config.sync.parity_prompts]
+    draw = {"group_size": 1, "max_tokens": config.sync.parity_tokens}
+    sync_s = _median_seconds(lambda: engine.update_weights(learner.weights()))
+    groups = engine.generate(probe, **draw)
+    return {
+        "sync_s": sync_s,
+        "probe_s": _median_seconds(lambda: engine.generate(probe, **draw)),
+        "parity_s": _median_seconds(lambda: learner.logprobs(groups)),
+    }
+
+
+def _varied(groups: Sequence[SampleGroup], size: int) -> list[SampleGroup]:
+    """The first samples of each group, with rewards 0 and 1 in turns."""
+    return [
+        replace(
+            group,
+            samples=tuple(
+                replace(sample, reward=RewardScore(float(i % 2), 1.0, 0.0))
+                for i, sample in enumerate(group.samples[:size])
+            ),
+        )
+        for group in groups
+    ]
+
+
+def _fit(names: Sequence[str], work: list[list[float]], seconds: list[float]) -> dict[str, float]:
+    """Costs of at least 0 that explain the seconds best, each draw's relative to its own."""
+    scaled = np.array(work) / np.array(seconds)[:, None]
+    costs, _ = nnls(scaled, np.ones(len(seconds)))
+    return dict(zip(names, map(float, costs), strict=True))
+
+
+def _middle(loop: Sequence[dict[str, Any]], part: str, *less: str) -> float:
+    """Median seconds of a part of the loop's steps, less those of others, without the first step."""
+    return float(np.median([row[f"seconds/{part}"] - sum(row[f"seconds/{p}"] for p in less) for row in loop[1:]]))
+
+
+def _spread(name: str, lengths: Sequence[int]) -> dict[str, float]:
+    return {f"{name}_mean": float(np.mean(lengths)), f"{name}_std": float(np.std(lengths))}
+
+
+def _median_seconds(call: Callable[[], object]) -> float:
+    durations = []
+    for _ in range(ROUNDS):
+        begun = time.perf_counter()
+        call()
+        durations.append(time.perf_counter() - begun)
+    return float(np.median(durations))

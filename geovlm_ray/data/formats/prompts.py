@@ -1,0 +1,213 @@
+"""What the field's prompts and answers say: the task, the sensor, the classes to choose from, the typed target.
+
+GeoChat (mbzuai-oryx/GeoChat, geochat/eval, docs/Evaluation.md) and EarthDial (hiyamdebary/EarthDial,
+src/earthdial/train/constants.py) name the task, and EarthDial the sensor, in tokens such as ``[refer]`` and
+``[hr_rgb_0.5]``; where there is no token the wording decides.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from geovlm_ray.data.formats.base import question_words, shown
+from geovlm_ray.errors import DataError
+from geovlm_ray.schema import Box, Example, GroundedText, Target
+from geovlm_ray.tasks import TASKS
+from geovlm_ray.tasks.boxes import parse_boxes, strip_boxes
+from geovlm_ray.tasks.labels import split_labels
+
+SENSORS = {
+    "hr": "high-resolution optical",
+    "s1": "Sentinel-1",
+    "s2": "Sentinel-2",
+    "l8": "Landsat-8",
+    "hyper": "hyperspectral",
+    "inf": "thermal infrared",
+}
+MOST_WORDS = 8
+"""Words of a class name; an answer with more in a piece is a sentence, though the prompt may say "classify"."""
+
+_SENSOR = re.compile(rf"\[({'|'.join(SENSORS)})_(?:[a-z]+_)+(\d+(?:\.\d+)?)\]", re.IGNORECASE)
+_CLASS = re.compile(
+    r"\bclassify\b|\b(?:classes|options|categories)\s*:|\b(?:of|from) the following (?:scene )?(?:classes|categories)\b"
+    r"|\blist of (?:the )?(?:classes|categories|labels)\b|\bone of\s*:"
+)
+_MANY = re.compile(
+    r"\bwhich ones\b|\blist of (?:the )?(?:classes|categories|labels)\b|\bmulti-?label\b"
+    r"|\ball (?:the )?(?:classes|categories|labels)\b|\bwhich (?:[\w-]+ ){0,3}(?:classes|categories|labels)[^.?]* are\b"
+)
+_LISTINGS = (
+    re.compile(r"(?:\b(?:classes|options|categories|labels)|\bone of|\bbelongs? to)\s*:([^\n?\"\\]+)", re.IGNORECASE),
+    re.compile(r"\?([^?\n]+)\.\s*Answer with a list of\b", re.IGNORECASE),
+)
+_ONE_WORD = re.compile(r"\banswer\b[^.?]*\b(?:single|one) word\b")
+_CAPTION = re.compile(r"\b(?:caption|describe|description|summari[sz]e)\b")
+_ASKS_BOXES = re.compile(
+    r"\bbounding box(?:es)?\b[^.?]*\bform\b|\b(?:with|using|give|output|provide|include)\b[^.?]*\bbounding box"
+)
+_SEVERAL = re.compile(r"\ball\b|\bevery\b|\beach\b|\bobjects\b|\bbuildings\b|\bregions\b|\bareas\b")
+_BRACES = re.compile(r"\{\s*<")
+_BOX = re.compile(r"\{\s*<|\[\s*[-+]?\d")
+_MARKUP = re.compile(r"</?p>|<delim>")
+
+
+def example_of(
+    id: str,
+    prompt: str,
+    answers: Sequence[str],
+    images: tuple[str, ...],
+    *,
+    dataset: str,
+    split: str = "train",
+    task: str = "",
+) -> Example:
+    """The example behind a prompt and its reference answers; ``task`` is read off the two where it is not given.
+
+    Raises:
+        DataError: the prompt has no words, or the answers do not parse under the task.
+    """
+    task = task or task_of(prompt, answers[0], len(images))
+    sensor, gsd = sensor_of(prompt)
+    return Example(
+        id=id,
+        task=task,
+        images=images,
+        question=question_of(prompt),
+        target=target_of(task, answers),
+        dataset=dataset,
+        split=split,
+        labels=listed_classes(prompt) if TASKS[task].target_kind == "classes" else (),
+        gsd=gsd,
+        sensor=sensor,
+    )
+
+
+def question_of(prompt: str) -> str:
+    """The words of a prompt.
+
+    Raises:
+        DataError: there are none.
+    """
+    question = question_words(prompt)
+    if not question:
+        raise DataError(f"prompt: expected a question, found {shown(prompt)}")
+    return question
+
+
+def task_of(prompt: str, answer: str, images: int) -> str:
+    """The task that a prompt sets; where it leaves it open, the number of images and the form of the answer decide."""
+    text = prompt.lower()
+    if "[refer]" in text:
+        return "referred_object_detection"
+    if "[grounding]" in text:
+        return _grounding(answer, images)
+    if _asks_for_classes(text, answer):
+        return _classification(text, images)
+    return _without_classes(text, answer, images)
+
+
+def sensor_of(prompt: str) -> tuple[str | None, float | None]:
+    """Sensor and metres per pixel of EarthDial's token, such as ``[s2_rgb_10]``; None where there is none."""
+    found = _SENSOR.search(prompt)
+    return (SENSORS[found[1].lower()], float(found[2])) if found else (None, None)
+
+
+def listed_classes(prompt: str) -> tuple[str, ...]:
+    """The classes that a prompt lists, sorted, so that prompts that shuffle them share one vocabulary."""
+    for listing in _LISTINGS:
+        found = listing.search(prompt)
+        names = split_labels(found[1].split(". ")[0]) if found else []
+        if len(names) > 1:
+            return tuple(sorted(set(names)))
+    return ()
+
+
+def target_of(task: str, answers: Sequence[str]) -> Target:
+    """The target that reference answers state: one answer, or several captions.
+
+    Raises:
+        DataError: they state none under the task: nothing, no box, a malformed box.
+    """
+    kind = TASKS[task].target_kind
+    texts = [_MARKUP.sub("", answer).strip() for answer in answers]
+    if not all(texts) or (len(texts) > 1 and kind != "captions"):
+        raise DataError(f"answer of {task}: expected one, found {', '.join(map(shown, answers))}")
+    if kind == "captions":
+        return tuple(texts)
+    text = texts[0]
+    if kind == "vqa":
+        return text
+    if kind == "classes":
+        names = split_labels(text) if task == "multilabel_classification" else [text.strip(" .\"'")]
+        if not names or not all(names):
+            raise DataError(f"answer of {task}: expected class names, found {shown(text)}")
+        return tuple(names)
+    boxes = boxes_of(task, text)
+    if kind == "boxes":
+        return boxes
+    if not boxes:
+        raise DataError(f"answer of {task}: expected a description with boxes, found {shown(text)}")
+    return GroundedText(text, boxes)
+
+
+def boxes_of(task: str, text: str) -> tuple[Box, ...]:
+    """The boxes of an answer in GeoChat's braces or in brackets; none only where the text is an empty list.
+
+    Raises:
+        DataError: there is no box, or one that is malformed.
+    """
+    found = parse_boxes(text, "geochat" if _BRACES.search(text) else "brackets")
+    if found is None or found.malformed:
+        what = "none" if found is None else f"{found.malformed} that are no box"
+        raise DataError(f"answer of {task}: expected boxes of 4 or 5 numbers, found {what} in {shown(text)}")
+    return tuple(Box(coords) for coords in found.boxes)
+
+
+def _asks_for_classes(text: str, answer: str) -> bool:
+    if not (_CLASS.search(text) or "[classify]" in text or "[treeclassify]" in text):
+        return False
+    return all(len(piece.split()) <= MOST_WORDS for piece in answer.split(","))
+
+
+def _classification(text: str, images: int) -> str:
+    if _MANY.search(text):
+        return "multilabel_classification"
+    if "damage" in text:
+        return "damage_assessment"
+    return "temporal_classification" if images > 1 else "scene_classification"
+
+
+def _captioning(images: int) -> str:
+    return "change_captioning" if images > 1 else "image_captioning"
+
+
+def _grounding(answer: str, images: int) -> str:
+    """EarthDial asks for captions of damage under ``[grounding]``, too."""
+    if _BOX.search(answer):
+        return "grounded_description" if strip_boxes(_MARKUP.sub("", answer)) else "visual_grounding"
+    return "change_captioning" if images > 1 else "grounded_description"
+
+
+def _without_classes(text: str, answer: str, images: int) -> str:
+    if answer.strip(" .").lower() in ("yes", "no"):
+        return "vqa"
+    if "[identify]" in text:
+        return "region_captioning"
+    if "[caption]" in text:
+        return _captioning(images)
+    if "[changedet]" in text:
+        return "vqa" if _ONE_WORD.search(text) else "object_detection" if _BOX.search(answer) else "change_captioning"
+    return _by_wording(text, answer, images)
+
+
+def _by_wording(text: str, answer: str, images: int) -> str:
+    if _ASKS_BOXES.search(text):
+        return "object_detection" if _SEVERAL.search(text) else "visual_grounding"
+    if _ONE_WORD.search(text):
+        return "vqa"
+    if _BOX.search(answer):
+        return "grounded_description" if len(strip_boxes(answer).split()) > MOST_WORDS else "visual_grounding"
+    if _CAPTION.search(text):
+        return "region_captioning" if _BOX.search(text) or "<box>" in text else _captioning(images)
+    return "vqa"

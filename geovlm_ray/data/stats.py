@@ -1,0 +1,182 @@
+"""What converted datasets hold, in numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from geovlm_ray.data.balance import classes_of
+from geovlm_ray.data.convert import UNREADABLE
+from geovlm_ray.data.parallel import Workers
+from geovlm_ray.data.parquet import Dataset
+from geovlm_ray.data.table import to_row
+from geovlm_ray.data.tally import Tally
+from geovlm_ray.errors import DataError
+from geovlm_ray.geometry import Frame
+from geovlm_ray.schema import Box, Example, target_boxes, target_texts
+from geovlm_ray.tasks import TASKS
+
+LISTED = 1_000
+SIZES = {"small": 0.01, "medium": 0.1, "large": float("inf")}
+"""Groups of boxes by the share of their image that they cover: below the number, and not in the group before."""
+
+
+@dataclass
+class Spread:
+    """How often whole numbers occur."""
+
+    counts: Counter[int] = field(default_factory=Counter)
+
+    def merge(self, other: Spread) -> None:
+        """Take in another spread."""
+        self.counts.update(other.counts)
+
+    def summary(self) -> dict[str, float]:
+        """Mean, median (the lower one of two) and largest; nothing where there are no numbers."""
+        n = self.counts.total()
+        if not n:
+            return {}
+        seen = 0
+        for value in sorted(self.counts):
+            seen += self.counts[value]
+            if 2 * seen >= n:
+                break
+        mean = sum(value * count for value, count in self.counts.items()) / n
+        return {"mean": mean, "median": value, "largest": max(self.counts)}
+
+
+@dataclass
+class TaskStats:
+    """The records of one task. Lengths are in words; those of answers are of every text of a target."""
+
+    records: int = 0
+    reasoned: int = 0
+    images: Spread = field(default_factory=Spread)
+    questions: Spread = field(default_factory=Spread)
+    answers: Spread = field(default_factory=Spread)
+    boxes: Spread = field(default_factory=Spread)
+    sizes: Counter[str] = field(default_factory=Counter)
+    classes: Tally = field(default_factory=Tally)
+
+    def add(self, example: Example) -> None:
+        """Count a record."""
+        boxes = target_boxes(example.target)
+        self.records += 1
+        self.reasoned += bool(example.reasoning)
+        self.images.counts[len(example.images)] += 1
+        self.questions.counts[len(example.question.split())] += 1
+        self.answers.counts.update(len(text.split()) for text in target_texts(example.target))
+        if TASKS[example.task].target_kind in ("boxes", "grounded"):
+            self.boxes.counts[len(boxes)] += 1
+        self.sizes.update(size_group(box, example.frame) for box in boxes)
+        for name in classes_of(example):
+            self.classes.add(name)
+
+    def merge(self, other: TaskStats) -> None:
+        """Take in other records of the task."""
+        self.records += other.records
+        self.reasoned += other.reasoned
+        for name in ("images", "questions", "answers", "boxes", "classes"):
+            getattr(self, name).merge(getattr(other, name))
+        self.sizes.update(other.sizes)
+
+
+@dataclass
+class Stats:
+    """All records that were not set aside. ``groups`` counts them by dataset, split and task."""
+
+    set_aside: int = 0
+    groups: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    tasks: dict[str, TaskStats] = field(default_factory=dict)
+    sensors: Tally = field(default_factory=Tally)
+    gsd: Tally = field(default_factory=Tally)
+
+    @property
+    def records(self) -> int:
+        """Records counted."""
+        return self.groups.total()
+
+    def add(self, example: Example) -> None:
+        """Count a record."""
+        self.groups[example.dataset, example.split, example.task] += 1
+        self.tasks.setdefault(example.task, TaskStats()).add(example)
+        self.sensors.add(example.sensor or "unknown")
+        self.gsd.add("unknown" if example.gsd is None else f"{example.gsd:g} m")
+
+    def merge(self, other: Stats) -> None:
+        """Take in other records."""
+        self.set_aside += other.set_aside
+        self.groups.update(other.groups)
+        for name, task in other.tasks.items():
+            self.tasks.setdefault(name, TaskStats()).merge(task)
+        self.sensors.merge(other.sensors)
+        self.gsd.merge(other.gsd)
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON, of classes, sensors and sampling distances the `LISTED` most frequent."""
+        return {
+            "records": self.records,
+            "set_aside": self.set_aside,
+            "groups": [
+                {"dataset": dataset, "split": split, "task": task, "records": n}
+                for (dataset, split, task), n in sorted(self.groups.items())
+            ],
+            "tasks": {
+                name: {
+                    "records": task.records,
+                    "with_reasoning": task.reasoned,
+                    "images_per_record": task.images.summary(),
+                    "question_words": task.questions.summary(),
+                    "answer_words": task.answers.summary(),
+                    "boxes_per_record": task.boxes.summary(),
+                    "box_sizes": {size: task.sizes[size] for size in SIZES} if task.sizes else {},
+                    "classes": dict(task.classes.ranked()[:LISTED]),
+                    "classes_distinct": len(task.classes.names),
+                }
+                for name, task in sorted(self.tasks.items())
+            },
+            "sensors": dict(self.sensors.ranked()[:LISTED]),
+            "gsd": dict(self.gsd.ranked()[:LISTED]),
+        }
+
+
+def size_group(box: Box, frame: Frame) -> str:
+    """The name of a box's size in `SIZES`; its angle does not count."""
+    x1, y1, x2, y2 = box.coords[:4]
+    width, height = frame.scale
+    share = abs((x2 - x1) * (y2 - y1)) / (width * height)
+    return next((name for name, limit in SIZES.items() if share < limit), "large")
+
+
+def gather(datasets: Sequence[Dataset], *, workers: int, on_progress: Callable[[int], None]) -> Stats:
+    """Count the records of some datasets; ``on_progress`` is told how many are done.
+
+    Raises:
+        DataError: a shard or record cannot be read.
+        RunError: a worker process died.
+    """
+    stats = Stats()
+    aside = {d.folder: d.set_aside() for d in datasets}
+    jobs = [(d, shard, frozenset(aside[d.folder].get(shard.name, ()))) for d in datasets for shard in d.shards]
+    with Workers(workers) as pool:
+        for part in pool.in_order(_count, jobs):
+            stats.merge(part)
+            on_progress(stats.records)
+    return stats
+
+
+def _count(job: tuple[Dataset, Path, frozenset[int]]) -> Stats:
+    dataset, shard, aside = job
+    stats = Stats(set_aside=len(aside))
+    records = (record for batch in dataset.batches(shard) for record in batch.to_pylist())
+    for row, record in enumerate(records):
+        if row in aside:
+            continue
+        try:
+            stats.add(to_row(record).example)
+        except UNREADABLE as error:
+            raise DataError(f"{shard}, row {row}: {error}; `geovlm-ray data validate` sets such aside") from error
+    return stats

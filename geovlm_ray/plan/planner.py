@@ -1,0 +1,183 @@
+"""The split of GPUs, the batch, group size and staleness with which a loop of measured rates is fastest."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from geovlm_ray.errors import ConfigError
+from geovlm_ray.plan.rates import Rates
+from geovlm_ray.plan.simulate import (
+    Assumed,
+    Lengths,
+    Result,
+    Setup,
+    learner_seconds,
+    reward_seconds,
+    simulate,
+    sync_seconds,
+)
+
+SHOWN = 10
+TIE = 0.95
+"""Plans of at least this share of the best one's samples/s count as equally fast."""
+SPLITS = 32
+"""Splits of the GPUs that are estimated at once; of more GPUs, as many again around the best of them."""
+SIMULATED_GROUPS = 60_000
+"""Groups of one simulation, about: large batches are simulated for fewer steps, at least `FEWEST_STEPS`."""
+FEWEST_STEPS, MOST_STEPS = 6, 40
+SETTINGS = ("prompts_per_step", "group_size", "max_staleness")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the simulation says of a setup, and the settings that make it."""
+
+    result: Result
+    overrides: tuple[str, ...]
+
+
+def plans(
+    rates: Rates,
+    gpus: int,
+    assumed: Assumed | None = None,
+    *,
+    keep: Collection[str] = (),
+    in_flight: bool = False,
+    seed: int = 0,
+) -> list[Plan]:
+    """The best plans for a number of GPUs, no two of the same batch, group size, staleness and placement.
+
+    The fastest comes first, but of those that are about as fast the one nearest to the measured settings; a plan with
+    the measured settings is always among them. Each is the best split by `estimate`, simulated. ``keep`` names those
+    of `SETTINGS` that stay as they were measured.
+
+    Raises:
+        ConfigError: there is no GPU, or a kept staleness has no room on one.
+    """
+    if gpus < 1:
+        raise ConfigError(f"GPUs: expected at least 1, found {gpus}")
+    assumed = assumed or Assumed()
+    lengths = Lengths(rates, seed)
+    best = [
+        min(_splits(shape, gpus, rates, assumed, lengths), key=lambda found: found[0])
+        for shape in shapes(rates, gpus, keep, in_flight)
+    ]
+    if not best:
+        raise ConfigError(
+            "max_staleness: expected 0, since engine and learner take turns on one GPU, found the measured "
+            f"{rates.max_staleness}; do not keep it, or plan for 2 GPUs"
+        )
+    best.sort(key=lambda found: (found[0] / _samples(found[1]), _distance(rates, found[1])))
+    nearest = min(best, key=lambda found: _distance(rates, found[1]))
+    chosen = best[:SHOWN] if nearest in best[:SHOWN] else [*best[:SHOWN], nearest]
+    results = [_simulated(rates, setup, assumed, seed) for _, setup in chosen]
+    fastest = max(result.samples_per_s for result in results)
+
+    def place(result: Result) -> tuple[bool, float]:
+        ties = result.samples_per_s >= TIE * fastest
+        return not ties, _distance(rates, result.setup) if ties else -result.samples_per_s
+
+    return [Plan(result, overrides(result.setup)) for result in sorted(results, key=place)]
+
+
+def shapes(rates: Rates, gpus: int, keep: Collection[str], in_flight: bool) -> Iterator[Setup]:
+    """Settings around the measured ones, placed in some way on the GPUs, with as many reward actors a GPU as measured.
+
+    Batches go from half the measured one to as many prompts a GPU as were measured, or twice the batch. More than one
+    batch ahead helps only engines that take weights in flight: others take them when all that is submitted is drawn.
+    """
+    growth = gpus / (rates.rollout_actors + rates.learner_gpus)
+    largest = max(1, math.floor(math.log2(max(1.0, growth))))
+    prompts = {max(1, round(rates.prompts_per_step * 2.0**i)) for i in range(-1, largest + 1)}
+    sizes = {max(2, rates.group_size // 2), rates.group_size, 2 * rates.group_size}
+    staleness = {0, 1, rates.max_staleness, *((2, 3) if in_flight else ())}
+    if "prompts_per_step" in keep:
+        prompts = {rates.prompts_per_step}
+    if "group_size" in keep:
+        sizes = {rates.group_size}
+    if "max_staleness" in keep:
+        staleness = {rates.max_staleness}
+    scorers = max(rates.reward_actors, math.ceil(rates.reward_actors * growth))
+    for p, g, k in itertools.product(sorted(prompts), sorted(sizes), sorted(staleness)):
+        if gpus > 1:
+            yield Setup(gpus - 1, 1, p, g, k, scorers, in_flight)
+        if k == 0:
+            yield Setup(gpus, gpus, p, g, k, scorers, in_flight, colocated=True)
+
+
+def estimate(rates: Rates, setup: Setup, assumed: Assumed, lengths: np.ndarray) -> float:
+    """Seconds of a step in closed form, from one batch's lengths [prompts, group_size].
+
+    Exact where every batch has these lengths, weights are taken between batches, and engines have room for their
+    share; otherwise close enough to choose by.
+    """
+    engine = np.arange(setup.prompts_per_step) % setup.rollout_actors
+    per_engine = {"minlength": setup.rollout_actors}
+    longest = np.zeros(setup.rollout_actors)
+    np.maximum.at(longest, engine, lengths.max(1))
+    waves = np.bincount(engine, lengths.max(1), **per_engine) / assumed.groups_at_once(setup.group_size)
+    draws = (
+        np.bincount(engine, **per_engine) * rates.prefill_s_per_prompt
+        + np.maximum(longest, waves) * rates.decode_s_per_step
+        + np.bincount(engine, lengths.sum(1), **per_engine) * rates.decode_s_per_token
+    )
+    score = 0.0 if setup.in_flight else reward_seconds(rates, setup)
+    train = score + learner_seconds(rates, setup, assumed, float(lengths.sum()))
+    sync = sync_seconds(rates, setup, assumed)
+    rest = rates.probe_s + setup.rollout_actors * rates.parity_s + rates.overhead_s
+    if setup.max_staleness and setup.in_flight:
+        return sync + max(float(draws.mean()), train + rest)
+    if setup.max_staleness:
+        return sync + rest + max(float(draws.max()), train)
+    return sync + rest + float(draws.max()) + train + (2 * assumed.switch_s if setup.colocated else 0.0)
+
+
+def overrides(setup: Setup) -> tuple[str, ...]:
+    """The settings that make a setup."""
+    return (
+        f"rollout.actors={setup.rollout_actors}",
+        f"rollout.prompts_per_step={setup.prompts_per_step}",
+        f"rollout.group_size={setup.group_size}",
+        f"loop.max_staleness={setup.max_staleness}",
+        f"reward_actors.actors={setup.reward_actors}",
+    )
+
+
+def _splits(shape: Setup, gpus: int, rates: Rates, assumed: Assumed, lengths: Lengths) -> list[tuple[float, Setup]]:
+    """Estimates of a shape on splits of the GPUs: all of them, or a grid and what lies around its best."""
+    batch = lengths.batch(0, shape.prompts_per_step, shape.group_size)
+
+    def estimated(learners: Collection[int]) -> list[tuple[float, Setup]]:
+        setups = [replace(shape, rollout_actors=gpus - n, learner_gpus=n) for n in learners]
+        return [(estimate(rates, setup, assumed, batch), setup) for setup in setups]
+
+    if shape.colocated:
+        return [(estimate(rates, shape, assumed, batch), shape)]
+    coarse = estimated({max(1, gpus * i // (SPLITS + 1)) for i in range(1, SPLITS + 1)})
+    width = gpus // (SPLITS + 1)
+    centre = min(coarse, key=lambda found: found[0])[1].learner_gpus
+    near = range(max(1, centre - width), min(gpus - 1, centre + width) + 1)
+    return [*coarse, *estimated(near)]
+
+
+def _simulated(rates: Rates, setup: Setup, assumed: Assumed, seed: int) -> Result:
+    steps = min(MOST_STEPS, max(FEWEST_STEPS, SIMULATED_GROUPS // setup.prompts_per_step))
+    return simulate(rates, setup, assumed, steps=steps + setup.max_staleness + 1, seed=seed)
+
+
+def _samples(setup: Setup) -> int:
+    return setup.prompts_per_step * setup.group_size
+
+
+def _distance(rates: Rates, setup: Setup) -> float:
+    """How far settings are from the measured ones: doublings of batch and group size, and versions of staleness."""
+    return (
+        abs(math.log2(setup.prompts_per_step / rates.prompts_per_step))
+        + abs(math.log2(setup.group_size / rates.group_size))
+        + abs(setup.max_staleness - rates.max_staleness)
+    )

@@ -1,0 +1,134 @@
+"""What is said on the terminal about conversion, validation and the contents of datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from geovlm_ray.data.stats import SIZES, Spread, Stats, TaskStats
+
+if TYPE_CHECKING:
+    from geovlm_ray.data.convert import Counts
+    from geovlm_ray.data.validate import Report
+
+SHOWN = 12
+"""Rows of a list; of longer ones the rest is counted."""
+
+
+def print_conversion(counts: Counts, examples: Mapping[str, str], console: Console) -> None:
+    """Records by task and split, and what was set aside by kind with an example each."""
+    table = _table("task", "records")
+    for task, n in sorted(counts.tasks.items()):
+        _row(table, task, n)
+    if table.rows:
+        console.print(table)
+        _line(console, "splits: " + ", ".join(f"{split} {n:,}" for split, n in sorted(counts.splits.items())))
+    _print_findings("set aside because", counts.reasons, examples, console)
+    _line(console, f"{counts.records:,} records, {counts.passed_over:,} passed over, {counts.set_aside:,} set aside")
+
+
+def print_validation(report: Report, console: Console) -> None:
+    """Classes in short, warnings, and bad records by reason."""
+    table = _table("dataset", "task", "classes", "most frequent", "least frequent")
+    for (dataset, task), balance in sorted(report.balances.items()):
+        ranked = balance.classes.ranked()
+        if ranked:
+            ends = (f"{name} ({n / max(balance.total, 1):.1%})" for name, n in (ranked[0], ranked[-1]))
+            _row(table, dataset, task, len(ranked), *ends)
+    if table.rows:
+        console.print(table)
+    _print_findings("warning", report.warnings.counts, report.warnings.examples, console)
+    _print_findings("bad because", report.reasons.counts, report.reasons.examples, console)
+    for shard, reason in report.unreadable.items():
+        _line(console, reason if str(shard) in reason else f"{shard}: {reason}")
+    absent = f" ({report.absent:,} absent)" if report.absent else ""
+    images = f"{report.pictures:,} images{absent}"
+    _line(console, f"{report.records:,} records, {images}, {report.bad:,} bad ({report.bad_fraction:.2%})")
+
+
+def print_stats(stats: Stats, console: Console) -> None:
+    """One table a question."""
+    table = _table("dataset", "split", "task", "records")
+    for (dataset, split, task), n in sorted(stats.groups.items()):
+        _row(table, dataset, split, task, n)
+    console.print(table)
+    table = _table("task", "images", "boxes", "question", "answer", "reasoning")
+    for name, counted in sorted(stats.tasks.items()):
+        spreads = (counted.images, counted.boxes, counted.questions, counted.answers)
+        _row(table, name, *map(_spread, spreads), f"{counted.reasoned / counted.records:.1%}")
+    console.print(table)
+    _line(console, "images and boxes of a record, words of question and answer: mean/largest; records with reasoning")
+    if any(task.sizes for task in stats.tasks.values()):
+        _print_sizes(stats.tasks, console)
+    table = _table("task", "classes", "most frequent")
+    for name, counted in sorted(stats.tasks.items()):
+        if counted.classes.names:
+            first = ", ".join(f"{label} {n:,}" for label, n in counted.classes.ranked()[:SHOWN])
+            _row(table, name, len(counted.classes.names), first)
+    console.print(table)
+    for title, tally in (("sensor", stats.sensors), ("ground sampling distance", stats.gsd)):
+        _line(console, f"{title}: " + ", ".join(f"{name} {n:,}" for name, n in tally.ranked()[:SHOWN]))
+    _line(console, f"{stats.records:,} records, {stats.set_aside:,} more set aside by validation")
+
+
+def first_examples(folder: Path) -> dict[str, str]:
+    """Of each kind of thing that conversion set aside the first one's place and reason."""
+    from geovlm_ray.data.quarantine import read_quarantine
+
+    examples: dict[str, str] = {}
+    for item in read_quarantine(folder, "convert"):
+        if item.kind not in examples:
+            examples[item.kind] = f"{item.source_file}, record {item.source_record}: {item.reason}"
+    return examples
+
+
+def _print_sizes(tasks: Mapping[str, TaskStats], console: Console) -> None:
+    table = _table("boxes of", *(f"{name} < {limit:.0%}" if limit < 1 else name for name, limit in SIZES.items()))
+    for name, task in sorted(tasks.items()):
+        if task.sizes:
+            _row(table, name, *(task.sizes[size] for size in SIZES))
+    console.print(table)
+    _line(console, "by the share of their image that they cover")
+
+
+def _print_findings(title: str, counts: Mapping[str, int], examples: Mapping[str, str], console: Console) -> None:
+    if not counts:
+        return
+    table = _table(title, "count", "first one")
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    for kind, n in ranked[:SHOWN]:
+        _row(table, kind, n, examples.get(kind, "")[:300])
+    if len(ranked) > SHOWN:
+        _row(table, f"{len(ranked) - SHOWN} more", sum(n for _, n in ranked[SHOWN:]), "")
+    console.print(table)
+
+
+def _spread(spread: Spread) -> str:
+    summary = spread.summary()
+    return f"{summary['mean']:.1f}/{summary['largest']:g}" if summary else ""
+
+
+def _table(*names: str) -> Table:
+    table = Table()
+    for name in names:
+        justify: Literal["left", "right"] = "right" if name in ("records", "count") else "left"
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=name == "task")
+    return table
+
+
+def _row(table: Table, *values: str | int) -> None:
+    """A row of plain text, whatever a source may have put into it."""
+    table.add_row(*(Text(f"{v:,}" if isinstance(v, int) else _printable(v)) for v in values))
+
+
+def _line(console: Console, text: str) -> None:
+    console.print(Text(_printable(text)), soft_wrap=True)
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "�" for c in text)

@@ -1,0 +1,360 @@
+"""``geovlm-ray data`` on converted datasets, and on sources that mean harm."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from geovlm_ray.cli import main
+from geovlm_ray.data import parallel
+from geovlm_ray.data.formats import FORMATS
+from geovlm_ray.data.parquet import open_datasets
+from geovlm_ray.data.quarantine import read_quarantine
+from geovlm_ray.data.stats import gather, size_group
+from geovlm_ray.geometry import Frame
+from geovlm_ray.report.preview import choose, preview
+from geovlm_ray.schema import TASK_NAMES, Box
+from tests.rs import RS, needs_rs
+from tests.unit.rooms import example, picture, scenes_dataset, write_dataset
+
+Captured = pytest.CaptureFixture[str]
+
+
+def line(k: int, **values: object) -> str:
+    record = {"id": k, "task": "vqa", "images": ["a.png"], "prompt": f"<image> how many, {k}?", "reference": str(k)}
+    return json.dumps(record | values)
+
+
+def write_source(folder: Path, lines: list[str | bytes]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    picture(folder / "a.png", 0)
+    path = folder / "source.jsonl"
+    path.write_bytes(b"\n".join(text if isinstance(text, bytes) else text.encode() for text in lines))
+    return path
+
+
+def data(*arguments: object) -> int:
+    return main(["data", *map(str, arguments)])
+
+
+def test_help_lists_every_format_with_its_options(capsys: Captured) -> None:
+    with pytest.raises(SystemExit):
+        data("convert", "--help")
+    shown = capsys.readouterr().out
+    for name, form in FORMATS.items():
+        assert f"{name} " in shown
+        assert form.summary in shown
+        assert all(f"{key}=" in shown for key in form.options)
+
+
+def test_the_parser_and_help_load_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom geovlm_ray.cli import main\n"
+        "try: main(['data', 'validate', '--help'])\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'pyarrow', 'pydantic', 'PIL'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_commands_load_no_tensors(tmp_path: Path) -> None:
+    write_source(tmp_path / "src", [line(k) for k in range(3)])
+    code = (
+        "import sys\nfrom geovlm_ray.cli import main\n"
+        "for action in (['convert', 'samples', 'src', 'out'], ['validate', 'out'], ['stats', 'out'],\n"
+        "               ['preview', 'out', '--out', 'page.html']):\n"
+        "    assert main(['data', *action]) == 0, action\n"
+        "heavy = {'torch', 'transformers', 'ray', 'matplotlib'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["convert", "sample", "src", "out"], "did you mean 'samples'"),
+        (["convert", "samples", "src", "out", "qestion=1"], "unknown option 'qestion' of samples"),
+        (["convert", "coco", "src", "out", "qestion=1"], "did you mean 'question'"),
+        (["convert", "coco", "src", "out", "question"], "expected option=value"),
+        (["convert", "samples", "nowhere", "out"], "nowhere"),
+        (["convert", "samples", "src", "src"], "src: expected no such folder"),
+        (["convert", "samples", "src", "out", "--images", "nowhere"], "--images nowhere"),
+        (["convert", "samples", "src", "out", "--workers", "0"], "--workers"),
+        (["convert", "samples", "src", "out", "--max-bad", "nan"], "--max-bad"),
+        (["export", "samples", "data", "back"], "only earthdial"),
+        (["export", "coco", "data", "back"], "found 'samples'"),
+        (["export", "coco", "nowhere", "back"], "nowhere"),
+        (["validate", "nowhere"], "nowhere"),
+        (["validate", "src"], "expected Parquet shards"),
+        (["validate", "data", "--max-bad", "2"], "--max-bad"),
+        (["stats", "nowhere"], "nowhere"),
+        (["stats", "data", "--json", "nowhere/out.json"], "--json nowhere/out.json"),
+        (["preview", "data", "--out", "nowhere/page.html"], "--out nowhere/page.html"),
+        (["preview", "data", "--out", "page.html", "--each", "0"], "--each"),
+        (["preview", "data", "--out", "page.html"], "absent.png: expected a file, found none"),
+    ],
+)
+def test_wrong_input_gets_one_line_that_names_it(
+    arguments: list[str], message: str, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_source(tmp_path / "src", [line(1)])
+    write_dataset(tmp_path / "data", [example(1, ("absent.png",))])
+    assert data(*arguments) == 1
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_conversion_labels_counts_and_says_what_it_set_aside(tmp_path: Path, capsys: Captured) -> None:
+    source = write_source(tmp_path / "src", [*(line(k) for k in range(8)), line(8, reference=None), "{", line(9)])
+    out = tmp_path / "out"
+    labels = ("--dataset", "harbours", "--split", "test", "--licence", "none [/b]")
+    assert data("convert", "samples", source, out, *labels, "--max-bad", 0.1) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "9 records, 1 passed over, 1 set aside" in shown
+    assert "source.jsonl, record 10" in shown.replace("│", " ").replace("  ", " ")
+    (dataset,) = open_datasets(out)
+    rows = [row for _, _, row in dataset.rows()]
+    assert {(r.example.dataset, r.example.split, r.licence) for r in rows} == {("harbours", "test", "none [/b]")}
+    assert data("convert", "samples", source, tmp_path / "strict") == 1
+    assert "10.00% was set aside, at most 1.00%" in capsys.readouterr().err
+    assert data("convert", "samples", write_source(tmp_path / "none", ["{"]), tmp_path / "empty", "--max-bad", 1) == 1
+    assert "found none" in capsys.readouterr().err
+
+
+HOSTILE = [
+    "{",
+    '{"id": 1, "task": "vqa", "images": ["a.png"], "prompt": "<image> cut off',
+    "3",
+    "null",
+    '"[/bold] text"',
+    "[" * 100_000,
+    b"\xff\xfe\x00\x01binary\x00" * 50,
+    '{"id": 1, "id": 2}',
+    line(1, images="a.png"),
+    line(1, images=[3]),
+    line(1, images=[]),
+    line(1, images=["/etc/passwd"]),
+    line(1, images=["../../etc/passwd"]),
+    line(1, images=["a/../../b.png"]),
+    line(1, task=["vqa"]),
+    line(1, task="[/red]"),
+    line(1, prompt={"text": 1}),
+    line(1, reference=["a"]),
+    line(1, task="object_detection", reference="nothing"),
+    line(1, reasoning=7),
+    line(1, prompt="\ud800"),
+    "x" * (17 * 2**20),
+]
+
+
+def test_hostile_lines_are_set_aside_and_the_limit_decides(tmp_path: Path, capsys: Captured) -> None:
+    good = [line(k) for k in range(100)]
+    source = write_source(tmp_path / "src", [*good[:50], *HOSTILE, *good[50:]])
+    assert data("convert", "samples", source, tmp_path / "out", "--max-bad", 0.2) == 0
+    assert data("convert", "samples", source, tmp_path / "strict", "--max-bad", 0.1) == 1
+    aside = list(read_quarantine(tmp_path / "out", "convert"))
+    assert sorted(item.source_record for item in aside) == list(range(51, 51 + len(HOSTILE)))
+    assert all(len(item.reason) <= 1000 for item in aside)
+    assert "Traceback" not in capsys.readouterr().err
+    assert data("validate", tmp_path / "out") == 0
+    (dataset,) = open_datasets(tmp_path / "out")
+    assert sum(1 for _ in dataset.rows()) == 100
+
+
+opened: list[str] | None = None
+
+
+def _note(event: str, arguments: tuple) -> None:
+    if opened is not None and event in ("open", "os.listdir", "os.scandir"):
+        opened.append(str(arguments[0]))
+
+
+sys.addaudithook(_note)
+
+
+@contextmanager
+def noted() -> Iterator[list[str]]:
+    """The paths that are opened or listed meanwhile."""
+    global opened  # noqa: PLW0603 - an audit hook cannot be taken away again
+    opened = []
+    try:
+        yield opened
+    finally:
+        opened = None
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_no_format_reads_outside_its_source(name: str, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    write_source(secret, [line(1)])
+    Image.new("RGB", (8, 8)).save(secret / "a.tif")
+    for other in ("source.json", "source.parquet", "source.arrow", "source.txt"):
+        (secret / other).write_text("[]")
+    source = tmp_path / "src"
+    for folder in (source, source / "labelTxt", source / "images", source / "port"):
+        folder.mkdir()
+        for path in secret.iterdir():
+            (folder / path.name).symlink_to(path)
+            (folder / f"up{path.suffix}").symlink_to(os.path.relpath(path, folder))
+        (folder / "all").symlink_to(secret)
+    with noted() as seen:
+        assert data("convert", name, source, tmp_path / "out", "--workers", 1) == 1
+    read = {str(Path(path).resolve()) for path in seen}
+    assert str(source) in read
+    assert not [path for path in read if path.startswith(str(secret))]
+
+
+def test_validation_and_preview_read_no_image_outside_the_root(tmp_path: Path) -> None:
+    root, secret = tmp_path / "root", tmp_path / "secret"
+    picture(secret / "a.png", 1)
+    picture(root / "a.png", 2)
+    (root / "link.png").symlink_to(secret / "a.png")
+    (root / "folder").symlink_to(secret)
+    names = ["../secret/a.png", str(secret / "a.png"), "link.png", "folder/a.png", "x/../../secret/a.png"]
+    records = [example(k, (name,)) for k, name in enumerate([*names, "a.png"])]
+    folder = write_dataset(tmp_path / "data", records, root=str(root))
+    for images in ("required", "optional"):
+        with noted() as seen:
+            assert data("preview", folder, "--out", tmp_path / "page.html", "--images", images) == 1
+            assert data("validate", folder, "--images", images, "--max-bad", 0.9, "--workers", 1) == 0
+            assert data("preview", folder, "--out", tmp_path / "page.html", "--images", images) == 0
+        read = {str(Path(path).resolve()) for path in seen}
+        assert str(root / "a.png") in read
+        assert not [path for path in read if path.startswith(str(secret))]
+        (folder / "quarantine.parquet").unlink()
+
+
+def test_the_limit_decides_the_exit_code_of_validation(tmp_path: Path, capsys: Captured) -> None:
+    picture(tmp_path / "a.png", 0)
+    records = [example(k, ("a.png",)) for k in range(20)]
+    records[3] = replace(records[3], question=" ", id="[/bold]\x1b[31m")
+    folder = write_dataset(tmp_path / "data", records, root=str(tmp_path))
+    assert data("validate", folder) == 1
+    captured = capsys.readouterr()
+    assert "5.00% of the records are bad, at most 1.00%" in captured.err
+    assert "question: expected text" in " ".join(captured.out.split())
+    assert "20 records, 1 images, 1 bad (5.00%)" in captured.out
+    assert data("validate", folder, "--max-bad", 0.05) == 0
+
+
+def test_another_root_may_hold_the_images(tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path / "data", [example(1, ("a.png",))], root="nowhere")
+    picture(tmp_path / "moved" / "a.png", 0)
+    assert data("validate", folder) == 1
+    assert data("validate", folder, "--root", tmp_path / "moved") == 0
+    assert data("preview", folder, "--root", tmp_path / "moved", "--out", tmp_path / "page.html") == 0
+
+
+@needs_rs
+def test_real_samples_convert_validate_and_preview(tmp_path: Path, capsys: Captured) -> None:
+    assert data("convert", "samples", RS / "samples.jsonl", tmp_path / "out") == 0
+    assert data("validate", tmp_path / "out") == 0
+    assert "46 records, 40 images, 0 bad" in capsys.readouterr().out
+    assert data("preview", tmp_path / "out", "--out", tmp_path / "page.html", "--each", 20) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert page.count('class="card"') == 46
+    assert "Land principally occupied by agriculture, with significant areas" in page
+
+
+@needs_rs
+def test_coco_annotations_come_back_as_they_were(tmp_path: Path) -> None:
+    source = RS / "A_annotations" / "nwpu_vhr10_coco_even_ids.json"
+    assert data("convert", "coco", source, tmp_path / "out") == 0
+    assert data("validate", tmp_path / "out", "--images", "optional") == 0
+    assert data("export", "coco", tmp_path / "out", tmp_path / "back.json") == 0
+    assert json.loads((tmp_path / "back.json").read_text()) == json.loads(source.read_text())
+    assert data("export", "coco", tmp_path / "out", tmp_path / "back.json") == 1
+
+
+def test_stats_count_what_was_not_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for k, name in enumerate(("a.png", "b.png")):
+        picture(tmp_path / name, k)
+    boxes = (Box((0, 0, 5, 5), "ship"), Box((0, 0, 20, 20), "ship"), Box((0, 0, 50, 50), "quay"))
+    records = [
+        example(1, ("a.png",), sensor="Sentinel-2", gsd=10.0, reasoning="I count."),
+        example(2, ("a.png", "a.png"), question="Two words?", target="a b c"),
+        example(3, ("b.png",), task="object_detection", target=boxes, split="test"),
+        example(4, ("a.png",), question=" "),
+    ]
+    folder = write_dataset(tmp_path / "data", records, shards=2, root=str(tmp_path))
+    assert data("validate", folder, "--max-bad", 1) == 0
+    assert data("stats", folder, "--json", tmp_path / "stats.json") == 0
+    found = json.loads((tmp_path / "stats.json").read_text())
+    assert (found["records"], found["set_aside"]) == (3, 1)
+    assert {"dataset": "harbours", "split": "test", "task": "object_detection", "records": 1} in found["groups"]
+    vqa = found["tasks"]["vqa"]
+    assert vqa["images_per_record"] == {"mean": 1.5, "median": 1, "largest": 2}
+    assert vqa["question_words"] == {"mean": 4.5, "median": 2, "largest": 7}
+    assert vqa["answer_words"]["largest"] == 3
+    assert vqa["with_reasoning"] == 1
+    detection = found["tasks"]["object_detection"]
+    assert detection["box_sizes"] == {"small": 1, "medium": 1, "large": 1}
+    assert detection["classes"] == {"ship": 2, "quay": 1}
+    assert found["sensors"] == {"unknown": 2, "Sentinel-2": 1}
+    assert found["gsd"] == {"unknown": 2, "10 m": 1}
+    monkeypatch.setattr(parallel, "PATIENCE_S", 0.0)
+    assert gather(open_datasets(folder), workers=2, on_progress=lambda n: None).plain() == found
+
+
+def test_box_sizes_are_shares_of_the_image() -> None:
+    assert size_group(Box((0, 0, 9.9, 10)), Frame()) == "small"
+    assert size_group(Box((0, 0, 50, 50)), Frame("pixel", 100, 200)) == "large"
+    assert size_group(Box((0, 0, 50, 30)), Frame("pixel", 100, 200)) == "medium"
+
+
+def test_the_preview_shows_records_of_every_task_and_split(tmp_path: Path) -> None:
+    datasets = open_datasets(scenes_dataset(tmp_path / "scenes"))
+    page = preview(datasets, each=2, seed=0, need_images=True)
+    assert page.count('class="card"') == 2 * len(TASK_NAMES)
+    assert all(f'id="{task}"' in page for task in TASK_NAMES)
+    assert "http" not in page, "it is self-contained"
+    assert page == preview(datasets, each=2, seed=0, need_images=True)
+    records = [example(k, split=("train", "validation", "test")[k > 96 and k - 96]) for k in range(99)]
+    choice = choose(open_datasets(write_dataset(tmp_path / "data", records)), 6, seed=0)
+    splits = [records[number].split for number in choice.tasks["vqa"]]
+    assert sorted(splits) == ["test", "train", "train", "train", "train", "validation"]
+    other = choose(open_datasets(tmp_path / "data"), 6, seed=1)
+    assert choice.tasks != other.tasks
+
+
+def test_the_preview_draws_boxes_on_a_blank_canvas_where_images_are_optional(tmp_path: Path) -> None:
+    box = Box((20, 20, 60, 40), "quay")
+    records = [example(1), example(2, ("absent.png",), task="object_detection", target=(box,))]
+    folder = write_dataset(tmp_path / "data", records)
+    assert data("preview", folder, "--out", tmp_path / "page.html", "--images", "optional") == 0
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("<figure>") == 1
+    assert "20, 20, 60, 40  quay" in page
+
+
+def test_the_preview_escapes_what_the_source_says(tmp_path: Path) -> None:
+    evil = '<script>alert("1")</script><img src=x onerror=alert(1)>'
+    picture(tmp_path / "a.png", 0)
+    values = {"id": evil, "question": evil, "dataset": evil, "split": evil, "sensor": evil, "reasoning": evil}
+    records = [
+        example(1, ("a.png",), target=evil, **values),
+        example(2, ("a.png",), target=(Box((1, 2, 30, 40), evil),), task="object_detection", **values),
+        example(3, ("a.png",), target=(evil,), task="scene_classification", **values),
+        example(4, ("a.png",), target=(evil,), task="image_captioning", **values),
+    ]
+    folder = write_dataset(tmp_path / "data", records, root=str(tmp_path))
+    assert data("preview", folder, "--out", tmp_path / "page.html") == 0
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("<script>") == 1, "the page's own"
+    assert "<img src=x" not in page
+    assert html.escape(evil) in page

@@ -1,0 +1,394 @@
+"""Formats of conversations and questions: GeoChat, TEOChat, VRSBench."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from geovlm_ray.data.formats.prompts import example_of, listed_classes, sensor_of, target_of, task_of
+from geovlm_ray.data.formats.quads import rotated_box
+from geovlm_ray.errors import DataError
+from geovlm_ray.geometry import Frame, iou_matrix, rotated_corners
+from geovlm_ray.schema import Box, GroundedText
+from geovlm_ray.tasks.labels import BIGEARTHNET_43, split_labels
+from tests.unit.converting import converted, talk, write_json
+
+AGRICULTURE = "Land principally occupied by agriculture, with significant areas of natural vegetation"
+CHRONOLOGICAL = "This is a sequence of satellite images capturing the same location in chronological order: "
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "images", "task"),
+    [
+        ("<image>\n[refer] where is <p>a ship</p> ?", "{<1><2><3><4>|<5>}", 1, "referred_object_detection"),
+        ("[grounding] describe this image", "There is <p>a ship</p> {<1><2><3><4>|<5>}", 1, "grounded_description"),
+        ("[grounding] ship", "{<1><2><3><4>|<5>}", 1, "visual_grounding"),
+        ("[grounding] [hr_rgb_temp_0.5] Describe the damage.", "A flood.", 2, "change_captioning"),
+        ("[identify]{<1><2><3><4>|<5>}", "a ship", 1, "region_captioning"),
+        ("[identify] what is at <box>[[1, 2, 3, 4, 0]]</box>", "a ship", 1, "region_captioning"),
+        ("[identify] classify the damage. Classes: no-damage, destroyed.", "destroyed", 2, "damage_assessment"),
+        ("[caption] [hr_rgb_0.5] the caption please", "a road", 1, "image_captioning"),
+        ("[changedet] any semantic change ?", "a house is built .", 2, "change_captioning"),
+        ("[changedet] the type of disaster. Options: fire, flood.", "flood", 2, "temporal_classification"),
+        ("[changedet] Has it changed? Answer in single word.", "much", 2, "vqa"),
+        ("[changedet] the boxes of changes", "[[1, 2, 3, 4]]", 2, "object_detection"),
+        ("[classify] what is this ?", "airport", 1, "scene_classification"),
+        ("Classify the image in the following classes: Church, Beach.", "Church", 1, "scene_classification"),
+        ("Which of the following classes does it belong to: zoo, dam?", "zoo", 3, "temporal_classification"),
+        ("Which ones are depicted? Answer with a list of classes.", "forest, water", 1, "multilabel_classification"),
+        ("Classify the level of damage at location [0, 8, 49, 53].", "Destroyed", 2, "damage_assessment"),
+        ("How many? Answer the question using a single word or phrase.", "3", 1, "vqa"),
+        ("Can you classify the vehicles?", "Most of them are small and parked along the road", 1, "vqa"),
+        ("Are there damaged buildings?", "Yes.", 2, "vqa"),
+        ("Locate the house using a bounding box of the form [x_min, y_min].", "[1, 2, 3, 4]", 1, "visual_grounding"),
+        ("Identify all buildings with a bounding box each.", "[1, 2, 3, 4], [5, 6, 7, 8]", 1, "object_detection"),
+        ("Describe the image in detail.", "a road", 1, "image_captioning"),
+        ("What has changed? Describe it.", "a road", 2, "change_captioning"),
+        ("In which image was the building at [1, 2, 3, 4] built?", "Image 2", 3, "vqa"),
+    ],
+)
+def test_token_or_wording_tells_the_task(prompt: str, answer: str, images: int, task: str) -> None:
+    assert task_of(prompt, answer, images) == task
+
+
+@pytest.mark.parametrize(
+    ("token", "sensor", "gsd"),
+    [
+        ("[hr_rgb_0.5]", "high-resolution optical", 0.5),
+        ("[hr_rgb_temp_0.5]", "high-resolution optical", 0.5),
+        ("[s2_rgb_10]", "Sentinel-2", 10.0),
+        ("[s2_ms_10]", "Sentinel-2", 10.0),
+        ("[s1_vh_10]", "Sentinel-1", 10.0),
+        ("[s1_vh_temp_10]", "Sentinel-1", 10.0),
+        ("[l8_ms_30]", "Landsat-8", 30.0),
+        ("[Inf_thermal_1]", "thermal infrared", 1.0),
+        ("[uhi]", None, None),
+        ("[10, 20]", None, None),
+    ],
+)
+def test_a_token_tells_sensor_and_distance(token: str, sensor: str | None, gsd: float | None) -> None:
+    assert sensor_of(f"[refer] {token} <image> \\n where ?") == (sensor, gsd)
+
+
+def test_names_with_commas_stay_whole_in_answers_and_listings() -> None:
+    names = [AGRICULTURE.lower(), "beaches, dunes, sands", "rice fields", "coastal_mansion"]
+    prompt = f"[s2_rgb_10] <image> \\n Which ones are depicted? {', '.join(names)}. Answer with a list of classes."
+    example = example_of("x", prompt, (f"{AGRICULTURE},Beaches, dunes,sands, and pastures.",), (), dataset="")
+    assert example.target == (AGRICULTURE, "Beaches, dunes, sands", "pastures")
+    assert example.labels == tuple(sorted(names))
+    assert split_labels(", ".join(BIGEARTHNET_43)) == list(BIGEARTHNET_43)
+
+
+def test_listings_are_read_to_their_end() -> None:
+    assert listed_classes("Classes:  zoo, dam. \\nAnswer in one word.") == ("dam", "zoo")
+    assert listed_classes('Classes: no-damage, destroyed."Answer in single word.') == ("destroyed", "no-damage")
+    assert listed_classes("one of: flooded road, lake or pond.") == ("flooded road", "lake or pond")
+    assert listed_classes("How many classes are there?") == ()
+
+
+def test_boxes_of_all_dialects_and_lengths() -> None:
+    task = "referred_object_detection"
+    assert target_of(task, ("{<1><2><30><40>|<-5>}<delim>{<-1><0><104><9>}",)) == (
+        Box((1, 2, 30, 40, -5)),
+        Box((-1, 0, 104, 9)),
+    )
+    assert target_of(task, ("[[1, 2, 30, 40, 5]][[-1, 0, 104, 9]]",)) == (Box((1, 2, 30, 40, 5)), Box((-1, 0, 104, 9)))
+    assert target_of(task, ("[[1, 2, 30, 40, 5], [2, 3, 4.5, 5]]",)) == (Box((1, 2, 30, 40, 5)), Box((2, 3, 4.5, 5)))
+    assert target_of("visual_grounding", ("<ref>x</ref><box>[[1, 2, 3, 4]]</box>",)) == (Box((1, 2, 3, 4)),)
+
+
+@pytest.mark.parametrize(
+    "answer", ["", " ", "no box", "{<a><2><3><4>}", "{<1><2><3>}", "[[1, 2, 3]]", "[nan, 1, 2, 3]"]
+)
+def test_an_answer_without_a_whole_box_is_no_reference(answer: str) -> None:
+    with pytest.raises(DataError, match="answer of referred_object_detection"):
+        target_of("referred_object_detection", (answer,))
+
+
+GEOCHAT = [
+    {
+        "id": "a",
+        "image": "a/b.png",
+        "conversations": talk("<image>\n[refer] where is <p>x</p> ?", "{<1><2><3><4>|<9>}"),
+    },
+    {
+        "id": "b",
+        "image": "b.png",
+        "size": 5,
+        "conversations": talk(
+            "<image>\\nIs it rural?", "yes", "[refer] it", "", "[identify]{<1><2><3><4>}", "<p>ship</p>"
+        ),
+    },
+    {
+        "id": 7,
+        "image": "b.png",
+        "conversations": talk("[grounding] it", "<p>two</p> {<1><2><3><4>}<delim>{<5><6><7><8>}."),
+    },
+]
+
+
+@pytest.mark.parametrize("name", ["GeoChat_Instruct.json", "GeoChat_Instruct.jsonl"])
+def test_geochat_turns_become_records_and_a_bad_one_is_set_aside_alone(tmp_path: Path, name: str) -> None:
+    made = converted("geochat", write_json(tmp_path / name, GEOCHAT), tmp_path / "out")
+    assert [(r.example.id, r.example.task, r.source_record) for r in made.rows] == [
+        ("a", "referred_object_detection", 1),
+        ("b", "vqa", 2),
+        ("b-3", "region_captioning", 2),
+        ("7", "grounded_description", 3),
+    ]
+    assert made.reasons == {2: "turn 2: answer of referred_object_detection: expected one, found ''"}
+    refer, vqa, identify, grounding = (r.example for r in made.rows)
+    assert (refer.images, refer.question, refer.frame, refer.dialect) == (
+        ("a/b.png",),
+        "[refer] where is <p>x</p> ?",
+        Frame(),
+        "brackets",
+    )
+    assert (vqa.question, vqa.target, made.rows[1].extra, made.rows[2].extra) == (
+        "Is it rural?",
+        "yes",
+        {"size": 5},
+        {},
+    )
+    assert (identify.question, identify.target) == ("[identify]{<1><2><3><4>}", ("ship",))
+    assert grounding.target == GroundedText("two {<1><2><3><4>}{<5><6><7><8>}.", (Box((1, 2, 3, 4)), Box((5, 6, 7, 8))))
+
+
+BENCH: list[tuple[dict[str, Any], tuple[Any, ...] | None]] = [
+    (
+        {"question_id": 1, "image_id": "P1", "question": "1 ship", "ground_truth": "{<7><2><9><4>|<8>}", "type": "ref"},
+        (
+            "referred_object_detection",
+            "P1.png",
+            "[refer] Give me the location of <p> 1 ship </p>",
+            (Box((7, 2, 9, 4, 8)),),
+        ),
+    ),
+    (
+        {"question_id": 2, "image_id": "P1", "question": "{<7><2><9><4>}", "ground_truth": "a ship", "type": "region"},
+        ("region_captioning", "P1.png", "[identify] What is the object present at {<7><2><9><4>}", ("a ship",)),
+    ),
+    (
+        {
+            "question_id": "denseresidential/d01",
+            "image": "d.tif",
+            "text": "Classify. Classes: dense residential, beach.",
+        },
+        ("scene_classification", "d.tif", "Classify. Classes: dense residential, beach.", ("dense residential",)),
+    ),
+    (
+        {"question_id": 4, "image": "1.tif", "text": "Any water?\nAnswer in one word.", "ground_truth": "no"},
+        ("vqa", "1.tif", "Any water? Answer in one word.", "no"),
+    ),
+    ({"question_id": 5, "image": "1.tif", "text": "Any water?\nAnswer in one word."}, None),
+]
+
+
+def test_geochat_bench_is_asked_as_its_scripts_ask(tmp_path: Path) -> None:
+    made = converted("geochat", write_json(tmp_path / "bench.jsonl", [r for r, _ in BENCH]), tmp_path / "out")
+    found = [(e.task, *e.images, e.question, e.target) for e in (r.example for r in made.rows)]
+    assert found == [expected for _, expected in BENCH if expected]
+    assert (made.counts.passed_over, made.counts.set_aside, made.rows[0].extra) == (1, 0, {"type": "ref"})
+    assert {r.example.split for r in made.rows} == {"test"}
+
+
+def test_geochat_bench_boxes_as_corners_are_in_pixels(tmp_path: Path) -> None:
+    corners = [[[100, 100], [300, 100], [300, 200], [100, 200]]]
+    record = {"question_id": 1, "image_id": "train_1", "question": "1 ship", "ground_truth": corners, "type": "ref"}
+    bad = record | {"ground_truth": [[[1, 2], [3, 4]]]}
+    made = converted("geochat", write_json(tmp_path / "bench.jsonl", [record, bad]), tmp_path / "out")
+    assert made.rows[0].example.target == (Box((100, 100, 300, 200, 0)),)
+    assert made.rows[0].example.frame == Frame("pixel", 600, 600)
+    assert "expected four corners" in made.reasons[2]
+
+
+TEOCHAT: list[tuple[dict[str, Any], tuple[Any, ...]]] = [
+    (
+        {"video": ["b", "a", "a", "c"], "timestamp": ["2016-05-01"] * 4, "task": "fmow", "polygon": "POLYGON EMPTY"}
+        | {
+            "conversations": talk(f"{CHRONOLOGICAL}<video>\nClassify it as one of: lake or pond, dam.", "Lake or pond.")
+        },
+        (
+            "temporal_classification",
+            ("b", "a", "a", "c"),
+            f"{CHRONOLOGICAL}Classify it as one of: lake or pond, dam.",
+            ("Lake or pond",),
+        ),
+    ),
+    (
+        {"video": ["b", "a"], "timestamp": ["2019-05-01T10:00:00Z", "2017-05-01"]}
+        | {
+            "conversations": talk("Image 1: <image>Image 2: <image>\nClassify the damage at [0, 8, 9, 9].", "Destroyed")
+        },
+        ("damage_assessment", ("a", "b"), "Classify the damage at [0, 8, 9, 9].", ("Destroyed",)),
+    ),
+    (
+        {"video": ["a"], "conversations": json.dumps(talk("<video> Locate it with a bounding box.", "[1, 2, 3, 4]"))},
+        ("visual_grounding", ("a",), "Locate it with a bounding box.", (Box((1, 2, 3, 4)),)),
+    ),
+    (
+        {"video": ["a", "b"]}
+        | {"conversations": talk("Identify buildings. If none, do not output a bounding box.", "There are none.")},
+        ("object_detection", ("a", "b"), "Identify buildings. If none, do not output a bounding box.", ()),
+    ),
+]
+
+
+def test_teochat_sequences_keep_repeated_images_and_follow_their_dates(tmp_path: Path) -> None:
+    made = converted("teochat", write_json(tmp_path / "train.json", [r for r, _ in TEOCHAT]), tmp_path / "out")
+    assert made.reasons == {}
+    found = [(e.task, e.images, e.question, e.target) for e in (r.example for r in made.rows)]
+    assert found == [expected for _, expected in TEOCHAT]
+    assert made.rows[0].extra == {"timestamp": ["2016-05-01"] * 4, "task": "fmow", "polygon": "POLYGON EMPTY"}
+    assert made.rows[1].extra["video"] == ["b", "a"]
+
+
+def test_teochat_needs_boxes_where_the_prompt_does(tmp_path: Path) -> None:
+    record = {"video": ["a"], "conversations": talk("<video> Locate it with a bounding box.", "nowhere")}
+    made = converted("teochat", write_json(tmp_path / "train.json", [record]), tmp_path / "out")
+    assert "expected boxes" in made.reasons[1]
+
+
+ANNOTATION = {
+    "image": "P1.png",
+    "caption": "A harbour.",
+    "objects": [
+        {"referring_sentence": "the ship", "obj_cls": "ship", "obj_corner": [0.1, 0.2, 0.3, 0.2, 0.3, 0.5, 0.1, 0.5]},
+        {"referring_sentence": "at the edge", "obj_corner": [0.5, 0.4, 0.6, 0.5, 0.5, 1.2, 0.4, 1.1]},
+        {"referring_sentence": "bad", "obj_corner": [1, 2]},
+    ],
+    "qa_pairs": [{"question": "How many?", "answer": "2", "type": "object quantity"}, {"question": "Why?"}],
+}
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_vrsbench_annotations_become_caption_boxes_and_questions(tmp_path: Path, indent: int | None) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "P1.json").write_text(json.dumps(ANNOTATION, indent=indent))
+    made = converted("vrsbench", tmp_path / "in", tmp_path / "out")
+    assert [(r.example.task, r.example.question, r.example.target) for r in made.rows] == [
+        ("image_captioning", "Describe the image in detail", ("A harbour.",)),
+        ("visual_grounding", "the ship", (Box((10, 20, 30, 50)),)),
+        ("visual_grounding", "at the edge", (Box((40, 40, 60, 100)),)),
+        ("vqa", "How many?", "2"),
+    ]
+    assert made.rows[1].extra == {"obj_cls": "ship"}
+    assert [item.reason.split(":")[0] for item in made.aside] == ["objects-3", "qa_pairs-2"]
+
+
+def test_vrsbench_boxes_may_keep_their_angle(tmp_path: Path) -> None:
+    corners = [0.5, 0.2, 0.7, 0.4, 0.4, 0.7, 0.2, 0.5]
+    record = ANNOTATION | {"objects": [{"referring_sentence": "x", "obj_corner": corners}]}
+    made = converted("vrsbench", write_json(tmp_path / "P1.json", [record]), tmp_path / "out", boxes="rotated")
+    (box,) = made.rows[1].example.target
+    assert isinstance(box, Box)
+    assert len(box.coords) == 5
+    assert iou_matrix([box.coords], [[100 * v for v in corners]], rotated=True)[0, 0] == pytest.approx(1)
+
+
+def test_vrsbench_evaluation_files(tmp_path: Path) -> None:
+    records = [
+        {
+            "image_id": "a.png",
+            "question": "the ship",
+            "ground_truth": "{<1><2><30><40>}",
+            "type": "ref",
+            "unique": True,
+        },
+        {"image_id": "a.png", "question": "Describe", "ground_truth": "a ship", "type": "caption"},
+        {"image_id": "a.png", "question": "How many?", "ground_truth": "2", "type": "object quantity"},
+        {"image_id": "a.png", "question": "the ship", "ground_truth": "none", "type": "ref"},
+    ]
+    made = converted("vrsbench", write_json(tmp_path / "eval.json", records), tmp_path / "out")
+    assert [(r.example.task, r.example.target, r.example.split) for r in made.rows] == [
+        ("visual_grounding", (Box((1, 2, 30, 40)),), "test"),
+        ("image_captioning", ("a ship",), "test"),
+        ("vqa", "2", "test"),
+    ]
+    assert made.rows[0].extra == {"type": "ref", "unique": True}
+    assert list(made.reasons) == [4]
+
+
+@pytest.mark.parametrize("angle", [-44.0, -10.0, 0.0, 30.0, 44.0])
+@pytest.mark.parametrize("first", range(4))
+@pytest.mark.parametrize("step", [1, -1])
+def test_a_rotated_box_comes_back_from_its_corners_in_any_order(angle: float, first: int, step: int) -> None:
+    box = (10.0, 20.0, 50.0, 35.0, angle)
+    points = rotated_corners(np.array([box]))[0]
+    corners = [float(v) for i in range(4) for v in points[(first + step * i) % 4]]
+    assert rotated_box(corners) == pytest.approx(box)
+
+
+def test_corners_in_a_line_are_no_box() -> None:
+    with pytest.raises(DataError, match="shape with an area"):
+        rotated_box([0, 0, 1, 1, 2, 2, 3, 3])
+
+
+@pytest.mark.parametrize("name", ["geochat", "earthdial", "teochat", "vrsbench"])
+@pytest.mark.parametrize(
+    ("content", "aside"),
+    [
+        (b'[{"id": 1}, {"id"', 2),
+        (b'[1, null, [], "/etc/passwd", {}]', 5),
+        (b'"/etc/passwd"\n5\n', 2),
+        (b"\x00\x01\xff\xfe\n", 1),
+        (b"PAR1\xff\xff", 1),
+        (b"", 0),
+    ],
+)
+def test_hostile_files_are_set_aside(tmp_path: Path, name: str, content: bytes, aside: int) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    made = converted(name, tmp_path / "a.json", tmp_path / "out")
+    assert (made.counts.records, made.counts.set_aside) == (0, aside)
+    assert "root:" not in "".join(item.content for item in made.aside)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"image": "../secret.png"},
+        {"image": "/etc/passwd"},
+        {"image": ["a.png", 5]},
+        {"image": []},
+        {"image": None},
+        {"id": 1.5},
+        {"conversations": {}},
+        {"conversations": []},
+        {"conversations": "no JSON"},
+        {"conversations": [1, 2]},
+        {"conversations": [{"from": "human"}, {"from": "gpt", "value": "x"}]},
+        {"conversations": [{"from": "human", "value": 5}, {"from": "gpt", "value": "x"}]},
+        {"conversations": [{"from": "human", "value": "<image>"}, {"from": "gpt", "value": "x"}]},
+        {"conversations": [{"from": "human", "value": "x"}]},
+        {"conversations": [{"from": "robot", "value": "x"}, {"from": "gpt", "value": "x"}]},
+        {"conversations": [{"from": ["human"], "value": "x"}, {"from": "gpt", "value": "x"}]},
+    ],
+)
+@pytest.mark.parametrize("name", ["geochat", "earthdial", "teochat"])
+def test_wrong_fields_cost_their_record_alone(tmp_path: Path, name: str, wrong: dict[str, Any]) -> None:
+    good = {"id": "1", "image": "a.png", "conversations": talk("<image>\nIs it?", "yes")}
+    made = converted(name, write_json(tmp_path / "a.jsonl", [good, good | wrong, good]), tmp_path / "out")
+    assert (made.counts.records, list(made.reasons)) == (2, [2])
+
+
+@pytest.mark.parametrize("name", ["geochat", "earthdial", "teochat", "vrsbench", "earthdial-results"])
+def test_a_link_out_of_the_source_is_not_read(tmp_path: Path, name: str) -> None:
+    outside = write_json(tmp_path / "outside.jsonl", GEOCHAT)
+    (tmp_path / "in").mkdir()
+    os.symlink(outside, tmp_path / "in" / "link.jsonl")
+    made = converted(name, tmp_path / "in", tmp_path / "out")
+    assert (made.counts.records, list(made.reasons.values())) == (
+        0,
+        ["the file is a link that leads out of the source"],
+    )
+
+
+def test_a_line_too_long_costs_itself_alone(tmp_path: Path) -> None:
+    records = [GEOCHAT[0], GEOCHAT[0] | {"extra": "x" * 20_000_000}, GEOCHAT[0]]
+    made = converted("geochat", write_json(tmp_path / "a.jsonl", records), tmp_path / "out")
+    assert (made.counts.records, list(made.reasons)) == (2, [2])

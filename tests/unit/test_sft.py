@@ -1,0 +1,325 @@
+"""Supervised fine-tuning: packing, the loss on responses, steps, resume, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from peft import PeftModel
+from PIL import Image
+from rich.console import Console
+from torch import nn
+
+from geovlm_ray.config import load_config
+from geovlm_ray.data.config import DataConfig
+from geovlm_ray.data.sampler import Sampler, SceneStream
+from geovlm_ray.data.scenes import SCENE_TASKS, scene_example
+from geovlm_ray.errors import ConfigError, DataError, RunError, UserError
+from geovlm_ray.policy.config import LoraSettings, ModelConfig
+from geovlm_ray.policy.forward import Pack, packed_logits
+from geovlm_ray.policy.model import load_model, resolve_model
+from geovlm_ray.policy.prompts import EncodedPrompt, PromptEncoder
+from geovlm_ray.schema import Example, Prompt
+from geovlm_ray.sft.batches import Batch, Encoded, Teacher, pack, read_batches
+from geovlm_ray.sft.config import SftConfig
+from geovlm_ray.sft.run import fine_tune
+from geovlm_ray.sft.trainer import SftTrainer
+
+QUIET = Console(quiet=True)
+LORA = ModelConfig(lora=LoraSettings(rank=4))
+SHORT = ("sft.steps=3", "sft.batch_size=4", "sft.eval_every=2", "sft.eval_examples=12", "sft.readers=0")
+
+
+def policy(config: ModelConfig = ModelConfig()) -> nn.Module:  # noqa: B008 - it is immutable
+    return load_model(config, resolve_model("tiny"), torch.device("cpu"), seed=0)
+
+
+def teacher(encoder: PromptEncoder, tokens: int = 4096) -> Teacher:
+    return Teacher(encoder, "empty", tokens, rotated=False)
+
+
+def trainer(encoder: PromptEncoder, model: ModelConfig = ModelConfig(), **settings: object) -> SftTrainer:  # noqa: B008
+    config = SftConfig(**{"lr": 1e-3, "steps": 10, "warmup_steps": 0, **settings})  # type: ignore[arg-type]
+    return SftTrainer(policy(model), encoder.processor, model, config)
+
+
+def prompts(n: int, first: int = 0) -> list[Prompt]:
+    """Drawn scenes of all tasks, with one to three images."""
+    return [Prompt(k, scene_example(SCENE_TASKS[k % 12], 5, k)) for k in range(first, first + n)]
+
+
+def one_by_one(model: nn.Module, sequences: Sequence[Encoded]) -> torch.Tensor:
+    """Summed cross-entropy of the responses as transformers itself computes it, a sequence at a time."""
+    total = torch.zeros(())
+    for prompt, response in sequences:
+        ids = torch.cat([prompt.input_ids, torch.tensor(response)])[None]
+        labels = ids.clone()
+        labels[0, : len(prompt.input_ids)] = -100
+        output = model(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            mm_token_type_ids=nn.functional.pad(prompt.mm_token_type_ids, (0, len(response)))[None],
+            pixel_values=prompt.pixel_values,
+            image_grid_thw=prompt.image_grid_thw,
+            labels=labels,
+        )
+        total = total + output.loss * len(response)
+    return total
+
+
+def packed_loss(model: nn.Module, row: Pack) -> torch.Tensor:
+    return nn.functional.cross_entropy(packed_logits(model, row), row.targets, reduction="sum")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Two threads are slower than one where others work on the machine too."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def sequences(encoder: PromptEncoder) -> list[Encoded]:
+    """Two examples of every task with their responses."""
+    reader = teacher(encoder)
+    return [(encoder.encode(p.example), reader.response(p.example)) for p in prompts(24)]
+
+
+@pytest.mark.parametrize("budget", [10_000, 200])
+def test_packed_rows_have_the_loss_and_gradient_of_their_sequences(sequences: list[Encoded], budget: int) -> None:
+    model = policy()
+    expected = one_by_one(model, sequences) / 100
+    expected.backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    rows = pack(sequences, budget)
+    assert len({len(prompt.image_grid_thw) for prompt, _ in sequences}) == 3
+    found = sum(packed_loss(model, row) / 100 for row in rows)
+    assert isinstance(found, torch.Tensor)
+    found.backward()
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    for name, parameter in model.named_parameters():
+        assert torch.allclose(parameter.grad, gradients[name], rtol=1e-4, atol=1e-5), name
+
+
+def test_sequences_of_a_row_do_not_see_each_other(sequences: list[Encoded]) -> None:
+    model = policy()
+    first, second = sequences[0], sequences[3]
+    alone = packed_logits(model, Pack.of([second]))
+    behind = packed_logits(model, Pack.of([first, second]))[len(first[1]) :]
+    assert torch.allclose(alone, behind, atol=1e-5)
+
+
+def test_the_loss_is_on_the_response_and_its_end(encoder: PromptEncoder) -> None:
+    reader = teacher(encoder)
+    (row,) = reader.batch(prompts(3)).packs
+    tokenizer = encoder.processor.tokenizer
+    responses = tokenizer.decode(row.targets).split("<|im_end|>")
+    assert responses[-1] == ""
+    assert all(r.startswith("<think>") and r.endswith("</answer>") for r in responses[:-1])
+    assert row.response.sum() == sum(len(reader.response(p.example)) for p in prompts(3))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(2, 50), min_size=1, max_size=40), st.integers(50, 120))
+def test_packing_keeps_every_sequence_whole_and_within_the_budget(lengths: list[int], budget: int) -> None:
+    nothing = torch.zeros(0, 3, dtype=torch.long)
+    made = [
+        (EncodedPrompt(torch.full((n - 1,), i), torch.zeros(n - 1, dtype=torch.long), torch.zeros(0, 4), nothing), [i])
+        for i, n in enumerate(lengths)
+    ]
+    rows = pack(made, budget)
+    assert all(len(row.input_ids) <= budget for row in rows)
+    found = [part.tolist() for row in rows for part in row.input_ids.split(row.lengths.tolist())]
+    assert sorted(found) == sorted([i] * n for i, n in enumerate(lengths))
+    # First fit: no two rows that are both at most half full.
+    assert sum(2 * len(row.input_ids) <= budget for row in rows) <= 1
+
+
+def test_the_step_does_not_depend_on_how_the_batch_is_packed(encoder: PromptEncoder) -> None:
+    figures = [trainer(encoder).step(teacher(encoder, tokens).batch(prompts(8))) for tokens in (90, 300, 4096)]
+    assert len({f["response_tokens"] for f in figures}) == 1
+    assert figures[0]["loss"] == pytest.approx(figures[2]["loss"], rel=1e-5)
+    assert figures[0]["grad_norm"] == pytest.approx(figures[2]["grad_norm"], rel=1e-4)
+    assert figures[1]["loss"] == pytest.approx(figures[2]["loss"], rel=1e-5)
+
+
+def test_the_loss_is_a_mean_over_tokens_not_over_records(encoder: PromptEncoder) -> None:
+    model = trainer(encoder)
+    parts = [teacher(encoder).batch([p]) for p in prompts(4)]
+    means = [model.evaluate([part])["eval/loss"] for part in parts]
+    tokens = [part.response_tokens for part in parts]
+    expected = sum(m * t for m, t in zip(means, tokens, strict=True)) / sum(tokens)
+    assert len(set(tokens)) > 1
+    assert model.evaluate(parts)["eval/loss"] == pytest.approx(expected, rel=1e-5)
+    assert model.step(teacher(encoder).batch(prompts(4)))["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_steps_lower_the_loss_and_raise_the_accuracy(encoder: PromptEncoder) -> None:
+    model = trainer(encoder, steps=8)
+    batch = teacher(encoder).batch(prompts(6))
+    before = model.evaluate([batch])
+    rows = [model.step(batch) for _ in range(8)]
+    after = model.evaluate([batch])
+    assert after["eval/loss"] < rows[0]["loss"] - 0.05
+    assert after["eval/token_accuracy"] >= before["eval/token_accuracy"]
+    assert [row["lr"] for row in rows] == pytest.approx([1e-3 * (8 - k) / 8 for k in range(8)])
+
+
+def test_gradient_checkpointing_changes_nothing(encoder: PromptEncoder) -> None:
+    batch = teacher(encoder).batch(prompts(3))
+    plain, frugal = (trainer(encoder, gradient_checkpointing=on).step(batch) for on in (False, True))
+    assert plain["grad_norm"] == pytest.approx(frugal["grad_norm"], rel=1e-5)
+
+
+@pytest.mark.parametrize(("model", "optimizer"), [(ModelConfig(), "muon"), (LORA, "adamw"), (LORA, "muon")])
+def test_a_loaded_trainer_goes_on_as_the_saved_one(
+    encoder: PromptEncoder, model: ModelConfig, optimizer: str, tmp_path: Path
+) -> None:
+    batches = [teacher(encoder).batch(prompts(3, k)) for k in (0, 3)]
+    first = trainer(encoder, model, optimizer=optimizer)
+    first.step(batches[0])
+    first.save(tmp_path)
+    second = trainer(encoder, model, optimizer=optimizer)
+    second.load(tmp_path)
+    assert second.done == 1
+    assert first.step(batches[1]) == second.step(batches[1])
+    assert first.evaluate(batches) == second.evaluate(batches)
+
+
+def test_a_step_that_is_not_finite_is_refused_and_changes_nothing(encoder: PromptEncoder) -> None:
+    model = trainer(encoder)
+    (row,) = teacher(encoder).batch(prompts(2)).packs
+    broken = dataclasses.replace(row, pixel_values=row.pixel_values * float("nan"))
+    before = {name: p.clone() for name, p in model.model.named_parameters()}
+    with pytest.raises(RunError, match=r"step 1: .*loss of nan.*'vqa-7'"):
+        model.step(Batch([broken], ["vqa-7"]))
+    assert model.done == 0
+    assert all(torch.equal(p, before[name]) for name, p in model.model.named_parameters())
+
+
+@pytest.mark.parametrize("readers", [0, 2])
+def test_batches_come_in_order_and_begin_anywhere(encoder: PromptEncoder, readers: int) -> None:
+    sampler = Sampler(SceneStream(3), DataConfig(seed=3), 4)
+    wanted = [[p.example.id for p in sampler.batch(step)] for step in range(5)]
+    assert [b.ids for b in read_batches(sampler, teacher(encoder), 0, 5, readers)] == wanted
+    assert [b.ids for b in read_batches(sampler, teacher(encoder), 3, 5, readers)] == wanted[3:]
+
+
+@pytest.mark.parametrize("readers", [0, 1])
+def test_an_error_of_a_reader_arrives_as_it_is(encoder: PromptEncoder, readers: int) -> None:
+    sampler = Sampler(SceneStream(3), DataConfig(seed=3), 4)
+    with pytest.raises(DataError, match=r"^record '[\w-]+': its \d+ tokens .* exceed sft.pack_tokens=30$"):
+        list(read_batches(sampler, teacher(encoder, 30), 0, 1, readers))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": ()}, "at least one image"),
+        ({"images": ("absent.png",)}, "absent.png"),
+        ({"dataset": "mine", "target": ""}, "target"),
+        ({"dataset": "mine", "reasoning": "long " * 5000}, "sft.pack_tokens"),
+        ({"question": "what is <|image_pad|> ?"}, "placeholder"),
+    ],
+)
+def test_records_that_cannot_be_trained_on_are_named(
+    encoder: PromptEncoder, changes: dict[str, object], message: str
+) -> None:
+    example = dataclasses.replace(scene_example("vqa", 0, 0), id="odd one", **changes)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=f"record 'odd one'.*{message}"):
+        teacher(encoder).batch([Prompt(0, example)])
+
+
+def test_special_tokens_in_a_target_are_plain_text(encoder: PromptEncoder) -> None:
+    record = Example("x", "vqa", ("scene:vqa:0:0:0",), "what ?", "a <|image_pad|> and <|im_end|>", dataset="mine")
+    ids = teacher(encoder).response(record)
+    tokenizer = encoder.processor.tokenizer
+    assert tokenizer.convert_tokens_to_ids("<|image_pad|>") not in ids
+    assert ids.index(tokenizer.eos_token_id) == len(ids) - 1
+    assert tokenizer.decode(ids[:-1]) == f"<think></think><answer>{record.target}</answer>"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("reward.think=none",), "sft.reasoning=empty teaches responses of reward.think=required"),
+        (("sft.reasoning=none",), "reward.think=required"),
+        (("sft.scratch=true", "model.lora={rank: 4}"), "model.lora=null"),
+        (("sft.pack_tokens=40",), r"record '.*exceed sft.pack_tokens=40"),
+        (("model.path=nowhere/at/all",), "nowhere/at/all"),
+        (("data.source=samples", "data.path=nowhere.jsonl"), "nowhere.jsonl"),
+    ],
+)
+def test_what_is_wrong_is_said_before_the_output_is_claimed(
+    overrides: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError, match=message):
+        fine_tune(load_config("demo", [*SHORT, *overrides]), tmp_path / "out", QUIET)
+    assert not (tmp_path / "out" / "sft.yaml").exists()
+
+
+def test_the_output_is_a_model_with_its_records_and_refuses_what_does_not_belong(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    config = load_config("demo", SHORT)
+    summary = fine_tune(config, out, QUIET)
+    rows = [json.loads(line) for line in (out / "sft.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert ["eval/loss" in row for row in rows] == [False, True, True]
+    assert set(rows[0]) == {"step", "loss", "lr", "grad_norm", "tokens", "response_tokens", "seconds"}
+    assert summary["evaluation"]["last"]["step"] == 3
+    assert summary["evaluation"]["best"]["loss"] <= summary["evaluation"]["last"]["loss"]
+    assert (out / "sft.html").read_text().count("<svg") == 4
+    assert resolve_model(str(out)) == out
+    assert resolve_model(str(out / "checkpoints" / "step-000003")).is_dir()
+    stamp = (out / "model.safetensors").stat().st_mtime_ns
+    assert fine_tune(config, out, QUIET) == summary
+    assert (out / "model.safetensors").stat().st_mtime_ns == stamp
+    with pytest.raises(ConfigError, match=r"sft.lr was 1e-05, is now 0.1; choose another --out"):
+        fine_tune(load_config("demo", [*SHORT, "sft.lr=0.1"]), out, QUIET)
+
+
+def test_an_output_that_holds_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for out, found in ((tmp_path, "found files in it"), (tmp_path / "file", "found a file")):
+        with pytest.raises(RunError, match=found):
+            fine_tune(load_config("demo", SHORT), out, QUIET)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_an_adapter_is_written_as_such_and_merged_into_a_model(tmp_path: Path, encoder: PromptEncoder) -> None:
+    overrides = [*SHORT, "model.lora={rank: 4}", "sft.lr=0.01", "sft.warmup_steps=0", "sft.optimizer=muon"]
+    fine_tune(load_config("demo", overrides), tmp_path, QUIET)
+    adapted = PeftModel.from_pretrained(policy(), str(tmp_path / "adapter"))
+    merged = load_model(ModelConfig(), tmp_path, torch.device("cpu"), seed=0)
+    (row,) = teacher(encoder).batch(prompts(3)).packs
+    logits = [packed_logits(model, row) for model in (adapted, merged, policy())]
+    assert torch.allclose(logits[0], logits[1], atol=1e-4)
+    assert not torch.allclose(logits[0], logits[2], atol=1e-2)
+
+
+def test_a_broken_record_in_the_middle_leaves_a_checkpoint_of_what_was_learnt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("geovlm_ray.sft.run.RECORDS_CHECKED", 0)
+    answers = ["word " * (2000 if k == 5 else 1) for k in range(6)]
+    lines = [
+        {"id": f"r{k}", "task": "vqa", "images": ["a.png"], "prompt": "what ?", "reference": answer}
+        for k, answer in enumerate(answers)
+    ]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    Image.new("RGB", (60, 60)).save(tmp_path / "a.png")
+    data = ("data.source=samples", f"data.path={tmp_path / 'data.jsonl'}", "data.stages=[]")
+    config = load_config("demo", [*SHORT, *data, "sft.steps=6", "sft.batch_size=1", "sft.checkpoint_every=6"])
+    with pytest.raises(DataError, match="record 'r5'"):
+        fine_tune(config, tmp_path / "out", QUIET)
+    done = len((tmp_path / "out" / "sft.jsonl").read_text().splitlines())
+    assert 0 <= done < 6
+    kept = [p.name for p in (tmp_path / "out" / "checkpoints").glob("step-*")]
+    assert kept == ([f"step-{done:06d}"] if done else [])
