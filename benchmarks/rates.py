@@ -43,16 +43,14 @@ def measure(
     learn = learner_costs(learner, groups)
     completions = sum(len(group.samples) for group in groups)
     reward_s = _median_seconds(lambda: LocalRewards(config.reward).score(groups)) / completions
-    share = config.rollout.prompts_per_step * config.rollout.group_size / config.reward_actors.actors
     lengths = [[len(sample.token_ids) for sample in group.samples] for group in groups]
     values = {
         **settings(config),
         **decode,
         **learn,
         "reward_s_per_completion": reward_s,
-        "reward_s_per_batch": max(0.0, _middle(loop, "reward") - reward_s * share),
         **sync_costs(config, engine, learner, next(batches)),
-        "overhead_s": max(0.0, _middle(loop, "step", "rollout", "reward", "learner", "sync")),
+        "overhead_s": max(0.0, _middle(loop, "step", "rollout", "learner", "sync")),
         "completion_tokens": lengths,
     }
     rates = of_values(values, "rates")

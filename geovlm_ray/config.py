@@ -75,8 +75,8 @@ class SyncConfig(Section):
 
     mode: Literal["drained", "in_flight"] = Field(
         "drained",
-        description="new weights wait until the batches that were submitted before them are drawn, or are taken between "
-        "two steps of an engine, and completions under way go on with them",
+        description="new weights wait until the batches that were submitted before them are drawn, or are taken "
+        "between two steps of an engine, and completions under way go on with them",
     )
     parity_tolerance: float = Field(
         1e-3, gt=0, description="largest difference of a token's log-prob; bf16 needs about 0.5"

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 from pydantic import ValidationError
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -23,7 +24,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("rates", type=Path, help="the JSON of benchmarks.throughput, or the directory of a run")
     parser.add_argument("--gpus", type=int, required=True, help="GPUs to plan for")
     parser.add_argument("--keep", nargs="+", choices=SETTINGS, default=[], help="settings that stay as measured")
-    parser.add_argument("--in-flight", action="store_true", help="engines that take weights without finishing first")
     parser.add_argument("--seed", type=int, default=0, help="seed of the simulated lengths (default: 0)")
     parser.add_argument("--json", type=Path, help="where the plans go as JSON")
     assumptions = parser.add_argument_group("assumptions")
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         raise DataError(f"--json {args.json}: expected an existing folder, found no {args.json.parent}")
     assumed = _assumed(args)
     rates = read_rates(args.rates)
-    found = plans(rates, args.gpus, assumed, keep=args.keep, in_flight=args.in_flight, seed=args.seed)
+    found = plans(rates, args.gpus, assumed, keep=args.keep, seed=args.seed)
     console = Console()
     print_plans(found, args.gpus, console)
     for line in basis(rates, assumed, args.rates):
@@ -57,8 +57,9 @@ def run(args: argparse.Namespace) -> int:
 
 def print_plans(found: list[Plan], gpus: int, console: Console) -> None:
     """One row a plan, and the settings of the first."""
-    table = Table(title=f"Plans for {gpus} GPU{'s' if gpus > 1 else ''}, best first; last columns: idle shares")
-    for name in ("R + L", "prompts", "G", "stale", "samples/s", "step s", "engines", "learner", "GPUs"):
+    title = f"Plans for {gpus} GPU{'s' if gpus > 1 else ''}, best first; last columns: idle shares"
+    table = Table(title=title, box=box.SIMPLE, pad_edge=False)
+    for name in ("R + L", "prompts", "G", "stale", "sync", "samples/s", "step s", "engines", "learner", "GPUs"):
         table.add_column(name, no_wrap=True, justify="right")
     for plan in found:
         result, setup = plan.result, plan.result.setup
@@ -66,13 +67,16 @@ def print_plans(found: list[Plan], gpus: int, console: Console) -> None:
             f"{setup.gpus} shared" if setup.colocated else f"{setup.rollout_actors} + {setup.learner_gpus}",
             str(setup.prompts_per_step),
             str(setup.group_size),
-            str(max(result.staleness)),
+            f"{_mean_age(result.staleness):.1f} of {setup.max_staleness}",
+            "in flight" if setup.in_flight else "drained",
             f"{result.samples_per_s:,.0f}" if result.samples_per_s >= 100 else f"{result.samples_per_s:.3g}",
             f"{result.step_s:.3g}",
             *(f"{result.idle[kind]:.0%}" for kind in ("rollout", "learner", "gpu")),
         )
     console.print(table)
-    console.print("R engines + L GPUs of the learner; shared: engines and learner take turns on all GPUs.")
+    console.print(
+        "R engines + L GPUs of the learner; shared: they take turns on all GPUs; stale: mean of at most how many versions."
+    )
     console.print(f"The first: {' '.join(found[0].overrides)}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -81,7 +85,8 @@ def basis(rates: Rates, assumed: Assumed, source: Path) -> list[str]:
     return [
         f"Measured ({source}): rollout, reward, learner and sync; engines: {rates.rollout_actors}, reward actors: "
         f"{rates.reward_actors}, learner GPUs: {rates.learner_gpus}, prompts a step: {rates.prompts_per_step}, G: "
-        f"{rates.group_size}, staleness: {rates.max_staleness}, tokens a completion: {rates.mean_tokens:.0f}.",
+        f"{rates.group_size}, staleness: {rates.max_staleness}, sync: {'in flight' if rates.in_flight else 'drained'}, "
+        f"tokens a completion: {rates.mean_tokens:.0f}.",
         *(f"Not measured: {gap}." for gap in rates.unmeasured),
         f"Assumed: the learner keeps {assumed.learner_efficiency:.0%} of its speed at every doubling of its GPUs; a "
         f"sync grows by {assumed.sync_growth:.0%} of what was measured at every doubling of the engines; engines and "
@@ -101,6 +106,10 @@ def as_json(plan: Plan) -> dict:
         "staleness": result.staleness,
         "overrides": list(plan.overrides),
     }
+
+
+def _mean_age(staleness: dict[int, int]) -> float:
+    return sum(age * count for age, count in staleness.items()) / sum(staleness.values())
 
 
 def _assumed(args: argparse.Namespace) -> Assumed:

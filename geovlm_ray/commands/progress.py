@@ -20,7 +20,7 @@ class Progress:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.start = self.shown = time.monotonic()
-        self.what = ""
+        self.what, self.before = "", 0
         self.status = Status("", console=console)
 
     def __enter__(self) -> Self:
@@ -32,11 +32,11 @@ class Progress:
         self.status.stop()
 
     def show(self, done: int, what: str, more: str = "") -> None:
-        """Say that so many are done of what is named, and how many a second since the first of them."""
+        """Say that so many are done of what is named, and how many a second since the first time."""
         now = time.monotonic()
         if what != self.what:
-            self.what, self.start = what, now
-        speed = f", {done / (now - self.start):,.0f}/s" if now > self.start else ""
+            self.what, self.start, self.before = what, now, done
+        speed = f", {(done - self.before) / (now - self.start):,.0f}/s" if now > self.start else ""
         text = f"{done:,} {what}{speed}{more}"
         if self.console.is_terminal:
             self.status.update(Text(text))

@@ -78,8 +78,10 @@ def _check_values(example: Example, need_images: bool) -> None:
         if not isinstance(image, str) or not image.strip():
             raise DataError(f"images: expected paths, found {shown(image)}")
     frame = example.frame
-    if frame.kind not in ("percent", "permille", "pixel") or not np.isfinite(frame.scale).all():
-        raise DataError(f"frame: expected percent, permille or pixel with a finite size, found {shown(frame)}")
+    if frame.kind not in ("percent", "permille", "pixel") or not 0 < max(frame.scale) <= LARGEST:
+        raise DataError(
+            f"frame: expected percent, permille or pixel with a size of at most {LARGEST:g}, found {shown(frame)}"
+        )
     if example.dialect not in DIALECTS:
         raise DataError(f"dialect: expected one of {', '.join(DIALECTS)}, found {example.dialect!r}")
     _check_texts(example)
@@ -127,7 +129,7 @@ def _check_boxes(verdicts: Sequence[Verdict]) -> None:
     for (verdict, k, box, scale), share in zip(found, inside, strict=True):
         if share >= 1 - EDGE or verdict.fault is not None:
             continue
-        where = f"box {k}, '{', '.join(f'{c:g}' for c in box)}'"
+        where = f"box {k}, '{', '.join(f'{c:g}' for c in np.array(box, dtype=float))}'"
         if np.isnan(share):
             verdict.fault = f"{where}: expected finite numbers and an area"
         elif share < INSIDE:

@@ -42,12 +42,12 @@ class SetAside:
     def of_unit(cls, unit: Unit, reason: str) -> SetAside:
         """A unit that could not be converted."""
         content = "" if unit.value is None or isinstance(unit.value, bytes) else json.dumps(unit.value, default=repr)
-        return cls("convert", _clean(reason), unit.file, unit.number, content=content[:LONGEST_CONTENT])
+        return cls("convert", _clean(reason), _clean(unit.file), unit.number, content=content[:LONGEST_CONTENT])
 
     @classmethod
     def of_row(cls, row: Row, reason: str) -> SetAside:
         """A record that could not be written."""
-        return cls("convert", _clean(reason), row.source_file, row.source_record, _clean(row.example.id))
+        return cls("convert", _clean(reason), _clean(row.source_file), row.source_record, _clean(row.example.id))
 
     @property
     def kind(self) -> str:

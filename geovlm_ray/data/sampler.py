@@ -40,7 +40,7 @@ class Stream(Protocol):
         """The k-th draw of a task."""
 
     def held_out(self, tasks: Sequence[str], n: int) -> list[Example]:
-        """About ``n`` examples in equal parts of the tasks, none of which is ever drawn; fewer where there are no more."""
+        """About ``n`` examples in equal parts of the tasks, none of which is ever drawn, or all that there are."""
 
 
 class SceneStream:

@@ -44,21 +44,18 @@ def read_source(name: str, path: Path, root: Path | None = None) -> RecordTable:
     Raises:
         DataError: it is absent, holds a record that cannot be read, or images inside, which have to be converted first.
     """
-    form = FORMATS[name]
-    if form.stores_images:
-        raise DataError(f"{path}: images have to be taken out of {name}; run `geovlm-ray data convert {name}` first")
     if not path.exists():
         raise DataError(f"data.path: expected a file or folder, found none at {str(path)!r}")
+    form = FORMATS[name]
     source = Source(path, root or (path if path.is_dir() else path.parent), dict(form.options))
+    if form.stores_images_of(source):
+        raise DataError(f"{path}: images have to be taken out of {name}; run `geovlm-ray data convert {name}` first")
     with tempfile.TemporaryDirectory(prefix="geovlm-ray-") as folder:
         out = Path(folder) / "data"
-        convert(name, source, out, Labels(), workers=1, on_progress=lambda counts: None)
+        counts = convert(name, source, out, Labels(), workers=1, on_progress=lambda counts: None)
         for item in read_quarantine(out, "convert"):
             where = path if path.is_file() else path / item.source_file
             raise DataError(f"{where}, record {item.source_record}: {item.reason}")
+        if not counts.records:
+            raise DataError(f"{path}: expected records of {name} with a reference, found none")
         return RecordTable(open_datasets(out))
-
-
-def image_root(config: DataConfig) -> Path | None:
-    """Temporary: references name their root."""
-    return None

@@ -18,7 +18,14 @@ from geovlm_ray.grpo.objectives import OBJECTIVES, advantages
 from geovlm_ray.grpo.tokens import BatchSize, Clip, Tokens, kl_penalty
 from geovlm_ray.policy.config import ModelConfig
 from geovlm_ray.policy.forward import base_model
-from geovlm_ray.policy.model import computation, engine_adapter_config, load_model, restore_policy, save_policy
+from geovlm_ray.policy.model import (
+    computation,
+    engine_adapter_config,
+    load_model,
+    restore_policy,
+    save_policy,
+    save_state,
+)
 from geovlm_ray.policy.prompts import PromptEncoder, banned_token_ids
 from geovlm_ray.policy.shared_prefix import row_logprobs, share_prefixes
 from geovlm_ray.schema import SampleGroup
@@ -134,7 +141,7 @@ class GrpoLearner:
         """Write the model or adapter as Hugging Face folders, and the optimizer's state."""
         save_policy(self.model, self.encoder.processor, folder)
         state = {"optimizer": self.optimizer.state_dict(), "version": self.version, "rng": torch.get_rng_state()}
-        torch.save(state, folder / "learner.pt")
+        save_state(state, folder / "learner.pt")
 
     def load(self, folder: Path) -> None:
         """Take up the state that `save` wrote."""

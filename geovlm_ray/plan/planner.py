@@ -30,7 +30,7 @@ SPLITS = 32
 SIMULATED_GROUPS = 60_000
 """Groups of one simulation, about: large batches are simulated for fewer steps, at least `FEWEST_STEPS`."""
 FEWEST_STEPS, MOST_STEPS = 6, 40
-SETTINGS = ("prompts_per_step", "group_size", "max_staleness")
+SETTINGS = ("prompts_per_step", "group_size", "max_staleness", "in_flight")
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,9 @@ def plans(
     assumed: Assumed | None = None,
     *,
     keep: Collection[str] = (),
-    in_flight: bool = False,
     seed: int = 0,
 ) -> list[Plan]:
-    """The best plans for a number of GPUs, no two of the same batch, group size, staleness and placement.
+    """The best plans for a number of GPUs, no two of the same batch, group size, staleness, sync and placement.
 
     The fastest comes first, but of those that are about as fast the one nearest to the measured settings; a plan with
     the measured settings is always among them. Each is the best split by `estimate`, simulated. ``keep`` names those
@@ -65,7 +64,7 @@ def plans(
     lengths = Lengths(rates, seed)
     best = [
         min(_splits(shape, gpus, rates, assumed, lengths), key=lambda found: found[0])
-        for shape in shapes(rates, gpus, keep, in_flight)
+        for shape in shapes(rates, gpus, keep)
     ]
     if not best:
         raise ConfigError(
@@ -85,25 +84,28 @@ def plans(
     return [Plan(result, overrides(result.setup)) for result in sorted(results, key=place)]
 
 
-def shapes(rates: Rates, gpus: int, keep: Collection[str], in_flight: bool) -> Iterator[Setup]:
+def shapes(rates: Rates, gpus: int, keep: Collection[str]) -> Iterator[Setup]:
     """Settings around the measured ones, placed in some way on the GPUs, with as many reward actors a GPU as measured.
 
     Batches go from half the measured one to as many prompts a GPU as were measured, or twice the batch. More than one
     batch ahead helps only engines that take weights in flight: others take them when all that is submitted is drawn.
+    Without a batch ahead there is nothing in flight when weights come.
     """
     growth = gpus / (rates.rollout_actors + rates.learner_gpus)
     largest = max(1, math.floor(math.log2(max(1.0, growth))))
     prompts = {max(1, round(rates.prompts_per_step * 2.0**i)) for i in range(-1, largest + 1)}
     sizes = {max(2, rates.group_size // 2), rates.group_size, 2 * rates.group_size}
-    staleness = {0, 1, rates.max_staleness, *((2, 3) if in_flight else ())}
+    syncs = {(0, False), (1, False), (1, True), (2, True), (3, True), (rates.max_staleness, rates.in_flight)}
     if "prompts_per_step" in keep:
         prompts = {rates.prompts_per_step}
     if "group_size" in keep:
         sizes = {rates.group_size}
     if "max_staleness" in keep:
-        staleness = {rates.max_staleness}
+        syncs = {sync for sync in syncs if sync[0] == rates.max_staleness}
+    if "in_flight" in keep:
+        syncs = {sync for sync in syncs if sync[1] == rates.in_flight}
     scorers = max(rates.reward_actors, math.ceil(rates.reward_actors * growth))
-    for p, g, k in itertools.product(sorted(prompts), sorted(sizes), sorted(staleness)):
+    for p, g, (k, in_flight) in itertools.product(sorted(prompts), sorted(sizes), sorted(syncs)):
         if gpus > 1:
             yield Setup(gpus - 1, 1, p, g, k, scorers, in_flight)
         if k == 0:
@@ -113,8 +115,8 @@ def shapes(rates: Rates, gpus: int, keep: Collection[str], in_flight: bool) -> I
 def estimate(rates: Rates, setup: Setup, assumed: Assumed, lengths: np.ndarray) -> float:
     """Seconds of a step in closed form, from one batch's lengths [prompts, group_size].
 
-    Exact where every batch has these lengths, weights are taken between batches, and engines have room for their
-    share; otherwise close enough to choose by.
+    Exact where every completion is as long as every other, weights are taken between batches, engines have room for
+    their share, and the rewards do not hold anything up; otherwise close enough to choose by.
     """
     engine = np.arange(setup.prompts_per_step) % setup.rollout_actors
     per_engine = {"minlength": setup.rollout_actors}
@@ -126,15 +128,16 @@ def estimate(rates: Rates, setup: Setup, assumed: Assumed, lengths: np.ndarray) 
         + np.maximum(longest, waves) * rates.decode_s_per_step
         + np.bincount(engine, lengths.sum(1), **per_engine) * rates.decode_s_per_token
     )
-    score = 0.0 if setup.in_flight else reward_seconds(rates, setup)
-    train = score + learner_seconds(rates, setup, assumed, float(lengths.sum()))
+    score = reward_seconds(rates, setup)
+    train = learner_seconds(rates, setup, assumed, float(lengths.sum()))
     sync = sync_seconds(rates, setup, assumed)
     rest = rates.probe_s + setup.rollout_actors * rates.parity_s + rates.overhead_s
     if setup.max_staleness and setup.in_flight:
-        return sync + max(float(draws.mean()), train + rest)
+        return max(score, sync + float(draws.mean()), sync + rest + train)
     if setup.max_staleness:
-        return sync + rest + max(float(draws.max()), train)
-    return sync + rest + float(draws.max()) + train + (2 * assumed.switch_s if setup.colocated else 0.0)
+        return max(score, sync + rest + float(draws.max()), sync + rest + train)
+    switches = 2 * assumed.switch_s if setup.colocated else 0.0
+    return float(draws.max()) + score + train + sync + rest + switches
 
 
 def overrides(setup: Setup) -> tuple[str, ...]:
@@ -144,6 +147,7 @@ def overrides(setup: Setup) -> tuple[str, ...]:
         f"rollout.prompts_per_step={setup.prompts_per_step}",
         f"rollout.group_size={setup.group_size}",
         f"loop.max_staleness={setup.max_staleness}",
+        f"sync.mode={'in_flight' if setup.in_flight else 'drained'}",
         f"reward_actors.actors={setup.reward_actors}",
     )
 
@@ -175,9 +179,10 @@ def _samples(setup: Setup) -> int:
 
 
 def _distance(rates: Rates, setup: Setup) -> float:
-    """How far settings are from the measured ones: doublings of batch and group size, and versions of staleness."""
+    """How far settings are from the measured ones: doublings of batch and group size, versions of staleness, mode."""
     return (
         abs(math.log2(setup.prompts_per_step / rates.prompts_per_step))
         + abs(math.log2(setup.group_size / rates.group_size))
         + abs(setup.max_staleness - rates.max_staleness)
+        + (setup.in_flight != rates.in_flight)
     )

@@ -41,6 +41,7 @@ class Rates(BaseModel):
     prompts_per_step: Count
     group_size: Annotated[int, Field(ge=2)]
     max_staleness: Annotated[int, Field(ge=0)]
+    in_flight: bool
     rollout_actors: Count
     reward_actors: Count
     learner_gpus: Count
@@ -50,7 +51,6 @@ class Rates(BaseModel):
     learner_s_per_group: Seconds
     learner_s_per_token: Annotated[float, Field(gt=0)]
     reward_s_per_completion: Seconds
-    reward_s_per_batch: Seconds
     sync_s: Seconds
     probe_s: Seconds
     parity_s: Seconds
@@ -120,11 +120,10 @@ def of_run(folder: Path) -> Rates:
     tokens = column(rows, "rollout/tokens", str(folder / "metrics.jsonl"))
     seconds = {
         part: column(rows, f"seconds/{part}", str(folder / "metrics.jsonl"))
-        for part in ("rollout", "reward", "learner", "sync", "step")
+        for part in ("rollout", "learner", "sync", "step")
     }
-    parts = sum(seconds[part] for part in ("rollout", "reward", "learner", "sync"))
+    parts = seconds["rollout"] + seconds["learner"] + seconds["sync"]
     lengths, unmeasured = _lengths(folder, rows)
-    completions = config.rollout.prompts_per_step * config.rollout.group_size
     values = {
         **settings(config),
         "prefill_s_per_prompt": 0.0,
@@ -132,8 +131,7 @@ def of_run(folder: Path) -> Rates:
         "decode_s_per_token": _median(seconds["rollout"] / tokens) * config.rollout.actors,
         "learner_s_per_group": 0.0,
         "learner_s_per_token": _median(seconds["learner"] / tokens),
-        "reward_s_per_completion": _median(seconds["reward"]) * config.reward_actors.actors / completions,
-        "reward_s_per_batch": 0.0,
+        "reward_s_per_completion": 0.0,
         "sync_s": _median(seconds["sync"]),
         "probe_s": 0.0,
         "parity_s": 0.0,
@@ -142,6 +140,7 @@ def of_run(folder: Path) -> Rates:
         "unmeasured": [
             *unmeasured,
             "a draw's fixed costs (a prompt's prefill, an iteration with few completions): all time goes by tokens",
+            "the rewards apart from the draw: what they add to it counts as drawing",
             "the learner's cost of a prompt: all time goes by tokens",
             "the parity check apart from the sync: it does not grow with the engines here",
         ],
@@ -149,12 +148,13 @@ def of_run(folder: Path) -> Rates:
     return of_values(values, f"{folder}: rates")
 
 
-def settings(config: Config) -> dict[str, int]:
+def settings(config: Config) -> dict[str, int | bool]:
     """The settings of a run that its rates go with, under their names in `Rates`."""
     return {
         "prompts_per_step": config.rollout.prompts_per_step,
         "group_size": config.rollout.group_size,
         "max_staleness": config.loop.max_staleness,
+        "in_flight": config.sync.mode == "in_flight",
         "rollout_actors": config.rollout.actors,
         "reward_actors": config.reward_actors.actors,
         "learner_gpus": 1,

@@ -23,10 +23,10 @@ Handler = Callable[[float, int, int], None]
 class Setup:
     """What a loop is made of: engines, reward actors, GPUs of the learner, and the settings of a batch.
 
-    ``in_flight``: engines draw the groups of any submitted batch as there is room, take weights between two iterations
-    without finishing first, and groups are scored as they are finished. Without it they take batches and weights in
-    the order of the calls, and a batch is scored when it is complete. ``colocated``: engines and learner take turns on
-    the same GPUs, so that ``rollout_actors`` equals ``learner_gpus`` and there is no staleness.
+    ``in_flight``: engines draw the groups of any submitted batch as there is room, and take weights between two
+    iterations without finishing first; without it they take batches and weights in the order of the calls.
+    ``colocated``: engines and learner take turns on the same GPUs, so that ``rollout_actors`` equals ``learner_gpus``
+    and there is no staleness.
     """
 
     rollout_actors: int
@@ -48,6 +48,7 @@ class Setup:
             config.rollout.group_size,
             config.loop.max_staleness,
             config.reward_actors.actors,
+            config.sync.mode == "in_flight",
         )
 
     def __post_init__(self) -> None:
@@ -119,9 +120,9 @@ def sync_seconds(rates: Rates, setup: Setup, assumed: Assumed) -> float:
 
 
 def reward_seconds(rates: Rates, setup: Setup) -> float:
-    """Scoring a complete batch: the groups one actor gets, and the way there and back."""
+    """Scoring a batch whose groups are finished all at once."""
     share = math.ceil(setup.prompts_per_step / setup.reward_actors)
-    return rates.reward_s_per_batch + share * setup.group_size * rates.reward_s_per_completion
+    return share * setup.group_size * rates.reward_s_per_completion
 
 
 class Lengths:
@@ -155,8 +156,9 @@ class _Loop:
         self.changes = [0] * setup.rollout_actors
         self.scorers = [0.0] * setup.reward_actors
         self.batches: list[list[Group]] = []
-        self.left: list[int] = []
-        self.scored_at: list[float] = []
+        self.unscored: list[list[Group]] = []
+        self.scoring = 0
+        self.left = setup.prompts_per_step
         self.step = 0
         self.waits = False
         self.acknowledged = 0
@@ -201,7 +203,7 @@ class _Loop:
         while len(self.batches) < self.step + 1 + self.setup.max_staleness:
             self._submit(now)
         self.waits = True
-        self._score(now)
+        self._learn(now)
 
     def _submit(self, now: float) -> None:
         setup, batch = self.setup, len(self.batches)
@@ -210,8 +212,7 @@ class _Loop:
         figures = zip(lengths.max(1).tolist(), lengths.sum(1).tolist(), strict=True)
         groups = [Group(first + i, batch, longest, tokens) for i, (longest, tokens) in enumerate(figures)]
         self.batches.append(groups)
-        self.left.append(len(groups))
-        self.scored_at.append(0.0)
+        self.unscored.append([])
         for i, engine in enumerate(self.engines):
             share = groups[i :: setup.rollout_actors]
             if share:
@@ -233,33 +234,35 @@ class _Loop:
         if change != self.changes[which]:
             return
         for group in self.engines[which].finish(now):
-            self.left[group.batch] -= 1
-            if self.setup.in_flight:
-                self._score_group(now, group)
+            self.unscored[group.batch].append(group)
         self._continue(now, which)
         self._score(now)
 
-    def _score_group(self, now: float, group: Group) -> None:
-        seconds = self.setup.group_size * self.rates.reward_s_per_completion
-        done = max(now, heapq.heappop(self.scorers)) + seconds
-        heapq.heappush(self.scorers, done)
-        self.reward_busy_s += seconds
-        self.scored_at[group.batch] = max(self.scored_at[group.batch], done + self.rates.reward_s_per_batch)
-
     def _score(self, now: float) -> None:
-        """Once the awaited batch is complete, wait for its rewards or have them made."""
-        if not self.waits or self.left[self.step]:
+        """Give finished groups to the reward actors, batch after batch: the next one when the last is scored."""
+        if self.scoring == len(self.batches):
             return
-        self.waits = False
-        if self.setup.in_flight:
-            self._push(max(now, self.scored_at[self.step]), self._on_scored)
-        else:
-            seconds = reward_seconds(self.rates, self.setup)
-            self.reward_busy_s += seconds * self.setup.reward_actors
-            self._push(now + seconds, self._on_scored)
+        seconds = self.setup.group_size * self.rates.reward_s_per_completion
+        groups, self.unscored[self.scoring] = self.unscored[self.scoring], []
+        for _ in groups:
+            heapq.heapreplace(self.scorers, max(now, self.scorers[0]) + seconds)
+        self.reward_busy_s += len(groups) * seconds
+        self.left -= len(groups)
+        if groups and not self.left:
+            self._push(max(now, *self.scorers), self._on_scored)
 
     def _on_scored(self, now: float, *_: int) -> None:
-        """The learner takes the batch."""
+        """A batch is scored, and the next one may be."""
+        self.scoring += 1
+        self.left = self.setup.prompts_per_step
+        self._score(now)
+        self._learn(now)
+
+    def _learn(self, now: float) -> None:
+        """The learner takes the batch that is waited for, once it is scored."""
+        if not self.waits or self.scoring <= self.step:
+            return
+        self.waits = False
         tokens = sum(group.tokens for group in self.batches[self.step])
         seconds = learner_seconds(self.rates, self.setup, self.assumed, tokens)
         self.learner_busy_s += seconds * self.setup.learner_gpus

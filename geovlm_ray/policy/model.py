@@ -111,9 +111,28 @@ def computation(config: ModelConfig, device: torch.device) -> torch.autocast:
 
 
 def save_policy(model: nn.Module, processor: ProcessorMixin, folder: Path) -> None:
-    """Write a model with its processor as a folder that transformers and vLLM load as it is, or a PEFT adapter."""
-    model.save_pretrained(folder)
+    """Write a model with its processor as a folder that transformers and vLLM load as it is, or a PEFT adapter.
+
+    Raises:
+        OSError: the disk refused it.
+    """
+    try:
+        model.save_pretrained(folder)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
     processor.save_pretrained(folder)
+
+
+def save_state(state: dict[str, Any], file: Path) -> None:
+    """Write what a trainer goes on from.
+
+    Raises:
+        OSError: the disk refused it.
+    """
+    try:
+        torch.save(state, file)
+    except RuntimeError as error:
+        raise OSError(f"{file.name} broke off, perhaps on a full disk: {error}") from error
 
 
 def restore_policy(model: nn.Module, config: ModelConfig, folder: Path) -> None:

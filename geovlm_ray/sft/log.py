@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from geovlm_ray.errors import RunError
 from geovlm_ray.files import read_objects, write_atomically
 from geovlm_ray.report.curves import curve
 from geovlm_ray.report.page import page
@@ -38,10 +39,17 @@ class SftLog:
         self._shown = len(self.rows)
 
     def add(self, row: Row) -> None:
-        """Write down a step, and show it where it is one of every so many, was evaluated, or is the last."""
+        """Write down a step, and show it where it is one of every so many, was evaluated, or is the last.
+
+        Raises:
+            RunError: the disk refused it.
+        """
         self.rows.append(row)
-        with (self.folder / FILE).open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        try:
+            with (self.folder / FILE).open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise RunError(f"{self.folder / FILE} cannot be written: {error.strerror or error}") from error
         if row["step"] % self.every == 0 or row["step"] == self.steps or "eval/loss" in row:
             self._show(row)
 

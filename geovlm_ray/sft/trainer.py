@@ -11,9 +11,10 @@ from torch import nn
 from transformers import ProcessorMixin
 
 from geovlm_ray.errors import RunError
+from geovlm_ray.policy.attention import attend_within_sequences
 from geovlm_ray.policy.config import ModelConfig
 from geovlm_ray.policy.forward import Pack, base_model, packed_logits
-from geovlm_ray.policy.model import computation, restore_policy, save_policy
+from geovlm_ray.policy.model import computation, restore_policy, save_policy, save_state
 from geovlm_ray.sft.batches import Batch
 from geovlm_ray.sft.config import SftConfig
 
@@ -33,6 +34,7 @@ class SftTrainer:
         self.config = config
         self.done = 0
         self.device = base_model(model).device
+        attend_within_sequences(model)
         if config.gradient_checkpointing:
             base_model(model).gradient_checkpointing_enable({"use_reentrant": False})
         self.trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
@@ -82,7 +84,7 @@ class SftTrainer:
     def save(self, folder: Path) -> None:
         """Write the model or adapter as a Hugging Face folder, and the optimizers' state."""
         save_policy(self.model, self.processor, folder)
-        torch.save({"optimizers": [o.state_dict() for o in self.optimizers], "done": self.done}, folder / STATE_FILE)
+        save_state({"optimizers": [o.state_dict() for o in self.optimizers], "done": self.done}, folder / STATE_FILE)
 
     def load(self, folder: Path) -> None:
         """Take up the state that `save` wrote."""

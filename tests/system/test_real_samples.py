@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from geovlm_ray.cli import main
 from geovlm_ray.data.formats.samples import TASK_OF
 from tests.rs import RS, needs_rs
 from tests.system.runs import metrics, train
@@ -19,12 +20,14 @@ def test_three_steps_over_all_records_with_a_reference(tmp_path: Path) -> None:
     lines = (RS / "samples.jsonl").read_text().splitlines()
     records = {r["id"]: r for r in map(json.loads, lines) if r["reference"] is not None}
     assert len(records) == 46
+    assert main(["data", "convert", "samples", str(RS / "samples.jsonl"), str(tmp_path / "parquet")]) == 0
+    assert main(["data", "validate", str(tmp_path / "parquet")]) == 0
     run = train(
         tmp_path,
         "real",
         3,
-        "data.source=samples",
-        f"data.path={RS / 'samples.jsonl'}",
+        "data.source=parquet",
+        f"data.path={tmp_path / 'parquet'}",
         "data.mixture=natural",
         "data.stages=[]",
         "rollout.prompts_per_step=46",

@@ -161,7 +161,8 @@ def test_files_that_are_no_text_are_named(tmp_path: Path, capsys: pytest.Capture
     assert main(["train", "demo", "data.source=samples", f"data.path={path}", "data.stages=[]"]) == 1
     errors = capsys.readouterr().err.strip().splitlines()
     assert len(errors) == 2
-    assert all(f"{path}: expected UTF-8 text, found byte 0xe9" in error for error in errors)
+    assert f"{path}: expected UTF-8 text, found byte 0xe9" in errors[0]
+    assert f"{path}, record 1: expected UTF-8 text, found byte 0xe9" in errors[1]
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ CHRONOLOGICAL = "This is a sequence of satellite images capturing the same locat
         ("Which ones are depicted? Answer with a list of classes.", "forest, water", 1, "multilabel_classification"),
         ("Classify the level of damage at location [0, 8, 49, 53].", "Destroyed", 2, "damage_assessment"),
         ("How many? Answer the question using a single word or phrase.", "3", 1, "vqa"),
+        ("[vqa] Describe the shape of the lake in one of: round, long.", "round", 1, "vqa"),
         ("Can you classify the vehicles?", "Most of them are small and parked along the road", 1, "vqa"),
         ("Are there damaged buildings?", "Yes.", 2, "vqa"),
         ("Locate the house using a bounding box of the form [x_min, y_min].", "[1, 2, 3, 4]", 1, "visual_grounding"),

@@ -115,7 +115,7 @@ def test_the_command_exits_with_1_where_a_configured_reward_is_gamed(
         ("", "expected records"),
         ("{", "line 1"),
         ('{"id": 1, "task": "vqa"}', "'target'"),
-        ('{"reference": null, "id": 1, "task": "vqa", "images": ["a"], "prompt": ""}', "expected records"),
+        ('{"reference": null, "id": 1, "task": "vqa", "images": ["a"], "prompt": ""}', "with a reference, found none"),
     ],
 )
 def test_a_file_without_references_is_an_error(tmp_path: Path, text: str | None, message: str) -> None:

@@ -21,6 +21,7 @@ from geovlm_ray.data.config import DataConfig
 from geovlm_ray.data.sampler import Sampler, SceneStream
 from geovlm_ray.data.scenes import SCENE_TASKS, scene_example
 from geovlm_ray.errors import ConfigError, DataError, RunError, UserError
+from geovlm_ray.policy.attention import attend_within_sequences
 from geovlm_ray.policy.config import LoraSettings, ModelConfig
 from geovlm_ray.policy.forward import Pack, packed_logits
 from geovlm_ray.policy.model import load_model, resolve_model
@@ -90,13 +91,18 @@ def sequences(encoder: PromptEncoder) -> list[Encoded]:
     return [(encoder.encode(p.example), reader.response(p.example)) for p in prompts(24)]
 
 
+@pytest.mark.parametrize("masked", [True, False], ids=["masked", "sequence by sequence"])
 @pytest.mark.parametrize("budget", [10_000, 200])
-def test_packed_rows_have_the_loss_and_gradient_of_their_sequences(sequences: list[Encoded], budget: int) -> None:
+def test_packed_rows_have_the_loss_and_gradient_of_their_sequences(
+    sequences: list[Encoded], budget: int, masked: bool
+) -> None:
     model = policy()
     expected = one_by_one(model, sequences) / 100
     expected.backward()
     gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
+    if not masked:
+        attend_within_sequences(model)
     rows = pack(sequences, budget)
     assert len({len(prompt.image_grid_thw) for prompt, _ in sequences}) == 3
     found = sum(packed_loss(model, row) / 100 for row in rows)
@@ -107,8 +113,11 @@ def test_packed_rows_have_the_loss_and_gradient_of_their_sequences(sequences: li
         assert torch.allclose(parameter.grad, gradients[name], rtol=1e-4, atol=1e-5), name
 
 
-def test_sequences_of_a_row_do_not_see_each_other(sequences: list[Encoded]) -> None:
+@pytest.mark.parametrize("masked", [True, False], ids=["masked", "sequence by sequence"])
+def test_sequences_of_a_row_do_not_see_each_other(sequences: list[Encoded], masked: bool) -> None:
     model = policy()
+    if not masked:
+        attend_within_sequences(model)
     first, second = sequences[0], sequences[3]
     alone = packed_logits(model, Pack.of([second]))
     behind = packed_logits(model, Pack.of([first, second]))[len(first[1]) :]

@@ -9,11 +9,14 @@ from geovlm_ray.data.formats.coco import COCO
 from geovlm_ray.data.formats.dota import DOTA
 from geovlm_ray.data.formats.earthdial import EARTHDIAL
 from geovlm_ray.data.formats.earthdial_results import EARTHDIAL_RESULTS
+from geovlm_ray.data.formats.fmow import FMOW
+from geovlm_ray.data.formats.folders import FOLDERS
 from geovlm_ray.data.formats.geochat import GEOCHAT
 from geovlm_ray.data.formats.rsvqa import RSVQA
 from geovlm_ray.data.formats.samples import SAMPLES
 from geovlm_ray.data.formats.teochat import TEOCHAT
 from geovlm_ray.data.formats.vrsbench import VRSBENCH
+from geovlm_ray.data.formats.xbd import XBD
 
 FORMATS: dict[str, Format] = {
     "geochat": GEOCHAT,
@@ -26,5 +29,8 @@ FORMATS: dict[str, Format] = {
     "dota": DOTA,
     "captions": CAPTIONS,
     "bigearthnet": BIGEARTHNET,
+    "xbd": XBD,
+    "fmow": FMOW,
+    "folders": FOLDERS,
     "samples": SAMPLES,
 }

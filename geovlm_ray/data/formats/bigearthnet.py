@@ -172,7 +172,7 @@ def _png(picture: np.ndarray) -> bytes:
 
 
 BIGEARTHNET = Format(
-    "BigEarthNet: patches of Sentinel-1 and Sentinel-2 bands to pictures; option labels=43 or 19",
+    "BigEarthNet: patches of Sentinel-1 and Sentinel-2 bands to pictures; labels=43 or 19",
     units,
     convert,
     options={"labels": "43"},

@@ -146,7 +146,7 @@ def _pair(record: Mapping[str, Any], name: str, source: Source) -> tuple[str, st
 
 
 CAPTIONS = Format(
-    "captions of images (RSICD, UCM, Sydney, NWPU-Captions, lines) and of changes (LEVIR-CC, Dubai-CC); option pairs",
+    "captions: RSICD, UCM, Sydney, NWPU-Captions, JSON lines, and of changes LEVIR-CC, Dubai-CC; pairs=auto|true|false",
     units,
     convert,
     options={"pairs": PAIRS[0]},

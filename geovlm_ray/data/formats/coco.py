@@ -168,7 +168,7 @@ def _without_bbox(annotation: dict[str, Any], box: Box | None) -> dict[str, Any]
 
 
 COCO = Format(
-    "COCO detection: a referred detection for each image and category; option question",
+    "COCO detection: a referred detection for each image and category",
     units,
     convert,
     options={"question": QUESTION},

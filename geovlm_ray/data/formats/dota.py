@@ -127,7 +127,7 @@ def _image_of(labels: Path, source: Source) -> str:
 
 
 DOTA = Format(
-    "DOTA: rotated boxes from quadrilaterals, a referred detection for each image and class; option question",
+    "DOTA: rotated boxes from quadrilaterals, a referred detection for each image and class",
     units,
     convert,
     options={"question": QUESTION},

@@ -54,10 +54,11 @@ def units(source: Source) -> Iterator[Unit]:
 
 def convert(unit: Unit, source: Source) -> Iterable[Row | Converted | Unit]:
     """The records of a conversation, or the one of a question; none where the reference is empty."""
-    record, files = unit.value, {}
+    record: Any = unit.value
+    files: dict[str, bytes] = {}
     if isinstance(record, ShardRecord):
-        files = {stored_name(content): content for content in record.images}
-        names = [stored_name(content) for content in record.images]
+        names = list(map(stored_name, record.images))
+        files = dict(zip(names, record.images, strict=True))
         record = record.fields | {"image": names[0] if len(names) == 1 else names}
     if not isinstance(record, dict):
         raise DataError(f"expected an object, found {shown(record)}")

@@ -6,13 +6,16 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from geovlm_ray.data.formats.base import Source, Unit
 from geovlm_ray.data.formats.streams import relative
 from geovlm_ray.data.images import ROOT_END, resolve
 from geovlm_ray.errors import DataError
 
+T = TypeVar("T")
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2")
+HIDDEN = (".", "__MACOSX")
 SPLITS = {
     "train": "train",
     "training": "train",
@@ -39,14 +42,17 @@ def split_of_folder(folder: Path, source: Source, own: Sequence[str] = (), defau
 
     ``own`` are names that the dataset has for splits beside the usual ones.
     """
-    for part in (source.folder.name, *folder.relative_to(source.folder).parts):
+    for part in (source.folder.resolve().name, *folder.relative_to(source.folder).parts):
         if part.lower() in SPLITS or part in own:
             return split_called(part)
     return default
 
 
 def folders(source: Source) -> Iterator[tuple[Path, list[str]] | Unit]:
-    """Every folder of a source with the names of its files, all in order; a unit with a problem where one is a link.
+    """Every folder of a source with the names of its files, all in order.
+
+    A unit with a problem stands for a folder that is a link, and for a name that is no text. Hidden ones are left
+    out: they are what systems and editors leave behind, copies of images among them.
 
     Raises:
         DataError: the source is a file.
@@ -55,15 +61,25 @@ def folders(source: Source) -> Iterator[tuple[Path, list[str]] | Unit]:
         raise DataError(f"{source.path}: expected a folder, found a file")
     unread: list[OSError] = []
     for name, below, files in os.walk(source.path, onerror=unread.append):
-        below.sort()
         folder = Path(name)
+        for strange in [n for n in (*below, *files) if not _is_text(n)]:
+            yield Unit(_text(folder / strange, source), 1, problem="expected a name in UTF-8, found another encoding")
+        below[:] = sorted(b for b in below if _is_text(b) and not b.startswith(HIDDEN))
         for link in (folder / b for b in below if (folder / b).is_symlink()):
             yield Unit(
                 relative(link, source), 1, problem="expected a folder, found a link to one, which is not followed"
             )
-        yield folder, sorted(files)
+        yield folder, sorted(f for f in files if _is_text(f) and not f.startswith(HIDDEN))
     for error in unread:
-        yield Unit(relative(Path(error.filename), source), 1, problem=f"the folder cannot be read: {error.strerror}")
+        yield Unit(_text(Path(error.filename), source), 1, problem=f"the folder cannot be read: {error.strerror}")
+
+
+def _is_text(name: str) -> bool:
+    return not any("\ud800" <= c <= "\udfff" for c in name)
+
+
+def _text(path: Path, source: Source) -> str:
+    return relative(path, source).encode("utf-8", "replace").decode()
 
 
 def is_there(source: Source, reference: str) -> bool:
@@ -80,6 +96,13 @@ def is_there(source: Source, reference: str) -> bool:
 def first_there(source: Source, references: Sequence[str]) -> str:
     """The first of some image references behind which there is a file; the first of all where there is none."""
     return next((r for r in references if is_there(source, r)), references[0])
+
+
+def spread(items: Sequence[T], most: int) -> list[T]:
+    """All items, or as many as may be, evenly spread from the first to the last."""
+    if len(items) <= most:
+        return list(items)
+    return [items[i * (len(items) - 1) // max(most - 1, 1)] for i in range(most)]
 
 
 def chosen(source: Source, name: str, among: Sequence[str]) -> str:

@@ -143,7 +143,8 @@ def _whole_tokens(file: Any) -> Iterator[bytes]:
     rest = b""
     if file.read(3) != b"\xef\xbb\xbf":
         file.seek(0)
-    while chunk := file.read(CHUNK):
+    # What is left over of a long text is doubled, so that looking for its end again takes linear time in all.
+    while chunk := file.read(max(CHUNK, len(rest))):
         rest += chunk
         match = _WHOLE_STRINGS.match(rest)
         assert match is not None

@@ -102,6 +102,8 @@ def task_of(prompt: str, answer: str, images: int) -> str:
         return "referred_object_detection"
     if "[grounding]" in text:
         return _grounding(answer, images)
+    if "[vqa]" in text:
+        return "vqa"
     if _asks_for_classes(text, answer):
         return _classification(text, images)
     return _without_classes(text, answer, images)

@@ -20,6 +20,9 @@ ENDINGS = (".parquet", ".arrow")
 ROWS_AT_ONCE = 32
 """Records of a shard that are in memory as Python values; each brings its images."""
 
+BUFFER = 2**20
+"""Bytes of a column that are read at once, so that a row group may be larger than the memory is."""
+
 _CACHE = "cache-"
 _KINDS = (
     (b"\xff\xd8\xff", "jpg"),
@@ -89,12 +92,14 @@ def stored_name(content: bytes) -> str:
 
 def _batches(path: Path) -> Iterator[pa.RecordBatch]:
     if path.suffix.lower() == ".parquet":
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False) as file:
             columns = _columns(file.schema_arrow)
             yield from file.iter_batches(ROWS_AT_ONCE, columns=columns)
         return
     with pa.memory_map(str(path)) as mapped:
         for batch in _arrow_batches(mapped):
+            # A damaged batch would otherwise be read beyond its end.
+            batch.validate(full=True)
             wanted = batch.select(_columns(batch.schema))
             for start in range(0, len(batch), ROWS_AT_ONCE):
                 yield wanted.slice(start, ROWS_AT_ONCE)
@@ -134,7 +139,11 @@ def _holds_images(kind: pa.DataType) -> bool:
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return _holds_images(kind.value_type)
     if pa.types.is_struct(kind):
-        return kind.get_field_index("bytes") >= 0
+        return kind.get_field_index("bytes") >= 0 and _is_bytes(kind.field("bytes").type)
+    return _is_bytes(kind)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 

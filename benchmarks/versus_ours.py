@@ -1,0 +1,126 @@
+"""Our side of `benchmarks.versus_trl`: the loop as it is, on Ray or in one process."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from geovlm_ray.config import load_config
+from geovlm_ray.data.sampler import Sampler
+from geovlm_ray.loop import Parts, RewardPool, train
+from geovlm_ray.preflight import prepare
+from geovlm_ray.quiet import quiet
+from geovlm_ray.schema import RewardScore, SampleGroup
+
+MEASURED_STEPS = 2
+
+
+def serve(pipe: Connection, recipe: str, overrides: list[str], on_ray: bool) -> None:
+    """Be a `Contender`: a request is the staleness, the answer samples/s."""
+    quiet()
+    loop = Loop(recipe, overrides, on_ray)
+    request = 0
+    while request is not None:
+        pipe.send(loop.samples_per_second(request))
+        request = pipe.recv()
+    loop.close()
+
+
+class Loop:
+    """A run that goes on, some steps at a time."""
+
+    def __init__(self, recipe: str, overrides: list[str], on_ray: bool) -> None:
+        if on_ray:
+            from actors.cluster import build
+        else:
+            from geovlm_ray.local import build
+        self.recipe = recipe
+        self.overrides = overrides
+        config = load_config(recipe, overrides)
+        ready = prepare(config)
+        rollouts, rewards, learner = build(config, ready)
+        self.steps = Steps(config.rollout.max_tokens)
+        self.parts = Parts(rollouts, TextRewards(rewards), learner, self.steps, NoCheckpoints())
+        self.prompts = Sampler(ready.stream, config.data, config.rollout.prompts_per_step)
+        self.probe = self.prompts.batch(0)[: config.sync.parity_prompts]
+        self.done = 0
+
+    def samples_per_second(self, staleness: int) -> float:
+        """Rate of a few steps; the first one, and those at the end beside which nothing is drawn, are left out."""
+        last = self.done + 1 + MEASURED_STEPS + staleness
+        settings = [f"loop.max_staleness={staleness}", f"run.steps={last}"]
+        self.steps.ended.clear()
+        train(load_config(self.recipe, [*self.overrides, *settings]), self.parts, self.prompts, self.probe, self.done)
+        self.done = last
+        return MEASURED_STEPS * self.steps.samples / (self.steps.ended[MEASURED_STEPS] - self.steps.ended[0])
+
+    def close(self) -> None:
+        """End the actors."""
+        self.parts.rollouts.close()
+        self.parts.rewards.close()
+
+
+class TextRewards:
+    """The run's rewards, replaced by one that tells any two texts apart, so that no group is passed over."""
+
+    def __init__(self, pool: RewardPool) -> None:
+        self.pool = pool
+
+    def score_as_drawn(self, parts: Iterable[Sequence[SampleGroup]]) -> list[SampleGroup]:
+        """All groups, sorted, every sample with its reward."""
+        return [_by_text(group) for group in self.pool.score_as_drawn(parts)]
+
+    def score(self, groups: Sequence[SampleGroup]) -> list[SampleGroup]:
+        """The same groups, every sample with its reward."""
+        return [_by_text(group) for group in self.pool.score(groups)]
+
+    def close(self) -> None:
+        """End the scorers."""
+        self.pool.close()
+
+
+class Steps:
+    """When steps ended, and how many samples each had; every one must be as long as it may be."""
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+        self.samples = 0
+        self.ended: list[float] = []
+
+    def log_step(self, step: int, metrics: dict[str, float], groups: Sequence[SampleGroup]) -> None:
+        """Take note of a step."""
+        self.ended.append(time.perf_counter())
+        lengths = [len(sample.token_ids) for group in groups for sample in group.samples]
+        check_lengths(lengths, self.tokens)
+        if metrics["learner/tokens"] != sum(lengths):
+            raise RuntimeError(f"step {step}: drew {sum(lengths)} tokens, trained on {metrics['learner/tokens']:.0f}")
+        self.samples = len(lengths)
+
+
+class NoCheckpoints:
+    """Neither side writes any."""
+
+    def save(self, step: int, write: Callable[[Path], None]) -> None:
+        """Write nothing."""
+
+
+def text_reward(text: str) -> float:
+    """A number in [0, 1] that is another one for every text."""
+    return zlib.crc32(text.encode()) / 2**32
+
+
+def check_lengths(lengths: Sequence[int], expected: int) -> None:
+    """Raise RuntimeError where a completion is not as long as both sides must make it."""
+    if set(lengths) != {expected}:
+        raise RuntimeError(f"expected completions of {expected} tokens, found {min(lengths)} to {max(lengths)}")
+
+
+def _by_text(group: SampleGroup) -> SampleGroup:
+    return replace(
+        group,
+        samples=tuple(replace(s, reward=RewardScore(text_reward(s.text), 0.0, 0.0)) for s in group.samples),
+    )

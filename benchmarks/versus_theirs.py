@@ -1,0 +1,114 @@
+"""TRL's side of `benchmarks.versus_trl`: its GRPOTrainer on the prompts, images and settings of a configuration."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl
+
+from benchmarks.versus_ours import check_lengths, text_reward
+from geovlm_ray.config import Config, load_config
+from geovlm_ray.data.sampler import Sampler
+from geovlm_ray.policy.model import load_processor
+from geovlm_ray.policy.prompts import PromptEncoder, banned_token_ids
+from geovlm_ray.preflight import Ready, prepare
+from geovlm_ray.quiet import quiet
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import ProcessorMixin
+    from trl import GRPOTrainer
+
+BATCHES = 8
+"""Batches of prompts, drawn and decoded before the first step; they come round again."""
+
+
+def serve(pipe: Connection, recipe: str, overrides: list[str], rows: int, threads: int) -> None:
+    """Be a `Contender`: a request is for one step, the answer samples/s. ``rows`` are those of one forward pass."""
+    quiet()
+    torch.set_num_threads(threads)
+    config = load_config(recipe, overrides)
+    trainer = make_trainer(config, prepare(config), rows)
+    trainer.add_callback(Turns(pipe, config.rollout.prompts_per_step * config.rollout.group_size))
+    trainer.train()
+
+
+class Turns(TrainerCallback):
+    """Lets the trainer make one step for every request."""
+
+    def __init__(self, pipe: Connection, samples: int) -> None:
+        self.pipe = pipe
+        self.samples = samples
+        self.begun = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: TrainerControl, **kwargs: Any) -> None:
+        """Answer with the rate of the step that ended, and wait for the next request."""
+        self.pipe.send(self.samples / (time.perf_counter() - self.begun))
+        control.should_training_stop = self.pipe.recv() is None
+        self.begun = time.perf_counter()
+
+
+def make_trainer(config: Config, ready: Ready, rows: int) -> GRPOTrainer:
+    """The trainer with our settings, and otherwise what measures best on CPU.
+
+    That is: no checkpointing of activations, fused AdamW, fp32, and as many rows at a time as the caches take well.
+    """
+    from trl import GRPOConfig, GRPOTrainer
+
+    processor = load_processor(ready.model)
+    processor.tokenizer.padding_side = "left"
+    processor.tokenizer.eos_token = "<|im_end|>"
+    banned = banned_token_ids(processor, len(processor.tokenizer))
+    rollout, learner = config.rollout, config.learner
+    arguments = GRPOConfig(
+        output_dir=tempfile.gettempdir(),
+        max_steps=10_000,
+        per_device_train_batch_size=rows,
+        gradient_accumulation_steps=rollout.prompts_per_step * rollout.group_size // rows,
+        num_generations=rollout.group_size,
+        max_completion_length=rollout.max_tokens,
+        temperature=rollout.temperature,
+        generation_kwargs={"suppress_tokens": [*banned, processor.tokenizer.eos_token_id]},
+        loss_type="grpo",
+        beta=learner.kl_beta,
+        learning_rate=learner.lr,
+        lr_scheduler_type="constant",
+        adam_beta1=learner.beta1,
+        adam_beta2=learner.beta2,
+        weight_decay=learner.weight_decay,
+        max_grad_norm=learner.max_grad_norm,
+        optim="adamw_torch_fused",
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        shuffle_dataset=False,
+        model_init_kwargs={"dtype": config.model.dtype, "attn_implementation": "sdpa"},
+        logging_strategy="no",
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+    def reward(completions: Sequence[Any], completion_ids: Sequence[Sequence[int]], **_: Any) -> list[float]:
+        check_lengths([len(ids) for ids in completion_ids], rollout.max_tokens)
+        return [text_reward(messages[0]["content"]) for messages in completions]
+
+    data = make_data(config, ready, processor)
+    return GRPOTrainer(str(ready.model), reward, arguments, data, processing_class=processor)
+
+
+def make_data(config: Config, ready: Ready, processor: ProcessorMixin) -> Dataset:
+    """The prompts that our side draws first, with their images in the size that the model is shown."""
+    from datasets import Dataset
+
+    encoder = PromptEncoder(processor, config.prompt)
+    prompts = Sampler(ready.stream, config.data, config.rollout.prompts_per_step)
+    examples = [prompt.example for step in range(BATCHES) for prompt in prompts.batch(step)]
+    return Dataset.from_list(
+        [{"prompt": [{"role": "user", "content": e.question}], "images": encoder.images(e)} for e in examples]
+    )

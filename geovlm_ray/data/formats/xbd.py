@@ -1,0 +1,172 @@
+"""xBD (Gupta et al., 2019): pairs of images before and after a disaster, buildings with the damage that they took.
+
+``labels/<name>_post_disaster.json`` holds ``features.xy``, polygons in pixels as WKT with the damage in
+``properties.subtype``, and ``metadata``; the images are ``images/<name>_pre_disaster.png`` and ``_post_disaster.png``.
+A pair yields the locations of the buildings of each damage class (the boxes around their polygons), the damage of
+some single buildings, at most as many as ``buildings`` says, evenly spread over the file, and the kind of disaster.
+Buildings that are not classified are left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import shapely
+
+from geovlm_ray.data.formats.base import Format, Source, Unit, field_of, shown
+from geovlm_ray.data.formats.files import counted, first_there, split_of_folder, spread
+from geovlm_ray.data.formats.streams import file_units, read_object
+from geovlm_ray.data.table import Row
+from geovlm_ray.errors import DataError
+from geovlm_ray.geometry import Frame
+from geovlm_ray.schema import Box, Example
+from geovlm_ray.tasks.boxes import LARGEST
+
+BUILDINGS = 8
+PRE, POST = "_pre_disaster", "_post_disaster"
+UNCLASSIFIED = "un-classified"
+DAMAGE = {
+    "no-damage": "undamaged building",
+    "minor-damage": "building with minor damage",
+    "major-damage": "building with major damage",
+    "destroyed": "destroyed building",
+}
+"""The damage classes, and how a question speaks of such a building."""
+DISASTERS = ("earthquake", "fire", "flooding", "tsunami", "volcano", "wind")
+OWN_SPLITS = ("hold", "tier1", "tier3")
+_PAIR = "The first image was taken before a disaster, the second after it."
+
+
+def units(source: Source) -> Iterator[Unit]:
+    """The files of labels of images after a disaster; one of an image before it only where it stands alone."""
+    counted(source, "buildings", BUILDINGS)
+    for unit in file_units(source, (".json",)):
+        stem = unit.file.removesuffix(".json")
+        if unit.problem is None and stem.endswith(PRE):
+            if not (source.folder / f"{stem.removesuffix(PRE)}{POST}.json").exists():
+                yield replace(unit, value=None)
+        elif unit.problem is None and not stem.endswith(POST):
+            yield replace(unit, problem=f"expected a file *{PRE}.json or *{POST}.json, found another name")
+        else:
+            yield unit
+
+
+def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
+    """The records of a pair, and a problem for every building that cannot be read."""
+    if unit.value is None:
+        return
+    labels = read_object(Path(unit.value))
+    about = field_of(labels, "metadata", dict)
+    size = [field_of(about, side, (int, float)) for side in ("width", "height")]
+    if not all(0 < side <= LARGEST for side in size):
+        raise DataError(f"metadata: expected a positive width and height, found {shown(size)}")
+    frame = Frame("pixel", *size)
+    boxes = []
+    for number, feature in enumerate(field_of(field_of(labels, "features", dict), "xy", list), 1):
+        try:
+            boxes += _boxes(feature)
+        except DataError as error:
+            yield Unit(unit.file, number, problem=f"features.xy, number {number}: {error}")
+    common = _common(unit, about, source)
+    extra = {"disaster": about["disaster"]} if isinstance(about.get("disaster"), str) else {}
+    examples = [
+        *_located(common, boxes, frame),
+        *_assessed(common, spread(boxes, counted(source, "buildings", BUILDINGS)), frame),
+        *_kind(common, about.get("disaster_type")),
+    ]
+    yield from (Row(example, extra=extra) for example in examples)
+
+
+def _boxes(feature: Any) -> list[Box]:
+    """The box around a building with its damage; none where that is not classified."""
+    damage = field_of(field_of(feature, "properties", dict), "subtype")
+    if damage == UNCLASSIFIED:
+        return []
+    if damage not in DAMAGE:
+        raise DataError(f"subtype: expected {', '.join((*DAMAGE, UNCLASSIFIED))}, found {damage!r}")
+    text = field_of(feature, "wkt")
+    try:
+        coords = shapely.from_wkt(text).bounds
+    except shapely.errors.ShapelyError as error:
+        raise DataError(f"wkt: expected a polygon, found {shown(text)}") from error
+    finite = all(math.isfinite(c) and abs(c) <= LARGEST for c in coords)
+    if not finite or not (coords[0] < coords[2] and coords[1] < coords[3]):
+        raise DataError(f"wkt: expected a polygon with an area, found {shown(text)}")
+    return [Box(coords, damage)]
+
+
+def _common(unit: Unit, about: Mapping[str, Any], source: Source) -> Example:
+    """What all records of a pair share; task, question and target are still to be said."""
+    stem = PurePosixPath(unit.file.removesuffix(f"{POST}.json"))
+    places = dict.fromkeys([stem.parent.parent / "images", stem.parent, PurePosixPath("images"), PurePosixPath()])
+    found = [(place / stem.name).as_posix() + POST + ending for place in places for ending in (".png", ".tif")]
+    after = first_there(source, found)
+    before = PRE.join(after.rsplit(POST, 1))
+    gsd, sensor = about.get("gsd"), about.get("sensor")
+    return Example(
+        id=stem.as_posix(),
+        task="vqa",
+        images=(before, after),
+        question="",
+        target="",
+        dataset="xBD",
+        split=split_of_folder(Path(unit.value).parent, source, own=OWN_SPLITS),
+        gsd=float(gsd) if isinstance(gsd, int | float) and 0 < gsd < 1e4 else None,
+        sensor=sensor if isinstance(sensor, str) else None,
+    )
+
+
+def _located(common: Example, boxes: Sequence[Box], frame: Frame) -> Iterator[Example]:
+    """A referred detection for each damage class that there is."""
+    for damage, phrase in DAMAGE.items():
+        found = tuple(box for box in boxes if box.label == damage)
+        if found:
+            yield replace(
+                common,
+                id=f"{common.id}/{damage}",
+                task="referred_object_detection",
+                question=f"{_PAIR} Give me the location of every {phrase} in the second image.",
+                target=found,
+                frame=frame,
+                labels=tuple(DAMAGE),
+            )
+
+
+def _assessed(common: Example, boxes: Sequence[Box], frame: Frame) -> Iterator[Example]:
+    """The damage of single buildings, each named by its box in percent."""
+    for number, box in enumerate(boxes, 1):
+        place = ", ".join(f"{c:.1f}" for c in frame.convert(box.coords, Frame()))
+        yield replace(
+            common,
+            id=f"{common.id}/building-{number}",
+            task="damage_assessment",
+            question=f"{_PAIR} How badly is the building at [[{place}]] damaged? Classes: {', '.join(DAMAGE)}.",
+            target=(str(box.label),),
+            labels=tuple(DAMAGE),
+        )
+
+
+def _kind(common: Example, disaster: Any) -> Iterator[Example]:
+    """The kind of disaster, where it is known."""
+    if isinstance(disaster, str) and disaster.strip():
+        labels = tuple(dict.fromkeys((*DISASTERS, disaster.strip())))
+        yield replace(
+            common,
+            id=f"{common.id}/disaster",
+            task="temporal_classification",
+            question=f"{_PAIR} Which kind of disaster was it? Classes: {', '.join(labels)}.",
+            target=(disaster.strip(),),
+            labels=labels,
+        )
+
+
+XBD = Format(
+    "xBD: pairs before and after a disaster: buildings by damage, damage of buildings, kind of disaster",
+    units,
+    convert,
+    options={"buildings": str(BUILDINGS)},
+)

@@ -1,0 +1,61 @@
+"""The engine as it streams: groups as they finish, and weights that arrive between two of its steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from geovlm_ray.config import load_config
+from geovlm_ray.data.sampler import Sampler, SceneStream
+from geovlm_ray.local import LocalRewards, make_engine, make_learner
+from geovlm_ray.policy.model import resolve_model
+from geovlm_ray.schema import SampleGroup
+from tests.system.runs import metrics, train
+
+pytestmark = pytest.mark.slow
+
+
+def differences(learned: list[np.ndarray], groups: list[SampleGroup]) -> list[np.ndarray]:
+    samples = [s for g in groups for s in g.samples]
+    return [np.abs(values - np.array(s.logprobs)) for values, s in zip(learned, samples, strict=True)]
+
+
+@pytest.mark.parametrize("lora", ["null", "{rank: 8}"])
+def test_completions_under_way_go_on_with_new_weights_and_say_so(lora: str) -> None:
+    config = load_config("demo", ["learner.lr=1e-3", "learner.warmup_steps=0", f"model.lora={lora}"])
+    model = resolve_model("tiny")
+    engine, learner = make_engine(config, model), make_learner(config, model)
+    sampler = Sampler(SceneStream(0), config.data, 16)
+    engine.update_weights(learner.weights())
+    scored = LocalRewards(config.reward).score(engine.generate(sampler.batch(0)))
+    streamed = engine.stream(sampler.batch(1))
+    groups = list(next(streamed))
+    assert 0 < len(groups) < 16, "groups did not come as they finished"
+    assert not any(s.swaps for g in groups for s in g.samples)
+    before = learner.logprobs
+    old = make_learner(config, model)
+    learner.step(scored)
+    assert engine.update_weights(learner.weights()) == 1
+    groups += [group for part in streamed for group in part]
+    assert sorted(g.group_id for g in groups) == list(range(16, 32))
+    swapped = [s for g in groups for s in g.samples if s.swaps]
+    assert swapped
+    for difference, sample in zip(
+        differences(old.logprobs(groups), groups), (s for g in groups for s in g.samples), strict=True
+    ):
+        (at, version) = sample.swaps[0] if sample.swaps else (len(sample.token_ids), 1)
+        assert (sample.weight_version, version) == (0, 1)
+        assert difference[:at].max(initial=0) < 1e-3, "tokens before the swap are not those of the old weights"
+    # What is drawn from now on is drawn by the new weights alone, for prompts seen before as well.
+    fresh = engine.generate(sampler.batch(1))
+    assert max(d.max() for d in differences(before(fresh), fresh)) < 1e-3
+    assert {s.weight_version for g in fresh for s in g.samples} == {1}
+
+
+def test_a_run_with_swaps_in_flight_keeps_its_parity(tmp_path: Path) -> None:
+    run = train(tmp_path, "flight", 4, "sync.mode=in_flight", "loop.max_staleness=2", "rollout.num_cpus=0.5")
+    rows = metrics(run)
+    assert all(row["parity/max_abs"] <= 1e-3 for row in rows)
+    assert all(row["staleness/max"] <= 2 for row in rows)

@@ -1,0 +1,271 @@
+"""Formats of annotations that are joined: RSVQA, COCO."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from geovlm_ray.data.formats import FORMATS
+from geovlm_ray.errors import DataError
+from geovlm_ray.schema import Box
+from tests.rs import RS, needs_rs
+from tests.unit.converting import Outcome, converted
+
+ANNOTATIONS = RS / "A_annotations"
+
+
+def write(path: Path, value: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(value if isinstance(value, str) else json.dumps(value))
+    return path
+
+
+def rsvqa(folder: Path, split: str, answer: str = "yes", **question: Any) -> None:
+    asked = {"id": 7, "img_id": 3, "type": "presence", "question": "Is there a road?", "answers_ids": [0, 9]}
+    questions = [{"id": 6, "active": False}, asked | {"active": True} | question]
+    answers = [{"id": 0, "active": False}, {"id": 9, "question_id": 7, "answer": answer, "active": True}]
+    images = [{"id": 3, "sensor": "S2", "res_x": "10m", "active": True}]
+    for kind, entries in (("questions", questions), ("answers", answers), ("images", images)):
+        write(folder / f"LR_split_{split}_{kind}.json", {kind: entries})
+
+
+def test_rsvqa_joins_question_answer_and_image_within_their_split(tmp_path: Path) -> None:
+    for split, answer in (("train", "yes"), ("val", "no"), ("test_phili", "3")):
+        rsvqa(tmp_path / "in", split, answer)
+    write(tmp_path / "in" / "all_questions.json", {"questions": [{"id": 1, "question": "again"}]})
+    (tmp_path / "in" / "Images_LR").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "in" / "Images_LR" / "3.tif")
+    outcome = converted("rsvqa", tmp_path / "in", tmp_path / "out")
+    examples = {row.example.split: row.example for row in outcome.rows}
+    assert {s: e.target for s, e in examples.items()} == {"train": "yes", "validation": "no", "test_phili": "3"}
+    assert examples["train"].question == "Is there a road?"
+    assert {e.images for e in examples.values()} == {("Images_LR/3.tif",)}
+    assert {(e.task, e.dataset, e.sensor, e.gsd) for e in examples.values()} == {
+        ("vqa", "RSVQA-LR", "Sentinel-2", 10.0)
+    }
+    assert len({e.id for e in examples.values()}) == 3
+    assert outcome.rows[0].extra == {"type": "presence", "img_id": 3}
+    assert (outcome.counts.passed_over, outcome.counts.set_aside) == (3, 0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ({"answers_ids": [0]}, "id of an active answer, found [0]"),
+        ({"answers_ids": [[9], None]}, "id of an active answer"),
+        ({"answers_ids": None}, "answers_ids: expected list"),
+        ({"img_id": "../../etc/passwd"}, "img_id: expected a number"),
+        ({"img_id": [3]}, "img_id: expected int or str"),
+        ({"question": "  "}, "expected a question"),
+        ({"question": 5}, "question: expected str"),
+    ],
+)
+def test_broken_rsvqa_questions_are_set_aside(wrong: dict, reason: str, tmp_path: Path) -> None:
+    rsvqa(tmp_path / "in", "train", **wrong)
+    rsvqa(tmp_path / "in", "test")
+    outcome = converted("rsvqa", tmp_path / "in", tmp_path / "out")
+    assert [row.example.split for row in outcome.rows] == ["test"]
+    assert list(outcome.reasons) == [2]
+    assert reason in outcome.reasons[2]
+
+
+def test_rsvqa_says_which_of_its_files_is_missing(tmp_path: Path) -> None:
+    rsvqa(tmp_path, "train")
+    (tmp_path / "LR_split_train_answers.json").unlink()
+    with pytest.raises(DataError, match=r"expected the file LR_split_train_answers\.json beside it"):
+        converted("rsvqa", tmp_path, tmp_path / "out")
+    (tmp_path / "LR_split_train_questions.json").unlink()
+    with pytest.raises(DataError, match=r"file \*questions\*\.json .* found LR_split_train_images\.json"):
+        converted("rsvqa", tmp_path, tmp_path / "out")
+
+
+@needs_rs
+def test_the_real_rsvqa_answers_join_questions(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"\*questions\*\.json.*RSVQA_LR_split_test_answers\.json"):
+        converted("rsvqa", ANNOTATIONS, tmp_path / "none")
+    for kind in ("answers", "images"):
+        name = f"RSVQA_LR_split_test_{kind}.json"
+        write(tmp_path / "in" / name, (ANNOTATIONS / name).read_text())
+    answers = json.loads((ANNOTATIONS / "RSVQA_LR_split_test_answers.json").read_text())["answers"]
+    images = json.loads((ANNOTATIONS / "RSVQA_LR_split_test_images.json").read_text())["images"]
+    image_of = {q: image["id"] for image in images if image["active"] for q in image["questions_ids"]}
+    questions = [
+        {"id": a["id"], "active": True, "img_id": image_of[a["id"]], "question": "What?", "answers_ids": [a["id"]]}
+        if a["active"]
+        else a
+        for a in answers
+    ]
+    write(tmp_path / "in" / "RSVQA_LR_split_test_questions.json", {"questions": questions})
+    outcome = converted("rsvqa", tmp_path / "in", tmp_path / "out")
+    assert (len(outcome.rows), outcome.counts.passed_over, outcome.counts.set_aside) == (10_004, 23_208, 0)
+    assert {(r.example.split, r.example.sensor, r.example.gsd) for r in outcome.rows} == {("test", "Sentinel-2", 10.0)}
+    assert [r.example.target for r in outcome.rows] == [a["answer"] for a in answers if a["active"]]
+
+
+def coco_file(path: Path) -> Path:
+    """With every trap at once: order, types of ids, crowds, images without objects, keys that nobody knows."""
+    awkward = [0.1, 0.2, 0.3, 0.7000000000000001]
+    annotations = [
+        {"id": 7, "image_id": "a", "category_id": 3, "bbox": [1, 2, 3, 4], "area": 12, "iscrowd": 0},
+        {"id": 8, "image_id": 1, "category_id": 3, "bbox": awkward, "iscrowd": 1, "segmentation": {"counts": "abc"}},
+        {"id": 9, "image_id": 1, "category_id": 4, "bbox": awkward, "segmentation": [[1, 2.5, 3, 4, 5, 6]]},
+        {"bbox": [-5.5, 2.0, 3.25, 1e-3], "id": 10, "image_id": 1, "category_id": 4, "note": {"k": [True, None]}},
+        {"id": 11, "image_id": 5, "category_id": 4, "bbox": [1.5, 2.0, 3.0, 4.0], "iscrowd": 1},
+        {"id": 12, "image_id": 1, "category_id": 4, "bbox": [0, 0, 9, 9], "iscrowd": 1},
+    ]
+    images = [
+        {"id": 1, "file_name": "x/./one.jpg", "width": 10, "height": 20.0, "license": 2},
+        {"id": 5, "file_name": "crowd.jpg", "width": 10, "height": 20},
+        {"id": "a", "file_name": "é.jpg", "width": 7, "height": 8},
+        {"id": 9, "file_name": "none.jpg", "width": 1, "height": 1},
+    ]
+    categories = [
+        {"id": 4, "name": "boat", "supercategory": "é"},
+        {"id": 3, "name": "storage_tank"},
+        {"id": 77, "name": "unused", "keypoints": ["a"]},
+    ]
+    whole = {"type": "instances", "annotations": annotations, "info": {"year": 1}, "images": images}
+    whole |= {"categories": categories, "licenses": [{"id": 2, "name": "CC-BY"}], "z": 3.5, "w": None}
+    return write(path, whole)
+
+
+def test_coco_gives_a_record_for_image_and_category(tmp_path: Path) -> None:
+    outcome = converted("coco", coco_file(tmp_path / "boats_val2017.json"), tmp_path / "out")
+    boats, tanks = (row for row in outcome.rows)
+    assert boats.example.task == "referred_object_detection"
+    assert boats.example.question == "Give me the location of every boat in the image."
+    assert tanks.example.question == "Give me the location of every storage tank in the image."
+    assert boats.example.images == ("x/one.jpg",)
+    assert [b.label for b in boats.example.target if isinstance(b, Box)] == ["boat", "boat"]
+    assert tanks.example.target == (Box((1.0, 2.0, 4.0, 6.0), "storage_tank"),)
+    assert boats.example.frame.scale == (10.0, 20.0)
+    assert (boats.example.split, boats.licence, boats.example.dataset) == ("validation", "CC-BY", "boats_val2017")
+    assert (outcome.counts.passed_over, outcome.counts.set_aside) == (2, 0)
+
+
+def test_the_question_of_coco_is_an_option(tmp_path: Path) -> None:
+    source = coco_file(tmp_path / "c.json")
+    outcome = converted("coco", source, tmp_path / "out", question="Where is {label} {}?")
+    assert outcome.rows[0].example.question == "Where is boat {}?"
+    with pytest.raises(DataError, match=r"option question: expected a text with \{label\}"):
+        converted("coco", source, tmp_path / "other", question="Where is it?")
+
+
+@pytest.mark.parametrize("source", ["made", pytest.param("real", marks=needs_rs)])
+def test_coco_comes_back_as_it_was(source: str, tmp_path: Path) -> None:
+    real = ANNOTATIONS / "nwpu_vhr10_coco_even_ids.json"
+    path = real if source == "real" else coco_file(tmp_path / "in" / "c.json")
+    outcome = converted("coco", path, tmp_path / "out")
+    again = outcome.restored("coco", tmp_path / "again.json").read_text()
+    # The text, so that 1 and 1.0, and the order of keys, count as different.
+    assert again == json.dumps(json.loads(path.read_text()))
+    if source == "real":
+        assert (len(json.loads(again)["images"]), len(json.loads(again)["annotations"])) == (325, 1990)
+        assert (len(outcome.rows), sum(len(r.example.target) for r in outcome.rows)) == (443, 1990)
+
+
+def test_several_coco_files_come_back_into_a_folder(tmp_path: Path) -> None:
+    texts = {name: coco_file(tmp_path / "in" / name).read_text() for name in ("a.json", "deep/b.json")}
+    outcome = converted("coco", tmp_path / "in", tmp_path / "out")
+    folder = outcome.restored("coco", tmp_path / "again")
+    assert {name: (folder / name).read_text() for name in texts} == texts
+    assert len({row.example.id for row in outcome.rows}) == len(outcome.rows) == 4
+    files = outcome.card["header"]["files"]
+    with pytest.raises(DataError, match=r"below the source, found '\.\./c\.json'"):
+        FORMATS["coco"].restore(iter(()), {"files": files | {"../c.json": files["a.json"]}}, tmp_path / "other")  # type: ignore[misc]
+
+
+def broken_coco(tmp_path: Path, **changes: Any) -> Outcome:
+    """A file with one good annotation in front, and a bad image, annotation or category behind it."""
+    whole = {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 10, "height": 10}],
+        "categories": [{"id": 1, "name": "ship"}],
+        "annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}],
+    }
+    for key, entry in changes.items():
+        whole[key].append(entry)
+    whole["annotations"].append({"image_id": 1, "category_id": 1, "bbox": [5, 5, 1, 1]})
+    return converted("coco", write(tmp_path / "c.json", whole), tmp_path / "out")
+
+
+GOOD = {"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}
+IMAGE = {"id": 2, "file_name": "b.jpg", "width": 10, "height": 10}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"annotations": GOOD | {"image_id": 5}}, "id of an image in the file, found 5"),
+        ({"annotations": GOOD | {"category_id": 5}}, "id of a category in the file, found 5"),
+        ({"annotations": GOOD | {"image_id": [1]}}, "image_id: expected int or str"),
+        ({"annotations": GOOD | {"bbox": [1, math.nan, 3, 4]}}, "bbox: expected x, y"),
+        ({"annotations": GOOD | {"bbox": [1, math.inf, 3, 4]}}, "bbox: expected x, y"),
+        ({"annotations": GOOD | {"bbox": [1, 2, -3, 4]}}, "positive width"),
+        ({"annotations": GOOD | {"bbox": [1, 2, 3, 0]}}, "positive width"),
+        ({"annotations": GOOD | {"bbox": [1, 2, 3]}}, "bbox: expected x, y"),
+        ({"annotations": GOOD | {"bbox": [1, 2, 3, "4"]}}, "bbox: expected x, y"),
+        ({"annotations": GOOD | {"bbox": [1, 2, 3, 1e300]}}, "bbox: expected x, y"),
+        ({"annotations": "text"}, "expected an object"),
+        ({"annotations": None}, "expected an object"),
+        ({"images": IMAGE | {"width": 0}}, "width: expected a positive number"),
+        ({"images": IMAGE | {"height": True}}, "height: expected int or float"),
+        ({"images": IMAGE | {"id": 1}}, "id: expected one that no other image has, found 1 again"),
+        ({"images": IMAGE | {"file_name": "../../etc/passwd"}}, "below the image root"),
+        ({"images": IMAGE | {"file_name": "/etc/passwd"}}, "below the image root"),
+        ({"categories": {"id": 2, "name": ""}}, "name: expected a text"),
+        ({"categories": {"id": 1, "name": "boat"}}, "no other category"),
+    ],
+)
+def test_what_is_broken_in_coco_is_set_aside_alone(changes: dict, reason: str, tmp_path: Path) -> None:
+    outcome = broken_coco(tmp_path, **changes)
+    assert [len(row.example.target) for row in outcome.rows] == [2]
+    assert outcome.counts.set_aside == 1
+    assert reason in outcome.aside[0].reason
+    assert next(iter(changes)) in outcome.aside[0].reason
+    restored = json.loads(outcome.restored("coco", tmp_path / "again.json").read_text())
+    assert (len(restored["images"]), len(restored["annotations"])) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "premature EOF"),
+        ("\x00\x01\x02", "invalid char"),
+        ("[{}]", "expected a COCO object"),
+        ('{"images": []}', "expected a COCO object with the lists images, annotations, categories, found 'images'"),
+        ('{"images": {}, "annotations": [], "categories": []}', "expected a COCO object"),
+        ("[" * 200_000, "nested more than 100 deep"),
+    ],
+)
+def test_a_file_that_is_no_coco_is_set_aside(text: str, reason: str, tmp_path: Path) -> None:
+    coco_file(tmp_path / "in" / "good.json")
+    write(tmp_path / "in" / "bad.json", text)
+    outcome = converted("coco", tmp_path / "in", tmp_path / "out")
+    assert len(outcome.rows) == 2
+    assert any(reason in item.reason for item in outcome.aside)
+    assert {item.source_file for item in outcome.aside} == {"bad.json"}
+
+
+def test_a_coco_file_cut_short_gives_what_came_before(tmp_path: Path) -> None:
+    text = coco_file(tmp_path / "whole.json").read_text()
+    head = '{"categories": [{"id": 4, "name": "boat"}], ' + text[text.index('"images"') : text.index(', "categories"')]
+    rest = text[text.index('"annotations"') : text.index('{"bbox": [-5.5')]
+    outcome = converted("coco", write(tmp_path / "in" / "c.json", f"{head}, {rest}"), tmp_path / "out")
+    assert [row.example.images for row in outcome.rows] == [("x/one.jpg",)]
+    assert any("nothing after it was read" in item.reason for item in outcome.aside)
+
+
+def test_links_out_of_a_source_of_annotations_are_not_followed(tmp_path: Path) -> None:
+    secret = coco_file(tmp_path / "outside" / "c.json")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "link.json").symlink_to(secret)
+    (tmp_path / "in" / "link.txt").symlink_to(secret)
+    for name in ("coco", "captions", "dota", "xbd"):
+        outcome = converted(name, tmp_path / "in", tmp_path / name)
+        assert outcome.rows == []
+        assert "link that leads out" in outcome.aside[0].reason

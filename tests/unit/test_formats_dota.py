@@ -1,0 +1,125 @@
+"""DOTA: rotated boxes from quadrilaterals."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shapely
+from PIL import Image
+
+from geovlm_ray.geometry import iou_polygons, rotated_corners
+from geovlm_ray.schema import Box
+from tests.rs import RS, needs_rs
+from tests.unit.converting import converted
+
+
+def dota(folder: Path, *lines: str, size: tuple[int, int] = (200, 100)) -> Path:
+    (folder / "labelTxt").mkdir(parents=True)
+    (folder / "labelTxt" / "P1.txt").write_text("\n".join(lines))
+    (folder / "images").mkdir(exist_ok=True)
+    Image.new("RGB", size).save(folder / "images" / "P1.png")
+    return folder
+
+
+def quad(centre: tuple[float, float], width: float, height: float, degrees: float) -> str:
+    """Corners of a rectangle turned from x to y, which in an image is clockwise."""
+    angle = math.radians(degrees)
+    turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+    corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * [width / 2, height / 2] @ turn + centre
+    return " ".join(f"{c:.3f}" for c in corners.ravel())
+
+
+def overlap(box: Box, corners: str, sense: int = 1) -> float:
+    turned = shapely.polygons(rotated_corners(np.array([box.coords]), sense))  # type: ignore[arg-type]
+    return float(iou_polygons(turned, shapely.polygons([np.array(corners.split(), float).reshape(4, 2)]))[0, 0])
+
+
+@pytest.mark.parametrize("degrees", [0, 20, 44, 70, 90, 110, 135, 179, -30])
+def test_dota_quadrilaterals_become_boxes_turned_in_the_right_sense(degrees: float, tmp_path: Path) -> None:
+    corners = quad((100, 50), 60, 12, degrees)
+    outcome = converted("dota", dota(tmp_path / "in", f"{corners} ship 0"), tmp_path / "out")
+    (box,) = outcome.rows[0].example.target
+    assert isinstance(box, Box)
+    assert abs(box.coords[4]) <= 45.001
+    assert overlap(box, corners) > 0.95
+    if abs(box.coords[4]) > 10:
+        assert overlap(box, corners, sense=-1) < 0.8
+
+
+def test_dota_gives_a_record_for_image_and_class(tmp_path: Path) -> None:
+    folder = dota(
+        tmp_path / "val",
+        *("imagesource:GoogleEarth", "gsd:0.25"),
+        f"{quad((50, 50), 20, 10, 30)} small-vehicle 0",
+        f"{quad((20, 20), 20, 10, 0)} ground track field 1",
+        f"{quad((80, 50), 20, 10, 60)} small-vehicle 1",
+        "",
+    )
+    outcome = converted("dota", folder, tmp_path / "out")
+    vehicles, field = outcome.rows
+    assert vehicles.example.images == ("images/P1.png",)
+    assert vehicles.example.question == "Give me the location of every small vehicle in the image."
+    assert [b.label for b in vehicles.example.target if isinstance(b, Box)] == ["small-vehicle", "small-vehicle"]
+    assert (vehicles.extra, field.extra) == ({"difficult": [1]}, {"difficult": [0]})
+    assert field.example.question == "Give me the location of every ground track field in the image."
+    example = vehicles.example
+    assert (example.gsd, example.sensor, example.split, example.frame.scale) == (
+        *(0.25, "GoogleEarth", "validation"),
+        (200.0, 100.0),
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("1 2 3 4 5 6 7 ship 0", "expected x1 y1 x2 y2 x3 y3 x4 y4 class difficult"),
+        ("1 2 3 4 5 6 7 8", "expected x1 y1"),
+        ("1 2 nan 4 5 6 7 8 ship 0", "expected x1 y1"),
+        ("1 2 1e99 4 5 6 7 8 ship 0", "corners in pixels"),
+        ("5 5 5 5 5 5 5 5 ship 0", "shape with an area"),
+        ("0 0 1 1 2 2 3 3 ship 0", "shape with an area"),
+        ("\x00\x01", "expected x1 y1"),
+    ],
+)
+def test_broken_lines_of_dota_are_set_aside_alone(line: str, reason: str, tmp_path: Path) -> None:
+    folder = dota(tmp_path / "in", "gsd:null", line, f"{quad((50, 50), 20, 10, 30)} ship 0")
+    outcome = converted("dota", folder, tmp_path / "out")
+    assert [(row.example.gsd, len(row.example.target)) for row in outcome.rows] == [(None, 1)]
+    assert list(outcome.reasons) == [2]
+    assert reason in outcome.reasons[2]
+
+
+def test_dota_without_its_image_is_set_aside_and_without_objects_passed_over(tmp_path: Path) -> None:
+    folder = dota(tmp_path / "in", f"{quad((50, 50), 20, 10, 30)} ship 0")
+    shutil.move(folder / "images" / "P1.png", tmp_path / "P1.png")
+    (folder / "images" / "P1.png").symlink_to(tmp_path / "P1.png")
+    (folder / "labelTxt" / "P2.txt").write_text("imagesource:GoogleEarth\n")
+    outcome = converted("dota", folder, tmp_path / "out")
+    assert (outcome.rows, outcome.counts.passed_over) == ([], 1)
+    assert "expected an image P1.png (or .jpg, ...) below" in outcome.aside[0].reason
+
+
+@needs_rs
+def test_the_real_dota_file_keeps_its_polygons(tmp_path: Path) -> None:
+    source = RS / "B_images" / "dota"
+    outcome = converted("dota", source, tmp_path / "out")
+    assert {row.example.id: len(row.example.target) for row in outcome.rows} == {
+        "P1888/small-vehicle": 14,
+        "P1888/large-vehicle": 50,
+    }
+    lines = (source / "P1888.txt").read_text().split("\n")[2:]
+    quads = {name: [line for line in lines if f" {name} " in line] for name in ("small-vehicle", "large-vehicle")}
+    for row in outcome.rows:
+        assert (row.example.images, row.example.frame.scale) == (("P1888.png",), (712.0, 557.0))
+        assert row.example.gsd == pytest.approx(0.266, abs=1e-3)
+        boxes = [b for b in row.example.target if isinstance(b, Box)]
+        corners = [" ".join(line.split()[:8]) for line in quads[row.example.id.partition("/")[2]]]
+        right = [overlap(b, c) for b, c in zip(boxes, corners, strict=True)]
+        assert np.mean(right) > 0.9
+        assert min(right) > 0.7
+        turned = [(b, c) for b, c in zip(boxes, corners, strict=True) if 15 < abs(b.coords[4]) < 40]
+        assert all(overlap(b, c, sense=-1) < 0.8 for b, c in turned)
