@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from geovlm_ray.errors import ConfigError, DataError
 from geovlm_ray.files import write_atomically
@@ -56,28 +55,27 @@ def run(args: argparse.Namespace) -> int:
 
 
 def print_plans(found: list[Plan], gpus: int, console: Console) -> None:
-    """One row a plan, and the settings of the first."""
-    title = f"Plans for {gpus} GPU{'s' if gpus > 1 else ''}, best first; last columns: idle shares"
-    table = Table(title=title, box=box.SIMPLE, pad_edge=False)
-    for name in ("R + L", "prompts", "G", "stale", "sync", "samples/s", "step s", "engines", "learner", "GPUs"):
-        table.add_column(name, no_wrap=True, justify="right")
+    """One line a plan, and the settings of the first."""
+    names = ("R + L", "prompts x G", "stale", "sync", "samples/s", "step, s", "idle R, L, all")
+    widths = (12, 13, 10, 9, 11, 9, 17)
+    lines = [
+        f"Plans for {gpus} GPU{'s' if gpus > 1 else ''}, best first: R engines + L learner GPUs, or both in turns",
+        _line(names, widths),
+    ]
     for plan in found:
         result, setup = plan.result, plan.result.setup
-        table.add_row(
-            f"{setup.gpus} shared" if setup.colocated else f"{setup.rollout_actors} + {setup.learner_gpus}",
-            str(setup.prompts_per_step),
-            str(setup.group_size),
-            f"{_mean_age(result.staleness):.1f} of {setup.max_staleness}",
-            "in flight" if setup.in_flight else "drained",
+        cells = (
+            f"{setup.gpus} in turns" if setup.colocated else f"{setup.rollout_actors} + {setup.learner_gpus}",
+            f"{setup.prompts_per_step} x {setup.group_size}",
+            f"{_mean_age(result.staleness):.1f} <= {setup.max_staleness}",
+            "flight" if setup.in_flight else "drained",
             f"{result.samples_per_s:,.0f}" if result.samples_per_s >= 100 else f"{result.samples_per_s:.3g}",
             f"{result.step_s:.3g}",
-            *(f"{result.idle[kind]:.0%}" for kind in ("rollout", "learner", "gpu")),
+            "".join(f"{result.idle[kind]:5.0%}" for kind in ("rollout", "learner", "gpu")),
         )
-    console.print(table)
-    console.print(
-        "R engines + L GPUs of the learner; shared: they take turns on all GPUs; stale: mean of at most how many versions."
-    )
-    console.print(f"The first: {' '.join(found[0].overrides)}", markup=False, highlight=False, soft_wrap=True)
+        lines.append(_line(cells, widths))
+    for line in [*lines, f"The first: {' '.join(found[0].overrides)}"]:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def basis(rates: Rates, assumed: Assumed, source: Path) -> list[str]:
@@ -106,6 +104,10 @@ def as_json(plan: Plan) -> dict:
         "staleness": result.staleness,
         "overrides": list(plan.overrides),
     }
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
 
 
 def _mean_age(staleness: dict[int, int]) -> float:

@@ -10,12 +10,10 @@ from __future__ import annotations
 import gc
 import itertools
 import json
-import multiprocessing
 import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +24,7 @@ import pyarrow.parquet as pq
 
 from geovlm_ray.data.formats import FORMATS
 from geovlm_ray.data.formats.base import Converted, Source, Unit
+from geovlm_ray.data.parallel import Workers
 from geovlm_ray.data.quarantine import SetAside, write_quarantine
 from geovlm_ray.data.table import VERSION, Row, to_table
 from geovlm_ray.errors import DataError
@@ -98,6 +97,7 @@ def convert(
 
     Raises:
         DataError: the source is absent, holds nothing of the format, or ``out`` is taken.
+        RunError: a worker process died.
     """
     if not source.path.exists():
         raise DataError(f"{source.path}: expected a file or folder, found none")
@@ -107,8 +107,8 @@ def convert(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     counts = Counts()
-    with write_quarantine(partial) as quarantine:
-        for done, aside in _run(_jobs(name, source, labels, partial), workers):
+    with write_quarantine(partial) as quarantine, Workers(workers) as pool:
+        for done, aside in pool.in_order(_make_shard, _jobs(name, source, labels, partial)):
             counts.add(done)
             quarantine(aside)
             on_progress(counts)
@@ -129,22 +129,6 @@ def _jobs(name: str, source: Source, labels: Labels, folder: Path) -> Iterator[_
         if not batch:
             return
         yield _Job(name, source, labels, folder, number, batch)
-
-
-def _run(jobs: Iterator[_Job], workers: int) -> Iterator[tuple[Counts, list[SetAside]]]:
-    """Results as they come; no more jobs wait than two for each worker, so that memory does not grow."""
-    first = list(itertools.islice(jobs, 2))
-    if workers < 2 or len(first) < 2:
-        yield from map(_make_shard, itertools.chain(first, jobs))
-        return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        running: set[Future[tuple[Counts, list[SetAside]]]] = set()
-        for job in itertools.chain(first, jobs):
-            running.add(pool.submit(_make_shard, job))
-            if len(running) > 2 * workers:
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in done)
-        yield from (future.result() for future in running)
 
 
 def _make_shard(job: _Job) -> tuple[Counts, list[SetAside]]:

@@ -94,7 +94,8 @@ class ImageCache:
             partial.replace(self.folder / name)
             self._room -= array.nbytes
         except OSError as error:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink()
             self._warn(error)
 
     def _make_room(self, size: int) -> bool:

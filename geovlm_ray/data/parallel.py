@@ -17,7 +17,7 @@ from geovlm_ray.errors import RunError
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-WAITING = 4
+WAITING = 2
 """Jobs that wait or run for each worker, at most: memory does not grow with the stream."""
 PATIENCE_S = 1.0
 """Seconds of work that this process does itself before it starts others, which take about as long to be ready."""

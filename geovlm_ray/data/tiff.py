@@ -23,18 +23,11 @@ from geovlm_ray.errors import DataError
 
 SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 MAX_BYTES = 2**32
+_BUILT_IN = (OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
+_PACKED = (struct.error, zlib.error, lzma.LZMAError)
 UNREADABLE = (
-    *(OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError),
-    *(
-        AssertionError,
-        ImportError,
-        MemoryError,
-        EOFError,
-        struct.error,
-        zlib.error,
-        lzma.LZMAError,
-        tifffile.TiffFileError,
-    ),
+    *(*_BUILT_IN, RuntimeError, AssertionError, ImportError, MemoryError),
+    *(*_PACKED, tifffile.TiffFileError),
 )
 """What hostile or unusual content makes tifffile and Pillow raise."""
 _GDAL_NODATA = 42113

@@ -22,6 +22,7 @@ from geovlm_ray.policy.model import (
     computation,
     engine_adapter_config,
     load_model,
+    load_state,
     restore_policy,
     save_policy,
     save_state,
@@ -145,7 +146,7 @@ class GrpoLearner:
 
     def load(self, folder: Path) -> None:
         """Take up the state that `save` wrote."""
-        state = torch.load(folder / "learner.pt", weights_only=True)
+        state = load_state(folder / "learner.pt")
         restore_policy(self.model, self.model_config, folder)
         self.optimizer.load_state_dict(state["optimizer"])
         self.version = state["version"]

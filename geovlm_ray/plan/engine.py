@@ -66,8 +66,8 @@ class Engine:
         else:
             self.calls.append(version)
 
-    def begin(self, now: float) -> list[tuple[float, int]]:
-        """Start what can start; returns when which versions of the weights are held."""
+    def begin(self, now: float) -> list[float]:
+        """Start what can start; returns when weights that were submitted are held."""
         held = []
         while self.calls and (self.streams or not (self._running or self._waiting)):
             call = self.calls.popleft()
@@ -76,7 +76,7 @@ class Engine:
             else:
                 self._held_until = max(self._held_until, now) + self.sync_s
                 self.version = call
-                held.append((self._held_until, call))
+                held.append(self._held_until)
         self._fill(now)
         return held
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,14 +22,14 @@ from geovlm_ray.plan.simulate import (
     sync_seconds,
 )
 
-SHOWN = 10
+SHOWN = 8
 TIE = 0.95
 """Plans of at least this share of the best one's samples/s count as equally fast."""
 SPLITS = 32
 """Splits of the GPUs that are estimated at once; of more GPUs, as many again around the best of them."""
 SIMULATED_GROUPS = 60_000
 """Groups of one simulation, about: large batches are simulated for fewer steps, at least `FEWEST_STEPS`."""
-FEWEST_STEPS, MOST_STEPS = 6, 40
+FEWEST_STEPS, MOST_STEPS = 3, 40
 SETTINGS = ("prompts_per_step", "group_size", "max_staleness", "in_flight")
 
 
@@ -61,11 +61,7 @@ def plans(
     if gpus < 1:
         raise ConfigError(f"GPUs: expected at least 1, found {gpus}")
     assumed = assumed or Assumed()
-    lengths = Lengths(rates, seed)
-    best = [
-        min(_splits(shape, gpus, rates, assumed, lengths), key=lambda found: found[0])
-        for shape in shapes(rates, gpus, keep)
-    ]
+    best = [best_split(rates, shape, assumed, seed) for shape in shapes(rates, gpus, keep)]
     if not best:
         raise ConfigError(
             "max_staleness: expected 0, since engine and learner take turns on one GPU, found the measured "
@@ -112,6 +108,24 @@ def shapes(rates: Rates, gpus: int, keep: Collection[str]) -> Iterator[Setup]:
             yield Setup(gpus, gpus, p, g, k, scorers, in_flight, colocated=True)
 
 
+def best_split(rates: Rates, shape: Setup, assumed: Assumed, seed: int = 0) -> tuple[float, Setup]:
+    """The split of a shape's GPUs with the shortest step by `estimate`, and that step in seconds.
+
+    All splits are tried, or of many GPUs a grid of them and what lies around its best.
+    """
+    batch = Lengths(rates, seed).batch(0, shape.prompts_per_step, shape.group_size)
+    if shape.colocated:
+        return estimate(rates, shape, assumed, batch), shape
+
+    def best(learners: Iterable[int]) -> tuple[float, Setup]:
+        setups = [replace(shape, rollout_actors=shape.gpus - n, learner_gpus=n) for n in sorted(learners)]
+        return min(((estimate(rates, setup, assumed, batch), setup) for setup in setups), key=lambda found: found[0])
+
+    width = shape.gpus // (SPLITS + 1)
+    centre = best({max(1, shape.gpus * i // (SPLITS + 1)) for i in range(1, SPLITS + 1)})[1].learner_gpus
+    return best(range(max(1, centre - width), min(shape.gpus - 1, centre + width) + 1))
+
+
 def estimate(rates: Rates, setup: Setup, assumed: Assumed, lengths: np.ndarray) -> float:
     """Seconds of a step in closed form, from one batch's lengths [prompts, group_size].
 
@@ -150,23 +164,6 @@ def overrides(setup: Setup) -> tuple[str, ...]:
         f"sync.mode={'in_flight' if setup.in_flight else 'drained'}",
         f"reward_actors.actors={setup.reward_actors}",
     )
-
-
-def _splits(shape: Setup, gpus: int, rates: Rates, assumed: Assumed, lengths: Lengths) -> list[tuple[float, Setup]]:
-    """Estimates of a shape on splits of the GPUs: all of them, or a grid and what lies around its best."""
-    batch = lengths.batch(0, shape.prompts_per_step, shape.group_size)
-
-    def estimated(learners: Collection[int]) -> list[tuple[float, Setup]]:
-        setups = [replace(shape, rollout_actors=gpus - n, learner_gpus=n) for n in learners]
-        return [(estimate(rates, setup, assumed, batch), setup) for setup in setups]
-
-    if shape.colocated:
-        return [(estimate(rates, shape, assumed, batch), shape)]
-    coarse = estimated({max(1, gpus * i // (SPLITS + 1)) for i in range(1, SPLITS + 1)})
-    width = gpus // (SPLITS + 1)
-    centre = min(coarse, key=lambda found: found[0])[1].learner_gpus
-    near = range(max(1, centre - width), min(gpus - 1, centre + width) + 1)
-    return [*coarse, *estimated(near)]
 
 
 def _simulated(rates: Rates, setup: Setup, assumed: Assumed, seed: int) -> Result:

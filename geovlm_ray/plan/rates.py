@@ -104,7 +104,7 @@ def of_run(folder: Path) -> Rates:
 
     Raises:
         DataError: a file is missing or too short, or the run drew its batches ahead, so that its records do not tell
-            the engines' time from the learner's.
+            the engines' time from the learner's, or drew in one process, where its records do not time the draw.
     """
     for name in ("config.yaml", "metrics.jsonl"):
         if not (folder / name).is_file():
@@ -120,9 +120,14 @@ def of_run(folder: Path) -> Rates:
     tokens = column(rows, "rollout/tokens", str(folder / "metrics.jsonl"))
     seconds = {
         part: column(rows, f"seconds/{part}", str(folder / "metrics.jsonl"))
-        for part in ("rollout", "learner", "sync", "step")
+        for part in ("rollout", "resample", "learner", "sync", "step")
     }
-    parts = seconds["rollout"] + seconds["learner"] + seconds["sync"]
+    left = seconds["step"] - sum(seconds[part] for part in ("rollout", "resample", "learner", "sync"))
+    if _median(left) > _median(seconds["step"]) / 2:
+        raise DataError(
+            f"{folder}: expected the parts of a step to fill it, found {_median(left):.3g} of "
+            f"{_median(seconds['step']):.3g} s in none of them, as in runs with --local, whose draws are not timed"
+        )
     lengths, unmeasured = _lengths(folder, rows)
     values = {
         **settings(config),
@@ -135,7 +140,7 @@ def of_run(folder: Path) -> Rates:
         "sync_s": _median(seconds["sync"]),
         "probe_s": 0.0,
         "parity_s": 0.0,
-        "overhead_s": max(0.0, _median(seconds["step"] - parts)),
+        "overhead_s": max(0.0, _median(left + seconds["resample"])),
         "completion_tokens": lengths,
         "unmeasured": [
             *unmeasured,

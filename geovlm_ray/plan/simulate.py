@@ -155,10 +155,10 @@ class _Loop:
         self.pushed = 0
         self.changes = [0] * setup.rollout_actors
         self.scorers = [0.0] * setup.reward_actors
-        self.batches: list[list[Group]] = []
-        self.unscored: list[list[Group]] = []
-        self.scoring = 0
-        self.left = setup.prompts_per_step
+        self.finished: list[list[Group]] = []
+        """Drawn groups of every submitted batch, until they are trained."""
+        self.scoring = self.scored = 0
+        """The batch that is scored, and how many of its groups are with the reward actors or have been."""
         self.step = 0
         self.waits = False
         self.acknowledged = 0
@@ -195,24 +195,28 @@ class _Loop:
             idle,
             dict(sorted(self.staleness.items())),
             tuple(self.trained),
-            tuple(sorted(group.number for batch in self.batches[self.step :] for group in batch)),
+            self._in_flight(),
         )
+
+    def _in_flight(self) -> tuple[int, ...]:
+        groups = [group for batch in self.finished for group in batch]
+        groups += [group for engine in self.engines for group in engine.groups]
+        return tuple(sorted(group.number for group in groups))
 
     def _on_begin(self, now: float, *_: int) -> None:
         """A step begins: submit ahead, and wait for the step's own batch."""
-        while len(self.batches) < self.step + 1 + self.setup.max_staleness:
+        while len(self.finished) < self.step + 1 + self.setup.max_staleness:
             self._submit(now)
         self.waits = True
         self._learn(now)
 
     def _submit(self, now: float) -> None:
-        setup, batch = self.setup, len(self.batches)
+        setup, batch = self.setup, len(self.finished)
         lengths = self.lengths.batch(batch, setup.prompts_per_step, setup.group_size)
         first = batch * setup.prompts_per_step
         figures = zip(lengths.max(1).tolist(), lengths.sum(1).tolist(), strict=True)
         groups = [Group(first + i, batch, longest, tokens) for i, (longest, tokens) in enumerate(figures)]
-        self.batches.append(groups)
-        self.unscored.append([])
+        self.finished.append([])
         for i, engine in enumerate(self.engines):
             share = groups[i :: setup.rollout_actors]
             if share:
@@ -222,7 +226,7 @@ class _Loop:
     def _continue(self, now: float, which: int) -> None:
         """Let an engine start what it can, and note when it next finishes a group."""
         engine = self.engines[which]
-        for held_at, _ in engine.begin(now):
+        for held_at in engine.begin(now):
             self._push(held_at, self._on_held)
         self.changes[which] += 1
         finish = engine.next_finish()
@@ -234,27 +238,27 @@ class _Loop:
         if change != self.changes[which]:
             return
         for group in self.engines[which].finish(now):
-            self.unscored[group.batch].append(group)
+            self.finished[group.batch].append(group)
         self._continue(now, which)
         self._score(now)
 
     def _score(self, now: float) -> None:
         """Give finished groups to the reward actors, batch after batch: the next one when the last is scored."""
-        if self.scoring == len(self.batches):
+        if self.scoring == len(self.finished):
             return
         seconds = self.setup.group_size * self.rates.reward_s_per_completion
-        groups, self.unscored[self.scoring] = self.unscored[self.scoring], []
-        for _ in groups:
+        new = len(self.finished[self.scoring]) - self.scored
+        for _ in range(new):
             heapq.heapreplace(self.scorers, max(now, self.scorers[0]) + seconds)
-        self.reward_busy_s += len(groups) * seconds
-        self.left -= len(groups)
-        if groups and not self.left:
+        self.reward_busy_s += new * seconds
+        self.scored += new
+        if new and self.scored == self.setup.prompts_per_step:
             self._push(max(now, *self.scorers), self._on_scored)
 
     def _on_scored(self, now: float, *_: int) -> None:
         """A batch is scored, and the next one may be."""
         self.scoring += 1
-        self.left = self.setup.prompts_per_step
+        self.scored = 0
         self._score(now)
         self._learn(now)
 
@@ -263,7 +267,7 @@ class _Loop:
         if not self.waits or self.scoring <= self.step:
             return
         self.waits = False
-        tokens = sum(group.tokens for group in self.batches[self.step])
+        tokens = sum(group.tokens for group in self.finished[self.step])
         seconds = learner_seconds(self.rates, self.setup, self.assumed, tokens)
         self.learner_busy_s += seconds * self.setup.learner_gpus
         switches = 2 * self.assumed.switch_s if self.setup.colocated else 0.0
@@ -271,10 +275,10 @@ class _Loop:
 
     def _on_learned(self, now: float, *_: int) -> None:
         """A new version goes to every engine."""
-        for group in self.batches[self.step]:
+        groups, self.finished[self.step] = self.finished[self.step], []
+        for group in groups:
             self.staleness[self.step - group.version] += self.setup.group_size
-            self.trained.append(group.number)
-        self.batches[self.step] = []
+        self.trained += sorted(group.number for group in groups)
         self.acknowledged = 0
         for i, engine in enumerate(self.engines):
             engine.take_weights(now, self.step + 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from importlib.resources import files
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import nn
 from transformers import AutoProcessor, ProcessorMixin, Qwen2_5_VLForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
-from geovlm_ray.errors import ModelError
+from geovlm_ray.errors import ModelError, RunError
 from geovlm_ray.policy.config import TINY, LoraSettings, ModelConfig
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
@@ -142,9 +143,27 @@ def restore_policy(model: nn.Module, config: ModelConfig, folder: Path) -> None:
         ModelError: they do not load.
     """
     if config.lora:
-        set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
+        weights = folder / "adapter_model.safetensors"
+        _check_weights(weights)
+        set_peft_model_state_dict(model, load_file(weights))
     else:
-        model.load_state_dict(load_model(config, folder, torch.device("cpu"), seed=0).state_dict())
+        saved = load_model(config, resolve_model(str(folder)), torch.device("cpu"), seed=0)
+        model.load_state_dict(saved.state_dict())
+
+
+def load_state(file: Path) -> dict[str, Any]:
+    """What `save_state` wrote.
+
+    Raises:
+        RunError: the file is absent or broken.
+    """
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+        raise RunError(
+            f"checkpoint {file}: expected a trainer's state, found: {' '.join(str(error).split())[:200]}; remove "
+            f"{file.parent} to go on from the checkpoint before it"
+        ) from error
 
 
 def _peft_config(lora: LoraSettings) -> LoraConfig:

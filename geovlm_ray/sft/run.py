@@ -69,7 +69,7 @@ def fine_tune(config: Config, out: Path, console: Console) -> dict[str, Any]:
     with locked(out, *NAMES):
         check_same(config, out / CONFIG_FILE, MAY_CHANGE, *NAMES)
         if (out / SUMMARY_FILE).is_file():
-            console.print(f"{out} is finished; remove it or {NAMES[1]} to start anew")
+            console.print(f"{out} is finished; remove it or {NAMES[1]} to start anew", markup=False)
             return read_object(out / SUMMARY_FILE)
         checkpoints = CheckpointFolder(out / "checkpoints", config.checkpoint.keep)
         found = checkpoints.latest()
@@ -80,7 +80,7 @@ def fine_tune(config: Config, out: Path, console: Console) -> dict[str, Any]:
         log = SftLog(out, config.sft.steps, config.sft.log_every, console)
         if found:
             trainer.load(found[1])
-            console.print(f"Resuming after step {found[0]} from {found[1]}")
+            console.print(f"Resuming after step {found[0]} from {found[1]}", markup=False)
         log.rewind(trainer.done)
         if not ready.held_out and config.sft.eval_examples:
             console.print("No evaluation: all records are of a split that is trained on (data.splits)")

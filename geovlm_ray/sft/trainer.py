@@ -14,7 +14,7 @@ from geovlm_ray.errors import RunError
 from geovlm_ray.policy.attention import attend_within_sequences
 from geovlm_ray.policy.config import ModelConfig
 from geovlm_ray.policy.forward import Pack, base_model, packed_logits
-from geovlm_ray.policy.model import computation, restore_policy, save_policy, save_state
+from geovlm_ray.policy.model import computation, load_state, restore_policy, save_policy, save_state
 from geovlm_ray.sft.batches import Batch
 from geovlm_ray.sft.config import SftConfig
 
@@ -88,7 +88,7 @@ class SftTrainer:
 
     def load(self, folder: Path) -> None:
         """Take up the state that `save` wrote."""
-        state = torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
+        state = load_state(folder / STATE_FILE)
         restore_policy(self.model, self.model_config, folder)
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)

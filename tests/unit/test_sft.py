@@ -294,6 +294,32 @@ def test_the_output_is_a_model_with_its_records_and_refuses_what_does_not_belong
         fine_tune(load_config("demo", [*SHORT, "sft.lr=0.1"]), out, QUIET)
 
 
+def test_an_end_that_was_broken_off_is_made_up_for(tmp_path: Path) -> None:
+    config = load_config("demo", [*SHORT, "sft.eval_examples=0"])
+    summary = fine_tune(config, tmp_path, QUIET)
+    weights = (tmp_path / "model.safetensors").read_bytes()
+    for name in ("sft_summary.json", "config.json", "model.safetensors"):
+        (tmp_path / name).unlink()
+    (tmp_path / ".partial").mkdir()
+    (tmp_path / ".partial" / "model.safetensors").write_text("half")
+    assert fine_tune(config, tmp_path, QUIET) == summary
+    assert summary["evaluation"] is None
+    assert (tmp_path / "model.safetensors").read_bytes() == weights
+    assert resolve_model(str(tmp_path)) == tmp_path
+    assert not (tmp_path / ".partial").exists()
+
+
+@pytest.mark.parametrize("name", ["sft.pt", "model.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"PK half of it"])
+def test_a_broken_checkpoint_is_named(name: str, content: bytes, tmp_path: Path) -> None:
+    config = load_config("demo", [*SHORT, "sft.eval_examples=0"])
+    fine_tune(config, tmp_path, QUIET)
+    (tmp_path / "sft_summary.json").unlink()
+    (tmp_path / "checkpoints" / "step-000003" / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"step-000003/{name}"):
+        fine_tune(config, tmp_path, QUIET)
+
+
 def test_an_output_that_holds_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for out, found in ((tmp_path, "found files in it"), (tmp_path / "file", "found a file")):
