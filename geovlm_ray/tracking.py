@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ ROLLOUT_SCHEMA = pa.schema(
         ("example_id", pa.string()),
         ("task", pa.string()),
         ("images", pa.list_(pa.string())),
+        ("pixels", pa.string()),
         ("question", pa.string()),
         ("target", pa.string()),
         ("frame", pa.string()),
@@ -130,6 +132,7 @@ def rollout_rows(step: int, groups: Sequence[SampleGroup], advantages: Advantage
             "example_id": example.id,
             "task": example.task,
             "images": list(example.images),
+            "pixels": json.dumps(asdict(example.pixels)),
             "question": example.question,
             "target": json.dumps(plain_target(example.target)),
             "frame": json.dumps(plain_frame(example.frame)),

@@ -147,5 +147,5 @@ class RecordTable:
                 place += len(batch)
                 if len(kept):
                     writer.write_batch(kept)
-                    self._roots.append(dataset.root)
+                    self._roots.append(dataset.root.absolute())
                     self._starts.append(self._starts[-1] + len(kept))

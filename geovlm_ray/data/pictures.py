@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,20 +37,28 @@ def look_at(pictures: Sequence[Picture]) -> tuple[np.ndarray, list[str]]:
     """Each picture decoded once: an array of `PICTURE`, and the faults that its ``fault`` numbers from 1."""
     seen = np.zeros(len(pictures), dtype=PICTURE)
     faults: dict[str, int] = {}
-    for entry, picture in zip(seen, pictures, strict=True):
-        entry["name"] = text_key(str(picture.root), picture.name)
-        try:
-            if is_absent(picture):
-                entry["absent"] = True
-                entry["fault"] = faults.setdefault(ABSENT, len(faults) + 1)
-                continue
-            image = load_image(picture.reference, picture.pixels)
-            entry["width"], entry["height"] = image.size
-            entry["looks"] = picture_key(image)
-            entry["content"] = file_key(resolve(picture.reference))
-        except (*UNREADABLE, RuntimeError, MemoryError) as error:
-            entry["fault"] = faults.setdefault(_without_name(error, picture), len(faults) + 1)
+    with warnings.catch_warnings():
+        # What is wrong with a file is said here, once.
+        warnings.simplefilter("ignore")
+        for entry, picture in zip(seen, pictures, strict=True):
+            _look(picture, entry, faults)
     return seen, list(faults)
+
+
+def _look(picture: Picture, entry: np.void, faults: dict[str, int]) -> None:
+    """Fill in the entry of a picture; a new fault gets the next number."""
+    entry["name"] = text_key(str(picture.root), picture.name)
+    try:
+        if is_absent(picture):
+            entry["absent"] = True
+            entry["fault"] = faults.setdefault(ABSENT, len(faults) + 1)
+            return
+        image = load_image(picture.reference, picture.pixels)
+        entry["width"], entry["height"] = image.size
+        entry["looks"] = picture_key(image)
+        entry["content"] = file_key(resolve(picture.reference))
+    except (*UNREADABLE, RuntimeError, MemoryError) as error:
+        entry["fault"] = faults.setdefault(_without_name(error, picture), len(faults) + 1)
 
 
 def is_absent(picture: Picture) -> bool:
@@ -64,4 +73,4 @@ def _without_name(error: BaseException, picture: Picture) -> str:
     path = os.path.realpath(picture.root / picture.name) if "\0" not in picture.name else ""
     for name in (path, picture.reference, f"{picture.reference!r:.500}"):
         text = text.removeprefix(f"image {name}: ")
-    return text[:300]
+    return text.replace(f" {path!r}", "")[:300]

@@ -18,7 +18,7 @@ from geovlm_ray.errors import DataError
 
 FILE = "quarantine.parquet"
 LONGEST_CONTENT = 4_000
-_VALUES = re.compile(r"'.*?'|\".*?\"|\d+")
+_VALUES = re.compile(r"'.*?'|\".*?\"|\d+(?:[.,]\d+)*")
 
 
 @dataclass(frozen=True)

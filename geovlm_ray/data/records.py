@@ -7,6 +7,7 @@ from typing import Any
 
 from geovlm_ray.errors import DataError
 from geovlm_ray.geometry import Frame
+from geovlm_ray.pixels import PixelSettings
 from geovlm_ray.schema import Box, Example, GroundedText, Target
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.boxes import DIALECTS, LARGEST
@@ -47,6 +48,17 @@ def frame_from_json(value: Any) -> Frame:
     if isinstance(size, list) and len(size) == 2 and all(_is_number(v) and v > 0 for v in size):
         return Frame("pixel", float(size[0]), float(size[1]))
     raise DataError(f'frame: expected "percent", "permille" or {{"pixel": [width, height]}}, found {_shown(value)}')
+
+
+def pixels_from_json(value: Mapping[str, Any]) -> PixelSettings:
+    """Pixel settings from their fields, as JSON and Parquet hold them."""
+    span = value["value_range"]
+    return PixelSettings(
+        bands=tuple(value["bands"]),
+        percentiles=(value["percentiles"][0], value["percentiles"][1]),
+        value_range=None if span is None else (span[0], span[1]),
+        nodata=value["nodata"],
+    )
 
 
 def scoring_record(value: Any) -> tuple[Example, str]:

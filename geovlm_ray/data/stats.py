@@ -101,7 +101,7 @@ class Stats:
 
     def add(self, example: Example) -> None:
         """Count a record."""
-        self.groups[example.dataset, example.split, example.task] += 1
+        self.groups[str(example.dataset), str(example.split), example.task] += 1
         self.tasks.setdefault(example.task, TaskStats()).add(example)
         self.sensors.add(example.sensor or "unknown")
         self.gsd.add("unknown" if example.gsd is None else f"{example.gsd:g} m")

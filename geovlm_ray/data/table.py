@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from geovlm_ray.data.records import pixels_from_json
 from geovlm_ray.geometry import Frame
 from geovlm_ray.pixels import PixelSettings
 from geovlm_ray.schema import Box, Example, GroundedText, Target
@@ -123,7 +124,7 @@ def to_row(values: Mapping[str, Any]) -> Row:
         reasoning=values["reasoning"],
         gsd=values["gsd"],
         sensor=values["sensor"],
-        pixels=_DEFAULT_PIXELS if pixels is None else _typed_pixels(pixels),
+        pixels=_DEFAULT_PIXELS if pixels is None else pixels_from_json(pixels),
     )
     extra = json.loads(values["extra"])
     return Row(example, values["source_file"], values["source_record"], values["licence"], extra)
@@ -163,14 +164,3 @@ def _plain_pixels(pixels: PixelSettings) -> dict[str, Any] | None:
         "value_range": pixels.value_range,
         "nodata": pixels.nodata,
     }
-
-
-def _typed_pixels(value: Mapping[str, Any]) -> PixelSettings:
-    low, high = value["percentiles"]
-    span = value["value_range"]
-    return PixelSettings(
-        bands=tuple(value["bands"]),
-        percentiles=(low, high),
-        value_range=(span[0], span[1]) if span is not None else None,
-        nodata=value["nodata"],
-    )

@@ -1,7 +1,7 @@
 """TIFF files as arrays of bands: any number type, number of bands and layout that tifffile or Pillow decode.
 
-tifffile alone decodes uncompressed, deflate, packbits and LZMA data; with the package imagecodecs all that the field
-uses. Without it Pillow's libtiff steps in where Pillow has a mode that holds the values as they are.
+tifffile decodes them with the package imagecodecs; where it cannot, Pillow's libtiff steps in if Pillow has a mode that
+holds the values as they are.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def read_raster(path: Path) -> Raster | None:
     Pages that tifffile wrote as one array of three axes are one image. Smaller copies and masks are not looked at.
 
     Raises:
-        DataError: the decoded bands exceed 4 GiB, or need a package that is not there.
+        DataError: the decoded bands exceed 4 GiB.
         UNREADABLE: it is broken.
     """
     with tifffile.TiffFile(path) as tiff:
@@ -119,7 +119,6 @@ def _decoded_by_pillow(path: Path, stored: Stored, error: Exception) -> np.ndarr
     """The values of a page that tifffile cannot decode, bands last, where Pillow has a mode that holds them.
 
     Raises:
-        DataError: only the package imagecodecs would help.
         Exception: the given error, where nothing helps.
     """
     if isinstance(stored, tifffile.TiffPage) and stored.dtype is not None:
@@ -128,12 +127,6 @@ def _decoded_by_pillow(path: Path, stored: Stored, error: Exception) -> np.ndarr
             bands = 1 if values.ndim == 2 else values.shape[2]
             if bands == stored.samplesperpixel and values.dtype.itemsize >= stored.dtype.itemsize:
                 return values
-    if isinstance(error, ImportError) or "imagecodecs" in str(error):
-        packed = f"{stored.shape} values of {stored.dtype} in compression {stored.keyframe.compression!r}"
-        raise DataError(
-            f"{packed}: Pillow does not decode them, and tifffile only with the package imagecodecs; run `pip install "
-            "imagecodecs`"
-        ) from error
     raise error
 
 

@@ -155,10 +155,10 @@ class _Loop:
         self.pushed = 0
         self.changes = [0] * setup.rollout_actors
         self.scorers = [0.0] * setup.reward_actors
+        # The groups of every submitted batch that are drawn and not trained.
         self.finished: list[list[Group]] = []
-        """Drawn groups of every submitted batch, until they are trained."""
+        # The batch that is being scored, and how many of its groups the reward actors were given.
         self.scoring = self.scored = 0
-        """The batch that is scored, and how many of its groups are with the reward actors or have been."""
         self.step = 0
         self.waits = False
         self.acknowledged = 0

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from geovlm_ray.data.images import load_image
-from geovlm_ray.data.records import frame_from_json, target_from_json
+from geovlm_ray.data.records import frame_from_json, pixels_from_json, target_from_json
 from geovlm_ray.errors import DataError
 from geovlm_ray.geometry import Frame
 from geovlm_ray.report.boxes import PREDICTED_COLOUR, TRUE_COLOUR, draw_boxes
@@ -83,7 +83,8 @@ def _sample(row: Row, target: Target, frame: Frame) -> str:
 
 def _pictures(row: Row, target: Target, frame: Frame) -> str:
     """All images of the prompt; true and predicted boxes stand on the last one, which shows the present state."""
-    images = [fitted(load_image(reference), PICTURE_PIXELS) for reference in row["images"]]
+    pixels = pixels_from_json(json.loads(row["pixels"]))
+    images = [fitted(load_image(reference, pixels), PICTURE_PIXELS) for reference in row["images"]]
     truth, predicted = target_boxes(target), _predicted_boxes(row, target)
     images[-1] = draw_boxes(images[-1], truth, frame, TRUE_COLOUR)
     images[-1] = draw_boxes(images[-1], predicted, frame, PREDICTED_COLOUR)

@@ -110,7 +110,7 @@ def choose(datasets: Sequence[Dataset], each: int, seed: int) -> Choice:
     for dataset, shard in shards:
         number, gone = starts[-1], aside[dataset.folder].get(shard.name, set())
         for batch in dataset.batches(shard):
-            keys = zip(batch["task"].to_pylist(), batch["split"].to_pylist(), strict=True)
+            keys = zip(batch["task"].to_pylist(), map(str, batch["split"].to_pylist()), strict=True)
             for key, rank in zip(keys, rng.random(len(batch)), strict=True):
                 if number - starts[-1] not in gone and key[0] in TASKS:
                     counts[key] += 1

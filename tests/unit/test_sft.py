@@ -180,6 +180,13 @@ def test_steps_lower_the_loss_and_raise_the_accuracy(encoder: PromptEncoder) -> 
     assert [row["lr"] for row in rows] == pytest.approx([1e-3 * (8 - k) / 8 for k in range(8)])
 
 
+def test_weights_stay_in_fp32_where_bf16_computes(encoder: PromptEncoder) -> None:
+    batch = teacher(encoder).batch(prompts(6))
+    exact, rounded = (trainer(encoder, ModelConfig(dtype=dtype)) for dtype in ("float32", "bfloat16"))  # type: ignore[arg-type]
+    assert exact.step(batch)["loss"] == pytest.approx(rounded.step(batch)["loss"], rel=0.02)
+    assert {p.dtype for p in rounded.model.parameters()} == {torch.float32}
+
+
 def test_gradient_checkpointing_changes_nothing(encoder: PromptEncoder) -> None:
     batch = teacher(encoder).batch(prompts(3))
     plain, frugal = (trainer(encoder, gradient_checkpointing=on).step(batch) for on in (False, True))
