@@ -205,7 +205,7 @@ def validate(args: argparse.Namespace) -> None:
 
     from geovlm_ray.commands.progress import Progress
     from geovlm_ray.data.parquet import open_datasets
-    from geovlm_ray.data.validate import validate as run_validation
+    from geovlm_ray.data.validation.validate import validate as run_validation
     from geovlm_ray.errors import DataError
     from geovlm_ray.report.data_tables import print_validation
 

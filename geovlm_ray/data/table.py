@@ -50,7 +50,7 @@ _PIXELS = pa.struct(
 
 # Name, type, what it holds, and how it is read off a row.
 _COLUMNS: tuple[tuple[str, pa.DataType, str, Callable[[Row], Any]], ...] = (
-    ("id", pa.string(), "unique within the dataset", lambda r: r.example.id),
+    ("id", pa.string(), "name of the record in its dataset", lambda r: r.example.id),
     ("task", pa.string(), "one of geovlm_ray.schema.TASK_NAMES", lambda r: r.example.task),
     ("images", pa.list_(pa.string()), "paths relative to the image root, in order", lambda r: r.example.images),
     ("question", pa.string(), "the prompt's words, without image placeholders", lambda r: r.example.question),

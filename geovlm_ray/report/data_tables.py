@@ -14,7 +14,7 @@ from geovlm_ray.data.stats import SIZES, Spread, Stats, TaskStats
 
 if TYPE_CHECKING:
     from geovlm_ray.data.convert import Counts
-    from geovlm_ray.data.validate import Report
+    from geovlm_ray.data.validation.validate import Report
 
 SHOWN = 12
 """Rows of a list; of longer ones the rest is counted."""

@@ -14,10 +14,10 @@ from PIL import Image
 
 from geovlm_ray.data.convert import UNREADABLE
 from geovlm_ray.data.images import load_image
-from geovlm_ray.data.numbered import Numbered
 from geovlm_ray.data.parquet import Dataset
-from geovlm_ray.data.pictures import Picture, is_absent
 from geovlm_ray.data.table import Row, to_row
+from geovlm_ray.data.validation.numbered import Numbered
+from geovlm_ray.data.validation.pictures import Picture, is_absent
 from geovlm_ray.errors import DataError
 from geovlm_ray.geometry import Frame
 from geovlm_ray.report.boxes import TRUE_COLOUR, draw_boxes

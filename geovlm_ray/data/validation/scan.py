@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from geovlm_ray.data.balance import Balance
-from geovlm_ray.data.checks import Verdict, check_records
 from geovlm_ray.data.convert import UNREADABLE
-from geovlm_ray.data.fingerprints import text_key
-from geovlm_ray.data.ledger import Entries
 from geovlm_ray.data.parquet import Dataset
-from geovlm_ray.data.tally import Findings
+from geovlm_ray.data.validation.balance import Balance
+from geovlm_ray.data.validation.checks import Verdict, check_records
+from geovlm_ray.data.validation.fingerprints import text_key
+from geovlm_ray.data.validation.ledger import Entries
+from geovlm_ray.data.validation.tally import Findings
 from geovlm_ray.pixels import PixelSettings
 from geovlm_ray.schema import Example, target_boxes
 

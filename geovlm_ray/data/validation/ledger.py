@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from geovlm_ray.data.fingerprints import nearest
+from geovlm_ray.data.validation.fingerprints import nearest
 
 PICTURE = np.dtype(
     [
@@ -92,9 +92,8 @@ class Why(IntEnum):
     RECORD = 1
     IMAGE = 2
     REPEATED = 3
-    SAME_ID = 4
-    SHARED = 5
-    ALIKE = 6
+    SHARED = 4
+    ALIKE = 5
 
 
 @dataclass(frozen=True)
@@ -131,10 +130,9 @@ def find_faults(entries: Entries, pictures: np.ndarray, training: np.ndarray) ->
     broken = np.flatnonzero((pictures["fault"][place] > 0) & faults.good[entries.owners])
     records, first = np.unique(entries.owners[broken], return_index=True)
     faults.mark(Why.IMAGE, records, image=broken[first])
-    for why, keys in ((Why.REPEATED, entries.answers), (Why.SAME_ID, entries.ids)):
-        earlier = repeated(keys, faults.good)
-        records = np.flatnonzero(earlier >= 0)
-        faults.mark(why, records, other=earlier[records])
+    earlier = repeated(entries.answers, faults.good)
+    records = np.flatnonzero(earlier >= 0)
+    faults.mark(Why.REPEATED, records, other=earlier[records])
     ours = np.flatnonzero((faults.good & training)[entries.owners])
     theirs = np.flatnonzero((faults.good & ~training)[entries.owners])
     found, alike = in_both(pictures[place[ours]], pictures[place[theirs]])

@@ -1,6 +1,6 @@
 """Checks of converted datasets: each record by itself, its pictures, and the records against one another.
 
-First every record is checked by itself, and a few numbers of it are kept (`geovlm_ray.data.ledger`). Then each picture
+First every record is checked by itself, and a few numbers of it are kept (`geovlm_ray.data.validation.ledger`). Then each picture
 is decoded once, however many records name it, and records are compared by their numbers. Last, the bad ones are read
 again, and go to ``quarantine.parquet`` with the reason; the shards stay as they are.
 """
@@ -15,18 +15,18 @@ from typing import TypeVar
 
 import numpy as np
 
-from geovlm_ray.data.balance import Balance
-from geovlm_ray.data.checks import check_records
 from geovlm_ray.data.formats.base import shown
-from geovlm_ray.data.ledger import PICTURE, Entries, Faults, Why, find_faults, repeated
-from geovlm_ray.data.numbered import Numbered, Record
 from geovlm_ray.data.parallel import Workers
 from geovlm_ray.data.parquet import Dataset
-from geovlm_ray.data.pictures import ABSENT, Picture, look_at
 from geovlm_ray.data.quarantine import SetAside, read_quarantine, write_quarantine
-from geovlm_ray.data.scan import Balances, ShardJob, place_in_source, scan_shard
 from geovlm_ray.data.table import to_row
-from geovlm_ray.data.tally import Findings
+from geovlm_ray.data.validation.balance import Balance
+from geovlm_ray.data.validation.checks import check_records
+from geovlm_ray.data.validation.ledger import PICTURE, Entries, Faults, Why, find_faults, repeated
+from geovlm_ray.data.validation.numbered import Numbered, Record
+from geovlm_ray.data.validation.pictures import ABSENT, Picture, look_at
+from geovlm_ray.data.validation.scan import Balances, ShardJob, place_in_source, scan_shard
+from geovlm_ray.data.validation.tally import Findings
 
 PICTURES_AT_ONCE = 32
 RECORDS_AT_ONCE = 1_000
@@ -142,11 +142,16 @@ def _pictures(numbered: Numbered, entries: Entries, images: np.ndarray) -> Itera
 
 def _warn(report: Report, numbered: Numbered, entries: Entries, pictures: np.ndarray, faults: Faults) -> None:
     """Add what is odd, though no record is bad for it."""
-    asked = repeated(entries.questions, faults.good)
-    again = np.flatnonzero(asked >= 0)
-    if len(again):
-        example = f"{numbered.name(again[0])} and {numbered.name(asked[again[0]])}"
-        report.warnings.add("the same question and images with another target or reasoning", example, len(again))
+    # Datasets of the field give all records about an image one id, and nothing is known by it.
+    alike = {
+        "the same question and images with another target or reasoning": entries.questions,
+        "the same id": entries.ids,
+    }
+    for what, keys in alike.items():
+        earlier = repeated(keys, faults.good)
+        again = np.flatnonzero(earlier >= 0)
+        if len(again):
+            report.warnings.add(what, f"{numbered.name(again[0])} and {numbered.name(earlier[again[0]])}", len(again))
     images, place = entries.pictures
     _, names = np.unique(pictures["name"], return_index=True)
     copies = repeated(pictures["content"], np.isin(np.arange(len(pictures)), names))
@@ -196,8 +201,6 @@ class _Reasons:
         why, image, other = (int(a[number]) for a in (self.faults.why, self.faults.image, self.faults.other))
         if why == Why.REPEATED:
             return f"the same question, images and target as {self.numbered.name(other)}"
-        if why == Why.SAME_ID:
-            return f"the same id, {shown(record['id'])}, as {self.numbered.name(other)}"
         name = f"image {shown(record['images'][image - self.entries.starts[number]])}"
         if why == Why.IMAGE:
             return f"{name}: {self.texts[self.pictures['fault'][self.entries.pictures[1][image]]]}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from geovlm_ray.data.tally import Findings, Tally
+from geovlm_ray.data.validation.tally import Findings, Tally
 from geovlm_ray.schema import Example, target_boxes, target_texts
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.labels import label_key

@@ -11,10 +11,10 @@ import numpy as np
 import shapely
 
 from geovlm_ray.data.answers import FOUND, response_text
-from geovlm_ray.data.balance import classes_of
 from geovlm_ray.data.convert import UNREADABLE
 from geovlm_ray.data.formats.base import shown
 from geovlm_ray.data.table import to_row
+from geovlm_ray.data.validation.balance import classes_of
 from geovlm_ray.errors import DataError
 from geovlm_ray.geometry import rotated_corners
 from geovlm_ray.rewards import RewardConfig, needs_embedder, score_batch
