@@ -1,8 +1,8 @@
 """Checks of converted datasets: each record by itself, its pictures, and the records against one another.
 
-First every record is checked by itself, and a few numbers of it are kept (`geovlm_ray.data.validation.ledger`). Then each picture
-is decoded once, however many records name it, and records are compared by their numbers. Last, the bad ones are read
-again, and go to ``quarantine.parquet`` with the reason; the shards stay as they are.
+First every record is checked by itself, and a few numbers of it are kept (`geovlm_ray.data.validation.ledger`). Then
+each picture is decoded once, however many records name it, and records are compared by their numbers. Last, the bad
+ones are read again, and go to ``quarantine.parquet`` with the reason; the shards stay as they are.
 """
 
 from __future__ import annotations
