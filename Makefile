@@ -54,6 +54,9 @@ lint: $(READY)
 bench: setup
 	@$(BIN)/python -m benchmarks.throughput --json benchmarks/results/throughput.json
 	@$(BIN)/python -m benchmarks.learns --json benchmarks/results/learns.json
+	@$(BIN)/python -m benchmarks.rewards --json benchmarks/results/rewards.json
+	@$(BIN)/python -m benchmarks.data --json benchmarks/results/data.json
+	@$(BIN)/python -m benchmarks.sft --json benchmarks/results/sft.json
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

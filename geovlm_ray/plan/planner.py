@@ -22,6 +22,9 @@ from geovlm_ray.plan.simulate import (
     sync_seconds,
 )
 
+MOST_GPUS = 4096
+LARGEST_BATCH = 2**15
+"""Prompts a step that are still tried."""
 SHOWN = 8
 TIE = 0.95
 """Plans of at least this share of the best one's samples/s count as equally fast."""
@@ -56,10 +59,10 @@ def plans(
     of `SETTINGS` that stay as they were measured.
 
     Raises:
-        ConfigError: there is no GPU, or a kept staleness has no room on one.
+        ConfigError: there is no GPU or more than `MOST_GPUS`, or a kept staleness has no room on one.
     """
-    if gpus < 1:
-        raise ConfigError(f"GPUs: expected at least 1, found {gpus}")
+    if not 1 <= gpus <= MOST_GPUS:
+        raise ConfigError(f"GPUs: expected 1 to {MOST_GPUS}, found {gpus}")
     assumed = assumed or Assumed()
     best = [best_split(rates, shape, assumed, seed) for shape in shapes(rates, gpus, keep)]
     if not best:
@@ -90,6 +93,7 @@ def shapes(rates: Rates, gpus: int, keep: Collection[str]) -> Iterator[Setup]:
     growth = gpus / (rates.rollout_actors + rates.learner_gpus)
     largest = max(1, math.floor(math.log2(max(1.0, growth))))
     prompts = {max(1, round(rates.prompts_per_step * 2.0**i)) for i in range(-1, largest + 1)}
+    prompts = {n for n in prompts if n <= max(LARGEST_BATCH, rates.prompts_per_step)}
     sizes = {max(2, rates.group_size // 2), rates.group_size, 2 * rates.group_size}
     syncs = {(0, False), (1, False), (1, True), (2, True), (3, True), (rates.max_staleness, rates.in_flight)}
     if "prompts_per_step" in keep:

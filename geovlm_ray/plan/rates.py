@@ -17,9 +17,11 @@ from geovlm_ray.config import Config, load_config
 from geovlm_ray.errors import DataError
 from geovlm_ray.files import read_object, read_objects
 
-Count = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(ge=0)]
-Lengths = Annotated[tuple[Annotated[tuple[Count, ...], Field(min_length=1)], ...], Field(min_length=1)]
+# The upper bounds are far above what runs have, and keep a simulation of a mistyped number from never ending.
+Count = Annotated[int, Field(ge=1, le=2**16)]
+Seconds = Annotated[float, Field(ge=0, le=1e6)]
+Tokens = Annotated[int, Field(ge=1, le=2**24)]
+Lengths = Annotated[tuple[Annotated[tuple[Tokens, ...], Field(min_length=1)], ...], Field(min_length=1)]
 
 ROLLOUT_FILES = 50
 """Newest steps of a run whose completions give the lengths."""
@@ -39,17 +41,17 @@ class Rates(BaseModel):
     model_config = ConfigDict(frozen=True, allow_inf_nan=False, strict=True)
 
     prompts_per_step: Count
-    group_size: Annotated[int, Field(ge=2)]
-    max_staleness: Annotated[int, Field(ge=0)]
+    group_size: Annotated[int, Field(ge=2, le=2**12)]
+    max_staleness: Annotated[int, Field(ge=0, le=64)]
     in_flight: bool
     rollout_actors: Count
     reward_actors: Count
     learner_gpus: Count
     prefill_s_per_prompt: Seconds
     decode_s_per_step: Seconds
-    decode_s_per_token: Annotated[float, Field(gt=0)]
+    decode_s_per_token: Annotated[float, Field(ge=1e-12, le=1e6)]
     learner_s_per_group: Seconds
-    learner_s_per_token: Annotated[float, Field(gt=0)]
+    learner_s_per_token: Annotated[float, Field(ge=1e-12, le=1e6)]
     reward_s_per_completion: Seconds
     sync_s: Seconds
     probe_s: Seconds

@@ -238,7 +238,7 @@ def test_kept_settings_stay_and_what_cannot_be_kept_is_said() -> None:
     assert f"rollout.actors={found[0].result.setup.rollout_actors}" in found[0].overrides
     with pytest.raises(ConfigError, match=r"max_staleness.*found the measured 1"):
         plans(rates(), 1, keep=("max_staleness",))
-    with pytest.raises(ConfigError, match="at least 1, found 0"):
+    with pytest.raises(ConfigError, match="expected 1 to 4096, found 0"):
         plans(rates(), 0)
 
 
@@ -314,9 +314,11 @@ def test_files_of_a_run_that_are_absent_or_broken_are_named(tmp_path: Path) -> N
         ({"sync_s": None}, r"rates\.sync_s: expected a valid number, found None"),
         ({"sync_s": -1}, r"rates\.sync_s: expected greater than or equal to 0, found -1"),
         ({"sync_s": float("inf")}, r"rates\.sync_s: .*found inf"),
-        ({"decode_s_per_token": 0}, r"rates\.decode_s_per_token: .*greater than 0, found 0"),
+        ({"decode_s_per_token": 0}, r"rates\.decode_s_per_token: expected greater than or equal to 1e-12, found 0"),
         ({"group_size": "8"}, r"rates\.group_size: expected a valid integer, found '8'"),
         ({"group_size": True}, r"rates\.group_size: .*found True"),
+        ({"completion_tokens": [[10**12]]}, r"rates\.completion_tokens\.0\.0: .*found 1000000000000"),
+        ({"prompts_per_step": 10**9}, r"rates\.prompts_per_step: .*found 1000000000"),
         ({"completion_tokens": []}, r"rates\.completion_tokens"),
         ({"completion_tokens": [[3], []]}, r"rates\.completion_tokens\.1"),
         ({"completion_tokens": [[3, 0]]}, r"rates\.completion_tokens\.0\.1: .*found 0"),
@@ -358,7 +360,7 @@ def test_the_command_prints_plans_what_was_measured_and_what_assumed(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--gpus", "0"], "GPUs: expected at least 1, found 0"),
+        (["--gpus", "0"], "GPUs: expected 1 to 4096, found 0"),
         (["--gpus", "2", "--learner-efficiency", "1.5"], "--learner-efficiency: expected less than or equal to 1"),
         (["--gpus", "2", "--sequences", "no"], "--sequences: expected a valid integer"),
         (["--gpus", "2", "--switch-s", "nan"], "--switch-s: expected a finite number"),
