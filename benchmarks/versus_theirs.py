@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import TrainerCallback, TrainerControl
+from transformers import PrinterCallback, TrainerCallback, TrainerControl
 
 from benchmarks.versus_ours import check_lengths, text_reward
 from geovlm_ray.config import Config, load_config
@@ -34,6 +34,7 @@ def serve(pipe: Connection, recipe: str, overrides: list[str], rows: int, thread
     torch.set_num_threads(threads)
     config = load_config(recipe, overrides)
     trainer = make_trainer(config, prepare(config), rows)
+    trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Turns(pipe, config.rollout.prompts_per_step * config.rollout.group_size))
     trainer.train()
 

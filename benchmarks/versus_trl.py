@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import versus_ours
+from benchmarks import versus_ours, versus_theirs
 from benchmarks.common import Figure, at_least, in_turns, parser, publish, ratio_figures
 from benchmarks.contender import Contender
 from benchmarks.random_model import endless, mid_model
@@ -60,8 +60,14 @@ CASES = (
     Case(
         "448 x 448, 46 million weights",
         mid_model,
-        ("prompt.image_size=448", "rollout.prompts_per_step=2", "rollout.max_model_len=1024"),
-        rows=8,
+        # The parity check of the default has four prompts, more than this batch.
+        (
+            "prompt.image_size=448",
+            "rollout.prompts_per_step=2",
+            "rollout.max_model_len=1024",
+            "sync.parity_prompts=1",
+        ),
+        rows=4,
         limit=3,
     ),
     Case("tiny default", lambda _: resolve_model("tiny"), (), rows=64, limit=1.5),
@@ -85,8 +91,6 @@ def main() -> int:
 
 def measure(case: Case, folder: Path) -> dict[str, list[float]]:
     """Samples/s of TRL and of each of our settings, by round."""
-    from benchmarks import versus_theirs
-
     model = endless(case.model(folder / "model"), folder / "endless")
     both = [*BOTH, *case.overrides, f"model.path={model}", f"run.dir={folder}"]
     with ExitStack() as stack:

@@ -6,6 +6,7 @@ rectangle about its centre; or six and more numbers, the corners ``x, y`` of a p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -54,7 +55,8 @@ class Frame:
     def convert(self, coords: Coords, to: Frame) -> tuple[float, ...]:
         """A box of this frame in the units of another frame of the same image; an angle stays as it is.
 
-        What lies outside the other frame's window has coordinates below 0 or beyond its scale.
+        What lies outside the other frame's window has coordinates below 0 or beyond its scale. `turn` keeps a rotated
+        box on its object where the two frames' units differ in shape.
         """
         factors, shifts = [], []
         for axis in (0, 1):
@@ -63,6 +65,14 @@ class Frame:
             shifts.append((self.window[axis] - to.window[axis]) / there * to.scale[axis])
         corners = len(coords) - len(coords) % 2
         return tuple(c * factors[i % 2] + shifts[i % 2] if i < corners else c for i, c in enumerate(coords))
+
+
+def turn(coords: Coords, frame: Frame, to: Frame) -> tuple[float, ...]:
+    """A box of one frame in another, a rotated one as the smallest rectangle around its converted corners."""
+    if len(coords) != 5 or not coords[4] % 180:
+        return frame.convert(coords, to)
+    corners = rotated_corners(np.array([coords], dtype=np.float64))[0].ravel()
+    return rotated_box(frame.convert(corners.tolist(), to)) or frame.convert(coords, to)
 
 
 def hbb(boxes: Sequence[Coords]) -> np.ndarray:
@@ -103,6 +113,31 @@ def rotated_corners(boxes: np.ndarray, sense: Literal[1, -1] = 1) -> np.ndarray:
     cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
     x, y = offset[..., 0], offset[..., 1]
     return centre[:, None, :] + np.stack([x * cos - y * sin, x * sin + y * cos], axis=2)
+
+
+def rotated_box(corners: Coords) -> tuple[float, ...] | None:
+    """``x1, y1, x2, y2, angle`` of the smallest rectangle around corners ``x, y, x, y, ...``, in their units.
+
+    The angle, from -45 to 45 degrees, turns as `rotated_corners` does with sense 1. None where the corners enclose
+    no area.
+    """
+    points = list(zip(corners[::2], corners[1::2], strict=True))
+    rectangle = shapely.oriented_envelope(shapely.MultiPoint(points))
+    if not isinstance(rectangle, shapely.Polygon) or rectangle.area == 0:
+        return None
+    (ax, ay), (bx, by), (cx, cy) = list(rectangle.exterior.coords)[:3]
+    width, height = math.hypot(bx - ax, by - ay), math.hypot(cx - bx, cy - by)
+    angle = (math.degrees(math.atan2(by - ay, bx - ax)) + 180) % 180
+    if 45 < angle < 135:
+        width, height = height, width
+    middle_x, middle_y = (ax + cx) / 2, (ay + cy) / 2
+    return (
+        middle_x - width / 2,
+        middle_y - height / 2,
+        middle_x + width / 2,
+        middle_y + height / 2,
+        angle - 180 if angle >= 135 else angle - 90 if angle > 45 else angle,
+    )
 
 
 def polygons(boxes: Sequence[Coords], sense: Literal[1, -1] = 1) -> np.ndarray:

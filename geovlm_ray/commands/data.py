@@ -6,6 +6,7 @@ import argparse
 import difflib
 import json
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -197,6 +198,9 @@ def export(args: argparse.Namespace) -> None:
         raise DataError(f"{args.out}: expected no such file or folder, found one; remove it first")
     restore((row for _, _, row in datasets[0].rows()), about.get("header", {}), args.out)
     print(f"Written: {args.out.resolve()}")
+    if about.get("set_aside"):
+        where = args.dir / "quarantine.parquet"
+        print(f"Without the {about['set_aside']} entries that conversion set aside, see {where}", file=sys.stderr)
 
 
 def validate(args: argparse.Namespace) -> None:

@@ -46,17 +46,20 @@ def run(args: argparse.Namespace) -> int:
 def score(path: Path, out: Path | None, config: RewardConfig) -> int:
     """Score the records of a file."""
     from geovlm_ray.errors import DataError
+    from geovlm_ray.files import write_atomically
     from geovlm_ray.scoring import score_lines
 
     if not path.is_file():
         raise DataError(f"{path}: expected a file of JSON lines, found none")
+    if out and not out.parent.is_dir():
+        raise DataError(f"--out {out}: expected an existing folder, found no {out.parent}")
     with path.open(encoding="utf-8", errors="surrogateescape") as source:
         scored, problems = score_lines(source, config)
     for problem in problems:
         print(f"{path}, {problem}", file=sys.stderr)
     text = "".join(f"{line}\n" for line in scored)
     if out:
-        out.write_text(text)
+        write_atomically(out, text)
     else:
         sys.stdout.write(text)
     return int(bool(problems))

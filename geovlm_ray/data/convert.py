@@ -51,6 +51,7 @@ class Counts:
     """What became of the units so far."""
 
     records: int = 0
+    parts: int = 0
     passed_over: int = 0
     set_aside: int = 0
     tasks: Counter[str] = field(default_factory=Counter)
@@ -59,12 +60,13 @@ class Counts:
 
     @property
     def bad_fraction(self) -> float:
-        """Units set aside over those that should have become records."""
-        return self.set_aside / max(self.set_aside + self.records, 1)
+        """What was set aside over all entries of the source that should be in records."""
+        return self.set_aside / max(self.set_aside + self.parts, 1)
 
     def add(self, other: Counts) -> None:
         """Take in the counts of a shard."""
         self.records += other.records
+        self.parts += other.parts
         self.passed_over += other.passed_over
         self.set_aside += other.set_aside
         self.tasks += other.tasks
@@ -107,15 +109,18 @@ def convert(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     counts = Counts()
-    with write_quarantine(partial) as quarantine, Workers(workers) as pool:
-        for done, aside in pool.in_order(_make_shard, _jobs(name, source, labels, partial)):
-            counts.add(done)
-            quarantine(aside)
-            on_progress(counts)
-    write_atomically(partial / CARD, json.dumps(_card(name, source, counts), indent=2, ensure_ascii=False) + "\n")
-    if out.exists():
-        out.rmdir()
-    os.replace(partial, out)
+    try:
+        with write_quarantine(partial) as quarantine, Workers(workers) as pool:
+            for done, aside in pool.in_order(_make_shard, _jobs(name, source, labels, partial)):
+                counts.add(done)
+                quarantine(aside)
+                on_progress(counts)
+        write_atomically(partial / CARD, json.dumps(_card(name, source, counts), indent=2, ensure_ascii=False) + "\n")
+        if out.exists():
+            out.rmdir()
+        os.replace(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return counts
 
 
@@ -166,6 +171,7 @@ def _shard(job: _Job) -> tuple[Counts, list[SetAside]]:
     if kept:
         pq.write_table(table, job.folder / f"part-{job.number:05d}.parquet", compression="zstd")
     counts.records = len(kept)
+    counts.parts = sum(row.parts for row in kept)
     counts.set_aside = len(aside)
     counts.tasks.update(row.example.task for row in kept)
     counts.splits.update(row.example.split for row in kept)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from geovlm_ray.geometry import Frame
+from geovlm_ray.geometry import Frame, turn
 from geovlm_ray.schema import Box, Example, GroundedText, Target
 from geovlm_ray.tasks.boxes import replace_boxes
 
@@ -13,15 +13,12 @@ Convert = Callable[[tuple[float, ...]], tuple[float, ...]]
 
 
 def in_frame(example: Example, frame: Frame) -> Example:
-    """The example with the boxes of its target and of its texts converted; those in texts become whole numbers.
-
-    Angles stay as they are.
-    """
+    """The example with the boxes of its target and of its texts converted; those in texts become whole numbers."""
     if example.frame.scale == frame.scale:
         return replace(example, frame=frame)
 
     def convert(coords: tuple[float, ...]) -> tuple[float, ...]:
-        return example.frame.convert(coords, frame)
+        return turn(coords, example.frame, frame)
 
     return replace(
         example,

@@ -26,7 +26,8 @@ class Row:
 
     ``source_file`` is relative to the source, ``source_record`` counts its records from 1 (in JSON lines and text
     that is the line). ``extra`` keeps those fields of the source that the example does not reproduce, so that a
-    format can be written back without loss.
+    format can be written back without loss. ``parts`` says of how many entries of the source the record is made (the
+    annotations of a class in an image), against which entries that are set aside are held; it is not stored.
     """
 
     example: Example
@@ -34,6 +35,7 @@ class Row:
     source_record: int = 0
     licence: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
+    parts: int = 1
 
 
 _BOX = pa.struct([("coords", pa.list_(pa.float64())), ("label", pa.string())])

@@ -109,7 +109,9 @@ def _train(config: Config, ready: _Ready, trainer: SftTrainer, checkpoints: Chec
                 saved = trainer.done
             begun = time.perf_counter()
     except UserError:
-        if trainer.done > saved:
+        # A step whose evaluation failed has no line in the log, and is done again.
+        logged = log.rows[-1]["step"] if log.rows else 0
+        if logged == trainer.done > saved:
             checkpoints.save(trainer.done, trainer.save)
         raise
 

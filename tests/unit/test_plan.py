@@ -314,7 +314,7 @@ def test_files_of_a_run_that_are_absent_or_broken_are_named(tmp_path: Path) -> N
         ({"sync_s": None}, r"rates\.sync_s: expected a valid number, found None"),
         ({"sync_s": -1}, r"rates\.sync_s: expected greater than or equal to 0, found -1"),
         ({"sync_s": float("inf")}, r"rates\.sync_s: .*found inf"),
-        ({"decode_s_per_token": 0}, r"rates\.decode_s_per_token: expected greater than or equal to 1e-12, found 0"),
+        ({"decode_s_per_token": 0}, r"rates\.decode_s_per_token: expected greater than or equal to .*, found 0"),
         ({"group_size": "8"}, r"rates\.group_size: expected a valid integer, found '8'"),
         ({"group_size": True}, r"rates\.group_size: .*found True"),
         ({"completion_tokens": [[10**12]]}, r"rates\.completion_tokens\.0\.0: .*found 1000000000000"),

@@ -346,22 +346,39 @@ def test_an_adapter_is_written_as_such_and_merged_into_a_model(tmp_path: Path, e
     assert not torch.allclose(logits[0], logits[2], atol=1e-2)
 
 
+def own_records(folder: Path, *changes: dict[str, object]) -> tuple[str, ...]:
+    """Overrides for VQA records of one's own, r0 and so on, each with its changes."""
+    plain = {"task": "vqa", "images": ["a.png"], "prompt": "what ?", "reference": "word"}
+    lines = [{**plain, "id": f"r{k}", **change} for k, change in enumerate(changes)]
+    (folder / "data.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    Image.new("RGB", (60, 60)).save(folder / "a.png")
+    data = (f"data.path={folder / 'data.jsonl'}", "data.source=samples", "data.stages=[]")
+    return (*SHORT, *data, "sft.steps=6", "sft.batch_size=1", "sft.checkpoint_every=6")
+
+
+def left_behind(out: Path) -> tuple[int, list[str]]:
+    """Steps written down, and the checkpoints."""
+    return len((out / "sft.jsonl").read_text().splitlines()), [p.name for p in (out / "checkpoints").glob("step-*")]
+
+
 def test_a_broken_record_in_the_middle_leaves_a_checkpoint_of_what_was_learnt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("geovlm_ray.sft.run.RECORDS_CHECKED", 0)
-    answers = ["word " * (2000 if k == 5 else 1) for k in range(6)]
-    lines = [
-        {"id": f"r{k}", "task": "vqa", "images": ["a.png"], "prompt": "what ?", "reference": answer}
-        for k, answer in enumerate(answers)
-    ]
-    (tmp_path / "data.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    Image.new("RGB", (60, 60)).save(tmp_path / "a.png")
-    data = ("data.source=samples", f"data.path={tmp_path / 'data.jsonl'}", "data.stages=[]")
-    config = load_config("demo", [*SHORT, *data, "sft.steps=6", "sft.batch_size=1", "sft.checkpoint_every=6"])
+    settings = own_records(tmp_path, *({"reference": "word " * (2000 if k == 5 else 1)} for k in range(6)))
     with pytest.raises(DataError, match="record 'r5'"):
-        fine_tune(config, tmp_path / "out", QUIET)
-    done = len((tmp_path / "out" / "sft.jsonl").read_text().splitlines())
+        fine_tune(load_config("demo", settings), tmp_path / "out", QUIET)
+    done, kept = left_behind(tmp_path / "out")
     assert 0 <= done < 6
-    kept = [p.name for p in (tmp_path / "out" / "checkpoints").glob("step-*")]
     assert kept == ([f"step-{done:06d}"] if done else [])
+
+
+def test_a_step_whose_evaluation_failed_is_done_again(tmp_path: Path) -> None:
+    settings = own_records(tmp_path, {}, {"split": "test", "images": ["b.png"]})
+    config = load_config("demo", settings)
+    with pytest.raises(DataError, match=r"record 'r1': .*b.png"):
+        fine_tune(config, tmp_path / "out", QUIET)
+    assert left_behind(tmp_path / "out") == (1, [])
+    Image.new("RGB", (60, 60)).save(tmp_path / "b.png")
+    fine_tune(config, tmp_path / "out", QUIET)
+    assert left_behind(tmp_path / "out") == (6, ["step-000006"])

@@ -23,7 +23,7 @@ from geovlm_ray.data.formats.streams import outside, relative, source_files
 from geovlm_ray.data.table import Row
 from geovlm_ray.errors import DataError
 from geovlm_ray.geometry import Frame
-from geovlm_ray.schema import Box, Example
+from geovlm_ray.schema import Box, Example, target_boxes
 
 QUESTION = "Give me the location of every {label} in the image."
 
@@ -62,7 +62,8 @@ def convert(unit: Unit, source: Source) -> Iterable[Row]:
         "annotations": [_without_bbox(a, box) for a, box in zip(annotations, boxes, strict=True)],
         "places": group.places,
     }
-    yield Row(example, licence=group.licences.get(repr(image.get("license")), ""), extra=extra)
+    licence = group.licences.get(repr(image.get("license")), "")
+    yield Row(example, licence=licence, extra=extra, parts=len(target_boxes(example.target)))
 
 
 def header(source: Source) -> dict[str, Any]:

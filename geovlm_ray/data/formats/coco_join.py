@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from array import array
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ class Join:
                 try:
                     take[key](unit)
                 except DataError as error:
-                    yield Unit(unit.file, unit.number, problem=f"{key}, number {unit.number}: {error}")
+                    yield replace(unit, problem=f"{key}, number {unit.number}: {error}")
             else:
                 break
         if any(self.keys.get(key) != [] for key in ARRAYS):
@@ -83,7 +83,7 @@ class Join:
             lacks = "image_id" if images[i] < 0 else "category_id"
             of = "an image" if images[i] < 0 else "a category"
             problem = f"{lacks}: expected the id of {of} in the file, found {shown(annotation[lacks])}"
-            yield Unit(file, int(places[i]) + 1, problem=f"annotations, number {places[i] + 1}: {problem}")
+            yield Unit(file, int(places[i]) + 1, annotation, f"annotations, number {places[i] + 1}: {problem}")
         licences = self._licences()
         for members in self._grouped():
             first = members[0]

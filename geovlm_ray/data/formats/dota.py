@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from geovlm_ray.data.formats.base import Format, Source, Unit, shown
@@ -65,7 +65,8 @@ def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
             gsd=float(gsd) if _NUMBER.fullmatch(gsd) and 0 < float(gsd) < LARGEST else None,
             sensor=about.get("imagesource"),
         )
-        yield Row(example, extra={"difficult": objects.difficult} if objects.difficult else {})
+        extra = {"difficult": objects.difficult} if objects.difficult else {}
+        yield Row(example, extra=extra, parts=len(objects.boxes))
 
 
 def _read(path: Path, source: Source) -> tuple[dict[str, Objects], dict[str, str], list[Unit]]:
@@ -84,7 +85,7 @@ def _read(path: Path, source: Source) -> tuple[dict[str, Objects], dict[str, str
             try:
                 box, difficult = _object(line.value)
             except DataError as error:
-                bad.append(Unit(line.file, line.number, problem=f"line {line.number}: {error}"))
+                bad.append(replace(line, problem=f"line {line.number}: {error}"))
                 if len(bad) > MOST_BAD:
                     raise DataError(
                         f"expected a file of labels, found more than {MOST_BAD} lines of another form"
@@ -110,13 +111,14 @@ def _object(line: str) -> tuple[Box, bool]:
 
 
 def _image_of(labels: Path, source: Source) -> str:
-    """The image of a file of labels: of its name, below the image root where the labels lie, or in ``images``.
+    """The image of a file of labels: of its name, below the image root where the labels lie, or in an
+    ``images`` beside or above them.
 
     Raises:
         DataError: there is none.
     """
     above = Path(relative(labels, source)).parent
-    places = dict.fromkeys([above, above.parent / "images", Path("images"), Path()])
+    places = dict.fromkeys([above, *(folder / "images" for folder in above.parents), Path()])
     for place in places:
         for ending in IMAGE_ENDINGS:
             for reference in ((place / (labels.stem + e)).as_posix() for e in (ending, ending.upper())):

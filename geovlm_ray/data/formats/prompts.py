@@ -38,7 +38,10 @@ _MANY = re.compile(
     r"|\ball (?:the )?(?:classes|categories|labels)\b|\bwhich (?:[\w-]+ ){0,3}(?:classes|categories|labels)[^.?]* are\b"
 )
 _LISTINGS = (
-    re.compile(r"(?:\b(?:classes|options|categories|labels)|\bone of|\bbelongs? to)\s*:([^\n?\"\\]+)", re.IGNORECASE),
+    re.compile(
+        r"(?:\b(?:classes|options|categories|labels)|\bone of|\bbelongs? to|\bchoose from)\s*:([^\n?\"\\]+)",
+        re.IGNORECASE,
+    ),
     re.compile(r"\?([^?\n]+)\.\s*Answer with a list of\b", re.IGNORECASE),
 )
 _ONE_WORD = re.compile(r"\banswer\b[^.?]*\b(?:single|one) word\b")

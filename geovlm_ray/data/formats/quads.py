@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-import shapely
-
+from geovlm_ray import geometry
 from geovlm_ray.errors import DataError
 
 
 def rotated_box(corners: Sequence[float]) -> tuple[float, ...]:
-    """``x1, y1, x2, y2, angle`` of the smallest rectangle around corners ``x, y, x, y, ...``, in their units.
-
-    The angle, from -45 to 45 degrees, turns as `geovlm_ray.geometry.rotated_corners` does with sense 1.
+    """The smallest rotated box around corners ``x, y, x, y, ...``, as `geovlm_ray.geometry.rotated_box`.
 
     Raises:
         DataError: the corners enclose no area.
     """
-    points = list(zip(corners[::2], corners[1::2], strict=True))
-    rectangle = shapely.oriented_envelope(shapely.MultiPoint(points))
-    if not isinstance(rectangle, shapely.Polygon) or rectangle.area == 0:
+    box = geometry.rotated_box(corners)
+    if box is None:
         raise DataError(f"corners: expected a shape with an area, found {list(corners)}")
-    (ax, ay), (bx, by), (cx, cy) = list(rectangle.exterior.coords)[:3]
-    width, height = math.hypot(bx - ax, by - ay), math.hypot(cx - bx, cy - by)
-    angle = (math.degrees(math.atan2(by - ay, bx - ax)) + 180) % 180
-    if 45 < angle < 135:
-        width, height = height, width
-    middle_x, middle_y = (ax + cx) / 2, (ay + cy) / 2
-    return (
-        middle_x - width / 2,
-        middle_y - height / 2,
-        middle_x + width / 2,
-        middle_y + height / 2,
-        angle - 180 if angle >= 135 else angle - 90 if angle > 45 else angle,
-    )
+    return box
 
 
 def horizontal_box(corners: Sequence[float]) -> tuple[float, ...]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +120,7 @@ def _active(path: Path, source: Source, key: str) -> Iterator[Unit]:
         elif found == key and unit.number > 0:
             if not isinstance(unit.value, Mapping):
                 problem = f"{key}: expected an object, found {shown(unit.value)}"
-                yield Unit(unit.file, unit.number, problem=problem)
+                yield replace(unit, problem=problem)
             else:
                 yield Unit(unit.file, unit.number) if unit.value.get("active", True) is False else unit
     if not entries:
@@ -136,7 +136,7 @@ def _taken(path: Path, source: Source, key: str, take: Callable[[Any], Any], int
             try:
                 into[field_of(unit.value, "id", (int, str))] = take(unit.value)
             except DataError as error:
-                yield Unit(unit.file, unit.number, problem=f"{key}: {error}")
+                yield replace(unit, problem=f"{key}: {error}")
 
 
 def _answer(entry: Mapping[str, Any]) -> str:
@@ -161,7 +161,7 @@ def _asked(unit: Unit, answers: Mapping[Id, str], images: Mapping[Id, Any]) -> U
             raise DataError(f"answers_ids: expected the id of an active answer, found {shown(ids)}")
         sensor, gsd = images.get(field_of(unit.value, "img_id", (int, str)), (None, None))
     except DataError as error:
-        return Unit(unit.file, unit.number, problem=f"{QUESTIONS}: {error}")
+        return replace(unit, problem=f"{QUESTIONS}: {error}")
     return Unit(unit.file, unit.number, Asked(unit.value, answer, sensor, gsd))
 
 

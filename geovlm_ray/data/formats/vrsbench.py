@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from geovlm_ray.data.formats import geochat
 from geovlm_ray.data.formats.base import Converted, Format, Source, Unit, field_of, image_reference, shown
 from geovlm_ray.data.formats.conversations import record_id
 from geovlm_ray.data.formats.prompts import question_of, target_of
@@ -49,14 +50,21 @@ def units(source: Source) -> Iterator[Unit]:
 
 
 def convert(unit: Unit, source: Source) -> Iterable[Row | Converted | Unit]:
-    """The records of an image's annotations, or the one of an evaluation file."""
+    """The records of an image's annotations or of a conversation, or the one of an evaluation file."""
     # Only our own paths are read: the text in a line of JSON is none.
     record = read_object(unit.value) if isinstance(unit.value, Path) else unit.value
     if not isinstance(record, dict):
         raise DataError(f"expected an object, found {shown(record)}")
+    if "conversations" in record:
+        return map(_ours, geochat.convert(replace(unit, value=record), source))
     if "image_id" in record:
         return [_evaluated(unit, record)]
     return _annotated(replace(unit, value=record), record, _boxes(source) == "rotated")
+
+
+def _ours(item: Row | Unit) -> Row | Unit:
+    """A record of VRSBench's training file, which has GeoChat's form."""
+    return replace(item, example=replace(item.example, dataset=DATASET)) if isinstance(item, Row) else item
 
 
 def _boxes(source: Source) -> str:

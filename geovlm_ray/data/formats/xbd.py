@@ -23,7 +23,7 @@ from geovlm_ray.data.formats.streams import file_units, read_object
 from geovlm_ray.data.table import Row
 from geovlm_ray.errors import DataError
 from geovlm_ray.geometry import Frame
-from geovlm_ray.schema import Box, Example
+from geovlm_ray.schema import Box, Example, target_boxes
 from geovlm_ray.tasks.boxes import LARGEST
 
 BUILDINGS = 8
@@ -70,7 +70,7 @@ def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
         try:
             boxes += _boxes(feature)
         except DataError as error:
-            yield Unit(unit.file, number, problem=f"features.xy, number {number}: {error}")
+            yield Unit(unit.file, number, feature, f"features.xy, number {number}: {error}")
     common = _common(unit, about, source)
     extra = {"disaster": about["disaster"]} if isinstance(about.get("disaster"), str) else {}
     examples = [
@@ -78,7 +78,7 @@ def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
         *_assessed(common, spread(boxes, counted(source, "buildings", BUILDINGS)), frame),
         *_kind(common, about.get("disaster_type")),
     ]
-    yield from (Row(example, extra=extra) for example in examples)
+    yield from (Row(e, extra=extra, parts=len(target_boxes(e.target)) or 1) for e in examples)
 
 
 def _boxes(feature: Any) -> list[Box]:
