@@ -1,7 +1,7 @@
 """A piece of `benchmarks.data` in a process of its own: prints its seconds and its peak memory in GB.
 
 ``python -m benchmarks.data_process convert|read PATH OUT``. The memory is the largest sum over the process and its
-children, by their unique and shared pages' share (PSS), looked at every 50 ms.
+children, by their unique and shared pages' share (PSS), looked at every half second.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from geovlm_ray.data.config import DataConfig
 from geovlm_ray.data.sampler import Sampler
 from geovlm_ray.data.sources import open_stream
 
-LOOKS_S = 0.05
+LOOKS_S = 0.5
 
 
 class PeakMemory(threading.Thread):

@@ -74,7 +74,10 @@ def print_plans(found: list[Plan], gpus: int, console: Console) -> None:
             "".join(f"{result.idle[kind]:5.0%}" for kind in ("rollout", "learner", "gpu")),
         )
         lines.append(_line(cells, widths))
-    for line in [*lines, f"The first: {' '.join(found[0].overrides)}"]:
+    lines.append(f"The first: {' '.join(found[0].overrides)}")
+    if any(plan.result.setup.learner_gpus > 1 for plan in found):
+        lines.append("These settings leave it to you to place a learner on L GPUs, or both in turns.")
+    for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -30,7 +30,7 @@ from geovlm_ray.data.table import VERSION, Row, to_table
 from geovlm_ray.errors import DataError
 from geovlm_ray.files import write_atomically
 
-UNITS_PER_SHARD = 10_000
+UNITS_PER_SHARD = 5_000
 UNITS_WITH_IMAGES_PER_SHARD = 200
 CARD = "dataset.json"
 UNREADABLE = (DataError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError, OSError)

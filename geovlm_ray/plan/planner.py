@@ -59,10 +59,13 @@ def plans(
     of `SETTINGS` that stay as they were measured.
 
     Raises:
-        ConfigError: there is no GPU or more than `MOST_GPUS`, or a kept staleness has no room on one.
+        ConfigError: there is no GPU or more than `MOST_GPUS`, a kept staleness has no room on one, or the seed is
+            negative.
     """
     if not 1 <= gpus <= MOST_GPUS:
         raise ConfigError(f"GPUs: expected 1 to {MOST_GPUS}, found {gpus}")
+    if seed < 0:
+        raise ConfigError(f"seed: expected at least 0, found {seed}")
     assumed = assumed or Assumed()
     best = [best_split(rates, shape, assumed, seed) for shape in shapes(rates, gpus, keep)]
     if not best:

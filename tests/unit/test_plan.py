@@ -362,6 +362,7 @@ def test_the_command_prints_plans_what_was_measured_and_what_assumed(
     [
         (["--gpus", "0"], "GPUs: expected 1 to 4096, found 0"),
         (["--gpus", "2", "--learner-efficiency", "1.5"], "--learner-efficiency: expected less than or equal to 1"),
+        (["--gpus", "2", "--seed", "-1"], "seed: expected at least 0, found -1"),
         (["--gpus", "2", "--sequences", "no"], "--sequences: expected a valid integer"),
         (["--gpus", "2", "--switch-s", "nan"], "--switch-s: expected a finite number"),
         (["--gpus", "2", "--json", "/nowhere/plan.json"], "/nowhere"),
