@@ -11,7 +11,6 @@ import json
 import os
 import random
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,9 +24,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from benchmarks.common import Figure, at_least, at_most, parser, publish
+from benchmarks.data_process import READ, converted
 from geovlm_ray.data.config import DataConfig
-from geovlm_ray.data.convert import Labels, convert
-from geovlm_ray.data.formats.base import Source
 from geovlm_ray.data.image_cache import ImageCache
 from geovlm_ray.data.resolution import Resolution, show
 from geovlm_ray.data.sampler import Sampler
@@ -35,7 +33,6 @@ from geovlm_ray.data.sources import open_stream
 from geovlm_ray.pixels import PixelSettings
 
 ROUNDS = 3
-READ = 20_000
 IMAGES = 64
 SIDE = 448
 MEMORY_GB = 1.0
@@ -94,14 +91,6 @@ def conversion(source: Path, folder: Path, n: int) -> list[Figure]:
         at_least(f"conversion of {n:,} records, {os.cpu_count()} processes, records/s", n / whole, 20_000),
         at_most(f"conversion of {n:,} records, peak memory of all processes, GB", memory, MEMORY_GB),
     ]
-
-
-def converted(source: Path, out: Path, workers: int) -> None:
-    """Convert into a folder that is empty before."""
-    shutil.rmtree(out, ignore_errors=True)
-    given = Source(source, source.parent, {})
-    counts = convert("geochat", given, out, Labels(), workers=workers, on_progress=lambda counts: None)
-    assert counts.set_aside == 0
 
 
 def plain_conversion(source: Path, out: Path) -> None:

@@ -1,12 +1,14 @@
 """A piece of `benchmarks.data` in a process of its own: prints its seconds and its peak memory in GB.
 
 ``python -m benchmarks.data_process convert|read PATH OUT``. The memory is the largest sum over the process and its
-children, by their unique and shared pages' share (PSS), looked at every half second.
+children, by their unique and shared pages' share (PSS), looked at every half second. Nothing is imported here that the
+command line would not import.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import threading
 import time
@@ -14,12 +16,14 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.data import READ, converted
 from geovlm_ray.data.config import DataConfig
+from geovlm_ray.data.convert import Labels, convert
+from geovlm_ray.data.formats.base import Source
 from geovlm_ray.data.sampler import Sampler
 from geovlm_ray.data.sources import open_stream
 
 LOOKS_S = 0.5
+READ = 20_000
 
 
 class PeakMemory(threading.Thread):
@@ -41,6 +45,14 @@ class PeakMemory(threading.Thread):
                 except psutil.NoSuchProcess:
                     continue
             self.peak = max(self.peak, total)
+
+
+def converted(source: Path, out: Path, workers: int) -> None:
+    """Convert into a folder that is empty before."""
+    shutil.rmtree(out, ignore_errors=True)
+    given = Source(source, source.parent, {})
+    counts = convert("geochat", given, out, Labels(), workers=workers, on_progress=lambda counts: None)
+    assert counts.set_aside == 0
 
 
 def main(what: str, path: Path, out: Path) -> None:
