@@ -42,11 +42,12 @@ def main() -> int:
     """Run, measure, compare, simulate, publish."""
     arguments = parser(__doc__ or "")
     arguments.add_argument("--recipe", default="demo", help="recipe or YAML file (default: demo)")
+    arguments.add_argument("--runs", type=Path, help="where the runs go; those that are there already are not run anew")
     arguments.add_argument("overrides", nargs="*", metavar="section.key=value")
     options = arguments.parse_args()
     quiet()
     with tempfile.TemporaryDirectory(prefix="geovlm-plan-") as folder:
-        runs = [run(options.recipe, options.overrides, Path(folder), k) for k in STALENESS]
+        runs = [run(options.recipe, options.overrides, options.runs or Path(folder), k) for k in STALENESS]
         recorded = of_run(runs[0])
         loops = [read_objects(folder / "metrics.jsonl") for folder in runs]
     alone = parts_alone(options.recipe, options.overrides, loops[0])

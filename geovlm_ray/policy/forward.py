@@ -1,4 +1,4 @@
-"""Forward passes: completions that share the prompt of their group, and sequences packed into one row."""
+"""Sequences packed into one row, for supervised fine-tuning."""
 
 from __future__ import annotations
 
@@ -7,39 +7,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import DynamicCache
 
 from geovlm_ray.policy.prompts import EncodedPrompt, pad_right
-
-
-@dataclass(frozen=True)
-class CompletionBatch:
-    """Completions of some prompts, padded on the right.
-
-    ``token_ids`` is [n, T] int64, ``mask`` [n, T] bool (True on real tokens), ``owner`` [n] int64: the index
-    of each completion's prompt in ``prompts``.
-    """
-
-    prompts: Sequence[EncodedPrompt]
-    token_ids: torch.Tensor
-    mask: torch.Tensor
-    owner: torch.Tensor
-
-    @classmethod
-    def of(cls, prompts: Sequence[EncodedPrompt], completions: Sequence[Sequence[Sequence[int]]]) -> CompletionBatch:
-        """Build from one list of completions (token ids) per prompt.
-
-        Raises:
-            ValueError: the two lengths differ, or a completion is empty.
-        """
-        if len(prompts) != len(completions):
-            raise ValueError(f"{len(prompts)} prompts but {len(completions)} lists of completions")
-        rows = [torch.tensor(ids) for group in completions for ids in group]
-        if any(len(row) == 0 for row in rows):
-            raise ValueError("a completion has no token")
-        owner = torch.tensor([i for i, group in enumerate(completions) for _ in group])
-        mask = pad_right([torch.ones(len(row), dtype=torch.bool) for row in rows])
-        return cls(prompts, pad_right(rows), mask, owner)
 
 
 @dataclass(frozen=True)
@@ -90,36 +59,6 @@ class Pack:
         return self.input_ids[self.response]
 
 
-def completion_logprobs(
-    model: nn.Module, batch: CompletionBatch, banned: torch.Tensor, temperature: float = 1.0
-) -> torch.Tensor:
-    """Log-probability of every completion token under the model, [n, T] fp32; padding holds 0.
-
-    The prompt is run once with a cache that keeps its gradient; its keys and values are then expanded to the
-    completions that continue it, so that gradients equal those of n full sequences. Positions are
-    Qwen2.5-VL's three-axis ones. ``banned`` (ids, [b]) have probability 0, as in the engine.
-    """
-    base = base_model(model)
-    device = base.device
-    token_ids, mask, owner = batch.token_ids.to(device), batch.mask.to(device), batch.owner.to(device)
-    last_hidden, cache, prompt_mask, next_position = _run_prompts(base.model, batch.prompts, device)
-    cache.batch_select_indices(owner)
-    hidden = last_hidden[owner][:, None]
-    steps = token_ids.shape[1] - 1
-    if steps:
-        positions = next_position[owner][:, None] + torch.arange(steps, device=device)
-        continued = base.model(
-            input_ids=token_ids[:, :-1],
-            attention_mask=torch.cat([prompt_mask[owner], mask[:, :-1]], dim=1).long(),
-            position_ids=positions.expand(3, -1, -1),
-            past_key_values=cache,
-            use_cache=True,
-        )
-        hidden = torch.cat([hidden, continued.last_hidden_state], dim=1)
-    logprobs = _token_logprobs(base.lm_head(hidden), token_ids, banned.to(device), temperature)
-    return torch.where(mask, logprobs, 0.0)
-
-
 def packed_logits(model: nn.Module, pack: Pack) -> torch.Tensor:
     """Logits [R, vocabulary] from which each of a pack's R response tokens is predicted.
 
@@ -153,41 +92,3 @@ def _packed_positions(inner: nn.Module, pack: Pack) -> torch.Tensor:
     axes, _ = inner.get_rope_index(*rows, image_grid_thw=pack.image_grid_thw, attention_mask=mask.long())
     text = torch.cat([torch.arange(n) for n in lengths])
     return torch.cat([text[None], axes[:, mask]])
-
-
-def _run_prompts(
-    inner: nn.Module, prompts: Sequence[EncodedPrompt], device: torch.device
-) -> tuple[torch.Tensor, DynamicCache, torch.Tensor, torch.Tensor]:
-    """Run P prompts of at most L tokens.
-
-    Returns the last real token's hidden state [P, H], the cache, the mask [P, L] and the position of the
-    token that follows each prompt [P].
-    """
-    input_ids = pad_right([p.input_ids for p in prompts]).to(device)
-    mask = pad_right([torch.ones(len(p.input_ids), dtype=torch.bool) for p in prompts]).to(device)
-    types = pad_right([p.mm_token_type_ids for p in prompts]).to(device)
-    grids = torch.cat([p.image_grid_thw for p in prompts]).to(device)
-    positions, _ = inner.get_rope_index(input_ids, types, image_grid_thw=grids, attention_mask=mask.long())
-    cache = DynamicCache()
-    output = inner(
-        input_ids=input_ids,
-        attention_mask=mask.long(),
-        position_ids=positions,
-        pixel_values=torch.cat([p.pixel_values for p in prompts]).to(device),
-        image_grid_thw=grids,
-        past_key_values=cache,
-        use_cache=True,
-    )
-    last = mask.sum(1) - 1
-    last_hidden = output.last_hidden_state[torch.arange(len(prompts), device=device), last]
-    next_position = positions.amax(dim=(0, 2)) + 1
-    return last_hidden, cache, mask, next_position
-
-
-def _token_logprobs(
-    logits: torch.Tensor, token_ids: torch.Tensor, banned: torch.Tensor, temperature: float
-) -> torch.Tensor:
-    logits = logits.float() / temperature
-    logits = logits.index_fill(-1, banned, float("-inf"))
-    chosen = logits.gather(-1, token_ids[..., None]).squeeze(-1)
-    return chosen - logits.logsumexp(-1)
