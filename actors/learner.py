@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from actors.failures import fetch
 from geovlm_ray.config import Config
 from geovlm_ray.local import make_learner
 from geovlm_ray.schema import SampleGroup
-from geovlm_ray.sync.update import WeightUpdate
+from geovlm_ray.sync.buckets import WeightBucket
 
 
 class LearnerActor:
@@ -29,9 +29,9 @@ class LearnerActor:
         """Log-probs of every sample's tokens."""
         return self.learner.logprobs(groups)
 
-    def weights(self) -> WeightUpdate:
-        """The present weights."""
-        return self.learner.weights()
+    def weights(self) -> Iterator[WeightBucket]:
+        """The present weights, a part at a time."""
+        yield from self.learner.weights()
 
     def save(self, folder: Path) -> None:
         """Write model and optimizer."""
@@ -59,9 +59,9 @@ class RayLearner:
         """Log-probs of every sample's tokens."""
         return fetch([self.actor.logprobs.remote(groups)], "the learner")[0]
 
-    def weights(self) -> ray.ObjectRef:
-        """The present weights, left in the object store for the engines to read."""
-        return self.actor.weights.remote()
+    def weights(self) -> ray.ObjectRefGenerator:
+        """The present weights, a part at a time left in the object store for the engines to read."""
+        return self.actor.weights.options(num_returns="streaming").remote()
 
     def save(self, folder: Path) -> None:
         """Write model and optimizer into a folder that this process sees too."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from geovlm_ray.config import Config
 from geovlm_ray.local import make_engine
 from geovlm_ray.rollout.dispatch import deal
 from geovlm_ray.schema import Prompt, SampleGroup
-from geovlm_ray.sync.update import WeightUpdate
+from geovlm_ray.sync.buckets import WeightBucket
 
 
 class RolloutActor:
@@ -30,9 +30,9 @@ class RolloutActor:
         """Draw completions of each prompt."""
         return self.engine.generate(prompts, **sampling)
 
-    def update_weights(self, update: WeightUpdate) -> int:
-        """Take a version of the weights and acknowledge it by its number."""
-        return self.engine.update_weights(update)
+    def receive(self, bucket: WeightBucket) -> int:
+        """Take a part of a version of the weights; returns the version that the engine holds."""
+        return self.engine.receive(bucket)
 
 
 class RayRollouts:
@@ -73,9 +73,9 @@ class RayRollouts:
         calls = [a.generate.remote(prompts, group_size=1, max_tokens=max_tokens) for a in self.actors]
         return fetch(calls, "a rollout actor")
 
-    def update_weights(self, update: ray.ObjectRef) -> None:
-        """Send a version to every engine; the object store holds it once a node."""
-        fetch([actor.update_weights.remote(update) for actor in self.actors], "a rollout actor")
+    def update_weights(self, buckets: Iterable[ray.ObjectRef]) -> None:
+        """Send a version to every engine, each part as soon as it is there; the object store holds it once a node."""
+        fetch([actor.receive.remote(bucket) for bucket in buckets for actor in self.actors], "a rollout actor")
 
     def close(self) -> None:
         """End the actors."""

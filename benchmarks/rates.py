@@ -12,7 +12,7 @@ from scipy.optimize import nnls
 
 from geovlm_ray.config import Config
 from geovlm_ray.grpo.learner import GrpoLearner
-from geovlm_ray.local import LocalRewards
+from geovlm_ray.local import LocalRewards, LocalRollouts
 from geovlm_ray.plan.compare import measured_idle
 from geovlm_ray.plan.rates import of_values, settings
 from geovlm_ray.plan.simulate import Assumed, Setup, learner_seconds
@@ -50,7 +50,7 @@ def measure(
         **learn,
         "reward_s_per_completion": reward_s,
         **sync_costs(config, engine, learner, next(batches)),
-        "overhead_s": max(0.0, _middle(loop, "step", "rollout", "learner", "sync")),
+        "overhead_s": max(0.0, _middle(loop, "step", "rollout", "parity", "learner", "sync")),
         "completion_tokens": lengths,
     }
     rates = of_values(values, "rates")
@@ -62,7 +62,7 @@ def measure(
         "rollout_tokens_per_s": sum(flat) / (iterations + sum(flat) * values["decode_s_per_token"]),
         "learner_tokens_per_s": sum(flat) / learner_seconds(rates, Setup.of(config), Assumed(), sum(flat)),
         "reward_completions_per_s": 1 / reward_s,
-        "sync_mb": learner.weights().nbytes / 1e6,
+        "sync_mb": sum(bucket.nbytes for bucket in learner.weights()) / 1e6,
         **_spread("prompt_tokens", prompts),
         **_spread("completion_tokens", flat),
         "loop": {
@@ -118,7 +118,8 @@ def sync_costs(config: Config, engine: Engine, learner: GrpoLearner, prompts: li
     """A version's way into an engine, and the two halves of the parity check."""
     probe = prompts[: config.sync.parity_prompts]
     draw = {"group_size": 1, "max_tokens": config.sync.parity_tokens}
-    sync_s = _median_seconds(lambda: engine.update_weights(learner.weights()))
+    rollouts = LocalRollouts(engine)
+    sync_s = _median_seconds(lambda: rollouts.update_weights(learner.weights()))
     groups = engine.generate(probe, **draw)
     return {
         "sync_s": sync_s,

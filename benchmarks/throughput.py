@@ -23,7 +23,7 @@ from benchmarks.rates import measure
 from geovlm_ray.config import Config, load_config
 from geovlm_ray.data.sampler import Sampler
 from geovlm_ray.grpo.learner import GrpoLearner
-from geovlm_ray.local import LocalRewards, make_engine, make_learner
+from geovlm_ray.local import LocalRewards, LocalRollouts, make_engine, make_learner
 from geovlm_ray.preflight import prepare
 from geovlm_ray.quiet import quiet
 from geovlm_ray.rollout.engine import Engine
@@ -95,12 +95,12 @@ def train_and_sync(config: Config, learner: GrpoLearner, engine: Engine, groups:
     scored = LocalRewards(config.reward).score(groups)
     trained = [learner.step(scored)["learner/tokens"]]
     seconds = best_seconds(lambda: trained.append(learner.step(scored)["learner/tokens"]))
-    update = learner.weights()
-    sync = best_seconds(lambda: engine.update_weights(learner.weights()))
+    rollouts = LocalRollouts(engine)
+    sync = best_seconds(lambda: rollouts.update_weights(learner.weights()))
     figures = [
         Figure("learner only, tokens/s", trained[-1] / seconds),
         Figure("sync only, seconds", sync),
-        Figure("sync only, MB", update.nbytes / 1e6),
+        Figure("sync only, MB", sum(bucket.nbytes for bucket in learner.weights()) / 1e6),
     ]
     if torch.cuda.is_available():
         figures.append(Figure("peak GPU memory of this process, GB", torch.cuda.max_memory_allocated() / 1e9))
@@ -121,9 +121,8 @@ def whole_loop(metrics: list[dict]) -> list[Figure]:
     """Tokens per second of the loop, its first step left out, and each part's share of a step."""
     rows = metrics[1:]
     step = sum(row["seconds/step"] for row in rows)
-    shares = {
-        part: sum(row[f"seconds/{part}"] for row in rows) / step for part in ("rollout", "reward", "learner", "sync")
-    }
+    parts = ("rollout", "resample", "parity", "learner", "sync")
+    shares = {part: sum(row[f"seconds/{part}"] for row in rows) / step for part in parts}
     return [
         Figure("whole loop, tokens/s", sum(row["rollout/tokens"] for row in rows) / step),
         *(Figure(f"whole loop, share of a step spent in {part}", share) for part, share in shares.items()),

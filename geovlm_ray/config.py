@@ -82,7 +82,7 @@ class SyncConfig(Section):
         1e-3, gt=0, description="largest difference of a token's log-prob; bf16 needs about 0.5"
     )
     parity_prompts: int = Field(4, ge=1, description="prompts of the fixed probe batch")
-    parity_tokens: int = Field(16, ge=1, description="tokens per completion of the probe batch")
+    parity_tokens: int = Field(4, ge=1, description="tokens per completion of the probe batch")
 
 
 class CheckpointConfig(Section):

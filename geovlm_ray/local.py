@@ -17,7 +17,7 @@ from geovlm_ray.rewards import Embedder, RewardConfig, needs_embedder, score_bat
 from geovlm_ray.rewards.sbert import SbertEmbedder
 from geovlm_ray.rollout.engine import Engine
 from geovlm_ray.schema import Prompt, SampleGroup
-from geovlm_ray.sync.update import WeightUpdate
+from geovlm_ray.sync.buckets import WeightBucket
 
 
 def make_encoder(config: Config, model: Path) -> PromptEncoder:
@@ -76,9 +76,10 @@ class LocalRollouts:
         """Short draws from the one engine."""
         return [self.engine.generate(prompts, group_size=1, max_tokens=max_tokens)]
 
-    def update_weights(self, update: WeightUpdate) -> None:
+    def update_weights(self, buckets: Iterable[WeightBucket]) -> None:
         """Give the engine its weights."""
-        self.engine.update_weights(update)
+        for bucket in buckets:
+            self.engine.receive(bucket)
 
     def close(self) -> None:
         """Nothing to end: the engine goes with the process."""

@@ -39,7 +39,7 @@ class RolloutPool(Protocol):
     def probe(self, prompts: Sequence[Prompt], max_tokens: int) -> list[list[SampleGroup]]:
         """The same short draws from every engine."""
 
-    def update_weights(self, update: Any) -> None:
+    def update_weights(self, buckets: Iterable[Any]) -> None:
         """Hand a version of the weights to every engine; returns when all have acknowledged it."""
 
     def close(self) -> None:
@@ -68,8 +68,8 @@ class Learner(Protocol):
     def logprobs(self, groups: Sequence[SampleGroup]) -> list[np.ndarray]:
         """Log-probs of every sample's tokens under the present weights."""
 
-    def weights(self) -> Any:
-        """The present weights, in whatever form `RolloutPool.update_weights` takes."""
+    def weights(self) -> Iterable[Any]:
+        """The present weights, in parts of whatever form `RolloutPool.update_weights` takes."""
 
     def save(self, folder: Path) -> None:
         """Write model and optimizer into a folder."""
@@ -121,11 +121,9 @@ def train(config: Config, parts: Parts, prompts: Prompts, probe: list[Prompt], s
     Raises:
         RunError: engines and learner disagree, or every group of a batch was too stale to train on.
     """
-    worst = broadcast(config, parts, probe)
     # One thread scores the batches, in order, while this one trains.
     with ThreadPoolExecutor(1) as scorer:
-        worst = max(worst, _steps(config, parts, prompts, probe, start, scorer))
-    return worst
+        return _steps(config, parts, prompts, probe, start, scorer)
 
 
 def _steps(
@@ -133,11 +131,15 @@ def _steps(
 ) -> float:
     worst = 0.0
     ahead: deque[Future[list[SampleGroup]]] = deque()
+    probed = broadcast(config, parts, probe)
     for step in range(start, config.run.steps):
         clock = Clock()
         while step + len(ahead) < min(step + 1 + config.loop.max_staleness, config.run.steps):
             drawing = parts.rollouts.submit(prompts.batch(step + len(ahead)))
             ahead.append(scorer.submit(parts.rewards.score_as_drawn, drawing))
+        with clock("parity"):
+            parity = disagreement(config, parts, probed)
+        worst = max(worst, parity)
         with clock("rollout"):
             scored = ahead.popleft().result()
         with clock("resample"):
@@ -148,14 +150,13 @@ def _steps(
         with clock("learner"):
             learned = parts.learner.step(admitted)
         with clock("sync"):
-            parity = broadcast(config, parts, probe)
-        worst = max(worst, parity)
+            probed = broadcast(config, parts, probe)
         metrics = {**batch_metrics(scored, step), **learned, **dropped, "parity/max_abs": parity}
         metrics |= {"resampled/groups": float(len(replaced))}
         parts.tracker.log_step(step + 1, {**metrics, **clock.metrics(metrics)}, [*scored, *replaced])
         if (step + 1) % config.checkpoint.every == 0 or step + 1 == config.run.steps:
             parts.checkpoints.save(step + 1, parts.learner.save)
-    return worst
+    return max(worst, disagreement(config, parts, probed))
 
 
 def resample(
@@ -179,17 +180,22 @@ def resample(
     return scored, replaced
 
 
-def broadcast(config: Config, parts: Parts, probe: list[Prompt]) -> float:
-    """Send the learner's weights to every engine and verify that they agree on a probe batch with images.
+def broadcast(config: Config, parts: Parts, probe: list[Prompt]) -> list[list[SampleGroup]]:
+    """Send the learner's weights to every engine; returns what each then draws for a probe batch with images."""
+    parts.rollouts.update_weights(parts.learner.weights())
+    return parts.rollouts.probe(probe, config.sync.parity_tokens)
 
-    Returns the largest absolute difference of a token's log-prob.
+
+def disagreement(config: Config, parts: Parts, probed: list[list[SampleGroup]]) -> float:
+    """The largest absolute difference of a token's log-prob between an engine's probe and the learner.
+
+    The learner must still have the weights that it last sent; the engines may draw something else meanwhile.
 
     Raises:
         RunError: it exceeds ``sync.parity_tolerance``.
     """
-    parts.rollouts.update_weights(parts.learner.weights())
     worst = 0.0
-    for engine, groups in enumerate(parts.rollouts.probe(probe, config.sync.parity_tokens)):
+    for engine, groups in enumerate(probed):
         learner = np.concatenate(parts.learner.logprobs(groups))
         sampler = np.concatenate([s.logprobs for g in groups for s in g.samples])
         difference = float(np.abs(learner - sampler).max())

@@ -30,7 +30,7 @@ from geovlm_ray.policy.model import (
 from geovlm_ray.policy.prompts import PromptEncoder, banned_token_ids
 from geovlm_ray.policy.shared_prefix import row_logprobs, share_prefixes
 from geovlm_ray.schema import SampleGroup
-from geovlm_ray.sync.update import WeightUpdate
+from geovlm_ray.sync.buckets import WeightBucket, pack
 
 ENCODED_PROMPTS_KEPT = 512
 SUMS = ("policy", "kl", "clipped", "truncated", "kl_to_sampler", "tokens")
@@ -126,17 +126,16 @@ class GrpoLearner:
                 rows.extend(part.numpy() for part in self._forward(self.model, micro).cpu().split(micro.lengths))
         return rows
 
-    def weights(self) -> WeightUpdate:
+    def weights(self) -> Iterator[WeightBucket]:
         """The present weights in the form that engines take: an adapter, or a model with any adapter merged."""
         lora = self.model_config.lora
         if lora is None:
             dtype = getattr(torch, self.model_config.dtype)
-            named = {n: p.detach().to(dtype) for n, p in self.model.named_parameters()}
-            return WeightUpdate.of(self.version, named)
+            return pack(self.version, ((n, p.detach().to(dtype)) for n, p in self.model.named_parameters()))
         if lora.targets == "language":
             adapter = get_peft_model_state_dict(self.model)
-            return WeightUpdate.of(self.version, adapter, engine_adapter_config(lora))
-        return WeightUpdate.of(self.version, dict(self._merged()))
+            return pack(self.version, adapter.items(), engine_adapter_config(lora))
+        return pack(self.version, self._merged())
 
     def save(self, folder: Path) -> None:
         """Write the model or adapter as Hugging Face folders, and the optimizer's state."""

@@ -19,7 +19,10 @@ def measured_idle(rates: Rates, setup: Setup, rows: Sequence[dict[str, Any]], wh
         DataError: a row lacks a metric.
     """
     rows = settled(rows, where)
-    seconds = {part: float(column(rows, f"seconds/{part}", where).sum()) for part in ("rollout", "learner", "step")}
+    parts = ("parity", "rollout", "learner", "step")
+    seconds = {part: float(column(rows, f"seconds/{part}", where).sum()) for part in parts}
+    # The draw goes on beside the parity check.
+    seconds["rollout"] += seconds["parity"]
     completions = len(rows) * setup.prompts_per_step * setup.group_size
     seconds["reward"] = completions * rates.reward_s_per_completion / setup.reward_actors
     if setup.max_staleness:

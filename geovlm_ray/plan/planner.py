@@ -152,13 +152,14 @@ def estimate(rates: Rates, setup: Setup, assumed: Assumed, lengths: np.ndarray) 
     score = reward_seconds(rates, setup)
     train = learner_seconds(rates, setup, assumed, float(lengths.sum()))
     sync = sync_seconds(rates, setup, assumed)
-    rest = rates.probe_s + setup.rollout_actors * rates.parity_s + rates.overhead_s
+    parity = setup.rollout_actors * rates.parity_s
+    rest = rates.probe_s + rates.overhead_s
     if setup.max_staleness and setup.in_flight:
-        return max(score, sync + float(draws.mean()), sync + rest + train)
+        return max(score, sync + float(draws.mean()), sync + rest + parity + train)
     if setup.max_staleness:
-        return max(score, sync + rest + float(draws.max()), sync + rest + train)
+        return max(score, sync + rest + float(draws.max()), sync + rest + parity + train)
     switches = 2 * assumed.switch_s if setup.colocated else 0.0
-    return float(draws.max()) + score + train + sync + rest + switches
+    return max(float(draws.max()) + score, parity) + train + sync + rest + switches
 
 
 def overrides(setup: Setup) -> tuple[str, ...]:

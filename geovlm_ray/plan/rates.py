@@ -122,9 +122,9 @@ def of_run(folder: Path) -> Rates:
     tokens = column(rows, "rollout/tokens", str(folder / "metrics.jsonl"))
     seconds = {
         part: column(rows, f"seconds/{part}", str(folder / "metrics.jsonl"))
-        for part in ("rollout", "resample", "learner", "sync", "step")
+        for part in ("rollout", "resample", "parity", "learner", "sync", "step")
     }
-    left = seconds["step"] - sum(seconds[part] for part in ("rollout", "resample", "learner", "sync"))
+    left = seconds["step"] - sum(seconds[part] for part in ("rollout", "resample", "parity", "learner", "sync"))
     if _median(left) > _median(seconds["step"]) / 2:
         raise DataError(
             f"{folder}: expected the parts of a step to fill it, found {_median(left):.3g} of "
@@ -135,13 +135,13 @@ def of_run(folder: Path) -> Rates:
         **settings(config),
         "prefill_s_per_prompt": 0.0,
         "decode_s_per_step": 0.0,
-        "decode_s_per_token": _median(seconds["rollout"] / tokens) * config.rollout.actors,
+        "decode_s_per_token": _median((seconds["parity"] + seconds["rollout"]) / tokens) * config.rollout.actors,
         "learner_s_per_group": 0.0,
         "learner_s_per_token": _median(seconds["learner"] / tokens),
         "reward_s_per_completion": 0.0,
         "sync_s": _median(seconds["sync"]),
         "probe_s": 0.0,
-        "parity_s": 0.0,
+        "parity_s": _median(seconds["parity"]) / config.rollout.actors,
         "overhead_s": max(0.0, _median(left + seconds["resample"])),
         "completion_tokens": lengths,
         "unmeasured": [
@@ -149,7 +149,7 @@ def of_run(folder: Path) -> Rates:
             "a draw's fixed costs (a prompt's prefill, an iteration with few completions): all time goes by tokens",
             "the rewards apart from the draw: what they add to it counts as drawing",
             "the learner's cost of a prompt: all time goes by tokens",
-            "the parity check apart from the sync: it does not grow with the engines here",
+            "the draw of the parity check apart from the sync: it does not grow with the engines here",
         ],
     }
     return of_values(values, f"{folder}: rates")

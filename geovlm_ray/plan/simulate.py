@@ -161,6 +161,7 @@ class _Loop:
         self.scoring = self.scored = 0
         self.step = 0
         self.waits = False
+        self.checked_at = 0.0
         self.acknowledged = 0
         self.reward_busy_s = self.learner_busy_s = 0.0
         self.staleness: Counter[int] = Counter()
@@ -204,9 +205,10 @@ class _Loop:
         return tuple(sorted(group.number for group in groups))
 
     def _on_begin(self, now: float, *_: int) -> None:
-        """A step begins: submit ahead, and wait for the step's own batch."""
+        """A step begins: submit ahead, check the engines' probes, and wait for the step's own batch."""
         while len(self.finished) < self.step + 1 + self.setup.max_staleness:
             self._submit(now)
+        self.checked_at = now + self.setup.rollout_actors * self.rates.parity_s
         self.waits = True
         self._learn(now)
 
@@ -271,7 +273,7 @@ class _Loop:
         seconds = learner_seconds(self.rates, self.setup, self.assumed, tokens)
         self.learner_busy_s += seconds * self.setup.learner_gpus
         switches = 2 * self.assumed.switch_s if self.setup.colocated else 0.0
-        self._push(now + seconds + switches, self._on_learned)
+        self._push(max(now, self.checked_at) + seconds + switches, self._on_learned)
 
     def _on_learned(self, now: float, *_: int) -> None:
         """A new version goes to every engine."""
@@ -285,11 +287,10 @@ class _Loop:
             self._continue(now, i)
 
     def _on_held(self, now: float, *_: int) -> None:
-        """An engine holds the weights; when all do, the parity check draws on each and the learner scores it."""
+        """An engine holds the weights; when all do, each draws the probe of the parity check."""
         self.acknowledged += 1
         if self.acknowledged == self.setup.rollout_actors:
-            check = self.rates.probe_s + self.setup.rollout_actors * self.rates.parity_s
-            self._push(now + check, self._on_synced)
+            self._push(now + self.rates.probe_s, self._on_synced)
 
     def _on_synced(self, now: float, *_: int) -> None:
         """The step is over."""

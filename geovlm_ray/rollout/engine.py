@@ -7,7 +7,7 @@ import itertools
 import json
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from geovlm_ray.policy.prompts import PromptEncoder, banned_token_ids
 from geovlm_ray.rollout import vllm_compat
 from geovlm_ray.rollout.config import RolloutConfig
 from geovlm_ray.schema import Prompt, Sample, SampleGroup
-from geovlm_ray.sync.update import WeightUpdate
+from geovlm_ray.sync.buckets import Inbox, WeightBucket
 
 
 class Engine:
@@ -44,7 +44,8 @@ class Engine:
         self.version = 0
         self._lock = threading.RLock()
         self._pending_changed = threading.Lock()
-        self._pending: WeightUpdate | None = None
+        self._inbox = Inbox()
+        self._pending: Sequence[WeightBucket] | None = None
         self._keys = itertools.count()
         self._finished: dict[str, Any] = {}
         self._versions: dict[str, int] = {}
@@ -108,16 +109,21 @@ class Engine:
             if groups:
                 yield groups
 
-    def update_weights(self, update: WeightUpdate) -> int:
-        """Take a version of the weights and return its number.
+    def receive(self, bucket: WeightBucket) -> int:
+        """Take a part of a version of the weights and, once all of it is there, the version; returns the one it holds.
 
         Completions that are being drawn go on with it from their next token, and say so; without any, nothing that
         was computed with earlier weights is kept.
+
+        Raises:
+            RunError: the weights are not those that were sent.
         """
-        with self._pending_changed:
-            self._pending = update
-        with self._lock:
-            self._take_pending()
+        whole = self._inbox.put(bucket)
+        if whole:
+            with self._pending_changed:
+                self._pending = whole
+            with self._lock:
+                self._take_pending()
         return self.version
 
     def _add(self, prompt: Prompt, params: Any) -> str:
@@ -141,29 +147,30 @@ class Engine:
     def _take_pending(self) -> None:
         """Take the weights that wait, between two steps."""
         with self._pending_changed:
-            update, self._pending = self._pending, None
-        if update is None:
+            buckets, self._pending = self._pending, None
+        if buckets is None:
             return
+        version, adapter = buckets[0].version, buckets[0].adapter
         for (key, index), drawn in vllm_compat.tokens_so_far(self.llm).items():
-            self._swaps.setdefault(key, {}).setdefault(index, []).append((drawn, update.version))
-        tensors = update.tensors()
-        if update.adapter is None:
-            vllm_compat.load_weights(self.llm, tensors.items())
+            self._swaps.setdefault(key, {}).setdefault(index, []).append((drawn, version))
+        tensors = (pair for bucket in buckets for pair in bucket.tensors())
+        if adapter is None:
+            vllm_compat.load_weights(self.llm, tensors)
         else:
-            self._take_adapter(update, tensors)
+            self._take_adapter(version, adapter, dict(tensors))
         if not self._versions:
             vllm_compat.reset_caches(self.llm)
-        self.version = update.version
+        self.version = version
 
-    def _take_adapter(self, update: WeightUpdate, tensors: dict) -> None:
+    def _take_adapter(self, version: int, adapter: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> None:
         from vllm.lora.request import LoRARequest
 
         folder = Path(self._adapter_dir.name)
         save_file(tensors, folder / "adapter_model.safetensors")
-        (folder / "adapter_config.json").write_text(json.dumps(update.adapter))
+        (folder / "adapter_config.json").write_text(json.dumps(adapter))
         # One number for all versions, so that requests under way find the new weights in place of the old ones; the
         # name keeps the prefixes that were computed with each version apart.
-        self._adapter = LoRARequest(f"version-{update.version}", 1, str(folder), load_inplace=True)
+        self._adapter = LoRARequest(f"version-{version}", 1, str(folder), load_inplace=True)
         self.llm.llm_engine.add_lora(self._adapter)
 
     def inputs(self, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:

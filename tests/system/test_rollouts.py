@@ -9,7 +9,7 @@ import pytest
 
 from geovlm_ray.config import load_config
 from geovlm_ray.data.sampler import Sampler, SceneStream
-from geovlm_ray.local import LocalRewards, make_engine, make_learner
+from geovlm_ray.local import LocalRewards, LocalRollouts, make_engine, make_learner
 from geovlm_ray.policy.model import resolve_model
 from geovlm_ray.schema import SampleGroup
 from tests.system.runs import metrics, train
@@ -28,7 +28,8 @@ def test_completions_under_way_go_on_with_new_weights_and_say_so(lora: str) -> N
     model = resolve_model("tiny")
     engine, learner = make_engine(config, model), make_learner(config, model)
     sampler = Sampler(SceneStream(0), config.data, 16)
-    engine.update_weights(learner.weights())
+    rollouts = LocalRollouts(engine)
+    rollouts.update_weights(learner.weights())
     scored = LocalRewards(config.reward).score(engine.generate(sampler.batch(0)))
     streamed = engine.stream(sampler.batch(1))
     groups = list(next(streamed))
@@ -37,7 +38,8 @@ def test_completions_under_way_go_on_with_new_weights_and_say_so(lora: str) -> N
     before = learner.logprobs
     old = make_learner(config, model)
     learner.step(scored)
-    assert engine.update_weights(learner.weights()) == 1
+    rollouts.update_weights(learner.weights())
+    assert engine.version == 1
     groups += [group for part in streamed for group in part]
     assert sorted(g.group_id for g in groups) == list(range(16, 32))
     swapped = [s for g in groups for s in g.samples if s.swaps]

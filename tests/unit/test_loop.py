@@ -40,8 +40,8 @@ class Pool:
     def probe(self, prompts: Sequence[Prompt], max_tokens: int) -> list[list[SampleGroup]]:
         return [self.draw(prompts)]
 
-    def update_weights(self, update: Any) -> None:
-        self.version = update
+    def update_weights(self, buckets: Iterable[int]) -> None:
+        (self.version,) = buckets
 
     def close(self) -> None: ...
 
@@ -85,8 +85,8 @@ class Learner:
     def logprobs(self, groups: Sequence[SampleGroup]) -> list[np.ndarray]:
         return [np.array([-1.0]) for g in groups for _ in g.samples]
 
-    def weights(self) -> int:
-        return self.version
+    def weights(self) -> list[int]:
+        return [self.version]
 
     def save(self, folder: Path) -> None: ...
 

@@ -56,7 +56,7 @@ def parts(r: Rates, s: Setup) -> tuple[float, float, float, float]:
     draw = groups * 0.02 + 100 * (0.01 + groups * s.group_size * 0.0002)
     score = -(-s.prompts_per_step // s.reward_actors) * s.group_size * r.reward_s_per_completion
     learn = (s.prompts_per_step * 0.01 + s.prompts_per_step * s.group_size * 100 * 0.0003) / s.learner_gpus
-    sync = r.sync_s * (1 + 0.1 * np.log2(s.rollout_actors)) + 0.05 + s.rollout_actors * 0.02
+    sync = r.sync_s * (1 + 0.1 * np.log2(s.rollout_actors)) + 0.05
     return draw, score, learn / 0.95 ** np.log2(s.learner_gpus), sync
 
 
@@ -83,7 +83,7 @@ def test_with_batches_ahead_a_step_is_the_longer_of_draw_and_learner(
     learn = learner_seconds(r, s, Assumed(), 24 * 4 * 100)
     assert (draw > learn) == (learner_s_per_token < 0.001)
     found = simulate(r, s)
-    assert found.step_s == pytest.approx(max(draw, learn) + sync + 0.01)
+    assert found.step_s == pytest.approx(max(draw, 3 * 0.02 + learn) + sync + 0.01)
     assert max(found.staleness, key=lambda age: found.staleness[age]) == max_staleness
 
 
@@ -99,7 +99,7 @@ def test_in_flight_the_engines_never_stop_for_the_learner() -> None:
 def test_in_flight_a_slow_learner_sets_the_pace() -> None:
     r, s = rates(learner_s_per_token=0.005), setup(max_staleness=1, in_flight=True)
     learn = learner_seconds(r, s, Assumed(), 24 * 4 * 100)
-    assert simulate(r, s).step_s == pytest.approx(learn + parts(r, s)[3] + 0.01)
+    assert simulate(r, s).step_s == pytest.approx(3 * 0.02 + learn + parts(r, s)[3] + 0.01)
 
 
 def test_slow_rewards_set_the_pace_of_a_loop_that_runs_ahead() -> None:
@@ -124,7 +124,7 @@ def test_one_engine_draws_a_batch_for_what_its_tokens_and_its_longest_completion
     lengths = [Lengths(r, 0).batch(i, 24, 8) for i in range(50)]
     draws = [24 * 0.02 + n.max() * 0.01 + n.sum() * 0.0002 for n in lengths]
     learns = [learner_seconds(r, s, Assumed(), n.sum()) for n in lengths]
-    rest = sync_seconds(r, s, Assumed()) + 0.05 + 0.02 + 0.01
+    rest = sync_seconds(r, s, Assumed()) + 0.05 + 0.01
     no_scoring = r.model_copy(update={"reward_s_per_completion": 0.0})
     assert simulate(no_scoring, s).step_s == pytest.approx(np.mean(np.add(draws, learns)[1:]) + rest)
 
@@ -253,8 +253,8 @@ def write_run(folder: Path, steps: int = 6, staleness: int = 0, lengths: bool = 
     config = load_config("demo", [f"loop.max_staleness={staleness}", "rollout.prompts_per_step=4", "rollout.actors=2"])
     (folder / "config.yaml").write_text(to_yaml(config))
     row = {
-        "seconds/step": 3.0, "seconds/rollout": 1.0, "seconds/resample": 0.04, "seconds/learner": 1.5,
-        "seconds/sync": 0.4,
+        "seconds/step": 3.0, "seconds/rollout": 0.8, "seconds/resample": 0.04, "seconds/learner": 1.5,
+        "seconds/sync": 0.4, "seconds/parity": 0.2,
         "rollout/tokens": 1000.0, "completion/length_mean": 31.2, **metrics,
     }  # fmt: skip
     rows = [{"step": 1, **row, "seconds/rollout": 50.0, "seconds/step": 60.0}]
@@ -380,7 +380,10 @@ def test_wrong_arguments_get_one_error(
 def test_a_run_is_compared_with_its_plan() -> None:
     s = setup(rollout_actors=1, learner_gpus=1)
     planned = simulate(rates(), s)
-    row = {"seconds/step": 2 * planned.step_s, "seconds/rollout": 1.0, "seconds/learner": planned.step_s}
+    row = {
+        "seconds/step": 2 * planned.step_s, "seconds/rollout": 0.9, "seconds/parity": 0.1,
+        "seconds/learner": planned.step_s,
+    }  # fmt: skip
     rows = [{"step": i, **row, "rollout/tokens": 9600} for i in range(4)]
     lines = compare(rates(), s, rows, "metrics").splitlines()
     assert lines[1].endswith("planned / measured 0.50")
