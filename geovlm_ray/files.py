@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +50,22 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         DataError: it cannot be written.
     """
     partial = path.with_name(f".{path.name}.partial")
-    try:
+    with writing(path):
         if path.is_dir():
             raise IsADirectoryError("it is a directory")
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(partial, path)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Write a file within.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    try:
+        yield
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror or error}") from error
 

@@ -56,7 +56,7 @@ def placement(config: Config) -> list[Placement]:
         Placement("rollout", "rollout", rollout.actors, rollout.num_cpus, rollout.num_gpus),
         Placement("reward", "reward_actors", reward.actors, reward.num_cpus, 0),
         Placement("sbert", "reward_actors", 1, reward.sbert_num_cpus, reward.sbert_num_gpus),
-        Placement("learner", "learner", 1, learner.num_cpus, learner.num_gpus),
+        Placement("learner", "learner", learner.actors, learner.num_cpus, learner.num_gpus),
     ]
 
 
@@ -72,6 +72,7 @@ def prepare(config: Config) -> Ready:
     check_function(config.reward)
     check_context(config, model)
     check_memory(config, model)
+    check_held_out(config, stream)
     check_records(config, model, stream)
     return Ready(model, stream, trained_tasks(config, stream))
 
@@ -90,6 +91,8 @@ def problems(config: Config) -> Iterable[tuple[str, str | None]]:
     if model is not None:
         yield "context", _attempt(lambda: check_context(config, model))[1]
         yield "memory", _attempt(lambda: check_memory(config, model))[1]
+    if stream is not None:
+        yield "held-out examples", _attempt(lambda: check_held_out(config, stream))[1]
     if model is not None and stream is not None:
         yield "records", _attempt(lambda: check_records(config, model, stream))[1]
 
@@ -179,8 +182,19 @@ def _text_config(model: Path) -> dict[str, Any]:
     return {**values, **values.get("text_config", {})}
 
 
+def check_held_out(config: Config, stream: Stream) -> None:
+    """Raise DataError where held-out examples are asked for and there are none."""
+    scenes, tasks = config.evaluation.scenes, trained_tasks(config, stream)
+    if scenes and not stream.held_out(tasks, scenes):
+        raise DataError(
+            f"evaluation.scenes={scenes}: expected records of {', '.join(tasks)} in {config.data.path} to hold out, of "
+            f"other splits than {', '.join(config.data.splits)} (data.splits), found none; set evaluation.scenes=0 or "
+            "add such a split"
+        )
+
+
 def check_records(config: Config, model: Path, stream: Stream) -> None:
-    """Raise DataError where an image is absent or broken, or a prompt is too long for the engine.
+    """Raise DataError where a record has no image, one is absent or broken, or a prompt is too long for the engine.
 
     Up to 20,000 records in equal parts of the tasks are looked at, and the images of up to 2,000 of them decoded;
     ``data validate`` looks at all.
@@ -188,10 +202,8 @@ def check_records(config: Config, model: Path, stream: Stream) -> None:
     encoder = PromptEncoder(load_processor(model), config.prompt, open_cache(config.data.image_cache_gb))
     for task in stream.tasks:
         for n, record in enumerate(_some_records(stream, task, RECORDS_READ // len(stream.tasks))):
-            if len(record.images) > MAX_IMAGES:
-                raise DataError(
-                    f"record {record.id!r}: expected at most {MAX_IMAGES} images, found {len(record.images)}"
-                )
+            if not 1 <= len(record.images) <= MAX_IMAGES:
+                raise DataError(f"record {record.id!r}: expected 1 to {MAX_IMAGES} images, found {len(record.images)}")
             try:
                 if n < RECORDS_DECODED // len(stream.tasks):
                     encoder.images(record)

@@ -71,9 +71,9 @@ def execute(config: Config, ready: Ready, build: Build, console: Console) -> dic
             parts = Parts(rollouts, rewards, learner, tracker, checkpoints)
             summary = _train_and_evaluate(config, ready, parts, start, console)
         finally:
-            tracker.close()
             rollouts.close()
             rewards.close()
+            tracker.close()
         summary = {"seconds": time.time() - begun, "steps": config.run.steps, **summary}
         write_atomically(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
         write_report(folder)

@@ -20,11 +20,14 @@ UNREADABLE = (DataError, ValueError, TypeError, ArithmeticError, RecursionError)
 
 
 def score_lines(lines: Iterable[str], config: RewardConfig) -> tuple[list[str], list[str]]:
-    """One JSON line of output per line of input, in order, and what is wrong with the lines that could not be read."""
+    """One JSON line of output per line of input that is not blank, in order, and what is wrong with unreadable lines.
+
+    A problem names the number of its line, blank ones counted.
+    """
     ids: list[object] = []
     records: list[tuple[Example, str] | None] = []
     problems: list[str] = []
-    for number, line in enumerate(lines, 1):
+    for number, line in ((n, line) for n, line in enumerate(lines, 1) if line.strip()):
         value: object = None
         record = None
         try:

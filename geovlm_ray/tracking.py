@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
+from geovlm_ray.errors import RunError
 from geovlm_ray.files import read_objects, write_atomically
 from geovlm_ray.rewards.monitor import HackingMonitor
 from geovlm_ray.schema import SampleGroup
@@ -86,26 +88,37 @@ class RunTracker:
         self._progress.reset(self._bar, completed=step, total=self.total_steps)
 
     def log_step(self, step: int, metrics: dict[str, float], groups: Sequence[SampleGroup]) -> None:
-        """Write down one step: the completions first, so that a step with metrics has them."""
+        """Write down one step: the completions first, so that a step with metrics has them.
+
+        Raises:
+            RunError: metrics or TensorBoard could not be written.
+            DataError: the completions could not be.
+        """
         write_atomically(
             self._rollouts / f"step-{step:06d}.parquet", _parquet(rollout_rows(step, groups, self.advantages))
         )
         signs, warnings = self.monitor.update(groups)
         metrics = {**metrics, **signs}
-        with self._metrics.open("a") as file:
-            file.write(json.dumps({"step": step, **metrics}) + "\n")
-        if self._board is not None:
-            for name, value in metrics.items():
-                self._board.add_scalar(name, value, step)
+        with _recording(self.folder):
+            with self._metrics.open("a") as file:
+                file.write(json.dumps({"step": step, **metrics}) + "\n")
+            if self._board is not None:
+                for name, value in metrics.items():
+                    self._board.add_scalar(name, value, step)
         self._show(step, metrics)
         for warning in warnings:
             self.console.print(f"Warning, step {step}: {warning}", style="yellow", highlight=False, markup=False)
 
     def close(self) -> None:
-        """Finish the display and TensorBoard."""
+        """Finish the display and TensorBoard.
+
+        Raises:
+            RunError: what is left for TensorBoard could not be written.
+        """
         self._progress.stop()
         if self._board is not None:
-            self._board.close()
+            with _recording(self.folder):
+                self._board.close()
 
     def _show(self, step: int, metrics: dict[str, float]) -> None:
         figures = (
@@ -119,6 +132,15 @@ class RunTracker:
             return
         left = metrics["seconds/step"] * (self.total_steps - step)
         self.console.print(f"step {step}/{self.total_steps}  {figures}  {left:.0f} s left", highlight=False)
+
+
+@contextmanager
+def _recording(folder: Path) -> Iterator[None]:
+    """Turn what the disk refuses of a run's metrics into a RunError."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"metrics of {folder} could not be written: {error}") from error
 
 
 def rollout_rows(step: int, groups: Sequence[SampleGroup], advantages: Advantages) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from geovlm_ray.data.convert import Counts
     from geovlm_ray.data.formats.base import Format
+    from geovlm_ray.data.validation.validate import Report
 
 CONVERTED = "folder that `data convert` wrote, or one with several of them below it"
 
@@ -166,13 +167,7 @@ def convert(args: argparse.Namespace) -> None:
         )
     print_conversion(counts, first_examples(args.out), console)
     console.print(f"Dataset: {args.out.resolve()}", highlight=False, markup=False, soft_wrap=True)
-    if not counts.records:
-        raise DataError(f"{args.source}: expected records of {args.format}, found none")
-    if counts.bad_fraction > args.max_bad:
-        raise DataError(
-            f"{args.source}: {counts.bad_fraction:.2%} was set aside, at most {args.max_bad:.2%} (--max-bad) may be; "
-            f"what and why is in {args.out / 'quarantine.parquet'}"
-        )
+    _judge(counts, args.source, "was set aside", args.out / "quarantine.parquet", args.max_bad)
 
 
 def export(args: argparse.Namespace) -> None:
@@ -225,13 +220,7 @@ def validate(args: argparse.Namespace) -> None:
     print_validation(report, console)
     if report.unreadable:
         raise DataError(f"{args.dir}: {len(report.unreadable)} shards cannot be read: convert the source again")
-    if not report.records:
-        raise DataError(f"{args.dir}: expected records, found none")
-    if report.bad_fraction > args.max_bad:
-        raise DataError(
-            f"{args.dir}: {report.bad_fraction:.2%} of the records are bad, at most {args.max_bad:.2%} (--max-bad) may "
-            f"be; which and why is in quarantine.parquet"
-        )
+    _judge(report, args.dir, "of the records are bad", Path("quarantine.parquet"), args.max_bad)
 
 
 def stats(args: argparse.Namespace) -> None:
@@ -273,6 +262,19 @@ def scenes(args: argparse.Namespace) -> None:
         raise ConfigError(f"--out: expected the name of a PNG, found {args.out}")
     contact_sheet(args.seed, args.each).save(args.out)
     print(f"Scenes: {args.out.resolve()}")
+
+
+def _judge(found: Counts | Report, source: Path, bad: str, quarantine: Path, max_bad: float) -> None:
+    """Raise DataError where there are no records, or too much is bad."""
+    from geovlm_ray.errors import DataError
+
+    if not found.records:
+        raise DataError(f"{source}: expected records, found none")
+    if found.bad_fraction > max_bad:
+        raise DataError(
+            f"{source}: {found.bad_fraction:.2%} {bad}, at most {max_bad:.2%} (--max-bad) may be; which and why is in "
+            f"{quarantine}"
+        )
 
 
 def _format(name: str) -> Format:

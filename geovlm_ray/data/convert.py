@@ -28,7 +28,7 @@ from geovlm_ray.data.parallel import Workers
 from geovlm_ray.data.quarantine import SetAside, write_quarantine
 from geovlm_ray.data.table import VERSION, Row, to_table
 from geovlm_ray.errors import DataError
-from geovlm_ray.files import write_atomically
+from geovlm_ray.files import write_atomically, writing
 
 UNITS_PER_SHARD = 5_000
 UNITS_WITH_IMAGES_PER_SHARD = 200
@@ -98,7 +98,7 @@ def convert(
     """Convert a source into the folder ``out``, which must not hold anything yet.
 
     Raises:
-        DataError: the source is absent, holds nothing of the format, or ``out`` is taken.
+        DataError: the source is absent, holds nothing of the format, or ``out`` is taken or cannot be written.
         RunError: a worker process died.
     """
     if not source.path.exists():
@@ -158,18 +158,25 @@ def _shard(job: _Job) -> tuple[Counts, list[SetAside]]:
     counts, aside, rows = Counts(), [], []
     for unit in job.units:
         try:
-            converted, bad = _convert_unit(unit, job)
+            converted, bad, files = _convert_unit(unit, job)
         except UNREADABLE as error:
             reason = str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
             aside.append(SetAside.of_unit(unit, reason))
             continue
+        for name, content in files.items():
+            path = job.folder / name
+            with writing(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
         counts.passed_over += not converted and not bad
         rows += converted
         aside += bad
     kept, table, broken = _writable(rows)
     aside += broken
     if kept:
-        pq.write_table(table, job.folder / f"part-{job.number:05d}.parquet", compression="zstd")
+        path = job.folder / f"part-{job.number:05d}.parquet"
+        with writing(path):
+            pq.write_table(table, path, compression="zstd")
     counts.records = len(kept)
     counts.parts = sum(row.parts for row in kept)
     counts.set_aside = len(aside)
@@ -179,22 +186,21 @@ def _shard(job: _Job) -> tuple[Counts, list[SetAside]]:
     return counts, aside
 
 
-def _convert_unit(unit: Unit, job: _Job) -> tuple[list[Row], list[SetAside]]:
-    """The rows of a unit, labelled, and its bad parts; the files that rows bring are written."""
+def _convert_unit(unit: Unit, job: _Job) -> tuple[list[Row], list[SetAside], dict[str, bytes]]:
+    """The rows of a unit, labelled, its bad parts, and the files that have to be written for the rows."""
     if unit.problem is not None:
         raise DataError(unit.problem)
     rows, bad = [], []
+    files: dict[str, bytes] = {}
     for item in FORMATS[job.format].convert(unit, job.source):
         if isinstance(item, Unit):
             bad.append(SetAside.of_unit(item, str(item.problem)))
             continue
-        row, files = (item.row, item.files) if isinstance(item, Converted) else (item, {})
-        for name, content in files.items():
-            path = job.folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+        row = item.row if isinstance(item, Converted) else item
         rows.append(_labelled(row, unit, job.labels))
-    return rows, bad
+        if isinstance(item, Converted):
+            files.update(item.files)
+    return rows, bad, files
 
 
 def _labelled(row: Row, unit: Unit, labels: Labels) -> Row:

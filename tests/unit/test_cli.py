@@ -15,6 +15,9 @@ from geovlm_ray.cli import main
 from geovlm_ray.config import load_config, to_yaml
 from geovlm_ray.data.scenes import draw
 from geovlm_ray.policy.model import resolve_model
+from tests.unit.rooms import example, picture, write_dataset
+
+TRAIN_RECORDS = ["train", "demo", "data.source=samples", "data.stages=[]", "evaluation.scenes=0"]
 
 
 def test_help_loads_no_heavy_package() -> None:
@@ -97,8 +100,7 @@ def test_a_missing_or_truncated_image_is_named_before_anything_starts(
         for name in ("whole.png", image)
     ]
     Path("records.jsonl").write_text("\n".join(map(json.dumps, records)))
-    settings = ["data.source=samples", "data.path=records.jsonl", "data.stages=[]"]
-    assert main(["train", "demo", *settings]) == 1
+    assert main([*TRAIN_RECORDS, "data.path=records.jsonl"]) == 1
     error = capsys.readouterr().err
     assert f"record '{image}'" in error
     assert message in error
@@ -112,8 +114,35 @@ def test_a_prompt_too_long_for_the_engine_is_named(
     draw("scene:vqa:0:0:0").save("a.png")
     record = {"id": "long", "task": "vqa", "images": ["a.png"], "prompt": "what ? " * 500, "reference": "x"}
     Path("records.jsonl").write_text(json.dumps(record))
-    assert main(["train", "demo", "data.source=samples", "data.path=records.jsonl", "data.stages=[]"]) == 1
+    assert main([*TRAIN_RECORDS, "data.path=records.jsonl"]) == 1
     assert "record 'long'" in capsys.readouterr().err
+
+
+def test_a_record_without_images_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_dataset(tmp_path / "data", [example(1, ())])
+    assert main([*TRAIN_RECORDS, "data.source=parquet", f"data.path={folder}"]) == 1
+    assert "record 'r1': expected 1 to 8 images, found 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"split": "test", "task": "image_captioning", "target": ("x",)}], ids=["no split", "no task"]
+)
+def test_no_records_to_hold_out_are_named_before_anything_starts(
+    values: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture(tmp_path / "data" / "a.png", 0)
+    records = [example(1, ("a.png",)), example(2, ("a.png",), **values)]
+    folder = write_dataset(tmp_path / "data", records)
+    run = [*TRAIN_RECORDS, "data.source=parquet", f"data.path={folder}", "run.steps=1"]
+    for dry in ([], ["--dry-run"]):
+        assert main([*run, *dry, "--local", f"run.dir={tmp_path / 'runs'}", "evaluation.scenes=4"]) == 1
+        captured = capsys.readouterr()
+        shown = " ".join((captured.out + captured.err).split())
+        assert "evaluation.scenes=4: expected records of vqa" in shown
+        assert "of other splits than train (data.splits), found none; set evaluation.scenes=0" in shown
+    assert not (tmp_path / "runs").exists()
+    write_dataset(tmp_path / "data", [*records, example(3, ("a.png",), split="test")])
+    assert main([*run, "--dry-run", "--local", "evaluation.scenes=4"]) == 0
 
 
 def test_a_run_directory_in_use_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

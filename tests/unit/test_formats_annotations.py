@@ -53,6 +53,17 @@ def test_rsvqa_joins_question_answer_and_image_within_their_split(tmp_path: Path
     assert (outcome.counts.passed_over, outcome.counts.set_aside) == (3, 0)
 
 
+def test_rsvqa_questions_about_inactive_images_are_passed_over(tmp_path: Path) -> None:
+    rsvqa(tmp_path / "in", "train")
+    rsvqa(tmp_path / "in", "test", img_id=4)
+    images = [{"id": 3, "active": False}, {"id": 4, "sensor": "S2", "active": True}]
+    for split in ("train", "test"):
+        write(tmp_path / "in" / f"LR_split_{split}_images.json", {"images": images})
+    outcome = converted("rsvqa", tmp_path / "in", tmp_path / "out")
+    assert [(row.example.split, row.extra["img_id"]) for row in outcome.rows] == [("test", 4)]
+    assert (outcome.counts.passed_over, outcome.counts.set_aside) == (3, 0)
+
+
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [

@@ -38,6 +38,9 @@ CHRONOLOGICAL = "This is a sequence of satellite images capturing the same locat
         ("[changedet] Has it changed? Answer in single word.", "much", 2, "vqa"),
         ("[changedet] the boxes of changes", "[[1, 2, 3, 4]]", 2, "object_detection"),
         ("[classify] what is this ?", "airport", 1, "scene_classification"),
+        ("[classify] what is this ?", "Pastures, Beaches, dunes, sands", 1, "multilabel_classification"),
+        ("[classify] what is this ?", "beaches, dunes, sands", 1, "scene_classification"),
+        ("[classify] what is this ?", "Pastures, harbour", 1, "scene_classification"),
         ("Classify the image in the following classes: Church, Beach.", "Church", 1, "scene_classification"),
         ("Which of the following classes does it belong to: zoo, dam?", "zoo", 3, "temporal_classification"),
         ("Which ones are depicted? Answer with a list of classes.", "forest, water", 1, "multilabel_classification"),
@@ -48,6 +51,8 @@ CHRONOLOGICAL = "This is a sequence of satellite images capturing the same locat
         ("Are there damaged buildings?", "Yes.", 2, "vqa"),
         ("Locate the house using a bounding box of the form [x_min, y_min].", "[1, 2, 3, 4]", 1, "visual_grounding"),
         ("Identify all buildings with a bounding box each.", "[1, 2, 3, 4], [5, 6, 7, 8]", 1, "object_detection"),
+        ("Detect all ships", "{<1><2><3><4>|<5>}{<5><6><7><8>|<9>}", 1, "object_detection"),
+        ("Detect the ship", "{<1><2><3><4>|<5>}", 1, "visual_grounding"),
         ("Describe the image in detail.", "a road", 1, "image_captioning"),
         ("What has changed? Describe it.", "a road", 2, "change_captioning"),
         ("In which image was the building at [1, 2, 3, 4] built?", "Image 2", 3, "vqa"),
@@ -82,6 +87,8 @@ def test_names_with_commas_stay_whole_in_answers_and_listings() -> None:
     example = example_of("x", prompt, (f"{AGRICULTURE},Beaches, dunes,sands, and pastures.",), (), dataset="")
     assert example.target == (AGRICULTURE, "Beaches, dunes, sands", "pastures")
     assert example.labels == tuple(sorted(names))
+    listed = example_of("x", "[classify] what is this ?", (f"{AGRICULTURE}, Pastures",), (), dataset="")
+    assert (listed.task, listed.target) == ("multilabel_classification", (AGRICULTURE, "Pastures"))
     assert split_labels(", ".join(BIGEARTHNET_43)) == list(BIGEARTHNET_43)
 
 

@@ -11,6 +11,7 @@ import pytest
 import shapely
 from PIL import Image
 
+from geovlm_ray.errors import DataError
 from geovlm_ray.geometry import iou_polygons, rotated_corners
 from geovlm_ray.schema import Box
 from tests.rs import RS, needs_rs
@@ -48,6 +49,15 @@ def test_dota_quadrilaterals_become_boxes_turned_in_the_right_sense(degrees: flo
     assert overlap(box, corners) > 0.95
     if abs(box.coords[4]) > 10:
         assert overlap(box, corners, sense=-1) < 0.8
+
+
+def test_dota_boxes_may_be_the_envelopes_of_their_corners(tmp_path: Path) -> None:
+    folder = dota(tmp_path / "in", "50 10 90 40 60 80 20 50 ship 0", "0 0 1 1 2 2 3 3 ship 0")
+    outcome = converted("dota", folder, tmp_path / "out", boxes="horizontal")
+    assert [row.example.target for row in outcome.rows] == [(Box((20, 10, 90, 80), "ship"),)]
+    assert "shape with an area" in outcome.reasons[2]
+    with pytest.raises(DataError, match="option boxes: expected rotated or horizontal, found 'round'"):
+        converted("dota", folder, tmp_path / "none", boxes="round")
 
 
 def test_dota_gives_a_record_for_image_and_class(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -276,6 +277,18 @@ def test_broken_shards_cost_themselves_alone(tmp_path: Path) -> None:
     reasons = {item.source_file: item.reason for item in made.aside if item.source_file != "b.parquet"}
     assert list(reasons) == ["a.parquet", "c.arrow", "d.parquet", "e.parquet"]
     assert "a column of images as bytes is needed, the columns are text (string)" in reasons["d.parquet"]
+
+
+def test_an_image_that_cannot_be_written_ends_the_conversion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shard = parquet_shard(tmp_path / "in" / "a.parquet")
+
+    def refuse(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    with pytest.raises(DataError, match=r"images/.* cannot be written: No space left on device"):
+        converted("earthdial", shard, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_shards_and_conversations_are_not_mixed(tmp_path: Path) -> None:

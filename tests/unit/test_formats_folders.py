@@ -236,6 +236,9 @@ def test_broken_frames_and_sequences_of_fmow_are_set_aside(tmp_path: Path) -> No
     assert [row.example.id for row in outcome.rows] == ["zoo/zoo_1", "zoo/zoo_5", "zoo/zoo_6"]
     reasons = {Path(item.source_file).parent.name: item.reason for item in outcome.aside}
     assert {name: part in reasons[name] for name, part in FAULTS.items()} == dict.fromkeys(FAULTS, True)
+    contents = {Path(item.source_file).parent.name: json.loads(item.content) for item in outcome.aside}
+    assert contents["zoo_1"] == "{"
+    assert json.loads(contents["zoo_2"])["timestamp"] == "yesterday"
 
 
 FAULTS = {

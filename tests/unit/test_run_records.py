@@ -122,3 +122,13 @@ def test_a_disk_that_refuses_a_checkpoint_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(RunError, match="file"):
         CheckpointFolder(tmp_path / "file", keep=1).save(1, lambda path: None)
+
+
+def test_a_disk_that_refuses_metrics_is_named(tmp_path: Path) -> None:
+    tracker = RunTracker(tmp_path, 3, Console(quiet=True), HackingMonitor(), ADVANTAGES)
+    tracker.rewind(0)
+    (tmp_path / "metrics.jsonl").unlink()
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    with pytest.raises(RunError, match=f"metrics of {tmp_path} could not be written: .*No space left"):
+        log(tracker, 1, scored_batch(0))
+    tracker.close()

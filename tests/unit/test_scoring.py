@@ -69,7 +69,6 @@ def test_frame_dialect_and_labels_of_a_record() -> None:
 
 BAD = {
     "not json": ("{", "Expecting property name"),
-    "an empty line": ("", "Expecting value"),
     "no object": ("[1]", "expected an object"),
     "an unknown task": (record(task="segmentation"), "'segmentation'"),
     "a task that is no name": (record(task=["vqa"]), "line 2"),
@@ -83,6 +82,12 @@ BAD = {
     "a number of 5,000 digits": ('{"id": ' + "9" * 5000 + "}", "line 2"),
     "deep nesting": ("[" * 100_000, "line 2"),
 }
+
+
+def test_blank_lines_are_skipped_and_still_counted() -> None:
+    output, problems = scored("\n", record(), "  \n", "{", "")
+    assert [o["status"] for o in output] == ["ok", "invalid_record"]
+    assert [p.partition(":")[0] for p in problems] == ["line 4"]
 
 
 @pytest.mark.parametrize(("line", "message"), BAD.values(), ids=BAD)

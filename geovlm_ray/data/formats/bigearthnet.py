@@ -17,7 +17,7 @@ from PIL import Image
 
 from geovlm_ray.data import tiff
 from geovlm_ray.data.formats.base import Converted, Format, Source, Unit, field_of, shown
-from geovlm_ray.data.formats.files import chosen, folders, split_of_folder
+from geovlm_ray.data.formats.files import chosen, folder_units, split_of_folder
 from geovlm_ray.data.formats.streams import outside, read_object, relative
 from geovlm_ray.data.images import image_size
 from geovlm_ray.data.table import Row
@@ -65,17 +65,12 @@ def units(source: Source) -> Iterator[Unit]:
         DataError: there is none.
     """
     chosen(source, "labels", tuple(VOCABULARIES))
-    found = False
-    for item in folders(source):
-        if isinstance(item, Unit):
-            yield item
-            continue
-        folder, files = item
-        for name in (n for n in files if n.endswith(METADATA)):
-            found = True
-            yield outside(folder / name, source) or Unit(relative(folder / name, source), 1, str(folder / name))
-    if not found:
-        raise DataError(f"{source.path}: expected folders that hold a file *{METADATA}, found none")
+
+    def of_folder(folder: Path, files: list[str]) -> Iterator[Unit]:
+        for path in (folder / name for name in files if name.endswith(METADATA)):
+            yield outside(path, source) or Unit(relative(path, source), 1, str(path))
+
+    yield from folder_units(source, of_folder, f"*{METADATA}")
 
 
 def convert(unit: Unit, source: Source) -> Iterable[Converted]:

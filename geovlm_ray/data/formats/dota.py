@@ -1,8 +1,8 @@
-"""DOTA (Xia et al., 2018; CAPTAIN-WHU/DOTA_devkit): one referred detection for an image and class, boxes rotated.
+"""DOTA (Xia et al., 2018; CAPTAIN-WHU/DOTA_devkit): one referred detection for an image and class.
 
 A text file an image: lines ``imagesource:`` and ``gsd:``, then ``x1 y1 x2 y2 x3 y3 x4 y4 class difficult`` in pixels.
 A quadrilateral becomes the smallest rectangle around it, turned as `geovlm_ray.geometry.rotated_corners` does with
-sense 1. The size of the image is read from its header.
+sense 1, or with ``boxes=horizontal`` the envelope of its corners. The size of the image is read from its header.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from geovlm_ray.data.formats.base import Format, Source, Unit, shown
-from geovlm_ray.data.formats.files import IMAGE_ENDINGS, is_there, question_about, split_of_folder
-from geovlm_ray.data.formats.quads import rotated_box
+from geovlm_ray.data.formats.files import IMAGE_ENDINGS, chosen, is_there, question_about, split_of_folder
+from geovlm_ray.data.formats.quads import horizontal_box, rotated_box
 from geovlm_ray.data.formats.streams import file_units, lines, relative
 from geovlm_ray.data.images import ROOT_END, image_size
 from geovlm_ray.data.table import Row
@@ -37,8 +37,13 @@ class Objects:
 
 
 def units(source: Source) -> Iterator[Unit]:
-    """The files of labels."""
+    """The files of labels.
+
+    Raises:
+        DataError: there is none, or an option has a wrong value.
+    """
     question_about(source, QUESTION, "")
+    _horizontal(source)
     yield from file_units(source, (".txt",))
 
 
@@ -74,6 +79,7 @@ def _read(path: Path, source: Source) -> tuple[dict[str, Objects], dict[str, str
     found: dict[str, Objects] = {}
     about: dict[str, str] = {}
     bad = []
+    horizontal = _horizontal(source)
     for line in lines(path, source):
         if line.problem is not None:
             bad.append(line)
@@ -83,7 +89,7 @@ def _read(path: Path, source: Source) -> tuple[dict[str, Objects], dict[str, str
             about[key.strip().lower()] = value.strip()
         elif line.value.strip():
             try:
-                box, difficult = _object(line.value)
+                box, difficult = _object(line.value, horizontal)
             except DataError as error:
                 bad.append(replace(line, problem=f"line {line.number}: {error}"))
                 if len(bad) > MOST_BAD:
@@ -97,7 +103,11 @@ def _read(path: Path, source: Source) -> tuple[dict[str, Objects], dict[str, str
     return found, about, bad
 
 
-def _object(line: str) -> tuple[Box, bool]:
+def _horizontal(source: Source) -> bool:
+    return chosen(source, "boxes", ("rotated", "horizontal")) == "horizontal"
+
+
+def _object(line: str, horizontal: bool) -> tuple[Box, bool]:
     """The box of a line, and whether it is marked as difficult; names of classes may hold spaces."""
     words = line.split()
     numbers, name = words[:8], words[8:]
@@ -107,7 +117,8 @@ def _object(line: str) -> tuple[Box, bool]:
     corners = list(map(float, numbers))
     if max(map(abs, corners)) > LARGEST:
         raise DataError(f"expected corners in pixels, found {shown(line)}")
-    return Box(rotated_box(corners), " ".join(name)), difficult
+    turned = rotated_box(corners)  # refuses corners without an area, which may yet have an envelope with one
+    return Box(horizontal_box(corners) if horizontal else turned, " ".join(name)), difficult
 
 
 def _image_of(labels: Path, source: Source) -> str:
@@ -129,8 +140,8 @@ def _image_of(labels: Path, source: Source) -> str:
 
 
 DOTA = Format(
-    "DOTA: rotated boxes from quadrilaterals, a referred detection for each image and class",
+    "DOTA: boxes=rotated or horizontal from quadrilaterals, a referred detection for each image and class",
     units,
     convert,
-    options={"question": QUESTION},
+    options={"question": QUESTION, "boxes": "rotated"},
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -72,6 +72,24 @@ def folders(source: Source) -> Iterator[tuple[Path, list[str]] | Unit]:
         yield folder, sorted(f for f in files if _is_text(f) and not f.startswith(HIDDEN))
     for error in unread:
         yield Unit(_text(Path(error.filename), source), 1, problem=f"the folder cannot be read: {error.strerror}")
+
+
+def folder_units(source: Source, of_folder: Callable[[Path, list[str]], Iterator[Unit]], files: str) -> Iterator[Unit]:
+    """The units that ``of_folder`` makes of every folder and the names of its files, and what `folders` finds wrong.
+
+    Raises:
+        DataError: it makes none, which means that there are no ``files``.
+    """
+    found = False
+    for item in folders(source):
+        if isinstance(item, Unit):
+            yield item
+            continue
+        for unit in of_folder(*item):
+            found = True
+            yield unit
+    if not found:
+        raise DataError(f"{source.path}: expected folders that hold files {files}, found none")
 
 
 def _is_text(name: str) -> bool:

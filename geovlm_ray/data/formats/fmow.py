@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from geovlm_ray.data.formats.base import Format, Source, Unit, field_of, image_reference, shown
-from geovlm_ray.data.formats.files import counted, first_there, folders, split_of_folder, spread
-from geovlm_ray.data.formats.streams import outside, read_object, relative
+from geovlm_ray.data.formats.files import counted, first_there, folder_units, split_of_folder, spread
+from geovlm_ray.data.formats.streams import beginning, outside, read_object, relative
 from geovlm_ray.data.table import Row
 from geovlm_ray.errors import DataError
 from geovlm_ray.schema import Example
@@ -56,29 +56,26 @@ def units(source: Source) -> Iterator[Unit]:
         DataError: there is none.
     """
     counted(source, "frames", FRAMES)
-    found = False
-    for item in folders(source):
-        if isinstance(item, Unit):
-            yield item
-            continue
-        folder, files = item
+
+    def of_folder(folder: Path, files: list[str]) -> Iterator[Unit]:
         of_kind = [[name for name in files if name.endswith(kind)] for kind in KINDS]
-        names = next(filter(None, of_kind), [])
-        if names:
-            found = True
+        if names := next(filter(None, of_kind), []):
             yield Unit(relative(folder, source), 1, [str(folder / name) for name in names])
-    if not found:
-        raise DataError(f"{source.path}: expected folders that hold files *{KINDS[0]}, found none")
+
+    yield from folder_units(source, of_folder, f"*{KINDS[0]}")
 
 
 def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
     """The record of a sequence, and a problem for every image of it that cannot be read."""
     pictures = []
     for path in map(Path, unit.value):
+        if (away := outside(path, source)) is not None:
+            yield away
+            continue
         try:
             pictures.append(_picture(path, source))
         except DataError as error:
-            yield Unit(relative(path, source), 1, problem=str(error))
+            yield Unit(relative(path, source), 1, beginning(path), str(error))
     if not pictures:
         return
     categories = sorted({p.category for p in pictures})
@@ -109,8 +106,6 @@ def _picture(path: Path, source: Source) -> Picture:
     Raises:
         DataError: the file cannot be read, or names no time, image or category.
     """
-    if (away := outside(path, source)) is not None:
-        raise DataError(str(away.problem))
     record = read_object(path)
     stamp = field_of(record, "timestamp")
     try:

@@ -15,7 +15,7 @@ from geovlm_ray.errors import DataError
 from geovlm_ray.schema import Box, Example, GroundedText, Target
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.boxes import parse_boxes, strip_boxes
-from geovlm_ray.tasks.labels import split_labels
+from geovlm_ray.tasks.labels import BIGEARTHNET, label_keys, split_labels
 
 SENSORS = {
     "hr": "high-resolution optical",
@@ -44,6 +44,7 @@ _LISTINGS = (
     ),
     re.compile(r"\?([^?\n]+)\.\s*Answer with a list of\b", re.IGNORECASE),
 )
+_LAND_COVER = frozenset(label_keys(BIGEARTHNET))
 _ONE_WORD = re.compile(r"\banswer\b[^.?]*\b(?:single|one) word\b")
 _CAPTION = re.compile(r"\b(?:caption|describe|description|summari[sz]e)\b")
 _ASKS_BOXES = re.compile(
@@ -108,7 +109,7 @@ def task_of(prompt: str, answer: str, images: int) -> str:
     if "[vqa]" in text:
         return "vqa"
     if _asks_for_classes(text, answer):
-        return _classification(text, images)
+        return _classification(text, answer, images)
     return _without_classes(text, answer, images)
 
 
@@ -175,12 +176,18 @@ def _asks_for_classes(text: str, answer: str) -> bool:
     return all(len(piece.split()) <= MOST_WORDS for piece in answer.split(","))
 
 
-def _classification(text: str, images: int) -> str:
-    if _MANY.search(text):
+def _classification(text: str, answer: str, images: int) -> str:
+    if _MANY.search(text) or _lists_land_cover(answer):
         return "multilabel_classification"
     if "damage" in text:
         return "damage_assessment"
     return "temporal_classification" if images > 1 else "scene_classification"
+
+
+def _lists_land_cover(answer: str) -> bool:
+    """Whether an answer lists several classes of BigEarthNet, whose images show more than one, and nothing else."""
+    names = split_labels(answer)
+    return len(names) > 1 and _LAND_COVER.issuperset(label_keys(tuple(names)))
 
 
 def _captioning(images: int) -> str:
@@ -208,11 +215,15 @@ def _without_classes(text: str, answer: str, images: int) -> str:
 
 def _by_wording(text: str, answer: str, images: int) -> str:
     if _ASKS_BOXES.search(text):
-        return "object_detection" if _SEVERAL.search(text) else "visual_grounding"
+        return _locating(text)
     if _ONE_WORD.search(text):
         return "vqa"
     if _BOX.search(answer):
-        return "grounded_description" if len(strip_boxes(answer).split()) > MOST_WORDS else "visual_grounding"
+        return "grounded_description" if len(strip_boxes(answer).split()) > MOST_WORDS else _locating(text)
     if _CAPTION.search(text):
         return "region_captioning" if _BOX.search(text) or "<box>" in text else _captioning(images)
     return "vqa"
+
+
+def _locating(text: str) -> str:
+    return "object_detection" if _SEVERAL.search(text) else "visual_grounding"

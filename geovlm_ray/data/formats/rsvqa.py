@@ -3,7 +3,7 @@
 ``*questions*.json`` holds ``{"questions": [{"id", "img_id", "type", "question", "answers_ids", "active"}]}``; beside it
 lie ``*answers*.json`` with ``{"answers": [{"id", "question_id", "answer", "active"}]}`` and, not always,
 ``*images*.json`` with sensor and resolution. Each of the splits has its own three files. Entries that are not active
-are passed over. Memory holds the active answers and images of one split.
+are passed over, as are questions about images that are not. Memory holds the active answers and the images of a split.
 """
 
 from __future__ import annotations
@@ -33,13 +33,21 @@ _METRES = re.compile(r"(\d*\.?\d+)\s*m?")
 
 
 @dataclass(frozen=True)
+class Image:
+    """What a file of images says of one."""
+
+    active: bool = True
+    sensor: str | None = None
+    gsd: float | None = None
+
+
+@dataclass(frozen=True)
 class Asked:
     """An active question with the answer and the image that it names."""
 
     question: Mapping[str, Any]
     answer: str
-    sensor: str | None
-    gsd: float | None
+    image: Image
 
 
 def units(source: Source) -> Iterator[Unit]:
@@ -50,16 +58,16 @@ def units(source: Source) -> Iterator[Unit]:
     """
     for questions in _question_files(source):
         answers: dict[Id, str] = {}
-        images: dict[Id, tuple[str | None, float | None]] = {}
+        images: dict[Id, Image] = {}
         yield from _taken(_beside(questions, ANSWERS), source, ANSWERS, _answer, answers)
         if _beside(questions, IMAGES).exists():
             yield from _taken(_beside(questions, IMAGES), source, IMAGES, _image, images)
-        for unit in _active(questions, source, QUESTIONS):
-            yield unit if unit.value is None else _asked(unit, answers, images)
+        for unit in _entries(questions, source, QUESTIONS):
+            yield unit if unit.problem is not None else _asked(unit, answers, images)
 
 
 def convert(unit: Unit, source: Source) -> Iterable[Row]:
-    """The record of a question; none of one that is not active."""
+    """The record of a question; none where it or its image is not active."""
     if unit.value is None:
         return
     asked: Asked = unit.value
@@ -77,8 +85,8 @@ def convert(unit: Unit, source: Source) -> Iterable[Row]:
         target=asked.answer,
         dataset="RSVQA-HR" if "USGS" in name or "HR" in name else "RSVQA-LR" if "LR" in name else "RSVQA",
         split=split_called(split[1]) if split else "train",
-        sensor=asked.sensor,
-        gsd=asked.gsd,
+        sensor=asked.image.sensor,
+        gsd=asked.image.gsd,
     )
     yield Row(example, extra={"type": asked.question.get("type"), "img_id": image})
 
@@ -107,8 +115,8 @@ def _beside(questions: Path, kind: str) -> Path:
     return questions.with_name(before + kind + after)
 
 
-def _active(path: Path, source: Source, key: str) -> Iterator[Unit]:
-    """The entries of a file; those that are not active without a value."""
+def _entries(path: Path, source: Source, key: str) -> Iterator[Unit]:
+    """The entries of a file, those that are not active among them."""
     if (away := outside(path, source)) is not None:
         yield away
         return
@@ -118,51 +126,64 @@ def _active(path: Path, source: Source, key: str) -> Iterator[Unit]:
         if unit.problem is not None:
             yield unit
         elif found == key and unit.number > 0:
-            if not isinstance(unit.value, Mapping):
-                problem = f"{key}: expected an object, found {shown(unit.value)}"
-                yield replace(unit, problem=problem)
+            if isinstance(unit.value, Mapping):
+                yield unit
             else:
-                yield Unit(unit.file, unit.number) if unit.value.get("active", True) is False else unit
+                yield replace(unit, problem=f"{key}: expected an object, found {shown(unit.value)}")
     if not entries:
         yield Unit(relative(path, source), 1, problem=f"expected an object with the list {key!r}, found none")
 
 
 def _taken(path: Path, source: Source, key: str, take: Callable[[Any], Any], into: dict[Id, Any]) -> Iterator[Unit]:
-    """Put what ``take`` makes of the active entries of a file into a dictionary by id; what is broken comes out."""
-    for unit in _active(path, source, key):
+    """Put what ``take`` makes of the entries of a file, but None, into a dictionary by id; what is broken comes out."""
+    for unit in _entries(path, source, key):
         if unit.problem is not None:
             yield unit
-        elif unit.value is not None:
-            try:
-                into[field_of(unit.value, "id", (int, str))] = take(unit.value)
-            except DataError as error:
-                yield replace(unit, problem=f"{key}: {error}")
+            continue
+        try:
+            taken = take(unit.value)
+            if taken is not None:
+                into[field_of(unit.value, "id", (int, str))] = taken
+        except DataError as error:
+            yield replace(unit, problem=f"{key}: {error}")
 
 
-def _answer(entry: Mapping[str, Any]) -> str:
-    return str(field_of(entry, "answer", (str, int, float)))
+def _is_active(entry: Mapping[str, Any]) -> bool:
+    return entry.get("active", True) is not False
 
 
-def _image(entry: Mapping[str, Any]) -> tuple[str | None, float | None]:
+def _answer(entry: Mapping[str, Any]) -> str | None:
+    return str(field_of(entry, "answer", (str, int, float))) if _is_active(entry) else None
+
+
+def _image(entry: Mapping[str, Any]) -> Image:
     """Sensor, and metres per pixel of a resolution such as ``10m``."""
     sensor, metres = entry.get("sensor"), _METRES.fullmatch(str(entry.get("res_x", "")).strip())
-    return (
-        SENSORS.get(sensor, sensor) if isinstance(sensor, str) else None,
-        float(metres[1]) if metres and float(metres[1]) > 0 else None,
+    return Image(
+        active=_is_active(entry),
+        sensor=SENSORS.get(sensor, sensor) if isinstance(sensor, str) else None,
+        gsd=float(metres[1]) if metres and float(metres[1]) > 0 else None,
     )
 
 
-def _asked(unit: Unit, answers: Mapping[Id, str], images: Mapping[Id, Any]) -> Unit:
-    """A question joined with the first of its answers that is active."""
+def _asked(unit: Unit, answers: Mapping[Id, str], images: Mapping[Id, Image]) -> Unit:
+    """A question joined with its image and the first of its answers that is active.
+
+    There is no value where the question or its image is not active.
+    """
+    if not _is_active(unit.value):
+        return Unit(unit.file, unit.number)
     try:
+        image = images.get(field_of(unit.value, "img_id", (int, str)), Image())
+        if not image.active:
+            return Unit(unit.file, unit.number)
         ids = field_of(unit.value, "answers_ids", list)
         answer = next((answers[i] for i in ids if isinstance(i, int | str) and i in answers), None)
         if answer is None:
             raise DataError(f"answers_ids: expected the id of an active answer, found {shown(ids)}")
-        sensor, gsd = images.get(field_of(unit.value, "img_id", (int, str)), (None, None))
     except DataError as error:
         return replace(unit, problem=f"{QUESTIONS}: {error}")
-    return Unit(unit.file, unit.number, Asked(unit.value, answer, sensor, gsd))
+    return Unit(unit.file, unit.number, Asked(unit.value, answer, image))
 
 
 def _image_file(source: Source, image: str) -> str:

@@ -93,6 +93,12 @@ def read_object(path: Path) -> dict[str, Any]:
     return value
 
 
+def beginning(path: Path) -> str:
+    """The beginning of a file as text, by which it is known again where it is set aside."""
+    with path.open("rb") as file:
+        return file.read(4096).decode("utf-8", "replace")
+
+
 def _first_byte(file: BinaryIO) -> bytes:
     head = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
     file.seek(0)

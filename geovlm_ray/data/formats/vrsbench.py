@@ -17,6 +17,7 @@ from typing import Any
 from geovlm_ray.data.formats import geochat
 from geovlm_ray.data.formats.base import Converted, Format, Source, Unit, field_of, image_reference, shown
 from geovlm_ray.data.formats.conversations import record_id
+from geovlm_ray.data.formats.files import chosen
 from geovlm_ray.data.formats.prompts import question_of, target_of
 from geovlm_ray.data.formats.quads import horizontal_box, rotated_box
 from geovlm_ray.data.formats.streams import LONGEST_RECORD, json_records, outside, read_object, relative, source_files
@@ -40,8 +41,7 @@ def units(source: Source) -> Iterator[Unit]:
     Raises:
         DataError: the option is neither ``horizontal`` nor ``rotated``.
     """
-    if _boxes(source) not in ("horizontal", "rotated"):
-        raise DataError(f"boxes: expected horizontal or rotated, found {_boxes(source)!r}")
+    _rotated(source)
     for path in source_files(source, (".json", ".jsonl")):
         if outside(path, source) or not _is_one_object(path):
             yield from json_records(path, source)
@@ -59,7 +59,7 @@ def convert(unit: Unit, source: Source) -> Iterable[Row | Converted | Unit]:
         return map(_ours, geochat.convert(replace(unit, value=record), source))
     if "image_id" in record:
         return [_evaluated(unit, record)]
-    return _annotated(replace(unit, value=record), record, _boxes(source) == "rotated")
+    return _annotated(replace(unit, value=record), record, _rotated(source))
 
 
 def _ours(item: Row | Unit) -> Row | Unit:
@@ -67,8 +67,8 @@ def _ours(item: Row | Unit) -> Row | Unit:
     return replace(item, example=replace(item.example, dataset=DATASET)) if isinstance(item, Row) else item
 
 
-def _boxes(source: Source) -> str:
-    return source.options.get("boxes", "horizontal")
+def _rotated(source: Source) -> bool:
+    return chosen(source, "boxes", ("horizontal", "rotated")) == "rotated"
 
 
 def _is_one_object(path: Path) -> bool:
