@@ -1,25 +1,35 @@
-"""The learner as an actor."""
+"""The learner as actors: one, or several that share the weights and the batch."""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import ray
 
 from actors.failures import fetch
 from geovlm_ray.config import Config
+from geovlm_ray.grpo.ranks import Ranks
 from geovlm_ray.local import make_learner
 from geovlm_ray.schema import SampleGroup
 from geovlm_ray.sync.buckets import WeightBucket
 
 
 class LearnerActor:
-    """One learner."""
+    """One learner, or one rank of it."""
 
-    def __init__(self, config: Config, model: Path) -> None:
-        self.learner = make_learner(config, model)
+    def address(self) -> str:
+        """Where the other ranks can meet this one: its node's address, and a port that was free."""
+        with socket.socket() as free:
+            free.bind(("", 0))
+            return f"tcp://{ray.util.get_node_ip_address()}:{free.getsockname()[1]}"
+
+    def start(self, config: Config, model: Path, rank: int, size: int, address: str) -> None:
+        """Meet the other ranks and load the model."""
+        self.learner = make_learner(config, model, Ranks.join(rank, size, address))
 
     def step(self, groups: Sequence[SampleGroup]) -> dict[str, float]:
         """One update."""
@@ -43,30 +53,42 @@ class LearnerActor:
 
 
 class RayLearner:
-    """The learner actor as the loop sees it."""
+    """The learner actors as the loop sees them: as one learner."""
 
     def __init__(self, config: Config, model: Path) -> None:
+        size = config.learner.actors
         options = {"num_cpus": config.learner.num_cpus, "num_gpus": config.learner.num_gpus}
-        self.actor = (
-            ray.remote(LearnerActor).options(**options, name=f"{config.run.name}-learner").remote(config, model)
-        )
+        self.actors = [
+            ray.remote(LearnerActor).options(**options, name=f"{config.run.name}-learner-{rank}").remote()
+            for rank in range(size)
+        ]
+        address = fetch([self.actors[0].address.remote()], "the learner")[0]
+        self._started = [actor.start.remote(config, model, i, size, address) for i, actor in enumerate(self.actors)]
 
     def step(self, groups: Sequence[SampleGroup]) -> dict[str, float]:
         """One update."""
-        return fetch([self.actor.step.remote(groups)], "the learner")[0]
+        return self._all("step", ray.put(groups))
 
     def logprobs(self, groups: Sequence[SampleGroup]) -> list[np.ndarray]:
         """Log-probs of every sample's tokens."""
-        return fetch([self.actor.logprobs.remote(groups)], "the learner")[0]
+        return self._all("logprobs", ray.put(groups))
 
-    def weights(self) -> ray.ObjectRefGenerator:
+    def weights(self) -> Iterator[ray.ObjectRef]:
         """The present weights, a part at a time left in the object store for the engines to read."""
-        return self.actor.weights.options(num_returns="streaming").remote()
+        fetch(self._started, "the learner")
+        # All ranks give what they hold of each weight; the first one has the whole, and sends it.
+        for parts in [actor.weights.options(num_returns="streaming").remote() for actor in self.actors]:
+            yield from parts
 
     def save(self, folder: Path) -> None:
         """Write model and optimizer into a folder that this process sees too."""
-        fetch([self.actor.save.remote(folder)], "the learner")
+        self._all("save", folder)
 
     def load(self, folder: Path) -> None:
         """Take up what `save` wrote."""
-        fetch([self.actor.load.remote(folder)], "the learner")
+        self._all("load", folder)
+
+    def _all(self, method: str, argument: Any) -> Any:
+        """What the first rank returns of a call that all make together."""
+        fetch(self._started, "the learner")
+        return fetch([getattr(actor, method).remote(argument) for actor in self.actors], "the learner")[0]

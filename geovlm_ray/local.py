@@ -10,6 +10,7 @@ from typing import Any
 from geovlm_ray.config import Config
 from geovlm_ray.data.image_cache import open_cache
 from geovlm_ray.grpo.learner import GrpoLearner
+from geovlm_ray.grpo.ranks import ALONE, Ranks
 from geovlm_ray.policy.model import load_processor
 from geovlm_ray.policy.prompts import PromptEncoder
 from geovlm_ray.preflight import Ready
@@ -33,8 +34,8 @@ def make_engine(config: Config, model: Path) -> Engine:
     return Engine(model, encoder, config.rollout, dtype=config.model.dtype, lora_rank=rank, seed=config.run.seed)
 
 
-def make_learner(config: Config, model: Path) -> GrpoLearner:
-    """The learner with the run's base weights."""
+def make_learner(config: Config, model: Path, ranks: Ranks = ALONE) -> GrpoLearner:
+    """The learner with the run's base weights, or one of several."""
     return GrpoLearner(
         config.model,
         model,
@@ -44,6 +45,7 @@ def make_learner(config: Config, model: Path) -> GrpoLearner:
         longest=config.rollout.max_tokens,
         total_steps=config.run.steps,
         seed=config.run.seed,
+        ranks=ranks,
     )
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +15,9 @@ from peft import get_peft_model_state_dict
 from torch import nn
 
 from geovlm_ray.grpo.config import LearnerConfig
-from geovlm_ray.grpo.micro_batches import MicroBatch, micro_batches
+from geovlm_ray.grpo.micro_batches import MicroBatch, cut
 from geovlm_ray.grpo.objectives import OBJECTIVES, advantages
+from geovlm_ray.grpo.ranks import ALONE, Ranks
 from geovlm_ray.grpo.tokens import BatchSize, Clip, Tokens, kl_penalty
 from geovlm_ray.policy.config import ModelConfig
 from geovlm_ray.policy.forward import base_model
@@ -28,7 +31,8 @@ from geovlm_ray.policy.model import (
     save_state,
 )
 from geovlm_ray.policy.prompts import PromptEncoder, banned_token_ids
-from geovlm_ray.policy.shared_prefix import row_logprobs, share_prefixes
+from geovlm_ray.policy.sharding import gathered, part_like, shard, whole
+from geovlm_ray.policy.shared_prefix import RowLogprobs
 from geovlm_ray.schema import SampleGroup
 from geovlm_ray.sync.buckets import WeightBucket, pack
 
@@ -37,7 +41,11 @@ SUMS = ("policy", "kl", "clipped", "truncated", "kl_to_sampler", "tokens")
 
 
 class GrpoLearner:
-    """A policy under training, its optimizer, and the version of its weights, which it alone raises."""
+    """A policy under training, its optimizer, and the version of its weights, which it alone raises.
+
+    Where several processes train one policy, each has a learner with its place in ``ranks``; all make the same calls
+    with the same groups, of which each trains on its share, and all return the same.
+    """
 
     def __init__(
         self,
@@ -50,6 +58,7 @@ class GrpoLearner:
         longest: int,
         total_steps: int,
         seed: int,
+        ranks: Ranks = ALONE,
     ) -> None:
         torch.set_num_threads(config.threads)
         self.model_config = model_config
@@ -58,15 +67,16 @@ class GrpoLearner:
         self.temperature = temperature
         self.longest = longest
         self.total_steps = total_steps
+        self.ranks = ranks
         self.version = 0
         self.device = torch.device("cuda" if torch.cuda.is_available() and config.num_gpus else "cpu")
         self.model = load_model(model_config, folder, self.device, seed)
-        share_prefixes(self.model)
         if config.gradient_checkpointing:
             base_model(self.model).gradient_checkpointing_enable({"use_reentrant": False})
         self.model.train()
         vocabulary = self.model.config.get_text_config().vocab_size
         self.banned = torch.tensor(banned_token_ids(encoder.processor, vocabulary), dtype=torch.long)
+        self.policy = self._policy(self.model)
         self.trained = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(
             self.trained.values(),
@@ -90,21 +100,21 @@ class GrpoLearner:
         if not groups:
             raise ValueError("a learner step needs at least one group, found none")
         values = {g.group_id: advantages(g, self.config, self.longest) for g in groups}
-        old = self._old_logprobs(groups)
+        bounds = np.linspace(0, len(groups), self.config.mini_batches + 1).round().astype(int)
+        batches = [groups[start:end] for start, end in itertools.pairwise(bounds) if end > start]
+        old = self._old_logprobs([g for batch in batches for g in self.ranks.share(batch)], groups[0])
         sums = dict.fromkeys(SUMS, 0.0)
         grad_norms = []
         lr = self._set_lr()
-        bounds = np.linspace(0, len(groups), self.config.mini_batches + 1).round().astype(int)
-        for start, end in itertools.pairwise(bounds):
-            part = groups[start:end]
-            if not part:
-                continue
-            self._accumulate(part, values, old, sums)
-            grad_norms.append(float(nn.utils.clip_grad_norm_(self.trained.values(), self.config.max_grad_norm)))
+        for batch in batches:
+            self._accumulate(batch, values, old, sums)
+            norm = nn.utils.clip_grad_norm_(self.trained.values(), self.config.max_grad_norm)
+            grad_norms.append(float(whole(norm)))
             if not np.isfinite(grad_norms[-1]):
                 raise ValueError(f"the gradient of version {self.version} has norm {grad_norms[-1]}")
             self.optimizer.step()
             self.optimizer.zero_grad()
+        sums = self.ranks.total(sums)
         self.version += 1
         tokens = max(sums["tokens"], 1.0)
         return {
@@ -122,64 +132,86 @@ class GrpoLearner:
         """The policy's log-probs of every sample's tokens, in order, one [T] array a sample."""
         rows: list[np.ndarray] = []
         with torch.no_grad():
-            for micro in self._micro_batches(groups):
-                rows.extend(part.numpy() for part in self._forward(self.model, micro).cpu().split(micro.lengths))
+            for part in cut(groups, self._encode, self.config.tokens_per_micro_batch):
+                micro = MicroBatch.of(part, self._encode)
+                rows.extend(each.numpy() for each in self._forward(self.policy, micro).cpu().split(micro.lengths))
         return rows
 
     def weights(self) -> Iterator[WeightBucket]:
-        """The present weights in the form that engines take: an adapter, or a model with any adapter merged."""
-        lora = self.model_config.lora
-        if lora is None:
-            dtype = getattr(torch, self.model_config.dtype)
-            return pack(self.version, ((n, p.detach().to(dtype)) for n, p in self.model.named_parameters()))
-        if lora.targets == "language":
-            adapter = get_peft_model_state_dict(self.model)
-            return pack(self.version, adapter.items(), engine_adapter_config(lora))
-        return pack(self.version, self._merged())
+        """The present weights in the form that engines take: an adapter, or a model with any adapter merged.
+
+        Rank 0 has them all; the others, which have to exhaust the iterator too, get none.
+        """
+        tensors, adapter = self._outgoing()
+        everything = ((name, whole(tensor)) for name, tensor in tensors)
+        if self.ranks.rank == 0:
+            yield from pack(self.version, everything, adapter)
+        else:
+            deque(everything, maxlen=0)
 
     def save(self, folder: Path) -> None:
-        """Write the model or adapter as Hugging Face folders, and the optimizer's state."""
-        save_policy(self.model, self.encoder.processor, folder)
-        state = {"optimizer": self.optimizer.state_dict(), "version": self.version, "rng": torch.get_rng_state()}
-        save_state(state, folder / "learner.pt")
+        """Write the model or adapter as Hugging Face folders, and the optimizer's state; rank 0 does."""
+        weights = {name: whole(p.detach()) for name, p in self.trained.items()}
+        optimizer = {
+            name: {key: whole(value) for key, value in self.optimizer.state[p].items()}
+            for name, p in self.trained.items()
+            if p in self.optimizer.state
+        }
+        if self.ranks.rank == 0:
+            save_policy(self.model, self.encoder.processor, folder, weights)
+            state = {"optimizer": optimizer, "version": self.version, "rng": torch.get_rng_state()}
+            save_state(state, folder / "learner.pt")
 
     def load(self, folder: Path) -> None:
-        """Take up the state that `save` wrote."""
+        """Take up the state that `save` wrote, with however many ranks."""
         state = load_state(folder / "learner.pt")
         restore_policy(self.model, self.model_config, folder)
-        self.optimizer.load_state_dict(state["optimizer"])
+        for name, values in state["optimizer"].items():
+            parameter = self.trained[name]
+            self.optimizer.state[parameter] = {
+                key: part_like(parameter, value) if value.shape == parameter.shape else value
+                for key, value in values.items()
+            }
         self.version = state["version"]
         torch.set_rng_state(state["rng"])
 
-    def _old_logprobs(self, groups: Sequence[SampleGroup]) -> dict[int, torch.Tensor] | None:
+    def _old_logprobs(self, groups: Sequence[SampleGroup], spare: SampleGroup) -> dict[int, torch.Tensor] | None:
         """The learner's own log-probs before the step, by group; None where the engine's serve."""
         if self.config.old_logprobs == "engine":
             return None
-        rows = iter(self.logprobs(groups))
-        return {g.group_id: torch.from_numpy(np.concatenate([next(rows) for _ in g.samples])) for g in groups}
+        found: dict[int, torch.Tensor] = {}
+        with torch.no_grad():
+            for micro, _ in self._in_step(groups, spare):
+                lengths = [sum(len(s.token_ids) for s in g.samples) for g in micro.groups]
+                rows = self._forward(self.policy, micro).split(lengths)
+                found |= {g.group_id: row for g, row in zip(micro.groups, rows, strict=True)}
+        return found
 
     def _accumulate(
         self,
-        groups: Sequence[SampleGroup],
+        batch: Sequence[SampleGroup],
         values: dict[int, np.ndarray],
         old: dict[int, torch.Tensor] | None,
         sums: dict[str, float],
     ) -> None:
-        """Add the gradient of one optimizer step, and to the sums for the metrics."""
-        lengths = [len(s.token_ids) for g in groups for s in g.samples]
+        """Add the gradient of one optimizer step over this rank's share of a batch, and to the sums for the metrics."""
+        lengths = [len(s.token_ids) for g in batch for s in g.samples]
         size = BatchSize(len(lengths), sum(lengths), self.longest)
         objective = OBJECTIVES[self.config.objective]
         clip = Clip(self.config.clip_low, self.config.clip_high)
-        useful = [g for g in groups if self.config.kl_beta or np.any(values[g.group_id])]
-        for micro in self._micro_batches(useful):
-            tokens = self._tokens(micro, values, old)
+        useful = [g for g in self.ranks.share(batch) if self.config.kl_beta or np.any(values[g.group_id])]
+        for micro, counts in self._in_step(useful, batch[0]):
+            tokens = self._tokens(micro, values, old if counts else None)
             policy = objective.loss(tokens, clip, size)
             loss = policy.loss
             if self.config.kl_beta:
                 kl = kl_penalty(tokens, self._reference_logprobs(micro), size, objective.per_token)
                 loss = loss + self.config.kl_beta * kl
-                sums["kl"] += float(kl.detach())
-            loss.backward()
+                sums["kl"] += float(kl.detach()) * counts
+            # The gradients of sharded weights are averaged over the ranks, and their sum is wanted.
+            (loss * self.ranks.size * counts).backward()
+            if not counts:
+                continue
             with torch.no_grad():
                 drift = tokens.logprobs - micro.drawn.to(self.device)
                 sums["kl_to_sampler"] += float((drift.exp() - 1 - drift).sum())
@@ -188,6 +220,16 @@ class GrpoLearner:
                 sums["tokens"] += len(micro.drawn)
                 if tokens.weights is not None:
                     sums["truncated"] += float((tokens.weights >= self.config.tis_cap).sum())
+
+    def _in_step(self, groups: Sequence[SampleGroup], spare: SampleGroup) -> Iterator[tuple[MicroBatch, bool]]:
+        """Micro-batches, as many on every rank, and whether each counts: those of the spare group fill up the number.
+
+        A rank that made fewer passes than the others would leave them waiting for its shards for ever.
+        """
+        parts = cut(groups, self._encode, self.config.tokens_per_micro_batch)
+        for i in range(self.ranks.most(len(parts))):
+            counts = i < len(parts)
+            yield MicroBatch.of(parts[i] if counts else [spare], self._encode), counts
 
     def _tokens(self, micro: MicroBatch, values: dict[int, np.ndarray], old: dict[int, torch.Tensor] | None) -> Tokens:
         """A micro-batch's tokens under the present policy, with the truncated correction where the old one is ours.
@@ -198,40 +240,53 @@ class GrpoLearner:
         drawn = micro.drawn.to(self.device)
         before = drawn if old is None else torch.cat([old[g.group_id] for g in micro.groups]).to(self.device)
         return Tokens(
-            logprobs=self._forward(self.model, micro),
+            logprobs=self._forward(self.policy, micro),
             old_logprobs=before,
             sample=micro.row.sample.to(self.device),
             advantages=micro.per_sample(values).to(self.device),
             weights=None if old is None else (before - drawn).exp().clamp(max=self.config.tis_cap),
         )
 
-    def _forward(self, model: nn.Module, micro: MicroBatch) -> torch.Tensor:
+    def _policy(self, model: nn.Module) -> RowLogprobs:
+        """A model as what gives log-probs of rows, in shards where there are other ranks."""
+        policy = RowLogprobs(model, self.banned, self.temperature)
+        if self.ranks.size > 1:
+            shard(policy, model, self.ranks.size, getattr(torch, self.model_config.dtype))
+        return policy
+
+    def _forward(self, policy: nn.Module, micro: MicroBatch) -> torch.Tensor:
         with computation(self.model_config, self.device):
-            return row_logprobs(model, micro.row, self.banned, self.temperature)
+            return policy(micro.row)
 
     def _reference_logprobs(self, micro: MicroBatch) -> torch.Tensor:
         with torch.no_grad():
             if self.reference is not None:
                 return self._forward(self.reference, micro)
             with self.model.disable_adapter():
-                return self._forward(self.model, micro)
-
-    def _micro_batches(self, groups: Sequence[SampleGroup]) -> Iterator[MicroBatch]:
-        return micro_batches(groups, self._encode, self.config.tokens_per_micro_batch)
+                return self._forward(self.policy, micro)
 
     def _frozen_copy(self, folder: Path, seed: int) -> nn.Module:
-        model = load_model(self.model_config, folder, self.device, seed).eval().requires_grad_(False)
-        share_prefixes(model)
-        return model
+        return self._policy(load_model(self.model_config, folder, self.device, seed).eval().requires_grad_(False))
+
+    def _outgoing(self) -> tuple[Iterable[tuple[str, torch.Tensor]], dict[str, Any] | None]:
+        """What goes to the engines by name, perhaps in shards, and its configuration where it is an adapter."""
+        lora = self.model_config.lora
+        if lora is None:
+            dtype = getattr(torch, self.model_config.dtype)
+            return ((n, p.detach().to(dtype)) for n, p in self.model.named_parameters()), None
+        if lora.targets == "language":
+            return get_peft_model_state_dict(self.model).items(), engine_adapter_config(lora)
+        return self._merged(), None
 
     def _merged(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Weights that the adapter changes, merged, under the base model's names."""
         prefix = "base_model.model."
-        for name, module in self.model.named_modules():
-            if hasattr(module, "get_delta_weight"):
-                weight = module.base_layer.weight
-                merged = weight.detach() + module.get_delta_weight("default").detach().to(weight.dtype)
-                yield f"{name.removeprefix(prefix)}.weight", merged
+        with gathered(self.policy):
+            for name, module in self.model.named_modules():
+                if hasattr(module, "get_delta_weight"):
+                    weight = module.base_layer.weight
+                    merged = weight.detach() + module.get_delta_weight("default").detach().to(weight.dtype)
+                    yield f"{name.removeprefix(prefix)}.weight", merged
 
     def _set_lr(self) -> float:
         done = self.version

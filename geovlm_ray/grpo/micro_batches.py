@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,27 +33,26 @@ class MicroBatch:
         """Values that are known by group as one tensor, [S] fp32."""
         return torch.tensor(np.concatenate([values[g.group_id] for g in self.groups]), dtype=torch.float32)
 
+    @classmethod
+    def of(cls, groups: Sequence[SampleGroup], encode: Callable[[Example], EncodedPrompt]) -> MicroBatch:
+        """Groups as one row."""
+        prompts = [encode(group.prompt.example) for group in groups]
+        row = GroupRow.of(prompts, [[s.token_ids for s in g.samples] for g in groups])
+        drawn = [lp for g in groups for s in g.samples for lp in s.logprobs]
+        return cls(tuple(groups), row, torch.tensor(drawn, dtype=torch.float32))
 
-def micro_batches(
+
+def cut(
     groups: Sequence[SampleGroup], encode: Callable[[Example], EncodedPrompt], budget: int
-) -> Iterator[MicroBatch]:
+) -> list[list[SampleGroup]]:
     """Groups in their order, cut where the next one would exceed ``budget`` tokens; its prompt counts once."""
-    chosen: list[tuple[SampleGroup, EncodedPrompt]] = []
-    tokens = 0
+    parts: list[list[SampleGroup]] = []
+    room = 0
     for group in groups:
-        prompt = encode(group.prompt.example)
-        length = len(prompt.input_ids) + sum(len(s.token_ids) for s in group.samples)
-        if chosen and tokens + length > budget:
-            yield _micro_batch(chosen)
-            chosen, tokens = [], 0
-        chosen.append((group, prompt))
-        tokens += length
-    if chosen:
-        yield _micro_batch(chosen)
-
-
-def _micro_batch(chosen: Sequence[tuple[SampleGroup, EncodedPrompt]]) -> MicroBatch:
-    groups = tuple(group for group, _ in chosen)
-    row = GroupRow.of([prompt for _, prompt in chosen], [[s.token_ids for s in g.samples] for g in groups])
-    drawn = [lp for g in groups for s in g.samples for lp in s.logprobs]
-    return MicroBatch(groups, row, torch.tensor(drawn, dtype=torch.float32))
+        length = len(encode(group.prompt.example).input_ids) + sum(len(s.token_ids) for s in group.samples)
+        if not parts or length > room:
+            parts.append([])
+            room = budget
+        parts[-1].append(group)
+        room -= length
+    return parts

@@ -166,6 +166,7 @@ def overrides(setup: Setup) -> tuple[str, ...]:
     """The settings that make a setup."""
     return (
         f"rollout.actors={setup.rollout_actors}",
+        f"learner.actors={setup.learner_gpus}",
         f"rollout.prompts_per_step={setup.prompts_per_step}",
         f"rollout.group_size={setup.group_size}",
         f"loop.max_staleness={setup.max_staleness}",

@@ -164,7 +164,7 @@ def settings(config: Config) -> dict[str, int | bool]:
         "in_flight": config.sync.mode == "in_flight",
         "rollout_actors": config.rollout.actors,
         "reward_actors": config.reward_actors.actors,
-        "learner_gpus": 1,
+        "learner_gpus": config.learner.actors,
     }
 
 

@@ -43,7 +43,7 @@ class Setup:
         """The loop that a configuration runs."""
         return cls(
             config.rollout.actors,
-            1,
+            config.learner.actors,
             config.rollout.prompts_per_step,
             config.rollout.group_size,
             config.loop.max_staleness,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -67,16 +68,42 @@ def packed_logits(model: nn.Module, pack: Pack) -> torch.Tensor:
     """
     base = base_model(model)
     device = base.device
-    output = base.model(
-        input_ids=pack.input_ids[None].to(device),
+    hidden = run_row(
+        base,
+        pack.input_ids,
+        pack.pixel_values,
+        pack.image_grid_thw,
         # Without a mask, the text positions in the first row tell the model where a sequence begins.
         position_ids=_packed_positions(base.model, pack)[:, None].to(device),
-        pixel_values=pack.pixel_values.to(device),
-        image_grid_thw=pack.image_grid_thw.to(device),
-        use_cache=False,
     )
     predicting = pack.response.nonzero().squeeze(1) - 1
-    return base.lm_head(output.last_hidden_state[0, predicting.to(device)])
+    return base.lm_head(hidden[predicting.to(device)])
+
+
+def run_row(
+    base: nn.Module, input_ids: torch.Tensor, pixel_values: torch.Tensor, image_grid_thw: torch.Tensor, **inputs: Any
+) -> torch.Tensor:
+    """Last hidden states [L, width] of a row of ids [L]; images are as in `EncodedPrompt`, perhaps none.
+
+    Without images the vision tower sees a blank one, of which nothing reaches the row: the processes of a sharded
+    policy wait for each other at every layer, on the way back as well.
+    """
+    device = base.device
+    ids = input_ids[None].to(device)
+    if len(image_grid_thw):
+        inputs |= {"input_ids": ids, "pixel_values": pixel_values.to(device)}
+        inputs |= {"image_grid_thw": image_grid_thw.to(device)}
+    else:
+        seen = base.model.get_image_features(*_blank_image(base.config.vision_config, device)).pooler_output
+        inputs |= {"inputs_embeds": base.get_input_embeddings()(ids) + 0 * torch.cat(list(seen)).sum()}
+    return base.model(**inputs, use_cache=False).last_hidden_state[0]
+
+
+def _blank_image(vision: Any, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Patches and grid of the smallest image."""
+    side = vision.spatial_merge_size
+    values = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+    return torch.zeros(side**2, values, device=device), torch.tensor([[1, side, side]], device=device)
 
 
 def base_model(model: nn.Module) -> nn.Module:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+from peft import LoraConfig, get_peft_model
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
@@ -18,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from geovlm_ray.errors import ModelError, RunError
 from geovlm_ray.policy.config import TINY, LoraSettings, ModelConfig
+from geovlm_ray.policy.sharding import part_like
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 MODEL_TYPE = "qwen2_5_vl"
@@ -111,14 +113,18 @@ def computation(config: ModelConfig, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
 
-def save_policy(model: nn.Module, processor: ProcessorMixin, folder: Path) -> None:
+def save_policy(
+    model: nn.Module, processor: ProcessorMixin, folder: Path, weights: Mapping[str, torch.Tensor] | None = None
+) -> None:
     """Write a model with its processor as a folder that transformers and vLLM load as it is, or a PEFT adapter.
+
+    ``weights``, by the names of the parameters, are written in place of the model's own.
 
     Raises:
         OSError: the disk refused it.
     """
     try:
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=weights)
     except SafetensorError as error:
         raise OSError(str(error)) from error
     processor.save_pretrained(folder)
@@ -137,18 +143,25 @@ def save_state(state: dict[str, Any], file: Path) -> None:
 
 
 def restore_policy(model: nn.Module, config: ModelConfig, folder: Path) -> None:
-    """Take up the weights that `save_policy` wrote.
+    """Take up the weights that `save_policy` wrote, or of each the part that this process holds.
 
     Raises:
         ModelError: they do not load.
     """
+    for name, tensor in _saved_weights(config, folder).items():
+        parameter = model.get_parameter(name)
+        parameter.detach().copy_(part_like(parameter, tensor))
+
+
+def _saved_weights(config: ModelConfig, folder: Path) -> dict[str, torch.Tensor]:
+    """What `save_policy` wrote, by the names of the model's parameters."""
     if config.lora:
         weights = folder / "adapter_model.safetensors"
         _check_weights(weights)
-        set_peft_model_state_dict(model, load_file(weights))
-    else:
-        saved = load_model(config, resolve_model(str(folder)), torch.device("cpu"), seed=0)
-        model.load_state_dict(saved.state_dict())
+        # PEFT leaves the adapter's name out of its files.
+        return {name.removesuffix("weight") + "default.weight": tensor for name, tensor in load_file(weights).items()}
+    saved = load_model(config, resolve_model(str(folder)), torch.device("cpu"), seed=0)
+    return {name: parameter.detach() for name, parameter in saved.named_parameters()}
 
 
 def load_state(file: Path) -> dict[str, Any]:

@@ -111,12 +111,15 @@ class PromptEncoder:
 
     def encode(self, example: Example) -> EncodedPrompt:
         """The tensors of an example's prompt."""
-        encoded = self.processor(text=[self.text(example)], images=self.images(example), return_tensors="pt")
+        pictures = self.images(example)
+        encoded = self.processor(text=[self.text(example)], images=pictures or None, return_tensors="pt")
+        images = self.processor.image_processor
+        patch = 3 * images.temporal_patch_size * images.patch_size**2
         return EncodedPrompt(
             input_ids=encoded["input_ids"][0],
             mm_token_type_ids=encoded["mm_token_type_ids"][0],
-            pixel_values=encoded["pixel_values"],
-            image_grid_thw=encoded["image_grid_thw"],
+            pixel_values=encoded["pixel_values"] if pictures else torch.zeros(0, patch),
+            image_grid_thw=encoded["image_grid_thw"] if pictures else torch.zeros(0, 3, dtype=torch.long),
         )
 
     def _shown(self, reference: str, pixels: PixelSettings) -> np.ndarray:

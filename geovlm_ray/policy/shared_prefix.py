@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from geovlm_ray.policy.forward import base_model
+from geovlm_ray.policy.forward import base_model, run_row
 from geovlm_ray.policy.prompts import EncodedPrompt, pad_right
 
 IMPLEMENTATION = "shared_prefix"
@@ -169,14 +169,14 @@ def row_logprobs(model: nn.Module, row: GroupRow, banned: torch.Tensor, temperat
     """
     base = base_model(model)
     device = base.device
-    hidden = base.model(
-        input_ids=row.input_ids[None].to(device),
+    hidden = run_row(
+        base,
+        row.input_ids,
+        row.pixel_values,
+        row.image_grid_thw,
         attention_mask={"full_attention": SharedPrefix(row.groups, device)},
         position_ids=row.positions(base.model)[:, None].to(device),
-        pixel_values=row.pixel_values.to(device),
-        image_grid_thw=row.image_grid_thw.to(device),
-        use_cache=False,
-    ).last_hidden_state[0]
+    )
     chosen, targets = hidden[row.predicting.to(device)], row.targets.to(device)
     size = max(1, LOGITS_AT_ONCE // base.lm_head.out_features)
     arguments = (base.lm_head, banned.to(device), temperature)
@@ -184,6 +184,21 @@ def row_logprobs(model: nn.Module, row: GroupRow, banned: torch.Tensor, temperat
         return _token_logprobs(chosen, targets, *arguments)
     parts = zip(chosen.split(size), targets.split(size), strict=True)
     return torch.cat([checkpoint(_token_logprobs, h, t, *arguments, use_reentrant=False) for h, t in parts])
+
+
+class RowLogprobs(nn.Module):
+    """`row_logprobs` of a model as a module, which is what a sharded policy has to be."""
+
+    def __init__(self, model: nn.Module, banned: torch.Tensor, temperature: float) -> None:
+        super().__init__()
+        share_prefixes(model)
+        self.model = model
+        self.banned = banned
+        self.temperature = temperature
+
+    def forward(self, row: GroupRow) -> torch.Tensor:
+        """Log-probability of every completion token, [N] fp32."""
+        return row_logprobs(self.model, row, self.banned, self.temperature)
 
 
 def _token_logprobs(

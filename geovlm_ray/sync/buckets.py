@@ -71,15 +71,16 @@ def pack(
 
     Tensors on the CPU are not copied: a bucket is valid until they change.
     """
-    number, held, arrays, dtypes = 0, 0, {}, {}
+    arrays: dict[str, np.ndarray] = {}
+    dtypes: dict[str, str] = {}
+    number = 0
     for name, tensor in tensors:
-        if held >= size:
+        if sum(array.nbytes for array in arrays.values()) >= size:
             yield WeightBucket(version, number, False, arrays, dtypes, checksum(version, arrays), adapter)
-            number, held, arrays, dtypes = number + 1, 0, {}, {}
+            number, arrays, dtypes = number + 1, {}, {}
         host = tensor.detach().cpu().contiguous()
         dtypes[name] = str(host.dtype).removeprefix("torch.")
         arrays[name] = (host.view(torch.uint16) if host.dtype == torch.bfloat16 else host).numpy()
-        held += arrays[name].nbytes
     yield WeightBucket(version, number, True, arrays, dtypes, checksum(version, arrays), adapter)
 
 
@@ -88,7 +89,7 @@ def checksum(version: int, arrays: Mapping[str, np.ndarray]) -> int:
     digest = xxhash.xxh3_64(str(version).encode())
     for name in sorted(arrays):
         digest.update(name.encode())
-        digest.update(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8))
+        digest.update(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data)
     return digest.intdigest()
 
 
