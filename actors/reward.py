@@ -7,7 +7,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import ray
@@ -20,7 +20,7 @@ from geovlm_ray.local import score_groups
 from geovlm_ray.rewards import Embedder, RewardConfig, needs_embedder
 from geovlm_ray.rewards.config import SbertConfig
 from geovlm_ray.rewards.sbert import SbertEmbedder
-from geovlm_ray.schema import SampleGroup
+from geovlm_ray.schema import RewardScore, SampleGroup
 
 log = logging.getLogger(__name__)
 
@@ -67,15 +67,16 @@ class RemoteEmbedder:
 
 
 class RewardActor:
-    """Scores whole groups."""
+    """Scores whole groups. Only the scores are sent back: the samples are much larger, and known there."""
 
     def __init__(self, config: RewardConfig) -> None:
         self.config = config
 
-    def score(self, groups: Sequence[SampleGroup], sbert: ray.actor.ActorHandle | None) -> list[SampleGroup]:
-        """The same groups, every sample with its reward."""
+    def score(self, groups: Sequence[SampleGroup], sbert: ray.actor.ActorHandle | None) -> list[list[RewardScore]]:
+        """The reward of every sample of every group."""
         embedder: Embedder | None = RemoteEmbedder(sbert) if sbert is not None else None
-        return score_groups(groups, self.config, embedder)
+        scored = score_groups(groups, self.config, embedder)
+        return [[sample.reward for sample in group.samples if sample.reward is not None] for group in scored]
 
 
 @dataclass
@@ -150,7 +151,8 @@ class RayRewards:
         (done,), _ = ray.wait(list(running))
         call = running.pop(done)
         try:
-            return fetch([done], "a reward actor")[0]
+            rewards = fetch([done], "a reward actor")[0]
+            return [_rewarded(group, scores) for group, scores in zip(call.chunk.groups, rewards, strict=True)]
         except RunError as error:
             self._replace_dead(error, call)
             call.chunk.deaths += 1
@@ -205,3 +207,9 @@ class RayRewards:
             "name": f"{self.config.run.name}-sbert-{next(self._numbers)}",
         }
         return ray.remote(SbertActor).options(**options).remote(sbert)
+
+
+def _rewarded(group: SampleGroup, scores: Sequence[RewardScore]) -> SampleGroup:
+    """The group, every sample with its reward."""
+    samples = zip(group.samples, scores, strict=True)
+    return replace(group, samples=tuple(replace(sample, reward=score) for sample, score in samples))

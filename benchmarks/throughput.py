@@ -1,7 +1,8 @@
 """Where the time goes: rollout, learner, sync and rewards alone, and the whole loop.
 
-``python -m benchmarks.throughput [--recipe demo] [--json OUT] [section.key=value ...]``. Rollout is compared
-with the bare vLLM engine on the same prompts, in turns within the same process; the loop runs on Ray.
+``python -m benchmarks.throughput [--recipe demo] [--json OUT] [section.key=value ...]``. A rollout actor is compared
+with vLLM alone, which draws from the same engine in the same actor, in turns, on as many prompts of the same kind,
+always new ones; the loop runs on Ray.
 """
 
 from __future__ import annotations
@@ -13,12 +14,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import ray
 import torch
 
-from benchmarks.common import Figure, parser, publish
+from actors.cluster import connect
+from actors.rollout import RayRollouts, RolloutActor
+from benchmarks.common import Figure, at_least, in_turns, parser, publish, ratio_figures
 from benchmarks.rates import measure
 from geovlm_ray.config import Config, load_config
 from geovlm_ray.data.sampler import Sampler
@@ -30,6 +35,8 @@ from geovlm_ray.rollout.engine import Engine
 from geovlm_ray.schema import Prompt, SampleGroup
 
 ROUNDS = 3
+ROLLOUT_ROUNDS = 10
+"""The first of which is not counted."""
 LOOP_STEPS = 6
 
 
@@ -43,14 +50,14 @@ def main() -> int:
     config = load_config(options.recipe, options.overrides)
     ready = prepare(config)
     prompts = Sampler(ready.stream, config.data, config.rollout.prompts_per_step)
-    batches = [prompts.batch(i) for i in range(2 * ROUNDS + 2)]
+    batches = [prompts.batch(i) for i in range(2 * ROLLOUT_ROUNDS)]
     print("Whole loop on Ray ...")
     loop = loop_metrics(options.recipe, options.overrides)
     figures = whole_loop(loop)
-    print("Rollout against the bare engine ...")
-    engine, learner = make_engine(config, ready.model), make_learner(config, ready.model)
-    figures += rollout(engine, batches)
+    print("Rollout actor against the bare engine ...")
+    figures += rollout(config, ready.model, batches)
     print("Rewards, learner, sync ...")
+    engine, learner = make_engine(config, ready.model), make_learner(config, ready.model)
     groups = engine.generate(batches[0])
     figures += rewards(config, groups)
     figures += train_and_sync(config, learner, engine, groups)
@@ -61,24 +68,45 @@ def main() -> int:
     return publish("throughput", figures, options.json, **made_with, rates=rates)
 
 
-def rollout(engine: Engine, batches: Sequence[list[Prompt]]) -> list[Figure]:
-    """Tokens per second of the rollout engine and of vLLM alone, in turns, each batch new to both caches."""
-    engine.generate(batches[0])
-    ours, bare = [], []
-    for i in range(ROUNDS):
-        ours.append(tokens_per_second(lambda b=batches[1 + 2 * i]: count(engine.generate(b))))
-        bare.append(tokens_per_second(lambda b=batches[2 + 2 * i]: bare_tokens(engine, b)))
+class MeasuredActor(RolloutActor):
+    """A rollout actor whose engine can be used without it."""
+
+    def bare(self, prompts: Sequence[Prompt]) -> float:
+        """Tokens per second of vLLM alone, with the same prompts and sampling."""
+        begun = time.perf_counter()
+        engine = self.engine
+        outputs = engine.llm.generate(engine.inputs(prompts), engine.sampling(), use_tqdm=False)
+        tokens = sum(len(completion.token_ids) for output in outputs for completion in output.outputs)
+        return tokens / (time.perf_counter() - begun)
+
+
+def rollout(config: Config, model: Path, batches: Sequence[list[Prompt]]) -> list[Figure]:
+    """Tokens per second of a rollout actor, as the loop uses it, and of vLLM alone."""
+    connect()
+    alone = config.model_copy(update={"rollout": config.rollout.model_copy(update={"actors": 1})})
+    pool = RayRollouts(alone, model, kind=MeasuredActor)
+    unseen = iter(batches)
+    measured = in_turns(
+        {
+            "actor": lambda: drawn_per_second(pool, next(unseen)),
+            "bare": lambda: ray.get(pool.actors[0].bare.remote(next(unseen))),
+        },
+        ROLLOUT_ROUNDS,
+    )
+    ray.shutdown()
+    actor, bare = measured["actor"][1:], measured["bare"][1:]
     return [
-        Figure("rollout only, tokens/s", float(np.median(ours))),
+        Figure("rollout actor only, tokens/s", float(np.median(actor))),
         Figure("bare vLLM engine, tokens/s", float(np.median(bare))),
-        Figure("rollout only / bare engine", float(np.median(np.divide(ours, bare)))),
+        *ratio_figures("rollout actor / bare engine, tokens/s", actor, bare, partial(at_least, limit=0.97)),
     ]
 
 
-def bare_tokens(engine: Engine, batch: Sequence[Prompt]) -> int:
-    """Draw a batch by vLLM alone, with the same prompts and sampling; returns the number of tokens."""
-    outputs = engine.llm.generate(engine.inputs(batch), engine.sampling(), use_tqdm=False)
-    return sum(len(completion.token_ids) for output in outputs for completion in output.outputs)
+def drawn_per_second(pool: RayRollouts, prompts: Sequence[Prompt]) -> float:
+    """Tokens per second of a batch, from its submission until all of its groups have come."""
+    begun = time.perf_counter()
+    tokens = sum(len(sample.token_ids) for part in pool.submit(prompts) for group in part for sample in group.samples)
+    return tokens / (time.perf_counter() - begun)
 
 
 def rewards(config: Config, groups: Sequence[SampleGroup]) -> list[Figure]:
@@ -128,17 +156,6 @@ def whole_loop(metrics: list[dict]) -> list[Figure]:
         *(Figure(f"whole loop, share of a step spent in {part}", share) for part, share in shares.items()),
         Figure("whole loop, largest log-prob difference", max(row["parity/max_abs"] for row in rows)),
     ]
-
-
-def count(groups: Sequence[SampleGroup]) -> int:
-    """Tokens of all samples."""
-    return sum(len(s.token_ids) for g in groups for s in g.samples)
-
-
-def tokens_per_second(draw: Callable[[], int]) -> float:
-    """Rate of one draw."""
-    begun = time.perf_counter()
-    return draw() / (time.perf_counter() - begun)
 
 
 def best_seconds(call: Callable[[], object]) -> float:

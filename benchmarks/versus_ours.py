@@ -58,6 +58,11 @@ class Loop:
         self.done = last
         return MEASURED_STEPS * self.steps.samples / (self.steps.ended[MEASURED_STEPS] - self.steps.ended[0])
 
+    @property
+    def samples(self) -> int:
+        """Samples of the last step."""
+        return self.steps.samples
+
     def close(self) -> None:
         """End the actors."""
         self.parts.rollouts.close()

@@ -1,0 +1,72 @@
+"""A rollout actor whose engine answers at once; neither imports torch."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from actors.rollout import RolloutActor
+from geovlm_ray.config import Config
+from geovlm_ray.schema import Prompt, Sample, SampleGroup
+
+TOKENS = 100
+VOCABULARY = 151_000
+ANSWERS = {
+    "vqa": ("Yes", "No"),
+    "referred_object_detection": ("[10, 20, 30, 40]", "[5, 60, 25, 75]"),
+    "region_captioning": ("1 ship at the left", "1 bridge at the top"),
+}
+THOUGHT = 280
+"""Characters before the answer, about four a token."""
+DRAWN = 1024
+"""Completions drawn beforehand, which take turns: no two within one message are the same objects."""
+
+
+class InstantEngine:
+    """Completions of the size of real ones, drawn beforehand; each group is finished alone, as in a real engine."""
+
+    def __init__(self, group_size: int, seed: int = 0) -> None:
+        rng = random.Random(seed)
+        self.group_size = group_size
+        self.version = 0
+        self._drawn = itertools.cycle([_completion(rng) for _ in range(DRAWN)])
+
+    def stream(self, prompts: Sequence[Prompt]) -> Iterator[list[SampleGroup]]:
+        """A group of each prompt, one at a time."""
+        for prompt in prompts:
+            yield [self._group(prompt, self.group_size, TOKENS)]
+
+    def generate(
+        self, prompts: Sequence[Prompt], *, group_size: int | None = None, max_tokens: int = TOKENS
+    ) -> list[SampleGroup]:
+        """A group of each prompt."""
+        return [self._group(prompt, group_size or self.group_size, max_tokens) for prompt in prompts]
+
+    def receive(self, version: int) -> int:
+        """Take a version of weights that are nothing but their number."""
+        self.version = version
+        return version
+
+    def _group(self, prompt: Prompt, size: int, tokens: int) -> SampleGroup:
+        answers = ANSWERS[prompt.example.task]
+        return SampleGroup(prompt, tuple(self._sample(answers[k % len(answers)], tokens) for k in range(size)))
+
+    def _sample(self, answer: str, tokens: int) -> Sample:
+        ids, logprobs, thought = next(self._drawn)
+        text = f"<think>{thought}</think><answer>{answer}</answer>"
+        return Sample(ids[:tokens], logprobs[:tokens], text, "stop", self.version)
+
+
+class InstantActor(RolloutActor):
+    """The rollout actor with such an engine."""
+
+    def __init__(self, config: Config, model: Path) -> None:
+        self.engine = InstantEngine(config.rollout.group_size)  # type: ignore[assignment]
+
+
+def _completion(rng: random.Random) -> tuple[tuple[int, ...], tuple[float, ...], str]:
+    ids = tuple(rng.randrange(VOCABULARY) for _ in range(TOKENS))
+    logprobs = tuple(-rng.expovariate(2.0) for _ in range(TOKENS))
+    return ids, logprobs, "".join(rng.choices("abcdefghijklmnopqrstuvwxyz      ", k=THOUGHT))

@@ -1,0 +1,27 @@
+"""Completions of made-up tokens, all of one length, to train on without drawing any."""
+
+from __future__ import annotations
+
+import torch
+
+from geovlm_ray.config import Config
+from geovlm_ray.data.scenes import scene_example
+from geovlm_ray.grpo.learner import GrpoLearner
+from geovlm_ray.schema import Prompt, RewardScore, Sample, SampleGroup
+
+
+def scored_groups(config: Config, learner: GrpoLearner, groups: int, size: int, tokens: int) -> list[SampleGroup]:
+    """Groups of ``size`` completions of ``tokens`` tokens behind drawn scenes, with rewards 0 and 1 in turns."""
+    generator = torch.Generator().manual_seed(config.run.seed)
+    allowed = sorted(set(range(len(learner.encoder.processor.tokenizer))) - set(learner.banned.tolist()))
+    drawn = torch.tensor(allowed)[torch.randint(len(allowed), (groups, size, tokens), generator=generator)]
+    return [
+        SampleGroup(
+            Prompt(number, scene_example("object_detection", config.run.seed, number)),
+            tuple(
+                Sample(tuple(ids), (-5.0,) * tokens, "", "length", 0, RewardScore(float(i % 2), 1.0, 0.0))
+                for i, ids in enumerate(completions)
+            ),
+        )
+        for number, completions in enumerate(drawn.tolist())
+    ]

@@ -1,0 +1,72 @@
+"""Do learner and rollout hide each other? A step of the loop, one batch ahead, against the slower of the two alone.
+
+``python -m benchmarks.overlap [--json OUT] [section.key=value ...]`` (about 5 minutes). The tiny policy on Ray, a core
+each for engine and learner, completions of one length, rewards that cost next to nothing. What is measured takes turns;
+a step of the loop has everything in it: dispatch, rewards, admission, weights out and the parity check.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.common import Figure, at_most, in_turns, parser, publish, ratio_figures, seconds
+from benchmarks.random_model import endless
+from benchmarks.versus_ours import Loop
+from geovlm_ray.policy.model import resolve_model
+from geovlm_ray.quiet import quiet
+
+RECIPE = "demo"
+SETTINGS = ("rollout.prompts_per_step=64", "learner.lr=1.0e-6", "learner.warmup_steps=0", "learner.threads=1")
+ROUNDS = 6
+"""The first of which is not counted."""
+
+
+def main() -> int:
+    """Measure in turns, and publish."""
+    arguments = parser(__doc__ or "")
+    arguments.add_argument("overrides", nargs="*", metavar="section.key=value")
+    options = arguments.parse_args()
+    quiet()
+    settings = [*SETTINGS, *options.overrides]
+    with tempfile.TemporaryDirectory(prefix="geovlm-ray-bench-") as folder:
+        model = endless(resolve_model("tiny"), Path(folder) / "endless")
+        loop = Loop(RECIPE, [*settings, f"model.path={model}", f"run.dir={folder}"], on_ray=True)
+        contenders = {
+            "rollout alone": partial(rollout_seconds, loop),
+            "learner alone": partial(learner_seconds, loop),
+            "loop, staleness 1": lambda: loop.samples / loop.samples_per_second(1),
+        }
+        measured = {name: values[1:] for name, values in in_turns(contenders, ROUNDS).items()}
+        loop.close()
+    slower = np.maximum(measured["rollout alone"], measured["learner alone"])
+    together = np.add(measured["rollout alone"], measured["learner alone"])
+    step = measured["loop, staleness 1"]
+    figures = [
+        *(Figure(f"{name}: seconds of a step", float(np.median(values))) for name, values in measured.items()),
+        *ratio_figures("step of the loop / the slower of the two alone", step, slower, partial(at_most, limit=1.15)),
+        *ratio_figures("step of the loop / the two alone, one after the other", step, together),
+    ]
+    return publish("overlap", figures, options.json, recipe=RECIPE, overrides=settings)
+
+
+def rollout_seconds(loop: Loop) -> float:
+    """A batch drawn by the engine, with the learner idle."""
+    prompts = loop.prompts.batch(loop.done)
+    return seconds(lambda: [group for part in loop.parts.rollouts.submit(prompts) for group in part])
+
+
+def learner_seconds(loop: Loop) -> float:
+    """A learner step on a batch, with the engine idle."""
+    drawn = loop.parts.rollouts.generate(loop.prompts.batch(loop.done))
+    scored = loop.parts.rewards.score(drawn)
+    loop.done += 1
+    return seconds(lambda: loop.parts.learner.step(scored))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
