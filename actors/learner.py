@@ -15,7 +15,7 @@ from geovlm_ray.config import Config
 from geovlm_ray.grpo.ranks import Ranks
 from geovlm_ray.local import make_learner
 from geovlm_ray.schema import SampleGroup
-from geovlm_ray.sync.buckets import WeightBucket
+from geovlm_ray.sync.buckets import WeightBucket, packed_ahead
 
 
 class LearnerActor:
@@ -41,7 +41,7 @@ class LearnerActor:
 
     def weights(self) -> Iterator[WeightBucket]:
         """The present weights, a part at a time."""
-        yield from self.learner.weights()
+        yield from packed_ahead(self.learner.weights())
 
     def save(self, folder: Path) -> None:
         """Write model and optimizer."""

@@ -75,6 +75,9 @@ SHAPES = {
         dtype=torch.float32,
     ),
 }
+# One layer of the 3B's width, below the mid shape's vision tower: weights as large as the real ones, and few of them.
+_WIDE = {k: v for k, v in SHAPES["3b"].text.items() if k != "vocab_size"}
+SHAPES["layer"] = replace(SHAPES["mid"], text={**_WIDE, "num_hidden_layers": 1})
 
 
 def main() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ import xxhash
 
 from geovlm_ray.errors import RunError
 
-BUCKET_BYTES = 2**26
+BUCKET_BYTES = 2**27
 """Size at which a bucket is closed, so that the first ones are under way while the last are still packed."""
 
 
@@ -121,3 +122,12 @@ class Inbox:
                 return None
             self._held = {}
             return whole
+
+
+def packed_ahead(buckets: Iterator[WeightBucket]) -> Iterator[WeightBucket]:
+    """The same buckets, each packed while the one before it is sent."""
+    with ThreadPoolExecutor(1) as packer:
+        coming = packer.submit(next, buckets, None)
+        while (bucket := coming.result()) is not None:
+            coming = packer.submit(next, buckets, None)
+            yield bucket

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from geovlm_ray.errors import RunError
-from geovlm_ray.sync.buckets import Inbox, pack
+from geovlm_ray.sync.buckets import Inbox, pack, packed_ahead
 
 SIZE = 64
 """Bytes of a bucket here."""
@@ -30,6 +30,19 @@ def test_tensors_arrive_as_they_were_sent_in_whatever_order(dtype: torch.dtype, 
     received = arrive(sent, order)
     assert list(received) == list(sent)
     assert all(torch.equal(received[name], sent[name]) and received[name].dtype == dtype for name in sent)
+
+
+def test_types_and_shapes_may_be_mixed_and_buckets_packed_ahead() -> None:
+    sent = {
+        "a": torch.randn(3, dtype=torch.bfloat16),
+        "b": torch.randn(2, 5).T,
+        "c": torch.tensor(3, dtype=torch.int64),
+        "d": torch.randn(40),
+    }
+    buckets = list(packed_ahead(pack(1, sent.items(), size=SIZE)))
+    assert [(b.number, b.last) for b in buckets] == [(i, i == len(buckets) - 1) for i in range(len(buckets))]
+    received = dict(pair for bucket in buckets for pair in bucket.tensors())
+    assert all(torch.equal(received[name], sent[name]) and received[name].dtype == sent[name].dtype for name in sent)
 
 
 def test_a_changed_byte_is_noticed() -> None:
