@@ -2,7 +2,8 @@
 
 ``reward: path/to/file.py:function`` names ``function(response, target)``, which returns the accuracy in [0, 1], or a
 mapping with ``accuracy`` and further named parts. ``response`` is the whole response, ``target`` is as in the record's
-JSON; the parameters ``id``, ``task``, ``question``, ``labels``, ``frame`` are passed to a function that names them.
+JSON; the parameters ``id``, ``task``, ``question``, ``labels``, ``frame`` are passed to a function that names them. The
+process does not get environment variables that are named after a token, key, secret or password.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import logging
 import math
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -31,6 +33,7 @@ log = logging.getLogger(__name__)
 
 START_LIMIT_S = 120.0
 LONGEST_REPLY = 1 << 16
+_SECRET = re.compile(r"(^|_)(TOKEN|SECRET|PASSWORD|CREDENTIALS?|KEY|AUTH)(_|$)", re.IGNORECASE)
 _CHILD = Path(__file__).with_name("isolated_child.py")
 
 
@@ -116,7 +119,11 @@ class IsolatedFunction:
         with theirs:
             command = [sys.executable, "-P", str(_CHILD), path, function, str(self.limit_s), str(theirs.fileno())]
             self._process = subprocess.Popen(
-                command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True
+                command,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                env={name: value for name, value in os.environ.items() if not _SECRET.search(name)},
             )
         try:
             problem = self._receive(START_LIMIT_S).get("problem")

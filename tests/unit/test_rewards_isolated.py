@@ -228,3 +228,19 @@ def test_the_score_command_takes_a_function(file: Path, tmp_path: Path, capsys: 
     assert json.loads(capsys.readouterr().out)["total"] == 1.25
     assert main(["score", str(source), f"reward={file}:nothing"]) == 1
     assert "expected a function 'nothing'" in capsys.readouterr().err
+
+
+def test_credentials_of_the_run_do_not_reach_the_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = (
+        "import os",
+        "def f(response, target):",
+        "    return sum(n in os.environ for n in os.environ['SEEN'].split()) / 4",
+    )
+    (tmp_path / "secrets.py").write_text("\n".join(lines))
+    names = ("RAY_AUTH_TOKEN", "HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY")
+    for name in names:
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setenv("SEEN", " ".join(names))
+    config = RewardConfig(function=f"{tmp_path / 'secrets.py'}:f")
+    (score,) = score_batch([response("a")], [example("vqa", "a")], config)
+    assert (score.status, score.accuracy) == ("ok", 0.0)
