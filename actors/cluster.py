@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 
 import ray
+from ray.autoscaler.sdk import request_resources
 
 from actors.learner import RayLearner
 from actors.reward import RayRewards
-from actors.rollout import RayRollouts
+from actors.rollout_pool import RayRollouts
 from geovlm_ray.config import Config
 from geovlm_ray.errors import RunError
-from geovlm_ray.preflight import Ready, check_fits
+from geovlm_ray.preflight import Ready, check_fits, placement
 from geovlm_ray.quiet import quiet
+
+log = logging.getLogger(__name__)
+
+POLL_S = 10.0
+"""Seconds between two looks at the cluster, while a run waits for nodes."""
 
 
 def connect() -> dict[str, float]:
@@ -35,7 +42,36 @@ def connect() -> dict[str, float]:
     return ray.cluster_resources()
 
 
+def wait_for_room(config: Config) -> None:
+    """Ask the autoscaler, where there is one, for room for all actors of a run, and wait until there is.
+
+    Raises:
+        RunError: there is none after ``run.wait_for_nodes_s``.
+    """
+    end = time.monotonic() + config.run.wait_for_nodes_s
+    asked = False
+    while True:
+        try:
+            check_fits(config, ray.cluster_resources())
+            break
+        except RunError as error:
+            left = end - time.monotonic()
+            if left <= 0:
+                raise
+            log.warning("waiting for nodes, %.0f s left: %s", left, error)
+        if not asked:
+            kinds = [kind for kind in placement(config) for _ in range(kind.count)]
+            each = [{"CPU": kind.num_cpus, "GPU": kind.num_gpus} for kind in kinds if kind.num_cpus or kind.num_gpus]
+            request_resources(bundles=each)
+            asked = True
+        time.sleep(min(POLL_S, left))
+    if asked:
+        # From here on the actors themselves keep their nodes.
+        request_resources(bundles=[])
+
+
 def build(config: Config, ready: Ready) -> tuple[RayRollouts, RayRewards, RayLearner]:
     """Start all actors of a run."""
-    check_fits(config, connect())
+    connect()
+    wait_for_room(config)
     return RayRollouts(config, ready.model), RayRewards(config, ready.tasks), RayLearner(config, ready.model)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, ObjectLostError, RayTaskError
 
 from geovlm_ray.errors import RunError, UserError
 
@@ -24,8 +24,13 @@ def fetch(calls: Sequence[ray.ObjectRef], who: str) -> list[Any]:
         if isinstance(error.cause, UserError):
             raise error.cause from error
         raise RunError(f"{who} failed: {error.cause!r}") from error
-    except (ActorDiedError, ActorUnavailableError) as error:
+    except (ActorDiedError, ActorUnavailableError, ObjectLostError) as error:
         raise RunError(f"{who} died: {_reason(error)}") from error
+
+
+def died(error: RunError) -> bool:
+    """Whether an error of `fetch` tells of an actor's death, or of what it had left behind."""
+    return isinstance(error.__cause__, (ActorDiedError, ActorUnavailableError, ObjectLostError))
 
 
 def _reason(error: Exception) -> str:

@@ -25,13 +25,14 @@ import ray
 
 from actors.cluster import connect
 from actors.reward import RayRewards
-from actors.rollout import RayRollouts
+from actors.rollout_pool import RayRollouts
 from benchmarks.common import ROUNDS, Figure, at_least, at_most, parser, publish, ratio_figures
 from benchmarks.data import in_process, write_source
 from benchmarks.instant_engine import InstantActor, InstantEngine
 from geovlm_ray.config import Config, load_config
 from geovlm_ray.data.sampler import Sampler
 from geovlm_ray.data.sources import open_stream
+from geovlm_ray.grpo.admission import TRAINED, Ledger
 from geovlm_ray.loop import Parts, train
 from geovlm_ray.quiet import quiet
 from geovlm_ray.schema import Example, Prompt, SampleGroup
@@ -101,9 +102,9 @@ class Counts:
         self.samples = 0
         self.memory: list[float] = []
 
-    def log_step(self, step: int, metrics: dict[str, float], groups: Sequence[SampleGroup]) -> None:
+    def log_step(self, step: int, metrics: dict[str, float], ledger: Ledger) -> None:
         """Count what was admitted."""
-        self.samples += int(metrics["admitted"]) * GROUP
+        self.samples += len(ledger[TRAINED]) * GROUP
         self.memory.append(memory())
 
     def save(self, step: int, write: Callable[[Path], None]) -> None:

@@ -19,7 +19,8 @@ import ray
 
 from actors.cluster import connect
 from actors.learner import RayLearner
-from actors.rollout import RayRollouts, RolloutActor
+from actors.rollout import RolloutActor
+from actors.rollout_pool import RayRollouts
 from benchmarks.common import Figure, at_least, at_most, in_turns, parser, publish, ratio_figures, seconds
 from benchmarks.random_model import SHAPES, write_model
 from geovlm_ray.config import load_config

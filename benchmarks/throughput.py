@@ -22,7 +22,8 @@ import ray
 import torch
 
 from actors.cluster import connect
-from actors.rollout import RayRollouts, RolloutActor
+from actors.rollout import RolloutActor
+from actors.rollout_pool import RayRollouts
 from benchmarks.common import Figure, at_least, in_turns, parser, publish, ratio_figures
 from benchmarks.rates import measure
 from geovlm_ray.config import Config, load_config
@@ -64,6 +65,7 @@ def main() -> int:
     print("Rates for `geovlm-ray plan` ...")
     unseen = (prompts.batch(i) for i in itertools.count(len(batches)))
     rates = measure(config, engine, learner, unseen, loop)
+    figures += [Figure(f"whole loop, idle share of {kind}", share) for kind, share in rates["loop"]["idle"].items()]
     made_with = {"recipe": options.recipe, "overrides": options.overrides}
     return publish("throughput", figures, options.json, **made_with, rates=rates)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from geovlm_ray.config import load_config
 from geovlm_ray.data.sampler import Sampler
+from geovlm_ray.grpo.admission import TRAINED, Ledger
 from geovlm_ray.loop import Parts, RewardPool, train
 from geovlm_ray.preflight import prepare
 from geovlm_ray.quiet import quiet
@@ -96,10 +97,10 @@ class Steps:
         self.samples = 0
         self.ended: list[float] = []
 
-    def log_step(self, step: int, metrics: dict[str, float], groups: Sequence[SampleGroup]) -> None:
+    def log_step(self, step: int, metrics: dict[str, float], ledger: Ledger) -> None:
         """Take note of a step."""
         self.ended.append(time.perf_counter())
-        lengths = [len(sample.token_ids) for group in groups for sample in group.samples]
+        lengths = [len(sample.token_ids) for group in ledger[TRAINED] for sample in group.samples]
         check_lengths(lengths, self.tokens)
         if metrics["learner/tokens"] != sum(lengths):
             raise RuntimeError(f"step {step}: drew {sum(lengths)} tokens, trained on {metrics['learner/tokens']:.0f}")

@@ -39,6 +39,9 @@ class RunConfig(Section):
     dir: str = Field("runs", description="folder of all runs; on a cluster, one that every node sees")
     seed: int = Field(0, ge=0)
     steps: int = Field(100, ge=1, description="learner steps")
+    wait_for_nodes_s: float = Field(
+        0, ge=0, description="how long to wait for the cluster, or its autoscaler, to have room for all actors"
+    )
 
     @property
     def folder(self) -> Path:

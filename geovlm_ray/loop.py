@@ -19,7 +19,7 @@ import numpy as np
 
 from geovlm_ray.config import Config
 from geovlm_ray.errors import RunError
-from geovlm_ray.grpo.admission import admit
+from geovlm_ray.grpo.admission import TRAINED, Ledger, admit
 from geovlm_ray.metrics.training import batch_metrics
 from geovlm_ray.schema import Prompt, SampleGroup
 
@@ -91,8 +91,8 @@ class Prompts(Protocol):
 class Tracker(Protocol):
     """What a run writes down as it goes."""
 
-    def log_step(self, step: int, metrics: dict[str, float], groups: Sequence[SampleGroup]) -> None:
-        """Write down one step."""
+    def log_step(self, step: int, metrics: dict[str, float], ledger: Ledger) -> None:
+        """Write down one step, with all groups that were drawn for it."""
 
 
 class Checkpointer(Protocol):
@@ -144,16 +144,16 @@ def _steps(
             scored = ahead.popleft().result()
         with clock("resample"):
             scored, replaced = resample(config, parts, prompts, scored)
-        admitted, dropped = admit(scored, version=step, max_staleness=config.loop.max_staleness)
-        if not admitted:
-            raise RunError(f"step {step + 1}: none of {len(scored)} groups could be trained on; dropped: {dropped}")
+        ledger = admit(scored, version=step, max_staleness=config.loop.max_staleness) | {"resampled": replaced}
+        if not ledger[TRAINED]:
+            raise RunError(f"step {step + 1}: none of {len(scored)} groups could be trained on: all are too stale")
         with clock("learner"):
-            learned = parts.learner.step(admitted)
+            learned = parts.learner.step(ledger[TRAINED])
         with clock("sync"):
             probed = broadcast(config, parts, probe)
-        metrics = {**batch_metrics(scored, step), **learned, **dropped, "parity/max_abs": parity}
-        metrics |= {"resampled/groups": float(len(replaced))}
-        parts.tracker.log_step(step + 1, {**metrics, **clock.metrics(metrics)}, [*scored, *replaced])
+        metrics = {**batch_metrics(scored, step), **learned, "parity/max_abs": parity}
+        metrics |= {f"groups/{fate}": float(len(groups)) for fate, groups in ledger.items()}
+        parts.tracker.log_step(step + 1, {**metrics, **clock.metrics(metrics)}, ledger)
         if (step + 1) % config.checkpoint.every == 0 or step + 1 == config.run.steps:
             parts.checkpoints.save(step + 1, parts.learner.save)
     return max(worst, disagreement(config, parts, probed))

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 BuiltParts = tuple[RolloutPool, RewardPool, Learner]
 Build = Callable[[Config, Ready], BuiltParts]
 NAMES = ("run directory", "choose another run.name")
-MAY_CHANGE = ("run.steps", "run.dir", "checkpoint.every", "checkpoint.keep")
+MAY_CHANGE = ("run.steps", "run.dir", "run.wait_for_nodes_s", "checkpoint.every", "checkpoint.keep")
 
 
 def execute(config: Config, ready: Ready, build: Build, console: Console) -> dict[str, Any]:

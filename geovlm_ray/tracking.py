@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from geovlm_ray.errors import RunError
 from geovlm_ray.files import read_objects, write_atomically
+from geovlm_ray.grpo.admission import Ledger
 from geovlm_ray.rewards.monitor import HackingMonitor
 from geovlm_ray.schema import SampleGroup
 from geovlm_ray.tasks.targets import plain_frame, plain_target
@@ -28,6 +29,7 @@ ROLLOUT_SCHEMA = pa.schema(
     [
         ("step", pa.int32()),
         ("group_id", pa.int64()),
+        ("fate", pa.string()),
         ("example_id", pa.string()),
         ("task", pa.string()),
         ("images", pa.list_(pa.string())),
@@ -87,7 +89,7 @@ class RunTracker:
         self._board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step + 1)
         self._progress.reset(self._bar, completed=step, total=self.total_steps)
 
-    def log_step(self, step: int, metrics: dict[str, float], groups: Sequence[SampleGroup]) -> None:
+    def log_step(self, step: int, metrics: dict[str, float], ledger: Ledger) -> None:
         """Write down one step: the completions first, so that a step with metrics has them.
 
         Raises:
@@ -95,9 +97,9 @@ class RunTracker:
             DataError: the completions could not be.
         """
         write_atomically(
-            self._rollouts / f"step-{step:06d}.parquet", _parquet(rollout_rows(step, groups, self.advantages))
+            self._rollouts / f"step-{step:06d}.parquet", _parquet(rollout_rows(step, ledger, self.advantages))
         )
-        signs, warnings = self.monitor.update(groups)
+        signs, warnings = self.monitor.update([group for groups in ledger.values() for group in groups])
         metrics = {**metrics, **signs}
         with _recording(self.folder):
             with self._metrics.open("a") as file:
@@ -143,14 +145,15 @@ def _recording(folder: Path) -> Iterator[None]:
         raise RunError(f"metrics of {folder} could not be written: {error}") from error
 
 
-def rollout_rows(step: int, groups: Sequence[SampleGroup], advantages: Advantages) -> list[dict[str, Any]]:
+def rollout_rows(step: int, ledger: Ledger, advantages: Advantages) -> list[dict[str, Any]]:
     """One row per sample in the form of `ROLLOUT_SCHEMA`."""
     rows = []
-    for group in groups:
+    for fate, group in ((fate, group) for fate, groups in ledger.items() for group in groups):
         example = group.prompt.example
         shared = {
             "step": step,
             "group_id": group.group_id,
+            "fate": fate,
             "example_id": example.id,
             "task": example.task,
             "images": list(example.images),

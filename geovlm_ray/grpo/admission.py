@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from geovlm_ray.schema import SampleGroup
 
+TRAINED = "trained"
 
-def admit(
-    groups: Sequence[SampleGroup], *, version: int, max_staleness: int
-) -> tuple[list[SampleGroup], dict[str, float]]:
-    """Groups whose oldest sample is at most ``max_staleness`` versions behind, and the dropped ones by reason.
+Ledger = Mapping[str, Sequence[SampleGroup]]
+"""The groups that were drawn for a step by what became of them: `TRAINED`, or why they were not trained on."""
+
+
+def admit(groups: Sequence[SampleGroup], *, version: int, max_staleness: int) -> dict[str, list[SampleGroup]]:
+    """Groups whose oldest sample is at most ``max_staleness`` versions behind, and those that are too stale.
 
     Groups without reward variance are admitted: they carry no gradient, but count in the mean.
     """
     admitted = [g for g in groups if version - g.weight_version <= max_staleness]
-    return admitted, {"admitted": float(len(admitted)), "dropped/stale": float(len(groups) - len(admitted))}
+    return {TRAINED: admitted, "stale": [g for g in groups if version - g.weight_version > max_staleness]}

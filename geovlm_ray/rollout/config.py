@@ -21,3 +21,6 @@ class RolloutConfig(BaseModel):
     kv_cache_gb: float = Field(0, ge=0, description="memory of the KV cache; 0: what the utilization leaves, 1 on CPU")
     gpu_memory_utilization: float = Field(0.45, gt=0, lt=1, description="share of the GPU that an engine may take")
     enforce_eager: bool = Field(False, description="no CUDA graphs: slower sampling, faster start")
+    stall_s: float = Field(
+        1800, gt=0, description="an actor that finishes no group for so long is ended and another one started"
+    )

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 COMMAND = str(Path(sys.executable).with_name("geovlm-ray"))
@@ -36,6 +37,21 @@ def train(runs: Path, name: str, steps: int, *more: str) -> Path:
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=12 * MINUTES, check=False)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
     return runs / name
+
+
+def started(runs: Path, name: str, steps: int, step: int, *more: str) -> subprocess.Popen[bytes]:
+    """Start a run and return as soon as ``step`` steps are written down; its output goes to ``NAME.log``."""
+    log = runs / f"{name}.log"
+    with log.open("w") as output:
+        command = arguments(runs, name, steps, *more)
+        process = subprocess.Popen(command, env=environment(), stdout=output, stderr=subprocess.STDOUT)
+    written = runs / name / "metrics.jsonl"
+    deadline = time.monotonic() + 10 * MINUTES
+    while not written.is_file() or len(written.read_text().splitlines()) < step:
+        assert process.poll() is None, log.read_text()[-4000:]
+        assert time.monotonic() < deadline, f"the run did not get as far as step {step}"
+        time.sleep(0.05)
+    return process
 
 
 def metrics(folder: Path) -> list[dict[str, float]]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import ray
 
-from actors.cluster import connect
-from actors.rollout import RayRollouts, RolloutActor
+from actors.cluster import connect, wait_for_room
+from actors.rollout import RolloutActor
+from actors.rollout_pool import RayRollouts
 from benchmarks.instant_engine import InstantActor
 from geovlm_ray.config import load_config
 from geovlm_ray.errors import RunError
@@ -26,20 +28,45 @@ Pool = Callable[[type[RolloutActor]], RayRollouts]
 
 
 class DyingActor(InstantActor):
-    """Ends its process in the middle of a batch."""
+    """Ends its process in the middle of a batch, where the batch begins with the first prompt."""
 
     def stream(self, prompts: Sequence[Prompt]) -> Iterator[list[SampleGroup]]:
-        for i, groups in enumerate(super().stream(prompts)):
+        for i, groups in enumerate(self.engine.stream(prompts)):
             yield groups
             if i == 20 and PROMPTS[0] in prompts:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
+class StallingActor(InstantActor):
+    """Stops answering in the middle of a batch, where the batch begins with the first prompt."""
+
+    def stream(self, prompts: Sequence[Prompt]) -> Iterator[list[SampleGroup]]:
+        for i, groups in enumerate(self.engine.stream(prompts)):
+            yield groups
+            if i == 20 and PROMPTS[0] in prompts:
+                time.sleep(3600)
+
+
+class DeadActor(InstantActor):
+    """Ends its process at whatever it is asked to draw."""
+
+    def stream(self, prompts: Sequence[Prompt]) -> Iterator[list[SampleGroup]]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        yield from self.engine.stream(prompts)
+
+    def generate(self, prompts: Sequence[Prompt], **sampling: object) -> list[SampleGroup]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return []
+
+
 class RaisingActor(InstantActor):
     """Fails in the middle of a batch."""
 
+    def generate(self, prompts: Sequence[Prompt], **sampling: object) -> list[SampleGroup]:
+        raise ValueError("no more")
+
     def stream(self, prompts: Sequence[Prompt]) -> Iterator[list[SampleGroup]]:
-        for i, groups in enumerate(super().stream(prompts)):
+        for i, groups in enumerate(self.engine.stream(prompts)):
             yield groups
             if i == 20:
                 raise ValueError("no more")
@@ -62,7 +89,7 @@ def pool(cluster: None, request: pytest.FixtureRequest) -> Iterator[Pool]:
 
     def make(kind: type[RolloutActor]) -> RayRollouts:
         name = f"run.name={kind.__name__}"
-        config = load_config("demo", [f"rollout.actors={ACTORS}", "rollout.num_cpus=0", name])
+        config = load_config("demo", [f"rollout.actors={ACTORS}", "rollout.num_cpus=0", "rollout.stall_s=5", name])
         made.append(RayRollouts(config, Path(), kind))
         return made[-1]
 
@@ -85,9 +112,70 @@ def test_every_group_of_a_batch_comes_once_and_those_that_are_there_come_togethe
         assert {s.weight_version for g in groups for s in g.samples} == {3}
 
 
+@pytest.mark.parametrize("kind", [DyingActor, StallingActor])
+def test_what_an_actor_that_dies_or_stalls_left_is_drawn_by_others_and_every_group_comes_once(
+    pool: Pool, kind: type[RolloutActor]
+) -> None:
+    rollouts = pool(kind)
+    rollouts.update_weights(iter([3]))
+    first = rollouts.actors[0]
+    assert [g.prompt for g in in_order(rollouts.submit(PROMPTS))] == PROMPTS
+    assert rollouts.actors[0] is not first
+    rollouts.update_weights(iter([4]))
+    ray.get(rollouts.actors[0].receive.remote(4))
+    groups = in_order(rollouts.submit(PROMPTS[1:]))
+    assert [g.prompt for g in groups] == PROMPTS[1:]
+    assert {s.weight_version for g in groups for s in g.samples} == {4}
+    assert len(rollouts.probe(PROMPTS[:2], 4)) == ACTORS
+
+
+def test_an_actor_killed_between_batches_comes_back_with_the_present_weights(pool: Pool) -> None:
+    rollouts = pool(InstantActor)
+    rollouts.update_weights(iter([7]))
+    for actor in rollouts.actors:
+        ray.kill(actor)
+    assert [g.prompt for g in rollouts.generate(PROMPTS)] == PROMPTS
+    groups = in_order(rollouts.submit(PROMPTS))
+    assert [g.prompt for g in groups] == PROMPTS
+    assert {s.weight_version for g in groups for s in g.samples} == {7}
+
+
+def test_weights_reach_those_that_replace_the_dead(pool: Pool) -> None:
+    rollouts = pool(InstantActor)
+    rollouts.update_weights(iter([1]))
+    ray.kill(rollouts.actors[1])
+    rollouts.update_weights(iter([2]))
+    rollouts.update_weights(iter([3]))
+    groups = [g for _ in range(3) for g in in_order(rollouts.submit(PROMPTS))]
+    assert {s.weight_version for g in groups for s in g.samples} == {3}
+
+
 @pytest.mark.parametrize(
-    ("kind", "said"), [(DyingActor, "a rollout actor died"), (RaisingActor, "a rollout actor failed: .*no more")]
+    ("kind", "said"),
+    [
+        (DeadActor, "3 rollout actors died in one place.*a rollout actor died"),
+        (RaisingActor, "a rollout actor failed: .*no more"),
+    ],
 )
-def test_an_actor_that_ends_within_a_batch_fails_it(pool: Pool, kind: type[RolloutActor], said: str) -> None:
+@pytest.mark.parametrize("call", [lambda p: list(p.submit(PROMPTS)), lambda p: p.generate(PROMPTS)])
+def test_actors_that_keep_dying_or_fail_end_the_run(
+    pool: Pool, kind: type[RolloutActor], said: str, call: Callable[[RayRollouts], object]
+) -> None:
+    rollouts = pool(kind)
+    rollouts.update_weights(iter([1]))
     with pytest.raises(RunError, match=said):
-        list(pool(kind).submit(PROMPTS))
+        call(rollouts)
+
+
+def test_a_run_waits_for_nodes_as_long_as_it_may(cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = ["learner.num_cpus=64", "run.wait_for_nodes_s=3"]
+    monkeypatch.setattr("actors.cluster.POLL_S", 1)
+    begun = time.monotonic()
+    with pytest.raises(RunError, match=r"asks for 6[0-9.]* CPUs"):
+        wait_for_room(load_config("demo", settings))
+    assert 3 <= time.monotonic() - begun < 10
+    wait_for_room(load_config("demo", ["learner.num_cpus=0", "rollout.num_cpus=0"]))
+
+
+def in_order(parts: Iterator[list[SampleGroup]]) -> list[SampleGroup]:
+    return sorted((g for part in parts for g in part), key=lambda g: g.group_id)

@@ -52,7 +52,7 @@ def test_a_completion_that_ended_early_is_no_equal_work():
 
 def test_a_group_that_the_learner_passed_over_is_no_equal_work():
     steps = Steps(tokens=3)
-    steps.log_step(1, {"learner/tokens": 6.0}, [group("a", "b")])
+    steps.log_step(1, {"learner/tokens": 6.0}, {"trained": [group("a", "b")]})
     assert steps.samples == 2
     with pytest.raises(RuntimeError, match="step 2: drew 6 tokens, trained on 0"):
-        steps.log_step(2, {"learner/tokens": 0.0}, [group("a", "b")])
+        steps.log_step(2, {"learner/tokens": 0.0}, {"trained": [group("a", "b")]})

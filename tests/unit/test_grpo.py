@@ -44,10 +44,9 @@ def learner(encoder: PromptEncoder, model: ModelConfig | None = None, **settings
 
 def test_stale_groups_are_dropped_and_counted() -> None:
     groups = [group(0, [0.0, 1.0], version=4), group(1, [0.0, 1.0], version=3)]
-    admitted, counts = admit(groups, version=4, max_staleness=0)
-    assert [g.group_id for g in admitted] == [0]
-    assert counts == {"admitted": 1, "dropped/stale": 1}
-    assert len(admit(groups, version=4, max_staleness=1)[0]) == 2
+    ledger = admit(groups, version=4, max_staleness=0)
+    assert {fate: [g.group_id for g in found] for fate, found in ledger.items()} == {"trained": [0], "stale": [1]}
+    assert len(admit(groups, version=4, max_staleness=1)["trained"]) == 2
 
 
 def test_prompts_run_once_give_the_log_probs_of_whole_sequences(encoder: PromptEncoder) -> None:

@@ -13,6 +13,7 @@ import pytest
 from geovlm_ray.config import Config, load_config
 from geovlm_ray.data.sampler import REPLACEMENTS, Sampler, SceneStream
 from geovlm_ray.errors import RunError
+from geovlm_ray.grpo.admission import Ledger
 from geovlm_ray.loop import Parts, train
 from geovlm_ray.schema import Prompt, RewardScore, Sample, SampleGroup
 
@@ -98,12 +99,12 @@ class Book:
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
-        self.groups: list[list[int]] = []
+        self.ledger: list[dict[str, list[int]]] = []
         self.saved: list[int] = []
 
-    def log_step(self, step: int, metrics: dict[str, float], groups: Sequence[SampleGroup]) -> None:
+    def log_step(self, step: int, metrics: dict[str, float], ledger: Ledger) -> None:
         self.rows.append({"step": step, **metrics})
-        self.groups.append([g.group_id for g in groups])
+        self.ledger.append({fate: [g.group_id for g in groups] for fate, groups in ledger.items()})
 
     def save(self, step: int, write: Callable[[Path], None]) -> None:
         self.saved.append(step)
@@ -162,8 +163,8 @@ def test_groups_without_variance_are_replaced_within_the_bound_and_kept_in_the_r
     one, two = REPLACEMENTS, 2 * REPLACEMENTS
     assert pool.generated == [one + 1, one + 2, two + 2, one + 4, one + 5, two + 5]
     assert learner.trained == [0, one + 1, two + 2, 3, one + 4, two + 5]
-    assert book.groups[0] == [0, one + 1, two + 2, 1, 2, one + 2]
-    assert [row["resampled/groups"] for row in book.rows] == [3, 3]
+    assert book.ledger[0] == {"trained": [0, one + 1, two + 2], "stale": [], "resampled": [1, 2, one + 2]}
+    assert [row["groups/resampled"] for row in book.rows] == [3, 3]
     assert [row["group/zero_variance"] for row in book.rows] == pytest.approx([1 / 3, 1 / 3])
 
 
@@ -171,4 +172,4 @@ def test_without_a_bound_above_zero_no_group_is_replaced() -> None:
     book, pool, learner = run("run.steps=1")
     assert (pool.generated, learner.trained) == ([], [0, 1, 2])
     task = "multilabel_classification"
-    assert (book.rows[0]["resampled/groups"], book.rows[0][f"task/{task}/zero_variance"]) == (0, 1)
+    assert (book.rows[0]["groups/resampled"], book.rows[0][f"task/{task}/zero_variance"]) == (0, 1)

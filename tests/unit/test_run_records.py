@@ -48,7 +48,9 @@ ADVANTAGES = partial(advantages, config=CONFIG.learner, longest=CONFIG.rollout.m
 
 def log(tracker: RunTracker, step: int, groups: list[SampleGroup]) -> None:
     timings = {f"seconds/{part}": 0.1 for part in ("rollout", "reward", "learner", "sync", "step")}
-    tracker.log_step(step, {**batch_metrics(groups, step), **timings, "throughput/tokens_per_s": 1.0}, groups)
+    tracker.log_step(
+        step, {**batch_metrics(groups, step), **timings, "throughput/tokens_per_s": 1.0}, {"trained": groups}
+    )
 
 
 @pytest.fixture
@@ -75,6 +77,7 @@ def test_every_completion_is_kept_with_its_reward_and_version(run: Path) -> None
     assert json.loads(detection["target"])[0]
     assert detection["token_ids"] == [1, 2]
     assert detection["weight_version"] == 0
+    assert {row["fate"] for row in rows} == {"trained"}
 
 
 def test_rewind_forgets_what_came_after_the_checkpoint(run: Path) -> None:
@@ -116,6 +119,53 @@ def test_newest_checkpoints_are_kept_and_half_written_ones_ignored(tmp_path: Pat
     (tmp_path / ".partial-step-000040").mkdir()
     assert folder.latest() == (30, tmp_path / "step-000030")
     assert sorted(p.name for p in tmp_path.glob("step-*")) == ["step-000020", "step-000030"]
+
+
+def checkpoints(folder: Path) -> CheckpointFolder:
+    """Two checkpoints, each of three files."""
+
+    def write(target: Path) -> None:
+        (target / "model.safetensors").write_bytes(bytes(range(200)))
+        (target / "part").mkdir()
+        (target / "part" / "learner.pt").write_bytes(b"state of " + target.name.encode())
+
+    found = CheckpointFolder(folder, keep=3)
+    for step in (1, 2):
+        found.save(step, write)
+    return found
+
+
+def every_damage(folder: Path) -> list[tuple[Path, bytes | None]]:
+    """Each file of a checkpoint without its first, middle or last byte's lowest bit, cut short, emptied, or gone."""
+    damages: list[tuple[Path, bytes | None]] = []
+    for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+        content = file.read_bytes()
+        for at in {0, len(content) // 2, len(content) - 1}:
+            damages.append((file, content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]))
+        damages += [(file, content[:-1]), (file, b""), (file, None)]
+    return damages
+
+
+def test_a_broken_checkpoint_is_passed_over_for_the_one_before_it_and_never_resumed_from(tmp_path: Path) -> None:
+    found = checkpoints(tmp_path)
+    newest = tmp_path / "step-000002"
+    assert found.latest() == (2, newest)
+    damages = every_damage(newest)
+    assert len(damages) > 15
+    for file, content in damages:
+        before = file.read_bytes()
+        file.unlink() if content is None else file.write_bytes(content)
+        assert found.latest() == (1, tmp_path / "step-000001"), (file, content)
+        file.write_bytes(before)
+    assert found.latest() == (2, newest)
+
+
+def test_where_all_checkpoints_are_broken_the_run_does_not_start_anew_by_itself(tmp_path: Path) -> None:
+    found = checkpoints(tmp_path)
+    for step in (1, 2):
+        (tmp_path / f"step-00000{step}" / "model.safetensors").write_bytes(b"")
+    with pytest.raises(RunError, match=r"no checkpoint .* is whole .*step-000001/model\.safetensors"):
+        found.latest()
 
 
 def test_a_disk_that_refuses_a_checkpoint_is_named(tmp_path: Path) -> None:

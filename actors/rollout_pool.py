@@ -1,0 +1,223 @@
+"""All rollout actors as one pool that goes on when some of them die."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from actors.failures import died, fetch
+from actors.rollout import RolloutActor
+from geovlm_ray.config import Config
+from geovlm_ray.dealing import deal
+from geovlm_ray.errors import RunError
+from geovlm_ray.rollout.dispatch import reading
+from geovlm_ray.schema import Prompt, SampleGroup
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 64
+"""Finished parts that are handed on together, about: one at a time, the messages would cost more than the samples."""
+DEATHS = 3
+"""Deaths in one place, without a batch drawn between them, after which something else is wrong."""
+WHO = "a rollout actor"
+
+
+@dataclass
+class _Draw:
+    """Prompts on their way through an actor; those whose groups have come are no longer among them."""
+
+    slot: int
+    actor: ray.actor.ActorHandle
+    stream: ray.ObjectRefGenerator
+    waiting: dict[int, Prompt]
+
+
+class RayRollouts:
+    """The prompts of a batch are dealt out so that all actors have about as much to read.
+
+    With drained syncs an actor does one thing at a time, in the order of the calls: weights that are sent after a
+    batch was submitted draw nothing of it. With syncs in flight it takes them between two steps of its engine.
+
+    In place of an actor that dies or stalls another one starts, which takes part again once it has verified the present
+    weights. Until then the others draw what it had not delivered; every prompt's group comes exactly once.
+    """
+
+    def __init__(self, config: Config, model: Path, kind: type[RolloutActor] = RolloutActor) -> None:
+        self.config = config
+        self.model = model
+        self.kind = kind
+        self._numbers = itertools.count()
+        self._changing = threading.RLock()
+        self._weights: list[ray.ObjectRef] = []
+        self._deaths = [0] * config.rollout.actors
+        # What actors that replace others have to acknowledge before they draw, by their slot.
+        self._starting: dict[int, list[ray.ObjectRef]] = {}
+        self.actors = [self._start() for _ in range(config.rollout.actors)]
+
+    def submit(self, prompts: Sequence[Prompt]) -> Iterator[list[SampleGroup]]:
+        """Start to draw a batch; its groups come, some at a time, as actors finish them."""
+        return self._finished(self._draw(prompts))
+
+    def generate(self, prompts: Sequence[Prompt], **sampling: Any) -> list[SampleGroup]:
+        """Completions of each prompt, sorted by group."""
+        groups: list[SampleGroup] = []
+        while prompts:
+            actors = self._living()
+            parts = zip(actors.items(), deal(prompts, len(actors), reading), strict=True)
+            calls = [(s, actor, part, actor.generate.remote(part, **sampling)) for (s, actor), part in parts if part]
+            prompts = []
+            for slot, actor, part, call in calls:
+                drawn = self._result(slot, actor, [call])
+                prompts += part if drawn is None else []
+                groups += drawn[0] if drawn else []
+        return sorted(groups, key=lambda g: g.group_id)
+
+    def probe(self, prompts: Sequence[Prompt], max_tokens: int) -> list[list[SampleGroup]]:
+        """The same short draws from every engine that lives."""
+        calls = [
+            (slot, actor, actor.generate.remote(prompts, group_size=1, max_tokens=max_tokens))
+            for slot, actor in self._living().items()
+        ]
+        drawn = [self._result(slot, actor, [call]) for slot, actor, call in calls]
+        return [groups for part in drawn if part for groups in part]
+
+    def update_weights(self, buckets: Iterable[ray.ObjectRef]) -> None:
+        """Send a version to every engine, each part as soon as it is there; the object store holds it once a node.
+
+        Returns when all engines have acknowledged it but those that are only starting.
+        """
+        targets = list(self.actors)
+        calls: list[list[ray.ObjectRef]] = [[] for _ in targets]
+        sent = []
+        for bucket in buckets:
+            sent.append(bucket)
+            for actor, received in zip(targets, calls, strict=True):
+                received.append(actor.receive.remote(bucket))
+        with self._changing:
+            self._weights = sent
+            for slot, actor in enumerate(self.actors):
+                if actor is not targets[slot]:
+                    self._starting.setdefault(slot, []).extend(actor.receive.remote(bucket) for bucket in sent)
+                elif slot in self._starting:
+                    self._starting[slot] += calls[slot]
+            waited = [slot for slot in range(len(targets)) if slot not in self._starting]
+        for slot in waited:
+            self._result(slot, targets[slot], calls[slot])
+
+    def close(self) -> None:
+        """End the actors."""
+        for actor in self.actors:
+            ray.kill(actor)
+
+    def _draw(self, prompts: Iterable[Prompt]) -> list[_Draw]:
+        """Deal prompts out to the actors that live."""
+        actors = self._living()
+        parts = zip(actors.items(), deal(list(prompts), len(actors), reading), strict=True)
+        return [
+            _Draw(slot, actor, actor.stream.options(num_returns="streaming").remote(part), by_id(part))
+            for (slot, actor), part in parts
+            if part
+        ]
+
+    def _finished(self, draws: list[_Draw]) -> Iterator[list[SampleGroup]]:
+        """What draws yield, as it comes; what is there at the same time comes together."""
+        running = {draw.stream: draw for draw in draws}
+        while running:
+            ready, _ = ray.wait(list(running), timeout=self.config.rollout.stall_s)
+            if not ready:
+                stalled = RunError(f"{WHO} gave no group within rollout.stall_s={self.config.rollout.stall_s:g} s")
+                for draw in running.values():
+                    self._replace(draw.slot, draw.actor, stalled)
+            parts: list[tuple[_Draw, ray.ObjectRef]] = []
+            ended: list[_Draw] = []
+            while ready and len(parts) < AT_ONCE:
+                for stream in ready:
+                    try:
+                        parts.append((running[stream], next(stream)))
+                    except StopIteration:
+                        ended.append(running.pop(stream))
+                ready = ray.wait(list(running), num_returns=len(running), timeout=0)[0] if running else []
+            groups = self._delivered(parts)
+            if groups:
+                yield groups
+            for draw in ended:
+                if not draw.waiting:
+                    self._deaths[draw.slot] = 0
+                running |= {again.stream: again for again in self._draw(draw.waiting.values())} if draw.waiting else {}
+
+    def _delivered(self, parts: Sequence[tuple[_Draw, ray.ObjectRef]]) -> list[SampleGroup]:
+        """Groups that have come; of an actor that died, none."""
+        try:
+            found = [[part] for part in fetch([ref for _, ref in parts], WHO)]
+        except RunError:
+            found = [self._result(draw.slot, draw.actor, [ref]) or [[]] for draw, ref in parts]
+        groups = []
+        for (draw, _), part in zip(parts, found, strict=True):
+            for group in part[0]:
+                del draw.waiting[group.group_id]
+                groups.append(group)
+        return groups
+
+    def _result(self, slot: int, actor: ray.actor.ActorHandle, calls: Sequence[ray.ObjectRef]) -> list[Any] | None:
+        """What calls of an actor return; None where it died, and another one was started.
+
+        Raises:
+            RunError: it failed in another way, or `DEATHS` actors died in its place.
+        """
+        try:
+            return fetch(calls, WHO)
+        except RunError as error:
+            if not died(error):
+                raise
+            self._replace(slot, actor, error)
+            return None
+
+    def _replace(self, slot: int, actor: ray.actor.ActorHandle, error: RunError) -> None:
+        """End an actor and start another one in its place, unless that was done already."""
+        with self._changing:
+            if self.actors[slot] is not actor:
+                return
+            self._deaths[slot] += 1
+            if self._deaths[slot] == DEATHS:
+                raise RunError(f"{DEATHS} rollout actors died in one place, one after the other; the last: {error}")
+            log.warning("%s; another one takes its place", error)
+            ray.kill(actor)
+            self.actors[slot] = self._start()
+            if self._weights:
+                self._starting[slot] = [self.actors[slot].receive.remote(bucket) for bucket in self._weights]
+
+    def _living(self) -> dict[int, ray.actor.ActorHandle]:
+        """Actors that hold the present weights, by slot; waits for one where all are starting."""
+        with self._changing:
+            while True:
+                for slot, calls in list(self._starting.items()):
+                    if len(ray.wait(calls, num_returns=len(calls), timeout=0)[0]) == len(calls):
+                        del self._starting[slot]
+                        self._result(slot, self.actors[slot], calls)
+                living = {slot: actor for slot, actor in enumerate(self.actors) if slot not in self._starting}
+                if living:
+                    return living
+                ray.wait([calls[-1] for calls in self._starting.values()])
+
+    def _start(self) -> ray.actor.ActorHandle:
+        options: dict[str, Any] = {
+            "num_cpus": self.config.rollout.num_cpus,
+            "num_gpus": self.config.rollout.num_gpus,
+            "name": f"{self.config.run.name}-rollout-{next(self._numbers)}",
+        }
+        if self.config.sync.mode == "in_flight":
+            # Batches up to the staleness bound, held-out and probe draws, and the weights.
+            options["max_concurrency"] = self.config.loop.max_staleness + 3
+        return ray.remote(self.kind).options(**options).remote(self.config, self.model)
+
+
+def by_id(prompts: Iterable[Prompt]) -> dict[int, Prompt]:
+    """Prompts by the number of their group."""
+    return {prompt.group_id: prompt for prompt in prompts}
