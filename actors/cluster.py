@@ -10,10 +10,12 @@ import ray
 from ray.autoscaler.sdk import request_resources
 
 from actors.learner import RayLearner
+from actors.metrics import RayMetrics
 from actors.reward import RayRewards
 from actors.rollout_pool import RayRollouts
 from geovlm_ray.config import Config
 from geovlm_ray.errors import RunError
+from geovlm_ray.loop import Built
 from geovlm_ray.preflight import Ready, check_fits, placement
 from geovlm_ray.quiet import quiet
 
@@ -70,8 +72,13 @@ def wait_for_room(config: Config) -> None:
         request_resources(bundles=[])
 
 
-def build(config: Config, ready: Ready) -> tuple[RayRollouts, RayRewards, RayLearner]:
+def build(config: Config, ready: Ready) -> Built:
     """Start all actors of a run."""
     connect()
     wait_for_room(config)
-    return RayRollouts(config, ready.model), RayRewards(config, ready.tasks), RayLearner(config, ready.model)
+    return Built(
+        RayRollouts(config, ready.model),
+        RayRewards(config, ready.tasks),
+        RayLearner(config, ready.model),
+        RayMetrics(config.run.name),
+    )

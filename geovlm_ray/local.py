@@ -11,6 +11,7 @@ from geovlm_ray.config import Config
 from geovlm_ray.data.image_cache import open_cache
 from geovlm_ray.grpo.learner import GrpoLearner
 from geovlm_ray.grpo.ranks import ALONE, Ranks
+from geovlm_ray.loop import Built
 from geovlm_ray.policy.model import load_processor
 from geovlm_ray.policy.prompts import PromptEncoder
 from geovlm_ray.preflight import Ready
@@ -109,9 +110,9 @@ class LocalRewards:
         """Nothing to end."""
 
 
-def build(config: Config, ready: Ready) -> tuple[LocalRollouts, LocalRewards, GrpoLearner]:
+def build(config: Config, ready: Ready) -> Built:
     """All parts of a run in this process."""
-    return (
+    return Built(
         LocalRollouts(make_engine(config, ready.model)),
         LocalRewards(config.reward),
         make_learner(config, ready.model),

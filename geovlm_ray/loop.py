@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -100,6 +100,19 @@ class Checkpointer(Protocol):
 
     def save(self, step: int, write: Callable[[Path], None]) -> None:
         """Keep the state after a step."""
+
+
+Report = Callable[[dict[str, float]], None]
+"""Is told the metrics of every step."""
+
+
+class Built(NamedTuple):
+    """What differs between one process and a cluster, and who there is told the metrics."""
+
+    rollouts: RolloutPool
+    rewards: RewardPool
+    learner: Learner
+    report: Report | None = None
 
 
 @dataclass(frozen=True)

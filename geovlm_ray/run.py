@@ -18,7 +18,7 @@ from geovlm_ray.data.sampler import Sampler
 from geovlm_ray.files import read_object, write_atomically
 from geovlm_ray.grpo.objectives import advantages as group_advantages
 from geovlm_ray.heldout import Rewards, held_out_rewards, summarise
-from geovlm_ray.loop import Learner, Parts, RewardPool, RolloutPool, train
+from geovlm_ray.loop import Built, Parts, train
 from geovlm_ray.preflight import Ready
 from geovlm_ray.report.html import write_report
 from geovlm_ray.resume import check_same, locked
@@ -28,8 +28,7 @@ from geovlm_ray.tracking import RunTracker
 
 logger = logging.getLogger(__name__)
 
-BuiltParts = tuple[RolloutPool, RewardPool, Learner]
-Build = Callable[[Config, Ready], BuiltParts]
+Build = Callable[[Config, Ready], Built]
 NAMES = ("run directory", "choose another run.name")
 MAY_CHANGE = ("run.steps", "run.dir", "run.wait_for_nodes_s", "checkpoint.every", "checkpoint.keep")
 
@@ -63,7 +62,7 @@ def execute(config: Config, ready: Ready, build: Build, console: Console) -> dic
         tracker = RunTracker(folder, config.run.steps, console, monitor, advantages)
         tracker.rewind(start)
         console.print(f"Starting engines and learner for {ready.model.name} ...")
-        rollouts, rewards, learner = build(config, ready)
+        rollouts, rewards, learner, tracker.report = build(config, ready)
         try:
             if found:
                 learner.load(found[1])

@@ -19,6 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 from geovlm_ray.errors import RunError
 from geovlm_ray.files import read_objects, write_atomically
 from geovlm_ray.grpo.admission import Ledger
+from geovlm_ray.loop import Report
 from geovlm_ray.rewards.monitor import HackingMonitor
 from geovlm_ray.schema import SampleGroup
 from geovlm_ray.tasks.targets import plain_frame, plain_target
@@ -66,6 +67,7 @@ class RunTracker:
         self.console = console
         self.monitor = monitor
         self.advantages = advantages
+        self.report: Report | None = None
         self._metrics = folder / "metrics.jsonl"
         self._rollouts = folder / "rollouts"
         self._rollouts.mkdir(parents=True, exist_ok=True)
@@ -107,6 +109,8 @@ class RunTracker:
             if self._board is not None:
                 for name, value in metrics.items():
                     self._board.add_scalar(name, value, step)
+        if self.report is not None:
+            self.report({"step": step, **metrics})
         self._show(step, metrics)
         for warning in warnings:
             self.console.print(f"Warning, step {step}: {warning}", style="yellow", highlight=False, markup=False)

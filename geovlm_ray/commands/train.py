@@ -12,9 +12,9 @@ from rich.table import Table
 from geovlm_ray.config import Config, load_config, recipe_names
 
 if TYPE_CHECKING:
+    from geovlm_ray.loop import Built
     from geovlm_ray.plan.rates import Rates
     from geovlm_ray.preflight import Ready
-    from geovlm_ray.run import BuiltParts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,13 +46,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _local_build(config: Config, ready: Ready) -> BuiltParts:
+def _local_build(config: Config, ready: Ready) -> Built:
     from geovlm_ray.local import build
 
     return build(config, ready)
 
 
-def _cluster_build(config: Config, ready: Ready) -> BuiltParts:
+def _cluster_build(config: Config, ready: Ready) -> Built:
     from actors.cluster import build
 
     return build(config, ready)

@@ -25,6 +25,7 @@ from geovlm_ray import __version__
 from geovlm_ray.cli import COMMANDS
 from geovlm_ray.config import load_config
 from geovlm_ray.preflight import check_fits
+from tests.unit.test_loop import run as run_loop
 
 # Ray's own command line, which is imported here, warns of itself.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -304,10 +305,13 @@ def test_no_file_holds_a_secret() -> None:
     assert "kind: Secret" not in "".join(file.read_text() for file in KUBERAY.glob("*.yaml"))
 
 
-def test_dashboards_ask_for_metrics_that_ray_has() -> None:
+def test_dashboards_ask_for_metrics_that_ray_or_a_run_has() -> None:
     from ray.dashboard.modules.metrics.dashboards import default_dashboard_panels
 
+    from actors.metrics import gauge_name
+
     known = set(re.findall(r"ray_[a-z_]+", Path(default_dashboard_panels.__file__).read_text()))
+    known |= {f"ray_{gauge_name(key)[0]}" for key in (*run_loop()[0].rows[0], "grad_norm")}
     (source,) = read(DEPLOY / "grafana/provisioning/datasources/prometheus.yml")["datasources"]
     for file in (DEPLOY / "grafana/dashboards").glob("*.json"):
         panels = json.loads(file.read_text())["panels"]
