@@ -1,8 +1,8 @@
 """Where the time goes: rollout, learner, sync and rewards alone, and the whole loop.
 
 ``python -m benchmarks.throughput [--recipe demo] [--json OUT] [section.key=value ...]``. A rollout actor is compared
-with vLLM alone, which draws from the same engine in the same actor, in turns, on as many prompts of the same kind,
-always new ones; the loop runs on Ray.
+with vLLM alone, which draws the same completions of the same prompts from the same engine in the same actor, in turns,
+with empty caches; the loop runs on Ray.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch
 from actors.cluster import connect
 from actors.rollout import RolloutActor
 from actors.rollout_pool import RayRollouts
-from benchmarks.common import Figure, at_least, in_turns, parser, publish, ratio_figures
+from benchmarks.common import Figure, at_least, parser, publish, ratio_figures
 from benchmarks.rates import measure
 from geovlm_ray.config import Config, load_config
 from geovlm_ray.data.sampler import Sampler
@@ -32,11 +32,12 @@ from geovlm_ray.grpo.learner import GrpoLearner
 from geovlm_ray.local import LocalRewards, LocalRollouts, make_engine, make_learner
 from geovlm_ray.preflight import prepare
 from geovlm_ray.quiet import quiet
-from geovlm_ray.rollout.engine import Engine
+from geovlm_ray.rollout import vllm_compat
+from geovlm_ray.rollout.engine import Engine, draw_seed
 from geovlm_ray.schema import Prompt, SampleGroup
 
 ROUNDS = 3
-ROLLOUT_ROUNDS = 10
+ROLLOUT_ROUNDS = 12
 """The first of which is not counted."""
 LOOP_STEPS = 6
 
@@ -51,7 +52,7 @@ def main() -> int:
     config = load_config(options.recipe, options.overrides)
     ready = prepare(config)
     prompts = Sampler(ready.stream, config.data, config.rollout.prompts_per_step)
-    batches = [prompts.batch(i) for i in range(2 * ROLLOUT_ROUNDS)]
+    batches = [prompts.batch(i) for i in range(ROLLOUT_ROUNDS)]
     print("Whole loop on Ray ...")
     loop = loop_metrics(options.recipe, options.overrides)
     figures = whole_loop(loop)
@@ -73,10 +74,16 @@ def main() -> int:
 class MeasuredActor(RolloutActor):
     """A rollout actor whose engine can be used without it."""
 
+    def ready(self, prompts: Sequence[Prompt]) -> None:
+        """Have read the images of prompts, and computed nothing of them."""
+        self.engine.inputs(prompts)
+        vllm_compat.reset_caches(self.engine.llm)
+
     def bare(self, prompts: Sequence[Prompt]) -> float:
-        """Tokens per second of vLLM alone, with the same prompts and sampling."""
+        """Tokens per second of vLLM alone, with the same prompts, sampling and seed."""
         begun = time.perf_counter()
         engine = self.engine
+        torch.manual_seed(draw_seed(engine.seed, prompts[0].group_id))
         outputs = engine.llm.generate(engine.inputs(prompts), engine.sampling(), use_tqdm=False)
         tokens = sum(len(completion.token_ids) for output in outputs for completion in output.outputs)
         return tokens / (time.perf_counter() - begun)
@@ -87,16 +94,14 @@ def rollout(config: Config, model: Path, batches: Sequence[list[Prompt]]) -> lis
     connect()
     alone = config.model_copy(update={"rollout": config.rollout.model_copy(update={"actors": 1})})
     pool = RayRollouts(alone, model, kind=MeasuredActor)
-    unseen = iter(batches)
-    measured = in_turns(
-        {
-            "actor": lambda: drawn_per_second(pool, next(unseen)),
-            "bare": lambda: ray.get(pool.actors[0].bare.remote(next(unseen))),
-        },
-        ROLLOUT_ROUNDS,
-    )
+    measured = []
+    for batch in batches:
+        ray.get(pool.actors[0].ready.remote(batch))
+        actor = drawn_per_second(pool, batch)
+        ray.get(pool.actors[0].ready.remote(batch))
+        measured.append((actor, ray.get(pool.actors[0].bare.remote(batch))))
     ray.shutdown()
-    actor, bare = measured["actor"][1:], measured["bare"][1:]
+    actor, bare = np.transpose(measured[1:])
     return [
         Figure("rollout actor only, tokens/s", float(np.median(actor))),
         Figure("bare vLLM engine, tokens/s", float(np.median(bare))),
