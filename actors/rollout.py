@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 HAND_OVER_S = 0.1
 """Seconds between two messages of an actor that draws: each costs the engine about a millisecond."""
+MESSAGE_GROUPS = 16
+"""Groups of one message, about: more would keep the reward actors waiting."""
 
 
 class RolloutActor:
@@ -28,12 +30,12 @@ class RolloutActor:
         self.engine = make_engine(config, model)
 
     def stream(self, prompts: Sequence[Prompt]) -> Iterator[list[SampleGroup]]:
-        """Draw completions of each prompt; what is finished within `HAND_OVER_S` comes together."""
+        """Draw completions of each prompt; of what is finished within `HAND_OVER_S`, up to `MESSAGE_GROUPS` come together."""
         finished: list[SampleGroup] = []
         handed_over = time.monotonic()
         for groups in self.engine.stream(prompts):
             finished += groups
-            if time.monotonic() - handed_over >= HAND_OVER_S:
+            if len(finished) >= MESSAGE_GROUPS or time.monotonic() - handed_over >= HAND_OVER_S:
                 yield finished
                 finished, handed_over = [], time.monotonic()
         if finished:
