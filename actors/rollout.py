@@ -13,7 +13,6 @@ from geovlm_ray.schema import Prompt, SampleGroup
 if TYPE_CHECKING:
     from geovlm_ray.sync.buckets import WeightBucket
 
-
 HAND_OVER_S = 0.1
 """Seconds between two messages of an actor that draws: each costs the engine about a millisecond."""
 MESSAGE_GROUPS = 16
@@ -30,7 +29,7 @@ class RolloutActor:
         self.engine = make_engine(config, model)
 
     def stream(self, prompts: Sequence[Prompt]) -> Iterator[list[SampleGroup]]:
-        """Draw completions of each prompt; of what is finished within `HAND_OVER_S`, up to `MESSAGE_GROUPS` come together."""
+        """Draw completions of each prompt; what is finished within `HAND_OVER_S` comes together, in parts."""
         finished: list[SampleGroup] = []
         handed_over = time.monotonic()
         for groups in self.engine.stream(prompts):
