@@ -80,13 +80,16 @@ class RayRollouts:
         return sorted(groups, key=lambda g: g.group_id)
 
     def probe(self, prompts: Sequence[Prompt], max_tokens: int) -> list[list[SampleGroup]]:
-        """The same short draws from every engine that lives."""
-        calls = [
-            (slot, actor, actor.generate.remote(prompts, group_size=1, max_tokens=max_tokens))
-            for slot, actor in self._living().items()
-        ]
-        drawn = [self._result(slot, actor, [call]) for slot, actor, call in calls]
-        return [groups for part in drawn if part for groups in part]
+        """The same short draws from every engine that lives, and from one at least."""
+        drawn: list[list[SampleGroup]] = []
+        while not drawn:
+            calls = [
+                (slot, actor, actor.generate.remote(prompts, group_size=1, max_tokens=max_tokens))
+                for slot, actor in self._living().items()
+            ]
+            found = [self._result(slot, actor, [call]) for slot, actor, call in calls]
+            drawn = [groups for part in found if part for groups in part]
+        return drawn
 
     def update_weights(self, buckets: Iterable[ray.ObjectRef]) -> None:
         """Send a version to every engine, each part as soon as it is there; the object store holds it once a node.
@@ -121,7 +124,9 @@ class RayRollouts:
         actors = self._living()
         parts = zip(actors.items(), deal(list(prompts), len(actors), reading), strict=True)
         return [
-            _Draw(slot, actor, actor.stream.options(num_returns="streaming").remote(part), by_id(part))
+            _Draw(
+                slot, actor, actor.stream.options(num_returns="streaming").remote(part), {p.group_id: p for p in part}
+            )
             for (slot, actor), part in parts
             if part
         ]
@@ -216,8 +221,3 @@ class RayRollouts:
             # Batches up to the staleness bound, held-out and probe draws, and the weights.
             options["max_concurrency"] = self.config.loop.max_staleness + 3
         return ray.remote(self.kind).options(**options).remote(self.config, self.model)
-
-
-def by_id(prompts: Iterable[Prompt]) -> dict[int, Prompt]:
-    """Prompts by the number of their group."""
-    return {prompt.group_id: prompt for prompt in prompts}

@@ -9,29 +9,23 @@ the backward pass over the same rows, whose tensors are ready.
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from benchmarks.common import Figure, at_least, pairs, parser, publish, ratio_figures
-from benchmarks.made_up import scored_groups
-from benchmarks.random_model import mid_model
+from benchmarks.made_up import MID_SETTINGS, mid_learner, scored_groups
 from geovlm_ray.config import load_config
 from geovlm_ray.grpo.micro_batches import MicroBatch, cut
-from geovlm_ray.local import make_learner
 from geovlm_ray.policy.shared_prefix import SharedPrefix
 from geovlm_ray.quiet import quiet
 
 GROUPS, SIZE, TOKENS = 4, 8, 64
 SETTINGS = [
-    "prompt.image_size=448",
+    *MID_SETTINGS,
     f"rollout.max_tokens={TOKENS}",
-    "learner.threads=2",
-    "learner.lr=1e-6",
     "learner.tokens_per_micro_batch=2048",
 ]
 
@@ -40,9 +34,8 @@ def main() -> int:
     """Compare, and publish."""
     options = parser(__doc__ or "").parse_args()
     quiet()
-    with tempfile.TemporaryDirectory(prefix="geovlm-ray-bench-") as folder:
-        config = load_config("demo", SETTINGS)
-        learner = make_learner(config, mid_model(Path(folder) / "model"))
+    config = load_config("demo", SETTINGS)
+    learner = mid_learner(config)
     groups = scored_groups(config, learner, GROUPS, SIZE, TOKENS)
     parts = cut(groups, learner.encoder.encode, config.learner.tokens_per_micro_batch)
     passes = [bare_pass(learner.model, MicroBatch.of(part, learner.encoder.encode)) for part in parts]

@@ -1,13 +1,26 @@
-"""Completions of made-up tokens, all of one length, to train on without drawing any."""
+"""A learner of a model of middle size, and completions of made-up tokens to train on without drawing any."""
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import torch
 
+from benchmarks.random_model import mid_model
 from geovlm_ray.config import Config
 from geovlm_ray.data.scenes import scene_example
 from geovlm_ray.grpo.learner import GrpoLearner
+from geovlm_ray.local import make_learner
 from geovlm_ray.schema import Prompt, RewardScore, Sample, SampleGroup
+
+MID_SETTINGS = ("prompt.image_size=448", "learner.threads=2", "learner.lr=1e-6")
+
+
+def mid_learner(config: Config) -> GrpoLearner:
+    """A learner of the model of 45 million weights."""
+    with tempfile.TemporaryDirectory(prefix="geovlm-ray-bench-") as folder:
+        return make_learner(config, mid_model(Path(folder) / "model"))
 
 
 def scored_groups(config: Config, learner: GrpoLearner, groups: int, size: int, tokens: int) -> list[SampleGroup]:

@@ -9,30 +9,24 @@ holds one group in all three.
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 import torch
 
 from benchmarks.common import Figure, at_least, at_most, in_turns, parser, publish, ratio_figures, seconds
-from benchmarks.made_up import scored_groups
-from benchmarks.random_model import mid_model
+from benchmarks.made_up import MID_SETTINGS, mid_learner, scored_groups
 from geovlm_ray.config import load_config
 from geovlm_ray.grpo.learner import GrpoLearner
 from geovlm_ray.grpo.micro_batches import MicroBatch
-from geovlm_ray.local import make_learner
 from geovlm_ray.policy.forward import base_model
 from geovlm_ray.policy.shared_prefix import GroupRow, RowLogprobs
 from geovlm_ray.quiet import quiet
 
 GROUPS, SIZE, TOKENS = 1, 8, 64
 SETTINGS = [
-    "prompt.image_size=448",
+    *MID_SETTINGS,
     f"rollout.max_tokens={TOKENS}",
-    "learner.threads=2",
-    "learner.lr=1e-6",
     "learner.tokens_per_micro_batch=1",
 ]
 
@@ -41,9 +35,8 @@ def main() -> int:
     """Compare gradients and times, and publish."""
     options = parser(__doc__ or "").parse_args()
     quiet()
-    with tempfile.TemporaryDirectory(prefix="geovlm-ray-bench-") as folder:
-        config = load_config("demo", SETTINGS)
-        learner = make_learner(config, mid_model(Path(folder) / "model"))
+    config = load_config("demo", SETTINGS)
+    learner = mid_learner(config)
     groups = scored_groups(config, learner, GROUPS, SIZE, TOKENS)
     shared = learner.policy
     policies = {

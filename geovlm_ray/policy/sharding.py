@@ -39,9 +39,11 @@ def gathered(policy: nn.Module) -> Iterator[None]:
     sharded = [module for module in policy.modules() if isinstance(module, FSDPModule)]
     for module in sharded:
         module.unshard()
-    yield
-    for module in sharded:
-        module.reshard()
+    try:
+        yield
+    finally:
+        for module in sharded:
+            module.reshard()
 
 
 def part_like(parameter: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:

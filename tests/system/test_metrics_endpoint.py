@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 import urllib.request
 
 import pytest
 import ray
 
-from actors.cluster import connect
 from actors.metrics import RayMetrics, gauge_name
 
 pytestmark = pytest.mark.slow
@@ -28,24 +26,18 @@ def test_names_end_in_their_unit_and_a_task_is_a_label(key: str, expected: tuple
     assert gauge_name(key) == expected
 
 
-def test_metrics_of_a_step_are_at_the_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [n for n in os.environ if n.startswith("RAY_")]:
-        monkeypatch.delenv(name)
-    connect()
-    try:
-        RayMetrics("first")({"step": 7, "reward/mean": 1.25, "task/vqa/reward": 0.5})
-        node = ray.nodes()[0]
-        url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
-        wanted = {"ray_geovlm_step": 7.0, "ray_geovlm_reward_mean": 1.25, "ray_geovlm_task_reward": 0.5}
-        found: dict[str, tuple[str, float]] = {}
-        deadline = time.monotonic() + 60
-        while set(found) != set(wanted) and time.monotonic() < deadline:
-            time.sleep(1)
-            lines = urllib.request.urlopen(url, timeout=10).read().decode().splitlines()
-            samples = [line.rpartition(" ") for line in lines if line.startswith("ray_geovlm_")]
-            found = {labels.partition("{")[0]: (labels, float(value)) for labels, _, value in samples}
-        assert {name: value for name, (_, value) in found.items()} == wanted
-        assert all('run="first"' in labels for labels, _ in found.values())
-        assert 'task="vqa"' in found["ray_geovlm_task_reward"][0]
-    finally:
-        ray.shutdown()
+def test_metrics_of_a_step_are_at_the_endpoint(cluster: None) -> None:
+    RayMetrics("first")({"step": 7, "reward/mean": 1.25, "task/vqa/reward": 0.5})
+    node = ray.nodes()[0]
+    url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    wanted = {"ray_geovlm_step": 7.0, "ray_geovlm_reward_mean": 1.25, "ray_geovlm_task_reward": 0.5}
+    found: dict[str, tuple[str, float]] = {}
+    deadline = time.monotonic() + 60
+    while set(found) != set(wanted) and time.monotonic() < deadline:
+        time.sleep(1)
+        lines = urllib.request.urlopen(url, timeout=10).read().decode().splitlines()
+        samples = [line.rpartition(" ") for line in lines if line.startswith("ray_geovlm_")]
+        found = {labels.partition("{")[0]: (labels, float(value)) for labels, _, value in samples}
+    assert {name: value for name, (_, value) in found.items()} == wanted
+    assert all('run="first"' in labels for labels, _ in found.values())
+    assert 'task="vqa"' in found["ray_geovlm_task_reward"][0]

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import ray
 
-from actors.cluster import connect
 from actors.reward import RayRewards
 from geovlm_ray.config import Config, load_config
 from geovlm_ray.local import LocalRewards
@@ -28,16 +27,6 @@ MOMENT = 1.0
 """Seconds after which an actor is killed; all responses take several times as long."""
 
 Pool = Callable[..., RayRewards]
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [n for n in os.environ if n.startswith("RAY_")]:
-            patch.delenv(name)
-        connect()
-        yield
-        ray.shutdown()
 
 
 @pytest.fixture

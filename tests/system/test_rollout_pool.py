@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from actors.cluster import connect, wait_for_room
+from actors.cluster import wait_for_room
 from actors.rollout import RolloutActor
 from actors.rollout_pool import RayRollouts
 from benchmarks.instant_engine import InstantActor
@@ -70,16 +70,6 @@ class RaisingActor(InstantActor):
             yield groups
             if i == 20:
                 raise ValueError("no more")
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [n for n in os.environ if n.startswith("RAY_")]:
-            patch.delenv(name)
-        connect()
-        yield
-        ray.shutdown()
 
 
 @pytest.fixture
