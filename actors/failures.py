@@ -6,9 +6,26 @@ from collections.abc import Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, ActorUnavailableError, ObjectLostError, RayTaskError
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayTaskError,
+    WorkerCrashedError,
+)
 
-from geovlm_ray.errors import RunError, UserError
+from geovlm_ray.errors import LostError, RunError, StartError, UserError
+
+_LOST = (
+    ActorDiedError,
+    ActorUnavailableError,
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    WorkerCrashedError,
+)
 
 
 def fetch(calls: Sequence[ray.ObjectRef], who: str) -> list[Any]:
@@ -16,21 +33,21 @@ def fetch(calls: Sequence[ray.ObjectRef], who: str) -> list[Any]:
 
     Raises:
         UserError: as the actor raised it.
-        RunError: the actor died, or failed in a way that no user error describes.
+        StartError: the actor did not get as far as its first call.
+        LostError: the actor died, or the node that held a result.
+        RunError: it failed in a way that no user error describes.
     """
     try:
         return ray.get(list(calls))
     except RayTaskError as error:
         if isinstance(error.cause, UserError):
             raise error.cause from error
+        if isinstance(error.cause, _LOST):
+            raise LostError(f"{who} lost what it was given: {_reason(error.cause)}") from error
         raise RunError(f"{who} failed: {error.cause!r}") from error
-    except (ActorDiedError, ActorUnavailableError, ObjectLostError) as error:
-        raise RunError(f"{who} died: {_reason(error)}") from error
-
-
-def died(error: RunError) -> bool:
-    """Whether an error of `fetch` tells of an actor's death, or of what it had left behind."""
-    return isinstance(error.__cause__, (ActorDiedError, ActorUnavailableError, ObjectLostError))
+    except _LOST as error:
+        kind = StartError if getattr(error, "actor_init_failed", False) else LostError
+        raise kind(f"{who} died: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:

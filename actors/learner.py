@@ -11,7 +11,9 @@ import numpy as np
 import ray
 
 from actors.failures import fetch
+from actors.names import actor_name
 from geovlm_ray.config import Config
+from geovlm_ray.errors import LostError, RunError
 from geovlm_ray.grpo.ranks import Ranks
 from geovlm_ray.local import make_learner
 from geovlm_ray.schema import SampleGroup
@@ -44,25 +46,38 @@ class LearnerActor:
         yield from packed_ahead(self.learner.weights())
 
     def save(self, folder: Path) -> None:
-        """Write model and optimizer."""
+        """Begin to write model and optimizer."""
         self.learner.save(folder)
+
+    def saved(self) -> bool:
+        """Whether that is done."""
+        return self.learner.saved()
 
     def load(self, folder: Path) -> None:
         """Take up what `save` wrote."""
         self.learner.load(folder)
 
 
-class RayLearner:
-    """The learner actors as the loop sees them: as one learner."""
+WHO = "the learner"
+DEATH_KNOWN_S = 30.0
+"""Seconds in which it becomes known that a rank died, after another one complained of it."""
 
-    def __init__(self, config: Config, model: Path) -> None:
+
+class RayLearner:
+    """The learner actors as the loop sees them: as one learner.
+
+    Where one of them dies, what it held of weights and optimizer is lost, and with it this learner: every call raises
+    LostError.
+    """
+
+    def __init__(self, config: Config, model: Path, kind: type[LearnerActor] = LearnerActor) -> None:
         size = config.learner.actors
         options = {"num_cpus": config.learner.num_cpus, "num_gpus": config.learner.num_gpus}
         self.actors = [
-            ray.remote(LearnerActor).options(**options, name=f"{config.run.name}-learner-{rank}").remote()
-            for rank in range(size)
+            ray.remote(kind).options(**options, name=actor_name(config.run.name, "learner")).remote()
+            for _ in range(size)
         ]
-        address = fetch([self.actors[0].address.remote()], "the learner")[0]
+        address = fetch([self.actors[0].address.remote()], WHO)[0]
         self._started = [actor.start.remote(config, model, i, size, address) for i, actor in enumerate(self.actors)]
 
     def step(self, groups: Sequence[SampleGroup]) -> dict[str, float]:
@@ -75,20 +90,54 @@ class RayLearner:
 
     def weights(self) -> Iterator[ray.ObjectRef]:
         """The present weights, a part at a time left in the object store for the engines to read."""
-        fetch(self._started, "the learner")
+        self._results(self._started)
         # All ranks give what they hold of each weight; the first one has the whole, and sends it.
         for parts in [actor.weights.options(num_returns="streaming").remote() for actor in self.actors]:
             yield from parts
+        # The parts of one that died on the way are no weights, and the engines should not be blamed for that.
+        self._results([actor.__ray_ready__.remote() for actor in self.actors])
 
     def save(self, folder: Path) -> None:
-        """Write model and optimizer into a folder that this process sees too."""
+        """Begin to write model and optimizer into a folder that this process sees too."""
         self._all("save", folder)
+
+    def saved(self) -> bool:
+        """Whether that is done; raises OSError where the disk refused it."""
+        return fetch([self.actors[0].saved.remote()], WHO)[0]
 
     def load(self, folder: Path) -> None:
         """Take up what `save` wrote."""
         self._all("load", folder)
 
+    def close(self) -> None:
+        """End the actors, whatever they are waiting for."""
+        for actor in self.actors:
+            ray.kill(actor)
+
     def _all(self, method: str, argument: Any) -> Any:
         """What the first rank returns of a call that all make together."""
-        fetch(self._started, "the learner")
-        return fetch([getattr(actor, method).remote(argument) for actor in self.actors], "the learner")[0]
+        self._results(self._started)
+        return self._results([getattr(actor, method).remote(argument) for actor in self.actors])[0]
+
+    def _results(self, calls: Sequence[ray.ObjectRef]) -> list[Any]:
+        """The results of one call to every rank; does not wait for those that wait for a dead one."""
+        waiting = list(calls)
+        while waiting:
+            done, waiting = ray.wait(waiting)
+            try:
+                fetch(done, WHO)
+            except LostError:
+                raise
+            except RunError:
+                # Of a dead rank the others say that it closed its connection.
+                self._raise_if_dead()
+                raise
+        return fetch(calls, WHO)
+
+    def _raise_if_dead(self) -> None:
+        pings = [actor.__ray_ready__.remote() for actor in self.actors]
+        while pings:
+            done, pings = ray.wait(pings, timeout=DEATH_KNOWN_S)
+            fetch(done, WHO)
+            if not done:
+                return

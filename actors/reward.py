@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import threading
 from collections import deque
@@ -11,11 +10,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import ray
-from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from actors.failures import fetch
+from actors.names import actor_name
 from geovlm_ray.config import Config
-from geovlm_ray.errors import RunError
+from geovlm_ray.errors import LostError, RunError
 from geovlm_ray.local import score_groups
 from geovlm_ray.rewards import Embedder, RewardConfig, needs_embedder
 from geovlm_ray.rewards.config import SbertConfig
@@ -28,10 +27,9 @@ CHUNK = 256
 """Samples of one call, about: no more than these are scored again where an actor dies."""
 DEATHS = 3
 """Samples at which so many actors died are what kills them."""
-_DEAD = (ActorDiedError, ActorUnavailableError)
 
 
-class SbertDeathError(RunError):
+class SbertDeathError(LostError):
     """The SBERT actor died while a reward actor waited for it."""
 
 
@@ -60,10 +58,8 @@ class RemoteEmbedder:
         """
         try:
             return fetch([self.actor.encode.remote(list(texts))], "the SBERT actor")[0]
-        except RunError as error:
-            if isinstance(error.__cause__, _DEAD):
-                raise SbertDeathError(str(error)) from error
-            raise
+        except LostError as error:
+            raise SbertDeathError(str(error)) from error
 
 
 class RewardActor:
@@ -105,8 +101,8 @@ class RayRewards:
 
     def __init__(self, config: Config, tasks: Sequence[str]) -> None:
         self.config = config
-        self._numbers = itertools.count()
         self._replacing = threading.Lock()
+        self._closed = False
         embeds = any(needs_embedder(task, config.reward) for task in tasks)
         self.sbert = self._start_sbert() if embeds else None
         self.actors = [self._start() for _ in range(config.reward_actors.actors)]
@@ -153,7 +149,7 @@ class RayRewards:
         try:
             rewards = fetch([done], "a reward actor")[0]
             return [_rewarded(group, scores) for group, scores in zip(call.chunk.groups, rewards, strict=True)]
-        except RunError as error:
+        except LostError as error:
             self._replace_dead(error, call)
             call.chunk.deaths += 1
             if call.chunk.deaths == DEATHS:
@@ -165,9 +161,11 @@ class RayRewards:
             self._dispatch(waiting, running)
 
     def close(self) -> None:
-        """End the actors."""
-        for actor in [*self.actors, *([self.sbert] if self.sbert is not None else [])]:
-            ray.kill(actor)
+        """End the actors; none takes their place."""
+        with self._replacing:
+            self._closed = True
+            for actor in [*self.actors, *([self.sbert] if self.sbert is not None else [])]:
+                ray.kill(actor)
 
     def _chunks(self, groups: Sequence[SampleGroup]) -> list[_Chunk]:
         """Groups dealt out by task, so that every chunk has a share of each; at least one chunk an actor."""
@@ -176,25 +174,23 @@ class RayRewards:
         n = min(max(len(self.actors), -(-samples // CHUNK)), len(groups))
         return [_Chunk(by_task[k::n]) for k in range(n)]
 
-    def _replace_dead(self, error: RunError, call: _Call) -> None:
-        """Start another actor in place of the one whose death an error tells of; any other error is raised again."""
+    def _replace_dead(self, error: LostError, call: _Call) -> None:
+        """Start another actor in place of the one whose death an error tells of, unless that was done already."""
         with self._replacing:
+            if self._closed:
+                raise error
             if isinstance(error, SbertDeathError):
                 if call.sbert is self.sbert:
                     log.warning("%s; another one takes its place", error)
                     ray.kill(call.sbert)
                     self.sbert = self._start_sbert()
-            elif isinstance(error.__cause__, _DEAD):
-                if call.actor is self.actors[call.slot]:
-                    log.warning("%s; another one takes its place", error)
-                    ray.kill(call.actor)
-                    self.actors[call.slot] = self._start()
-            else:
-                raise error
+            elif call.actor is self.actors[call.slot]:
+                log.warning("%s; another one takes its place", error)
+                ray.kill(call.actor)
+                self.actors[call.slot] = self._start()
 
     def _start(self) -> ray.actor.ActorHandle:
-        name = f"{self.config.run.name}-reward-{next(self._numbers)}"
-        options = {"num_cpus": self.config.reward_actors.num_cpus, "name": name}
+        options = {"num_cpus": self.config.reward_actors.num_cpus, "name": actor_name(self.config.run.name, "reward")}
         return ray.remote(RewardActor).options(**options).remote(self.config.reward)
 
     def _start_sbert(self) -> ray.actor.ActorHandle:
@@ -204,7 +200,7 @@ class RayRewards:
         options = {
             "num_cpus": resources.sbert_num_cpus,
             "num_gpus": resources.sbert_num_gpus,
-            "name": f"{self.config.run.name}-sbert-{next(self._numbers)}",
+            "name": actor_name(self.config.run.name, "sbert"),
         }
         return ray.remote(SbertActor).options(**options).remote(sbert)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,11 +11,12 @@ from typing import Any
 
 import ray
 
-from actors.failures import died, fetch
+from actors.failures import fetch
+from actors.names import actor_name
 from actors.rollout import RolloutActor
 from geovlm_ray.config import Config
 from geovlm_ray.dealing import deal
-from geovlm_ray.errors import RunError
+from geovlm_ray.errors import LostError, RunError, StartError
 from geovlm_ray.rollout.dispatch import reading
 from geovlm_ray.schema import Prompt, SampleGroup
 
@@ -53,8 +53,8 @@ class RayRollouts:
         self.config = config
         self.model = model
         self.kind = kind
-        self._numbers = itertools.count()
         self._changing = threading.RLock()
+        self._closed = False
         self._weights: list[ray.ObjectRef] = []
         self._deaths = [0] * config.rollout.actors
         # What actors that replace others have to acknowledge before they draw, by their slot.
@@ -115,9 +115,11 @@ class RayRollouts:
             self._result(slot, targets[slot], calls[slot])
 
     def close(self) -> None:
-        """End the actors."""
-        for actor in self.actors:
-            ray.kill(actor)
+        """End the actors; none takes their place."""
+        with self._changing:
+            self._closed = True
+            for actor in self.actors:
+                ray.kill(actor)
 
     def _draw(self, prompts: Iterable[Prompt]) -> list[_Draw]:
         """Deal prompts out to the actors that live."""
@@ -161,7 +163,7 @@ class RayRollouts:
         """Groups that have come; of an actor that died, none."""
         try:
             found = [[part] for part in fetch([ref for _, ref in parts], WHO)]
-        except RunError:
+        except LostError:
             found = [self._result(draw.slot, draw.actor, [ref]) or [[]] for draw, ref in parts]
         groups = []
         for (draw, _), part in zip(parts, found, strict=True):
@@ -174,24 +176,30 @@ class RayRollouts:
         """What calls of an actor return; None where it died, and another one was started.
 
         Raises:
-            RunError: it failed in another way, or `DEATHS` actors died in its place.
+            LostError: `DEATHS` actors died in its place.
+            RunError: it failed in another way.
         """
         try:
             return fetch(calls, WHO)
-        except RunError as error:
-            if not died(error):
-                raise
+        except LostError as error:
             self._replace(slot, actor, error)
             return None
 
     def _replace(self, slot: int, actor: ray.actor.ActorHandle, error: RunError) -> None:
-        """End an actor and start another one in its place, unless that was done already."""
+        """End an actor and start another one in its place, unless that was done already.
+
+        Raises:
+            LostError: `DEATHS` actors died in its place.
+        """
         with self._changing:
+            if self._closed:
+                raise error
             if self.actors[slot] is not actor:
                 return
             self._deaths[slot] += 1
             if self._deaths[slot] == DEATHS:
-                raise RunError(f"{DEATHS} rollout actors died in one place, one after the other; the last: {error}")
+                kind = StartError if isinstance(error, StartError) else LostError
+                raise kind(f"{DEATHS} rollout actors died in one place, one after the other; the last: {error}")
             log.warning("%s; another one takes its place", error)
             ray.kill(actor)
             self.actors[slot] = self._start()
@@ -215,7 +223,7 @@ class RayRollouts:
         options: dict[str, Any] = {
             "num_cpus": self.config.rollout.num_cpus,
             "num_gpus": self.config.rollout.num_gpus,
-            "name": f"{self.config.run.name}-rollout-{next(self._numbers)}",
+            "name": actor_name(self.config.run.name, "rollout"),
         }
         if self.config.sync.mode == "in_flight":
             # Batches up to the staleness bound, held-out and probe draws, and the weights.

@@ -1,6 +1,6 @@
 """What driver, reward dispatch and admission can carry by themselves: the real loop with engines that answer at once.
 
-``python -m benchmarks.control_plane [--json OUT] [--steps 12] [--long 100]``. The loop, the pools of rollout and reward
+``python -m benchmarks.control_plane [--json OUT] [--steps 6] [--long 50]``. The loop, the pools of rollout and reward
 actors, the rewards and the sampler over converted records are those of every run; the engines hand out completions
 drawn beforehand (a group at a time, as real ones finish them), the learner only counts versions, nothing is written
 down. First one long run, which shows whether the driver's memory grows; then the cases take turns: each starts its
@@ -15,7 +15,7 @@ import pickle
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from actors.rollout_pool import RayRollouts
 from benchmarks.common import ROUNDS, Figure, at_least, at_most, parser, publish, ratio_figures
 from benchmarks.data import in_process, write_source
 from benchmarks.instant_engine import InstantActor, InstantEngine
+from geovlm_ray.checkpoint import Saver
 from geovlm_ray.config import Config, load_config
 from geovlm_ray.data.sampler import Sampler
 from geovlm_ray.data.sources import open_stream
@@ -37,7 +38,8 @@ from geovlm_ray.loop import Parts, train
 from geovlm_ray.quiet import quiet
 from geovlm_ray.schema import Example, Prompt, SampleGroup
 
-PROMPTS = 512
+PROMPTS = 1024
+"""Of one step: with 8 completions each they fill 32 engines of 256 sequences, vLLM's default."""
 GROUP = 8
 FEW, MANY = 1_000, 1_000_000
 CASES = {
@@ -91,6 +93,13 @@ class CountingLearner:
     def save(self, folder: Path) -> None:
         """Nothing to save."""
 
+    def saved(self) -> bool:
+        """Nothing is ever being saved."""
+        return True
+
+    def close(self) -> None:
+        """Nothing to end."""
+
     def load(self, folder: Path) -> None:
         """Nothing to load."""
 
@@ -107,8 +116,11 @@ class Counts:
         self.samples += len(ledger[TRAINED]) * GROUP
         self.memory.append(memory())
 
-    def save(self, step: int, write: Callable[[Path], None]) -> None:
+    def save(self, step: int, saver: Saver, metrics: Mapping[str, float]) -> None:
         """Keep nothing."""
+
+    def finish(self) -> None:
+        """Nothing to wait for."""
 
 
 class Case:
@@ -150,8 +162,8 @@ class Case:
 def main() -> int:
     """Measure and publish."""
     arguments = parser(__doc__ or "")
-    arguments.add_argument("--steps", type=int, default=12, help="steps of a piece (default: 12)")
-    arguments.add_argument("--long", type=int, default=100, help="steps of the long run (default: 100)")
+    arguments.add_argument("--steps", type=int, default=6, help="steps of a piece (default: 6)")
+    arguments.add_argument("--long", type=int, default=50, help="steps of the long run (default: 50)")
     options = arguments.parse_args()
     quiet()
     with tempfile.TemporaryDirectory(prefix="geovlm-ray-bench-") as name:

@@ -20,7 +20,7 @@ ANSWERS = {
 }
 THOUGHT = 280
 """Characters before the answer, about four a token."""
-DRAWN = 1024
+DRAWN = 256
 """Completions drawn beforehand, which take turns: no two within one message are the same objects."""
 
 

@@ -7,18 +7,33 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import xxhash
 
+from geovlm_ray.checkpoint_mirror import CheckpointMirror
 from geovlm_ray.errors import RunError
 
 log = logging.getLogger(__name__)
 
 STATE_FILE = "run_state.json"
 BLOCK_BYTES = 2**22
+POLL_S = 0.2
+"""Seconds between two questions whether a checkpoint is written."""
+
+
+class Saver(Protocol):
+    """What can be saved."""
+
+    def save(self, folder: Path) -> None:
+        """Fill a folder with the present state, or begin to."""
+
+    def saved(self) -> bool:
+        """Whether that is done; raises OSError where the disk refused it."""
 
 
 def fill(folder: Path, write: Callable[[Path], None]) -> None:
@@ -35,42 +50,73 @@ def fill(folder: Path, write: Callable[[Path], None]) -> None:
 
 
 class CheckpointFolder:
-    """The newest ``keep`` checkpoints of a run."""
+    """The newest ``keep`` checkpoints of a run, and the one with the largest value of the metric ``best``.
 
-    def __init__(self, folder: Path, keep: int) -> None:
+    With a ``mirror`` each is copied there too, and taken from there where it is newer than all that lie here.
+    """
+
+    def __init__(
+        self, folder: Path, keep: int, best: str | None = None, mirror: CheckpointMirror | None = None
+    ) -> None:
         self.folder = folder
         self.keep = keep
+        self.best = best
+        self.mirror = mirror
+        self._thread = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
 
-    def save(self, step: int, write: Callable[[Path], None]) -> None:
-        """Let ``write`` fill a folder, then make it the checkpoint of ``step`` in one rename.
+    def save(self, step: int, saver: Saver, metrics: Mapping[str, float]) -> None:
+        """Let ``saver`` fill a folder, which becomes the checkpoint of ``step`` in one rename once all of it is there.
+
+        Returns when ``saver`` has begun; `finish` waits for the rest.
 
         Raises:
-            RunError: the disk refused it.
+            RunError: the disk refused it, or the checkpoint before it, or there is no metric ``best``.
         """
-        target = self.folder / f"step-{step:06d}"
-        partial = self.folder / f".partial-step-{step:06d}"
+        self.finish()
+        if self.best and self.best not in metrics:
+            raise RunError(f"checkpoint.best: expected one of {', '.join(sorted(metrics))}, found {self.best!r}")
+        value = metrics[self.best] if self.best else None
+        partial = self.folder / f".partial-{_name(step)}"
         try:
-            fill(partial, write)
-            (partial / STATE_FILE).write_text(_sealed({"step": step, "files": _digests(partial)}))
-            _sync(partial / STATE_FILE)
-            shutil.rmtree(target, ignore_errors=True)
-            partial.rename(target)
-            _sync(self.folder)
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            saver.save(partial)
         except OSError as error:
-            raise RunError(f"checkpoint {target} could not be written: {error}") from error
-        for step_folder in self._complete()[: -self.keep]:
-            shutil.rmtree(step_folder)
+            raise self._refused(step, error) from error
+        self._writing = self._thread.submit(self._complete, step, value, partial, saver)
+
+    def finish(self) -> None:
+        """Wait until the last checkpoint is written.
+
+        Raises:
+            RunError: the disk refused it, or the mirror.
+        """
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            writing.result()
+
+    def abandon(self) -> None:
+        """Wait for what is still written, which may fail: who was to write it has been ended."""
+        try:
+            self.finish()
+        except RunError as error:
+            log.warning("%s", error)
 
     def latest(self) -> tuple[int, Path] | None:
         """Step and folder of the newest checkpoint that is as it was written, or None where there is no checkpoint.
 
         Raises:
-            RunError: there are some, and all are broken.
+            RunError: there are some, and all are broken; or the mirror cannot be asked.
         """
         problem = None
-        for folder in reversed(self._complete()):
+        remote = set(self.mirror.names()) if self.mirror else set()
+        for step in sorted({*map(_step, remote), *map(_step, self._names())}, reverse=True):
+            target = self.folder / _name(step)
             try:
-                return _verified(folder), folder
+                if not target.is_dir():
+                    self._fetch(target)
+                return _verified(target)["step"], target
             except RunError as error:
                 log.warning("%s; the one before it is taken", error)
                 problem = error
@@ -78,28 +124,87 @@ class CheckpointFolder:
             raise RunError(f"no checkpoint in {self.folder} is whole ({problem}); remove them to start anew")
         return None
 
-    def _complete(self) -> list[Path]:
-        found = [p for p in self.folder.glob("step-*") if re.fullmatch(r"step-\d{6,}", p.name)]
-        return sorted(found, key=lambda p: int(p.name.removeprefix("step-")))
+    def _complete(self, step: int, value: float | None, partial: Path, saver: Saver) -> None:
+        target = self.folder / _name(step)
+        try:
+            while not saver.saved():
+                time.sleep(POLL_S)
+            for file in partial.rglob("*"):
+                _sync(file)
+            (partial / STATE_FILE).write_text(_sealed({"step": step, "value": value, "files": _digests(partial)}))
+            _sync(partial / STATE_FILE)
+            shutil.rmtree(target, ignore_errors=True)
+            partial.rename(target)
+            _sync(self.folder)
+        except OSError as error:
+            raise self._refused(step, error) from error
+        kept = {*self._names()[-self.keep :], *self._best()}
+        for name in set(self._names()) - kept:
+            shutil.rmtree(self.folder / name)
+        if self.mirror:
+            self.mirror.put(target)
+            for name in set(self.mirror.names()) - kept:
+                self.mirror.remove(name)
+
+    def _refused(self, step: int, error: OSError) -> RunError:
+        return RunError(f"checkpoint {self.folder / _name(step)} could not be written: {error}")
+
+    def _fetch(self, target: Path) -> None:
+        """Bring a checkpoint from the mirror."""
+        assert self.mirror is not None
+        partial = target.with_name(f".partial-{target.name}")
+        shutil.rmtree(partial, ignore_errors=True)
+        self.mirror.fetch(target.name, partial)
+        _verified(partial)
+        partial.rename(target)
+
+    def _best(self) -> list[str]:
+        """The name of the checkpoint with the largest value, the newest of several; none where none has any."""
+        values = {}
+        for name in self._names():
+            try:
+                values[name] = _state(self.folder / name).get("value")
+            except RunError as error:
+                log.warning("%s", error)
+        known = {name: value for name, value in values.items() if value is not None}
+        return [max(known, key=lambda name: (known[name], _step(name)))] if known else []
+
+    def _names(self) -> list[str]:
+        """Names of the checkpoints that lie here, the newest last."""
+        return sorted((p.name for p in self.folder.glob("step-*") if re.fullmatch(r"step-\d{6,}", p.name)), key=_step)
 
 
-def _verified(folder: Path) -> int:
-    """The step of a checkpoint; RunError where one of its files is not as it was written."""
+def _name(step: int) -> str:
+    return f"step-{step:06d}"
+
+
+def _step(name: str) -> int:
+    return int(name.removeprefix("step-"))
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself; RunError where that is not as it was written."""
     try:
         text = (folder / STATE_FILE).read_text()
         state = json.loads(text)
-        whole = text == _sealed({"step": state["step"], "files": state["files"]})
+        whole = text == _sealed({key: state[key] for key in ("step", "value", "files")})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"checkpoint {folder / STATE_FILE}: expected the state of a run, found: {error}") from error
     if not whole:
         raise RunError(f"checkpoint {folder / STATE_FILE}: expected the bytes that were written, found others")
+    return state
+
+
+def _verified(folder: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself; RunError where one of its files is not as it was written."""
+    state = _state(folder)
     found = _digests(folder)
     for name, digest in state["files"].items():
         if name not in found:
             raise RunError(f"checkpoint {folder / name}: expected this file, found none")
         if found[name] != digest:
             raise RunError(f"checkpoint {folder / name}: expected the bytes that were written, found others")
-    return state["step"]
+    return state
 
 
 def _digests(folder: Path) -> dict[str, str]:

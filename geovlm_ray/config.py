@@ -42,6 +42,12 @@ class RunConfig(Section):
     wait_for_nodes_s: float = Field(
         0, ge=0, description="how long to wait for the cluster, or its autoscaler, to have room for all actors"
     )
+    restarts: int = Field(
+        3,
+        ge=0,
+        description="times that a run goes on by itself from its newest checkpoint after a part died that cannot be "
+        "replaced alone, such as a learner",
+    )
 
     @property
     def folder(self) -> Path:
@@ -93,6 +99,14 @@ class CheckpointConfig(Section):
 
     every: int = Field(10, ge=1, description="learner steps between two checkpoints; the last step always has one")
     keep: int = Field(2, ge=1, description="newest checkpoints kept")
+    best: str | None = Field(
+        None, description="metric (reward/mean, ...) of whose largest value the checkpoint is kept too"
+    )
+    url: str | None = Field(
+        None,
+        description="where checkpoints are copied to as well, below the run's name, and taken from where they are "
+        "newer: any URL that fsspec knows, such as s3://bucket/runs",
+    )
 
 
 class EvaluationConfig(Section):

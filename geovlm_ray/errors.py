@@ -19,3 +19,11 @@ class ModelError(UserError):
 
 class RunError(UserError):
     """A run cannot start or go on: a directory, a port, a resource or a component."""
+
+
+class LostError(RunError):
+    """A component died, or something that only a dead one had is needed."""
+
+
+class StartError(LostError):
+    """A component died before it was ready: it would do so again."""

@@ -6,9 +6,10 @@ loop runs on both. On-policy is ``max_staleness=0``, pipelined is 1, asynchronou
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,11 +18,14 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from geovlm_ray.checkpoint import Saver
 from geovlm_ray.config import Config
-from geovlm_ray.errors import RunError
+from geovlm_ray.errors import LostError, RunError, UserError
 from geovlm_ray.grpo.admission import TRAINED, Ledger, admit
 from geovlm_ray.metrics.training import batch_metrics
 from geovlm_ray.schema import Prompt, SampleGroup
+
+log = logging.getLogger(__name__)
 
 
 class RolloutPool(Protocol):
@@ -72,10 +76,16 @@ class Learner(Protocol):
         """The present weights, in parts of whatever form `RolloutPool.update_weights` takes."""
 
     def save(self, folder: Path) -> None:
-        """Write model and optimizer into a folder."""
+        """Begin to write model and optimizer into a folder, as they now are."""
+
+    def saved(self) -> bool:
+        """Whether that is done; raises OSError where the disk refused it."""
 
     def load(self, folder: Path) -> None:
         """Take up what `save` wrote."""
+
+    def close(self) -> None:
+        """End the learner."""
 
 
 class Prompts(Protocol):
@@ -98,8 +108,11 @@ class Tracker(Protocol):
 class Checkpointer(Protocol):
     """What a run can be resumed from."""
 
-    def save(self, step: int, write: Callable[[Path], None]) -> None:
-        """Keep the state after a step."""
+    def save(self, step: int, saver: Saver, metrics: Mapping[str, float]) -> None:
+        """Keep the state after a step with its metrics, while the next ones go on."""
+
+    def finish(self) -> None:
+        """Wait until it is kept."""
 
 
 Report = Callable[[dict[str, float]], None]
@@ -131,21 +144,53 @@ def train(config: Config, parts: Parts, prompts: Prompts, probe: list[Prompt], s
 
     Returns the largest log-prob difference between engines and learner that any sync showed.
 
+    What was learnt is kept where a step fails.
+
     Raises:
         RunError: engines and learner disagree, or every group of a batch was too stale to train on.
+        LostError: a part died that the others cannot replace.
     """
     # One thread scores the batches, in order, while this one trains.
-    with ThreadPoolExecutor(1) as scorer:
-        return _steps(config, parts, prompts, probe, start, scorer)
+    scorer = ThreadPoolExecutor(1)
+    kept = Kept(start, start, start, {})
+    try:
+        return _steps(config, parts, prompts, probe, kept, scorer)
+    except LostError:
+        raise
+    except UserError:
+        _keep(parts, kept)
+        raise
+    finally:
+        scorer.shutdown(wait=False, cancel_futures=True)
+
+
+@dataclass
+class Kept:
+    """Steps that were learnt, written down with their metrics, and saved."""
+
+    learnt: int
+    logged: int
+    saved: int
+    metrics: dict[str, float]
+
+
+def _keep(parts: Parts, kept: Kept) -> None:
+    """Save what was learnt, unless that is saved; a step that is not written down is done again."""
+    if kept.learnt == kept.logged > kept.saved:
+        try:
+            parts.checkpoints.save(kept.logged, parts.learner, kept.metrics)
+            parts.checkpoints.finish()
+        except UserError as error:
+            log.warning("%s", error)
 
 
 def _steps(
-    config: Config, parts: Parts, prompts: Prompts, probe: list[Prompt], start: int, scorer: ThreadPoolExecutor
+    config: Config, parts: Parts, prompts: Prompts, probe: list[Prompt], kept: Kept, scorer: ThreadPoolExecutor
 ) -> float:
     worst = 0.0
     ahead: deque[Future[list[SampleGroup]]] = deque()
     probed = broadcast(config, parts, probe)
-    for step in range(start, config.run.steps):
+    for step in range(kept.saved, config.run.steps):
         clock = Clock()
         while step + len(ahead) < min(step + 1 + config.loop.max_staleness, config.run.steps):
             drawing = parts.rollouts.submit(prompts.batch(step + len(ahead)))
@@ -162,13 +207,18 @@ def _steps(
             raise RunError(f"step {step + 1}: none of {len(scored)} groups could be trained on: all are too stale")
         with clock("learner"):
             learned = parts.learner.step(ledger[TRAINED])
+            kept.learnt = step + 1
         with clock("sync"):
             probed = broadcast(config, parts, probe)
         metrics = {**batch_metrics(scored, step), **learned, "parity/max_abs": parity}
         metrics |= {f"groups/{fate}": float(len(groups)) for fate, groups in ledger.items()}
-        parts.tracker.log_step(step + 1, {**metrics, **clock.metrics(metrics)}, ledger)
+        metrics |= clock.metrics(metrics)
+        parts.tracker.log_step(step + 1, metrics, ledger)
+        kept.logged, kept.metrics = step + 1, metrics
         if (step + 1) % config.checkpoint.every == 0 or step + 1 == config.run.steps:
-            parts.checkpoints.save(step + 1, parts.learner.save)
+            parts.checkpoints.save(step + 1, parts.learner, metrics)
+            kept.saved = step + 1
+    parts.checkpoints.finish()
     return max(worst, disagreement(config, parts, probed))
 
 

@@ -12,9 +12,11 @@ from typing import Any
 
 from rich.console import Console
 
-from geovlm_ray.checkpoint import CheckpointFolder
+from geovlm_ray.checkpoint import STATE_FILE, CheckpointFolder
+from geovlm_ray.checkpoint_mirror import CheckpointMirror
 from geovlm_ray.config import Config, to_yaml
 from geovlm_ray.data.sampler import Sampler
+from geovlm_ray.errors import LostError, StartError
 from geovlm_ray.files import read_object, write_atomically
 from geovlm_ray.grpo.objectives import advantages as group_advantages
 from geovlm_ray.heldout import Rewards, held_out_rewards, summarise
@@ -26,11 +28,19 @@ from geovlm_ray.rewards.monitor import HackingMonitor
 from geovlm_ray.schema import Prompt
 from geovlm_ray.tracking import RunTracker
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 Build = Callable[[Config, Ready], Built]
 NAMES = ("run directory", "choose another run.name")
-MAY_CHANGE = ("run.steps", "run.dir", "run.wait_for_nodes_s", "checkpoint.every", "checkpoint.keep")
+MAY_CHANGE = (
+    *("run.steps", "run.dir", "run.wait_for_nodes_s", "run.restarts"),
+    *("checkpoint.every", "checkpoint.keep", "checkpoint.best", "checkpoint.url"),
+    *("rollout.actors", "rollout.num_cpus", "rollout.num_gpus", "rollout.stall_s"),
+    *("reward_actors.actors", "reward_actors.num_cpus"),
+    *("reward_actors.sbert_num_cpus", "reward_actors.sbert_num_gpus"),
+    *("learner.actors", "learner.num_cpus", "learner.num_gpus"),
+)
+"""Settings with which a run may go on that did not begin with them."""
 
 
 def execute(config: Config, ready: Ready, build: Build, console: Console) -> dict[str, Any]:
@@ -47,9 +57,6 @@ def execute(config: Config, ready: Ready, build: Build, console: Console) -> dic
     with locked(folder, *NAMES):
         check_same(config, folder / "config.yaml", MAY_CHANGE, *NAMES)
         write_atomically(folder / "config.yaml", to_yaml(config))
-        checkpoints = CheckpointFolder(folder / "checkpoints", config.checkpoint.keep)
-        found = checkpoints.latest()
-        start = found[0] if found else 0
         finished = _finished(folder, config)
         if finished:
             console.print(
@@ -57,26 +64,52 @@ def execute(config: Config, ready: Ready, build: Build, console: Console) -> dic
             )
             write_report(folder)
             return finished
-        advantages = partial(group_advantages, config=config.learner, longest=config.rollout.max_tokens)
-        monitor = HackingMonitor(config.reward.think)
-        tracker = RunTracker(folder, config.run.steps, console, monitor, advantages)
-        tracker.rewind(start)
-        console.print(f"Starting engines and learner for {ready.model.name} ...")
-        rollouts, rewards, learner, tracker.report = build(config, ready)
-        try:
-            if found:
-                learner.load(found[1])
-                console.print(f"Resuming after step {start} from {found[1]}")
-            parts = Parts(rollouts, rewards, learner, tracker, checkpoints)
-            summary = _train_and_evaluate(config, ready, parts, start, console)
-        finally:
-            rollouts.close()
-            rewards.close()
-            tracker.close()
+        summary = _to_its_end(config, ready, build, console)
         summary = {"seconds": time.time() - begun, "steps": config.run.steps, **summary}
         write_atomically(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
         write_report(folder)
     return summary
+
+
+def _to_its_end(config: Config, ready: Ready, build: Build, console: Console) -> dict[str, Any]:
+    """Run, and go on from the newest checkpoint where a part is lost that cannot be replaced alone."""
+    settings = config.checkpoint
+    mirror = CheckpointMirror(f"{settings.url}/{config.run.name}", STATE_FILE) if settings.url else None
+    checkpoints = CheckpointFolder(config.run.folder / "checkpoints", settings.keep, settings.best, mirror)
+    for left in range(config.run.restarts, 0, -1):
+        try:
+            return _attempt(config, ready, build, checkpoints, console)
+        except StartError:
+            raise
+        except LostError as error:
+            log.warning("%s; the run goes on from its newest checkpoint (run.restarts: %d left)", error, left - 1)
+    return _attempt(config, ready, build, checkpoints, console)
+
+
+def _attempt(
+    config: Config, ready: Ready, build: Build, checkpoints: CheckpointFolder, console: Console
+) -> dict[str, Any]:
+    """Start all parts, go on from the newest checkpoint, and end the parts."""
+    found = checkpoints.latest()
+    start = found[0] if found else 0
+    advantages = partial(group_advantages, config=config.learner, longest=config.rollout.max_tokens)
+    monitor = HackingMonitor(config.reward.think)
+    tracker = RunTracker(config.run.folder, config.run.steps, console, monitor, advantages)
+    tracker.rewind(start)
+    console.print(f"Starting engines and learner for {ready.model.name} ...")
+    rollouts, rewards, learner, tracker.report = build(config, ready)
+    try:
+        if found:
+            learner.load(found[1])
+            console.print(f"Resuming after step {start} from {found[1]}")
+        parts = Parts(rollouts, rewards, learner, tracker, checkpoints)
+        return _train_and_evaluate(config, ready, parts, start, console)
+    finally:
+        rollouts.close()
+        rewards.close()
+        learner.close()
+        checkpoints.abandon()
+        tracker.close()
 
 
 def _finished(folder: Path, config: Config) -> dict[str, Any] | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,8 @@ class GrpoLearner:
             fused=True,
         )
         self.reference = self._frozen_copy(folder, seed) if config.kl_beta and not model_config.lora else None
+        self._writer = ThreadPoolExecutor(1)
+        self._written: Future[None] | None = None
         self._encode = lru_cache(maxsize=ENCODED_PROMPTS_KEPT)(encoder.encode)
 
     def step(self, groups: Sequence[SampleGroup]) -> dict[str, float]:
@@ -150,17 +153,39 @@ class GrpoLearner:
             deque(everything, maxlen=0)
 
     def save(self, folder: Path) -> None:
-        """Write the model or adapter as Hugging Face folders, and the optimizer's state; rank 0 does."""
-        weights = {name: whole(p.detach()) for name, p in self.trained.items()}
+        """Take a copy of the model or adapter and of the optimizer's state, and begin to write it; rank 0 does.
+
+        The next steps do not wait for the disk; `saved` says when it is done.
+        """
+        weights = {name: _copy(p.detach()) for name, p in self.trained.items()}
         optimizer = {
-            name: {key: whole(value) for key, value in self.optimizer.state[p].items()}
+            name: {key: _copy(value) for key, value in self.optimizer.state[p].items()}
             for name, p in self.trained.items()
             if p in self.optimizer.state
         }
         if self.ranks.rank == 0:
-            save_policy(self.model, self.encoder.processor, folder, weights)
             state = {"optimizer": optimizer, "version": self.version, "rng": torch.get_rng_state()}
-            save_state(state, folder / "learner.pt")
+            self._written = self._writer.submit(self._write, folder, weights, state)
+
+    def saved(self) -> bool:
+        """Whether what `save` began is written.
+
+        Raises:
+            OSError: the disk refused it.
+        """
+        if self._written is None:
+            return True
+        if not self._written.done():
+            return False
+        self._written.result()
+        return True
+
+    def _write(self, folder: Path, weights: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> None:
+        save_policy(self.model, self.encoder.processor, folder, weights)
+        save_state(state, folder / "learner.pt")
+
+    def close(self) -> None:
+        """Nothing to end: the learner goes with its process."""
 
     def load(self, folder: Path) -> None:
         """Take up the state that `save` wrote, with however many ranks."""
@@ -296,3 +321,9 @@ class GrpoLearner:
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.lr * scale
         return self.config.lr * scale
+
+
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
+    """All of a tensor as it now is, in main memory."""
+    found = whole(tensor)
+    return found.cpu() if found.device.type != "cpu" else found.clone()

@@ -130,7 +130,7 @@ def save_policy(
     processor.save_pretrained(folder)
 
 
-def save_state(state: dict[str, Any], file: Path) -> None:
+def save_state(state: Mapping[str, Any], file: Path) -> None:
     """Write what a trainer goes on from.
 
     Raises:

@@ -105,14 +105,16 @@ def _train(config: Config, ready: _Ready, trainer: SftTrainer, checkpoints: Chec
                 row |= trainer.evaluate(_held_out_batches(ready, settings.batch_size))
             log.add(row)
             if last or trainer.done % settings.checkpoint_every == 0:
-                checkpoints.save(trainer.done, trainer.save)
+                checkpoints.save(trainer.done, trainer, {})
+                checkpoints.finish()
                 saved = trainer.done
             begun = time.perf_counter()
     except UserError:
         # A step whose evaluation failed has no line in the log, and is done again.
         logged = log.rows[-1]["step"] if log.rows else 0
         if logged == trainer.done > saved:
-            checkpoints.save(trainer.done, trainer.save)
+            checkpoints.save(trainer.done, trainer, {})
+            checkpoints.finish()
         raise
 
 

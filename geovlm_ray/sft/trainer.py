@@ -86,6 +86,10 @@ class SftTrainer:
         save_policy(self.model, self.processor, folder)
         save_state({"optimizers": [o.state_dict() for o in self.optimizers], "done": self.done}, folder / STATE_FILE)
 
+    def saved(self) -> bool:
+        """Always: `save` returns when it is done."""
+        return True
+
     def load(self, folder: Path) -> None:
         """Take up the state that `save` wrote."""
         state = load_state(folder / STATE_FILE)

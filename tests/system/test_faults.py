@@ -50,10 +50,18 @@ def test_a_killed_rollout_actor_costs_no_sample(tmp_path: Path) -> None:
     assert "another one takes its place" in (tmp_path / "killed.log").read_text()
 
 
-def test_a_killed_learner_ends_the_run_with_its_cause_and_the_run_goes_on_when_started_again(tmp_path: Path) -> None:
+def test_a_run_whose_learner_is_killed_goes_on_from_its_newest_checkpoint(tmp_path: Path) -> None:
     process = started(tmp_path, "killed", STEPS, 3)
+    kill(process, "LearnerActor")
+    assert process.wait(10 * MINUTES) == 0, (tmp_path / "killed.log").read_text()[-4000:]
+    check_ledger(tmp_path / "killed")
+    assert "the learner died" in (tmp_path / "killed.log").read_text()
+
+
+def test_a_lost_learner_ends_a_run_that_may_not_restart_and_the_run_goes_on_when_started_again(tmp_path: Path) -> None:
+    process = started(tmp_path, "killed", STEPS, 3, "run.restarts=0")
     kill(process, "LearnerActor")
     assert process.wait(10 * MINUTES) == 1
     last = [line for line in (tmp_path / "killed.log").read_text().splitlines() if line.strip()][-1]
     assert "the learner died" in last
-    check_ledger(train(tmp_path, "killed", STEPS))
+    check_ledger(train(tmp_path, "killed", STEPS, "rollout.actors=2", "rollout.num_cpus=0.5"))

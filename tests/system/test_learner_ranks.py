@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,8 @@ def learn(rank: int, size: int, address: str, overrides: tuple[str, ...], folder
     logprobs = [torch.from_numpy(row) for row in learner.logprobs(GROUPS)]
     (folder / save).mkdir(exist_ok=True)
     learner.save(folder / save)
+    while not learner.saved():
+        time.sleep(0.01)
     torch.save({"rows": rows, "weights": weights, "logprobs": logprobs}, folder / save / f"seen-{rank}.pt")
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from geovlm_ray.checkpoint import Saver
 from geovlm_ray.config import Config, load_config
 from geovlm_ray.data.sampler import REPLACEMENTS, Sampler, SceneStream
-from geovlm_ray.errors import RunError
+from geovlm_ray.errors import LostError, RunError
 from geovlm_ray.grpo.admission import Ledger
 from geovlm_ray.loop import Parts, train
 from geovlm_ray.schema import Prompt, RewardScore, Sample, SampleGroup
@@ -91,6 +92,11 @@ class Learner:
 
     def save(self, folder: Path) -> None: ...
 
+    def saved(self) -> bool:
+        return True
+
+    def close(self) -> None: ...
+
     def load(self, folder: Path) -> None: ...
 
 
@@ -106,17 +112,19 @@ class Book:
         self.rows.append({"step": step, **metrics})
         self.ledger.append({fate: [g.group_id for g in groups] for fate, groups in ledger.items()})
 
-    def save(self, step: int, write: Callable[[Path], None]) -> None:
+    def save(self, step: int, saver: Saver, metrics: Mapping[str, float]) -> None:
         self.saved.append(step)
+
+    def finish(self) -> None: ...
 
 
 def run(
-    *overrides: str, logprob: float = -1.0, start: int = 0, rewards: Rewards | None = None
+    *overrides: str, logprob: float = -1.0, start: int = 0, rewards: Rewards | None = None, book: Book | None = None
 ) -> tuple[Book, Pool, Learner]:
     config: Config = load_config(
         "demo", ["run.steps=6", "rollout.prompts_per_step=3", "checkpoint.every=4", *overrides]
     )
-    book, pool, learner = Book(), Pool(logprob), Learner()
+    book, pool, learner = book or Book(), Pool(logprob), Learner()
     learner.version = start
     sampler = Sampler(SceneStream(0), config.data, 3)
     parts = Parts(pool, rewards or Rewards(), learner, book, book)
@@ -143,6 +151,31 @@ def test_a_resumed_loop_draws_what_was_not_trained() -> None:
 
 def test_checkpoints_come_in_their_rhythm_and_at_the_end() -> None:
     assert run()[0].saved == [4, 6]
+
+
+class FailingRewards(Rewards):
+    """Raises an error at the groups of a step."""
+
+    def __init__(self, error: Exception, step: int) -> None:
+        super().__init__()
+        self.error = error
+        self.first = 3 * step
+
+    def score(self, groups: Sequence[SampleGroup]) -> list[SampleGroup]:
+        if any(g.group_id == self.first for g in groups):
+            raise self.error
+        return super().score(groups)
+
+
+@pytest.mark.parametrize(
+    ("error", "saved"),
+    [(RunError("no reward"), [4, 5]), (LostError("the learner died"), [4]), (ValueError("a mistake of ours"), [4])],
+)
+def test_what_was_learnt_is_saved_where_a_step_fails_unless_it_is_lost(error: Exception, saved: list[int]) -> None:
+    book = Book()
+    with pytest.raises(type(error), match=str(error)):
+        run(rewards=FailingRewards(error, step=5), book=book)
+    assert book.saved == saved
 
 
 def test_engine_and_learner_that_disagree_stop_the_run() -> None:

@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from geovlm_ray.checkpoint import CheckpointFolder
 from geovlm_ray.config import load_config, to_yaml
 from geovlm_ray.data.sampler import Sampler, SceneStream
 from geovlm_ray.data.scenes import demonstration
@@ -109,69 +108,6 @@ def test_report_of_a_run_that_has_only_begun(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=str(tmp_path)):
         write_report(tmp_path)
-
-
-def test_newest_checkpoints_are_kept_and_half_written_ones_ignored(tmp_path: Path) -> None:
-    folder = CheckpointFolder(tmp_path, keep=2)
-    assert folder.latest() is None
-    for step in (10, 20, 30):
-        folder.save(step, lambda path: (path / "weights").write_text("w") and None)
-    (tmp_path / ".partial-step-000040").mkdir()
-    assert folder.latest() == (30, tmp_path / "step-000030")
-    assert sorted(p.name for p in tmp_path.glob("step-*")) == ["step-000020", "step-000030"]
-
-
-def checkpoints(folder: Path) -> CheckpointFolder:
-    """Two checkpoints, each of three files."""
-
-    def write(target: Path) -> None:
-        (target / "model.safetensors").write_bytes(bytes(range(200)))
-        (target / "part").mkdir()
-        (target / "part" / "learner.pt").write_bytes(b"state of " + target.name.encode())
-
-    found = CheckpointFolder(folder, keep=3)
-    for step in (1, 2):
-        found.save(step, write)
-    return found
-
-
-def every_damage(folder: Path) -> list[tuple[Path, bytes | None]]:
-    """Each file of a checkpoint without its first, middle or last byte's lowest bit, cut short, emptied, or gone."""
-    damages: list[tuple[Path, bytes | None]] = []
-    for file in sorted(p for p in folder.rglob("*") if p.is_file()):
-        content = file.read_bytes()
-        for at in {0, len(content) // 2, len(content) - 1}:
-            damages.append((file, content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]))
-        damages += [(file, content[:-1]), (file, b""), (file, None)]
-    return damages
-
-
-def test_a_broken_checkpoint_is_passed_over_for_the_one_before_it_and_never_resumed_from(tmp_path: Path) -> None:
-    found = checkpoints(tmp_path)
-    newest = tmp_path / "step-000002"
-    assert found.latest() == (2, newest)
-    damages = every_damage(newest)
-    assert len(damages) > 15
-    for file, content in damages:
-        before = file.read_bytes()
-        file.unlink() if content is None else file.write_bytes(content)
-        assert found.latest() == (1, tmp_path / "step-000001"), (file, content)
-        file.write_bytes(before)
-    assert found.latest() == (2, newest)
-
-
-def test_where_all_checkpoints_are_broken_the_run_does_not_start_anew_by_itself(tmp_path: Path) -> None:
-    found = checkpoints(tmp_path)
-    for step in (1, 2):
-        (tmp_path / f"step-00000{step}" / "model.safetensors").write_bytes(b"")
-    with pytest.raises(RunError, match=r"no checkpoint .* is whole .*step-000001/model\.safetensors"):
-        found.latest()
-
-
-def test_a_disk_that_refuses_a_checkpoint_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(RunError, match="file"):
-        CheckpointFolder(tmp_path / "file", keep=1).save(1, lambda path: None)
 
 
 def test_a_disk_that_refuses_metrics_is_named(tmp_path: Path) -> None:
