@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,9 @@ from geovlm_ray.schema import SampleGroup
 from geovlm_ray.tasks.targets import plain_frame, plain_target
 
 Advantages = Callable[[SampleGroup], np.ndarray]
+
+UNDONE = "undone"
+"""Folder of completions of steps that a learner made which was then lost with them; those steps were made again."""
 
 ROLLOUT_SCHEMA = pa.schema(
     [
@@ -82,12 +86,12 @@ class RunTracker:
         self._bar = self._progress.add_task("train", total=total_steps, figures="")
 
     def rewind(self, step: int) -> None:
-        """Forget what was written after ``step``, as the run goes on from there."""
+        """Forget what was written after ``step``, as the run goes on from there; completions are moved to `UNDONE`."""
         rows = read_objects(self._metrics) if self._metrics.is_file() else []
         write_atomically(self._metrics, "".join(f"{json.dumps(row)}\n" for row in rows if row["step"] <= step))
         for file in self._rollouts.glob("step-*.parquet"):
             if int(file.stem.removeprefix("step-")) > step:
-                file.unlink()
+                _move_aside(file, self._rollouts / UNDONE)
         self._board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step + 1)
         self._progress.reset(self._bar, completed=step, total=self.total_steps)
 
@@ -138,6 +142,13 @@ class RunTracker:
             return
         left = metrics["seconds/step"] * (self.total_steps - step)
         self.console.print(f"step {step}/{self.total_steps}  {figures}  {left:.0f} s left", highlight=False)
+
+
+def _move_aside(file: Path, folder: Path) -> None:
+    """Move a file into a folder under a name that is free there."""
+    folder.mkdir(exist_ok=True)
+    names = (folder / f"{file.stem}-{n}{file.suffix}" for n in itertools.count(1))
+    file.rename(next(name for name in names if not name.exists()))
 
 
 @contextmanager

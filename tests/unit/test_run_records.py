@@ -86,7 +86,22 @@ def test_rewind_forgets_what_came_after_the_checkpoint(run: Path) -> None:
     tracker.rewind(2)
     tracker.close()
     assert [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()] == [1, 2]
-    assert sorted(f.name for f in (run / "rollouts").iterdir()) == ["step-000001.parquet", "step-000002.parquet"]
+    assert sorted(f.name for f in (run / "rollouts").glob("*.parquet")) == [
+        "step-000001.parquet",
+        "step-000002.parquet",
+    ]
+
+
+def test_completions_of_steps_that_are_made_again_are_moved_aside(run: Path) -> None:
+    before = (run / "rollouts" / "step-000003.parquet").read_bytes()
+    for _ in range(2):
+        tracker = RunTracker(run, 3, Console(quiet=True), HackingMonitor(), ADVANTAGES)
+        tracker.rewind(2)
+        log(tracker, 3, scored_batch(0))
+        tracker.close()
+    aside = run / "rollouts" / "undone"
+    assert sorted(f.name for f in aside.iterdir()) == ["step-000003-1.parquet", "step-000003-2.parquet"]
+    assert (aside / "step-000003-1.parquet").read_bytes() == before
 
 
 def test_report_is_one_file_with_curves_and_pictures(run: Path) -> None:
