@@ -1,0 +1,63 @@
+"""A browser that opens a report runs nothing that the model, the data or the configuration say."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from geovlm_ray.config import load_config, to_yaml
+from geovlm_ray.data.scenes import scene_example
+from geovlm_ray.report.html import write_report
+from geovlm_ray.rewards.monitor import HackingMonitor
+from geovlm_ray.schema import Prompt, RewardScore, Sample, SampleGroup
+from geovlm_ray.tracking import RunTracker
+from tests.unit.test_run_records import ADVANTAGES, log
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+HOSTILE = (
+    "</pre></td></title></style></textarea><script>document.title='owned'</script>"
+    "<img src=x onerror=\"document.title='owned'\"><svg onload=\"document.title='owned'\">"
+    "' onmouseover=document.title='owned' autofocus onfocus=\"document.title='owned'\""
+)
+OPTIONS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--virtual-time-budget=3000", "--dump-dom"),
+)
+
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome in PATH to open the report with")
+
+
+def opened(page: Path, profile: Path) -> str:
+    """What a page has become after a browser ran it."""
+    command = [str(BROWSER), *OPTIONS, f"--user-data-dir={profile}", page.resolve().as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+def test_a_script_in_a_page_would_be_seen(tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text(f"<html><head><title>report</title></head><body>{HOSTILE}</body></html>")
+    assert "<title>owned</title>" in opened(tmp_path / "page.html", tmp_path / "profile")
+
+
+def test_scripts_in_completion_dataset_and_configuration_are_inert_in_the_report(tmp_path: Path) -> None:
+    config = load_config("demo", ["data.stages=[]"])
+    prompt = config.prompt.model_copy(update={"system": HOSTILE})
+    (tmp_path / "config.yaml").write_text(to_yaml(config.model_copy(update={"prompt": prompt})))
+    example = dataclasses.replace(
+        scene_example("vqa", 0, 0), id=HOSTILE, dataset=HOSTILE, question=HOSTILE, target=HOSTILE
+    )
+    sample = Sample((1,), (-0.5,), HOSTILE, "stop", 0, RewardScore(0.0, 0.0, 0.0, {HOSTILE: 1.0}, HOSTILE))
+    other = dataclasses.replace(sample, reward=RewardScore(1.0, 1.0, 0.0))
+    tracker = RunTracker(tmp_path, 1, Console(quiet=True), HackingMonitor(), ADVANTAGES)
+    tracker.rewind(0)
+    log(tracker, 1, [SampleGroup(Prompt(0, example), (sample, other))])
+    tracker.close()
+    dom = opened(write_report(tmp_path), tmp_path / "profile")
+    assert "owned" in dom
+    assert "<title>owned</title>" not in dom
+    assert "<script>document.title" not in dom
+    assert '<img src="x"' not in dom
