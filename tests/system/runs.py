@@ -7,12 +7,17 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 COMMAND = str(Path(sys.executable).with_name("geovlm-ray"))
+PROMPTS, GROUP = 6, 4
 SMALL = (
-    "rollout.prompts_per_step=6",
-    "rollout.group_size=4",
+    f"rollout.prompts_per_step={PROMPTS}",
+    f"rollout.group_size={GROUP}",
     "rollout.max_tokens=40",
     "learner.tokens_per_micro_batch=2048",
     "evaluation.scenes=0",
@@ -45,13 +50,18 @@ def started(runs: Path, name: str, steps: int, step: int, *more: str) -> subproc
     with log.open("w") as output:
         command = arguments(runs, name, steps, *more)
         process = subprocess.Popen(command, env=environment(), stdout=output, stderr=subprocess.STDOUT)
-    written = runs / name / "metrics.jsonl"
+    wait_for_step(runs / name, step, process, log)
+    return process
+
+
+def wait_for_step(run: Path, step: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Return as soon as ``step`` steps of a run are written down; the log is shown where its process ends before."""
+    written = run / "metrics.jsonl"
     deadline = time.monotonic() + 10 * MINUTES
     while not written.is_file() or len(written.read_text().splitlines()) < step:
         assert process.poll() is None, log.read_text()[-4000:]
-        assert time.monotonic() < deadline, f"the run did not get as far as step {step}"
+        assert time.monotonic() < deadline, f"the run did not get as far as step {step}\n{log.read_text()[-4000:]}"
         time.sleep(0.05)
-    return process
 
 
 def metrics(folder: Path) -> list[dict[str, float]]:
@@ -62,3 +72,17 @@ def metrics(folder: Path) -> list[dict[str, float]]:
 def without_timings(rows: list[dict[str, float]]) -> list[dict[str, float]]:
     """Metrics that do not depend on the machine's speed."""
     return [{k: v for k, v in row.items() if not k.startswith(("seconds/", "throughput/"))} for row in rows]
+
+
+def ledger(run: Path) -> pa.Table:
+    """All samples that were drawn for the steps of a run."""
+    return pa.concat_tables(pq.read_table(file) for file in sorted((run / "rollouts").glob("*.parquet")))
+
+
+def check_ledger(run: Path, steps: int) -> None:
+    """Every step is there once, and every sample of every prompt was drawn once and trained on."""
+    assert [row["step"] for row in metrics(run)] == list(range(1, steps + 1))
+    table = ledger(run).to_pydict()
+    samples = Counter(zip(table["group_id"], table["sample"], strict=True))
+    assert samples == Counter((g, s) for g in range(steps * PROMPTS) for s in range(GROUP))
+    assert set(table["fate"]) == {"trained"}

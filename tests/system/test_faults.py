@@ -5,18 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections import Counter
 from pathlib import Path
 
 import psutil
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from tests.system.runs import MINUTES, metrics, started, train
+from tests.system.runs import MINUTES, check_ledger, metrics, started, train
 
 pytestmark = pytest.mark.slow
-STEPS, PROMPTS, GROUP = 8, 6, 4
+STEPS = 8
 TWO_ENGINES = ("rollout.actors=2", "rollout.num_cpus=0.5")
 
 
@@ -28,24 +25,11 @@ def kill(process: subprocess.Popen[bytes], actor: str) -> None:
     os.kill(victims[0], signal.SIGKILL)
 
 
-def ledger(run: Path) -> pa.Table:
-    """All samples that were drawn for the steps of a run."""
-    return pa.concat_tables(pq.read_table(file) for file in sorted((run / "rollouts").glob("*.parquet")))
-
-
-def check_ledger(run: Path) -> None:
-    assert [row["step"] for row in metrics(run)] == list(range(1, STEPS + 1))
-    table = ledger(run).to_pydict()
-    samples = Counter(zip(table["group_id"], table["sample"], strict=True))
-    assert samples == Counter((g, s) for g in range(STEPS * PROMPTS) for s in range(GROUP))
-    assert set(table["fate"]) == {"trained"}
-
-
 def test_a_killed_rollout_actor_costs_no_sample(tmp_path: Path) -> None:
     process = started(tmp_path, "killed", STEPS, 2, *TWO_ENGINES)
     kill(process, "RolloutActor")
     assert process.wait(10 * MINUTES) == 0, (tmp_path / "killed.log").read_text()[-4000:]
-    check_ledger(tmp_path / "killed")
+    check_ledger(tmp_path / "killed", STEPS)
     assert all(row["parity/max_abs"] <= 1e-3 for row in metrics(tmp_path / "killed"))
     assert "another one takes its place" in (tmp_path / "killed.log").read_text()
 
@@ -54,7 +38,7 @@ def test_a_run_whose_learner_is_killed_goes_on_from_its_newest_checkpoint(tmp_pa
     process = started(tmp_path, "killed", STEPS, 3)
     kill(process, "LearnerActor")
     assert process.wait(10 * MINUTES) == 0, (tmp_path / "killed.log").read_text()[-4000:]
-    check_ledger(tmp_path / "killed")
+    check_ledger(tmp_path / "killed", STEPS)
     assert "the learner died" in (tmp_path / "killed.log").read_text()
 
 
@@ -64,4 +48,4 @@ def test_a_lost_learner_ends_a_run_that_may_not_restart_and_the_run_goes_on_when
     assert process.wait(10 * MINUTES) == 1
     last = [line for line in (tmp_path / "killed.log").read_text().splitlines() if line.strip()][-1]
     assert "the learner died" in last
-    check_ledger(train(tmp_path, "killed", STEPS, "rollout.actors=2", "rollout.num_cpus=0.5"))
+    check_ledger(train(tmp_path, "killed", STEPS, *TWO_ENGINES), STEPS)

@@ -20,11 +20,10 @@ import psutil
 import pytest
 import yaml
 
-from tests.system.runs import MINUTES, environment
+from tests.system.jobs import RAY, Laptop, check_failed_and_stopped
+from tests.system.runs import COMMAND, MINUTES, environment
 
 pytestmark = pytest.mark.slow
-RAY = str(Path(sys.executable).with_name("ray"))
-GEOVLM_RAY = str(Path(sys.executable).with_name("geovlm-ray"))
 HEAD = yaml.safe_load((Path(__file__).parents[2] / "docker-compose.yml").read_text())["services"]["head"]
 ADDRESS = "http://127.0.0.1:8289"
 GCS_PORT, METRICS_PORT = 6389, 8391
@@ -58,10 +57,11 @@ class Cluster:
 
     def job(self, *words: str, token: str | None = TOKEN) -> subprocess.CompletedProcess[str]:
         """`ray job ...` as a user types it on a laptop."""
-        env = {**self.environment(token), "RAY_API_SERVER_ADDRESS": ADDRESS}
-        return subprocess.run(
-            [RAY, "job", *words], env=env, capture_output=True, text=True, timeout=5 * MINUTES, check=False
-        )
+        return self.laptop(token).job(*words)
+
+    def laptop(self, token: str | None = TOKEN) -> Laptop:
+        """A machine with a token in a file, or without one."""
+        return Laptop({**self.environment(token), "RAY_API_SERVER_ADDRESS": ADDRESS})
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ def test_a_job_from_a_laptop(cluster: Cluster, tmp_path: Path) -> None:
     record = {"id": "1", "task": "vqa", "response": "<think>a</think><answer>yes</answer>", "target": "yes"}
     (tmp_path / "answers.jsonl").write_text(json.dumps(record) + "\n")
     env = json.dumps({"env_vars": {"PRESET": "paper"}})
-    score = f"{GEOVLM_RAY} score answers.jsonl reward.preset=$PRESET"
+    score = f"{COMMAND} score answers.jsonl reward.preset=$PRESET"
     options = ("--submission-id=scored", f"--working-dir={tmp_path}", f"--runtime-env-json={env}")
     done = cluster.job("submit", *options, "--", "sh", "-c", score)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -148,17 +148,7 @@ def test_a_job_from_a_laptop(cluster: Cluster, tmp_path: Path) -> None:
 
 
 def test_a_job_that_fails_or_is_stopped_says_so(cluster: Cluster) -> None:
-    failed = cluster.job("submit", "--submission-id=failed", "--", GEOVLM_RAY, "train", "no-such-recipe")
-    assert failed.returncode == 1
-    assert "neither a recipe" in failed.stdout
-    env = {**cluster.environment(), "RAY_API_SERVER_ADDRESS": ADDRESS}
-    waiting = subprocess.Popen([RAY, "job", "submit", "--submission-id=long", "--", "sleep", "300"], env=env)
-    deadline = time.monotonic() + MINUTES
-    while "RUNNING" not in cluster.job("status", "long").stdout:
-        assert time.monotonic() < deadline
-    assert cluster.job("stop", "long").returncode == 0
-    assert waiting.wait(timeout=MINUTES) == 0
-    assert "stopped" in cluster.job("status", "long").stdout
+    check_failed_and_stopped(cluster.laptop())
 
 
 def test_a_run_in_a_job_joins_the_cluster(cluster: Cluster) -> None:
