@@ -11,9 +11,11 @@ import numpy as np
 import ray
 
 from actors.failures import fetch
+from actors.watched import call, holds, watch
 from geovlm_ray.config import Config
 from geovlm_ray.grpo.ranks import Ranks
 from geovlm_ray.local import make_learner
+from geovlm_ray.pulse import PULSE
 from geovlm_ray.schema import SampleGroup
 from geovlm_ray.sync.buckets import WeightBucket, packed_ahead
 
@@ -29,27 +31,39 @@ class LearnerActor:
 
     def start(self, config: Config, model: Path, rank: int, size: int, address: str) -> None:
         """Meet the other ranks and load the model."""
-        self.learner = make_learner(config, model, Ranks.join(rank, size, address))
+        watch(config.run)
+        with call("start"):
+            self.learner = make_learner(config, model, Ranks.join(rank, size, address))
+        holds(self.learner.version)
 
     def step(self, groups: Sequence[SampleGroup]) -> dict[str, float]:
         """One update."""
-        return self.learner.step(groups)
+        with call("step", len(groups)):
+            metrics = self.learner.step(groups)
+        PULSE.count(metrics["learner/tokens"])
+        holds(self.learner.version)
+        return metrics
 
     def logprobs(self, groups: Sequence[SampleGroup]) -> list[np.ndarray]:
         """Log-probs of every sample's tokens."""
-        return self.learner.logprobs(groups)
+        with call("logprobs", len(groups)):
+            return self.learner.logprobs(groups)
 
     def weights(self) -> Iterator[WeightBucket]:
         """The present weights, a part at a time."""
-        yield from packed_ahead(self.learner.weights())
+        with call("weights"):
+            yield from packed_ahead(self.learner.weights())
 
     def save(self, folder: Path) -> None:
         """Write model and optimizer."""
-        self.learner.save(folder)
+        with call("save"):
+            self.learner.save(folder)
 
     def load(self, folder: Path) -> None:
         """Take up what `save` wrote."""
-        self.learner.load(folder)
+        with call("load"):
+            self.learner.load(folder)
+        holds(self.learner.version)
 
 
 class RayLearner:

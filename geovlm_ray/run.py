@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,17 +21,20 @@ from geovlm_ray.grpo.objectives import advantages as group_advantages
 from geovlm_ray.heldout import Rewards, held_out_rewards, summarise
 from geovlm_ray.loop import Built, Parts, train
 from geovlm_ray.preflight import Ready
+from geovlm_ray.pulse import PULSE
 from geovlm_ray.report.html import write_report
 from geovlm_ray.resume import check_same, locked
 from geovlm_ray.rewards.monitor import HackingMonitor
 from geovlm_ray.schema import Prompt
 from geovlm_ray.tracking import RunTracker
+from geovlm_ray.watching import watching
 
 logger = logging.getLogger(__name__)
 
 Build = Callable[[Config, Ready], Built]
 NAMES = ("run directory", "choose another run.name")
-MAY_CHANGE = ("run.steps", "run.dir", "run.wait_for_nodes_s", "checkpoint.every", "checkpoint.keep")
+WATCHING = ("run.step_limit_s", "run.trace_steps", "run.wandb", "run.log_level")
+MAY_CHANGE = ("run.steps", "run.dir", "run.wait_for_nodes_s", "checkpoint.every", "checkpoint.keep", *WATCHING)
 
 
 def execute(config: Config, ready: Ready, build: Build, console: Console) -> dict[str, Any]:
@@ -44,7 +48,7 @@ def execute(config: Config, ready: Ready, build: Build, console: Console) -> dic
     begun = time.time()
     folder = config.run.folder
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder, *NAMES):
+    with locked(folder, *NAMES), ExitStack() as stack:
         check_same(config, folder / "config.yaml", MAY_CHANGE, *NAMES)
         write_atomically(folder / "config.yaml", to_yaml(config))
         checkpoints = CheckpointFolder(folder / "checkpoints", config.checkpoint.keep)
@@ -62,7 +66,10 @@ def execute(config: Config, ready: Ready, build: Build, console: Console) -> dic
         tracker = RunTracker(folder, config.run.steps, console, monitor, advantages)
         tracker.rewind(start)
         console.print(f"Starting engines and learner for {ready.model.name} ...")
-        rollouts, rewards, learner, tracker.report = build(config, ready)
+        watch = stack.enter_context(watching(config))
+        with PULSE.busy("start"):
+            rollouts, rewards, learner, report, timeline = build(config, ready)
+        tracker.report = watch.reports(report, timeline)
         try:
             if found:
                 learner.load(found[1])
@@ -104,7 +111,8 @@ def _train_and_evaluate(config: Config, ready: Ready, parts: Parts, start: int, 
 
 def _evaluate(parts: Parts, heldout: list, when: str, console: Console) -> Rewards:
     console.print(f"Scoring {len(heldout)} held-out examples {when} training, sampled and greedy ...")
-    return held_out_rewards(parts, heldout)
+    with PULSE.busy("evaluation"):
+        return held_out_rewards(parts, heldout)
 
 
 def _stored(path: Path, compute: Callable[[], Rewards]) -> Rewards:
