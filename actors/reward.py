@@ -87,6 +87,7 @@ class RewardActor:
         embedder: Embedder | None = RemoteEmbedder(sbert) if sbert is not None else None
         samples = sum(len(group.samples) for group in groups)
         PULSE.step = min(step_of(group.group_id, self.prompts_per_step) for group in groups)
+        log.debug("scores %d samples", samples)
         with call("score", samples):
             scored = score_groups(groups, self.config, embedder)
         PULSE.count(samples)

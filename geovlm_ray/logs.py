@@ -75,7 +75,8 @@ def close_log() -> None:
     root = logging.getLogger()
     for handler in _open():
         root.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):
+            handler.close()
 
 
 def log_failure(logger: logging.Logger, message: str) -> None:

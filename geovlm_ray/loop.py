@@ -171,7 +171,8 @@ def _steps(
             probed = broadcast(config, parts, probe)
         metrics = {**batch_metrics(scored, step), **learned, "parity/max_abs": parity}
         metrics |= {f"groups/{fate}": float(len(groups)) for fate, groups in ledger.items()}
-        parts.tracker.log_step(step + 1, {**metrics, **clock.metrics(metrics)}, ledger)
+        with PULSE.busy("records"):
+            parts.tracker.log_step(step + 1, {**metrics, **clock.metrics(metrics)}, ledger)
         if (step + 1) % config.checkpoint.every == 0 or step + 1 == config.run.steps:
             with PULSE.busy("checkpoint"):
                 parts.checkpoints.save(step + 1, parts.learner.save)

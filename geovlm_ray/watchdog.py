@@ -76,19 +76,18 @@ def who_waits(driver: dict[str, Any], actors: Sequence[dict[str, Any]], now: flo
     """What the driver waits for, what each actor does, and which of them the wait is for, in plain words."""
     part = driver["state"]
     if part == "idle":
-        lines = [f"The driver waits for nothing that is timed, {_since(driver['since'], now)}: see its stacks."]
+        lines = [f"The driver waits for none of its parts, {_since(driver['since'], now)}."]
     else:
         lines = [f"The driver waits for {part}, {_since(driver['since'], now)}."]
     lines += [f"  {describe(actor, now)}" for actor in actors]
     kinds = {kind for name in part.split(" + ") for kind in ASKED.get(name, ())}
-    asked = [actor for actor in actors if actor["kind"] in kinds]
-    held_up = [actor for actor in asked if silent(actor, now) or actor["state"] != "idle"]
-    if held_up:
+    held_up = [a for a in actors if a["kind"] in kinds and (silent(a, now) or a["state"] != "idle")]
+    if not actors:
+        lines.append("There are no actors: all is done in the driver's process.")
+    elif held_up:
         lines.append(f"So the driver waits for {', '.join(_word(actor, now) for actor in held_up)}.")
-    elif asked:
-        lines.append(f"None of the actors that do {part} is busy: look for the cause in the driver.")
-    elif not actors:
-        lines.append("There are no actors: all is done in this process.")
+    else:
+        lines.append("No actor that has a part in this is busy: look for the cause in the driver's stacks.")
     return "\n".join(lines)
 
 
@@ -105,12 +104,13 @@ def describe(actor: dict[str, Any], now: float) -> str:
 
 
 def stacks() -> str:
-    """The stacks of all threads of this process."""
+    """The stacks of all threads of this process but the one that asks, the main thread's first."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
+    frames = sys._current_frames()
+    others = frames.keys() - {threading.get_ident()}
     parts = [
-        f"Thread {names.get(number, number)}:\n{''.join(traceback.format_stack(frame))}"
-        for number, frame in sys._current_frames().items()
-        if number != threading.get_ident()
+        f"Thread {names.get(number, number)}:\n{''.join(traceback.format_stack(frames[number]))}"
+        for number in sorted(others, key=lambda n: (n != threading.main_thread().ident, n))
     ]
     return "Stacks of the driver's threads, the innermost call last\n\n" + "\n".join(parts)
 
