@@ -19,7 +19,7 @@ NOW = 1_000_000.0
 
 def actor(name: str, state: str = "idle", age: float = 1.0, **more: Any) -> dict[str, Any]:
     """A pulse of an actor that has done the same for half a minute."""
-    kind = name.split("-")[0]
+    kind = name.split("-", maxsplit=1)[0]
     pulse = {"actor": name, "kind": kind, "host": "node", "pid": 12, "state": state, "time": NOW - age}
     return {**pulse, "since": NOW - age - 30, "queue": None, "weight_version": None, **more}
 
