@@ -5,18 +5,22 @@ from __future__ import annotations
 import logging
 import os
 import time
+from pathlib import Path
 
 import ray
 from ray.autoscaler.sdk import request_resources
 
 from actors.learner import RayLearner
 from actors.metrics import RayMetrics
+from actors.pulse_metrics import PulseGauges
 from actors.reward import RayRewards
 from actors.rollout_pool import RayRollouts
+from actors.timeline import RayTimeline
 from geovlm_ray.config import Config
 from geovlm_ray.errors import RunError
 from geovlm_ray.loop import Built
 from geovlm_ray.preflight import Ready, check_fits, placement
+from geovlm_ray.pulse import PULSE
 from geovlm_ray.quiet import quiet
 
 log = logging.getLogger(__name__)
@@ -76,9 +80,14 @@ def build(config: Config, ready: Ready) -> Built:
     """Start all actors of a run."""
     connect()
     wait_for_room(config)
+    PULSE.wrote = PulseGauges()
+    # Actors of other nodes have another working directory.
+    folder = str(Path(config.run.dir).absolute())
+    config = config.model_copy(update={"run": config.run.model_copy(update={"dir": folder})})
     return Built(
         RayRollouts(config, ready.model),
         RayRewards(config, ready.tasks),
         RayLearner(config, ready.model),
         RayMetrics(config.run.name),
+        RayTimeline(config.run.name),
     )

@@ -11,11 +11,13 @@ import numpy as np
 import ray
 
 from actors.failures import fetch
-from actors.names import actor_name
+from actors.names import next_name
+from actors.watched import call, holds, watch
 from geovlm_ray.config import Config
 from geovlm_ray.errors import LostError, RunError
 from geovlm_ray.grpo.ranks import Ranks
 from geovlm_ray.local import make_learner
+from geovlm_ray.pulse import PULSE
 from geovlm_ray.schema import SampleGroup
 from geovlm_ray.sync.buckets import WeightBucket, packed_ahead
 
@@ -31,23 +33,33 @@ class LearnerActor:
 
     def start(self, config: Config, model: Path, rank: int, size: int, address: str) -> None:
         """Meet the other ranks and load the model."""
-        self.learner = make_learner(config, model, Ranks.join(rank, size, address))
+        watch(config.run)
+        with call("start"):
+            self.learner = make_learner(config, model, Ranks.join(rank, size, address))
+        holds(self.learner.version)
 
     def step(self, groups: Sequence[SampleGroup]) -> dict[str, float]:
         """One update."""
-        return self.learner.step(groups)
+        with call("step", len(groups)):
+            metrics = self.learner.step(groups)
+        PULSE.count(metrics["learner/tokens"])
+        holds(self.learner.version)
+        return metrics
 
     def logprobs(self, groups: Sequence[SampleGroup]) -> list[np.ndarray]:
         """Log-probs of every sample's tokens."""
-        return self.learner.logprobs(groups)
+        with call("logprobs", len(groups)):
+            return self.learner.logprobs(groups)
 
     def weights(self) -> Iterator[WeightBucket]:
         """The present weights, a part at a time."""
-        yield from packed_ahead(self.learner.weights())
+        with call("weights"):
+            yield from packed_ahead(self.learner.weights())
 
     def save(self, folder: Path) -> None:
         """Begin to write model and optimizer."""
-        self.learner.save(folder)
+        with call("save"):
+            self.learner.save(folder)
 
     def saved(self) -> bool:
         """Whether that is done."""
@@ -55,7 +67,9 @@ class LearnerActor:
 
     def load(self, folder: Path) -> None:
         """Take up what `save` wrote."""
-        self.learner.load(folder)
+        with call("load"):
+            self.learner.load(folder)
+        holds(self.learner.version)
 
 
 WHO = "the learner"
@@ -74,7 +88,7 @@ class RayLearner:
         size = config.learner.actors
         options = {"num_cpus": config.learner.num_cpus, "num_gpus": config.learner.num_gpus}
         self.actors = [
-            ray.remote(kind).options(**options, name=actor_name(config.run.name, "learner")).remote()
+            ray.remote(kind).options(**options, name=f"{config.run.name}-{next_name('learner')}").remote()
             for _ in range(size)
         ]
         address = fetch([self.actors[0].address.remote()], WHO)[0]

@@ -1,4 +1,4 @@
-"""Names of actors, by which people find them in Ray's tools."""
+"""Names of actors, by which people find them in Ray's tools and in the run directory."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import itertools
 from collections import defaultdict
 from collections.abc import Iterator
 
-_numbers: defaultdict[tuple[str, str], Iterator[int]] = defaultdict(itertools.count)
+_numbers: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)
 
 
-def actor_name(run: str, kind: str) -> str:
+def next_name(kind: str) -> str:
     """A name that no other actor of this process had: one that replaces a dead one may start before that is gone."""
-    return f"{run}-{kind}-{next(_numbers[run, kind])}"
+    return f"{kind}-{next(_numbers[kind])}"

@@ -12,10 +12,13 @@ import numpy as np
 import ray
 
 from actors.failures import fetch
-from actors.names import actor_name
-from geovlm_ray.config import Config
+from actors.names import next_name
+from actors.watched import call, watch
+from geovlm_ray.config import Config, RunConfig
+from geovlm_ray.data.sampler import step_of
 from geovlm_ray.errors import LostError, RunError
 from geovlm_ray.local import score_groups
+from geovlm_ray.pulse import PULSE, forget
 from geovlm_ray.rewards import Embedder, RewardConfig, needs_embedder
 from geovlm_ray.rewards.config import SbertConfig
 from geovlm_ray.rewards.sbert import SbertEmbedder
@@ -36,12 +39,17 @@ class SbertDeathError(LostError):
 class SbertActor:
     """Sentence embeddings, on a GPU where one is given."""
 
-    def __init__(self, config: SbertConfig) -> None:
-        self.embedder = SbertEmbedder.from_config(config)
+    def __init__(self, config: SbertConfig, run: RunConfig) -> None:
+        watch(run)
+        with call("start"):
+            self.embedder = SbertEmbedder.from_config(config)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors of texts, [n, d] fp32."""
-        return self.embedder.encode(texts)
+        with call("encode", len(texts)):
+            vectors = self.embedder.encode(texts)
+        PULSE.count(len(texts))
+        return vectors
 
 
 class RemoteEmbedder:
@@ -65,13 +73,20 @@ class RemoteEmbedder:
 class RewardActor:
     """Scores whole groups. Only the scores are sent back: the samples are much larger, and known there."""
 
-    def __init__(self, config: RewardConfig) -> None:
+    def __init__(self, config: RewardConfig, run: RunConfig, prompts_per_step: int) -> None:
         self.config = config
+        self.prompts_per_step = prompts_per_step
+        watch(run)
 
     def score(self, groups: Sequence[SampleGroup], sbert: ray.actor.ActorHandle | None) -> list[list[RewardScore]]:
         """The reward of every sample of every group."""
         embedder: Embedder | None = RemoteEmbedder(sbert) if sbert is not None else None
-        scored = score_groups(groups, self.config, embedder)
+        samples = sum(len(group.samples) for group in groups)
+        PULSE.step = min(step_of(group.group_id, self.prompts_per_step) for group in groups)
+        log.debug("scores %d samples", samples)
+        with call("score", samples):
+            scored = score_groups(groups, self.config, embedder)
+        PULSE.count(samples)
         return [[sample.reward for sample in group.samples if sample.reward is not None] for group in scored]
 
 
@@ -103,6 +118,7 @@ class RayRewards:
         self.config = config
         self._replacing = threading.Lock()
         self._closed = False
+        self._names: dict[ray.actor.ActorHandle, str] = {}
         embeds = any(needs_embedder(task, config.reward) for task in tasks)
         self.sbert = self._start_sbert() if embeds else None
         self.actors = [self._start() for _ in range(config.reward_actors.actors)]
@@ -181,28 +197,39 @@ class RayRewards:
                 raise error
             if isinstance(error, SbertDeathError):
                 if call.sbert is self.sbert:
-                    log.warning("%s; another one takes its place", error)
-                    ray.kill(call.sbert)
+                    self._end(call.sbert, error)
                     self.sbert = self._start_sbert()
             elif call.actor is self.actors[call.slot]:
-                log.warning("%s; another one takes its place", error)
-                ray.kill(call.actor)
+                self._end(call.actor, error)
                 self.actors[call.slot] = self._start()
 
+    def _end(self, actor: ray.actor.ActorHandle, error: RunError) -> None:
+        name = self._names.pop(actor)
+        log.warning("%s: %s; another one takes its place", name, error)
+        ray.kill(actor)
+        forget(self.config.run.folder, name)
+
     def _start(self) -> ray.actor.ActorHandle:
-        options = {"num_cpus": self.config.reward_actors.num_cpus, "name": actor_name(self.config.run.name, "reward")}
-        return ray.remote(RewardActor).options(**options).remote(self.config.reward)
+        config, name = self.config, next_name("reward")
+        options = {"num_cpus": config.reward_actors.num_cpus, "name": f"{config.run.name}-{name}"}
+        actor = ray.remote(RewardActor).options(**options)
+        started = actor.remote(config.reward, config.run, config.rollout.prompts_per_step)
+        self._names[started] = name
+        return started
 
     def _start_sbert(self) -> ray.actor.ActorHandle:
         resources, sbert = self.config.reward_actors, self.config.reward.sbert
         if resources.sbert_num_gpus:
             sbert = sbert.model_copy(update={"device": "cuda"})
+        name = next_name("sbert")
         options = {
             "num_cpus": resources.sbert_num_cpus,
             "num_gpus": resources.sbert_num_gpus,
-            "name": actor_name(self.config.run.name, "sbert"),
+            "name": f"{self.config.run.name}-{name}",
         }
-        return ray.remote(SbertActor).options(**options).remote(sbert)
+        started = ray.remote(SbertActor).options(**options).remote(sbert, self.config.run)
+        self._names[started] = name
+        return started
 
 
 def _rewarded(group: SampleGroup, scores: Sequence[RewardScore]) -> SampleGroup:

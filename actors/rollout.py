@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from actors.watched import call, holds, watch
 from geovlm_ray.config import Config
+from geovlm_ray.pulse import PULSE
 from geovlm_ray.schema import Prompt, SampleGroup
 
 if TYPE_CHECKING:
@@ -26,24 +28,39 @@ class RolloutActor:
         # Here, so that an actor with an engine of another kind needs no torch.
         from geovlm_ray.local import make_engine
 
-        self.engine = make_engine(config, model)
+        watch(config.run)
+        with call("start"):
+            self.engine = make_engine(config, model)
+        holds(self.engine.version)
 
     def stream(self, prompts: Sequence[Prompt]) -> Iterator[list[SampleGroup]]:
         """Draw completions of each prompt; what is finished within `HAND_OVER_S` comes together, in parts."""
         finished: list[SampleGroup] = []
         handed_over = time.monotonic()
-        for groups in self.engine.stream(prompts):
-            finished += groups
-            if len(finished) >= MESSAGE_GROUPS or time.monotonic() - handed_over >= HAND_OVER_S:
+        with call("stream", len(prompts)):
+            for groups in self.engine.stream(prompts):
+                PULSE.count(_tokens(groups))
+                finished += groups
+                if len(finished) >= MESSAGE_GROUPS or time.monotonic() - handed_over >= HAND_OVER_S:
+                    yield finished
+                    finished, handed_over = [], time.monotonic()
+            if finished:
                 yield finished
-                finished, handed_over = [], time.monotonic()
-        if finished:
-            yield finished
 
     def generate(self, prompts: Sequence[Prompt], **sampling: Any) -> list[SampleGroup]:
         """Draw completions of each prompt."""
-        return self.engine.generate(prompts, **sampling)
+        with call("generate", len(prompts)):
+            groups = self.engine.generate(prompts, **sampling)
+        PULSE.count(_tokens(groups))
+        return groups
 
     def receive(self, bucket: WeightBucket) -> int:
         """Take a part of a version of the weights; returns the version that the engine holds."""
-        return self.engine.receive(bucket)
+        with call("receive"):
+            version = self.engine.receive(bucket)
+        holds(version)
+        return version
+
+
+def _tokens(groups: Sequence[SampleGroup]) -> int:
+    return sum(len(sample.token_ids) for group in groups for sample in group.samples)

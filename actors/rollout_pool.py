@@ -12,11 +12,12 @@ from typing import Any
 import ray
 
 from actors.failures import fetch
-from actors.names import actor_name
+from actors.names import next_name
 from actors.rollout import RolloutActor
 from geovlm_ray.config import Config
 from geovlm_ray.dealing import deal
 from geovlm_ray.errors import LostError, RunError, StartError
+from geovlm_ray.pulse import PULSE, forget
 from geovlm_ray.rollout.dispatch import reading
 from geovlm_ray.schema import Prompt, SampleGroup
 
@@ -57,13 +58,15 @@ class RayRollouts:
         self._closed = False
         self._weights: list[ray.ObjectRef] = []
         self._deaths = [0] * config.rollout.actors
+        self._names: dict[ray.actor.ActorHandle, str] = {}
         # What actors that replace others have to acknowledge before they draw, by their slot.
         self._starting: dict[int, list[ray.ObjectRef]] = {}
         self.actors = [self._start() for _ in range(config.rollout.actors)]
 
     def submit(self, prompts: Sequence[Prompt]) -> Iterator[list[SampleGroup]]:
         """Start to draw a batch; its groups come, some at a time, as actors finish them."""
-        return self._finished(self._draw(prompts))
+        with PULSE.busy("submit"):
+            return self._finished(self._draw(prompts))
 
     def generate(self, prompts: Sequence[Prompt], **sampling: Any) -> list[SampleGroup]:
         """Completions of each prompt, sorted by group."""
@@ -200,8 +203,10 @@ class RayRollouts:
             if self._deaths[slot] == DEATHS:
                 kind = StartError if isinstance(error, StartError) else LostError
                 raise kind(f"{DEATHS} rollout actors died in one place, one after the other; the last: {error}")
-            log.warning("%s; another one takes its place", error)
+            name = self._names.pop(actor)
+            log.warning("%s: %s; another one takes its place", name, error)
             ray.kill(actor)
+            forget(self.config.run.folder, name)
             self.actors[slot] = self._start()
             if self._weights:
                 self._starting[slot] = [self.actors[slot].receive.remote(bucket) for bucket in self._weights]
@@ -220,12 +225,15 @@ class RayRollouts:
                 ray.wait([calls[-1] for calls in self._starting.values()])
 
     def _start(self) -> ray.actor.ActorHandle:
+        name = next_name("rollout")
         options: dict[str, Any] = {
             "num_cpus": self.config.rollout.num_cpus,
             "num_gpus": self.config.rollout.num_gpus,
-            "name": actor_name(self.config.run.name, "rollout"),
+            "name": f"{self.config.run.name}-{name}",
         }
         if self.config.sync.mode == "in_flight":
             # Batches up to the staleness bound, held-out and probe draws, and the weights.
             options["max_concurrency"] = self.config.loop.max_staleness + 3
-        return ray.remote(self.kind).options(**options).remote(self.config, self.model)
+        started = ray.remote(self.kind).options(**options).remote(self.config, self.model)
+        self._names[started] = name
+        return started

@@ -21,6 +21,7 @@ import numpy as np
 
 from actors.learner import LearnerActor
 from actors.rollout import RolloutActor
+from actors.watched import watch
 from geovlm_ray.config import Config
 from geovlm_ray.data.scenes import demonstration
 from geovlm_ray.schema import Prompt, Sample, SampleGroup
@@ -89,6 +90,7 @@ class ToyRolloutActor(RolloutActor):
     """The rollout actor with such an engine."""
 
     def __init__(self, config: Config, model: Path) -> None:
+        watch(config.run)
         self.engine = ToyEngine(config.run.folder, config.rollout.group_size)  # type: ignore[assignment]
 
     def identity(self) -> str:
@@ -146,6 +148,7 @@ class ToyLearnerActor(LearnerActor):
 
     def start(self, config: Config, model: Path, rank: int, size: int, address: str) -> None:
         """Make the learner; its ranks do not need one another."""
+        watch(config.run)
         self.learner = ToyLearner(config.learner.lr, rank)  # type: ignore[assignment]
 
 

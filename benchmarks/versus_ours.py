@@ -43,7 +43,7 @@ class Loop:
         self.overrides = overrides
         config = load_config(recipe, overrides)
         ready = prepare(config)
-        rollouts, rewards, learner, _ = build(config, ready)
+        rollouts, rewards, learner, *_ = build(config, ready)
         self.steps = Steps(config.rollout.max_tokens)
         self.parts = Parts(rollouts, TextRewards(rewards), learner, self.steps, NoCheckpoints())
         self.prompts = Sampler(ready.stream, config.data, config.rollout.prompts_per_step)

@@ -19,6 +19,7 @@ COMMANDS = {
     "sft": "supervised fine-tuning, the warm-up before reinforcement learning",
     "evaluate": "metrics of given responses, the published ones and sound ones",
     "score": "rewards of given responses, offline",
+    "top": "what the actors of a run are doing now",
     "report": "make a run's self-contained report.html again",
     "data": "convert datasets of the field, check them, count them, look at them",
     "plan": "how to split GPUs between engines and learner, from measured rates",

@@ -48,6 +48,14 @@ class RunConfig(Section):
         description="times that a run goes on by itself from its newest checkpoint after a part died that cannot be "
         "replaced alone, such as a learner",
     )
+    step_limit_s: float = Field(
+        3600, gt=0, description="seconds after which a step counts as hanging, and who waits for whom is written down"
+    )
+    trace_steps: list[int] = Field([], description="steps, counted from 1, after which a trace of the step is written")
+    wandb: str | None = Field(None, min_length=1, description="project at Weights & Biases that is sent the metrics")
+    log_level: Literal["info", "debug"] = Field(
+        "info", description="of the logs of driver and actors; debug adds every version of the weights"
+    )
 
     @property
     def folder(self) -> Path:

@@ -43,6 +43,20 @@ def read_objects(path: Path) -> list[dict[str, Any]]:
     return [_object(line, f"{path}, line {n}") for n, line in enumerate(lines, 1) if line.endswith("\n")]
 
 
+def last_object(path: Path, within: int = 2**18) -> dict[str, Any] | None:
+    """The last whole line of a file of JSON objects, of which only the last bytes are read; None where there is none.
+
+    Raises:
+        DataError: the line holds something else.
+    """
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - within, 0))
+        lines = [line for line in file.read().splitlines(keepends=True) if line.endswith(b"\n")]
+    return _object(lines[-1].decode(), f"{path}, last line") if lines else None
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace a file in one step.
 

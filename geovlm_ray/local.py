@@ -15,6 +15,7 @@ from geovlm_ray.loop import Built
 from geovlm_ray.policy.model import load_processor
 from geovlm_ray.policy.prompts import PromptEncoder
 from geovlm_ray.preflight import Ready
+from geovlm_ray.pulse import PULSE
 from geovlm_ray.rewards import Embedder, RewardConfig, needs_embedder, score_batch
 from geovlm_ray.rewards.sbert import SbertEmbedder
 from geovlm_ray.rollout.engine import Engine
@@ -69,7 +70,8 @@ class LocalRollouts:
 
     def submit(self, prompts: Sequence[Prompt]) -> list[list[SampleGroup]]:
         """Draw a batch now."""
-        return [self.engine.generate(prompts)]
+        with PULSE.busy("submit"):
+            return [self.engine.generate(prompts)]
 
     def generate(self, prompts: Sequence[Prompt], **sampling: Any) -> list[SampleGroup]:
         """Completions of each prompt."""

@@ -23,6 +23,7 @@ from geovlm_ray.config import Config
 from geovlm_ray.errors import LostError, RunError, UserError
 from geovlm_ray.grpo.admission import TRAINED, Ledger, admit
 from geovlm_ray.metrics.training import batch_metrics
+from geovlm_ray.pulse import PULSE, Span
 from geovlm_ray.schema import Prompt, SampleGroup
 
 log = logging.getLogger(__name__)
@@ -117,15 +118,18 @@ class Checkpointer(Protocol):
 
 Report = Callable[[dict[str, float]], None]
 """Is told the metrics of every step."""
+Timeline = Callable[[float, float], dict[str, list[Span]]]
+"""The tasks of every actor, by its name, that ran between two moments, in seconds since the epoch."""
 
 
 class Built(NamedTuple):
-    """What differs between one process and a cluster, and who there is told the metrics."""
+    """What differs between one process and a cluster, who there is told the metrics, and who knows what ran when."""
 
     rollouts: RolloutPool
     rewards: RewardPool
     learner: Learner
     report: Report | None = None
+    timeline: Timeline | None = None
 
 
 @dataclass(frozen=True)
@@ -189,8 +193,9 @@ def _steps(
 ) -> float:
     worst = 0.0
     ahead: deque[Future[list[SampleGroup]]] = deque()
-    probed = broadcast(config, parts, probe)
-    for step in range(kept.saved, config.run.steps):
+    with PULSE.busy("sync"):
+        probed = broadcast(config, parts, probe)
+    for step in PULSE.steps(kept.saved, config.run.steps):
         clock = Clock()
         while step + len(ahead) < min(step + 1 + config.loop.max_staleness, config.run.steps):
             drawing = parts.rollouts.submit(prompts.batch(step + len(ahead)))
@@ -213,10 +218,12 @@ def _steps(
         metrics = {**batch_metrics(scored, step), **learned, "parity/max_abs": parity}
         metrics |= {f"groups/{fate}": float(len(groups)) for fate, groups in ledger.items()}
         metrics |= clock.metrics(metrics)
-        parts.tracker.log_step(step + 1, metrics, ledger)
+        with PULSE.busy("records"):
+            parts.tracker.log_step(step + 1, metrics, ledger)
         kept.logged, kept.metrics = step + 1, metrics
         if (step + 1) % config.checkpoint.every == 0 or step + 1 == config.run.steps:
-            parts.checkpoints.save(step + 1, parts.learner, metrics)
+            with PULSE.busy("checkpoint"):
+                parts.checkpoints.save(step + 1, parts.learner, metrics)
             kept.saved = step + 1
     parts.checkpoints.finish()
     return max(worst, disagreement(config, parts, probed))
@@ -282,7 +289,8 @@ class Clock:
     def __call__(self, part: str) -> Any:
         """Time a part."""
         begun = time.perf_counter()
-        yield
+        with PULSE.busy(part):
+            yield
         self.seconds[part] = time.perf_counter() - begun
 
     def metrics(self, counts: dict[str, float]) -> dict[str, float]:

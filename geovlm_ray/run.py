@@ -22,11 +22,13 @@ from geovlm_ray.grpo.objectives import advantages as group_advantages
 from geovlm_ray.heldout import Rewards, held_out_rewards, summarise
 from geovlm_ray.loop import Built, Parts, train
 from geovlm_ray.preflight import Ready
+from geovlm_ray.pulse import PULSE
 from geovlm_ray.report.html import write_report
 from geovlm_ray.resume import check_same, locked
 from geovlm_ray.rewards.monitor import HackingMonitor
 from geovlm_ray.schema import Prompt
 from geovlm_ray.tracking import RunTracker
+from geovlm_ray.watching import Watch, watching
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,7 @@ MAY_CHANGE = (
     *("reward_actors.actors", "reward_actors.num_cpus"),
     *("reward_actors.sbert_num_cpus", "reward_actors.sbert_num_gpus"),
     *("learner.actors", "learner.num_cpus", "learner.num_gpus"),
+    *("run.step_limit_s", "run.trace_steps", "run.wandb", "run.log_level"),
 )
 """Settings with which a run may go on that did not begin with them."""
 
@@ -64,30 +67,31 @@ def execute(config: Config, ready: Ready, build: Build, console: Console) -> dic
             )
             write_report(folder)
             return finished
-        summary = _to_its_end(config, ready, build, console)
+        with watching(config) as watch:
+            summary = _to_its_end(config, ready, build, watch, console)
         summary = {"seconds": time.time() - begun, "steps": config.run.steps, **summary}
         write_atomically(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
         write_report(folder)
     return summary
 
 
-def _to_its_end(config: Config, ready: Ready, build: Build, console: Console) -> dict[str, Any]:
+def _to_its_end(config: Config, ready: Ready, build: Build, watch: Watch, console: Console) -> dict[str, Any]:
     """Run, and go on from the newest checkpoint where a part is lost that cannot be replaced alone."""
     settings = config.checkpoint
     mirror = CheckpointMirror(f"{settings.url}/{config.run.name}", STATE_FILE) if settings.url else None
     checkpoints = CheckpointFolder(config.run.folder / "checkpoints", settings.keep, settings.best, mirror)
     for left in range(config.run.restarts, 0, -1):
         try:
-            return _attempt(config, ready, build, checkpoints, console)
+            return _attempt(config, ready, build, checkpoints, watch, console)
         except StartError:
             raise
         except LostError as error:
             log.warning("%s; the run goes on from its newest checkpoint (run.restarts: %d left)", error, left - 1)
-    return _attempt(config, ready, build, checkpoints, console)
+    return _attempt(config, ready, build, checkpoints, watch, console)
 
 
 def _attempt(
-    config: Config, ready: Ready, build: Build, checkpoints: CheckpointFolder, console: Console
+    config: Config, ready: Ready, build: Build, checkpoints: CheckpointFolder, watch: Watch, console: Console
 ) -> dict[str, Any]:
     """Start all parts, go on from the newest checkpoint, and end the parts."""
     found = checkpoints.latest()
@@ -97,7 +101,9 @@ def _attempt(
     tracker = RunTracker(config.run.folder, config.run.steps, console, monitor, advantages)
     tracker.rewind(start)
     console.print(f"Starting engines and learner for {ready.model.name} ...")
-    rollouts, rewards, learner, tracker.report = build(config, ready)
+    with PULSE.busy("start"):
+        rollouts, rewards, learner, report, timeline = build(config, ready)
+    tracker.report = watch.reports(report, timeline)
     try:
         if found:
             learner.load(found[1])
@@ -137,7 +143,8 @@ def _train_and_evaluate(config: Config, ready: Ready, parts: Parts, start: int, 
 
 def _evaluate(parts: Parts, heldout: list, when: str, console: Console) -> Rewards:
     console.print(f"Scoring {len(heldout)} held-out examples {when} training, sampled and greedy ...")
-    return held_out_rewards(parts, heldout)
+    with PULSE.busy("evaluation"):
+        return held_out_rewards(parts, heldout)
 
 
 def _stored(path: Path, compute: Callable[[], Rewards]) -> Rewards:

@@ -26,6 +26,11 @@ REPLACEMENTS = 2**40
 """Draws from this number on replace others; no run draws as many prompts."""
 
 
+def step_of(group_id: int, batch_size: int) -> int:
+    """The step, counted from 0, for which a draw was made, or the one that it replaces."""
+    return group_id % REPLACEMENTS // batch_size
+
+
 class Stream(Protocol):
     """Examples by task and number; number k of a task is the same in every process and every run."""
 

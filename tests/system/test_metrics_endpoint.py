@@ -9,6 +9,8 @@ import pytest
 import ray
 
 from actors.metrics import RayMetrics, gauge_name
+from actors.pulse_metrics import PulseGauges
+from geovlm_ray.pulse import Pulse
 
 pytestmark = pytest.mark.slow
 
@@ -28,16 +30,38 @@ def test_names_end_in_their_unit_and_a_task_is_a_label(key: str, expected: tuple
 
 def test_metrics_of_a_step_are_at_the_endpoint(cluster: None) -> None:
     RayMetrics("first")({"step": 7, "reward/mean": 1.25, "task/vqa/reward": 0.5})
-    node = ray.nodes()[0]
-    url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
     wanted = {"ray_geovlm_step": 7.0, "ray_geovlm_reward_mean": 1.25, "ray_geovlm_task_reward": 0.5}
-    found: dict[str, tuple[str, float]] = {}
-    deadline = time.monotonic() + 60
-    while set(found) != set(wanted) and time.monotonic() < deadline:
-        time.sleep(1)
-        lines = urllib.request.urlopen(url, timeout=10).read().decode().splitlines()
-        samples = [line.rpartition(" ") for line in lines if line.startswith("ray_geovlm_")]
-        found = {labels.partition("{")[0]: (labels, float(value)) for labels, _, value in samples}
+    found = at_endpoint(set(wanted))
     assert {name: value for name, (_, value) in found.items()} == wanted
     assert all('run="first"' in labels for labels, _ in found.values())
     assert 'task="vqa"' in found["ray_geovlm_task_reward"][0]
+
+
+def test_pulses_of_actors_are_at_the_endpoint(cluster: None) -> None:
+    pulse = Pulse()
+    pulse._who = {"actor": "rollout-0", "kind": "rollout", "run": "first"}
+    pulse.weight_version = 7
+    with pulse.busy("stream", queue=16):
+        PulseGauges()(pulse.reading())
+    names = ("idle_ratio", "memory_bytes", "busy_seconds", "queue", "weight_version", "tokens_per_second")
+    found = at_endpoint({f"ray_geovlm_actor_{name}" for name in names})
+    assert all('run="first"' in labels and 'actor="rollout-0"' in labels for labels, _ in found.values())
+    assert found["ray_geovlm_actor_queue"][1] == 16
+    assert found["ray_geovlm_actor_weight_version"][1] == 7
+    assert found["ray_geovlm_actor_memory_bytes"][1] > 2**20
+
+
+def at_endpoint(wanted: set[str]) -> dict[str, tuple[str, float]]:
+    """Labels and values of metrics, once all of them are there."""
+    node = ray.nodes()[0]
+    url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    found: dict[str, tuple[str, float]] = {}
+    deadline = time.monotonic() + 60
+    while set(found) != wanted:
+        assert time.monotonic() < deadline, (wanted, set(found))
+        time.sleep(1)
+        lines = urllib.request.urlopen(url, timeout=10).read().decode().splitlines()
+        samples = [line.rpartition(" ") for line in lines if line.startswith("ray_geovlm_")]
+        everything = {labels.partition("{")[0]: (labels, float(value)) for labels, _, value in samples}
+        found = {name: everything[name] for name in wanted & set(everything)}
+    return found

@@ -1,0 +1,100 @@
+"""``geovlm-ray top``: what the actors of a run are doing now."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from geovlm_ray.errors import RunError
+from geovlm_ray.files import last_object, read_text
+from geovlm_ray.pulse import PERIOD_S, read_pulses, silent
+
+WIDTH = 140
+"""Characters a line where the output is no terminal."""
+NONE = "-"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The run directory, and whether to look once."""
+    parser.add_argument("run_dir", type=Path, help="folder of a run, such as runs/demo")
+    parser.add_argument("--once", action="store_true", help="print the table once, and end")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show the table until it is interrupted, or once."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH)
+    shown = view(args.run_dir, time.time())
+    if args.once:
+        console.print(shown)
+        return 0
+    try:
+        with Live(shown, console=console, auto_refresh=False) as live:
+            while True:
+                time.sleep(PERIOD_S / 2)
+                live.update(view(args.run_dir, time.time()), refresh=True)
+    except KeyboardInterrupt:
+        return 0
+
+
+def view(folder: Path, now: float) -> Group:
+    """The run's step in one line, and a table of its actors.
+
+    Raises:
+        RunError: the folder is no run directory.
+    """
+    config = folder / "config.yaml"
+    if not config.is_file():
+        raise RunError(f"{folder}: expected a run directory with a config.yaml, found none")
+    pulses = read_pulses(folder)
+    table = Table("actor", "state", "since", "weights", "queue", "rate", "idle", "memory", "pulse")
+    for pulse in pulses:
+        table.add_row(*row(pulse, now), style="red" if pulse["state"] != "ended" and silent(pulse, now) else "")
+    title = head(yaml.safe_load(read_text(config))["run"], last_object(folder / "metrics.jsonl"))
+    return Group(Text(title), table if pulses else Text("No actor has written a pulse yet."))
+
+
+def head(run: dict[str, Any], metrics: dict[str, Any] | None) -> str:
+    """The run's name and its last step."""
+    if metrics is None:
+        return f"{run['name']}  no step of {run['steps']} is done"
+    return (
+        f"{run['name']}  step {metrics['step']}/{run['steps']}  reward {metrics['reward/mean']:.3f}  "
+        f"{metrics['seconds/step']:.1f} s a step"
+    )
+
+
+def row(pulse: dict[str, Any], now: float) -> list[str]:
+    """The cells of one actor."""
+    age = now - pulse["time"]
+    state = pulse["state"]
+    if pulse["kind"] == "driver" and state not in ("idle", "ended", "failed"):
+        state = f"waits for {state}"
+    if silent(pulse, now) and state not in ("ended", "failed"):
+        state = f"silent (was: {state})"
+    until = pulse["time"] if silent(pulse, now) else now
+    return [
+        pulse["actor"],
+        state,
+        f"{datetime.fromtimestamp(pulse['since']):%H:%M:%S} ({max(until - pulse['since'], 0):.0f} s)",
+        _or_none(pulse["weight_version"]),
+        _or_none(pulse["queue"]),
+        f"{pulse['rate']:,.0f} {pulse['unit']}/s" if pulse["unit"] else NONE,
+        f"{pulse['idle']:.0%}",
+        f"{pulse['memory_bytes'] / 2**30:.1f} GiB",
+        f"{max(age, 0):.0f} s ago",
+    ]
+
+
+def _or_none(value: int | None) -> str:
+    return NONE if value is None else str(value)

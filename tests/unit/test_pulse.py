@@ -1,0 +1,128 @@
+"""What a process says of itself while it works."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from geovlm_ray import pulse as module
+from geovlm_ray.pulse import Pulse, forget, read_pulses, silent
+
+
+@pytest.fixture
+def pulse(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pulse]:
+    """One that beats twenty times a second."""
+    monkeypatch.setattr(module, "PERIOD_S", 0.05)
+    made = Pulse()
+    yield made
+    made.stop()
+
+
+def seen(folder: Path, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """The first pulse of the one actor of a folder that is as it should be."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        found = read_pulses(folder)
+        if found and holds(found[0]):
+            return found[0]
+        time.sleep(0.01)
+    raise AssertionError(found)
+
+
+def test_a_pulse_says_what_is_done_and_since_when(tmp_path: Path, pulse: Pulse) -> None:
+    pulse.start(tmp_path, "rollout-3", "first")
+    idle = seen(tmp_path, lambda p: p["state"] == "idle")
+    assert (idle["actor"], idle["kind"], idle["run"]) == ("rollout-3", "rollout", "first")
+    assert idle["queue"] is idle["weight_version"] is idle["step"] is None
+    assert idle["memory_bytes"] > 2**20
+    before = time.time()
+    with pulse.busy("stream", queue=16), pulse.busy("receive"):
+        pulse.weight_version = 7
+        busy = seen(tmp_path, lambda p: p["state"] == "stream + receive")
+        assert before <= busy["since"] <= busy["time"] <= time.time()
+        assert (busy["queue"], busy["weight_version"], busy["step"]) == (16, 7, 7)
+    assert seen(tmp_path, lambda p: p["state"] == "idle")["since"] > busy["since"]
+
+
+def test_rate_and_idle_share_are_those_of_the_last_minute(
+    tmp_path: Path, pulse: Pulse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WINDOW_S", 0.5)
+    pulse.start(tmp_path, "learner-0", "first")
+    with pulse.busy("step"):
+        time.sleep(0.6)
+        pulse.count(1000)
+        found = pulse.reading()
+        assert found["idle"] < 0.1
+        assert found["unit"] == "tokens"
+        assert 1000 / 0.8 < found["rate"] < 1000 / 0.3
+    assert seen(tmp_path, lambda p: p["idle"] == 1)["rate"] == 0
+
+
+def test_threads_may_be_busy_at_once(tmp_path: Path, pulse: Pulse) -> None:
+    def work() -> None:
+        for _ in range(500):
+            with pulse.busy("call", 1):
+                pulse.count(1)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = pulse.reading()
+    assert (found["state"], found["queue"]) == ("idle", None)
+    assert pulse._counted == 2000
+
+
+def test_a_disk_that_refuses_pulses_fails_nobody_and_is_tried_again(tmp_path: Path, pulse: Pulse) -> None:
+    folder = tmp_path / "run"
+    pulse.start(folder, "reward-0", "first")
+    time.sleep(0.2)
+    assert not folder.exists()
+    folder.mkdir()
+    (folder / "actors").write_text("in the way")
+    time.sleep(0.2)
+    (folder / "actors").unlink()
+    assert seen(folder, lambda p: True)["actor"] == "reward-0"
+
+
+def test_the_last_pulse_tells_how_it_ended(tmp_path: Path, pulse: Pulse) -> None:
+    pulse.start(tmp_path, "driver", "first")
+    pulse.stop("failed")
+    (found,) = read_pulses(tmp_path)
+    assert found["state"] == "failed"
+    assert not silent(found, time.time())
+    assert silent(found, time.time() + 11)
+
+
+def test_every_pulse_is_told_to_whoever_asked(tmp_path: Path, pulse: Pulse) -> None:
+    told: list[dict[str, Any]] = []
+    pulse.start(tmp_path, "sbert-0", "first", told.append)
+    seen(tmp_path, lambda p: len(told) > 2)
+    assert {p["actor"] for p in told} == {"sbert-0"}
+
+
+def test_the_driver_comes_first_and_the_replaced_are_forgotten(tmp_path: Path) -> None:
+    (tmp_path / "actors").mkdir()
+    for name in ("rollout-10", "rollout-9", "driver", "learner-0"):
+        text = json.dumps({"actor": name, "kind": name.split("-")[0]})
+        (tmp_path / "actors" / f"{name}.json").write_text(text)
+    assert [p["actor"] for p in read_pulses(tmp_path)] == ["driver", "learner-0", "rollout-9", "rollout-10"]
+    forget(tmp_path, "rollout-9")
+    assert [p["actor"] for p in read_pulses(tmp_path)] == ["driver", "learner-0", "rollout-10"]
+    forget(tmp_path)
+    assert read_pulses(tmp_path) == []
+
+
+def test_a_loop_is_in_its_step_until_it_ends(pulse: Pulse) -> None:
+    for step in pulse.steps(3, 5):
+        assert pulse.step == step
+        assert pulse.step_began is not None
+    assert (pulse.step, pulse.step_began) == (5, None)

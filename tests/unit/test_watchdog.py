@@ -1,0 +1,105 @@
+"""Steps that take longer than they may."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from geovlm_ray.pulse import Pulse
+from geovlm_ray.watchdog import Watchdog, who_waits
+
+NOW = 1_000_000.0
+
+
+def actor(name: str, state: str = "idle", age: float = 1.0, **more: Any) -> dict[str, Any]:
+    """A pulse of an actor that has done the same for half a minute."""
+    kind = name.split("-", maxsplit=1)[0]
+    pulse = {"actor": name, "kind": kind, "host": "node", "pid": 12, "state": state, "time": NOW - age}
+    return {**pulse, "since": NOW - age - 30, "queue": None, "weight_version": None, **more}
+
+
+def wait_in_the_learner(pulse: Pulse) -> None:
+    with pulse.busy("learner"):
+        time.sleep(0.7)
+
+
+def test_a_step_over_the_limit_is_told_once_and_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "actors").mkdir()
+    learner = actor("learner-0", "step", queue=16, weight_version=4)
+    learner |= {"time": time.time(), "since": time.time() - 30}
+    (tmp_path / "actors" / "learner-0.json").write_text(json.dumps(learner))
+    pulse = Pulse()
+    watchdog = Watchdog(tmp_path, 0.2, pulse)
+    with caplog.at_level(logging.WARNING):
+        for step in pulse.steps(3, 6):
+            if step == 4:
+                wait_in_the_learner(pulse)
+        time.sleep(0.5)
+    watchdog.close()
+    (file,) = tmp_path.glob("hang-*")
+    assert file.name == "hang-step-000005.txt"
+    text = file.read_text()
+    assert "step 5 has taken" in text
+    assert "The driver waits for learner" in text
+    assert "learner-0 on node, process 12: step, since" in text
+    assert "16 in hand, weights of version 4" in text
+    assert "So the driver waits for learner-0 (step)." in text
+    assert "Thread MainThread:" in text
+    assert "in wait_in_the_learner" in text
+    assert len(caplog.records) == 1
+    assert str(file) in caplog.messages[0]
+    assert "run.step_limit_s=0.2" in caplog.messages[0]
+
+
+def test_outside_the_loop_nothing_is_too_long(tmp_path: Path) -> None:
+    pulse = Pulse()
+    watchdog = Watchdog(tmp_path, 0.1, pulse)
+    with pulse.busy("evaluation"):
+        time.sleep(0.4)
+    watchdog.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_refuses_the_report_is_named_in_the_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pulse = Pulse()
+    watchdog = Watchdog(tmp_path / "nowhere", 0.1, pulse)
+    for _ in pulse.steps(0, 1):
+        time.sleep(0.4)
+    watchdog.close()
+    assert "hang-step-000001.txt cannot be written" in caplog.text
+    assert watchdog._thread not in threading.enumerate()
+
+
+@pytest.mark.parametrize(
+    ("part", "actors", "said"),
+    [
+        ("rollout", [actor("rollout-0", "stream"), actor("rollout-1")], "So the driver waits for rollout-0 (stream)."),
+        ("rollout", [actor("rollout-0", age=50), actor("learner-0", "save")], "waits for rollout-0 (silent)."),
+        (
+            "rollout",
+            [actor("rollout-0"), actor("reward-1", "score"), actor("sbert-0", "encode")],
+            "So the driver waits for reward-1 (score), sbert-0 (encode).",
+        ),
+        ("learner", [actor("rollout-0", "stream"), actor("learner-0")], "No actor that has a part in this is busy"),
+        ("learner", [], "all is done in the driver's process"),
+        ("idle", [actor("learner-0")], "waits for none of its parts"),
+    ],
+)
+def test_who_waits_for_whom_is_said_in_words(part: str, actors: list[dict[str, Any]], said: str) -> None:
+    driver = actor("driver", part)
+    assert said in who_waits(driver, actors, NOW)
+
+
+def test_of_a_silent_actor_it_is_told_what_it_did_before() -> None:
+    (line,) = who_waits(actor("driver", "sync"), [actor("rollout-2", "receive", age=100)], NOW).splitlines()[1:2]
+    assert "silent, since" in line
+    assert "(100 s); before that receive, since" in line
+    assert "(30 s)" in line
