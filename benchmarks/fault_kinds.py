@@ -102,7 +102,9 @@ def looping_reward(scene: Scene) -> None:
 
 def lost_object(scene: Scene) -> None:
     """The weights vanish from the object store, and a rollout actor dies whose successor needs them."""
-    scene.driver.send_signal(signal.SIGUSR1)
+    # What was started entered the node's namespaces; the driver is its child there.
+    for process in psutil.Process(scene.driver.pid).children():
+        process.send_signal(signal.SIGUSR1)
     _signal(scene, "RolloutActor")
 
 

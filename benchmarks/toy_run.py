@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private.internal_api import free
 from ray.exceptions import RayError
 from rich.console import Console
 
@@ -59,7 +60,7 @@ def build(config: Config, ready: Ready) -> Built:
 
 def lose(rollouts: RayRollouts) -> None:
     """Remove the weights that were sent last from the object store."""
-    ray._private.internal_api.free(rollouts._weights)
+    free(rollouts._weights)
 
 
 def at_the_end(config: Config, rollouts: RayRollouts) -> Callable[[dict[str, Any]], None]:
