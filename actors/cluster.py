@@ -19,7 +19,7 @@ from actors.timeline import RayTimeline
 from geovlm_ray.config import Config
 from geovlm_ray.errors import RunError
 from geovlm_ray.loop import Built
-from geovlm_ray.preflight import Ready, check_fits, placement
+from geovlm_ray.preflight import GIB, Ready, check_fits, placement
 from geovlm_ray.pulse import PULSE
 from geovlm_ray.quiet import quiet
 
@@ -67,8 +67,8 @@ def wait_for_room(config: Config) -> None:
             log.warning("waiting for nodes, %.0f s left: %s", left, error)
         if not asked:
             kinds = [kind for kind in placement(config) for _ in range(kind.count)]
-            each = [{"CPU": kind.num_cpus, "GPU": kind.num_gpus} for kind in kinds if kind.num_cpus or kind.num_gpus]
-            request_resources(bundles=each)
+            each = [{"CPU": p.num_cpus, "GPU": p.num_gpus, "memory": p.memory_gb * GIB} for p in kinds]
+            request_resources(bundles=[bundle for bundle in each if any(bundle.values())])
             asked = True
         time.sleep(min(POLL_S, left))
     if asked:

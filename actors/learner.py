@@ -12,6 +12,7 @@ import ray
 
 from actors.failures import fetch
 from actors.names import next_name
+from actors.places import place
 from actors.watched import call, holds, watch
 from geovlm_ray.config import Config
 from geovlm_ray.errors import LostError, RunError
@@ -85,11 +86,9 @@ class RayLearner:
     """
 
     def __init__(self, config: Config, model: Path, kind: type[LearnerActor] = LearnerActor) -> None:
-        size = config.learner.actors
-        options = {"num_cpus": config.learner.num_cpus, "num_gpus": config.learner.num_gpus}
+        size = config.placement.learner.actors
         self.actors = [
-            ray.remote(kind).options(**options, name=f"{config.run.name}-{next_name('learner')}").remote()
-            for _ in range(size)
+            ray.remote(kind).options(**place(config, "learner", next_name("learner"))).remote() for _ in range(size)
         ]
         address = fetch([self.actors[0].address.remote()], WHO)[0]
         self._started = [actor.start.remote(config, model, i, size, address) for i, actor in enumerate(self.actors)]

@@ -13,6 +13,7 @@ import ray
 
 from actors.failures import fetch
 from actors.names import next_name
+from actors.places import place
 from actors.watched import call, watch
 from geovlm_ray.config import Config, RunConfig
 from geovlm_ray.data.sampler import step_of
@@ -121,7 +122,7 @@ class RayRewards:
         self._names: dict[ray.actor.ActorHandle, str] = {}
         embeds = any(needs_embedder(task, config.reward) for task in tasks)
         self.sbert = self._start_sbert() if embeds else None
-        self.actors = [self._start() for _ in range(config.reward_actors.actors)]
+        self.actors = [self._start() for _ in range(config.placement.reward.actors)]
 
     def score(self, groups: Sequence[SampleGroup]) -> list[SampleGroup]:
         """The same groups in the same order, every sample with its reward.
@@ -211,23 +212,17 @@ class RayRewards:
 
     def _start(self) -> ray.actor.ActorHandle:
         config, name = self.config, next_name("reward")
-        options = {"num_cpus": config.reward_actors.num_cpus, "name": f"{config.run.name}-{name}"}
-        actor = ray.remote(RewardActor).options(**options)
+        actor = ray.remote(RewardActor).options(**place(config, "reward", name))
         started = actor.remote(config.reward, config.run, config.rollout.prompts_per_step)
         self._names[started] = name
         return started
 
     def _start_sbert(self) -> ray.actor.ActorHandle:
-        resources, sbert = self.config.reward_actors, self.config.reward.sbert
-        if resources.sbert_num_gpus:
+        config, name = self.config, next_name("sbert")
+        sbert = config.reward.sbert
+        if config.placement.sbert.num_gpus:
             sbert = sbert.model_copy(update={"device": "cuda"})
-        name = next_name("sbert")
-        options = {
-            "num_cpus": resources.sbert_num_cpus,
-            "num_gpus": resources.sbert_num_gpus,
-            "name": f"{self.config.run.name}-{name}",
-        }
-        started = ray.remote(SbertActor).options(**options).remote(sbert, self.config.run)
+        started = ray.remote(SbertActor).options(**place(config, "sbert", name)).remote(sbert, config.run)
         self._names[started] = name
         return started
 

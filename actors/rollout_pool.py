@@ -13,6 +13,7 @@ import ray
 
 from actors.failures import fetch
 from actors.names import next_name
+from actors.places import place
 from actors.rollout import RolloutActor
 from geovlm_ray.config import Config
 from geovlm_ray.dealing import deal
@@ -57,11 +58,11 @@ class RayRollouts:
         self._changing = threading.RLock()
         self._closed = False
         self._weights: list[ray.ObjectRef] = []
-        self._deaths = [0] * config.rollout.actors
+        self._deaths = [0] * config.placement.rollout.actors
         self._names: dict[ray.actor.ActorHandle, str] = {}
         # What actors that replace others have to acknowledge before they draw, by their slot.
         self._starting: dict[int, list[ray.ObjectRef]] = {}
-        self.actors = [self._start() for _ in range(config.rollout.actors)]
+        self.actors = [self._start() for _ in range(config.placement.rollout.actors)]
 
     def submit(self, prompts: Sequence[Prompt]) -> Iterator[list[SampleGroup]]:
         """Start to draw a batch; its groups come, some at a time, as actors finish them."""
@@ -226,11 +227,7 @@ class RayRollouts:
 
     def _start(self) -> ray.actor.ActorHandle:
         name = next_name("rollout")
-        options: dict[str, Any] = {
-            "num_cpus": self.config.rollout.num_cpus,
-            "num_gpus": self.config.rollout.num_gpus,
-            "name": f"{self.config.run.name}-{name}",
-        }
+        options = place(self.config, "rollout", name)
         if self.config.sync.mode == "in_flight":
             # Batches up to the staleness bound, held-out and probe draws, and the weights.
             options["max_concurrency"] = self.config.loop.max_staleness + 3

@@ -56,9 +56,9 @@ PAIRS = (
 SETTINGS = (
     f"rollout.prompts_per_step={PROMPTS}",
     f"rollout.group_size={GROUP}",
-    "rollout.num_cpus=0",
-    "reward_actors.actors=2",
-    "reward_actors.num_cpus=0",
+    "placement.rollout.num_cpus=0",
+    "placement.reward.actors=2",
+    "placement.reward.num_cpus=0",
     # Its default form asks a network, which is no control plane.
     "reward.forms.region_captioning=levenshtein_robust",
     "loop.max_staleness=1",
@@ -219,7 +219,8 @@ def compared(cases: Mapping[str, Case]) -> list[Figure]:
 
 def settings(name: str, actors: int, path: Path) -> Config:
     """The configuration of a case."""
-    return load_config("demo", [*SETTINGS, f"run.name={name}", f"rollout.actors={actors}", f"data.path={path}"])
+    own = (f"run.name={name}", f"placement.rollout.actors={actors}", f"data.path={path}")
+    return load_config("demo", [*SETTINGS, *own])
 
 
 def rates(name: str, case: Case) -> list[Figure]:

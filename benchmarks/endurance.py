@@ -31,9 +31,9 @@ from geovlm_ray.quiet import quiet
 from geovlm_ray.run import execute
 
 SETTINGS = (
-    *("run.name=day", "rollout.actors=2", "rollout.num_cpus=0", "rollout.prompts_per_step=2", "rollout.group_size=2"),
-    *("reward_actors.actors=1", "learner.num_cpus=0", "learner.lr=0.01", "loop.max_staleness=1", "evaluation.scenes=0"),
-    *("checkpoint.every=500", "data.stages=[{tasks: [vqa], steps: 1}]"),
+    *("run.name=day", "rollout.prompts_per_step=2", "rollout.group_size=2", "data.stages=[{tasks: [vqa], steps: 1}]"),
+    *("placement.rollout.actors=2", "placement.rollout.num_cpus=0", "placement.learner.num_cpus=0"),
+    *("learner.lr=0.01", "loop.max_staleness=1", "evaluation.scenes=0", "checkpoint.every=500"),
 )
 LOOKS = 100
 """Times that everything is looked at, in equal distances."""

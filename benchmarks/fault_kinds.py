@@ -51,8 +51,8 @@ class Scene:
         return sorted(found, key=lambda p: p.create_time())
 
     def other_node(self) -> Node:
-        """A node on which no driver is: the one with a learner or, without that, any."""
-        return next(n for n in reversed(self.nodes.workers) if n is not self.home and n.process is not None)
+        """The node without the driver."""
+        return next(n for n in reversed(self.nodes.workers) if n is not self.home)
 
 
 def _is(process: psutil.Process, kind: str) -> bool:
@@ -100,14 +100,6 @@ def looping_reward(scene: Scene) -> None:
     flag.unlink()
 
 
-def lost_object(scene: Scene) -> None:
-    """The weights vanish from the object store, and a rollout actor dies whose successor needs them."""
-    # What was started entered the node's namespaces; the driver is its child there.
-    for process in psutil.Process(scene.driver.pid).children():
-        process.send_signal(signal.SIGUSR1)
-    _signal(scene, "RolloutActor")
-
-
 def driver(scene: Scene) -> None:
     """The driver is killed and started again."""
     scene.driver.kill()
@@ -116,7 +108,7 @@ def driver(scene: Scene) -> None:
 
 
 def node(scene: Scene) -> None:
-    """A worker node dies, and another one comes."""
+    """A worker node dies with all objects in its store, and another one comes."""
     victim = scene.other_node()
     scene.nodes.kill(victim)
     scene.nodes.workers.remove(victim)
@@ -157,5 +149,5 @@ def mend_disk(scene: Scene) -> None:
 MAY_END = {full_disk, head}
 """Faults that may end a run: a full disk, and a head without Redis."""
 EVERYWHERE = (rollout, reward, learner, driver, node, cut_off, stalled_engine, head)
-INSTANT_ONLY = (lost_object, full_disk)
-"""Those that need a driver of ours, or a run that fits a small disk."""
+INSTANT_ONLY = (full_disk,)
+"""Those that need a run which fits a small disk."""

@@ -40,17 +40,25 @@ DEADLINE_S = 420.0
 """Seconds after which a run hangs."""
 DISK_MB = 128
 SMALL = (
-    *("evaluation.scenes=0", "checkpoint.every=4", "rollout.stall_s=15", "loop.max_staleness=1", "run.restarts=5"),
-    *("run.wait_for_nodes_s=120", "reward_actors.actors=2", "reward_actors.num_cpus=0.2", "learner.num_cpus=0.4"),
-    "learner.actors=2",
+    *(
+        "evaluation.scenes=0",
+        "checkpoint.every=4",
+        "loop.max_staleness=1",
+        "run.restarts=5",
+        "run.wait_for_nodes_s=120",
+    ),
+    *("rollout.group_size=4", "placement.reward.actors=2", "placement.reward.num_cpus=0.2"),
+    *("placement.learner.actors=2", "placement.learner.num_cpus=0.4"),
 )
-TOY = (*SMALL, "rollout.actors=3", "rollout.num_cpus=0.4", "rollout.prompts_per_step=12", "rollout.group_size=4")
-TOY_TASKS = "data.stages=[{tasks: [vqa, region_captioning], steps: 1}]"
-TOY_STEPS, ENGINE_STEPS = 60, 24
+TOY = (
+    *(*SMALL, "placement.rollout.actors=3", "placement.rollout.num_cpus=0.4", "rollout.prompts_per_step=12"),
+    *("rollout.stall_s=15", "learner.lr=0.5", "data.stages=[{tasks: [vqa, region_captioning], steps: 1}]"),
+)
 ENGINE = (
-    *(*SMALL, "rollout.actors=2", "rollout.num_cpus=0.8", "rollout.prompts_per_step=6", "rollout.group_size=4"),
+    *(*SMALL, "placement.rollout.actors=2", "placement.rollout.num_cpus=0.8", "rollout.prompts_per_step=6"),
     *("rollout.max_tokens=40", "learner.tokens_per_micro_batch=2048", "rollout.stall_s=60"),
 )
+TOY_STEPS, ENGINE_STEPS = 60, 24
 REWARD = '''"""The accuracy of an answer that is the reference; no answer at all while the file is there."""
 
 from pathlib import Path
@@ -285,9 +293,7 @@ def _settings(engine: bool, own_reward: bool, runs: Path, seed: int, steps: int)
         file = runs.parent / "reward.py"
         file.write_text(REWARD.format(flag=runs / kinds.LOOPING))
         function = [f"reward.function={file}:accuracy", "reward.time_limit_s=1"]
-    if engine:
-        return [*ENGINE, *where, *function]
-    return [*TOY, TOY_TASKS, "learner.lr=0.5", *where, *function]
+    return [*(ENGINE if engine else TOY), *where, *function]
 
 
 @contextmanager

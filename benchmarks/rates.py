@@ -79,7 +79,7 @@ def rollout_costs(
 
     The engines share a batch, so that one of them draws its share of it.
     """
-    share = -(-config.rollout.prompts_per_step // config.rollout.actors)
+    share = -(-config.rollout.prompts_per_step // config.placement.rollout.actors)
     work, seconds = [], []
     engine.generate(next(batches)[:share])
     for _ in range(ROUNDS):

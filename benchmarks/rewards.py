@@ -316,9 +316,7 @@ def pool() -> list[Figure]:
     ]
     connect()
     pools = {
-        n: RayRewards(
-            load_config("demo", [f"run.name=pool-{n}", f"reward_actors.actors={n}", "reward_actors.num_cpus=0"]), tasks
-        )
+        n: RayRewards(load_config("demo", [f"placement.reward.actors={n}", "placement.reward.num_cpus=0"]), tasks)
         for n in (1, 2)
     }
     rates: dict[int, list[float]] = {n: [] for n in pools}

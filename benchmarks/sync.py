@@ -34,7 +34,7 @@ UNCOUNTED = 4
 """Rounds in which the store of Ray grows."""
 PAUSE_S = 1.5
 """Before a transfer, as a step goes before it in a run: Ray gives the memory of objects back once a second."""
-SETTINGS = ["prompt.image_size=448", "rollout.max_model_len=1024", "reward_actors.num_cpus=0", "learner.lr=1e-6"]
+SETTINGS = ["prompt.image_size=448", "rollout.max_model_len=1024", "placement.reward.num_cpus=0", "learner.lr=1e-6"]
 
 
 def main() -> int:

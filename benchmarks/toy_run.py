@@ -1,20 +1,17 @@
 """A run of `toy_policy` on the cluster that RAY_ADDRESS names: ``python -m benchmarks.toy_run section.key=value ...``.
 
-All but engines and learner is what ``geovlm-ray train`` runs. At SIGUSR1 the weights that were sent last are lost from
-the object store.
+All but engines and learner is what ``geovlm-ray train`` runs.
 """
 
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private.internal_api import free
 from ray.exceptions import RayError
 from rich.console import Console
 
@@ -53,14 +50,8 @@ def build(config: Config, ready: Ready) -> Built:
     connect()
     wait_for_room(config)
     rollouts = RayRollouts(config, ready.model, ToyRolloutActor)
-    signal.signal(signal.SIGUSR1, lambda *_: lose(rollouts))
     rewards = RayRewards(config, ready.tasks)
     return Built(rollouts, rewards, RayLearner(config, ready.model, ToyLearnerActor), at_the_end(config, rollouts))
-
-
-def lose(rollouts: RayRollouts) -> None:
-    """Remove the weights that were sent last from the object store."""
-    free(rollouts._weights)
 
 
 def at_the_end(config: Config, rollouts: RayRollouts) -> Callable[[dict[str, Any]], None]:

@@ -19,6 +19,7 @@ from geovlm_ray.data.config import DataConfig
 from geovlm_ray.errors import ConfigError
 from geovlm_ray.files import read_text
 from geovlm_ray.grpo.config import LearnerConfig
+from geovlm_ray.placement import PlacementConfig
 from geovlm_ray.policy.config import ModelConfig, PromptConfig
 from geovlm_ray.rewards.config import RewardConfig
 from geovlm_ray.rewards.registry import check_forms
@@ -61,15 +62,6 @@ class RunConfig(Section):
     def folder(self) -> Path:
         """Where the run leaves everything."""
         return Path(self.dir) / self.name
-
-
-class RewardActorsConfig(Section):
-    """The pool that scores completions."""
-
-    actors: int = Field(1, ge=1, description="reward actors")
-    num_cpus: float = Field(1, ge=0, description="CPU cores that one reward actor reserves")
-    sbert_num_cpus: float = Field(0, ge=0, description="CPU cores that the SBERT actor reserves")
-    sbert_num_gpus: float = Field(0, ge=0, description="GPUs (or a fraction of one) that the SBERT actor reserves")
 
 
 class LoopConfig(Section):
@@ -135,9 +127,9 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     prompt: PromptConfig = PromptConfig()
     data: DataConfig = DataConfig()
+    placement: PlacementConfig = PlacementConfig()
     rollout: RolloutConfig = RolloutConfig()
     reward: RewardConfig = RewardConfig()
-    reward_actors: RewardActorsConfig = RewardActorsConfig()
     learner: LearnerConfig = LearnerConfig()
     loop: LoopConfig = LoopConfig()
     sync: SyncConfig = SyncConfig()

@@ -47,6 +47,7 @@ def make_learner(config: Config, model: Path, ranks: Ranks = ALONE) -> GrpoLearn
         longest=config.rollout.max_tokens,
         total_steps=config.run.steps,
         seed=config.run.seed,
+        on_gpu=config.placement.learner.num_gpus > 0,
         ranks=ranks,
     )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,23 +41,22 @@ class Ready:
 
 @dataclass(frozen=True)
 class Placement:
-    """One kind of actor: the configuration section it comes from, how many, and what each reserves."""
+    """One kind of actor: how many, and what each reserves."""
 
     name: str
-    section: str
     count: int
     num_cpus: float
     num_gpus: float
+    memory_gb: float
 
 
 def placement(config: Config) -> list[Placement]:
     """The actors of a run."""
-    rollout, reward, learner = config.rollout, config.reward_actors, config.learner
+    kinds = config.placement
+    shares = {"rollout": kinds.rollout, "reward": kinds.reward, "sbert": kinds.sbert, "learner": kinds.learner}
     return [
-        Placement("rollout", "rollout", rollout.actors, rollout.num_cpus, rollout.num_gpus),
-        Placement("reward", "reward_actors", reward.actors, reward.num_cpus, 0),
-        Placement("sbert", "reward_actors", 1, reward.sbert_num_cpus, reward.sbert_num_gpus),
-        Placement("learner", "learner", learner.actors, learner.num_cpus, learner.num_gpus),
+        Placement(name, getattr(share, "actors", 1), share.num_cpus, share.num_gpus, share.memory_gb)
+        for name, share in shares.items()
     ]
 
 
@@ -112,23 +112,26 @@ def trained_tasks(config: Config, stream: Stream) -> tuple[str, ...]:
 
 
 def machine_resources() -> dict[str, float]:
-    """Cores and GPUs of this machine, as a cluster that is started here would have them."""
+    """Cores, GPUs and bytes of memory of this machine, about as a cluster that is started here would have them."""
     import torch
 
-    return {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+    memory = float(psutil.virtual_memory().available)
+    return {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count()), "memory": memory}
 
 
-def check_fits(config: Config, resources: dict[str, float]) -> None:
-    """Raise RunError where the resources do not hold all actors at once."""
+def check_fits(config: Config, resources: Mapping[str, float]) -> None:
+    """Raise RunError where resources (``CPU``, ``GPU`` and, in bytes, ``memory``) do not hold all actors at once."""
     short = []
-    for resource, key in (("CPU", "num_cpus"), ("GPU", "num_gpus")):
+    found = {**resources, "memory": resources.get("memory", math.inf) / GIB}
+    kinds = (("CPU", "num_cpus", "CPUs"), ("GPU", "num_gpus", "GPUs"), ("memory", "memory_gb", "GiB"))
+    for resource, key, unit in kinds:
         asked = [p for p in placement(config) if getattr(p, key)]
         total = sum(p.count * getattr(p, key) for p in asked)
-        found = resources.get(resource, 0.0)
-        if total > found + 1e-6:
+        there = found.get(resource, 0.0)
+        if total > there + 1e-6:
             parts = ", ".join(f"{p.count} {p.name} x {getattr(p, key):g}" for p in asked)
-            keys = ", ".join(dict.fromkeys(f"{p.section}.{key}" for p in asked))
-            short.append(f"the run asks for {total:g} {resource}s ({parts}), found {found:g}; lower one of {keys}")
+            keys = ", ".join(f"placement.{p.name}.{key}" for p in asked)
+            short.append(f"the run asks for {total:g} {unit} ({parts}), found {there:g}; lower one of {keys}")
     if short:
         raise RunError("; ".join(short))
 
@@ -151,10 +154,11 @@ def check_memory(config: Config, model: Path) -> None:
             f"{config.rollout.max_model_len} tokens, which takes {needed / GIB:.2f} GiB; raise it or lower that"
         )
     free = psutil.virtual_memory().available
-    if not on_gpu and cache * config.rollout.actors > free:
+    engines = config.placement.rollout.actors
+    if not on_gpu and cache * engines > free:
         raise RunError(
-            f"rollout.kv_cache_gb: {config.rollout.actors} KV caches of {cache / GIB:.2f} GiB do not fit into "
-            f"{free / GIB:.2f} GiB of free memory; lower rollout.kv_cache_gb or rollout.actors"
+            f"rollout.kv_cache_gb: {engines} KV caches of {cache / GIB:.2f} GiB do not fit into "
+            f"{free / GIB:.2f} GiB of free memory; lower rollout.kv_cache_gb or placement.rollout.actors"
         )
 
 

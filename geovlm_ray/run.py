@@ -34,13 +34,14 @@ log = logging.getLogger(__name__)
 
 Build = Callable[[Config, Ready], Built]
 NAMES = ("run directory", "choose another run.name")
+RESERVED = ("num_cpus", "num_gpus", "memory_gb")
 MAY_CHANGE = (
     *("run.steps", "run.dir", "run.wait_for_nodes_s", "run.restarts"),
     *("checkpoint.every", "checkpoint.keep", "checkpoint.best", "checkpoint.url"),
-    *("rollout.actors", "rollout.num_cpus", "rollout.num_gpus", "rollout.stall_s"),
-    *("reward_actors.actors", "reward_actors.num_cpus"),
-    *("reward_actors.sbert_num_cpus", "reward_actors.sbert_num_gpus"),
-    *("learner.actors", "learner.num_cpus", "learner.num_gpus"),
+    "rollout.stall_s",
+    *(f"placement.{kind}.{key}" for kind in ("rollout", "reward", "learner") for key in ("actors", *RESERVED)),
+    *(f"placement.sbert.{key}" for key in RESERVED),
+    "placement.strategy",
     *("run.step_limit_s", "run.trace_steps", "run.wandb", "run.log_level"),
 )
 """Settings with which a run may go on that did not begin with them."""

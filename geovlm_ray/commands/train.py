@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,12 @@ def _local_build(config: Config, ready: Ready) -> Built:
     return build(config, ready)
 
 
+def _cluster_resources() -> dict[str, float]:
+    from actors.cluster import connect
+
+    return connect()
+
+
 def _cluster_build(config: Config, ready: Ready) -> Built:
     from actors.cluster import build
 
@@ -82,7 +89,7 @@ def print_comparison(rates: Rates, config: Config, console: Console) -> None:
 def dry_run(config: Config, local: bool, console: Console) -> int:
     """Print every check and the actors; 1 where something is wrong."""
     from geovlm_ray.errors import UserError
-    from geovlm_ray.preflight import check_fits, machine_resources, placement, problems
+    from geovlm_ray.preflight import GIB, check_fits, machine_resources, placement, problems
 
     failed = 0
     for name, problem in problems(config):
@@ -91,12 +98,18 @@ def dry_run(config: Config, local: bool, console: Console) -> int:
     if local:
         console.print("placement: everything in this process")
         return int(failed > 0)
-    resources = machine_resources()
-    table = Table("actor", "count", "CPUs each", "GPUs each", title="What would run")
+    where = os.environ.get("RAY_ADDRESS")
+    resources = _cluster_resources() if where else machine_resources()
+    title = "What would run, packed" if config.placement.strategy == "pack" else "What would run, spread over the nodes"
+    table = Table("actor", "count", "CPUs each", "GPUs each", "GiB each", title=title)
     for kind in placement(config):
-        table.add_row(kind.name, str(kind.count), f"{kind.num_cpus:g}", f"{kind.num_gpus:g}")
+        reserved = (kind.num_cpus, kind.num_gpus, kind.memory_gb)
+        table.add_row(kind.name, str(kind.count), *(f"{each:g}" for each in reserved))
     console.print(table)
-    console.print(f"this machine: {resources['CPU']:g} CPUs, {resources['GPU']:g} GPUs")
+    console.print(
+        f"{f'cluster {where}' if where else 'this machine'}: {resources.get('CPU', 0):g} CPUs, "
+        f"{resources.get('GPU', 0):g} GPUs, {resources['memory'] / GIB:.0f} GiB"
+    )
     try:
         check_fits(config, resources)
     except UserError as error:

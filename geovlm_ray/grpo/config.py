@@ -12,11 +12,6 @@ class LearnerConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    actors: int = Field(
-        1, ge=1, description="learner actors; more than one share the batch, and each holds a part of every weight"
-    )
-    num_cpus: float = Field(1, ge=0, description="CPU cores that one learner actor reserves")
-    num_gpus: float = Field(0, ge=0, description="GPUs (or a fraction of one) that one learner actor reserves")
     threads: int = Field(1, ge=1, description="CPU threads of the learner; fixed, so that a run can be repeated")
     lr: float = Field(1e-6, gt=0, description="learning rate after the warm-up")
     warmup_steps: int = Field(0, ge=0, description="steps over which the learning rate rises from 0")

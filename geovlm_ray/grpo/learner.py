@@ -59,6 +59,7 @@ class GrpoLearner:
         longest: int,
         total_steps: int,
         seed: int,
+        on_gpu: bool = False,
         ranks: Ranks = ALONE,
     ) -> None:
         torch.set_num_threads(config.threads)
@@ -70,7 +71,7 @@ class GrpoLearner:
         self.total_steps = total_steps
         self.ranks = ranks
         self.version = 0
-        self.device = torch.device("cuda" if torch.cuda.is_available() and config.num_gpus else "cpu")
+        self.device = torch.device("cuda" if torch.cuda.is_available() and on_gpu else "cpu")
         self.model = load_model(model_config, folder, self.device, seed)
         if config.gradient_checkpointing:
             base_model(self.model).gradient_checkpointing_enable({"use_reentrant": False})

@@ -165,13 +165,13 @@ def estimate(rates: Rates, setup: Setup, assumed: Assumed, lengths: np.ndarray) 
 def overrides(setup: Setup) -> tuple[str, ...]:
     """The settings that make a setup."""
     return (
-        f"rollout.actors={setup.rollout_actors}",
-        f"learner.actors={setup.learner_gpus}",
+        f"placement.rollout.actors={setup.rollout_actors}",
+        f"placement.learner.actors={setup.learner_gpus}",
         f"rollout.prompts_per_step={setup.prompts_per_step}",
         f"rollout.group_size={setup.group_size}",
         f"loop.max_staleness={setup.max_staleness}",
         f"sync.mode={'in_flight' if setup.in_flight else 'drained'}",
-        f"reward_actors.actors={setup.reward_actors}",
+        f"placement.reward.actors={setup.reward_actors}",
     )
 
 

@@ -131,17 +131,18 @@ def of_run(folder: Path) -> Rates:
             f"{_median(seconds['step']):.3g} s in none of them, as in runs with --local, whose draws are not timed"
         )
     lengths, unmeasured = _lengths(folder, rows)
+    engines = config.placement.rollout.actors
     values = {
         **settings(config),
         "prefill_s_per_prompt": 0.0,
         "decode_s_per_step": 0.0,
-        "decode_s_per_token": _median((seconds["parity"] + seconds["rollout"]) / tokens) * config.rollout.actors,
+        "decode_s_per_token": _median((seconds["parity"] + seconds["rollout"]) / tokens) * engines,
         "learner_s_per_group": 0.0,
         "learner_s_per_token": _median(seconds["learner"] / tokens),
         "reward_s_per_completion": 0.0,
         "sync_s": _median(seconds["sync"]),
         "probe_s": 0.0,
-        "parity_s": _median(seconds["parity"]) / config.rollout.actors,
+        "parity_s": _median(seconds["parity"]) / engines,
         "overhead_s": max(0.0, _median(left + seconds["resample"])),
         "completion_tokens": lengths,
         "unmeasured": [
@@ -162,9 +163,9 @@ def settings(config: Config) -> dict[str, int | bool]:
         "group_size": config.rollout.group_size,
         "max_staleness": config.loop.max_staleness,
         "in_flight": config.sync.mode == "in_flight",
-        "rollout_actors": config.rollout.actors,
-        "reward_actors": config.reward_actors.actors,
-        "learner_gpus": config.learner.actors,
+        "rollout_actors": config.placement.rollout.actors,
+        "reward_actors": config.placement.reward.actors,
+        "learner_gpus": config.placement.learner.actors,
     }
 
 

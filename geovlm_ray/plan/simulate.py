@@ -42,12 +42,12 @@ class Setup:
     def of(cls, config: Config) -> Setup:
         """The loop that a configuration runs."""
         return cls(
-            config.rollout.actors,
-            config.learner.actors,
+            config.placement.rollout.actors,
+            config.placement.learner.actors,
             config.rollout.prompts_per_step,
             config.rollout.group_size,
             config.loop.max_staleness,
-            config.reward_actors.actors,
+            config.placement.reward.actors,
             config.sync.mode == "in_flight",
         )
 

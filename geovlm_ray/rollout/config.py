@@ -10,9 +10,6 @@ class RolloutConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    actors: int = Field(1, ge=1, description="rollout actors, each with one vLLM engine")
-    num_cpus: float = Field(1, ge=0, description="CPU cores that one rollout actor reserves")
-    num_gpus: float = Field(0, ge=0, description="GPUs (or a fraction of one) that one rollout actor reserves")
     prompts_per_step: int = Field(32, ge=1, description="prompts drawn for one learner step")
     group_size: int = Field(8, ge=2, description="completions per prompt (G; K in the paper)")
     max_tokens: int = Field(256, ge=1, description="longest completion in tokens")

@@ -21,7 +21,7 @@ from tests.system.runs import MINUTES, arguments, environment, metrics, train
 
 pytestmark = pytest.mark.slow
 RAY = str(Path(sys.executable).with_name("ray"))
-TWO_ENGINES = ("rollout.actors=2", "rollout.num_cpus=0.5", "reward_actors.actors=2")
+TWO_ENGINES = ("placement.rollout.actors=2", "placement.rollout.num_cpus=0.5", "placement.reward.actors=2")
 
 
 def test_two_rollout_actors_share_every_batch(tmp_path: Path) -> None:

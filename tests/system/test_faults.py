@@ -14,7 +14,7 @@ from tests.system.runs import MINUTES, check_ledger, metrics, started, train
 
 pytestmark = pytest.mark.slow
 STEPS = 8
-TWO_ENGINES = ("rollout.actors=2", "rollout.num_cpus=0.5")
+TWO_ENGINES = ("placement.rollout.actors=2", "placement.rollout.num_cpus=0.5")
 
 
 def kill(process: subprocess.Popen[bytes], actor: str) -> None:

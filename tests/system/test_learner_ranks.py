@@ -89,9 +89,9 @@ def test_two_ranks_equal_one_and_either_goes_on_from_the_others_checkpoint(
 
 
 def test_a_run_with_two_learner_actors_is_one_with_a_single_one(tmp_path: Path) -> None:
-    settings = "rollout.num_cpus=0.5", "learner.num_cpus=0.5"
+    settings = "placement.rollout.num_cpus=0.5", "placement.learner.num_cpus=0.5"
     one = metrics(train(tmp_path, "one", 3, *settings))
-    two = metrics(train(tmp_path, "two", 3, *settings, "learner.actors=2"))
+    two = metrics(train(tmp_path, "two", 3, *settings, "placement.learner.actors=2"))
     # Later draws may differ, where rounding decides between two tokens.
     for key in ("reward/mean", "grad_norm", "loss/policy", "learner/tokens"):
         assert two[0][key] == pytest.approx(one[0][key], rel=1e-3, abs=1e-6), key

@@ -60,7 +60,7 @@ def test_a_submitted_run_goes_on_when_nodes_die(tmp_path: Path) -> None:
         submit = readme("ray job submit --submission-id=first")
         options = submit[: submit.index("--") + 1]
         assert "--working-dir=mine" in options
-        ours = arguments(tmp_path, "first", STEPS, "rollout.actors=2", "reward.function=reward.py:half")
+        ours = arguments(tmp_path, "first", STEPS, "placement.rollout.actors=2", "reward.function=reward.py:half")
         with log.open("w") as output:
             command = [*options, "geovlm-ray", *ours[1:]]
             job = nodes.command(None, command, cwd=tmp_path, stdout=output, stderr=output)

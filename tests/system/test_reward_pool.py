@@ -44,7 +44,7 @@ def pool(cluster: None) -> Iterator[Pool]:
 
 
 def settings(*overrides: str) -> Config:
-    return load_config("demo", ["reward_actors.actors=2", "reward_actors.num_cpus=0.5", *overrides])
+    return load_config("demo", ["placement.reward.actors=2", "placement.reward.num_cpus=0.5", *overrides])
 
 
 def batch(texts: Sequence[str]) -> list[SampleGroup]:

@@ -79,7 +79,8 @@ def pool(cluster: None, request: pytest.FixtureRequest) -> Iterator[Pool]:
 
     def make(kind: type[RolloutActor]) -> RayRollouts:
         name = f"run.name={kind.__name__}"
-        config = load_config("demo", [f"rollout.actors={ACTORS}", "rollout.num_cpus=0", "rollout.stall_s=5", name])
+        places = (f"placement.rollout.actors={ACTORS}", "placement.rollout.num_cpus=0")
+        config = load_config("demo", [*places, "rollout.stall_s=5", name])
         made.append(RayRollouts(config, Path(), kind))
         return made[-1]
 
@@ -158,13 +159,13 @@ def test_actors_that_keep_dying_or_fail_end_the_run(
 
 
 def test_a_run_waits_for_nodes_as_long_as_it_may(cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = ["learner.num_cpus=64", "run.wait_for_nodes_s=3"]
+    settings = ["placement.learner.num_cpus=64", "run.wait_for_nodes_s=3"]
     monkeypatch.setattr("actors.cluster.POLL_S", 1)
     begun = time.monotonic()
     with pytest.raises(RunError, match=r"asks for 6[0-9.]* CPUs"):
         wait_for_room(load_config("demo", settings))
     assert 3 <= time.monotonic() - begun < 10
-    wait_for_room(load_config("demo", ["learner.num_cpus=0", "rollout.num_cpus=0"]))
+    wait_for_room(load_config("demo", ["placement.learner.num_cpus=0", "placement.rollout.num_cpus=0"]))
 
 
 def in_order(parts: Iterator[list[SampleGroup]]) -> list[SampleGroup]:

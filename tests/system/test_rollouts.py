@@ -57,7 +57,7 @@ def test_completions_under_way_go_on_with_new_weights_and_say_so(lora: str) -> N
 
 
 def test_a_run_with_swaps_in_flight_keeps_its_parity(tmp_path: Path) -> None:
-    run = train(tmp_path, "flight", 4, "sync.mode=in_flight", "loop.max_staleness=2", "rollout.num_cpus=0.5")
+    run = train(tmp_path, "flight", 4, "sync.mode=in_flight", "loop.max_staleness=2", "placement.rollout.num_cpus=0.5")
     rows = metrics(run)
     assert all(row["parity/max_abs"] <= 1e-3 for row in rows)
     assert all(row["staleness/max"] <= 2 for row in rows)

@@ -223,7 +223,7 @@ def test_plans_come_best_first_and_their_settings_make_a_configuration(gpus: int
     assert all(plan.result.setup.gpus == gpus for plan in found)
     for plan in found:
         config = load_config("demo", plan.overrides)
-        assert (config.rollout.actors, config.rollout.group_size) == (
+        assert (config.placement.rollout.actors, config.rollout.group_size) == (
             plan.result.setup.rollout_actors,
             plan.result.setup.group_size,
         )
@@ -235,7 +235,7 @@ def test_kept_settings_stay_and_what_cannot_be_kept_is_said() -> None:
     found = plans(rates(), 8, keep=("prompts_per_step", "group_size", "max_staleness", "in_flight"))
     assert [plan.result.setup for plan in found] == [found[0].result.setup]
     assert found[0].overrides == overrides(found[0].result.setup)
-    assert f"rollout.actors={found[0].result.setup.rollout_actors}" in found[0].overrides
+    assert f"placement.rollout.actors={found[0].result.setup.rollout_actors}" in found[0].overrides
     with pytest.raises(ConfigError, match=r"max_staleness.*found the measured 1"):
         plans(rates(), 1, keep=("max_staleness",))
     with pytest.raises(ConfigError, match="expected 1 to 4096, found 0"):
@@ -250,7 +250,8 @@ def test_more_gpus_promise_more_samples() -> None:
 
 def write_run(folder: Path, steps: int = 6, staleness: int = 0, lengths: bool = True, **metrics: Any) -> Path:
     (folder / "rollouts").mkdir(parents=True)
-    config = load_config("demo", [f"loop.max_staleness={staleness}", "rollout.prompts_per_step=4", "rollout.actors=2"])
+    settings = (f"loop.max_staleness={staleness}", "rollout.prompts_per_step=4", "placement.rollout.actors=2")
+    config = load_config("demo", settings)
     (folder / "config.yaml").write_text(to_yaml(config))
     row = {
         "seconds/step": 3.0, "seconds/rollout": 0.8, "seconds/resample": 0.04, "seconds/learner": 1.5,
@@ -350,11 +351,11 @@ def test_the_command_prints_plans_what_was_measured_and_what_assumed(
     file.write_text(json.dumps({"rates": VALUES}))
     assert main(["plan", str(file), "--gpus", "4", "--json", str(out), "--learner-efficiency", "0.8"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    for text in ("Plans for 4 GPUs", "The first: rollout.actors=", "Measured (", "keeps 80% of its speed"):
+    for text in ("Plans for 4 GPUs", "The first: placement.rollout.actors=", "Measured (", "keeps 80% of its speed"):
         assert text in printed
     written = json.loads(out.read_text())
     assert written["assumed"]["learner_efficiency"] == 0.8
-    assert written["plans"][0]["overrides"][0].startswith("rollout.actors=")
+    assert written["plans"][0]["overrides"][0].startswith("placement.rollout.actors=")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,40 @@
+"""How many actors a run has of each kind, what each reserves, and where they stand."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Share(BaseModel):
+    """What one actor reserves of its node."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    num_cpus: float = Field(0, ge=0, description="CPU cores")
+    num_gpus: float = Field(0, ge=0, description="GPUs, or a fraction of one")
+    memory_gb: float = Field(0, ge=0, description="main memory in GiB; 0: none is reserved, and all may be used")
+
+
+class Shares(Share):
+    """How many actors of a kind there are, and what each reserves."""
+
+    num_cpus: float = Field(1, ge=0, description="CPU cores")
+    actors: int = Field(1, ge=1, description="number of actors")
+
+
+class PlacementConfig(BaseModel):
+    """The actors of a run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    strategy: Literal["pack", "spread"] = Field(
+        "pack", description="fill one node after the other as far as Ray's scheduler does, or spread over all nodes"
+    )
+    rollout: Shares = Field(Shares(), description="rollout actors, each with one vLLM engine")
+    reward: Shares = Field(Shares(), description="reward actors")
+    sbert: Share = Field(Share(), description="the one actor that embeds texts, where a reward needs it")
+    learner: Shares = Field(
+        Shares(), description="learner actors; more than one share the batch, and each holds a part of every weight"
+    )
