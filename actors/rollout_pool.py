@@ -12,7 +12,7 @@ from typing import Any
 
 import ray
 
-from actors.failures import died, fetch
+from actors.failures import died, fetch, never_ran
 from actors.rollout import RolloutActor
 from geovlm_ray.config import Config
 from geovlm_ray.dealing import deal
@@ -25,7 +25,10 @@ log = logging.getLogger(__name__)
 AT_ONCE = 64
 """Finished parts that are handed on together, about: one at a time, the messages would cost more than the samples."""
 DEATHS = 3
-"""Deaths in one place, without a batch drawn between them, after which something else is wrong."""
+"""Deaths in one place, without a batch drawn between them, after which something else is wrong.
+
+An actor that was to start on a node that had just died, unnoticed, is not to blame for it.
+"""
 WHO = "a rollout actor"
 
 
@@ -189,7 +192,7 @@ class RayRollouts:
         with self._changing:
             if self.actors[slot] is not actor:
                 return
-            self._deaths[slot] += 1
+            self._deaths[slot] += not never_ran(error)
             if self._deaths[slot] == DEATHS:
                 raise RunError(f"{DEATHS} rollout actors died in one place, one after the other; the last: {error}")
             log.warning("%s; another one takes its place", error)
