@@ -50,7 +50,13 @@ def fetch(calls: Sequence[ray.ObjectRef], who: str) -> list[Any]:
         raise kind(f"{who} died: {_reason(error)}") from error
 
 
+def never_ran(error: RunError) -> bool:
+    """Whether an error of `fetch` tells of an actor that had not started yet: not it, but its node died."""
+    return isinstance(error.__cause__, ActorDiedError) and "The actor never ran" in str(error.__cause__)
+
+
 def _reason(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    causes = [line for line in lines if "Error" in line and "RayActorError" not in line]
-    return causes[-1] if causes else lines[0]
+    raised = [line for line in lines if "Error" in line and "RayActorError" not in line]
+    causes = [line for line in lines if line.startswith(("The actor died because its", "The actor is dead because"))]
+    return [*lines[:1], *causes, *raised][-1]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import ray
 
-from actors.failures import fetch
+from actors.failures import fetch, never_ran
 from actors.names import next_name
 from actors.places import place
 from actors.watched import call, watch
@@ -168,7 +168,7 @@ class RayRewards:
             return [_rewarded(group, scores) for group, scores in zip(call.chunk.groups, rewards, strict=True)]
         except LostError as error:
             self._replace_dead(error, call)
-            call.chunk.deaths += 1
+            call.chunk.deaths += not never_ran(error)
             if call.chunk.deaths == DEATHS:
                 ids = ", ".join(str(g.group_id) for g in call.chunk.groups)
                 raise RunError(f"{DEATHS} actors died while they scored groups {ids}; the last: {error}") from error

@@ -11,7 +11,7 @@ from typing import Any
 
 import ray
 
-from actors.failures import fetch
+from actors.failures import fetch, never_ran
 from actors.names import next_name
 from actors.places import place
 from actors.rollout import RolloutActor
@@ -27,7 +27,10 @@ log = logging.getLogger(__name__)
 AT_ONCE = 64
 """Finished parts that are handed on together, about: one at a time, the messages would cost more than the samples."""
 DEATHS = 3
-"""Deaths in one place, without a batch drawn between them, after which something else is wrong."""
+"""Deaths in one place, without a batch drawn between them, after which something else is wrong.
+
+An actor that was to start on a node that had just died, unnoticed, is not to blame for it.
+"""
 WHO = "a rollout actor"
 
 
@@ -200,7 +203,7 @@ class RayRollouts:
                 raise error
             if self.actors[slot] is not actor:
                 return
-            self._deaths[slot] += 1
+            self._deaths[slot] += not never_ran(error)
             if self._deaths[slot] == DEATHS:
                 kind = StartError if isinstance(error, StartError) else LostError
                 raise kind(f"{DEATHS} rollout actors died in one place, one after the other; the last: {error}")

@@ -13,7 +13,7 @@ import ray
 
 from actors.cluster import wait_for_room
 from actors.rollout import RolloutActor
-from actors.rollout_pool import RayRollouts
+from actors.rollout_pool import DEATHS, RayRollouts
 from benchmarks.instant_engine import InstantActor
 from geovlm_ray.config import load_config
 from geovlm_ray.errors import RunError
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 ACTORS = 3
 PROMPTS = [Prompt(i, Example(str(i), "vqa", ("image.png",), "Is there a ship?", "Yes")) for i in range(200)]
 
-Pool = Callable[[type[RolloutActor]], RayRollouts]
+Pool = Callable[..., RayRollouts]
 
 
 class DyingActor(InstantActor):
@@ -77,10 +77,9 @@ def pool(cluster: None, request: pytest.FixtureRequest) -> Iterator[Pool]:
     """Makes a pool of a kind of actors, and ends it after the test."""
     made = []
 
-    def make(kind: type[RolloutActor]) -> RayRollouts:
-        name = f"run.name={kind.__name__}"
+    def make(kind: type[RolloutActor], *more: str) -> RayRollouts:
         places = (f"placement.rollout.actors={ACTORS}", "placement.rollout.num_cpus=0")
-        config = load_config("demo", [*places, "rollout.stall_s=5", name])
+        config = load_config("demo", [*places, "rollout.stall_s=5", f"run.name={kind.__name__}", *more])
         made.append(RayRollouts(config, Path(), kind))
         return made[-1]
 
@@ -139,6 +138,21 @@ def test_weights_reach_those_that_replace_the_dead(pool: Pool) -> None:
     rollouts.update_weights(iter([3]))
     groups = [g for _ in range(3) for g in in_order(rollouts.submit(PROMPTS))]
     assert {s.weight_version for g in groups for s in g.samples} == {3}
+
+
+def test_actors_that_never_started_are_not_to_blame_for_their_end(pool: Pool) -> None:
+    """As where one node after the other dies on which they were to start."""
+    rollouts = pool(InstantActor, "rollout.actors=2", f"rollout.num_cpus={ray.cluster_resources()['CPU']}")
+    ray.get(rollouts.actors[0].__ray_call__.remote(lambda _: None))
+    ray.kill(rollouts.actors[1])
+    rollouts.update_weights(iter([1]))
+    for _ in range(DEATHS):
+        waiting = rollouts.actors[1]
+        ray.kill(waiting)
+        deadline = time.monotonic() + 60
+        while rollouts.actors[1] is waiting:
+            assert time.monotonic() < deadline
+            assert [g.prompt for g in rollouts.generate(PROMPTS[:9])] == PROMPTS[:9]
 
 
 @pytest.mark.parametrize(
