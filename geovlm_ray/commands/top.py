@@ -82,11 +82,10 @@ def row(pulse: dict[str, Any], now: float) -> list[str]:
         state = f"waits for {state}"
     if silent(pulse, now) and state not in ("ended", "failed"):
         state = f"silent (was: {state})"
-    until = pulse["time"] if silent(pulse, now) else now
     return [
         pulse["actor"],
         state,
-        f"{datetime.fromtimestamp(pulse['since']):%H:%M:%S} ({max(until - pulse['since'], 0):.0f} s)",
+        f"{datetime.fromtimestamp(pulse['since']):%H:%M:%S} ({max(now - pulse['since'], 0):.0f} s)",
         _or_none(pulse["weight_version"]),
         _or_none(pulse["queue"]),
         f"{pulse['rate']:,.0f} {pulse['unit']}/s" if pulse["unit"] else NONE,

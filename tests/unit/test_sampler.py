@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from geovlm_ray.data.config import DataConfig
 from geovlm_ray.data.mixture import Schedule, shares
-from geovlm_ray.data.sampler import HELD_OUT_SEED, REPLACEMENTS, RecordStream, Sampler, SceneStream
+from geovlm_ray.data.sampler import HELD_OUT_SEED, REPLACEMENTS, RecordStream, Sampler, SceneStream, step_of
 from geovlm_ray.data.sources import open_stream
 from geovlm_ray.errors import DataError
 from geovlm_ray.schema import Box
@@ -126,6 +126,7 @@ def test_a_replacement_is_another_prompt_of_the_task_that_no_run_draws(source: P
     assert {p.example.task for p in (prompt, first, second)} == {prompt.example.task}
     assert (first.group_id, second.group_id) == (REPLACEMENTS + 7, 2 * REPLACEMENTS + 7)
     assert sampler.replacement(prompt, 1) == first
+    assert len({step_of(p.group_id, sampler.batch_size) for p in (prompt, first, second)}) == 1
 
 
 def test_held_out_examples_are_never_drawn(source: Path) -> None:

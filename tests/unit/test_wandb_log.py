@@ -1,0 +1,20 @@
+"""Metrics at Weights & Biases, which is no dependency."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from geovlm_ray.config import load_config
+from geovlm_ray.errors import ConfigError
+from geovlm_ray.watching import watching
+
+
+def test_without_the_package_the_run_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    config = load_config("demo", [f"run.dir={tmp_path}", "run.wandb=mine"])
+    with pytest.raises(ConfigError, match=r"run\.wandb=mine.*pip install wandb"), watching(config):
+        pass
+    assert list(tmp_path.iterdir()) == []
