@@ -142,7 +142,9 @@ def test_weights_reach_those_that_replace_the_dead(pool: Pool) -> None:
 
 def test_actors_that_never_started_are_not_to_blame_for_their_end(pool: Pool) -> None:
     """As where one node after the other dies on which they were to start."""
-    rollouts = pool(InstantActor, "rollout.actors=2", f"rollout.num_cpus={ray.cluster_resources()['CPU']}")
+    rollouts = pool(
+        InstantActor, "placement.rollout.actors=2", f"placement.rollout.num_cpus={ray.cluster_resources()['CPU']}"
+    )
     ray.get(rollouts.actors[0].__ray_call__.remote(lambda _: None))
     ray.kill(rollouts.actors[1])
     rollouts.update_weights(iter([1]))
