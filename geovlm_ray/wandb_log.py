@@ -36,7 +36,7 @@ class WandbLog:
                 resume="allow",
                 dir=str(folder),
                 config=config.model_dump(mode="json"),
-                settings=wandb.Settings(console="off"),
+                settings=wandb.Settings(console="off", quiet=True),
             )
         except wandb.Error as error:
             raise RunError(f"run.wandb={project}: {error}") from error
