@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,8 @@ DEATHS = 3
 An actor that was to start on a node that had just died, unnoticed, is not to blame for it.
 """
 WHO = "a rollout actor"
+LOOK_S = 5.0
+"""Seconds between two looks whether an actor that is waited for has stalled."""
 
 
 @dataclass
@@ -62,6 +65,8 @@ class RayRollouts:
         self._closed = False
         self._weights: list[ray.ObjectRef] = []
         self._deaths = [0] * config.placement.rollout.actors
+        # When something last came of an actor that draws, by its slot.
+        self._heard = [0.0] * config.placement.rollout.actors
         self._names: dict[ray.actor.ActorHandle, str] = {}
         # What actors that replace others have to acknowledge before they draw, by their slot.
         self._starting: dict[int, list[ray.ObjectRef]] = {}
@@ -146,9 +151,8 @@ class RayRollouts:
         while running:
             ready, _ = ray.wait(list(running), timeout=self.config.rollout.stall_s)
             if not ready:
-                stalled = RunError(f"{WHO} gave no group within rollout.stall_s={self.config.rollout.stall_s:g} s")
                 for draw in running.values():
-                    self._replace(draw.slot, draw.actor, stalled)
+                    self._replace(draw.slot, draw.actor, self._stalled())
             parts: list[tuple[_Draw, ray.ObjectRef]] = []
             ended: list[_Draw] = []
             while ready and len(parts) < AT_ONCE:
@@ -174,19 +178,24 @@ class RayRollouts:
             found = [self._result(draw.slot, draw.actor, [ref]) or [[]] for draw, ref in parts]
         groups = []
         for (draw, _), part in zip(parts, found, strict=True):
+            self._heard[draw.slot] = time.monotonic()
             for group in part[0]:
                 del draw.waiting[group.group_id]
                 groups.append(group)
         return groups
 
     def _result(self, slot: int, actor: ray.actor.ActorHandle, calls: Sequence[ray.ObjectRef]) -> list[Any] | None:
-        """What calls of an actor return; None where it died, and another one was started.
+        """What calls of an actor return; None where it died or stalled, and another one was started.
 
         Raises:
             LostError: `DEATHS` actors died in its place.
             RunError: it failed in another way.
         """
+        begun = time.monotonic()
         try:
+            while len(ray.wait(calls, num_returns=len(calls), timeout=LOOK_S)[0]) < len(calls):
+                if time.monotonic() - max(begun, self._heard[slot]) > self.config.rollout.stall_s:
+                    raise self._stalled()
             return fetch(calls, WHO)
         except LostError as error:
             self._replace(slot, actor, error)
@@ -214,6 +223,9 @@ class RayRollouts:
             self.actors[slot] = self._start()
             if self._weights:
                 self._starting[slot] = [self.actors[slot].receive.remote(bucket) for bucket in self._weights]
+
+    def _stalled(self) -> LostError:
+        return LostError(f"{WHO} gave nothing within rollout.stall_s={self.config.rollout.stall_s:g} s")
 
     def _living(self) -> dict[int, ray.actor.ActorHandle]:
         """Actors that hold the present weights, by slot; waits for one where all are starting."""
