@@ -52,11 +52,11 @@ SMALL = (
 )
 TOY = (
     *(*SMALL, "placement.rollout.actors=3", "placement.rollout.num_cpus=0.4", "rollout.prompts_per_step=12"),
-    *("rollout.stall_s=15", "learner.lr=0.5", "data.stages=[{tasks: [vqa, region_captioning], steps: 1}]"),
+    *("rollout.stall_s=20", "learner.lr=0.5", "data.stages=[{tasks: [vqa, region_captioning], steps: 1}]"),
 )
 ENGINE = (
     *(*SMALL, "placement.rollout.actors=2", "placement.rollout.num_cpus=0.8", "rollout.prompts_per_step=6"),
-    *("rollout.max_tokens=40", "learner.tokens_per_micro_batch=2048", "rollout.stall_s=60"),
+    *("rollout.max_tokens=40", "learner.tokens_per_micro_batch=2048", "rollout.stall_s=120"),
 )
 TOY_STEPS, ENGINE_STEPS = 60, 24
 REWARD = '''"""The accuracy of an answer that is the reference; no answer at all while the file is there."""

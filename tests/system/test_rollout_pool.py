@@ -79,7 +79,7 @@ def pool(cluster: None, request: pytest.FixtureRequest) -> Iterator[Pool]:
 
     def make(kind: type[RolloutActor], *more: str) -> RayRollouts:
         places = (f"placement.rollout.actors={ACTORS}", "placement.rollout.num_cpus=0")
-        config = load_config("demo", [*places, "rollout.stall_s=5", f"run.name={kind.__name__}", *more])
+        config = load_config("demo", [*places, "rollout.stall_s=15", f"run.name={kind.__name__}", *more])
         made.append(RayRollouts(config, Path(), kind))
         return made[-1]
 
@@ -128,6 +128,15 @@ def test_an_actor_killed_between_batches_comes_back_with_the_present_weights(poo
     groups = in_order(rollouts.submit(PROMPTS))
     assert [g.prompt for g in groups] == PROMPTS
     assert {s.weight_version for g in groups for s in g.samples} == {7}
+
+
+def test_an_actor_that_answers_nothing_outside_a_batch_is_replaced(pool: Pool) -> None:
+    rollouts = pool(InstantActor)
+    rollouts.update_weights(iter([7]))
+    stopped = rollouts.actors[0]
+    os.kill(ray.get(stopped.__ray_call__.remote(lambda _: os.getpid())), signal.SIGSTOP)
+    assert [g.prompt for g in rollouts.generate(PROMPTS)] == PROMPTS
+    assert rollouts.actors[0] is not stopped
 
 
 def test_weights_reach_those_that_replace_the_dead(pool: Pool) -> None:
