@@ -7,6 +7,7 @@ import json
 import random
 import shutil
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,10 +47,11 @@ class Port:
         call("ip", "link", "set", self.name, "down")
 
     def remove(self) -> None:
-        """Remove link, namespace and its hosts file."""
-        call("ip", "link", "del", self.name)
-        call("ip", "netns", "del", self.name)
-        shutil.rmtree(HOSTS / self.name)
+        """Remove link, namespace and its hosts file, so far as they were made."""
+        for kind in ("link", "netns"):
+            with suppress(NodeError):
+                call("ip", kind, "del", self.name)
+        shutil.rmtree(HOSTS / self.name, ignore_errors=True)
 
 
 class Bridge:
@@ -62,12 +64,24 @@ class Bridge:
         self.subnet = self._make()
         self.name = _name(self.subnet)
         self.address = str(self.subnet[1])
-        call("ip", "address", "add", f"{self.address}/24", "dev", self.name)
-        call("ip", "link", "set", self.name, "up")
+        try:
+            call("ip", "address", "add", f"{self.address}/24", "dev", self.name)
+            call("ip", "link", "set", self.name, "up")
+        except NodeError:
+            self.remove()
+            raise
 
     def attach(self, number: int, host: str) -> Port:
         """A new namespace with the subnet's address of a number (2 to 254), which is what a host name means in it."""
         port = Port(f"{self.name}-{number}", str(self.subnet[number]))
+        try:
+            self._connect(port, host)
+        except (NodeError, OSError):
+            port.remove()
+            raise
+        return port
+
+    def _connect(self, port: Port, host: str) -> None:
         hosts = HOSTS / port.name / "hosts"
         hosts.parent.mkdir(parents=True)
         hosts.write_text(f"127.0.0.1 localhost\n{port.address} {host}\n")
@@ -80,7 +94,6 @@ class Bridge:
             call(*inside, "link", "set", device, "up")
         # Leads nowhere, but programs find their own address by asking for the way to a public one.
         call(*inside, "route", "add", "default", "dev", "eth0")
-        return port
 
     def remove(self) -> None:
         """Remove the bridge."""
