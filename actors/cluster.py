@@ -19,7 +19,8 @@ from actors.timeline import RayTimeline
 from geovlm_ray.config import Config
 from geovlm_ray.errors import RunError
 from geovlm_ray.loop import Built
-from geovlm_ray.preflight import GIB, Ready, check_fits, placement
+from geovlm_ray.placement import GIB
+from geovlm_ray.preflight import Ready, check_fits, placement
 from geovlm_ray.pulse import PULSE
 from geovlm_ray.quiet import quiet
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray
@@ -16,11 +16,11 @@ from actors.places import place
 from actors.watched import call, holds, watch
 from geovlm_ray.config import Config
 from geovlm_ray.errors import LostError, RunError
-from geovlm_ray.grpo.ranks import Ranks
-from geovlm_ray.local import make_learner
 from geovlm_ray.pulse import PULSE
 from geovlm_ray.schema import SampleGroup
-from geovlm_ray.sync.buckets import WeightBucket, packed_ahead
+
+if TYPE_CHECKING:
+    from geovlm_ray.sync.buckets import WeightBucket
 
 
 class LearnerActor:
@@ -34,6 +34,10 @@ class LearnerActor:
 
     def start(self, config: Config, model: Path, rank: int, size: int, address: str) -> None:
         """Meet the other ranks and load the model."""
+        # Here and below, so that an actor with a learner of another kind needs no torch.
+        from geovlm_ray.grpo.ranks import Ranks
+        from geovlm_ray.local import make_learner
+
         watch(config.run)
         with call("start"):
             self.learner = make_learner(config, model, Ranks.join(rank, size, address))
@@ -54,6 +58,8 @@ class LearnerActor:
 
     def weights(self) -> Iterator[WeightBucket]:
         """The present weights, a part at a time."""
+        from geovlm_ray.sync.buckets import packed_ahead
+
         with call("weights"):
             yield from packed_ahead(self.learner.weights())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from geovlm_ray.config import Config
-from geovlm_ray.preflight import GIB
+from geovlm_ray.placement import GIB
 
 STRATEGIES = {"pack": "DEFAULT", "spread": "SPREAD"}
 

@@ -18,10 +18,10 @@ from actors.watched import call, watch
 from geovlm_ray.config import Config, RunConfig
 from geovlm_ray.data.sampler import step_of
 from geovlm_ray.errors import LostError, RunError
-from geovlm_ray.local import score_groups
 from geovlm_ray.pulse import PULSE, forget
 from geovlm_ray.rewards import Embedder, RewardConfig, needs_embedder
 from geovlm_ray.rewards.config import SbertConfig
+from geovlm_ray.rewards.groups import score_groups
 from geovlm_ray.rewards.sbert import SbertEmbedder
 from geovlm_ray.schema import RewardScore, SampleGroup
 

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -145,6 +146,10 @@ class ToyLearner:
 
 class ToyLearnerActor(LearnerActor):
     """The learner actor with such a learner."""
+
+    def weights(self) -> Iterator[Any]:
+        """The present weights, which need no packing."""
+        yield from self.learner.weights()
 
     def start(self, config: Config, model: Path, rank: int, size: int, address: str) -> None:
         """Make the learner; its ranks do not need one another."""

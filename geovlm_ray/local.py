@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from geovlm_ray.policy.model import load_processor
 from geovlm_ray.policy.prompts import PromptEncoder
 from geovlm_ray.preflight import Ready
 from geovlm_ray.pulse import PULSE
-from geovlm_ray.rewards import Embedder, RewardConfig, needs_embedder, score_batch
+from geovlm_ray.rewards import RewardConfig, needs_embedder
+from geovlm_ray.rewards.groups import score_groups
 from geovlm_ray.rewards.sbert import SbertEmbedder
 from geovlm_ray.rollout.engine import Engine
 from geovlm_ray.schema import Prompt, SampleGroup
@@ -50,17 +50,6 @@ def make_learner(config: Config, model: Path, ranks: Ranks = ALONE) -> GrpoLearn
         on_gpu=config.placement.learner.num_gpus > 0,
         ranks=ranks,
     )
-
-
-def score_groups(groups: Sequence[SampleGroup], config: RewardConfig, embedder: Embedder | None) -> list[SampleGroup]:
-    """The same groups, every sample with its reward."""
-    responses = [s.text for g in groups for s in g.samples]
-    examples = [g.prompt.example for g in groups for _ in g.samples]
-    scores = iter(score_batch(responses, examples, config, embedder))
-    return [
-        dataclasses.replace(g, samples=tuple(dataclasses.replace(s, reward=next(scores)) for s in g.samples))
-        for g in groups
-    ]
 
 
 class LocalRollouts:

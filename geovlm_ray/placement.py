@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+GIB = 2**30
+
 
 class Share(BaseModel):
     """What one actor reserves of its node."""

@@ -19,6 +19,7 @@ from geovlm_ray.data.sampler import RecordStream, Stream
 from geovlm_ray.data.sources import open_stream
 from geovlm_ray.errors import DataError, RunError, UserError
 from geovlm_ray.files import read_object
+from geovlm_ray.placement import GIB
 from geovlm_ray.policy.model import load_processor, resolve_model
 from geovlm_ray.policy.prompts import MAX_IMAGES, PromptEncoder
 from geovlm_ray.rewards.isolated import check_function
@@ -26,7 +27,6 @@ from geovlm_ray.schema import Example
 
 RECORDS_READ = 20_000
 RECORDS_DECODED = 2_000
-GIB = 2**30
 T = TypeVar("T")
 
 

@@ -89,7 +89,8 @@ def print_comparison(rates: Rates, config: Config, console: Console) -> None:
 def dry_run(config: Config, local: bool, console: Console) -> int:
     """Print every check and the actors; 1 where something is wrong."""
     from geovlm_ray.errors import UserError
-    from geovlm_ray.preflight import GIB, check_fits, machine_resources, placement, problems
+    from geovlm_ray.placement import GIB
+    from geovlm_ray.preflight import check_fits, machine_resources, placement, problems
 
     failed = 0
     for name, problem in problems(config):

@@ -15,9 +15,9 @@ from geovlm_ray.data.sampler import Sampler, SceneStream
 from geovlm_ray.data.scenes import demonstration
 from geovlm_ray.errors import RunError
 from geovlm_ray.grpo.objectives import advantages
-from geovlm_ray.local import score_groups
 from geovlm_ray.metrics.training import batch_metrics
 from geovlm_ray.report.html import write_report
+from geovlm_ray.rewards.groups import score_groups
 from geovlm_ray.rewards.monitor import HackingMonitor
 from geovlm_ray.rewards.sbert import SbertEmbedder
 from geovlm_ray.schema import Prompt, Sample, SampleGroup

@@ -1,0 +1,22 @@
+"""Rewards of whole groups of samples."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from geovlm_ray.rewards.base import Embedder
+from geovlm_ray.rewards.config import RewardConfig
+from geovlm_ray.rewards.score import score_batch
+from geovlm_ray.schema import SampleGroup
+
+
+def score_groups(groups: Sequence[SampleGroup], config: RewardConfig, embedder: Embedder | None) -> list[SampleGroup]:
+    """The same groups, every sample with its reward."""
+    responses = [s.text for g in groups for s in g.samples]
+    examples = [g.prompt.example for g in groups for _ in g.samples]
+    scores = iter(score_batch(responses, examples, config, embedder))
+    return [
+        dataclasses.replace(g, samples=tuple(dataclasses.replace(s, reward=next(scores)) for s in g.samples))
+        for g in groups
+    ]
