@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,12 +118,22 @@ class RayLearner:
         self._results([actor.__ray_ready__.remote() for actor in self.actors])
 
     def save(self, folder: Path) -> None:
-        """Begin to write model and optimizer into a folder that this process sees too."""
-        self._all("save", folder)
+        """Begin to write model and optimizer into a folder that this process sees too.
+
+        Raises:
+            OSError: the disk refused it.
+        """
+        with _disk_errors():
+            self._all("save", folder)
 
     def saved(self) -> bool:
-        """Whether that is done; raises OSError where the disk refused it."""
-        return fetch([self.actors[0].saved.remote()], WHO)[0]
+        """Whether that is done.
+
+        Raises:
+            OSError: the disk refused it.
+        """
+        with _disk_errors():
+            return fetch([self.actors[0].saved.remote()], WHO)[0]
 
     def load(self, folder: Path) -> None:
         """Take up what `save` wrote."""
@@ -160,3 +171,15 @@ class RayLearner:
             fetch(done, WHO)
             if not done:
                 return
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    """Raise an actor's OSError as it is: whoever wanted something written knows what."""
+    try:
+        yield
+    except RunError as error:
+        cause = getattr(error.__cause__, "cause", None)
+        if isinstance(cause, OSError):
+            raise cause from error
+        raise

@@ -83,8 +83,8 @@ class Outcome:
     engine: bool
     faults: list[str]
     finished: bool = False
-    ended_by: str | None = None
-    cause: str = ""
+    ended_by: list[tuple[str, str]] = field(default_factory=list)
+    """Faults that ended it, and what its driver then said."""
     problems: list[str] = field(default_factory=list)
     recovery: list[tuple[str, float]] = field(default_factory=list)
     reward: float = float("nan")
@@ -92,8 +92,9 @@ class Outcome:
 
     @property
     def rightly_ended(self) -> bool:
-        """Whether a fault ended it that may, and it said so."""
-        return self.ended_by in {kind.__name__ for kind in kinds.MAY_END} and bool(self.cause)
+        """Whether only faults ended it that may, and it said why."""
+        may = {kind.__name__ for kind in kinds.MAY_END}
+        return all(kind in may and cause for kind, cause in self.ended_by)
 
 
 def main() -> int:
@@ -162,11 +163,16 @@ def _play(scene: Scene, outcome: Outcome, plan: Sequence[tuple[int, Callable[[Sc
             return
         begun, at = time.monotonic(), watch.step
         kind(scene)
-        if not _until(lambda at=at: watch.step >= at + 2, scene, outcome, kind, end):
+        if not _until(lambda at=at: watch.step >= at + 2 and _over(kind, outcome), scene, outcome, kind, end):
             return
         outcome.recovery.append((kind.__name__, watch.when(at + 2) - begun))
-    if _until(lambda: False, scene, outcome, None, end) and outcome.ended_by is None:
+    if _until(lambda: False, scene, outcome, None, end) and not outcome.ended_by:
         outcome.finished = True
+
+
+def _over(kind: Callable[[Scene], None], outcome: Outcome) -> bool:
+    """Whether a fault has done what it does: a full disk is not noticed before something is written."""
+    return kind is not kinds.full_disk or kind.__name__ in dict(outcome.ended_by)
 
 
 def _until(
@@ -180,10 +186,11 @@ def _until(
         if code == 0:
             return True
         if code is not None:
-            if kind not in kinds.MAY_END or (kind is kinds.head and scene.redis) or outcome.ended_by:
+            may = kind in kinds.MAY_END and not (kind is kinds.head and scene.redis)
+            if kind is None or not may or kind.__name__ in dict(outcome.ended_by):
                 outcome.problems.append(f"the run ended with {code} after {kind.__name__ if kind else 'nothing'}")
                 return False
-            outcome.ended_by, outcome.cause = kind.__name__, _cause(scene.runs.parent / "log")
+            outcome.ended_by.append((kind.__name__, _cause(scene.runs.parent / "log")))
             _rebuild(scene, kind)
         time.sleep(0.05)
     outcome.problems.append(f"the run hangs after {kind.__name__ if kind else 'nothing'}")
@@ -215,7 +222,7 @@ class Watch:
 
     def when(self, step: int) -> float:
         """The time at which a step was written down."""
-        return next(when for number, when in sorted(self._times.items()) if number >= step)
+        return next((when for number, when in sorted(self._times.items()) if number >= step), time.monotonic())
 
     def _look(self) -> None:
         while True:
