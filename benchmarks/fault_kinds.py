@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -21,6 +22,8 @@ CUT_S = 20.0
 """Seconds that a node is cut off."""
 LOOP_S = 8.0
 """Seconds during which a reward function does not return."""
+NOTICED_S = 60.0
+"""Seconds within which a run has something to write."""
 LOOPING = "looping"
 """File in a run's folder of trials: while it is there, the reward function does not return."""
 
@@ -135,10 +138,12 @@ def head(scene: Scene) -> None:
 
 
 def full_disk(scene: Scene) -> None:
-    """The disk of the run is full."""
+    """The disk of the run is full, until that ends the run."""
     free = shutil.disk_usage(scene.runs).free
     with (scene.runs / "filler").open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, max(1, free - 2**18))
+    with suppress(subprocess.TimeoutExpired):
+        scene.driver.wait(NOTICED_S)
 
 
 def mend_disk(scene: Scene) -> None:
