@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +22,7 @@ from geovlm_ray.errors import RunError
 log = logging.getLogger(__name__)
 
 STATE_FILE = "run_state.json"
+PARTIAL = ".partial-"
 BLOCK_BYTES = 2**22
 POLL_S = 0.2
 """Seconds between two questions whether a checkpoint is written."""
@@ -77,10 +79,8 @@ class CheckpointFolder:
         if self.best and self.best not in metrics:
             raise RunError(f"checkpoint.best: expected one of {', '.join(sorted(metrics))}, found {self.best!r}")
         value = metrics[self.best] if self.best else None
-        partial = self.folder / f".partial-{_name(step)}"
         try:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
+            partial = self._partial()
             saver.save(partial)
         except OSError as error:
             raise self._refused(step, error) from error
@@ -106,9 +106,13 @@ class CheckpointFolder:
     def latest(self) -> tuple[int, Path] | None:
         """Step and folder of the newest checkpoint that is as it was written, or None where there is no checkpoint.
 
+        What earlier processes left half written is removed.
+
         Raises:
             RunError: there are some, and all are broken; or the mirror cannot be asked.
         """
+        for left in self.folder.glob(f"{PARTIAL}*"):
+            shutil.rmtree(left, ignore_errors=True)
         problem = None
         remote = set(self.mirror.names()) if self.mirror else set()
         for step in sorted({*map(_step, remote), *map(_step, self._names())}, reverse=True):
@@ -152,11 +156,16 @@ class CheckpointFolder:
     def _fetch(self, target: Path) -> None:
         """Bring a checkpoint from the mirror."""
         assert self.mirror is not None
-        partial = target.with_name(f".partial-{target.name}")
-        shutil.rmtree(partial, ignore_errors=True)
+        partial = self._partial()
         self.mirror.fetch(target.name, partial)
         _verified(partial)
         partial.rename(target)
+
+    def _partial(self) -> Path:
+        """A new folder, of which a writer that was cut off from its run, and lives on, knows nothing."""
+        folder = self.folder / f"{PARTIAL}{uuid.uuid4().hex}"
+        folder.mkdir(parents=True)
+        return folder
 
     def _best(self) -> list[str]:
         """The name of the checkpoint with the largest value, the newest of several; none where none has any."""

@@ -65,9 +65,9 @@ def test_newest_checkpoints_are_kept_and_half_written_ones_ignored(tmp_path: Pat
     checkpoints = CheckpointFolder(tmp_path, keep=2)
     assert checkpoints.latest() is None
     saved(checkpoints, 0, 0, 0)
-    (tmp_path / ".partial-step-000004").mkdir()
+    (tmp_path / ".partial-4").mkdir()
     assert checkpoints.latest() == (3, tmp_path / "step-000003")
-    assert names(tmp_path) == [2, 3]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000002", "step-000003"]
 
 
 def test_the_best_checkpoint_is_kept_beside_the_newest(tmp_path: Path) -> None:
@@ -86,10 +86,22 @@ def test_steps_go_on_while_a_checkpoint_is_written_which_is_there_when_it_is_who
     checkpoints, state = CheckpointFolder(tmp_path, keep=2), State()
     state.may_go_on.clear()
     checkpoints.save(1, state, {})
-    assert CheckpointFolder(tmp_path, keep=2).latest() is None
+    assert names(tmp_path) == []
     state.may_go_on.set()
     checkpoints.finish()
     assert checkpoints.latest() == (1, tmp_path / "step-000001")
+
+
+def test_a_writer_that_lives_on_after_its_run_was_started_again_spoils_no_checkpoint(tmp_path: Path) -> None:
+    before, late = CheckpointFolder(tmp_path, keep=2), State()
+    late.may_go_on.clear()
+    before.save(1, late, {})
+    again = CheckpointFolder(tmp_path, keep=2)
+    assert again.latest() is None
+    saved(again, 0)
+    late.may_go_on.set()
+    before.abandon()
+    assert again.latest() == (1, tmp_path / "step-000001")
 
 
 def test_a_broken_checkpoint_is_passed_over_for_the_one_before_it_and_never_resumed_from(tmp_path: Path) -> None:
