@@ -308,10 +308,12 @@ def test_no_file_holds_a_secret() -> None:
 def test_dashboards_ask_for_metrics_that_ray_or_a_run_has() -> None:
     from ray.dashboard.modules.metrics.dashboards import default_dashboard_panels
 
-    from actors.metrics import gauge_name
+    from actors.metrics import PREFIX, gauge_name
+    from actors.pulse_metrics import DESCRIPTIONS
 
     known = set(re.findall(r"ray_[a-z_]+", Path(default_dashboard_panels.__file__).read_text()))
     known |= {f"ray_{gauge_name(key)[0]}" for key in (*run_loop()[0].rows[0], "grad_norm")}
+    known |= {f"ray_{PREFIX}_actor_{name}" for name in DESCRIPTIONS}
     (source,) = read(DEPLOY / "grafana/provisioning/datasources/prometheus.yml")["datasources"]
     for file in (DEPLOY / "grafana/dashboards").glob("*.json"):
         panels = json.loads(file.read_text())["panels"]
