@@ -17,7 +17,8 @@ from geovlm_ray.pulse import PULSE
 
 @pytest.fixture(autouse=True)
 def closed() -> Iterator[None]:
-    """Levels and handlers are as before after a test."""
+    """No test knows of the steps of another; levels and handlers are as before after a test."""
+    PULSE._reset()
     levels = {name: logging.getLogger(name).level for name in logs.OURS}
     yield
     close_log()
