@@ -35,7 +35,6 @@ from benchmarks.toy_run import LIVED
 from geovlm_ray.quiet import quiet
 from geovlm_ray.tracking import UNDONE
 
-ROOT = Path(__file__).parent.parent
 FAULTS = 3
 DEADLINE_S = 420.0
 """Seconds after which a run hangs."""
@@ -140,7 +139,7 @@ def run(seed: int, *, engine: bool, faults: int, redis: bool) -> Outcome:
         log = made.enter_context((runs.parent / "log").open("ab"))
 
         def start(home: Node) -> subprocess.Popen[bytes]:
-            return nodes.command(home, command, stdout=log, stderr=log, env=nodes.environment(PYTHONPATH=str(ROOT)))
+            return nodes.command(home, command, stdout=log, stderr=log)
 
         scene = Scene(nodes, remembers, runs, start)
         _play(scene, outcome, list(zip(at, chosen, strict=True)))

@@ -156,7 +156,8 @@ class Nodes:
         """What every node finds in its environment."""
         own = {k: v for k, v in os.environ.items() if not k.startswith("RAY_") and k != "PYTHONDONTWRITEBYTECODE"}
         path = f"{Path(RAY).parent}:{os.environ['PATH']}"
-        settings = {**own, **FAST_HEALTH_CHECKS, "PATH": path, "RAY_AUTH_MODE": "disabled"}
+        checkout = str(Path(__file__).parent.parent)
+        settings = {**own, **FAST_HEALTH_CHECKS, "PATH": path, "PYTHONPATH": checkout, "RAY_AUTH_MODE": "disabled"}
         if self.token is not None:
             file = self.folder / "token"
             file.touch(mode=0o600)
