@@ -139,11 +139,14 @@ def head(scene: Scene) -> None:
 
 def full_disk(scene: Scene) -> None:
     """The disk of the run is full, until that ends the run."""
-    free = shutil.disk_usage(scene.runs).free
+    end = time.monotonic() + NOTICED_S
     with (scene.runs / "filler").open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, max(1, free - 2**18))
-    with suppress(subprocess.TimeoutExpired):
-        scene.driver.wait(NOTICED_S)
+        while scene.driver.poll() is None and time.monotonic() < end:
+            # Whatever the run removes meanwhile is taken as well.
+            size = os.fstat(file.fileno()).st_size + shutil.disk_usage(scene.runs).free
+            with suppress(OSError):
+                os.posix_fallocate(file.fileno(), 0, max(1, size))
+            time.sleep(0.2)
 
 
 def mend_disk(scene: Scene) -> None:

@@ -161,6 +161,8 @@ def _play(scene: Scene, outcome: Outcome, plan: Sequence[tuple[int, Callable[[Sc
     for step, kind in plan:
         if not _until(lambda step=step: watch.step >= step, scene, outcome, None, end):
             return
+        if scene.driver.poll() == 0:
+            break
         begun, at = time.monotonic(), watch.step
         kind(scene)
         if scene.driver.poll() is not None:
