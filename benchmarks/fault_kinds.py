@@ -157,5 +157,4 @@ def mend_disk(scene: Scene) -> None:
 MAY_END = {full_disk, head}
 """Faults that may end a run: a full disk, and a head without Redis."""
 EVERYWHERE = (rollout, reward, learner, driver, node, cut_off, stalled_engine, head)
-INSTANT_ONLY = (full_disk,)
-"""Those that need a run which fits a small disk."""
+"""Those that any run may meet."""

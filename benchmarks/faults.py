@@ -126,9 +126,10 @@ def run(seed: int, *, engine: bool, faults: int, redis: bool) -> Outcome:
     rng = random.Random(seed)
     steps = ENGINE_STEPS if engine else TOY_STEPS
     own_reward = rng.random() < 0.5
-    remembers = redis and rng.random() < 0.8
+    remembers = redis and rng.random() < 0.9
+    small = not engine and rng.random() < 0.3
     possible = [*kinds.EVERYWHERE, kinds.looping_reward if own_reward else kinds.sbert]
-    possible += [] if engine else kinds.INSTANT_ONLY
+    possible += [kinds.full_disk] if small else []
     chosen = rng.sample(possible, faults)
     at = sorted(rng.sample(range(3, min(steps - 6, TOY_STEPS // 3)), faults))
     outcome = Outcome(seed, engine, [kind.__name__ for kind in chosen])
