@@ -14,7 +14,7 @@ from tests.system.runs import COMMAND, environment, train
 
 pytestmark = pytest.mark.slow
 STEPS = 3
-ACTORS = {"driver": "driver", "learner-0": "learner", "reward-1": "reward", "rollout-0": "rollout", "sbert-0": "sbert"}
+ACTORS = {"driver": "driver", "learner-0": "learner", "reward-0": "reward", "rollout-0": "rollout", "sbert-0": "sbert"}
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_every_line_of_every_log_has_run_step_and_actor(run: Path) -> None:
             line["step"] for line in logs[actor] if line["message"] == f"holds weights of version {line['step']}"
         ]
         assert versions == list(range(STEPS + 1))
-    assert {line["step"] for line in logs["reward-1"][1:]} == set(range(STEPS))
+    assert {line["step"] for line in logs["reward-0"][1:]} == set(range(STEPS))
     assert (logs["driver"][-1]["message"], logs["driver"][-1]["step"]) == ("the run has ended", STEPS)
 
 
@@ -62,7 +62,7 @@ def test_a_trace_has_the_parts_of_the_driver_and_the_tasks_of_actors(run: Path) 
     assert step["ts"] <= part["ts"] <= task["ts"]
     assert task["ts"] + task["dur"] <= part["ts"] + part["dur"] <= step["ts"] + step["dur"]
     assert {"stream", "receive"} <= set(spans["rollout-0"])
-    assert "score" in spans["reward-1"]
+    assert "score" in spans["reward-0"]
 
 
 def test_top_shows_all_actors(run: Path) -> None:
