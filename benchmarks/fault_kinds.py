@@ -110,22 +110,24 @@ def driver(scene: Scene) -> None:
     scene.restart_driver()
 
 
-def node(scene: Scene) -> None:
-    """A worker node dies with all objects in its store, and another one comes."""
+def _lose_node(scene: Scene, how: Callable[[Node], None]) -> Node:
+    """Lose the node without the driver, for which another one comes."""
     victim = scene.other_node()
-    scene.nodes.kill(victim)
+    how(victim)
     scene.nodes.workers.remove(victim)
     time.sleep(NEW_NODE_S)
     scene.nodes.add()
+    return victim
+
+
+def node(scene: Scene) -> None:
+    """A worker node dies with all objects in its store, and another one comes."""
+    _lose_node(scene, scene.nodes.kill)
 
 
 def cut_off(scene: Scene) -> None:
     """A worker node is cut off without dying, another one comes, and the cable is mended."""
-    victim = scene.other_node()
-    scene.nodes.cut(victim)
-    scene.nodes.workers.remove(victim)
-    time.sleep(NEW_NODE_S)
-    scene.nodes.add()
+    victim = _lose_node(scene, scene.nodes.cut)
     time.sleep(CUT_S)
     scene.nodes.mend(victim)
 

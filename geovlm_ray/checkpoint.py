@@ -22,6 +22,7 @@ from geovlm_ray.errors import RunError
 log = logging.getLogger(__name__)
 
 STATE_FILE = "run_state.json"
+NAME = re.compile(r"step-\d{6,}")
 PARTIAL = ".partial-"
 BLOCK_BYTES = 2**22
 POLL_S = 0.2
@@ -114,9 +115,9 @@ class CheckpointFolder:
         for left in self.folder.glob(f"{PARTIAL}*"):
             shutil.rmtree(left, ignore_errors=True)
         problem = None
-        remote = set(self.mirror.names()) if self.mirror else set()
-        for step in sorted({*map(_step, remote), *map(_step, self._names())}, reverse=True):
-            target = self.folder / _name(step)
+        remote = filter(NAME.fullmatch, self.mirror.names() if self.mirror else ())
+        for name in sorted({*remote, *self._names()}, key=_step, reverse=True):
+            target = self.folder / name
             try:
                 if not target.is_dir():
                     self._fetch(target)
@@ -140,14 +141,15 @@ class CheckpointFolder:
             shutil.rmtree(target, ignore_errors=True)
             partial.rename(target)
             _sync(self.folder)
+            old = set(self._names()) - {*self._names()[-self.keep :], *self._best()}
+            for name in old:
+                shutil.rmtree(self.folder / name)
         except OSError as error:
             raise self._refused(step, error) from error
-        kept = {*self._names()[-self.keep :], *self._best()}
-        for name in set(self._names()) - kept:
-            shutil.rmtree(self.folder / name)
         if self.mirror:
             self.mirror.put(target)
-            for name in set(self.mirror.names()) - kept:
+            # What only the mirror has, another machine put there: it may be the best.
+            for name in old.intersection(self.mirror.names()):
                 self.mirror.remove(name)
 
     def _refused(self, step: int, error: OSError) -> RunError:
@@ -180,7 +182,7 @@ class CheckpointFolder:
 
     def _names(self) -> list[str]:
         """Names of the checkpoints that lie here, the newest last."""
-        return sorted((p.name for p in self.folder.glob("step-*") if re.fullmatch(r"step-\d{6,}", p.name)), key=_step)
+        return sorted((p.name for p in self.folder.glob("step-*") if NAME.fullmatch(p.name)), key=_step)
 
 
 def _name(step: int) -> str:

@@ -157,6 +157,19 @@ def test_a_mirror_holds_the_same_checkpoints_and_another_machine_goes_on_from_th
     assert len(first) == 3
 
 
+def test_what_only_the_mirror_has_stays_there(tmp_path: Path) -> None:
+    far = tmp_path / "far"
+    saved(CheckpointFolder(tmp_path / "here", 1, "reward/mean", mirror(far)), 0.9, 0.1, 0.2)
+    (far / "notes").mkdir()
+    (far / "notes" / STATE_FILE).write_text("someone's")
+    elsewhere = CheckpointFolder(tmp_path / "there", 1, "reward/mean", mirror(far))
+    assert elsewhere.latest() == (3, tmp_path / "there" / "step-000003")
+    elsewhere.save(4, State(), {"reward/mean": 0.3})
+    elsewhere.finish()
+    assert names(far) == [1, 4]
+    assert (far / "notes" / STATE_FILE).exists()
+
+
 def test_a_broken_copy_is_passed_over_for_the_one_before_it(tmp_path: Path) -> None:
     far = tmp_path / "far"
     saved(CheckpointFolder(tmp_path / "here", 2, None, mirror(far)), 0, 0)
