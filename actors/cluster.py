@@ -92,3 +92,10 @@ def build(config: Config, ready: Ready) -> Built:
         RayMetrics(config.run.name),
         RayTimeline(config.run.name),
     )
+
+
+def engines(config: Config) -> RayRollouts:
+    """Start the rollout actors of an evaluation, whose model is a folder that all nodes see."""
+    connect()
+    wait_for_room(config)
+    return RayRollouts(config, Path(config.model.path))

@@ -33,12 +33,12 @@ class RolloutActor:
             self.engine = make_engine(config, model)
         holds(self.engine.version)
 
-    def stream(self, prompts: Sequence[Prompt]) -> Iterator[list[SampleGroup]]:
+    def stream(self, prompts: Sequence[Prompt], **sampling: Any) -> Iterator[list[SampleGroup]]:
         """Draw completions of each prompt; what is finished within `HAND_OVER_S` comes together, in parts."""
         finished: list[SampleGroup] = []
         handed_over = time.monotonic()
         with call("stream", len(prompts)):
-            for groups in self.engine.stream(prompts):
+            for groups in self.engine.stream(prompts, **sampling):
                 PULSE.count(_tokens(groups))
                 finished += groups
                 if len(finished) >= MESSAGE_GROUPS or time.monotonic() - handed_over >= HAND_OVER_S:

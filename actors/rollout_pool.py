@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ class _Draw:
     actor: ray.actor.ActorHandle
     stream: ray.ObjectRefGenerator
     waiting: dict[int, Prompt]
+    sampling: Mapping[str, Any]
 
 
 class RayRollouts:
@@ -72,10 +73,10 @@ class RayRollouts:
         self._starting: dict[int, list[ray.ObjectRef]] = {}
         self.actors = [self._start() for _ in range(config.placement.rollout.actors)]
 
-    def submit(self, prompts: Sequence[Prompt]) -> Iterator[list[SampleGroup]]:
+    def submit(self, prompts: Sequence[Prompt], **sampling: Any) -> Iterator[list[SampleGroup]]:
         """Start to draw a batch; its groups come, some at a time, as actors finish them."""
         with PULSE.busy("submit"):
-            return self._finished(self._draw(prompts))
+            return self._finished(self._draw(prompts, sampling))
 
     def generate(self, prompts: Sequence[Prompt], **sampling: Any) -> list[SampleGroup]:
         """Completions of each prompt, sorted by group."""
@@ -133,17 +134,15 @@ class RayRollouts:
             for actor in self.actors:
                 ray.kill(actor)
 
-    def _draw(self, prompts: Iterable[Prompt]) -> list[_Draw]:
+    def _draw(self, prompts: Iterable[Prompt], sampling: Mapping[str, Any]) -> list[_Draw]:
         """Deal prompts out to the actors that live."""
         actors = self._living()
-        parts = zip(actors.items(), deal(list(prompts), len(actors), reading), strict=True)
-        return [
-            _Draw(
-                slot, actor, actor.stream.options(num_returns="streaming").remote(part), {p.group_id: p for p in part}
-            )
-            for (slot, actor), part in parts
-            if part
-        ]
+        draws = []
+        for (slot, actor), part in zip(actors.items(), deal(list(prompts), len(actors), reading), strict=True):
+            if part:
+                stream = actor.stream.options(num_returns="streaming").remote(part, **sampling)
+                draws.append(_Draw(slot, actor, stream, {p.group_id: p for p in part}, sampling))
+        return draws
 
     def _finished(self, draws: list[_Draw]) -> Iterator[list[SampleGroup]]:
         """What draws yield, as it comes; what is there at the same time comes together."""
@@ -168,7 +167,8 @@ class RayRollouts:
             for draw in ended:
                 if not draw.waiting:
                     self._deaths[draw.slot] = 0
-                running |= {again.stream: again for again in self._draw(draw.waiting.values())} if draw.waiting else {}
+                if draw.waiting:
+                    running |= {again.stream: again for again in self._draw(draw.waiting.values(), draw.sampling)}
 
     def _delivered(self, parts: Sequence[tuple[_Draw, ray.ObjectRef]]) -> list[SampleGroup]:
         """Groups that have come; of an actor that died, none."""

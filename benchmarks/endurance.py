@@ -2,10 +2,14 @@
 
 Short steps of the policy of `benchmarks.toy_policy` through the real loop, actors, records and checkpoints on Ray. What
 would run out on a long run has to stay flat: memory and open files of all processes, the object store, the logs.
+
+Two of Ray's own bounds are set lower, so that they are met within minutes as they are within a day: the size at which
+its logs rotate, and the number of past tasks that it remembers.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 import time
@@ -14,7 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import ray
 from ray._private.internal_api import get_memory_info_reply, get_state_from_address
@@ -35,6 +38,11 @@ SETTINGS = (
     *("placement.rollout.actors=2", "placement.rollout.num_cpus=0", "placement.learner.num_cpus=0"),
     *("learner.lr=0.01", "loop.max_staleness=1", "evaluation.scenes=0", "checkpoint.every=500"),
 )
+BOUNDS = {
+    "RAY_ROTATION_MAX_BYTES": "20000",
+    "RAY_ROTATION_BACKUP_COUNT": "1",
+    "RAY_task_events_max_num_task_in_gcs": "10000",
+}
 LOOKS = 100
 """Times that everything is looked at, in equal distances."""
 GROWTH = 1.05
@@ -47,6 +55,7 @@ def main() -> int:
     arguments.add_argument("--steps", type=int, default=20_000, help="steps (default: 20000)")
     options = arguments.parse_args()
     quiet()
+    os.environ.update(BOUNDS)
     with tempfile.TemporaryDirectory(prefix="geovlm-ray-bench-") as runs:
         config = load_config("demo", [*SETTINGS, f"run.dir={runs}", f"run.steps={options.steps}"])
         connect()
@@ -119,11 +128,11 @@ def size(folder: Path) -> float:
 
 
 def flat(name: str, values: list[float]) -> list[Figure]:
-    """How something grew from the second fifth of the run to the last; from nothing it may not grow at all."""
+    """How the most of something grew from the second fifth of the run to the last; from nothing it may not at all."""
     fifth = len(values) // 5
-    early, late = float(np.median(values[fifth : 2 * fifth])), float(np.median(values[-fifth:]))
+    early, late = max(values[fifth : 2 * fifth]), max(values[-fifth:])
     return [
-        Figure(f"{name}, second fifth", early),
+        Figure(f"{name}, most in the second fifth", early),
         at_most(f"{name}, last fifth / second", late / early if early else float(late > 0) + 1, GROWTH),
     ]
 

@@ -32,8 +32,8 @@ from benchmarks.node import Node
 from benchmarks.nodes import Nodes, available
 from benchmarks.toy_policy import DRAWN
 from benchmarks.toy_run import LIVED
+from geovlm_ray.files import UNDONE
 from geovlm_ray.quiet import quiet
-from geovlm_ray.tracking import UNDONE
 
 FAULTS = 3
 DEADLINE_S = 420.0

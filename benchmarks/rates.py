@@ -12,10 +12,11 @@ from scipy.optimize import nnls
 
 from geovlm_ray.config import Config
 from geovlm_ray.grpo.learner import GrpoLearner
-from geovlm_ray.local import LocalRewards, LocalRollouts
+from geovlm_ray.local import LocalRollouts
 from geovlm_ray.plan.compare import measured_idle
 from geovlm_ray.plan.rates import of_values, settings
 from geovlm_ray.plan.simulate import Assumed, Setup, learner_seconds
+from geovlm_ray.rewards.local import LocalRewards
 from geovlm_ray.rollout.engine import Engine
 from geovlm_ray.schema import Prompt, RewardScore, SampleGroup
 

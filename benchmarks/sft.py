@@ -29,13 +29,14 @@ from geovlm_ray.config import load_config
 from geovlm_ray.data.sampler import SceneStream
 from geovlm_ray.data.scenes import SCENE_TASKS, scene_example
 from geovlm_ray.heldout import MODES
-from geovlm_ray.local import LocalRewards, make_encoder, make_engine
+from geovlm_ray.local import make_encoder, make_engine
 from geovlm_ray.policy.attention import attend_within_sequences
 from geovlm_ray.policy.config import TINY, ModelConfig
 from geovlm_ray.policy.forward import packed_logits
 from geovlm_ray.policy.model import load_model, resolve_model
 from geovlm_ray.policy.prompts import pad_right
 from geovlm_ray.quiet import quiet
+from geovlm_ray.rewards.local import LocalRewards
 from geovlm_ray.schema import Prompt
 from geovlm_ray.sft.batches import Encoded, Teacher, pack
 

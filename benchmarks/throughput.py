@@ -29,9 +29,10 @@ from benchmarks.rates import measure
 from geovlm_ray.config import Config, load_config
 from geovlm_ray.data.sampler import Sampler
 from geovlm_ray.grpo.learner import GrpoLearner
-from geovlm_ray.local import LocalRewards, LocalRollouts, make_engine, make_learner
+from geovlm_ray.local import LocalRollouts, make_engine, make_learner
 from geovlm_ray.preflight import prepare
 from geovlm_ray.quiet import quiet
+from geovlm_ray.rewards.local import LocalRewards
 from geovlm_ray.rollout import vllm_compat
 from geovlm_ray.rollout.engine import Engine, draw_seed
 from geovlm_ray.schema import Prompt, SampleGroup

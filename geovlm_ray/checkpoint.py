@@ -18,10 +18,12 @@ import xxhash
 
 from geovlm_ray.checkpoint_mirror import CheckpointMirror
 from geovlm_ray.errors import RunError
+from geovlm_ray.files import read_object, write_atomically
 
 log = logging.getLogger(__name__)
 
 STATE_FILE = "run_state.json"
+BEST_FILE = "best.json"
 NAME = re.compile(r"step-\d{6,}")
 PARTIAL = ".partial-"
 BLOCK_BYTES = 2**22
@@ -53,8 +55,9 @@ def fill(folder: Path, write: Callable[[Path], None]) -> None:
 
 
 class CheckpointFolder:
-    """The newest ``keep`` checkpoints of a run, and the one with the largest value of the metric ``best``.
+    """The newest ``keep`` checkpoints of a run, and the best ones: by the metric ``best``, and by evaluation.
 
+    ``best.json`` says which step was the best by each evaluation, as `judge` was told.
     With a ``mirror`` each is copied there too, and taken from there where it is newer than all that lie here.
     """
 
@@ -65,6 +68,7 @@ class CheckpointFolder:
         self.keep = keep
         self.best = best
         self.mirror = mirror
+        self._held: set[int] = set()
         self._thread = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
 
@@ -86,6 +90,31 @@ class CheckpointFolder:
         except OSError as error:
             raise self._refused(step, error) from error
         self._writing = self._thread.submit(self._complete, step, value, partial, saver)
+
+    def hold(self, step: int) -> None:
+        """Keep the checkpoint of a step until it is judged."""
+        self._held.add(step)
+
+    def rejudge(self, judged: Mapping[int, Mapping[str, float]]) -> None:
+        """Forget what was the best; of these steps, those are judged again of which there is a checkpoint."""
+        (self.folder / BEST_FILE).unlink(missing_ok=True)
+        for step in sorted(judged):
+            if (self.folder / _name(step)).is_dir():
+                self.judge(step, judged[step])
+
+    def judge(self, step: int, values: Mapping[str, float]) -> None:
+        """Take notice of what evaluations of a step gave, by name; of the best of each the checkpoint is kept.
+
+        Raises:
+            DataError: it cannot be written down.
+        """
+        best = self._judged()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name, value in values.items():
+            if name not in best or value >= best[name]["value"]:
+                best[name] = {"step": step, "value": value}
+        write_atomically(self.folder / BEST_FILE, json.dumps(best, indent=2) + "\n")
+        self._held.discard(step)
 
     def finish(self) -> None:
         """Wait until the last checkpoint is written.
@@ -141,7 +170,7 @@ class CheckpointFolder:
             shutil.rmtree(target, ignore_errors=True)
             partial.rename(target)
             _sync(self.folder)
-            old = set(self._names()) - {*self._names()[-self.keep :], *self._best()}
+            old = set(self._names()) - {*self._names()[-self.keep :], *self._best(), *map(_name, self._evaluated())}
             for name in old:
                 shutil.rmtree(self.folder / name)
         except OSError as error:
@@ -168,6 +197,14 @@ class CheckpointFolder:
         folder = self.folder / f"{PARTIAL}{uuid.uuid4().hex}"
         folder.mkdir(parents=True)
         return folder
+
+    def _evaluated(self) -> set[int]:
+        """Steps that are the best by an evaluation, or not yet judged."""
+        return {found["step"] for found in self._judged().values()} | self._held
+
+    def _judged(self) -> dict[str, Any]:
+        file = self.folder / BEST_FILE
+        return read_object(file) if file.is_file() else {}
 
     def _best(self) -> list[str]:
         """The name of the checkpoint with the largest value, the newest of several; none where none has any."""

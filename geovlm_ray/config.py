@@ -110,7 +110,7 @@ class CheckpointConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """Held-out examples scored before the first and after the last step."""
+    """Held-out examples scored before the first and after the last step, and benchmarks on the way."""
 
     scenes: int = Field(
         0,
@@ -118,6 +118,12 @@ class EvaluationConfig(Section):
         description="drawn scenes, or records of splits that are not trained on, in equal parts of the trained tasks; "
         "0 for no evaluation",
     )
+    every: int = Field(
+        0, ge=0, description="learner steps between two evaluations on `benchmarks`, beside the training; 0 for none"
+    )
+    benchmarks: tuple[str, ...] = Field((), description="names, as `geovlm-ray evaluate --list` shows them, or `drawn`")
+    data: str = Field("", description="folder that has a folder for each of the benchmarks that are not drawn")
+    records: int = Field(64, ge=1, description="records of each benchmark, evenly chosen and always the same")
 
 
 class Config(Section):
@@ -148,6 +154,15 @@ class Config(Section):
             raise ValueError(
                 f"rollout.max_tokens ({self.rollout.max_tokens}) must be below rollout.max_model_len "
                 f"({self.rollout.max_model_len}), which holds the prompt too"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_evaluate(self) -> Config:
+        if bool(self.evaluation.every) != bool(self.evaluation.benchmarks):
+            raise ValueError(
+                "evaluation.every and evaluation.benchmarks: expected both or none, found "
+                f"{self.evaluation.every} and {list(self.evaluation.benchmarks)}"
             )
         return self
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -71,6 +72,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         os.replace(partial, path)
 
 
+UNDONE = "undone"
+"""Folder of what belongs to steps that a learner made which was then lost with them; those steps were made again."""
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Write a file within.
@@ -82,6 +87,13 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def move_aside(path: Path, folder: Path) -> None:
+    """Move a file or folder into a folder under a name that is free there."""
+    folder.mkdir(exist_ok=True)
+    names = (folder / f"{path.stem}-{n}{path.suffix}" for n in itertools.count(1))
+    path.rename(next(name for name in names if not name.exists()))
 
 
 def _object(text: str, where: str) -> dict[str, Any]:

@@ -15,9 +15,7 @@ from geovlm_ray.policy.model import load_processor
 from geovlm_ray.policy.prompts import PromptEncoder
 from geovlm_ray.preflight import Ready
 from geovlm_ray.pulse import PULSE
-from geovlm_ray.rewards import RewardConfig, needs_embedder
-from geovlm_ray.rewards.groups import score_groups
-from geovlm_ray.rewards.sbert import SbertEmbedder
+from geovlm_ray.rewards.local import LocalRewards
 from geovlm_ray.rollout.engine import Engine
 from geovlm_ray.schema import Prompt, SampleGroup
 from geovlm_ray.sync.buckets import WeightBucket
@@ -58,10 +56,10 @@ class LocalRollouts:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
-    def submit(self, prompts: Sequence[Prompt]) -> list[list[SampleGroup]]:
+    def submit(self, prompts: Sequence[Prompt], **sampling: Any) -> list[list[SampleGroup]]:
         """Draw a batch now."""
         with PULSE.busy("submit"):
-            return [self.engine.generate(prompts)]
+            return [self.engine.generate(prompts, **sampling)]
 
     def generate(self, prompts: Sequence[Prompt], **sampling: Any) -> list[SampleGroup]:
         """Completions of each prompt."""
@@ -78,28 +76,6 @@ class LocalRollouts:
 
     def close(self) -> None:
         """Nothing to end: the engine goes with the process."""
-
-
-class LocalRewards:
-    """Scores in this process; SBERT is loaded when a task first needs it."""
-
-    def __init__(self, config: RewardConfig) -> None:
-        self.config = config
-        self._embedder: SbertEmbedder | None = None
-
-    def score_as_drawn(self, parts: Iterable[Sequence[SampleGroup]]) -> list[SampleGroup]:
-        """All groups, sorted, every sample with its reward."""
-        return self.score(sorted((g for part in parts for g in part), key=lambda g: g.group_id))
-
-    def score(self, groups: Sequence[SampleGroup]) -> list[SampleGroup]:
-        """The same groups, every sample with its reward."""
-        tasks = {g.prompt.example.task for g in groups}
-        if self._embedder is None and any(needs_embedder(task, self.config) for task in tasks):
-            self._embedder = SbertEmbedder.from_config(self.config.sbert)
-        return score_groups(groups, self.config, self._embedder)
-
-    def close(self) -> None:
-        """Nothing to end."""
 
 
 def build(config: Config, ready: Ready) -> Built:

@@ -32,14 +32,14 @@ log = logging.getLogger(__name__)
 class RolloutPool(Protocol):
     """Engines that draw completions."""
 
-    def submit(self, prompts: Sequence[Prompt]) -> Iterable[list[SampleGroup]]:
-        """Start to draw a batch with the weights that the engines now hold; its groups come as they are finished."""
-
-    def generate(self, prompts: Sequence[Prompt], **sampling: Any) -> list[SampleGroup]:
-        """Completions of each prompt at once, outside the submitted batches.
+    def submit(self, prompts: Sequence[Prompt], **sampling: Any) -> Iterable[list[SampleGroup]]:
+        """Start to draw a batch with the weights that the engines now hold; its groups come as they are finished.
 
         ``sampling`` may hold ``group_size`` and ``greedy``; what is left out is as in training.
         """
+
+    def generate(self, prompts: Sequence[Prompt], **sampling: Any) -> list[SampleGroup]:
+        """Completions of each prompt at once, outside the submitted batches."""
 
     def probe(self, prompts: Sequence[Prompt], max_tokens: int) -> list[list[SampleGroup]]:
         """The same short draws from every engine."""
@@ -116,6 +116,22 @@ class Checkpointer(Protocol):
         """Wait until it is kept."""
 
 
+class Evaluator(Protocol):
+    """Benchmarks that are drawn and measured beside the training."""
+
+    def due(self, step: int) -> bool:
+        """Whether the weights after a step are to be evaluated."""
+
+    def begin(self, step: int) -> None:
+        """Start to draw with the weights that the engines now hold, which are those after a step."""
+
+    def results(self) -> dict[str, float]:
+        """Metrics of what was measured since this was last asked."""
+
+    def finish(self) -> None:
+        """Wait for what is being measured."""
+
+
 Report = Callable[[dict[str, float]], None]
 """Is told the metrics of every step."""
 Timeline = Callable[[float, float], dict[str, list[Span]]]
@@ -141,6 +157,7 @@ class Parts:
     learner: Learner
     tracker: Tracker
     checkpoints: Checkpointer
+    evaluator: Evaluator | None = None
 
 
 def train(config: Config, parts: Parts, prompts: Prompts, probe: list[Prompt], start: int) -> float:
@@ -195,6 +212,7 @@ def _steps(
     ahead: deque[Future[list[SampleGroup]]] = deque()
     with PULSE.busy("sync"):
         probed = broadcast(config, parts, probe)
+    evaluate(parts.evaluator, kept.saved)
     for step in PULSE.steps(kept.saved, config.run.steps):
         clock = Clock()
         while step + len(ahead) < min(step + 1 + config.loop.max_staleness, config.run.steps):
@@ -215,18 +233,30 @@ def _steps(
             kept.learnt = step + 1
         with clock("sync"):
             probed = broadcast(config, parts, probe)
+        evaluated = evaluate(parts.evaluator, step + 1)
         metrics = {**batch_metrics(scored, step), **learned, "parity/max_abs": parity}
         metrics |= {f"groups/{fate}": float(len(groups)) for fate, groups in ledger.items()}
-        metrics |= clock.metrics(metrics)
+        metrics |= clock.metrics(metrics) | (parts.evaluator.results() if parts.evaluator else {})
         with PULSE.busy("records"):
             parts.tracker.log_step(step + 1, metrics, ledger)
         kept.logged, kept.metrics = step + 1, metrics
-        if (step + 1) % config.checkpoint.every == 0 or step + 1 == config.run.steps:
+        if (step + 1) % config.checkpoint.every == 0 or step + 1 == config.run.steps or evaluated:
             with PULSE.busy("checkpoint"):
                 parts.checkpoints.save(step + 1, parts.learner, metrics)
             kept.saved = step + 1
     parts.checkpoints.finish()
+    if parts.evaluator:
+        with PULSE.busy("evaluation"):
+            parts.evaluator.finish()
     return max(worst, disagreement(config, parts, probed))
+
+
+def evaluate(evaluator: Evaluator | None, step: int) -> bool:
+    """Begin to evaluate the weights after a step where that is due; returns whether it is."""
+    if evaluator is None or not evaluator.due(step):
+        return False
+    evaluator.begin(step)
+    return True
 
 
 def resample(

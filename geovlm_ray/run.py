@@ -17,6 +17,7 @@ from geovlm_ray.checkpoint_mirror import CheckpointMirror
 from geovlm_ray.config import Config, to_yaml
 from geovlm_ray.data.sampler import Sampler
 from geovlm_ray.errors import LostError, StartError
+from geovlm_ray.evaluation.in_loop import in_loop_evaluation
 from geovlm_ray.files import read_object, write_atomically
 from geovlm_ray.grpo.objectives import advantages as group_advantages
 from geovlm_ray.heldout import Rewards, held_out_rewards, summarise
@@ -109,7 +110,8 @@ def _attempt(
         if found:
             learner.load(found[1])
             console.print(f"Resuming after step {start} from {found[1]}")
-        parts = Parts(rollouts, rewards, learner, tracker, checkpoints)
+        evaluation = in_loop_evaluation(config, rollouts, checkpoints, start)
+        parts = Parts(rollouts, rewards, learner, tracker, checkpoints, evaluation)
         return _train_and_evaluate(config, ready, parts, start, console)
     finally:
         rollouts.close()

@@ -109,10 +109,14 @@ class RewardScore:
 
 @dataclass(frozen=True)
 class Prompt:
-    """One draw of the sampler: an example and the place of the draw in the sampler's sequence."""
+    """One draw of the sampler: an example and the place of the draw in the sampler's sequence.
+
+    ``prefill`` is the beginning of the completion, which the model then goes on with.
+    """
 
     group_id: int
     example: Example
+    prefill: str = ""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
 from geovlm_ray.errors import RunError
-from geovlm_ray.files import read_objects, write_atomically
+from geovlm_ray.files import UNDONE, move_aside, read_objects, write_atomically
 from geovlm_ray.grpo.admission import Ledger
 from geovlm_ray.loop import Report
 from geovlm_ray.rewards.monitor import HackingMonitor
@@ -26,9 +25,6 @@ from geovlm_ray.schema import SampleGroup
 from geovlm_ray.tasks.targets import plain_frame, plain_target
 
 Advantages = Callable[[SampleGroup], np.ndarray]
-
-UNDONE = "undone"
-"""Folder of completions of steps that a learner made which was then lost with them; those steps were made again."""
 
 ROLLOUT_SCHEMA = pa.schema(
     [
@@ -91,7 +87,7 @@ class RunTracker:
         write_atomically(self._metrics, "".join(f"{json.dumps(row)}\n" for row in rows if row["step"] <= step))
         for file in self._rollouts.glob("step-*.parquet"):
             if int(file.stem.removeprefix("step-")) > step:
-                _move_aside(file, self._rollouts / UNDONE)
+                move_aside(file, self._rollouts / UNDONE)
         self._board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=step + 1)
         self._progress.reset(self._bar, completed=step, total=self.total_steps)
 
@@ -142,13 +138,6 @@ class RunTracker:
             return
         left = metrics["seconds/step"] * (self.total_steps - step)
         self.console.print(f"step {step}/{self.total_steps}  {figures}  {left:.0f} s left", highlight=False)
-
-
-def _move_aside(file: Path, folder: Path) -> None:
-    """Move a file into a folder under a name that is free there."""
-    folder.mkdir(exist_ok=True)
-    names = (folder / f"{file.stem}-{n}{file.suffix}" for n in itertools.count(1))
-    file.rename(next(name for name in names if not name.exists()))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""``geovlm-ray evaluate``: metrics of given responses, the published ones and the sound ones."""
+"""``geovlm-ray evaluate``: a model on benchmarks, or a file of given responses."""
 
 from __future__ import annotations
 
@@ -11,29 +11,109 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from geovlm_ray.commands.progress import Progress
+from geovlm_ray.errors import ConfigError, DataError
+
 if TYPE_CHECKING:
-    from geovlm_ray.evaluate import Evaluation
+    from geovlm_ray.config import Config
+    from geovlm_ray.evaluation.responses import Evaluation
+    from geovlm_ray.loop import RolloutPool
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Input, its format, and output."""
-    parser.add_argument("--predictions", type=Path, required=True, help="JSON lines: responses and their targets")
-    parser.add_argument("--task", help="records of this task only; with a format, the evaluation folder of the file")
-    parser.add_argument("--format", choices=["earthdial"], help="default: records as `score` takes them")
+    """A model and its benchmarks, or a file and its format; output."""
+    parser.add_argument(
+        "model", nargs="?", help="tiny, a run, checkpoint, adapter or model folder, a Hugging Face name"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that differ")
+    parser.add_argument("--list", action="store_true", help="show all benchmarks and stop")
+    on = parser.add_argument_group("evaluating a model")
+    on.add_argument(
+        "--benchmarks", nargs="+", metavar="NAME", help="all, drawn, names of --list, or datasets of your own by path"
+    )
+    on.add_argument("--data", type=Path, metavar="ROOT", help="folder that has a folder for each benchmark")
+    on.add_argument("--out", type=Path, help="folder of the results (default: evaluations/MODEL)")
+    on.add_argument("--limit", type=int, metavar="N", help="at most N records of each benchmark, evenly chosen")
+    on.add_argument("--recipe", help="how prompts are written (default: as the model was trained, else geovlm-r1)")
+    on.add_argument("--reasoning", action="store_true", help="ask again with the reasoning removed and swapped")
+    on.add_argument("--local", action="store_true", help="one engine in this process, without Ray")
+    given = parser.add_argument_group("evaluating a file of responses")
+    given.add_argument("--predictions", type=Path, help="JSON lines: responses and their targets")
+    given.add_argument("--task", help="records of this task only; with a format, the evaluation folder of the file")
+    given.add_argument("--format", choices=["earthdial"], help="default: records as `score` takes them")
     parser.add_argument("--json", type=Path, help="where the metrics go as JSON")
-    parser.add_argument("overrides", nargs="*", metavar="reward.key=value", help="think mode and sentence embeddings")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate the file, print both sets and write them."""
+    """Evaluate, print both metric sets and write them."""
+    if args.model and "=" in args.model:
+        args.model, args.overrides = None, [args.model, *args.overrides]
+    if args.json and not args.json.parent.is_dir():
+        raise DataError(f"--json {args.json}: expected an existing folder, found no {args.json.parent}")
+    if args.list:
+        from geovlm_ray.evaluation.listing import print_benchmarks
+
+        print_benchmarks(Console())
+        return 0
+    if (args.model is None) == (args.predictions is None):
+        raise ConfigError(
+            f"expected either a model or --predictions FILE, found {'neither' if args.model is None else 'both'}"
+        )
+    return _model(args) if args.model else _predictions(args)
+
+
+def _model(args: argparse.Namespace) -> int:
+    if not args.benchmarks:
+        raise ConfigError(
+            "--benchmarks: expected all, drawn, or names that `geovlm-ray evaluate --list` shows, found none"
+        )
+    if args.limit is not None and args.limit < 1:
+        raise ConfigError(f"--limit: expected at least 1, found {args.limit}")
+    if args.data is not None and not args.data.is_dir():
+        raise DataError(f"--data {args.data}: expected a folder with a folder for each benchmark, found none")
+    from geovlm_ray.evaluation.model import Evaluated, evaluate
+    from geovlm_ray.evaluation.registry import find
+    from geovlm_ray.evaluation.results import RESULTS
+    from geovlm_ray.evaluation.settings import evaluation_config
+    from geovlm_ray.evaluation.tables import terminal_table
+    from geovlm_ray.export.merge import whole_model
+    from geovlm_ray.locate import locate
+
+    console = Console()
+    what = Evaluated(args.model, find(args.benchmarks), args.data, args.limit, args.reasoning)
+    located = locate(args.model, args.recipe, args.overrides)
+    out = args.out or Path("evaluations") / (Path(args.model).name or "model")
+    out.mkdir(parents=True, exist_ok=True)
+    config = evaluation_config(located.config, whole_model(located, out / "model"), out, args.data, args.limit)
+    with Progress(console) as progress:
+        results = evaluate(what, config, out, _local if args.local else _cluster, console, progress.show)
+    console.print(terminal_table(results))
+    console.print(f"Everything, worst cases drawn: {(out / 'results.html').resolve()}", soft_wrap=True, highlight=False)
+    if args.json:
+        from geovlm_ray.files import read_text, write_atomically
+
+        write_atomically(args.json, read_text(out / RESULTS))
+    return 0
+
+
+def _local(config: Config) -> RolloutPool:
+    from geovlm_ray.local import LocalRollouts, make_engine
+
+    return LocalRollouts(make_engine(config, Path(config.model.path)))
+
+
+def _cluster(config: Config) -> RolloutPool:
+    from actors.cluster import engines
+
+    return engines(config)
+
+
+def _predictions(args: argparse.Namespace) -> int:
     from geovlm_ray.config import reward_config
-    from geovlm_ray.errors import DataError
-    from geovlm_ray.evaluate import evaluate_earthdial, evaluate_records
+    from geovlm_ray.evaluation.responses import evaluate_earthdial, evaluate_records
     from geovlm_ray.files import write_atomically
 
     config = reward_config(args.overrides)
-    if args.json and not args.json.parent.is_dir():
-        raise DataError(f"--json {args.json}: expected an existing folder, found no {args.json.parent}")
     if args.format and not args.task:
         raise DataError("--format earthdial: expected --task with the name of the evaluation folder, found none")
     if args.format:

@@ -181,7 +181,7 @@ class Engine:
         images = self.encoder.images(prompt.example)
         references = " ".join(prompt.example.images)
         return {
-            "prompt": self.encoder.text(prompt.example),
+            "prompt": self.encoder.text(prompt.example) + prompt.prefill,
             "multi_modal_data": {"image": images},
             # What other weights computed, key-value prefixes and image embeddings, must not serve this prompt.
             "cache_salt": str(self.version),

@@ -9,8 +9,9 @@ import pytest
 
 from geovlm_ray.config import load_config
 from geovlm_ray.data.sampler import Sampler, SceneStream
-from geovlm_ray.local import LocalRewards, LocalRollouts, make_engine, make_learner
+from geovlm_ray.local import LocalRollouts, make_engine, make_learner
 from geovlm_ray.policy.model import resolve_model
+from geovlm_ray.rewards.local import LocalRewards
 from geovlm_ray.schema import SampleGroup
 from tests.system.runs import metrics, train
 

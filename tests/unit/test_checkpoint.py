@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 
@@ -59,6 +60,30 @@ def every_damage(folder: Path) -> list[tuple[Path, bytes | None]]:
             damages.append((file, content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]))
         damages += [(file, content[:-1]), (file, b""), (file, None)]
     return damages
+
+
+def test_checkpoints_that_an_evaluation_waits_for_or_calls_the_best_are_kept(tmp_path: Path) -> None:
+    checkpoints = CheckpointFolder(tmp_path, keep=1)
+    checkpoints.hold(1)
+    saved(checkpoints, 0, 0, 0)
+    assert names(tmp_path) == [1, 3]
+    checkpoints.judge(1, {"vqa": 0.5, "overall": 0.6})
+    for step, vqa, overall in ((4, 0.4, 0.7), (5, 0.3, 0.2), (6, 0.1, 0.1)):
+        checkpoints.hold(step)
+        checkpoints.save(step, State(), {})
+        checkpoints.finish()
+        checkpoints.judge(step, {"vqa": vqa, "overall": overall})
+    saved(checkpoints, *[0.0])
+    assert names(tmp_path) == [1, 4, 6]
+    best = json.loads((tmp_path / "best.json").read_text())
+    assert best == {"vqa": {"step": 1, "value": 0.5}, "overall": {"step": 4, "value": 0.7}}
+
+
+def test_steps_that_are_made_again_are_no_longer_the_best(tmp_path: Path) -> None:
+    checkpoints = saved(CheckpointFolder(tmp_path, keep=3), 0, 0, 0)
+    checkpoints.judge(3, {"vqa": 0.9})
+    checkpoints.rejudge({1: {"vqa": 0.2}, 2: {"vqa": 0.3}, 7: {"vqa": 0.8}})
+    assert json.loads((tmp_path / "best.json").read_text()) == {"vqa": {"step": 2, "value": 0.3}}
 
 
 def test_newest_checkpoints_are_kept_and_half_written_ones_ignored(tmp_path: Path) -> None:

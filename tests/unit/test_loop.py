@@ -100,6 +100,31 @@ class Learner:
     def load(self, folder: Path) -> None: ...
 
 
+class Evaluator:
+    """Is due every two steps; a result is there one step after the evaluation began."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.begun: dict[int, int] = {}
+        self.waiting: list[int] = []
+        self.finished = False
+
+    def due(self, step: int) -> bool:
+        return step % 2 == 0 and step not in self.begun
+
+    def begin(self, step: int) -> None:
+        self.begun[step] = self.pool.version
+        self.waiting.append(step)
+
+    def results(self) -> dict[str, float]:
+        found = [step for step in self.waiting if step < self.pool.version]
+        self.waiting = [step for step in self.waiting if step not in found]
+        return {"evaluation/step": float(found[-1])} if found else {}
+
+    def finish(self) -> None:
+        self.finished = True
+
+
 class Book:
     """Remembers what it is told, as tracker and as checkpointer."""
 
@@ -107,6 +132,7 @@ class Book:
         self.rows: list[dict[str, float]] = []
         self.ledger: list[dict[str, list[int]]] = []
         self.saved: list[int] = []
+        self.evaluator: Evaluator | None = None
 
     def log_step(self, step: int, metrics: dict[str, float], ledger: Ledger) -> None:
         self.rows.append({"step": step, **metrics})
@@ -127,7 +153,9 @@ def run(
     book, pool, learner = book or Book(), Pool(logprob), Learner()
     learner.version = start
     sampler = Sampler(SceneStream(0), config.data, 3)
-    parts = Parts(pool, rewards or Rewards(), learner, book, book)
+    evaluator = Evaluator(pool) if config.evaluation.every else None
+    book.evaluator = evaluator
+    parts = Parts(pool, rewards or Rewards(), learner, book, book, evaluator)
     train(config, parts, sampler, sampler.batch(0), start)
     return book, pool, learner
 
@@ -151,6 +179,22 @@ def test_a_resumed_loop_draws_what_was_not_trained() -> None:
 
 def test_checkpoints_come_in_their_rhythm_and_at_the_end() -> None:
     assert run()[0].saved == [4, 6]
+
+
+@pytest.mark.parametrize("staleness", [0, 2])
+def test_evaluations_have_the_weights_of_their_step_and_a_checkpoint(staleness: int) -> None:
+    book, _, _ = run("evaluation.every=2", "evaluation.benchmarks=[drawn-vqa]", f"loop.max_staleness={staleness}")
+    assert book.evaluator is not None
+    assert book.evaluator.begun == {0: 0, 2: 2, 4: 4, 6: 6}
+    assert book.saved == [2, 4, 6]
+    assert {row["step"]: row["evaluation/step"] for row in book.rows if "evaluation/step" in row} == {1: 0, 3: 2, 5: 4}
+    assert book.evaluator.finished
+
+
+def test_a_resumed_loop_evaluates_what_was_not() -> None:
+    book, _, _ = run("evaluation.every=2", "evaluation.benchmarks=[drawn-vqa]", start=4)
+    assert book.evaluator is not None
+    assert book.evaluator.begun == {4: 4, 6: 6}
 
 
 class FailingRewards(Rewards):

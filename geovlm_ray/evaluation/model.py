@@ -1,0 +1,151 @@
+"""Evaluation of a model on benchmarks: draw, score, write down, and go on where an earlier try was ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+
+from rich.console import Console
+
+from geovlm_ray.config import Config, to_yaml
+from geovlm_ray.data.convert import Counts
+from geovlm_ray.evaluation.cases import Cases, dataset_cases, drawn_cases
+from geovlm_ray.evaluation.draw import draw
+from geovlm_ray.evaluation.page import write_page
+from geovlm_ray.evaluation.predictions import Predictions
+from geovlm_ray.evaluation.reasoning import VARIANTS, prefills
+from geovlm_ray.evaluation.registry import Benchmark
+from geovlm_ray.evaluation.results import Results, result_of, write_results
+from geovlm_ray.evaluation.tables import markdown
+from geovlm_ray.files import write_atomically
+from geovlm_ray.loop import RewardPool, RolloutPool
+from geovlm_ray.resume import check_same, locked
+from geovlm_ray.rewards.config import RewardConfig
+from geovlm_ray.rewards.local import LocalRewards
+
+NAMES = ("evaluation folder", "choose another --out")
+BATCH = 256
+"""Cases that an engine is sent together."""
+MAY_CHANGE = ("rollout.stall_s", "run.wait_for_nodes_s", "placement.rollout.actors", "placement.strategy")
+
+OnProgress = Callable[[int, str], None]
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What is evaluated: a model by the name it was given, its benchmarks, and where their data is.
+
+    With ``reasoning`` every answer is asked for again with the reasoning removed and swapped.
+    """
+
+    model: str
+    benchmarks: Sequence[Benchmark]
+    data: Path | None
+    limit: int | None = None
+    reasoning: bool = False
+
+
+def find_cases(
+    what: Evaluated, config: Config, out: Path, on_progress: OnProgress
+) -> tuple[list[tuple[Benchmark, Cases]], dict[str, str]]:
+    """The benchmarks whose data is there, with their cases, and why the others are absent."""
+    there: list[tuple[Benchmark, Cases]] = []
+    absent: dict[str, str] = {}
+    for benchmark in what.benchmarks:
+        if benchmark.reader is None:
+            there.append((benchmark, drawn_cases(benchmark, what.limit)))
+            continue
+        folder = benchmark.path or (what.data / benchmark.name if what.data else None)
+        if folder is None or not folder.exists():
+            absent[benchmark.name] = benchmark.where(what.data)
+            continue
+
+        def converting(counts: Counts, name: str = benchmark.name) -> None:
+            on_progress(counts.records, f"records of {name} converted")
+
+        frame = config.data.answer_frame
+        cases = dataset_cases(benchmark, folder, out / "data" / benchmark.name, frame, what.limit, converting)
+        there.append((benchmark, cases))
+    return there, absent
+
+
+def evaluate(
+    what: Evaluated,
+    config: Config,
+    out: Path,
+    build: Callable[[Config], RolloutPool],
+    console: Console,
+    on_progress: OnProgress,
+) -> Results:
+    """Evaluate a model and write everything into ``out``.
+
+    Args:
+        config: how prompts are written and completions drawn; its model is the one that engines load.
+        build: makes the engines; it is not called where all predictions are there.
+        on_progress: is told how much of what is done.
+
+    Raises:
+        UserError: the evaluation cannot start or go on; the message says why.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out, *NAMES):
+        check_same(config, out / "config.yaml", MAY_CHANGE, *NAMES)
+        write_atomically(out / "config.yaml", to_yaml(config))
+        there, absent = find_cases(what, config, out, on_progress)
+        for name, why in absent.items():
+            console.print(f"{name}: {why}", style="yellow", markup=False, highlight=False)
+        rewards = LocalRewards(yardstick(config.reward))
+        variants = tuple(VARIANTS) if what.reasoning else ()
+        with ExitStack() as stack:
+            start = cache(lambda: stack.enter_context(closing(build(config))))
+            for benchmark, cases in there:
+                _draw(benchmark, cases, variants, start, rewards, config, out, on_progress)
+        results = Results(what.model, absent=absent)
+        for benchmark, _ in there:
+            on_progress(len(results.benchmarks), "benchmarks measured")
+            rows, *others = (_predictions(out, benchmark, variant).rows() for variant in ("", *variants))
+            again = dict(zip(variants, others, strict=True))
+            results.benchmarks[benchmark.name] = result_of(benchmark, rows, rewards, again)
+        write_results(results, out)
+        write_atomically(out / "results.md", markdown(results))
+        write_page(results, out)
+    return results
+
+
+def yardstick(config: RewardConfig) -> RewardConfig:
+    """The reward whose accuracy is the score: the default forms, under the think mode of the model."""
+    return RewardConfig(think=config.think, max_chars=config.max_chars, sbert=config.sbert)
+
+
+def _predictions(out: Path, benchmark: Benchmark, variant: str = "") -> Predictions:
+    """Predictions as they come, or with a variant of their reasoning."""
+    return Predictions(out / "predictions", f"{benchmark.name}.{variant}" if variant else benchmark.name)
+
+
+def _draw(
+    benchmark: Benchmark,
+    cases: Cases,
+    variants: Sequence[str],
+    start: Callable[[], RolloutPool],
+    rewards: RewardPool,
+    config: Config,
+    out: Path,
+    on_progress: OnProgress,
+) -> None:
+    """Draw what a benchmark lacks; engines are started where it lacks something."""
+    own = _predictions(out, benchmark)
+    for variant in ("", *variants):
+        predictions = _predictions(out, benchmark, variant)
+        if not predictions.complete:
+            asked = prefills(own.rows(), variant) if variant else None
+            text = f"of {len(cases if asked is None else asked):,} records of {predictions.file.stem} answered"
+            batch = BATCH * config.placement.rollout.actors
+            told = partial(_told, on_progress, text)
+            draw(cases, predictions, start(), rewards, batch, told, asked)
+
+
+def _told(on_progress: OnProgress, text: str, done: int) -> None:
+    on_progress(done, text)

@@ -1,0 +1,91 @@
+"""``results.html``: the table, scores by slice, and each benchmark's worst cases, drawn."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from geovlm_ray.evaluation.predictions import Predictions, Row
+from geovlm_ray.evaluation.results import Results
+from geovlm_ray.evaluation.tables import SETS, benchmark_lines, html_table, lines
+from geovlm_ray.files import write_atomically
+from geovlm_ray.report.answers import pictures, reference_text, row_target
+from geovlm_ray.report.boxes import PREDICTED_COLOUR, TRUE_COLOUR
+from geovlm_ray.report.page import page
+
+WORST = 6
+"""Cases of a benchmark that are drawn."""
+STYLE = """
+.results :is(td, th):is(:nth-child(2), :nth-child(n+5)) { text-align: right; white-space: nowrap; }
+.results tr.first td { border-top: 2px solid var(--soft); font-weight: 600; }
+.cases { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: .8rem; }
+.case { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .7rem; }
+.case p { margin: .4rem 0; } .case code { max-height: 12em; overflow: auto; }
+.pictures { display: flex; gap: 4px; } .pictures img { min-width: 0; flex: 1; max-width: 100%; border-radius: 4px; }
+.bar { display: inline-block; height: .7em; background: #64748b; vertical-align: middle; }
+.slices { display: grid; grid-template-columns: repeat(auto-fit, minmax(340px, 1fr)); gap: 1rem; align-items: start; }
+"""
+
+
+def write_page(results: Results, folder: Path) -> Path:
+    """Write the page of an evaluation into its folder and return its path.
+
+    Raises:
+        DataError: an image of a case that is drawn is no longer there.
+    """
+    sets = "".join(f"<li><b>{html.escape(name)}</b>: {html.escape(what)}</li>" for name, what in SETS.items())
+    absent = "".join(f"<li>{html.escape(name)}: {html.escape(why)}</li>" for name, why in results.absent.items())
+    body = [
+        f"<h1>{html.escape(results.model)} <small>evaluation</small></h1>",
+        f"<p>All figures in percent, intervals by bootstrap over records.</p><ul>{sets}</ul>",
+        html_table(results, [line for line in lines(results) if line.benchmark or any(line.published)]),
+        f"<h2>Not evaluated, as their data is absent</h2><ul>{absent}</ul>" if absent else "",
+        "<h2>Benchmarks</h2><p class='note'>All metrics, the score by kind of record, and the answers with the lowest "
+        "score, in the order of the benchmark where several are as low. "
+        f'<span class="key" style="border-color:{TRUE_COLOUR}"></span> true boxes, '
+        f'<span class="key" style="border-color:{PREDICTED_COLOUR}"></span> predicted boxes.</p>',
+    ]
+    for name in results.benchmarks:
+        rows = Predictions(folder / "predictions", name).rows()
+        body.append(_benchmark(results, name, rows))
+    target = folder / "results.html"
+    write_atomically(target, page(f"{results.model}: evaluation", "".join(body), STYLE))
+    return target
+
+
+def _benchmark(results: Results, name: str, rows: Sequence[Row]) -> str:
+    result = results.benchmarks[name]
+    worst = sorted(rows, key=lambda row: row["score"])[:WORST]
+    perfect = sum(row["score"] >= 1 for row in rows)
+    return (
+        f"<h3>{html.escape(result.title)} <small>{html.escape(name)} · {html.escape(result.task)} · {result.n:,} "
+        f"records, {perfect:,} of them with a full score</small></h3>"
+        f"<details><summary>all metrics</summary>{html_table(results, benchmark_lines(results, name))}</details>"
+        f'<div class="slices">{"".join(_slice_table(kind, parts) for kind, parts in result.slices.items())}</div>'
+        f'<div class="cases">{"".join(map(_case, worst))}</div>'
+    )
+
+
+def _slice_table(dimension: str, parts: Mapping[str, Mapping[str, float]]) -> str:
+    rows = "".join(
+        f"<tr><td>{html.escape(kind)}</td><td>{part['n']:,.0f}</td>"
+        f"<td>{100 * part['value']:.1f} <small>({100 * part['low']:.1f} to {100 * part['high']:.1f})</small></td>"
+        f'<td><span class="bar" style="width:{100 * part["value"]:.0f}px"></span></td></tr>'
+        for kind, part in parts.items()
+    )
+    return f"<table><tr><th>{html.escape(dimension)}</th><th>records</th><th>score</th><th></th></tr>{rows}</table>"
+
+
+def _case(row: Row) -> str:
+    return (
+        f'<div class="case"><div class="pictures">{pictures(row)}</div>'
+        f"<p><b>Question</b> {html.escape(row['question'])}<br>"
+        f"<b>Reference</b> {html.escape(reference_text(row_target(row)))}</p>"
+        f"<code>{html.escape(row['completion'])}</code><p>score <b>{100 * row['score']:.1f}</b>{_status(row)} "
+        f"<small>{html.escape(row['example_id'])}</small></p></div>"
+    )
+
+
+def _status(row: Row) -> str:
+    return "" if row["status"] == "ok" else f" · {html.escape(row['status'])}"

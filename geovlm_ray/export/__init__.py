@@ -1,0 +1,1 @@
+"""The model out: a whole Hugging Face folder with its card."""

@@ -1,0 +1,266 @@
+"""Evaluation on plain in-process parts: what is drawn, kept, resumed, measured and shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from geovlm_ray.checkpoint import CheckpointFolder
+from geovlm_ray.config import Config, load_config
+from geovlm_ray.data.scenes import demonstration
+from geovlm_ray.errors import ConfigError, DataError
+from geovlm_ray.evaluation.in_loop import in_loop_evaluation
+from geovlm_ray.evaluation.model import Evaluated, evaluate
+from geovlm_ray.evaluation.registry import find
+from geovlm_ray.evaluation.results import Results, read_results
+from geovlm_ray.evaluation.settings import evaluation_config
+from geovlm_ray.schema import Example, Prompt, Sample, SampleGroup
+
+Answer = Callable[[Example], str]
+
+
+def ideal(example: Example) -> str:
+    """What a perfect model says to a drawn scene."""
+    return demonstration(example)
+
+
+def useless(example: Example) -> str:
+    """A well-formed answer to nothing."""
+    return "<think>nothing</think><answer>nothing</answer>"
+
+
+class Engines:
+    """Answer one prompt at a time; after ``dies_after`` prompts the process is interrupted."""
+
+    def __init__(self, answer: Answer = ideal, dies_after: int = 10**9) -> None:
+        self.answer = answer
+        self.left = dies_after
+        self.asked: list[Prompt] = []
+
+    def submit(self, prompts: Sequence[Prompt], **sampling: Any) -> Any:
+        assert sampling == {"group_size": 1, "greedy": True}
+        for prompt in prompts:
+            if not self.left:
+                raise KeyboardInterrupt
+            self.left -= 1
+            self.asked.append(prompt)
+            text = self.answer(prompt.example).removeprefix(prompt.prefill)
+            if prompt.prefill:
+                text = self.answer(prompt.example).partition("<answer>")[2]
+            yield [SampleGroup(prompt, (Sample((1, 2), (-1.0, -1.0), text, "stop", 0),))]
+
+    def close(self) -> None: ...
+
+
+def run(
+    out: Path,
+    engines: Engines,
+    *names: str,
+    data: Path | None = None,
+    limit: int | None = 12,
+    reasoning: bool = False,
+    console: Console | None = None,
+) -> Results:
+    config = evaluation_config(load_config("demo"), Path("model"), out, data, limit)
+    what = Evaluated("model", find(names), data, limit, reasoning)
+    return evaluate(what, config, out, lambda config: engines, console or Console(quiet=True), lambda n, text: None)  # type: ignore[arg-type,return-value]
+
+
+@pytest.mark.parametrize("task", ["scene_classification", "vqa", "object_detection", "image_captioning"])
+def test_a_perfect_model_gets_everything_and_a_useless_one_nothing(tmp_path: Path, task: str) -> None:
+    for answer, expected in ((ideal, 1.0), (useless, 0.0)):
+        result = run(tmp_path / answer.__name__, Engines(answer), f"drawn-{task}").benchmarks[f"drawn-{task}"]
+        assert result.score.value == pytest.approx(expected, abs=0.05)
+        assert result.n == 12
+        assert result.sound["format"].value == 1.0
+
+
+def test_everything_is_left_in_the_folder(tmp_path: Path) -> None:
+    results = run(tmp_path, Engines(useless), "drawn-vqa", "drawn-object_detection")
+    written = read_results(tmp_path)["benchmarks"]
+    assert {n: r["score"]["value"] for n, r in written.items()} == {
+        n: r.score.value for n, r in results.benchmarks.items()
+    }
+    rows = pq.read_table(tmp_path / "predictions" / "drawn-vqa.parquet").to_pylist()
+    assert [row["place"] for row in rows] == list(range(12))
+    assert all(row["completion"] == useless(None) for row in rows)  # type: ignore[arg-type]
+    assert "drawn-vqa" in (tmp_path / "results.md").read_text()
+    page = (tmp_path / "results.html").read_text()
+    assert page.count('<div class="case">') == 12
+    assert page.count("data:image/jpeg") >= 12
+
+
+@pytest.mark.parametrize("dies_after", [0, 1, 70, 100, 199])
+def test_a_killed_evaluation_goes_on_and_gives_the_same_numbers(tmp_path: Path, dies_after: int) -> None:
+    undisturbed = run(tmp_path / "whole", Engines(), "drawn-vqa", "drawn-scene_classification", limit=100)
+    killed, resumed = Engines(dies_after=dies_after), Engines()
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "killed", killed, "drawn-vqa", "drawn-scene_classification", limit=100)
+    again = run(tmp_path / "killed", resumed, "drawn-vqa", "drawn-scene_classification", limit=100)
+    assert again == undisturbed
+    assert len(killed.asked) + len(resumed.asked) == 200, "nothing that was drawn is drawn again"
+
+
+def test_a_finished_evaluation_starts_no_engine(tmp_path: Path) -> None:
+    first = run(tmp_path, Engines(), "drawn-vqa")
+    engines = Engines()
+    assert run(tmp_path, engines, "drawn-vqa") == first
+    assert not engines.asked
+
+
+def test_another_configuration_is_refused(tmp_path: Path) -> None:
+    run(tmp_path, Engines(), "drawn-vqa")
+    with pytest.raises(ConfigError, match=r"evaluation\.records was 12, is now 5; choose another --out"):
+        run(tmp_path, Engines(), "drawn-vqa", limit=5)
+
+
+def test_absent_data_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:
+    console = Console(record=True, width=200)
+    (tmp_path / "data").mkdir()
+    results = run(tmp_path / "out", Engines(), "rsicd", "drawn-vqa", "aid", data=tmp_path / "data", console=console)
+    assert list(results.benchmarks) == ["drawn-vqa"]
+    assert list(results.absent) == ["rsicd", "aid"]
+    said = " ".join(console.export_text().split())
+    assert f"rsicd: expected its data in {tmp_path / 'data' / 'rsicd'}, found none: get it from https://" in said
+    assert "licence: not stated" in said
+    assert "rsicd" in (tmp_path / "out" / "results.md").read_text()
+
+
+def scenes(folder: Path, split: str = "") -> Path:
+    """A dataset of two classes, four images each."""
+    for name in ("beach", "forest"):
+        below = folder / split / name
+        below.mkdir(parents=True)
+        for i in range(4):
+            Image.fromarray(np.full((32, 32, 3), 20 * i, dtype=np.uint8)).save(below / f"{i}.png")
+    return folder
+
+
+def test_a_source_in_the_benchmarks_format_is_converted_once(tmp_path: Path) -> None:
+    scenes(tmp_path / "data" / "aid")
+
+    def beach(example: Example) -> str:
+        return "<think>sand</think><answer>beach</answer>"
+
+    results = run(tmp_path / "out", Engines(beach), "aid", data=tmp_path / "data", limit=None)
+    result = results.benchmarks["aid"]
+    assert result.n == 8
+    assert result.paper["Classification accuracy"] == result.score.value == 0.5
+    assert result.published["Classification accuracy"] == {"GeoVLM-R1": 88.46, "EarthDial": 88.76}
+    assert "88.46" in (tmp_path / "out" / "results.md").read_text()
+    stamp = (tmp_path / "out" / "data" / "aid" / "dataset.json").stat().st_mtime_ns
+    run(tmp_path / "out", Engines(beach), "aid", data=tmp_path / "data", limit=None)
+    assert (tmp_path / "out" / "data" / "aid" / "dataset.json").stat().st_mtime_ns == stamp
+
+
+def test_a_benchmark_without_its_split_says_what_was_found(tmp_path: Path) -> None:
+    scenes(tmp_path / "data" / "rsicd", "train")
+    with pytest.raises(DataError, match="rsicd"):
+        run(tmp_path / "out", Engines(), "rsicd", data=tmp_path / "data")
+
+
+def test_records_are_chosen_evenly_and_always_the_same(tmp_path: Path) -> None:
+    scenes(tmp_path / "data" / "aid")
+    engines = [Engines(useless), Engines(useless)]
+    for i, each in enumerate(engines):
+        run(tmp_path / f"out{i}", each, "aid", data=tmp_path / "data", limit=4)
+    first, second = ([p.example.id for p in e.asked] for e in engines)
+    assert first == second
+    assert {Path(name).parent.name for name in first} == {"beach", "forest"}
+
+
+def test_an_unknown_benchmark_is_named_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"'rsvqa-lrbn'.*did you mean 'rsvqa-lrben'"):
+        find(["rsvqa-lrbn"])
+
+
+def test_scores_are_split_by_size_and_number_of_objects(tmp_path: Path) -> None:
+    result = run(tmp_path, Engines(), "drawn-object_detection", limit=60).benchmarks["drawn-object_detection"]
+    assert sum(part["n"] for part in result.slices["objects"].values()) == 60
+    assert sum(part["n"] for part in result.slices["object size"].values()) == 60
+
+
+def test_answers_without_and_with_anothers_reasoning(tmp_path: Path) -> None:
+    engines = Engines()
+    result = run(tmp_path, engines, "drawn-vqa", reasoning=True).benchmarks["drawn-vqa"]
+    prefills = [prompt.prefill for prompt in engines.asked]
+    assert prefills[:12] == [""] * 12
+    assert prefills[12:24] == ["<think></think><answer>"] * 12
+    swapped = [p.removeprefix("<think>").removesuffix("</think><answer>") for p in prefills[24:]]
+    own = [demonstration(p.example).removeprefix("<think>").partition("</think>")[0] for p in engines.asked[:12]]
+    assert sorted(swapped) == sorted(own)
+    assert swapped != own
+    for variant in ("removed", "swapped"):
+        assert result.reasoning[f"{variant}: score"]["value"] == 1.0
+        assert result.reasoning[f"{variant}: same answer"]["value"] == 1.0
+        assert result.reasoning[f"{variant}: change of score"]["value"] == 0.0
+
+
+def in_loop(tmp_path: Path, *more: str) -> tuple[Config, CheckpointFolder]:
+    config = load_config(
+        "demo",
+        [
+            *(f"run.dir={tmp_path}", "run.name=run", "evaluation.every=2", "evaluation.records=5"),
+            *("evaluation.benchmarks=[drawn-vqa, drawn-object_detection]", *more),
+        ],
+    )
+    return config, CheckpointFolder(config.run.folder / "checkpoints", keep=1)
+
+
+def test_an_evaluation_during_a_run(tmp_path: Path) -> None:
+    config, kept = in_loop(tmp_path)
+    evaluation = in_loop_evaluation(config, Engines(), kept, start=0)  # type: ignore[arg-type]
+    assert evaluation is not None
+    assert [evaluation.due(step) for step in range(4)] == [True, False, True, False]
+    evaluation.begin(2)
+    evaluation.finish()
+    assert not evaluation.due(2)
+    found = read_results(config.run.folder / "evaluations" / "step-000002")["benchmarks"]
+    assert {name: result["n"] for name, result in found.items()} == {"drawn-vqa": 5, "drawn-object_detection": 5}
+    best = json.loads((config.run.folder / "checkpoints" / "best.json").read_text())
+    assert {name: entry["step"] for name, entry in best.items()} == {
+        "drawn-vqa": 2, "drawn-object_detection": 2, "overall": 2
+    }  # fmt: skip
+
+
+def test_its_metrics_are_told_once(tmp_path: Path) -> None:
+    config, kept = in_loop(tmp_path)
+    evaluation = in_loop_evaluation(config, Engines(useless), kept, start=0)  # type: ignore[arg-type]
+    assert evaluation is not None
+    evaluation.begin(2)
+    found: dict[str, float] = {}
+    while not found:
+        found = evaluation.results()
+    assert found == {
+        "evaluation/step": 2, "evaluation/overall": 0, "evaluation/drawn-vqa": 0, "evaluation/drawn-object_detection": 0
+    }  # fmt: skip
+    assert evaluation.results() == {}
+
+
+def test_evaluations_of_steps_that_are_made_again_are_moved_aside(tmp_path: Path) -> None:
+    config, kept = in_loop(tmp_path)
+    evaluation = in_loop_evaluation(config, Engines(), kept, start=0)  # type: ignore[arg-type]
+    assert evaluation is not None
+    for step in (2, 4):
+        evaluation.begin(step)
+    evaluation.finish()
+    (config.run.folder / "checkpoints" / "step-000002").mkdir()
+    again = in_loop_evaluation(config, Engines(), kept, start=2)  # type: ignore[arg-type]
+    assert again is not None
+    assert (again.due(2), again.due(4)) == (False, True)
+    assert (config.run.folder / "evaluations" / "undone" / "step-000004-1" / "results.json").is_file()
+    assert json.loads((config.run.folder / "checkpoints" / "best.json").read_text())["overall"]["step"] == 2
+
+
+def test_benchmarks_of_a_run_must_be_there(tmp_path: Path) -> None:
+    config, kept = in_loop(tmp_path, "evaluation.benchmarks=[aid]")
+    with pytest.raises(DataError, match=r"evaluation\.benchmarks: aid: expected its data in a folder aid below --data"):
+        in_loop_evaluation(config, Engines(), kept, start=0)  # type: ignore[arg-type]
