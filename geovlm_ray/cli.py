@@ -18,6 +18,7 @@ COMMANDS = {
     "train": "reinforcement fine-tuning with GRPO, on a Ray cluster or in one process",
     "sft": "supervised fine-tuning, the warm-up before reinforcement learning",
     "evaluate": "metrics of given responses, the published ones and sound ones",
+    "study": "answer a question by a few small runs, and write a page",
     "score": "rewards of given responses, offline",
     "top": "what the actors of a run are doing now",
     "report": "make a run's self-contained report.html again",

@@ -67,11 +67,15 @@ def _model(args: argparse.Namespace) -> int:
         raise ConfigError(
             "--benchmarks: expected all, drawn, or names that `geovlm-ray evaluate --list` shows, found none"
         )
+    # An option that takes several names takes the overrides behind it too.
+    args.overrides += [name for name in args.benchmarks if "=" in name]
+    named = [name for name in args.benchmarks if "=" not in name]
     if args.limit is not None and args.limit < 1:
         raise ConfigError(f"--limit: expected at least 1, found {args.limit}")
     if args.data is not None and not args.data.is_dir():
         raise DataError(f"--data {args.data}: expected a folder with a folder for each benchmark, found none")
     from geovlm_ray.evaluation.model import Evaluated, evaluate
+    from geovlm_ray.evaluation.own import is_path, own_benchmarks
     from geovlm_ray.evaluation.registry import find
     from geovlm_ray.evaluation.results import RESULTS
     from geovlm_ray.evaluation.settings import evaluation_config
@@ -80,12 +84,16 @@ def _model(args: argparse.Namespace) -> int:
     from geovlm_ray.locate import locate
 
     console = Console()
-    what = Evaluated(args.model, find(args.benchmarks), args.data, args.limit, args.reasoning)
+    benchmarks = find([name for name in named if not is_path(name)])
     located = locate(args.model, args.recipe, args.overrides)
-    out = args.out or Path("evaluations") / (Path(args.model).name or "model")
+    origin = (located.run.name,) if located.run else ()
+    out = args.out or Path("evaluations") / "-".join((*origin, located.path.name))
     out.mkdir(parents=True, exist_ok=True)
     config = evaluation_config(located.config, whole_model(located, out / "model"), out, args.data, args.limit)
     with Progress(console) as progress:
+        for path in (Path(name) for name in named if is_path(name)):
+            benchmarks += own_benchmarks(path, out, progress.show)
+        what = Evaluated(args.model, benchmarks, args.data, args.limit, args.reasoning)
         results = evaluate(what, config, out, _local if args.local else _cluster, console, progress.show)
     console.print(terminal_table(results))
     console.print(f"Everything, worst cases drawn: {(out / 'results.html').resolve()}", soft_wrap=True, highlight=False)

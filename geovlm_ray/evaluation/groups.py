@@ -15,11 +15,12 @@ def record_group(example: Example, extra: Mapping[str, Any]) -> str | None:
     """The group of a record, None where there is none.
 
     Args:
-        extra: fields of the source that the example does not hold: RSVQA's ``type``, GeoChat's ``size_group``; where
-            the latter is absent the boxes tell.
+        extra: fields of the source that the example does not hold: RSVQA's ``type``, GeoChat's ``size_group``, which
+            EarthDial's shards keep in double quotes; where the latter is absent the boxes tell.
     """
     kind = TASKS[example.task].target_kind
     given = extra.get("type" if kind == "vqa" else "size_group")
-    if isinstance(given, str) and given:
-        return given
+    name = given.strip('"') if isinstance(given, str) else ""
+    if name:
+        return name
     return size_group(true_boxes(example), example.frame) if kind == "boxes" else None

@@ -62,12 +62,9 @@ def find_cases(
         if folder is None or not folder.exists():
             absent[benchmark.name] = benchmark.where(what.data)
             continue
-
-        def converting(counts: Counts, name: str = benchmark.name) -> None:
-            on_progress(counts.records, f"records of {name} converted")
-
+        told = partial(converted, on_progress, f"records of {benchmark.name} converted")
         frame = config.data.answer_frame
-        cases = dataset_cases(benchmark, folder, out / "data" / benchmark.name, frame, what.limit, converting)
+        cases = dataset_cases(benchmark, folder, out / "data" / benchmark.name, frame, what.limit, told)
         there.append((benchmark, cases))
     return there, absent
 
@@ -149,3 +146,8 @@ def _draw(
 
 def _told(on_progress: OnProgress, text: str, done: int) -> None:
     on_progress(done, text)
+
+
+def converted(on_progress: OnProgress, text: str, counts: Counts) -> None:
+    """Tell how many records are converted."""
+    on_progress(counts.records, text)

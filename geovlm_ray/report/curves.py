@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -12,32 +13,45 @@ SMOOTHING = 0.15
 Row = Mapping[str, float]
 
 
+@dataclass(frozen=True)
+class Line:
+    """A line of a chart: its legend, its points (step, value), and its colour, None for the next one."""
+
+    legend: str
+    points: Sequence[tuple[float, float]]
+    colour: str | None = None
+
+
 def curve(rows: Sequence[Row], names: Mapping[str, str], title: str, ylabel: str) -> str:
-    """One chart of metrics over steps as an SVG element; ``names`` maps a metric to its legend.
+    """One chart of metrics over steps as an SVG element; ``names`` maps a metric to its legend."""
+    lines = [Line(legend, [(row["step"], row[name]) for row in rows if name in row]) for name, legend in names.items()]
+    return chart(lines, title, ylabel)
+
+
+def chart(lines: Sequence[Line], title: str, ylabel: str) -> str:
+    """One chart as an SVG element.
 
     Thin lines are the values, thick ones their exponential mean where there are enough steps for one.
     """
     figure = Figure(figsize=(5.2, 3.0), layout="constrained")
     axes = figure.add_subplot()
-    for name, legend in names.items():
-        points = [(row["step"], row[name]) for row in rows if name in row]
-        if not points:
+    for line in lines:
+        if not line.points:
             continue
-        steps, values = zip(*points, strict=True)
-        few = len(points) < 8
-        (line,) = axes.plot(
-            steps, values, linewidth=1.8 if few else 0.8, alpha=1 if few else 0.35, marker="o" if few else ""
-        )
+        steps, values = zip(*line.points, strict=True)
+        few = len(steps) < 8
+        width, alpha, marker = (1.8, 1.0, "o") if few else (0.8, 0.35, "")
+        (drawn,) = axes.plot(steps, values, color=line.colour, linewidth=width, alpha=alpha, marker=marker)
         if few:
-            line.set_label(legend)
+            drawn.set_label(line.legend)
         else:
-            axes.plot(steps, _smooth(values), linewidth=2, color=line.get_color(), label=legend)
+            axes.plot(steps, _smooth(values), linewidth=2, color=drawn.get_color(), label=line.legend)
     axes.set_title(title, fontsize=11, loc="left")
     axes.set_xlabel("step")
     axes.set_ylabel(ylabel)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    if axes.has_data() and len(names) > 1:
+    if axes.has_data() and len(lines) > 1:
         axes.legend(fontsize=8, frameon=False)
     sink = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none"}):

@@ -41,7 +41,7 @@ def write_report(folder: Path) -> Path:
         f"<h1>{html.escape(config.run.name)} <small>GRPO on {html.escape(config.model.path)}</small></h1>",
         _facts(config, rows, summary),
         _held_out(summary.get("heldout")),
-        '<h2>Curves</h2><div class="charts">' + "".join(_charts(rows)) + "</div>",
+        '<h2>Curves</h2><div class="charts">' + "".join(_charts(rows) + _benchmarks(folder / "evaluations")) + "</div>",
         f'<h2>Completions</h2><p class="note">The best, the middle and the last of a group at the first, the middle '
         f'and the last step. <span class="key" style="border-color:{TRUE_COLOUR}"></span> true boxes, '
         f'<span class="key" style="border-color:{PREDICTED_COLOUR}"></span> predicted boxes.</p>',
@@ -91,6 +91,18 @@ def _held_out(heldout: Mapping[str, Any] | None) -> str:
 
 def _value(statistics: Mapping[str, float]) -> str:
     return f"{statistics['mean']:.3f} ± {statistics['se']:.3f}"
+
+
+def _benchmarks(evaluations: Path) -> list[str]:
+    """A chart of the evaluations on the way, where there were any."""
+    rows = []
+    for file in sorted(evaluations.glob("step-*/results.json")):
+        scores = {name: result["score"]["value"] for name, result in read_object(file)["benchmarks"].items()}
+        rows.append({"step": int(file.parent.name.removeprefix("step-")), **scores})
+    if not rows:
+        return []
+    names = {name: name for row in rows for name in row if name != "step"}
+    return [curve(rows, names, "Benchmarks, evaluated on the way", "mean score")]
 
 
 def _charts(rows: Sequence[Mapping[str, float]]) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from geovlm_ray.errors import RunError
+from geovlm_ray.errors import DataError, RunError
 from geovlm_ray.policy.prompts import PromptEncoder, banned_token_ids
 from geovlm_ray.rollout import vllm_compat
 from geovlm_ray.rollout.config import RolloutConfig
@@ -129,7 +129,13 @@ class Engine:
     def _add(self, prompt: Prompt, params: Any) -> str:
         key = str(next(self._keys))
         (inputs,) = self.inputs([prompt])
-        self.llm.llm_engine.add_request(key, inputs, params, lora_request=self._adapter)
+        try:
+            self.llm.llm_engine.add_request(key, inputs, params, lora_request=self._adapter)
+        except ValueError as error:
+            raise DataError(
+                f"record {prompt.example.id!r}: expected a prompt that fits rollout.max_model_len="
+                f"{self.config.max_model_len}, found: {' '.join(str(error).split())}"
+            ) from error
         self._versions[key] = self.version
         return key
 

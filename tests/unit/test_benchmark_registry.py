@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from geovlm_ray.data.formats import FORMATS
 from geovlm_ray.data.scenes import scene_example
+from geovlm_ray.evaluation.cases import dataset_cases
 from geovlm_ray.evaluation.groups import record_group
 from geovlm_ray.evaluation.listing import print_benchmarks
 from geovlm_ray.evaluation.registry import BENCHMARKS, DRAWN, find
@@ -18,6 +21,7 @@ from geovlm_ray.schema import Box, Example, GroundedText, Target
 from geovlm_ray.tasks import TASKS
 
 ACCURACY = ("Classification accuracy",)
+ANSWERS = ("VQA accuracy",)
 SIZES = ("small Objects", "medium Objects", "large Objects", "single Objects", "multiple Objects")
 CAPTIONS = ("ROUGE-1 Fmeasure", "ROUGE-L Fmeasure", "METEOR Score")
 REGIONS = ("ROUGE-1 F1 Score", "ROUGE-L F1 Score", "METEOR Score")
@@ -43,10 +47,10 @@ PAPER: dict[str, tuple[tuple[str, ...], str, str]] = {
     "ucm-captions": ((), "", ""),
     "xbd-captioning": (CAPTIONS, "92.26 92.26 93.37", "87.26 87.26 88.53"),
     "xbd-region-classification-1": (ACCURACY, "81.36", "53.70"),
-    "xbd-region-classification-2": (ACCURACY, "83.55", "83.09"),
+    "xbd-region-classification-2": (ANSWERS, "83.55", "83.09"),
     "xbd-image-classification-1": (ACCURACY, "98.93", "96.37"),
-    "xbd-image-classification-2": (ACCURACY, "86.39", "82.85"),
-    "xbd-image-classification-3": (ACCURACY, "68.60", "54.01"),
+    "xbd-image-classification-2": (ANSWERS, "86.39", "82.85"),
+    "xbd-image-classification-3": (ANSWERS, "68.60", "54.01"),
     "xbd-object-detection": (BOXES, "38.15 48.13", "7.6 21.11"),
     "xbd-referred-detection": (BOXES, "24.52 34.52", "5.1 13.09"),
     "rsvqa-lrben": (
@@ -58,6 +62,46 @@ PAPER: dict[str, tuple[tuple[str, ...], str, str]] = {
 ZERO_SHOT = {
     *("aid", "ucmerced", "whu-rs19", "nwpu-referred-detection", "nwpu-region-captioning"),
     *("nwpu-grounding-description", "sysu", "rsitmd", "rsvqa-hrben"),
+}
+# How EarthDial's shards ask it, and answer: number of images, question, answer.
+TEMPORAL = "[hr_rgb_temp_0.5] <image> <image> \\n "
+CHANGE = f"[changedet] {TEMPORAL}are there any semantic change detected in the provided images?"
+REFER = "[refer] [hr_rgb_0.5] <image> \\n Give me the location of <ref>1 ship</ref>"
+IDENTIFY = "[identify] [hr_rgb_0.5] <image> \\n describe this object in <box>[[0, 0, 5, 5, 0]]</box>"
+BOX = "[[0, 0, 5, 5, 0]]"
+AFFECTED = "affected due to disaster"
+ASKED = {
+    "bigearthnet": (
+        1,
+        "[s2_rgb_10] <image> \\n From the following scene categories, which ones are depicted?",
+        "Pastures",
+    ),
+    "fmow": (4, f"{TEMPORAL}Classify the given images in one of the following classes. Classes: zoo, dam.", "dam"),
+    "geochat-referred-detection": (1, REFER, BOX),
+    "nwpu-referred-detection": (1, "[refer] [hr_rgb_0.5] <image> \\n <ref>1 ship at the top</ref>", BOX),
+    "geochat-region-captioning": (1, IDENTIFY, "small ship"),
+    "nwpu-region-captioning": (1, IDENTIFY, "1 white ship at the top"),
+    "nwpu-grounding-description": (
+        *(1, "[grounding] [hr_rgb_0.5] <image> \\n Describe the image in detail."),
+        f"there is <ref>1 ship</ref> <box>[{BOX}]</box> located at left.",
+    ),
+    "muds": (4, CHANGE, "a road is built ."),
+    "sysu": (2, CHANGE, '["a road is built ."]'),
+    "xbd-image-classification-1": (2, f"[changedet] {TEMPORAL}Identify the disaster. Options: fire, flood.", "flood"),
+    "xbd-image-classification-2": (2, f"{TEMPORAL}Are there any buildings {AFFECTED}? Please answer yes or no.", "no"),
+    "xbd-image-classification-3": (
+        *(2, f"{TEMPORAL}How many building are affected? Please answer none, one, two or many.", "many"),
+    ),
+    "xbd-captioning": (2, f"[grounding] {TEMPORAL}Please describe the damage in the image.", "a flood, no damage."),
+    "xbd-region-classification-1": (
+        *(2, f"[identify] {TEMPORAL}Compare the building at <box>{BOX}</box>, classify the level of damage."),
+        "no-damage",
+    ),
+    "xbd-region-classification-2": (
+        *(2, f"[identify] {TEMPORAL}Is this building at <box>{BOX}</box> {AFFECTED}? Please answer yes or no.", "yes"),
+    ),
+    "xbd-object-detection": (2, f"[refer] {TEMPORAL}Locate all large <ref>buildings</ref> in the image.", BOX + BOX),
+    "xbd-referred-detection": (2, f"[refer] {TEMPORAL}Identify the <ref>destroyed building</ref> at left.", BOX),
 }
 SMALL, MEDIUM, LARGE = Box((0, 0, 5, 5)), Box((0, 0, 15, 15)), Box((0, 0, 50, 50))
 WRITTEN = "[[0, 0, 50, 50]]"
@@ -104,8 +148,68 @@ def test_every_benchmark_has_a_reader_and_metrics_that_exist(name: str) -> None:
     assert benchmark.licence
 
 
+def write(file: Path, value: Any) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(value))
+
+
+def questions(folder: Path, *splits: str) -> None:
+    """RSVQA with a question in each split, its type the split's name."""
+    for split in splits:
+        asked = {"id": 1, "img_id": 1, "type": split, "question": "Is there water?", "answers_ids": [1]}
+        write(folder / f"{split}_questions.json", {"questions": [asked]})
+        write(folder / f"{split}_answers.json", {"answers": [{"id": 1, "question_id": 1, "answer": "yes"}]})
+
+
+def as_published(name: str, folder: Path) -> None:
+    """A benchmark's data as its source gives it, one record to evaluate and others of other splits."""
+    reader = BENCHMARKS[name].reader
+    if reader == "folders":
+        (folder / "forest").mkdir(parents=True)
+        (folder / "forest" / "1.png").touch()
+    elif reader == "rsvqa":
+        questions(folder, *(f"USGS_split_{split}" for split in ("train", "val", "test", "test_phili")))
+    elif reader == "captions":
+        pair = {"filepath": "test", "changeflag": 1} if BENCHMARKS[name].task == "change_captioning" else {}
+        sentences = [{"raw": "a road is built ."}]
+        images = [
+            {"filename": f"{s}.png", "sentences": sentences, "split": s, **pair} for s in ("train", "val", "test")
+        ]
+        write(folder / "captions.json", {"images": images})
+    else:
+        count, question, answer = ASKED[name]
+        record = {"image": [f"{i}.png" for i in range(count)], "question": f'"{question}"'}
+        write(folder / "test.json", [record | {"groundtruth": f'"{answer}"', "size_group": '"large"'}])
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_every_benchmark_finds_its_records_in_what_its_source_gives(name: str, tmp_path: Path) -> None:
+    as_published(name, tmp_path / "data")
+    cases = dataset_cases(BENCHMARKS[name], tmp_path / "data", tmp_path / "out", None, None, lambda counts: None)
+    (case,) = cases
+    assert case.example.task == BENCHMARKS[name].task
+    if set(SIZES) <= set(BENCHMARKS[name].published):
+        assert case.group == "large", "the dataset's own size, though the box is small"
+
+
+def test_hrben_is_the_second_test_set_and_lrben_the_only_one(tmp_path: Path) -> None:
+    for name, split in (("rsvqa-lrben", "test"), ("rsvqa-hrben", "test_phili")):
+        as_published(name, tmp_path / name)
+        (case,) = dataset_cases(BENCHMARKS[name], tmp_path / name, tmp_path / "out" / name, None, None, lambda c: None)
+        assert case.group == f"USGS_split_{split}"
+
+
+def test_the_average_over_types_of_question_weighs_questions_and_leaves_counting_out() -> None:
+    said = {"presence": ["yes", "yes", "no"], "comp": ["no"], "count": ["no", "no"]}
+    example = Example("1", "vqa", ("i.png",), "?", "yes")
+    found = paper_metrics([Answered(answer, example, kind) for kind, answers in said.items() for answer in answers])
+    assert found["average"] == pytest.approx(2 / 4)
+    assert found["presence Objects"] == pytest.approx(2 / 3)
+    assert found["VQA accuracy"] == pytest.approx(2 / 6)
+
+
 def test_all_are_listed_with_their_figures_and_where_to_get_them() -> None:
-    console = Console(record=True, width=80, quiet=False, file=(Path("/dev/null")).open("w"))
+    console = Console(record=True, width=80)
     print_benchmarks(console)
     said = console.export_text()
     for benchmark in BENCHMARKS.values():
@@ -117,7 +221,7 @@ def test_all_are_listed_with_their_figures_and_where_to_get_them() -> None:
 
 def test_names_of_groups_stand_for_all_of_them_and_each_comes_once() -> None:
     assert [b.name for b in find(["all"])] == list(BENCHMARKS)
-    assert [b.name for b in find(["drawn-vqa", "drawn", "drawn-vqa"])][0] == "drawn-vqa"
+    assert next(b.name for b in find(["drawn-vqa", "drawn", "drawn-vqa"])) == "drawn-vqa"
     assert {b.name for b in find(["drawn-vqa", "drawn"])} == set(DRAWN)
 
 
@@ -127,5 +231,7 @@ def test_groups_come_from_the_dataset_or_from_the_boxes() -> None:
     assert record_group(question, {}) is None
     boxes = Example("1", "referred_object_detection", ("i.png",), "?", (SMALL,))
     assert record_group(boxes, {"size_group": "large"}) == "large"
+    assert record_group(boxes, {"size_group": '"large"'}) == "large", "EarthDial's shards keep the quotes"
+    assert record_group(boxes, {"size_group": '""'}) == "small"
     assert record_group(boxes, {}) == "small"
     assert record_group(scene_example("scene_classification", 1, 1), {}) is None

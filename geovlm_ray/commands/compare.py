@@ -1,0 +1,60 @@
+"""``geovlm-ray compare``: runs and evaluations side by side."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from geovlm_ray.commands.progress import Progress
+from geovlm_ray.errors import ConfigError, DataError
+
+PAGE = Path("compare.html")
+LEAST_DRAWS = 100
+WIDTH = 140
+"""Characters a line where the output is no terminal."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The folders, and where what is found goes."""
+    parser.add_argument(
+        "folders",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="folder of a training run (its newest evaluation counts) or of an evaluation; others are tested against "
+        "the first",
+    )
+    parser.add_argument("--out", type=Path, default=PAGE, help=f"where the page goes (default: {PAGE})")
+    parser.add_argument("--json", type=Path, help="where all numbers go as JSON")
+    parser.add_argument("--draws", type=int, help="resamples of each bootstrap (default: 10000)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare, print the tables, write the page and the numbers."""
+    from rich.console import Console
+
+    from geovlm_ray.comparison.compare import as_json, compare
+    from geovlm_ray.comparison.page import comparison_page
+    from geovlm_ray.comparison.paired import DRAWS
+    from geovlm_ray.comparison.sources import read_sources
+    from geovlm_ray.comparison.terminal import print_comparison
+    from geovlm_ray.files import write_atomically
+
+    for option, path in (("--out", args.out), ("--json", args.json)):
+        if path and not path.parent.is_dir():
+            raise DataError(f"{option} {path}: expected an existing folder, found no {path.parent}")
+    draws = DRAWS if args.draws is None else args.draws
+    if draws < LEAST_DRAWS:
+        raise ConfigError(f"--draws: expected at least {LEAST_DRAWS}, found {draws}")
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH)
+    with Progress(console) as progress:
+        found = compare(read_sources(args.folders), draws, progress.show)
+    print_comparison(found, console)
+    if args.json:
+        write_atomically(args.json, json.dumps(as_json(found), indent=2) + "\n")
+    write_atomically(args.out, comparison_page(found))
+    console.print(f"Page: {args.out.resolve()}", soft_wrap=True, highlight=False, markup=False)
+    return 0

@@ -1,0 +1,61 @@
+"""``geovlm-ray study``: a question, answered by a few small runs and written up."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.text import Text
+
+from geovlm_ray.commands.progress import Progress
+from geovlm_ray.errors import ConfigError, RunError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which study, on what, and how much of it."""
+    parser.add_argument("name", nargs="?", help="a study, as --list shows them")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings of all runs")
+    parser.add_argument("--list", action="store_true", help="show all studies and stop")
+    parser.add_argument("--out", type=Path, help="folder of runs and page (default: studies/NAME)")
+    parser.add_argument("--recipe", default="demo", help="what all runs have in common (default: demo)")
+    parser.add_argument("--short", action="store_true", help="a few steps only, to see that everything works")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, a core each (default: 2)")
+    parser.add_argument("--cluster", action="store_true", help="runs go through Ray, one after the other")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run what is missing of a study and write its page; 1 where a run failed."""
+    from geovlm_ray.studies.page import write_study
+    from geovlm_ray.studies.results import read_runs
+    from geovlm_ray.studies.runs import Plan, run_all
+    from geovlm_ray.studies.study import load_study, study_names
+
+    console = Console()
+    if args.list:
+        for name in study_names():
+            console.print(Text(f"{name:<14} {load_study(name).title}"), soft_wrap=True)
+        return 0
+    if args.name is None:
+        raise ConfigError(f"expected a study, one of {', '.join(study_names())}, found none")
+    if args.jobs < 1:
+        raise ConfigError(f"--jobs: expected at least 1, found {args.jobs}")
+    study = load_study(args.name)
+    study = study.shortened() if args.short else study
+    out = (args.out or Path("studies") / args.name).absolute()
+    plan = Plan(study, out, args.recipe, tuple(args.overrides), args.cluster)
+    with Progress(console) as progress:
+        failed = run_all(plan, args.jobs, progress.show)
+    runs = read_runs(plan)
+    if not any(runs.values()):
+        name, reason = next(iter(failed.items()))
+        raise RunError(f"study {args.name}: no run came to its end; {name}: {reason} (logs in {out / 'logs'})")
+    page = write_study(plan, runs, failed, shlex.join(["geovlm-ray", *sys.argv[1:]]))
+    console.print(Markdown(page.read_text().partition("![")[0]))
+    for name, reason in failed.items():
+        console.print(Text(f"{name} failed: {reason}; see {out / 'logs' / f'{name}.log'}", style="red"), soft_wrap=True)
+    console.print(Text(f"Page: {page}"), soft_wrap=True)
+    return int(bool(failed))

@@ -1,0 +1,1 @@
+"""Studies: questions that the paper or its reviewers leave open, each answered by a few small runs."""

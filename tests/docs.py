@@ -1,0 +1,164 @@
+"""The pages below docs/ and the README as tests see them: their blocks, command lines and quoted messages.
+
+A fenced block whose info string is ``sh`` or ``python`` alone is run. With more behind it, it is not: ``in FILE`` says
+that it is a part of a file, anything else why it cannot run here. A block ``text`` right after one that is run is what
+that prints; ``...`` stands for any text in it, and with ``text, figures vary`` every number may be another one.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import doctest
+import functools
+import itertools
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from geovlm_ray.cli import COMMANDS, main
+from geovlm_ray.config import load_config, recipe_names, reward_config
+from geovlm_ray.data.formats import FORMATS
+
+TOP = Path(__file__).parents[1]
+README = TOP / "README.md"
+PAGES = sorted((TOP / "docs").glob("*.md"))
+FIGURES_VARY = "text, figures vary"
+BLOCK_LIMIT_S = 600
+
+_FENCED = re.compile(r"^```(?P<info>[^`\n]*)\n(?P<text>.*?)^```$", re.M | re.S)
+_NUMBER = re.compile(r"-?\d[\d,.:]*(?:e[-+]\d+)?%?")
+_COMMAND = re.compile(r"(?<![\w/-])(?:\.venv/bin/)?geovlm-ray (?=\w)")
+_BETWEEN = ("|", ">", "2>", "&", "&&", "||", ";")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block; ``printed`` is the block after it that shows what it prints."""
+
+    page: Path
+    line: int
+    info: str
+    text: str
+    printed: Block | None = None
+
+    @property
+    def language(self) -> str:
+        return self.info.split(" ")[0]
+
+    @property
+    def runs(self) -> bool:
+        return self.info in ("sh", "python")
+
+    @property
+    def file(self) -> Path | None:
+        """The file of which this is a part."""
+        return TOP / self.info.split(" in ")[1] if " in " in self.info else None
+
+    def __str__(self) -> str:
+        return f"{self.page.name}:{self.line}"
+
+
+def blocks(page: Path) -> list[Block]:
+    """The fenced blocks of a page, in order."""
+    text = page.read_text()
+    found: list[Block] = []
+    end = 0
+    for match in _FENCED.finditer(text):
+        block = Block(page, text[: match.start()].count("\n") + 1, match["info"], match["text"])
+        if found and found[-1].runs and block.language.startswith("text") and not text[end : match.start()].strip():
+            found[-1] = replace(found[-1], printed=block)
+        found.append(block)
+        end = match.end()
+    return found
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """Every call of geovlm-ray in shell lines, in words, without what two spaces or a ``#`` part from it."""
+    for line in re.sub(r"\\\n\s*", "", text).splitlines():
+        start = _COMMAND.search(line)
+        if start and not line.lstrip().startswith("#"):
+            words = shlex.split(re.split(r" {2,}", line[start.end() :])[0], comments=True)
+            yield list(itertools.takewhile(lambda word: word not in _BETWEEN, words))
+
+
+def parse(words: list[str]) -> None:
+    """Let the command line take a call of geovlm-ray apart without doing it; settings, formats and recipes are checked.
+
+    Raises:
+        AssertionError, SystemExit, UserError: it is not as it should be.
+    """
+    name = words[0]
+    assert name in COMMANDS, f"geovlm-ray has no command {name}"
+    taken = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(import_module(f"geovlm_ray.commands.{name}"), "run", lambda args: taken.append(args) or 0)
+        main(words)
+    (args,) = taken
+    if name in ("train", "sft") and not args.recipe.endswith(".yaml"):
+        assert args.recipe in recipe_names()
+        load_config(args.recipe, args.overrides)
+    elif name == "data" and args.action == "convert":
+        assert {option.split("=")[0] for option in args.overrides} <= set(FORMATS[args.format].options)
+    elif name == "score":
+        reward_config([word for word in args.overrides if "=" in word])
+    elif hasattr(args, "overrides"):
+        load_config("demo", args.overrides)
+
+
+def environment() -> dict[str, str]:
+    """The environment of what is run: this checkout and its interpreter's programs first, no cluster."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**kept, "PATH": programs, "PYTHONPATH": str(TOP), "COLUMNS": "100", "HF_HUB_OFFLINE": "1"}
+
+
+def run(language: str, text: str, folder: Path) -> str:
+    """Run a block in a folder, and return what it prints; where it fails, that is the assertion's message."""
+    command = ["bash", "-euo", "pipefail", "-c", text] if language == "sh" else [sys.executable, "-c", text]
+    done = subprocess.run(
+        command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=BLOCK_LIMIT_S, check=False
+    )
+    assert done.returncode == 0, f"{text}\nended with {done.returncode}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+def check_printed(block: Block, printed: str) -> None:
+    """Compare what a block printed with what the page shows."""
+    shown = block.printed
+    if shown is None:
+        return
+    want, got = (_shape(text) if shown.info == FIGURES_VARY else text for text in (shown.text, printed))
+    if not doctest.OutputChecker().check_output(want, got, doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE):
+        lines = difflib.unified_diff(want.splitlines(), got.splitlines(), f"{shown} shows", "printed", lineterm="")
+        raise AssertionError("\n".join(lines))
+
+
+def _shape(text: str) -> str:
+    """A text with every number, and the width of every table, left out."""
+    return re.sub(r"[─━┏┓┗┛┡┩┠┨└┘├┤┬┴┼┳┻╇╀]+", "─", _NUMBER.sub("#", text))
+
+
+@functools.cache
+def messages() -> frozenset[str]:
+    """Every text in the sources of the package, of its actors and of Ray's check of tokens; ``…`` for what is put in."""
+    import ray._private.authentication.authentication_constants as tokens
+
+    files = [*(TOP / "geovlm_ray").rglob("*.py"), *(TOP / "actors").rglob("*.py"), Path(str(tokens.__file__))]
+    return frozenset(_template(node) for file in files for node in ast.walk(ast.parse(file.read_text())))
+
+
+def _template(node: ast.AST) -> str:
+    parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+    return "".join(
+        str(part.value) if isinstance(part, ast.Constant) else "…" if isinstance(part, ast.FormattedValue) else ""
+        for part in parts
+    )

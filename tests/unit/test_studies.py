@@ -1,0 +1,127 @@
+"""Studies: valid on any recipe, and pages whose words the numbers decide."""
+
+from __future__ import annotations
+
+import argparse
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from geovlm_ray.config import load_config
+from geovlm_ray.errors import ConfigError
+from geovlm_ray.schema import TASK_NAMES
+from geovlm_ray.studies.page import verdict, write_study
+from geovlm_ray.studies.results import ALL, RunResult, difference
+from geovlm_ray.studies.runs import Plan, run_name
+from geovlm_ray.studies.study import load_study, study_names
+
+
+def parsed(command: list[str]) -> argparse.Namespace:
+    """The arguments of a command of this program."""
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    import_module(f"geovlm_ray.commands.{command[0]}").add_arguments(parser)
+    return parser.parse_args(command[1:])
+
+
+@pytest.mark.parametrize("short", [False, True])
+@pytest.mark.parametrize("recipe", ["demo", "geovlm-r1"])
+@pytest.mark.parametrize("name", study_names())
+def test_every_run_of_a_study_has_a_valid_configuration(tmp_path: Path, name: str, recipe: str, short: bool) -> None:
+    study = load_study(name)
+    plan = Plan(study.shortened() if short else study, tmp_path, recipe, ("checkpoint.keep=3",))
+    assert set(study.tasks) <= set(TASK_NAMES)
+    names = set()
+    for kind, variant in plan.study.variants.items():
+        for seed in plan.study.seeds:
+            if variant.sft is not None:
+                args = parsed(plan.sft_command(kind, variant, seed))
+                load_config(args.recipe, args.overrides)
+            if variant.train:
+                args = parsed(plan.train_command(kind, variant, seed))
+                config = load_config(args.recipe, args.overrides)
+                assert (config.run.seed, config.checkpoint.keep) == (seed, 3)
+                assert config.evaluation.every == config.run.steps
+                names.add(config.run.name)
+            else:
+                parsed(plan.evaluate_command(kind, seed))
+                names.add(run_name(kind, seed))
+    assert len(names) == len(plan.study.variants) * len(plan.study.seeds)
+
+
+def test_variants_differ_in_nothing_but_what_is_studied(tmp_path: Path) -> None:
+    plan = Plan(load_study("kl"), tmp_path, "demo")
+    found = [load_config("demo", plan.settings(name, v, 0)) for name, v in plan.study.variants.items()]
+    flat = [c.model_copy(update={"run": c.run.model_copy(update={"name": "x"})}) for c in found]
+    assert len({c.learner.kl_beta for c in flat}) == 3
+    assert (
+        len(
+            {
+                c.model_copy(update={"learner": c.learner.model_copy(update={"kl_beta": 0})}).model_dump_json()
+                for c in flat
+            }
+        )
+        == 1
+    )
+
+
+def test_an_unknown_study_is_named_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"study 'formt': expected one of .*did you mean 'format'"):
+        load_study("formt")
+
+
+def result(after: float, sampled: float) -> RunResult:
+    return RunResult(
+        sampled={ALL: np.full(8, sampled), "vqa": np.full(8, sampled)},
+        greedy={ALL: (0.5, after), "vqa": (0.5, after)},
+        seconds=10.0,
+        format=1.0,
+        length=20.0,
+    )
+
+
+def runs(*values: float) -> dict[int, RunResult]:
+    return {seed: result(value, value) for seed, value in enumerate(values)}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ((0.7, 0.71, 0.72), (0.6, 0.61, 0.62), "supports"),
+        ((0.6, 0.61, 0.62), (0.7, 0.71, 0.72), "contradicts"),
+        ((0.7, 0.5, 0.6), (0.6, 0.62, 0.58), "does not decide"),
+        ((0.7,), (0.1,), "does not decide"),
+    ],
+)
+def test_the_interval_over_seeds_decides(one: tuple[float, ...], other: tuple[float, ...], expected: str) -> None:
+    assert verdict(difference(runs(*one), runs(*other), "greedy", ALL)) == expected
+
+
+def test_differences_are_paired_by_seed() -> None:
+    far = difference(runs(0.1, 0.5, 0.9), runs(0.05, 0.45, 0.85), "sampled", ALL)
+    assert far.mean == pytest.approx(0.05)
+    assert far.low == pytest.approx(0.05)
+
+
+def test_the_last_quarter_of_the_samples_counts() -> None:
+    run = RunResult({ALL: np.array([0, 0, 0, 0, 0, 0, 1.0, 3.0])}, {ALL: (0, 0)}, 1, 1, 1)
+    assert run.value("sampled", ALL) == 2.0
+
+
+def test_a_page_says_what_is_missing_and_why(tmp_path: Path) -> None:
+    plan = Plan(load_study("format"), tmp_path, "demo")
+    better = {0: result(0.7, 0.7), 1: result(0.71, 0.71), 2: result(0.72, 0.72)}
+    page = write_study(
+        plan,
+        {"gated": better, "sum": runs(0.6, 0.61, 0.62), "weighted": {}},
+        {"weighted-0": "no disk"},
+        "geovlm-ray study format",
+    ).read_text()
+    assert (
+        "`gated` scored +10.0 points against `sum` (95% interval over 3 seeds: +10.0 to +10.0): this supports" in page
+    )
+    assert "`weighted`, seed 0; `weighted`, seed 1" in page
+    assert "- `weighted-0`: no disk" in page
+    assert (tmp_path / "curves.png").is_file()
+    assert (tmp_path / "scores.png").is_file()
