@@ -121,7 +121,9 @@ class EvaluationConfig(Section):
     every: int = Field(
         0, ge=0, description="learner steps between two evaluations on `benchmarks`, beside the training; 0 for none"
     )
-    benchmarks: tuple[str, ...] = Field((), description="names, as `geovlm-ray evaluate --list` shows them, or `drawn`")
+    benchmarks: tuple[str, ...] = Field(
+        (), description="names of `geovlm-ray evaluate --list`, drawn, or paths of one's own"
+    )
     data: str = Field("", description="folder that has a folder for each of the benchmarks that are not drawn")
     records: int = Field(64, ge=1, description="records of each benchmark, evenly chosen and always the same")
 

@@ -7,6 +7,7 @@ that prints; ``...`` stands for any text in it, and with ``text, figures vary`` 
 
 from __future__ import annotations
 
+import argparse
 import ast
 import difflib
 import doctest
@@ -98,9 +99,14 @@ def parse(words: list[str]) -> None:
     """
     name = words[0]
     assert name in COMMANDS, f"geovlm-ray has no command {name}"
-    taken = []
+    taken: list[argparse.Namespace] = []
+
+    def take(args: argparse.Namespace) -> int:
+        taken.append(args)
+        return 0
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(import_module(f"geovlm_ray.commands.{name}"), "run", lambda args: taken.append(args) or 0)
+        patch.setattr(import_module(f"geovlm_ray.commands.{name}"), "run", take)
         main(words)
     (args,) = taken
     if name in ("train", "sft") and not args.recipe.endswith(".yaml"):
@@ -149,7 +155,7 @@ def _shape(text: str) -> str:
 
 @functools.cache
 def messages() -> frozenset[str]:
-    """Every text in the sources of the package, of its actors and of Ray's check of tokens; ``…`` for what is put in."""
+    """Every text in the sources of the package, the actors and Ray's check of tokens, with ``…`` for what is put in."""
     import ray._private.authentication.authentication_constants as tokens
 
     files = [*(TOP / "geovlm_ray").rglob("*.py"), *(TOP / "actors").rglob("*.py"), Path(str(tokens.__file__))]

@@ -16,7 +16,7 @@ from geovlm_ray.heldout import MODES
 
 ALL = "all tasks"
 SCENES = "scenes"
-NOT_OF_THE_REWARD = {"time_limit_s": True, "think": True, "sbert": {"device", "batch_size", "cache_size"}}
+NOT_OF_THE_REWARD: Any = {"time_limit_s": True, "think": True, "sbert": {"device", "batch_size", "cache_size"}}
 """Settings of the reward that leave open what an answer is worth."""
 
 
@@ -46,20 +46,15 @@ def held_out_rows(sources: Sequence[Source], draws: int) -> tuple[list[HeldOutRo
         groups.setdefault(json.dumps(_conditions(source), sort_keys=True), []).append(source)
     notes += [_why_not(having[0], members) for members in list(groups.values())[1:]]
     pairs = [(members[0], other) for members in groups.values() for other in members[1:]]
+    parts = [(first, other, task, mode) for first, other in pairs for task in _parts(first) for mode in MODES]
     tests = [
-        (
-            task,
-            mode,
-            first.letter,
-            other.letter,
-            paired(_rewards(first, mode, task), _rewards(other, mode, task), draws),
-        )
-        for first, other in pairs
-        for task in _parts(first)
-        for mode in MODES
+        paired(_rewards(first, mode, task), _rewards(other, mode, task), draws) for first, other, task, mode in parts
     ]
-    corrected = holm([test[-1].p for test in tests])
-    return [HeldOutRow(*test, p) for test, p in zip(tests, corrected, strict=True)], notes
+    rows = [
+        HeldOutRow(task, mode, first.letter, other.letter, test, p)
+        for (first, other, task, mode), test, p in zip(parts, tests, holm([test.p for test in tests]), strict=True)
+    ]
+    return rows, notes
 
 
 def _conditions(source: Source) -> dict[str, Any]:

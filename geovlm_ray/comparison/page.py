@@ -48,7 +48,8 @@ STYLE = """
   border-bottom: 1px solid var(--line); }
 .sources p { margin: .1rem 0; overflow-wrap: anywhere; }
 .letter { display: inline-block; min-width: 1.3em; border-radius: 4px; color: white; text-align: center; }
-.verdicts { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .6rem 1rem .6rem 2rem; }
+.verdicts { background: var(--card); border: 1px solid var(--line); border-radius: 8px;
+  padding: .6rem 1rem .6rem 2rem; }
 .wide { overflow-x: auto; }
 .wide td { white-space: nowrap; } .wide td.text { white-space: normal; overflow-wrap: anywhere; max-width: 26rem; }
 .tests td:nth-last-child(-n+11):not(:last-child) { text-align: right; }
@@ -104,20 +105,25 @@ def _settings(found: Comparison) -> str:
 
 
 def _setting_table(settings: Sequence[Setting]) -> str:
-    head = "".join(f"<th>{_letter(letter)}</th>" for letter in settings[0].values)
-    rows = "".join(
-        f"<tr><td>{_e(setting.key)}</td>"
-        + "".join(f'<td class="text">{_e(plain(value))}</td>' for value in setting.values.values())
-        + "</tr>"
-        for setting in settings
-    )
-    return f'<div class="wide"><table><tr><th>setting</th>{head}</tr>{rows}</table></div>'
+    rows = [(setting.key, *map(plain, setting.values.values())) for setting in settings]
+    return _table([f"settings of the {settings[0].kind}s", *settings[0].values], rows)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of text; letters in the header are shown as such."""
+    head = "".join(f"<th>{_letter(name) if name in COLOURS else _e(name)}</th>" for name in header)
+    body = []
+    for row in rows:
+        first = ' class="first"' if row[0] else ""
+        body.append(f"<tr{first}>" + "".join(f'<td class="text">{_e(cell)}</td>' for cell in row) + "</tr>")
+    return f'<div class="wide"><table><tr>{head}</tr>{"".join(body)}</table></div>'
 
 
 def _curves(found: Comparison) -> Iterator[str]:
     if found.curves:
         yield "<h2>Training</h2>"
-        yield '<p class="note">By step; thin lines are the values, thick ones their running mean.</p><div class="charts">'
+        yield '<p class="note">By step; thin lines are the values, thick ones their running mean.</p>'
+        yield '<div class="charts">'
         for curve in found.curves:
             lines = [Line(letter, points, COLOURS[letter]) for letter, points in curve.points.items()]
             yield chart(lines, curve.title, curve.unit)
@@ -147,14 +153,9 @@ def _benchmarks(found: Comparison) -> Iterator[str]:
     yield _list([*unpaired(found.benchmarks), *found.benchmark_notes])
     if found.paper:
         header, rows = paper_table(found)
-        head = "".join(f"<th>{_letter(c) if c in COLOURS else _e(c)}</th>" for c in header)
-        body = "".join(
-            f"<tr{' class="first"' if row[0] else ''}>{''.join(f'<td>{_e(cell)}</td>' for cell in row)}</tr>"
-            for row in rows
-        )
         yield "<h3>Published metrics</h3>"
         yield '<p class="note">In percent, as the paper defines them, of all records that each has; not tested.</p>'
-        yield f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
+        yield _table(header, rows)
 
 
 def _tests(what: Sequence[str], lines: Sequence[TestedLine]) -> str:

@@ -110,8 +110,8 @@ def _read(letter: str, name: str, folder: Path) -> Source:
         return Source(letter, name, folder, EVALUATION, settings, [], None, _evaluation(folder))
     if settings is None or not (folder / "metrics.jsonl").is_file():
         raise RunError(
-            f"{folder}: expected a training run (with config.yaml and metrics.jsonl) or an evaluation (with {RESULTS}), "
-            f"found {'neither' if folder.is_dir() else 'no folder'}"
+            f"{folder}: expected a training run (with config.yaml and metrics.jsonl) or an evaluation (with "
+            f"{RESULTS}), found {'neither' if folder.is_dir() else 'no folder'}"
         )
     newest = max(folder.glob(f"evaluations/step-*/{RESULTS}"), key=_step, default=None)
     evaluation = _evaluation(newest.parent) if newest else None
@@ -143,7 +143,8 @@ def _held_out(summary: Path) -> HeldOut | None:
     sampled = {task: len(values) for task, values in after.sampled.items()}
     if sampled != after.counts():
         raise DataError(
-            f"{summary}: heldout_rewards: expected as many sampled as greedy rewards, found {sampled} and {after.counts()}"
+            f"{summary}: heldout_rewards: expected as many sampled as greedy rewards, found {sampled} and "
+            f"{after.counts()}"
         )
     return after
 

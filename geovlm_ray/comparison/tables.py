@@ -17,11 +17,11 @@ TESTED = ("records", "of", "mean", "against", "mean", "difference", "95% interva
 """Columns behind those that say what was measured."""
 HIGHER, LOWER, UNCLEAR = "higher", "lower", "no clear difference"
 METHOD = (
-    "Differences are paired: both answered the same records. The interval is that of a bootstrap over records ({draws:,} "
-    "draws, both answers of a record drawn together). p is two-sided: twice the smaller share of draws whose difference "
-    "is at most, or at least, 0, and never below 2^(1-k), where k records differ, which is the least that a sign test "
-    "can give. p (Holm) is corrected for the number of rows of its table; below {clear:g} a difference is called clear. "
-    "Neither says how another training with another seed would come out."
+    "Differences are paired: both answered the same records. The interval is that of a bootstrap over records "
+    "({draws:,} draws, both answers of a record drawn together). p is two-sided: twice the smaller share of draws in "
+    "which the difference is at most, or at least, 0, and never below 2^(1-k), where k records differ, which is the "
+    "least that a sign test can give. p (Holm) is corrected for the number of rows of its table; below {clear:g} a "
+    "difference is called clear. None of this says how another training, from another seed, would come out."
 )
 
 
@@ -91,8 +91,8 @@ def paper_table(found: Comparison) -> tuple[list[str], list[tuple[str, ...]]]:
 def unpaired(rows: Sequence[BenchmarkRow]) -> list[str]:
     """In sentences, which benchmarks have records that only one of two has."""
     return [
-        f"{met.benchmark}: {met.only_first:,} records only in {met.first} and {met.only_other:,} only in {met.other} are "
-        "left out of the score and its test."
+        f"{met.benchmark}: {met.only_first:,} records only in {met.first} and {met.only_other:,} only in {met.other} "
+        "are left out of the score and its test."
         for met in (row.met for row in rows)
         if met.only_first or met.only_other
     ]

@@ -15,6 +15,7 @@ from geovlm_ray.config import Config
 from geovlm_ray.errors import DataError
 from geovlm_ray.evaluation.cases import Cases
 from geovlm_ray.evaluation.model import Evaluated, find_cases, yardstick
+from geovlm_ray.evaluation.own import is_path, own_benchmarks
 from geovlm_ray.evaluation.predictions import Predictions, prediction_row
 from geovlm_ray.evaluation.registry import Benchmark, find
 from geovlm_ray.evaluation.results import RESULTS, Results, read_results, result_of, write_results
@@ -123,10 +124,17 @@ def in_loop_evaluation(
     settings = config.evaluation
     if not settings.every:
         return None
-    data = Path(settings.data) if settings.data else None
-    what = Evaluated(config.run.name, find(settings.benchmarks), data, settings.records)
-    there, absent = find_cases(what, config, config.run.folder / "evaluations", lambda done, text: None)
+    data, folder = Path(settings.data) if settings.data else None, config.run.folder / "evaluations"
+    benchmarks = find([name for name in settings.benchmarks if not is_path(name)])
+    for path in (Path(name) for name in settings.benchmarks if is_path(name)):
+        benchmarks += own_benchmarks(path, folder, _silent)
+    what = Evaluated(config.run.name, benchmarks, data, settings.records)
+    there, absent = find_cases(what, config, folder, _silent)
     for name, why in absent.items():
         raise DataError(f"evaluation.benchmarks: {name}: {why}")
-    _rewind(config.run.folder / "evaluations", kept, start)
+    _rewind(folder, kept, start)
     return InLoopEvaluation(config, there, rollouts, kept)
+
+
+def _silent(done: int, text: str) -> None:
+    """The run's own display goes on."""

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from geovlm_ray.config import Config, to_yaml
 from geovlm_ray.data.convert import Counts
+from geovlm_ray.errors import DataError
 from geovlm_ray.evaluation.cases import Cases, dataset_cases, drawn_cases
 from geovlm_ray.evaluation.draw import draw
 from geovlm_ray.evaluation.page import write_page
@@ -51,7 +52,7 @@ class Evaluated:
 def find_cases(
     what: Evaluated, config: Config, out: Path, on_progress: OnProgress
 ) -> tuple[list[tuple[Benchmark, Cases]], dict[str, str]]:
-    """The benchmarks whose data is there, with their cases, and why the others are absent."""
+    """The benchmarks whose data is there and can be read, with their cases, and why the others are absent."""
     there: list[tuple[Benchmark, Cases]] = []
     absent: dict[str, str] = {}
     for benchmark in what.benchmarks:
@@ -64,8 +65,12 @@ def find_cases(
             continue
         told = partial(converted, on_progress, f"records of {benchmark.name} converted")
         frame = config.data.answer_frame
-        cases = dataset_cases(benchmark, folder, out / "data" / benchmark.name, frame, what.limit, told)
-        there.append((benchmark, cases))
+        try:
+            cases = dataset_cases(benchmark, folder, out / "data" / benchmark.name, frame, what.limit, told)
+        except DataError as error:
+            absent[benchmark.name] = str(error)
+        else:
+            there.append((benchmark, cases))
     return there, absent
 
 

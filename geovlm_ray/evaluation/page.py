@@ -40,7 +40,7 @@ def write_page(results: Results, folder: Path) -> Path:
         f"<h1>{html.escape(results.model)} <small>evaluation</small></h1>",
         f"<p>All figures in percent, intervals by bootstrap over records.</p><ul>{sets}</ul>",
         html_table(results, [line for line in lines(results) if line.benchmark or any(line.published)]),
-        f"<h2>Not evaluated, as their data is absent</h2><ul>{absent}</ul>" if absent else "",
+        f"<h2>Not evaluated</h2><ul>{absent}</ul>" if absent else "",
         "<h2>Benchmarks</h2><p class='note'>All metrics, the score by kind of record, and the answers with the lowest "
         "score, in the order of the benchmark where several are as low. "
         f'<span class="key" style="border-color:{TRUE_COLOUR}"></span> true boxes, '

@@ -105,7 +105,7 @@ def markdown(results: Results) -> str:
     table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
     absent = "\n".join(f"- {name}: {why}" for name, why in results.absent.items())
     sets = "\n".join(f"- {name}: {meaning}" for name, meaning in SETS.items())
-    missing = f"\n\nNot evaluated, as their data is absent:\n\n{absent}" if absent else ""
+    missing = f"\n\nNot evaluated:\n\n{absent}" if absent else ""
     return f"# Evaluation of {results.model}\n\nAll figures in percent.\n\n{sets}\n\n{table}{missing}\n"
 
 

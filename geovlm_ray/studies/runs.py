@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from geovlm_ray.studies.rotated import write_rotated
 from geovlm_ray.studies.study import Study, Variant
 
 OnProgress = Callable[[int, str], None]
@@ -43,11 +44,9 @@ class Plan:
     def settings(self, name: str, variant: Variant, seed: int) -> list[str]:
         """All settings of a run, in the order in which they count."""
         model = [f"model.path={self.model(name, seed)}"] if variant.sft is not None else []
-        benchmarks = ", ".join(f"drawn-{task}" for task in self.study.tasks)
-        tasks = ", ".join(self.study.tasks)
         return [
-            f"data.stages=[{{steps: 1, tasks: [{tasks}]}}]",
-            f"evaluation.benchmarks=[{benchmarks}]",
+            *self.data_settings(),
+            f"evaluation.benchmarks=[{', '.join(self.benchmarks())}]",
             *self.study.settings,
             *variant.settings,
             *model,
@@ -63,15 +62,32 @@ class Plan:
         where = [] if self.cluster else ["--local"]
         return ["train", *where, self.recipe, *self.settings(name, variant, seed)]
 
+    def data_settings(self) -> list[str]:
+        """What is trained on."""
+        stages = [f"data.stages=[{{steps: 1, tasks: [{', '.join(self.study.tasks)}]}}]"]
+        if self.study.data == "scenes":
+            return stages
+        return [*stages, "data.source=samples", f"data.path={self.rotated / 'train.jsonl'}"]
+
+    def benchmarks(self) -> list[str]:
+        """What is evaluated on."""
+        if self.study.data == "scenes":
+            return [f"drawn-{task}" for task in self.study.tasks]
+        return [str(self.rotated / "test.jsonl")]
+
+    @property
+    def rotated(self) -> Path:
+        """Folder of the scenes with rotated ships."""
+        return self.out / "data" / "rotated"
+
     def sft_command(self, name: str, variant: Variant, seed: int) -> list[str]:
         """The command of the fine-tuning that a variant starts from."""
         settings = [s for s in self.study.settings if s.startswith(("sft.", "prompt.", "data."))]
         mine = [s for s in variant.settings if s.startswith(("prompt.", "data.", "reward."))]
-        stages = f"data.stages=[{{steps: 1, tasks: [{', '.join(self.study.tasks)}]}}]"
         own = [s for s in self.overrides if s.startswith(("sft.", "prompt.", "data.", "model."))]
         seeds = [f"run.seed={seed}", f"data.seed={seed}"]
         out = ["--out", str(self.model(name, seed))]
-        return ["sft", *out, self.recipe, stages, *settings, *mine, *(variant.sft or ()), *own, *seeds]
+        return ["sft", *out, self.recipe, *self.data_settings(), *settings, *mine, *(variant.sft or ()), *own, *seeds]
 
     def evaluate_command(self, name: str, seed: int) -> list[str]:
         """The command that evaluates a variant that is not trained by reinforcement."""
@@ -79,16 +95,17 @@ class Plan:
             s.partition("=")[2] for s in reversed(self.study.settings) if s.startswith("evaluation.records=")
         )
         where = [] if self.cluster else ["--local"]
-        benchmarks = [f"drawn-{task}" for task in self.study.tasks]
         return [
             *("evaluate", str(self.model(name, seed)), "--recipe", self.recipe, *where, "--limit", records),
-            *("--out", str(self.evaluation(name, seed)), "--benchmarks", *benchmarks),
+            *("--out", str(self.evaluation(name, seed)), "--benchmarks", *self.benchmarks()),
         ]
 
 
 def run_all(plan: Plan, jobs: int, on_progress: OnProgress) -> dict[str, str]:
     """Run everything that is missing; returns what failed, by name, with the last line that it said."""
     failed: dict[str, str] = {}
+    if plan.study.data == "rotated":
+        write_rotated(plan.rotated)
     each = [(name, variant, seed) for seed in plan.study.seeds for name, variant in plan.study.variants.items()]
     tuned: dict[str, list[str]] = {}
     for name, variant, seed in each:

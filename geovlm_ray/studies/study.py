@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from importlib.resources import files
-from typing import Self
+from typing import Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -41,7 +41,7 @@ class Short(Part):
     """What the short form changes."""
 
     settings: tuple[str, ...] = ("run.steps=4", "evaluation.every=4", "evaluation.records=24", "sft.steps=4")
-    seeds: tuple[int, ...] = (0, 1)
+    seeds: tuple[int, ...] = (0,)
 
 
 class Study(Part):
@@ -52,6 +52,7 @@ class Study(Part):
     question: str
     expectation: Expectation
     tasks: tuple[str, ...]
+    data: Literal["scenes", "rotated"] = "scenes"
     settings: tuple[str, ...]
     variants: dict[str, Variant] = Field(min_length=2)
     seeds: tuple[int, ...] = (0, 1, 2)

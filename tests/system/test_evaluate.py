@@ -19,7 +19,7 @@ from tests.system.runs import COMMAND, environment, metrics, train
 
 pytestmark = pytest.mark.slow
 
-RECORDS = 60
+RECORDS = 40
 
 
 def command(out: Path, *more: str) -> list[str]:
@@ -97,8 +97,9 @@ def test_a_run_evaluates_on_the_way_and_keeps_its_best_checkpoints(tmp_path: Pat
 
 
 def test_a_prompt_that_is_too_long_is_named(tmp_path: Path) -> None:
+    settings = ("rollout.max_model_len=65", f"prompt.system={'look closely ' * 40}")
     done = subprocess.run(
-        command(tmp_path / "out", "--benchmarks", "drawn-vqa", "--limit", "2", "--local", "rollout.max_model_len=65"),
+        command(tmp_path / "out", "--benchmarks", "drawn-vqa", "--limit", "2", "--local", *settings),
         env=environment(),
         capture_output=True,
         text=True,

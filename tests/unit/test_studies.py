@@ -55,15 +55,8 @@ def test_variants_differ_in_nothing_but_what_is_studied(tmp_path: Path) -> None:
     found = [load_config("demo", plan.settings(name, v, 0)) for name, v in plan.study.variants.items()]
     flat = [c.model_copy(update={"run": c.run.model_copy(update={"name": "x"})}) for c in found]
     assert len({c.learner.kl_beta for c in flat}) == 3
-    assert (
-        len(
-            {
-                c.model_copy(update={"learner": c.learner.model_copy(update={"kl_beta": 0})}).model_dump_json()
-                for c in flat
-            }
-        )
-        == 1
-    )
+    same = [c.model_copy(update={"learner": c.learner.model_copy(update={"kl_beta": 0})}) for c in flat]
+    assert len({c.model_dump_json() for c in same}) == 1
 
 
 def test_an_unknown_study_is_named_with_the_nearest() -> None:
@@ -73,8 +66,8 @@ def test_an_unknown_study_is_named_with_the_nearest() -> None:
 
 def result(after: float, sampled: float) -> RunResult:
     return RunResult(
-        sampled={ALL: np.full(8, sampled), "vqa": np.full(8, sampled)},
-        greedy={ALL: (0.5, after), "vqa": (0.5, after)},
+        sampled={task: np.full(8, sampled) for task in (ALL, *TASK_NAMES)},
+        greedy=dict.fromkeys((ALL, *TASK_NAMES), (0.5, after)),
         seconds=10.0,
         format=1.0,
         length=20.0,
@@ -112,15 +105,9 @@ def test_the_last_quarter_of_the_samples_counts() -> None:
 def test_a_page_says_what_is_missing_and_why(tmp_path: Path) -> None:
     plan = Plan(load_study("format"), tmp_path, "demo")
     better = {0: result(0.7, 0.7), 1: result(0.71, 0.71), 2: result(0.72, 0.72)}
-    page = write_study(
-        plan,
-        {"gated": better, "sum": runs(0.6, 0.61, 0.62), "weighted": {}},
-        {"weighted-0": "no disk"},
-        "geovlm-ray study format",
-    ).read_text()
-    assert (
-        "`gated` scored +10.0 points against `sum` (95% interval over 3 seeds: +10.0 to +10.0): this supports" in page
-    )
+    found = {"gated": better, "sum": runs(0.6, 0.61, 0.62), "weighted": {}}
+    page = write_study(plan, found, {"weighted-0": "no disk"}, "geovlm-ray study format").read_text()
+    assert "scored +10.0 points against `sum` (95% interval over 3 seeds: +10.0 to +10.0): this supports" in page
     assert "`weighted`, seed 0; `weighted`, seed 1" in page
     assert "- `weighted-0`: no disk" in page
     assert (tmp_path / "curves.png").is_file()

@@ -137,7 +137,7 @@ def _pair(record: Mapping[str, Any], name: str, source: Source) -> tuple[str, st
     found = [
         (image_reference(f"{folder}/{before}/{name}"), image_reference(f"{folder}/{after}/{name}"))
         for before, after in BEFORE_AND_AFTER
-        for folder in dict.fromkeys([above or ".", f"images/{above}", ".", "images"])
+        for folder in dict.fromkeys([above or ".", f"images/{above}", ".", "images", "imgs_tiles/RGB"])
     ]
     there = next((pair for pair in found if all(is_there(source, image) for image in pair)), None)
     if pairs == "true" or "changeflag" in record:

@@ -1,0 +1,37 @@
+"""Studies in their short form, from runs to page."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from geovlm_ray.studies.study import load_study
+from tests.system.runs import COMMAND, environment
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("name", ["format", "boxes", "sft-or-rl"])
+def test_a_study_runs_and_writes_its_page(tmp_path: Path, name: str) -> None:
+    command = [COMMAND, "study", name, "--short", "--out", str(tmp_path)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=900, check=False)
+    logs = "\n".join(f"{log.name}: {log.read_text()[-1500:]}" for log in (tmp_path / "logs").glob("*.log"))
+    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-2000:]}\n{logs}"
+    study = load_study(name)
+    page = (tmp_path / "page.md").read_text()
+    assert study.title in page
+    assert "one seed decides nothing" in page
+    found = json.loads((tmp_path / "results.json").read_text())["runs"]
+    assert set(found) == set(study.variants)
+    for kind, runs in found.items():
+        (run,) = runs.values()
+        assert set(run["greedy"]) == {"all tasks", *study.tasks}
+        if study.variants[kind].train:
+            assert len(run["sampled"]["all tasks"]) == 4
+    # What is finished is not run again.
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("summary.json")}
+    subprocess.run(command, env=environment(), capture_output=True, timeout=300, check=True)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("summary.json")} == before

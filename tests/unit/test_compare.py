@@ -1,0 +1,579 @@
+"""Comparison of runs and evaluations: the statistics, what is compared with what, and how it is shown."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shutil
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from geovlm_ray.checkpoint import CheckpointFolder
+from geovlm_ray.commands import compare as command
+from geovlm_ray.comparison.compare import Comparison, compare
+from geovlm_ray.comparison.page import comparison_page
+from geovlm_ray.comparison.paired import holm, paired
+from geovlm_ray.comparison.sources import read_sources
+from geovlm_ray.comparison.terminal import print_comparison
+from geovlm_ray.config import load_config, to_yaml
+from geovlm_ray.data.sampler import Sampler, SceneStream
+from geovlm_ray.data.scenes import demonstration, scene_example
+from geovlm_ray.errors import ConfigError, DataError, RunError, UserError
+from geovlm_ray.evaluation.in_loop import in_loop_evaluation
+from geovlm_ray.evaluation.predictions import Predictions, prediction_row
+from geovlm_ray.evaluation.results import RESULTS
+from geovlm_ray.files import read_object, write_atomically
+from geovlm_ray.heldout import held_out_rewards, summarise
+from geovlm_ray.rewards.local import LocalRewards
+from geovlm_ray.rewards.monitor import HackingMonitor
+from geovlm_ray.schema import Example, Prompt, RewardScore, Sample, SampleGroup
+from geovlm_ray.tracking import RunTracker
+from tests.unit.test_report_in_a_browser import BROWSER, HOSTILE, opened
+from tests.unit.test_run_records import ADVANTAGES, log
+
+TASKS = ("vqa", "object_detection")
+DRAWS = 1000
+
+
+# --- statistics
+
+
+def test_equal_measurements_differ_by_nothing() -> None:
+    scores = np.random.default_rng(0).random(50)
+    found = paired(scores, scores, DRAWS)
+    assert (found.difference.value, found.difference.low, found.difference.high, found.p) == (0, 0, 0, 1)
+
+
+def test_a_shift_is_found_that_is_small_beside_how_records_differ() -> None:
+    rng = np.random.default_rng(1)
+    first = rng.normal(0, 1, 400)
+    found = paired(first, first + 0.05 + rng.normal(0, 0.1, 400), DRAWS)
+    assert found.difference.low > 0.03
+    assert found.difference.high < 0.07
+    assert found.p < 0.01
+    assert found.other - found.first == pytest.approx(found.difference.value)
+
+
+@pytest.mark.parametrize("differ", [40, 5])
+def test_exchanging_the_two_changes_signs_alone(differ: int) -> None:
+    rng = np.random.default_rng(2)
+    first = rng.random(40)
+    other = np.where(np.arange(40) < differ, rng.random(40), first)
+    there, back = paired(first, other, DRAWS), paired(other, first, DRAWS)
+    assert back.p == there.p
+    assert (back.first, back.other) == (there.other, there.first)
+    ends = (there.difference.value, there.difference.low, there.difference.high)
+    assert (-back.difference.value, -back.difference.high, -back.difference.low) == pytest.approx(ends, abs=1e-12)
+
+
+def normal(rng: np.random.Generator, shift: float) -> np.ndarray:
+    return rng.normal(shift, 0.3, 60)
+
+
+def skewed(rng: np.random.Generator, shift: float) -> np.ndarray:
+    return rng.exponential(0.3, 60) - 0.3 + shift
+
+
+def right_or_wrong(rng: np.random.Generator, shift: float) -> np.ndarray:
+    return rng.choice([-1.0, 0.0, 1.0], 60, p=[0.2 - shift / 2, 0.6, 0.2 + shift / 2])
+
+
+@pytest.mark.parametrize("changes", [normal, skewed, right_or_wrong])
+def test_intervals_hold_the_true_difference_and_p_is_small_as_seldom_as_it_says(
+    changes: Callable[[np.random.Generator, float], np.ndarray],
+) -> None:
+    rng = np.random.default_rng(3)
+    level = rng.random(60)
+    shifted = [paired(level, level + changes(rng, 0.1), DRAWS) for _ in range(400)]
+    held = np.mean([found.difference.low <= 0.1 <= found.difference.high for found in shifted])
+    assert 0.90 <= held <= 0.98
+    same = [paired(level, level + changes(rng, 0.0), DRAWS).p for _ in range(400)]
+    assert 0.02 <= np.mean(np.array(same) < 0.05) <= 0.09
+    assert 0.05 <= np.mean(np.array(same) < 0.1) <= 0.15
+
+
+@pytest.mark.parametrize(("n", "least"), [(1, 1.0), (3, 0.25), (5, 0.0625)])
+def test_few_records_prove_little_however_clear_they_are(n: int, least: float) -> None:
+    assert paired(np.zeros(n), np.ones(n), DRAWS).p == least
+    assert paired(np.zeros(100), (np.arange(100) < n).astype(float), DRAWS).p >= least
+
+
+def test_differences_that_cancel_out_are_none() -> None:
+    first = np.array([0.1, 0.2, 0.3, 0.4] * 5)
+    assert paired(first, first + np.array([0.1, -0.1] * 10), DRAWS).p == pytest.approx(1, abs=0.2)
+
+
+def test_many_records_are_resampled_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(4)
+    first, other = rng.random(300), rng.random(300)
+    whole = paired(first, other, 250)
+    monkeypatch.setattr("geovlm_ray.comparison.paired.AT_ONCE", 1000)
+    assert paired(first, other, 250) == whole
+
+
+@pytest.mark.parametrize("shapes", [(3, 4), (0, 0)])
+def test_what_is_not_paired_is_refused(shapes: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="expected two arrays of the same n > 0 records"):
+        paired(np.zeros(shapes[0]), np.zeros(shapes[1]))
+
+
+def test_p_values_are_corrected_for_their_number() -> None:
+    # By hand: 4 x 0.01; 3 x 0.02; 2 x 0.03, kept as high as the one before; 0.5.
+    assert holm([0.03, 0.5, 0.01, 0.02]) == pytest.approx([0.06, 0.5, 0.04, 0.06])
+    assert holm([0.6, 0.7]) == pytest.approx([1.0, 1.0])
+    assert holm([]) == []
+
+
+# --- runs and evaluations to compare
+
+
+class Model:
+    """Answers as well as its skill says: the ideal answer to that share of the examples, a wrong one to the others."""
+
+    def __init__(self, skill: float, name: str = "", answer: Callable[[Example], str] | None = None) -> None:
+        self.skill, self.name, self.answer = skill, name, answer or self._answer
+
+    def _answer(self, example: Example) -> str:
+        luck = np.random.default_rng(zlib.crc32(f"{self.name} {example.id}".encode()))
+        ideal = demonstration(example)
+        if luck.random() < self.skill:
+            return ideal
+        if example.task == "object_detection":
+            return ideal.partition("<answer>")[0] + "<answer>" + _moved(example, luck) + "</answer>"
+        return ideal.partition("<answer>")[0] + "<answer>something else</answer>"
+
+    def generate(self, prompts: Sequence[Prompt], group_size: int, greedy: bool) -> list[SampleGroup]:
+        return [SampleGroup(p, (sample(self.answer(p.example)),) * group_size) for p in prompts]
+
+    def submit(self, prompts: Sequence[Prompt], group_size: int, greedy: bool) -> Iterator[list[SampleGroup]]:
+        yield self.generate(prompts, group_size, greedy)
+
+
+def _moved(example: Example, luck: np.random.Generator) -> str:
+    boxes = [
+        [round(float(c), 1) for c in np.clip(np.array(b.coords) + luck.normal(0, 6), 0, 100)] for b in example.target
+    ]  # type: ignore[union-attr,attr-defined]
+    return json.dumps(boxes)
+
+
+def sample(text: str) -> Sample:
+    return Sample((1, 2), (-0.1, -0.2), text, "stop", 0)
+
+
+def make_run(
+    folder: Path, model: Model, *overrides: str, steps: int = 3, evaluated: Sequence[int] = (), scenes: int = 40
+) -> Path:
+    """A run directory as a run leaves it, its completions and answers by a model."""
+    config = load_config(
+        "demo",
+        [
+            *(f"run.dir={folder.parent}", f"run.steps={steps}", f"evaluation.scenes={scenes}"),
+            *(f"data.stages=[{{steps: {steps}, tasks: [{', '.join(TASKS)}]}}]", "rollout.prompts_per_step=4"),
+            *overrides,
+        ],
+    )
+    config = config.model_copy(update={"run": config.run.model_copy(update={"name": folder.name})})
+    folder.mkdir(parents=True)
+    write_atomically(folder / "config.yaml", to_yaml(config))
+    rewards, sampler = LocalRewards(config.reward), Sampler(SceneStream(0), config.data, 4)
+    tracker = RunTracker(folder, steps, Console(quiet=True), HackingMonitor(), ADVANTAGES)
+    tracker.rewind(0)
+    for step in range(1, steps + 1):
+        rising = Model(model.skill * (0.4 + 0.6 * step / steps), f"{model.name} {step}")
+        prompts = sampler.batch(step)
+        log(tracker, step, rewards.score(rising.generate(prompts, 3, False)))
+    tracker.close()
+    parts: Any = SimpleNamespace(rollouts=model, rewards=rewards)
+    heldout = [Prompt(i, e) for i, e in enumerate(SceneStream(0).held_out(TASKS, scenes))]
+    found = held_out_rewards(parts, heldout)
+    summary = {"steps": steps, "heldout": summarise(found, found), "heldout_rewards": {"before": found, "after": found}}
+    write_atomically(folder / "summary.json", json.dumps(summary))
+    if evaluated:
+        evaluate(folder, model, *evaluated)
+    return folder
+
+
+def evaluate(run: Path, model: Model, *steps: int, records: int = 12, tasks: Sequence[str] = TASKS) -> None:
+    """Evaluations on the way, in the folder of a run."""
+    config = load_config(
+        "demo",
+        [
+            *(f"run.dir={run.parent}", "evaluation.every=1", f"evaluation.records={records}"),
+            f"evaluation.benchmarks=[{', '.join(f'drawn-{task}' for task in tasks)}]",
+        ],
+    )
+    config = config.model_copy(update={"run": config.run.model_copy(update={"name": run.name})})
+    kept = CheckpointFolder(run / "checkpoints", keep=1)
+    evaluation = in_loop_evaluation(config, model, kept, start=max(steps))  # type: ignore[arg-type]
+    assert evaluation is not None
+    for step in steps:
+        evaluation.begin(step)
+    evaluation.finish()
+
+
+def compared(*folders: Path) -> Comparison:
+    return compare(read_sources(folders), DRAWS, lambda done, text: None)
+
+
+def told(found: Comparison) -> str:
+    """What the terminal shows."""
+    console = Console(record=True, width=160, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
+    print_comparison(found, console)
+    return console.export_text()
+
+
+def call(*arguments: object) -> int:
+    """The command with its arguments."""
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    return command.run(parser.parse_args([str(a) for a in arguments]))
+
+
+@pytest.fixture(scope="module")
+def weak(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("one") / "run"
+    return make_run(folder, Model(0.3, "weak"), "learner.lr=0.0001", evaluated=(2, 10))
+
+
+@pytest.fixture(scope="module")
+def strong(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("two") / "run"
+    return make_run(folder, Model(0.9, "strong"), "learner.lr=0.0002", "data.seed=7", evaluated=(2,))
+
+
+@pytest.fixture(scope="module")
+def both(weak: Path, strong: Path) -> Comparison:
+    return compared(weak, strong)
+
+
+def test_the_better_run_is_told_from_the_other(weak: Path, strong: Path, both: Comparison) -> None:
+    first = both.heldout[0]
+    assert (first.task, first.mode, first.first, first.other, first.test.n) == ("all tasks", "sampled", "A", "B", 40)
+    assert first.test.difference.low > 0
+    assert first.p_holm < 0.05
+    rewards = [read_object(run / "summary.json")["heldout"]["sampled"]["after"]["mean"] for run in (weak, strong)]
+    assert [first.test.first, first.test.other] == pytest.approx(rewards)
+    assert "Held-out reward, all tasks, sampled: B" in told(both)
+    assert "B is higher" in told(both)
+
+
+def test_every_task_in_both_ways_of_decoding_is_a_row(both: Comparison) -> None:
+    assert [(row.task, row.mode) for row in both.heldout] == [
+        (task, mode) for task in ("all tasks", *TASKS) for mode in ("sampled", "greedy")
+    ]
+    assert [row.p_holm for row in both.heldout] == holm([row.test.p for row in both.heldout])
+
+
+def test_a_run_against_its_copy_differs_by_nothing(weak: Path, tmp_path: Path) -> None:
+    found = compared(weak, shutil.copytree(weak, tmp_path / "copy"))
+    tests = [row.test for row in found.heldout] + [row.met.test for row in found.benchmarks]
+    assert len(tests) == 8
+    assert all((test.difference.value, test.p) == (0, 1) for test in tests)
+    assert not any(row.met.higher or row.met.lower for row in found.benchmarks)
+    assert not found.settings
+    page = comparison_page(found)
+    assert "No setting differs" in page
+    assert "All 12 records score the same" in page
+
+
+def test_only_settings_that_differ_are_shown(both: Comparison) -> None:
+    assert {s.key: s.values for s in both.settings} == {
+        "learner.lr": {"A": 0.0001, "B": 0.0002},
+        "data.seed": {"A": 0, "B": 7},
+    }
+
+
+def test_curves_of_all_runs_stand_in_one_chart_each(both: Comparison) -> None:
+    metrics = ["reward/mean", "reward/format", "reward/accuracy", "completion/length_mean"]
+    assert [curve.metric for curve in both.curves] == [*metrics, *(f"task/{task}/reward" for task in TASKS)]
+    assert all([step for step, _ in points] == [1, 2, 3] for c in both.curves for points in c.points.values())
+    page = comparison_page(both)
+    assert page.count('<svg xmlns:xlink="http://www.w3.org') == 6
+    for colour in ("#2563eb", "#db2777"):
+        assert page.count(f"stroke: {colour}") >= 6
+
+
+def test_same_names_are_told_apart(weak: Path, strong: Path, both: Comparison) -> None:
+    names = [source.name for source in both.sources]
+    assert names == [f"{weak.parent.name}/run", f"{strong.parent.name}/run"]
+    assert all(name in told(both) and name in comparison_page(both) for name in names)
+
+
+def test_the_newest_evaluation_of_a_run_counts(weak: Path, both: Comparison) -> None:
+    evaluation = both.sources[0].evaluation
+    assert evaluation is not None
+    assert evaluation.folder == weak / "evaluations" / "step-000010"
+    assert "its newest evaluation, step-000010, on 2 benchmarks" in told(both)
+
+
+def test_an_unfinished_evaluation_does_not_count(weak: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(weak, tmp_path / "copy")
+    (copy / "evaluations" / "step-000020" / "predictions").mkdir(parents=True)
+    found = compared(weak, copy)
+    assert found.sources[1].evaluation is not None
+    assert found.sources[1].evaluation.folder.name == "step-000010"
+
+
+def test_scores_are_those_of_the_results_and_paper_metrics_stand_beside(
+    weak: Path, strong: Path, both: Comparison
+) -> None:
+    files = [weak / "evaluations" / "step-000010" / RESULTS, strong / "evaluations" / "step-000002" / RESULTS]
+    written = [read_object(file)["benchmarks"] for file in files]
+    for row in both.benchmarks:
+        expected = [results[row.met.benchmark]["score"]["value"] for results in written]
+        assert [row.met.test.first, row.met.test.other] == pytest.approx(expected)
+        assert row.met.test.n == 12
+    assert {(r.benchmark, r.metric): r.values for r in both.paper} == {
+        (name, metric): {"A": written[0][name]["paper"][metric], "B": written[1][name]["paper"][metric]}
+        for name in written[0]
+        for metric in written[0][name]["paper"]
+    }
+
+
+def test_records_are_paired_by_what_they_are_and_the_others_counted(tmp_path: Path) -> None:
+    first = make_run(tmp_path / "first", Model(0.5, "first"), scenes=0 or 4)
+    other = make_run(tmp_path / "other", Model(0.5, "other"), scenes=4)
+    evaluate(first, Model(0.5, "first"), 2, records=12)
+    evaluate(other, Model(0.5, "other"), 2, records=20, tasks=("vqa",))
+    file = other / "evaluations" / "step-000002" / "predictions" / "drawn-vqa.parquet"
+    predictions = Predictions(file.parent, "drawn-vqa")
+    rows = predictions.rows()
+    file.unlink()
+    predictions.add([{**row, "place": len(rows) - row["place"]} for row in rows])
+    predictions.finish()
+    assert [row["example_id"] for row in predictions.rows()] == [row["example_id"] for row in rows][::-1]
+    found = compared(first, other)
+    (row,) = found.benchmarks
+    ids = {row["example_id"]: row["score"] for row in rows}
+    ours = Predictions(first / "evaluations" / "step-000002" / "predictions", "drawn-vqa").rows()
+    common = [(r["score"], ids[r["example_id"]]) for r in ours if r["example_id"] in ids]
+    assert row.met.test.n == len(common) == 12
+    assert (row.met.test.first, row.met.test.other) == pytest.approx(tuple(np.mean(common, axis=0)))
+    assert (row.met.only_first, row.met.only_other) == (0, 8)
+    said = told(found)
+    assert "drawn-vqa: 0 records only in A and 8 only in B" in said
+    assert "Only A (first) was evaluated on drawn-object_detection" in said
+    assert all(text in comparison_page(found) for text in ("8 only in B", "Only A (first) was evaluated on"))
+
+
+def test_a_question_asked_twice_of_a_record_is_paired_in_order(tmp_path: Path) -> None:
+    scores = {"first": (0.0, 1.0, 0.25), "other": (0.5, 1.0, 0.25)}
+    folders = [evaluation_of(tmp_path / name, [scene_example("vqa", 0, 0)] * 3, s) for name, s in scores.items()]
+    (row,) = compared(*folders).benchmarks
+    assert row.met.test.n == 3
+    assert [case.change for case in row.met.higher] == [0.5]
+    assert row.met.lower == []
+
+
+def evaluation_of(folder: Path, examples: Sequence[Example], scores: Sequence[float], text: str = "ok") -> Path:
+    """An evaluation folder with given scores."""
+    folder.mkdir(parents=True)
+    predictions = Predictions(folder / "predictions", "b")
+    scored = [dataclasses.replace(sample(text), reward=RewardScore(s, 1.0, s)) for s in scores]
+    cases = [SimpleNamespace(example=example, group=None) for example in examples]
+    predictions.add([prediction_row(i, c, s) for i, (c, s) in enumerate(zip(cases, scored, strict=True))])  # type: ignore[arg-type]
+    predictions.finish()
+    benchmark = {"title": "title", "task": "vqa", "n": len(scores), "paper": {"m": 0.5, "undefined": float("nan")}}
+    write_atomically(folder / RESULTS, json.dumps({"model": "model", "benchmarks": {"b": benchmark}, "absent": {}}))
+    return folder
+
+
+def test_the_cases_that_differ_most_are_drawn(tmp_path: Path) -> None:
+    examples = [scene_example("object_detection", 0, i) for i in range(12)]
+    changes = np.array([0.1, -0.2, 0.3, 0, 0.5, -0.6, 0.4, 0.2, 0, 0.05, -0.1, 0])
+    first = evaluation_of(tmp_path / "a", examples, [0.6] * 12, demonstration(examples[0]))
+    other = evaluation_of(tmp_path / "b", examples, list(0.6 + changes / 2), "<think>x</think><answer>[]</answer>")
+    found = compared(first, other)
+    (row,) = found.benchmarks
+    assert [case.first.example_id for case in row.met.higher] == [examples[i].id for i in (4, 6, 2, 7)]
+    assert [case.first.example_id for case in row.met.lower] == [examples[i].id for i in (5, 1, 10)]
+    page = comparison_page(found)
+    assert page.count("data:image/jpeg;base64,") == 2 * 7
+    assert page.count("&lt;answer&gt;[]&lt;/answer&gt;") == 7
+    assert "B scores higher than A" in page
+    assert "B scores lower than A" in page
+
+
+def test_an_image_that_is_gone_is_named_in_its_place(tmp_path: Path) -> None:
+    example = dataclasses.replace(scene_example("vqa", 0, 0), images=(str(tmp_path / "gone.png"),))
+    folders = [evaluation_of(tmp_path / name, [example], [score]) for name, score in (("a", 0.0), ("b", 1.0))]
+    assert f"{tmp_path / 'gone.png'}: expected a file, found none" in comparison_page(compared(*folders))
+
+
+def test_of_three_the_others_are_tested_against_the_first(weak: Path, strong: Path, tmp_path: Path) -> None:
+    third = make_run(tmp_path / "third", Model(0.6, "third"))
+    found = compared(weak, strong, third)
+    assert {(row.first, row.other) for row in found.heldout} == {("A", "B"), ("A", "C")}
+    assert len(found.heldout) == 12
+    assert {(row.met.first, row.met.other) for row in found.benchmarks} == {("A", "B")}
+    assert "C (third) has no evaluation." in told(found)
+    assert all(set(curve.points) == {"A", "B", "C"} for curve in found.curves)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "scenes", "said"),
+    [
+        ((), 20, "held-out records is object_detection 10, vqa 10, not object_detection 20, vqa 20"),
+        (("reward.preset=paper",), 40, "reward.preset is paper, not robust"),
+        (("data.source=parquet", "data.path=/data"), 40, "data.source is parquet, not scenes"),
+    ],
+)
+def test_other_held_out_sets_or_rewards_are_said_not_compared(
+    weak: Path, tmp_path: Path, overrides: tuple[str, ...], scenes: int, said: str
+) -> None:
+    other = make_run(tmp_path / "other", Model(0.5), *overrides, scenes=scenes)
+    found = compared(weak, other)
+    assert not found.heldout
+    assert said in told(found)
+    assert said in comparison_page(found)
+
+
+def test_a_reward_on_another_device_is_the_same_reward(weak: Path, tmp_path: Path) -> None:
+    other = make_run(tmp_path / "other", Model(0.5), "reward.sbert.device=cuda:1", "reward.time_limit_s=9")
+    assert compared(weak, other).heldout
+
+
+def test_runs_without_evaluations_say_why_nothing_is_drawn(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / name, Model(skill, name)) for name, skill in (("a", 0.3), ("b", 0.9))]
+    (runs[1] / "summary.json").unlink()
+    found = compared(*runs)
+    assert (found.heldout, found.benchmarks) == ([], [])
+    page = comparison_page(found)
+    assert "None can be drawn, as no benchmark was answered by two of these" in page
+    assert "B (b) has no held-out rewards" in page
+    assert "<img" not in page
+
+
+def test_a_run_and_an_evaluation_of_it_elsewhere(weak: Path, strong: Path) -> None:
+    found = compared(weak, strong / "evaluations" / "step-000002")
+    assert [row.met.benchmark for row in found.benchmarks] == ["drawn-vqa", "drawn-object_detection"]
+    assert not (found.curves or found.heldout or found.settings)
+
+
+def test_page_json_and_table_are_left(
+    weak: Path, strong: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(weak, strong, "--json", "numbers.json", "--draws", "500") == 0
+    out = capsys.readouterr().out
+    assert f"Page: {tmp_path / 'compare.html'}" in out
+    page = (tmp_path / "compare.html").read_text()
+    assert 'src="http' not in page
+    assert 'href="http' not in page
+    numbers = json.loads((tmp_path / "numbers.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert numbers["bootstrap"] == {"draws": 500, "seed": 0}
+    assert numbers["sources"]["B"]["path"] == str(strong)
+    row = numbers["heldout"][0]
+    assert f"{row['test']['difference']['value']:+.3f}" in out
+    assert f"{row['test']['difference']['value']:+.3f}" in page
+    assert len(numbers["curves"]["reward/mean"]["A"]) == 3
+    assert {row["benchmark"] for row in numbers["benchmarks"]} == {"drawn-vqa", "drawn-object_detection"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (["{weak}"], ConfigError, "expected 2 to 10 runs or evaluations to compare, found 1"),
+        (["{weak}", "{weak}/../run"], ConfigError, "found {weak} more than once"),
+        (["{weak}"] * 11, ConfigError, "found 11"),
+        (["{weak}", "/nowhere"], RunError, "/nowhere: expected a training run .* found no folder"),
+        (["{weak}", "{weak}/evaluations"], RunError, "or an evaluation .* found neither"),
+        (["{weak}", "{strong}", "--draws", "5"], ConfigError, "--draws: expected at least 100, found 5"),
+        (["{weak}", "{strong}", "--out", "/nowhere/a.html"], DataError, "--out /nowhere/a.html: expected an existing"),
+        (
+            ["{weak}", "{strong}", "--json", "/nowhere/a.json"],
+            DataError,
+            "--json /nowhere/a.json: expected an existing",
+        ),
+    ],
+)
+def test_what_cannot_be_compared_is_named(
+    arguments: list[str], error: type[UserError], message: str, weak: Path, strong: Path
+) -> None:
+    given = [argument.format(weak=weak, strong=strong) for argument in arguments]
+    with pytest.raises(error, match=message.format(weak=weak)) as raised:
+        call(*given)
+    assert "\n" not in str(raised.value)
+
+
+def test_nothing_in_common_is_an_error_that_says_why(weak: Path, tmp_path: Path) -> None:
+    evaluation = evaluation_of(tmp_path / "elsewhere", [scene_example("vqa", 0, 0)], [1.0])
+    with pytest.raises(RunError, match=r"found none\. .*Only B \(elsewhere\) was evaluated on b\.$") as raised:
+        compared(weak, evaluation)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("metrics.jsonl", '{"reward/mean": 1}\n', "metrics.jsonl, line 1: expected the key 'step'"),
+        ("metrics.jsonl", '{"step": "x"}\n', r"metrics.jsonl: 0\.step: .*found 'x'"),
+        ("summary.json", '{"heldout_rewards": {"before": {"sampled": {}, "greedy": {}}}}', "expected the key 'after'"),
+        ("summary.json", '{"heldout_rewards": {"after": {"sampled": {"vqa": [1]}, "greedy": {}}}}', "as many sampled"),
+        ("summary.json", '{"heldout_rewards": {"after": 3}}', r"summary.json: after: .*found 3"),
+        ("evaluations/step-000010/results.json", "{}", r"results.json: model: Field required"),
+        ("evaluations/step-000010/predictions/drawn-vqa.parquet", "junk", "drawn-vqa.parquet: expected predictions"),
+    ],
+)
+def test_files_that_hold_something_else_are_named(
+    file: str, content: str, message: str, weak: Path, strong: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(weak, tmp_path / "copy")
+    (copy / file).write_text(content)
+    with pytest.raises(DataError, match=message) as raised:
+        compared(copy, strong)
+    assert "\n" not in str(raised.value)
+
+
+def test_predictions_of_another_form_are_named(weak: Path, strong: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(weak, tmp_path / "copy")
+    predictions = Predictions(copy / "evaluations" / "step-000010" / "predictions", "drawn-vqa")
+    rows = predictions.rows()
+    predictions.file.unlink()
+    predictions.add([{**row, "score": 7.0} for row in rows])
+    predictions.finish()
+    with pytest.raises(DataError, match=r"drawn-vqa\.parquet: 0\.score: .*less than or equal to 1, found 7\.0"):
+        compared(copy, strong)
+
+
+# --- hostile text
+
+
+def hostile_pair(tmp_path: Path) -> Comparison:
+    example = dataclasses.replace(scene_example("vqa", 0, 0), id=HOSTILE, question=HOSTILE, target=HOSTILE)
+    folders = []
+    for name, score in (("<img src=x onerror=document.title='owned'>", 0.0), ("[bold]b\x1b[31m", 1.0)):
+        folder = evaluation_of(tmp_path / name, [example] * 8, [score] * 8, HOSTILE)
+        results = read_object(folder / RESULTS)
+        results["model"] = HOSTILE
+        results["benchmarks"]["b"] |= {"title": HOSTILE, "task": HOSTILE, "paper": {HOSTILE: 0.5}}
+        write_atomically(folder / RESULTS, json.dumps(results))
+        config = load_config("demo")
+        prompt = config.prompt.model_copy(update={"system": f"{HOSTILE} {score}"})
+        write_atomically(folder / "config.yaml", to_yaml(config.model_copy(update={"prompt": prompt})))
+        folders.append(folder)
+    return compared(*folders)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome in PATH to open the page with")
+def test_scripts_in_names_answers_and_settings_are_inert(tmp_path: Path) -> None:
+    (tmp_path / "compare.html").write_text(comparison_page(hostile_pair(tmp_path)))
+    dom = opened(tmp_path / "compare.html", tmp_path / "profile")
+    assert "owned" in dom
+    assert "<title>owned</title>" not in dom
+    assert "<script>" not in dom
+    assert '<img src="x"' not in dom
+
+
+def test_markup_and_escape_sequences_are_not_obeyed_by_the_terminal(tmp_path: Path) -> None:
+    said = told(hostile_pair(tmp_path))
+    assert "[bold]b�[31m" in said
+    assert "\x1b" not in said
