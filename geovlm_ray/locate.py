@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from geovlm_ray.checkpoint import STATE_FILE, CheckpointFolder
+from geovlm_ray.checkpoint import NAME, STATE_FILE, _verified
 from geovlm_ray.config import Config, load_config
 from geovlm_ray.errors import RunError
 from geovlm_ray.files import read_object
 from geovlm_ray.policy.config import TINY
 from geovlm_ray.policy.model import resolve_model
 
+log = logging.getLogger(__name__)
+
 ADAPTER_FILE = "adapter_config.json"
+MODEL_FILE = "config.json"
+RUN_FILES = ("config.yaml", "sft.yaml")
+"""Settings of a training run by `train` and by `sft`."""
+SETTINGS_FILE = "geovlm_ray.yaml"
+"""Settings that an exported model carries: how its prompts are written and its completions drawn."""
 OWN_RECIPE, TINY_RECIPE = "geovlm-r1", "demo"
 
 
 @dataclass(frozen=True)
 class Located:
-    """A model's folder, or that of an adapter; the run that left it there; and with what its prompts are written."""
+    """A model that was found.
+
+    ``path`` is the folder of its weights, ``adapter`` whether those are a PEFT adapter. ``run`` is the folder of the
+    training run, or of the fine-tuning, that left it, and ``trained`` are the settings of that; None where none is
+    known. With ``config`` its prompts are written and its completions drawn.
+    """
 
     path: Path
     adapter: bool
     run: Path | None
     config: Config
+    trained: Config | None
 
 
 def locate(model: str, recipe: str | None = None, overrides: Iterable[str] = ()) -> Located:
@@ -33,39 +47,63 @@ def locate(model: str, recipe: str | None = None, overrides: Iterable[str] = ())
     Args:
         model: ``tiny``, a Hugging Face name, the folder of a model or of a PEFT adapter, a checkpoint of a run, or a
             run directory, which stands for its newest whole checkpoint.
-        recipe: recipe or file of the settings; else those of the run, of the tiny model, or of ``geovlm-r1``.
+        recipe: recipe or file of the settings; else those of the run, those that an exported model carries, those of
+            ``demo`` for a model with the tiny policy's vocabulary, or those of ``geovlm-r1``.
         overrides: ``section.key=value``, on top of them.
 
     Raises:
         ModelError: there is no such model.
-        RunError: the run has no checkpoint.
+        RunError: the run has no checkpoint, or none that is whole.
         ConfigError: a setting is wrong.
     """
     folder = Path(model)
-    run = next((path for path in (folder, *folder.absolute().parents[:2]) if _is_run(path, folder)), None)
-    if run == folder:
-        found = CheckpointFolder(run / "checkpoints", keep=1).latest()
-        if found is None:
-            raise RunError(f"run {run}: expected a checkpoint in {run / 'checkpoints'}, found none")
-        folder = found[1]
+    settings = _run_settings(folder)
+    run = settings.parent if settings else None
+    is_run = run == folder and not _is_model(folder)
+    folder = _newest(folder) if is_run else folder
     adapter = (folder / ADAPTER_FILE).is_file()
-    path = folder if adapter else resolve_model(model if folder == Path(model) else str(folder))
-    source = recipe or (str(run / "config.yaml") if run else TINY_RECIPE if _is_tiny(path) else OWN_RECIPE)
-    return Located(path, adapter, run, load_config(source, overrides))
+    path = folder if adapter else resolve_model(model if not is_run else str(folder))
+    carried = settings or (path / SETTINGS_FILE if (path / SETTINGS_FILE).is_file() else None)
+    source = recipe or (str(carried) if carried else TINY_RECIPE if _is_tiny(path, adapter) else OWN_RECIPE)
+    trained = load_config(str(settings)) if settings else None
+    return Located(path, adapter, run, load_config(source, overrides), trained)
 
 
-def _is_run(path: Path, folder: Path) -> bool:
-    """Whether a folder is the run directory of ``folder``: itself, or two floors above a checkpoint."""
-    is_run = (path / "config.yaml").is_file() and (path / "checkpoints").is_dir()
-    return is_run and (path == folder or (folder / STATE_FILE).is_file())
+def _run_settings(folder: Path) -> Path | None:
+    """The settings of the run that a folder is, or whose model, checkpoint or adapter it is."""
+    above = folder.absolute().parents
+    places = [folder, *above[: 1 if folder.name == "adapter" else 0]]
+    if (folder / STATE_FILE).is_file():
+        places += above[1:2]
+    files = [place / name for place in places for name in RUN_FILES]
+    # A model's own config.yaml is of its makers.
+    return next((f for f in files if f.is_file() and not (f.name == RUN_FILES[0] and _is_model(f.parent))), None)
 
 
-def _is_tiny(path: Path) -> bool:
+def _newest(run: Path) -> Path:
+    """The newest checkpoint of a run that is as it was written; the run may be under way."""
+    found = [f for f in (run / "checkpoints").glob("step-*") if NAME.fullmatch(f.name)]
+    problem: object = "none"
+    for folder in sorted(found, key=lambda f: int(f.name.removeprefix("step-")), reverse=True):
+        try:
+            _verified(folder)
+            return folder
+        except RunError as error:
+            log.warning("%s", error)
+            problem = error
+    raise RunError(f"run {run}: expected a whole checkpoint in {run / 'checkpoints'}, found {problem}")
+
+
+def _is_model(folder: Path) -> bool:
+    return (folder / MODEL_FILE).is_file()
+
+
+def _is_tiny(path: Path, adapter: bool) -> bool:
     """Whether a model has the vocabulary of the tiny policy, for which the prompts of ``geovlm-r1`` are too hard."""
-    config = path / "config.json"
-    return config.is_file() and _vocabulary(config) == _vocabulary(resolve_model(TINY) / "config.json")
+    base = Path(str(read_object(path / ADAPTER_FILE).get("base_model_name_or_path"))) if adapter else path
+    return _is_model(base) and _vocabulary(base) == _vocabulary(resolve_model(TINY))
 
 
-def _vocabulary(config: Path) -> int | None:
-    values = read_object(config)
+def _vocabulary(folder: Path) -> int | None:
+    values = read_object(folder / MODEL_FILE)
     return values.get("vocab_size") or values.get("text_config", {}).get("vocab_size")

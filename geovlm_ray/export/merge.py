@@ -1,4 +1,4 @@
-"""A whole model from an adapter and its base."""
+"""A whole model from a located one: an adapter on its base, or merged into it."""
 
 from __future__ import annotations
 
@@ -11,54 +11,74 @@ from typing import Any
 import torch
 from peft import PeftModel
 from safetensors import SafetensorError
-from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
+from torch import nn
+from transformers import GenerationConfig, ProcessorMixin, Qwen2_5_VLForConditionalGeneration
+from transformers.utils import logging as transformers_logging
 
 from geovlm_ray.errors import ModelError
 from geovlm_ray.files import read_object
 from geovlm_ray.locate import ADAPTER_FILE, Located
 from geovlm_ray.policy.model import load_processor, resolve_model, save_policy
+from geovlm_ray.policy.prompts import banned_token_ids
 
-WEIGHTS = "adapter_model.safetensors"
-MADE_OF = "merged_from.json"
-"""Says of which adapter and base a merged folder was made."""
+MADE_OF = "made_of.json"
+"""Says of which weights a folder was made, and in which type."""
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 
 
 def whole_model(located: Located, folder: Path) -> Path:
     """The folder that transformers and vLLM load as it is: that of the model, or ``folder`` with the adapter merged in.
 
     Raises:
-        ModelError: the adapter or its base does not load, or ``folder`` holds something else.
+        ModelError: the adapter or its base does not load, ``folder`` holds something else, or cannot be written.
     """
     if not located.adapter:
         return located.path
-    made_of = _made_of(located.path)
+    dtype = located.config.model.dtype
     if folder.exists():
-        found = read_object(folder / MADE_OF) if (folder / MADE_OF).is_file() else None
-        if found != made_of:
+        if not is_made_of(folder, located, dtype):
             raise ModelError(f"{folder}: expected no such folder, or the adapter {located.path} merged, found another")
         return folder
-    model = merged(located, torch.bfloat16 if located.config.model.dtype == "bfloat16" else torch.float32)
     partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    save_policy(model, processor_of(located), partial)
-    (partial / MADE_OF).write_text(json.dumps(made_of))
+    write_whole(located, dtype, partial)
     partial.rename(folder)
     return folder
 
 
-def merged(located: Located, dtype: torch.dtype) -> Any:
-    """The model in memory, with the adapter, if it is one, merged into its base.
+def write_whole(located: Located, dtype: str, folder: Path) -> None:
+    """Write a whole model, any adapter merged in, with its processor into a folder, in place of what is there.
+
+    Raises:
+        ModelError: it does not load, or cannot be written.
+    """
+    model: Any = load_located(located, dtype)
+    if located.adapter:
+        model = model.merge_and_unload(safe_merge=True)
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        save_policy(model, processor_of(located), folder)
+        (folder / MADE_OF).write_text(json.dumps(_made_of(located, dtype)) + "\n")
+    except OSError as error:
+        raise ModelError(f"model {folder} cannot be written: {error.strerror or error}") from error
+
+
+def is_made_of(folder: Path, located: Located, dtype: str) -> bool:
+    """Whether a folder is what `write_whole` made of the same weights in the same type."""
+    return (folder / MADE_OF).is_file() and read_object(folder / MADE_OF) == _made_of(located, dtype)
+
+
+def load_located(located: Located, dtype: str) -> nn.Module:
+    """A model in memory, an adapter on top of its base; ``generate`` draws greedily, and no token banned in training.
 
     Raises:
         ModelError: it does not load.
     """
-    base = base_of(located)
+    transformers_logging.disable_progress_bar()
     try:
-        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(base, dtype=dtype)
-        if not located.adapter:
-            return model
-        return PeftModel.from_pretrained(model, located.path).merge_and_unload(safe_merge=True)
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(base_of(located), dtype=getattr(torch, dtype))
+        model.generation_config = _greedy(processor_of(located), model.config.get_text_config().vocab_size)
+        return PeftModel.from_pretrained(model, located.path).eval() if located.adapter else model.eval()
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         raise ModelError(f"model {located.path}: its weights do not load: {' '.join(str(error).split())}") from error
 
 
@@ -70,24 +90,42 @@ def base_of(located: Located) -> Path:
     """
     if not located.adapter:
         return located.path
-    name = read_object(located.path / ADAPTER_FILE).get("base_model_name_or_path")
+    name = str(read_object(located.path / ADAPTER_FILE).get("base_model_name_or_path"))
     try:
-        return resolve_model(located.config.model.path if located.run else str(name))
+        return resolve_model(located.trained.model.path if located.trained else name)
     except ModelError as error:
-        raise ModelError(f"adapter {located.path}: expected its base model {name!r}, found: {error}") from error
+        raise ModelError(f"adapter {located.path}: expected its base model, found: {error}") from error
 
 
-def processor_of(located: Located) -> AutoProcessor:
-    """Tokenizer and image processor, of the adapter's folder where it has them, else of its base."""
-    own = (located.path / "processor_config.json").is_file() or (located.path / "preprocessor_config.json").is_file()
+def processor_of(located: Located) -> ProcessorMixin:
+    """Tokenizer and image processor, of the adapter's folder where it has them, else of its base.
+
+    Raises:
+        ModelError: they do not load.
+    """
+    own = any((located.path / name).is_file() for name in PROCESSOR_FILES)
     return load_processor(located.path if own else base_of(located))
 
 
-def _made_of(adapter: Path) -> dict[str, str]:
+def _greedy(processor: ProcessorMixin, vocabulary: int) -> GenerationConfig:
+    """What training draws from, without chance."""
+    tokenizer = processor.tokenizer
+    return GenerationConfig(
+        do_sample=False,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        suppress_tokens=banned_token_ids(processor, vocabulary),
+    )
+
+
+def _made_of(located: Located, dtype: str) -> dict[str, str]:
+    """A digest of a model's weights, with an adapter's settings, and the type in which they are written."""
+    files = [*sorted(located.path.glob("*.safetensors")), *located.path.glob(ADAPTER_FILE)]
     digest = hashlib.sha256()
-    for name in (ADAPTER_FILE, WEIGHTS):
-        try:
-            digest.update((adapter / name).read_bytes())
-        except OSError as error:
-            raise ModelError(f"adapter {adapter}: expected {name}, found: {error.strerror}") from error
-    return {"adapter": str(adapter.absolute()), "sha256": digest.hexdigest()}
+    try:
+        for file in files:
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    except OSError as error:
+        raise ModelError(f"model {file}: expected to read it, found: {error.strerror}") from error
+    return {"sha256": digest.hexdigest(), "dtype": dtype}

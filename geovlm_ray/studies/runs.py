@@ -154,7 +154,8 @@ def _run_one(command: list[str], log: Path) -> str | None:
             [sys.executable, "-m", "geovlm_ray.cli", *command],
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(_paths())},
+            # Runs side by side have a core each.
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(_paths())},
             check=False,
         )
     if made.returncode == 0:
