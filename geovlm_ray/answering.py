@@ -11,7 +11,7 @@ from PIL import Image
 
 from geovlm_ray.data.images import load_image
 from geovlm_ray.errors import ConfigError, DataError
-from geovlm_ray.export.merge import load_located, processor_of
+from geovlm_ray.export.merge import draw_greedily, load_located, processor_of
 from geovlm_ray.geometry import Frame
 from geovlm_ray.locate import Located
 from geovlm_ray.policy.prompts import MAX_IMAGES, EncodedPrompt, PromptEncoder
@@ -98,16 +98,8 @@ class Answerer:
         length, longest = len(prompt.input_ids), self.config.rollout.max_model_len
         if length >= longest:
             raise DataError(f"prompt: expected less than rollout.max_model_len={longest} tokens, found {length}")
-        device = self.model.device
-        drawn = self.model.generate(
-            input_ids=prompt.input_ids[None].to(device),
-            attention_mask=torch.ones(1, length, dtype=torch.long, device=device),
-            mm_token_type_ids=prompt.mm_token_type_ids[None].to(device),
-            pixel_values=prompt.pixel_values.to(device),
-            image_grid_thw=prompt.image_grid_thw.to(device),
-            max_new_tokens=min(self.config.rollout.max_tokens, longest - length),
-        )
-        return self.encoder.processor.tokenizer.decode(drawn[0, length:], skip_special_tokens=True)
+        ids = draw_greedily(self.model, prompt, min(self.config.rollout.max_tokens, longest - length))
+        return self.encoder.processor.tokenizer.decode(ids, skip_special_tokens=True)
 
 
 def _example(images: Sequence[str], question: str, task: str | None) -> Example:

@@ -2,7 +2,8 @@
 
 A fenced block whose info string is ``sh`` or ``python`` alone is run. With more behind it, it is not: ``in FILE`` says
 that it is a part of a file, anything else why it cannot run here. A block ``text`` right after one that is run is what
-that prints; ``...`` stands for any text in it, and with ``text, figures vary`` every number may be another one.
+that prints; ``...`` stands for any text in it, and with ``text, figures vary`` every number may be another one. Lines
+that say how far a long command is come by the clock, and do not count.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ BLOCK_LIMIT_S = 600
 _FENCED = re.compile(r"^```(?P<info>[^`\n]*)\n(?P<text>.*?)^```$", re.M | re.S)
 _NUMBER = re.compile(r"-?\d[\d,.:]*(?:e[-+]\d+)?%?")
 _COMMAND = re.compile(r"(?<![\w/-])(?:\.venv/bin/)?geovlm-ray (?=\w)")
+_LOGGED = re.compile(r"%(?:\.\d)?[sdf]")
+_PROGRESS = re.compile(r"^[\d,]+ (?:of [\d,]+ )?[a-z]+ (?:of \S+ )?(?:answered|converted|measured|checked)\b.*\n", re.M)
 _BETWEEN = ("|", ">", "2>", "&", "&&", "||", ";")
 
 
@@ -142,7 +145,8 @@ def check_printed(block: Block, printed: str) -> None:
     shown = block.printed
     if shown is None:
         return
-    want, got = (_shape(text) if shown.info == FIGURES_VARY else text for text in (shown.text, printed))
+    both = (_PROGRESS.sub("", text) for text in (shown.text, printed))
+    want, got = (_shape(text) if shown.info == FIGURES_VARY else text for text in both)
     if not doctest.OutputChecker().check_output(want, got, doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE):
         lines = difflib.unified_diff(want.splitlines(), got.splitlines(), f"{shown} shows", "printed", lineterm="")
         raise AssertionError("\n".join(lines))
@@ -164,7 +168,5 @@ def messages() -> frozenset[str]:
 
 def _template(node: ast.AST) -> str:
     parts = node.values if isinstance(node, ast.JoinedStr) else [node]
-    return "".join(
-        str(part.value) if isinstance(part, ast.Constant) else "…" if isinstance(part, ast.FormattedValue) else ""
-        for part in parts
-    )
+    texts = (part.value if isinstance(part, ast.Constant) and isinstance(part.value, str) else "…" for part in parts)
+    return _LOGGED.sub("…", "".join(texts))

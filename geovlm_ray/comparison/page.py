@@ -41,7 +41,12 @@ COLOURS = dict(
     )
 )
 VERDICT_COLOURS = {HIGHER: "#15803d", LOWER: "#b91c1c", UNCLEAR: "#64748b"}
-WIDE = 60
+INTRODUCTION = (
+    "What these runs and evaluations have in common, side by side. Each is called by its letter; tests are against the "
+    "first one that has what is tested."
+)
+DRAWING = "Difference and interval are drawn beside 0, in colour where the difference is clear."
+WIDE = 50
 """Pixels of half the drawing of an interval."""
 STYLE = """
 .sources { position: sticky; top: 0; z-index: 1; background: #fffffff2; padding: .5rem 0;
@@ -51,8 +56,9 @@ STYLE = """
 .verdicts { background: var(--card); border: 1px solid var(--line); border-radius: 8px;
   padding: .6rem 1rem .6rem 2rem; }
 .wide { overflow-x: auto; }
-.wide td { white-space: nowrap; } .wide td.text { white-space: normal; overflow-wrap: anywhere; max-width: 26rem; }
-.tests td:nth-last-child(-n+11):not(:last-child) { text-align: right; }
+.wide :is(td, th) { white-space: nowrap; }
+.wide td.text { white-space: normal; overflow-wrap: anywhere; max-width: 26rem; }
+.tests :is(td, th) { padding: .25rem .55rem; } .tests .number { text-align: right; }
 tr.first td { border-top: 2px solid var(--line); }
 .cases { display: grid; grid-template-columns: repeat(auto-fill, minmax(480px, 1fr)); gap: .8rem; }
 .case { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .7rem; }
@@ -73,6 +79,7 @@ def comparison_page(found: Comparison) -> str:
     body = [
         f"<h1>Comparison <small>of {_e(names)}</small></h1>",
         f'<div class="sources">{"".join(map(_source, found.sources))}</div>',
+        f'<p class="note">{_e(INTRODUCTION)}</p>',
         "<h2>In short</h2>" + _list(verdicts(found) or ["Nothing could be tested; see below why."], "verdicts"),
         f"<details><summary>How this is tested</summary><p>{_e(method(found))}</p></details>",
         "<h2>Configuration</h2>" + _settings(found),
@@ -136,7 +143,7 @@ def _held_out(found: Comparison) -> Iterator[str]:
     if found.heldout:
         yield (
             '<p class="note">Mean reward of one completion a record, none of which was trained on; sampled at the '
-            "training temperature, and greedy.</p>"
+            "training temperature, and greedy. A larger reward is better. " + DRAWING + "</p>"
         )
         yield _tests(("task", "decoding"), held_out_lines(found.heldout))
     yield _list(found.heldout_notes)
@@ -147,7 +154,7 @@ def _benchmarks(found: Comparison) -> Iterator[str]:
     if found.benchmarks:
         yield (
             '<p class="note">Score in percent: mean over records of the accuracy that the default reward gives to a '
-            "greedy answer.</p>"
+            "greedy answer. " + DRAWING + "</p>"
         )
         yield _tests(("benchmark",), benchmark_lines(found.benchmarks))
     yield _list([*unpaired(found.benchmarks), *found.benchmark_notes])
@@ -160,17 +167,27 @@ def _benchmarks(found: Comparison) -> Iterator[str]:
 
 def _tests(what: Sequence[str], lines: Sequence[TestedLine]) -> str:
     """A table of tests; behind the intervals they are drawn, all on the same scale."""
-    head = "".join(f"<th>{_e(name)}</th>" for name in (*what, *TESTED, ""))
+    head = "".join(f"<th>{_e(name)}</th>" for name in what)
+    head += "".join(f'<th class="number">{_e(name)}</th>' for name in TESTED[:-1])
+    head += f"<th></th><th>{_e(TESTED[-1])}</th>"
     reach = max(abs(end) for line in lines for end in (line.test.difference.low, line.test.difference.high)) or 1.0
     rows, before = [], ""
     for line in lines:
-        letters = (len(what) + 1, len(what) + 3)
-        cells = "".join(f"<td>{_letter(c) if i in letters else _e(c)}</td>" for i, c in enumerate(line.cells[:-1]))
-        verdict = f'<td style="color:{VERDICT_COLOURS[line.verdict]}">{_e(line.verdict)}</td>'
         first = "" if line.what[0] == before else ' class="first"'
-        rows.append(f"<tr{first}>{cells}{verdict}<td>{_interval(line, reach)}</td></tr>")
+        labels = "".join(f"<td>{_e(name)}</td>" for name in line.what)
+        records, other, against, *rest = line.cells[len(what) : -1]
+        numbers = [_e(records), _lettered(other), _lettered(against), *map(_e, rest)]
+        cells = "".join(f'<td class="number">{cell}</td>' for cell in numbers)
+        verdict = f'<td style="color:{VERDICT_COLOURS[line.verdict]}">{_e(line.verdict)}</td>'
+        rows.append(f"<tr{first}>{labels}{cells}<td>{_interval(line, reach)}</td>{verdict}</tr>")
         before = line.what[0]
     return f'<div class="wide"><table class="tests"><tr>{head}</tr>{"".join(rows)}</table></div>'
+
+
+def _lettered(cell: str) -> str:
+    """A letter and a number."""
+    letter, number = cell.split(" ")
+    return f"{_letter(letter)} {_e(number)}"
 
 
 def _interval(line: TestedLine, reach: float) -> str:
@@ -192,9 +209,10 @@ def _cases(found: Comparison) -> Iterator[str]:
         )
         return
     yield (
-        '<p class="note">Of each benchmark the records on which the scores differ most, either way. '
-        f'<span class="key" style="border-color:{TRUE_COLOUR}"></span> true boxes, '
-        f'<span class="key" style="border-color:{PREDICTED_COLOUR}"></span> predicted boxes.</p>'
+        '<p class="note">Of each benchmark the records on which the scores differ most, either way, '
+        f'the first ones of those that differ as much. <span class="key" style="border-color:{TRUE_COLOUR}"></span> true '
+        f'boxes, <span class="key" style="border-color:{PREDICTED_COLOUR}"></span> predicted boxes, which hide a true '
+        "one where they are the same.</p>"
     )
     for row in found.benchmarks:
         yield from _met(row)

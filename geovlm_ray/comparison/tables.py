@@ -13,15 +13,16 @@ from geovlm_ray.comparison.heldout import HeldOutRow
 from geovlm_ray.comparison.paired import CLEAR, Paired
 from geovlm_ray.comparison.sources import EVALUATION, Source
 
-TESTED = ("records", "of", "mean", "against", "mean", "difference", "95% interval", "p", "p (Holm)", "")
+TESTED = ("records", "mean", "against", "difference", "95% interval", "p", "p (Holm)", "verdict")
 """Columns behind those that say what was measured."""
-HIGHER, LOWER, UNCLEAR = "higher", "lower", "no clear difference"
+HIGHER, LOWER, UNCLEAR = "higher", "lower", "unclear"
 METHOD = (
     "Differences are paired: both answered the same records. The interval is that of a bootstrap over records "
     "({draws:,} draws, both answers of a record drawn together). p is two-sided: twice the smaller share of draws in "
     "which the difference is at most, or at least, 0, and never below 2^(1-k), where k records differ, which is the "
     "least that a sign test can give. p (Holm) is corrected for the number of rows of its table; below {clear:g} a "
-    "difference is called clear. None of this says how another training, from another seed, would come out."
+    "difference is called clear. Of fewer than 50 records intervals are somewhat too narrow, and p too small. None of "
+    "this says how another training, from another seed, would come out."
 )
 
 
@@ -50,10 +51,8 @@ class TestedLine:
         return (
             *self.what,
             f"{test.n:,}",
-            self.other,
-            self.number(test.other),
-            self.first,
-            self.number(test.first),
+            f"{self.other} {self.number(test.other)}",
+            f"{self.first} {self.number(test.first)}",
             self.number(difference.value, sign=True),
             f"{self.number(difference.low, sign=True)} to {self.number(difference.high, sign=True)}",
             p_value(test.p),
@@ -90,12 +89,13 @@ def paper_table(found: Comparison) -> tuple[list[str], list[tuple[str, ...]]]:
 
 def unpaired(rows: Sequence[BenchmarkRow]) -> list[str]:
     """In sentences, which benchmarks have records that only one of two has."""
-    return [
-        f"{met.benchmark}: {met.only_first:,} records only in {met.first} and {met.only_other:,} only in {met.other} "
-        "are left out of the score and its test."
-        for met in (row.met for row in rows)
-        if met.only_first or met.only_other
-    ]
+    sentences = []
+    for met in (row.met for row in rows):
+        counts = {met.first: met.only_first, met.other: met.only_other}
+        alone = " and ".join(f"{n:,} that only {letter} answered" for letter, n in counts.items() if n)
+        if alone:
+            sentences.append(f"{met.benchmark}: of its records, {alone} are left out of means and tests.")
+    return sentences
 
 
 def described(source: Source) -> str:
@@ -124,16 +124,16 @@ def verdicts(found: Comparison) -> list[str]:
     for line in held_out_lines(found.heldout):
         # The first rows of two runs are those of all their tasks.
         if whole.setdefault((line.first, line.other), line.what[0]) == line.what[0]:
-            sentences.append(f"Held-out reward, {line.what[0]}, {line.what[1]}: {_compared(line)}.")
+            sentences.append(f"Held-out reward, {line.what[0]}, {line.what[1]}: {_compared(line, len(found.heldout))}.")
     lines = benchmark_lines(found.benchmarks)
     for first, other in dict.fromkeys((line.first, line.other) for line in lines):
         theirs = [line for line in lines if (line.first, line.other) == (first, other)]
         named = {kind: [line.what[0] for line in theirs if line.verdict == kind] for kind in (HIGHER, LOWER)}
         rest = len(theirs) - sum(map(len, named.values()))
-        counts = [f"clearly {kind} on {len(names)} ({', '.join(names)})" for kind, names in named.items() if names]
-        counts += [f"without a clear difference on {rest}"] if rest else []
+        counts = [f"is clearly {kind} on {len(names)} ({', '.join(names)})" for kind, names in named.items() if names]
+        counts += [f"shows no clear difference on {rest}"] if rest else []
         of = f"{len(theirs)} benchmark{'' if len(theirs) == 1 else 's'}"
-        sentences.append(f"Score on {of}: {other} is, against {first}, {'; '.join(counts)}.")
+        sentences.append(f"Score on {of}: {other}, against {first}, {' and '.join(counts)}.")
     return sentences
 
 
@@ -147,17 +147,13 @@ def p_value(p: float) -> str:
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _compared(line: TestedLine) -> str:
-    values = f"{line.other} {line.number(line.test.other)}, {line.first} {line.number(line.test.first)}"
-    difference = line.test.difference
+def _compared(line: TestedLine, rows: int) -> str:
+    test, difference = line.test, line.test.difference
     low, high = line.number(difference.low, sign=True), line.number(difference.high, sign=True)
-    shown = f"{line.number(difference.value, sign=True)} ({low} to {high})"
-    return f"{values}; {shown}, p {_relation(line.p_holm)}: {_said(line)}"
-
-
-def _relation(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
-
-
-def _said(line: TestedLine) -> str:
-    return UNCLEAR if line.verdict == UNCLEAR else f"{line.other} is {line.verdict}"
+    p = f"p {'' if line.p_holm < 0.001 else '= '}{p_value(line.p_holm)}"
+    said = "no clear difference" if line.verdict == UNCLEAR else f"{line.other} is clearly {line.verdict}"
+    return (
+        f"{line.other} earns {line.number(test.other)} and {line.first} {line.number(test.first)}, a difference of "
+        f"{line.number(difference.value, sign=True)} (95% interval {low} to {high}; {p}, corrected for {rows} rows): "
+        f"{said}"
+    )

@@ -63,11 +63,12 @@ def _print_tests(console: Console, title: str, what: Sequence[str], lines: Seque
 def _print(
     console: Console, title: str, header: Sequence[str], rows: Iterable[Sequence[str]], styles: Sequence[str] = ()
 ) -> None:
-    table = Table(title=_text(title), title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
+    table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
     for name in header:
         table.add_column(_text(name), overflow="fold")
     for n, row in enumerate(rows):
         table.add_row(*map(_text, row), style=styles[n] if styles else "")
+    _say(console, title)
     console.print(table)
 
 

@@ -19,7 +19,7 @@ from geovlm_ray.errors import ModelError
 from geovlm_ray.files import read_object
 from geovlm_ray.locate import ADAPTER_FILE, Located
 from geovlm_ray.policy.model import load_processor, resolve_model, save_policy
-from geovlm_ray.policy.prompts import banned_token_ids
+from geovlm_ray.policy.prompts import EncodedPrompt, banned_token_ids
 
 MADE_OF = "made_of.json"
 """Says of which weights a folder was made, and in which type."""
@@ -80,6 +80,20 @@ def load_located(located: Located, dtype: str) -> nn.Module:
         return PeftModel.from_pretrained(model, located.path).eval() if located.adapter else model.eval()
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         raise ModelError(f"model {located.path}: its weights do not load: {' '.join(str(error).split())}") from error
+
+
+def draw_greedily(model: nn.Module, prompt: EncodedPrompt, longest: int) -> list[int]:
+    """Ids of the completion of a prompt by a model of `load_located`, the end of the turn included where it comes."""
+    ids = prompt.input_ids[None].to(model.device)
+    drawn = model.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        mm_token_type_ids=prompt.mm_token_type_ids[None].to(model.device),
+        pixel_values=prompt.pixel_values.to(model.device),
+        image_grid_thw=prompt.image_grid_thw.to(model.device),
+        max_new_tokens=longest,
+    )
+    return drawn[0, ids.shape[1] :].tolist()
 
 
 def base_of(located: Located) -> Path:

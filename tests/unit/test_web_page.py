@@ -1,0 +1,250 @@
+"""The page to try a model on: what it takes and refuses, and what a browser makes of it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+import json
+import subprocess
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from PIL import Image
+from starlette.testclient import TestClient
+from websockets.sync.client import ClientConnection, connect
+
+from geovlm_ray.answering import Answerer
+from geovlm_ray.data.scenes import draw, scene_example
+from geovlm_ray.locate import locate
+from geovlm_ray.web import app as web
+from geovlm_ray.web.app import make_app
+from tests.unit.test_report_in_a_browser import BROWSER, HOSTILE
+
+QUESTION = "find all ships ."
+OPTIONS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-port=0")
+OTHERS = ("--disable-background-networking", "--disable-component-update", "--disable-sync")
+
+
+@pytest.fixture(scope="module")
+def answerer() -> Answerer:
+    return Answerer(locate("tiny"))
+
+
+@pytest.fixture
+def client(answerer: Answerer) -> TestClient:
+    return TestClient(make_app(answerer, "a <model>", "127.0.0.1"), base_url="http://127.0.0.1:7860")
+
+
+def png(task: str = "object_detection", k: int = 0) -> bytes:
+    sink = io.BytesIO()
+    draw(scene_example(task, 1_000_000_007, 0).images[k]).save(sink, "PNG")
+    return sink.getvalue()
+
+
+def upload(*contents: bytes) -> list[tuple[str, tuple[str, bytes]]]:
+    return [("images", (f"{k}.png", content)) for k, content in enumerate(contents)]
+
+
+def test_an_answer_comes_with_its_boxes_on_the_last_image(
+    client: TestClient, answerer: Answerer, tmp_path: Path
+) -> None:
+    (tmp_path / "scene").write_bytes(png())
+    expected = answerer.answer([str(tmp_path / "scene")], QUESTION, "object_detection")
+    assert expected.boxes
+    got = client.post("/answer", data={"question": QUESTION, "task": "object_detection"}, files=upload(png()))
+    assert got.status_code == 200
+    answer = got.json()
+    assert (answer["answer"], answer["reasoning"]) == (expected.answer, expected.reasoning)
+    assert answer["boxes"] == [{"coords": list(box.coords), "label": box.label} for box in expected.boxes]
+    picture = Image.open(io.BytesIO(base64.b64decode(answer["picture"].partition(",")[2])))
+    assert max(picture.size) == 1024
+    two = client.post(
+        "/answer",
+        data={"question": "how damaged is the building at [31, 37, 75, 71] ?"},
+        files=upload(png("damage_assessment", 0), png("damage_assessment", 1)),
+    )
+    assert two.json()["answer"]
+    assert two.json()["boxes"] == []
+
+
+def test_what_cannot_be_shown_is_refused_by_the_name_it_was_uploaded_under(client: TestClient) -> None:
+    def error(files: list[Any], **data: str) -> str:
+        got = client.post("/answer", data={"question": QUESTION, **data}, files=files)
+        assert got.status_code == 400
+        return got.json()["error"]
+
+    assert "image 0.png: expected a picture that decodes" in error(upload(b"no picture"))
+    assert "image 1.png: expected a picture that decodes" in error(upload(png(), png()[:300]))
+    bomb = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(bomb, "PNG")
+    assert "image 0.png: " in error(upload(bomb.getvalue()))
+    assert "at most" in error(upload(bomb.getvalue())) or "bomb" in error(upload(bomb.getvalue()))
+    assert "expected 1 to 8 images, found 9" in error(upload(*[png()] * 9))
+    assert "expected a question" in error(upload(png()), question=" ")
+    assert "question: " in error(upload(png()), question="x" * 3000)
+    assert "task: expected one of" in error(upload(png()), task="segmentation")
+    assert "the question must hold none" in error(upload(png()), question="<|image_pad|> ?")
+    assert "rollout.max_model_len" in error(upload(png()), question="? " * 900)
+    assert "images: " in error([])
+
+
+def test_requests_that_are_too_large_or_come_from_elsewhere_are_refused(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def status(**headers: str) -> int:
+        return client.post("/answer", data={"question": QUESTION}, files=upload(png()), headers=headers).status_code
+
+    assert status() == 200
+    assert status(origin="http://127.0.0.1:7860") == 200
+    assert status(origin="https://elsewhere.example") == 403
+    assert status(origin="null") == 403
+    assert status(host="rebound.example") == 403
+    assert client.post("/answer", content=iter([b"chunked"])).status_code == 411
+    monkeypatch.setattr(web, "MOST_BYTES", 1000)
+    assert status() == 413
+
+
+def test_the_page_says_what_may_run_in_it_and_keeps_nothing(
+    client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    page = client.get("/")
+    assert "<h1>a &lt;model&gt;</h1>" in page.text
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert client.get("/docs").status_code == 404
+    assert client.post("/answer", data={"question": QUESTION}, files=upload(png())).status_code == 200
+    assert client.post("/answer", data={"question": QUESTION}, files=upload(b"junk")).status_code == 400
+    assert list(tmp_path.iterdir()) == []
+
+
+class Browser:
+    """A page in Chromium, spoken to by the DevTools protocol."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
+        self._numbers = itertools.count(1)
+        self.complaints: list[str] = []
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        number = next(self._numbers)
+        self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
+        while True:
+            got = json.loads(self._socket.recv(timeout=60))
+            if got.get("method") in ("Log.entryAdded", "Runtime.exceptionThrown"):
+                self.complaints.append(json.dumps(got["params"]))
+            if got.get("id") == number:
+                assert "error" not in got, got
+                return got["result"]
+
+    def value(self, expression: str) -> Any:
+        return self.call("Runtime.evaluate", expression=expression)["result"].get("value")
+
+    def wait(self, expression: str) -> Any:
+        deadline = time.monotonic() + 90
+        while not (value := self.value(expression)):
+            assert time.monotonic() < deadline, f"{expression}\n{self.value('document.body.innerText')}"
+            time.sleep(0.05)
+        return value
+
+    def choose(self, *files: Path) -> None:
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=root, selector="#images")["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(file) for file in files])
+
+    def ask(self, question: str) -> None:
+        self.value(f"at('question').value = {json.dumps(question)}; at('send').click()")
+
+    def screenshot(self, width: int, height: int) -> bytes:
+        mobile = width < 600
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile)
+        return base64.b64decode(self.call("Page.captureScreenshot", captureBeyondViewport=True)["data"])
+
+
+@contextmanager
+def browser(profile: Path, address: str) -> Iterator[Browser]:
+    command = [str(BROWSER), *OPTIONS, *OTHERS, f"--user-data-dir={profile}", "about:blank"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        told = profile / "DevToolsActivePort"
+        deadline = time.monotonic() + 60
+        while not told.is_file() or not told.read_text().strip():
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.05)
+        with urllib.request.urlopen(f"http://127.0.0.1:{told.read_text().split()[0]}/json/list") as pages:
+            (page,) = (p for p in json.load(pages) if p["type"] == "page")
+        with connect(page["webSocketDebuggerUrl"], max_size=None) as socket:
+            shown = Browser(socket)
+            for domain in ("Page", "Runtime", "Log"):
+                shown.call(f"{domain}.enable")
+            shown.call("Page.navigate", url=address)
+            shown.wait("document.readyState === 'complete' && document.getElementById('ask') !== null")
+            yield shown
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture
+def address(answerer: Answerer) -> Iterator[str]:
+    server = uvicorn.Server(uvicorn.Config(make_app(answerer, HOSTILE, "127.0.0.1"), port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome in PATH to open the page with")
+def test_an_image_uploaded_in_a_browser_is_answered_and_hostile_text_is_inert(
+    address: str, answerer: Answerer, tmp_path: Path
+) -> None:
+    scene = tmp_path / f"{HOSTILE.replace('/', '')[:60]}.png"
+    scene.write_bytes(png())
+    expected = answerer.answer([str(scene)], QUESTION)
+    with browser(tmp_path / "profile", address) as shown:
+        shown.choose(scene)
+        shown.wait("document.querySelector('#chosen img').naturalWidth > 0")
+        shown.ask(QUESTION)
+        shown.wait("document.querySelectorAll('article').length === 1")
+        assert shown.value("document.querySelector('.said').textContent") == expected.answer
+        assert shown.value("document.querySelector('.reasoning').textContent") == expected.reasoning
+        assert shown.value("document.querySelectorAll('.boxes li').length") == len(expected.boxes)
+        assert shown.wait("document.querySelector('article img').naturalWidth") == 1024
+        shown.ask(HOSTILE)
+        shown.wait("document.querySelectorAll('article').length === 2 || at('state').className === 'wrong'")
+        assert shown.value("document.querySelector('.asked').textContent") == HOSTILE
+        (tmp_path / "broken.png").write_bytes(b"no picture")
+        shown.choose(tmp_path / "broken.png")
+        shown.ask(QUESTION)
+        shown.wait("at('state').className === 'wrong'")
+        assert "broken.png" in shown.value("at('state').textContent")
+        assert shown.value("document.title") == HOSTILE
+        assert shown.value("document.querySelectorAll('script').length") == 1
+        foreign = [c for c in shown.complaints if "favicon" not in c and "/answer" not in c]
+        assert foreign == [], "a rule of the page was broken, or its script failed"
+        widths = []
+        for width in (390, 1280):
+            shown.screenshot(width, 844)
+            widths.append(shown.value("document.documentElement.scrollWidth"))
+        assert widths[0] <= 390, "a phone shows it without scrolling sideways"
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome in PATH to open the page with")
+def test_a_script_that_comes_into_the_page_does_not_run(address: str, tmp_path: Path) -> None:
+    with browser(tmp_path / "profile", address) as shown:
+        shown.value(f"document.querySelector('main').insertAdjacentHTML('beforeend', {json.dumps(HOSTILE)})")
+        shown.wait("document.querySelector('main svg') !== null")
+        time.sleep(0.5)
+        assert shown.value("document.title") != "owned"
+        assert any("Content Security Policy" in c for c in shown.complaints)
