@@ -38,7 +38,7 @@ BLOCK_LIMIT_S = 600
 
 _FENCED = re.compile(r"^```(?P<info>[^`\n]*)\n(?P<text>.*?)^```$", re.M | re.S)
 _NUMBER = re.compile(r"-?\d[\d,.:]*(?:e[-+]\d+)?%?")
-_COMMAND = re.compile(r"(?<![\w/-])(?:\.venv/bin/)?geovlm-ray (?=\w)")
+_COMMAND = re.compile(r"(?<![\w/`-])(?:\.venv/bin/)?geovlm-ray (?=\w)")
 _LOGGED = re.compile(r"%(?:\.\d)?[sdf]")
 _PROGRESS = re.compile(r"^[\d,]+ (?:of [\d,]+ )?[a-z]+ (?:of \S+ )?(?:answered|converted|measured|checked)\b.*\n", re.M)
 _BETWEEN = ("|", ">", "2>", "&", "&&", "||", ";")
@@ -85,6 +85,11 @@ def blocks(page: Path) -> list[Block]:
     return found
 
 
+def prose(page: Path) -> str:
+    """A page without its fenced blocks."""
+    return _FENCED.sub("", page.read_text())
+
+
 def commands(text: str) -> Iterator[list[str]]:
     """Every call of geovlm-ray in shell lines, in words, without what two spaces or a ``#`` part from it."""
     for line in re.sub(r"\\\n\s*", "", text).splitlines():
@@ -92,6 +97,11 @@ def commands(text: str) -> Iterator[list[str]]:
         if start and not line.lstrip().startswith("#"):
             words = shlex.split(re.split(r" {2,}", line[start.end() :])[0], comments=True)
             yield list(itertools.takewhile(lambda word: word not in _BETWEEN, words))
+
+
+def readme_commands() -> list[list[str]]:
+    """Every call of geovlm-ray in the README's indented blocks."""
+    return list(commands("\n".join(re.findall(r"^ {4}(.*)$", README.read_text(), re.M))))
 
 
 def parse(words: list[str]) -> None:

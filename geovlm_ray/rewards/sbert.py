@@ -27,7 +27,7 @@ class SbertEmbedder:
 
     @classmethod
     def from_config(cls, config: SbertConfig) -> SbertEmbedder:
-        """Load the model.
+        """Load the model, whose weights must be safetensors: others may run code.
 
         Raises:
             ModelError: it cannot be loaded.
@@ -35,7 +35,9 @@ class SbertEmbedder:
         from sentence_transformers import SentenceTransformer
 
         try:
-            model = SentenceTransformer(_locate(config.model), device=config.device)
+            model = SentenceTransformer(
+                _locate(config.model), device=config.device, model_kwargs={"use_safetensors": True}
+            )
         except (OSError, ValueError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ModelError(
