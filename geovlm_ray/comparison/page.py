@@ -209,8 +209,8 @@ def _cases(found: Comparison) -> Iterator[str]:
         )
         return
     yield (
-        '<p class="note">Of each benchmark the records on which the scores differ most, either way, '
-        f'the first ones of those that differ as much. <span class="key" style="border-color:{TRUE_COLOUR}"></span> true '
+        '<p class="note">Of each benchmark the records on which the scores differ most, either way, the '
+        f'first ones of those that differ as much. <span class="key" style="border-color:{TRUE_COLOUR}"></span> true '
         f'boxes, <span class="key" style="border-color:{PREDICTED_COLOUR}"></span> predicted boxes, which hide a true '
         "one where they are the same.</p>"
     )

@@ -28,7 +28,7 @@ from geovlm_ray.schema import TASK_NAMES
 MOST_BYTES = 64 * 2**20
 """Of all images of a question together."""
 LONGEST_QUESTION = 2000
-INSTRUCTED, FREE = "asks for its answer format", "says which answers have boxes"
+INSTRUCTED, FREE = "(optional: asks for the form of its answers)", "(optional)"
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
 

@@ -124,7 +124,7 @@ def _section(task: str) -> dict[str, str]:
 
 
 def _named(task: str, half: int) -> set[str]:
-    """The metrics that a task's section names for the set ``paper`` (0) or ``sound`` (1), those of other sections too."""
+    """The metrics of the set ``paper`` (0) or ``sound`` (1) that a task's section names, by other sections too."""
     names = set(_CODE.findall(_section(task)["Metrics"].split("`sound`:")[half])) - {"paper"}
     others = names & set(TASKS)
     return (names - others).union(*(_named(other, half) for other in others))

@@ -1,0 +1,264 @@
+"""An exported model is the policy it was made of, and its card says what is known of it and how to ask it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from safetensors.torch import load_file
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from geovlm_ray.answering import Answerer
+from geovlm_ray.checkpoint import CheckpointFolder
+from geovlm_ray.config import Config, load_config, to_yaml
+from geovlm_ray.data.scenes import draw, scene_example
+from geovlm_ray.data.table import Row, to_table
+from geovlm_ray.errors import DataError, ModelError
+from geovlm_ray.evaluation.results import Result, Results, write_results
+from geovlm_ray.export.merge import whole_model
+from geovlm_ray.export.write import export
+from geovlm_ray.files import write_atomically
+from geovlm_ray.locate import locate
+from geovlm_ray.metrics.bootstrap import Interval
+from geovlm_ray.policy.config import LoraSettings, ModelConfig
+from geovlm_ray.policy.model import load_model, load_processor, resolve_model, save_policy
+from tests.unit.rooms import example, picture, write_dataset
+
+TINY = resolve_model("tiny")
+LORA = ModelConfig(path="tiny", lora=LoraSettings(rank=4, alpha=8))
+STEP = 7
+
+
+class Adapter:
+    """An adapter that changes what the tiny policy says."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.model: Any = load_model(LORA, TINY, torch.device("cpu"), seed)
+        torch.manual_seed(seed)
+        for name, parameter in self.model.named_parameters():
+            if "lora_B" in name:
+                parameter.data.normal_(std=0.03)
+
+    def save(self, folder: Path) -> None:
+        save_policy(self.model, load_processor(TINY), folder)
+
+    def saved(self) -> bool:
+        return True
+
+
+def run(folder: Path, *overrides: str, steps: int = STEP) -> Path:
+    """What a run of `train` with an adapter leaves, as far as a card tells of it."""
+    config = load_config("demo", ["model.lora={rank: 4, alpha: 8}", f"run.steps={steps}", *overrides])
+    checkpoints = CheckpointFolder(folder / "checkpoints", keep=1)
+    checkpoints.save(STEP, Adapter(), {})
+    checkpoints.finish()
+    write_atomically(folder / "config.yaml", to_yaml(config))
+    rows = [{"step": k, "reward/mean": k / 10, "task/vqa/reward": k / 10} for k in range(1, steps + 1)]
+    write_atomically(folder / "metrics.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
+    pair = {"before": {"mean": 1.25, "se": 0.0625, "n": 40}, "after": {"mean": 1.5, "se": 0.05, "n": 40}}
+    both = {"sampled": pair, "greedy": pair}
+    summary = {"steps": steps, "heldout": {**both, "per_task": {"vqa": both}}}
+    write_atomically(folder / "summary.json", json.dumps(summary))
+    return folder
+
+
+def evaluation(folder: Path, name: str = "drawn-vqa") -> Path:
+    folder.mkdir(parents=True)
+    interval = Interval(0.625, 0.5, 0.75)
+    result = Result("Drawn", "vqa", 40, {"accuracy": 0.6}, {"accuracy": interval}, interval, {}, {}, {})
+    write_results(Results("a | model", {name: result}), folder)
+    return folder
+
+
+def scene(path: Path, task: str = "vqa") -> Path:
+    draw(scene_example(task, 1_000_000_007, 0).images[0]).save(path)
+    return path
+
+
+def blocks(card: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```$", card.read_text(), re.M | re.S)
+
+
+def printed(code: str) -> str:
+    sink = io.StringIO()
+    with contextlib.redirect_stdout(sink):
+        exec(code, {})
+    return sink.getvalue().strip()
+
+
+def test_a_merged_adapter_gives_the_log_probs_of_the_adapter_and_loads_as_it_is(tmp_path: Path) -> None:
+    located = locate(str(run(tmp_path / "run")))
+    assert located.adapter
+    assert export(located, "run", tmp_path / "out", "float32") < 1e-3
+    assert not list(tmp_path.glob(".*"))
+    merged, base = load_file(tmp_path / "out" / "model.safetensors"), load_file(TINY / "model.safetensors")
+    assert max(float((merged[name] - base[name].float()).abs().max()) for name in base) > 1e-2
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(tmp_path / "out")
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert load_processor(tmp_path / "out").tokenizer.vocab_size == 768 - 16
+    scene(tmp_path / "scene.png")
+    ask = [str(tmp_path / "scene.png")], "how many planes are there ?"
+    tuned, plain = Answerer(located).answer(*ask), Answerer(locate("tiny")).answer(*ask)
+    assert tuned.response != plain.response
+    exported = locate(str(tmp_path / "out"))
+    assert exported.config.prompt == located.config.prompt
+    assert Answerer(exported).answer(*ask).response == tuned.response
+
+
+def test_bf16_is_said_and_its_difference_is_that_of_rounding(tmp_path: Path) -> None:
+    located = locate(str(run(tmp_path / "run")))
+    assert 1e-5 < export(located, "run", tmp_path / "out", "bfloat16") < 0.5
+    assert {t.dtype for t in load_file(tmp_path / "out" / "model.safetensors").values()} == {torch.bfloat16}
+    assert locate(str(tmp_path / "out")).config.model.dtype == "bfloat16"
+
+
+def test_the_card_is_filled_from_the_run(tmp_path: Path) -> None:
+    folder = run(tmp_path / "run", "learner.kl_beta=0.04")
+    evaluation(folder / "evaluations" / f"step-{STEP:06d}")
+    located = locate(str(folder), None, ['prompt.system=Think ``` first.\nThen "answer".'])
+    export(located, "run", tmp_path / "out", "float32", [evaluation(tmp_path / "other", "another")])
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    head = card.data.to_dict()
+    assert (head["library_name"], head["pipeline_tag"]) == ("transformers", "image-text-to-text")
+    text = card.text
+    for said in (
+        "| steps | 7 of 7 |",
+        "| completions a prompt (G) | 8 |",
+        "| KL to the reference | 0.04 |",
+        "| weights trained | LoRA, rank 4, alpha 8, language layers |",
+        "| vqa | jaccard\\_robust |".replace("\\_", "_"),
+        "| all | greedy | 40 | 1.250 ± 0.062 | 1.500 ± 0.050 |",
+        "| drawn-vqa | 40 | score | mean | 62.50 | 50.0 to 75.0 |",
+        "| another | 40 | score |",
+        "called a \\| model",
+        "trained on drawn scenes alone",
+        "Tasks: vqa.",
+    ):
+        assert said in text
+    assert (tmp_path / "out" / "reward.svg").read_text().startswith("<svg")
+    assert "(reward.svg)" in text
+    namespace: dict[str, Any] = {}
+    code = blocks(tmp_path / "out" / "README.md")[0].replace('"scene.png"', repr(str(scene(tmp_path / "scene.png"))))
+    exec(code, namespace)
+    assert namespace["messages"][0]["content"][0]["text"] == 'Think ``` first.\nThen "answer".'
+
+
+def test_scores_of_other_steps_are_not_this_checkpoints(tmp_path: Path) -> None:
+    folder = run(tmp_path / "run", steps=STEP + 3)
+    evaluation(folder / "evaluations" / f"step-{STEP + 3:06d}")
+    export(locate(str(folder)), "run", tmp_path / "out", "float32")
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "Not evaluated." in text
+    assert f"| steps | {STEP} of {STEP + 3} |" in text
+
+
+def test_without_a_run_the_card_says_only_what_is_known(tmp_path: Path) -> None:
+    export(locate("tiny"), "tiny", tmp_path / "out", "float32")
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "the tiny policy" in text
+    for unknown in ("## Method", "## Data", "## Rewards", "reward.svg"):
+        assert unknown not in text
+
+
+def test_the_records_and_licences_that_it_was_trained_on_are_listed(tmp_path: Path) -> None:
+    picture(tmp_path / "data" / "a.png", 0)
+    data = write_dataset(tmp_path / "data", [example(k, ("a.png",)) for k in range(3)])
+    rows = [Row(example(k, ("a.png",)), "source.jsonl", k, "CC | BY 4.0" if k else "") for k in range(3)]
+    other = replace(rows[0].example, split="test")
+    pq.write_table(to_table([*rows, replace(rows[0], example=other)]), data / "part-00000.parquet")
+    folder = run(tmp_path / "run", "data.source=parquet", f"data.path={data}", "data.stages=[]", "data.mixture=natural")
+    export(locate(str(folder)), "run", tmp_path / "out", "float32")
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "| harbours | vqa | 1 | not stated |" in text
+    assert "| harbours | vqa | 2 | CC \\| BY 4.0 |" in text
+    assert "`data`, converted to Parquet, splits train." in text
+    assert str(tmp_path) not in text, "a card that is shared says nothing of this machine"
+    shutil.rmtree(data)
+    export(locate(str(folder)), "run", tmp_path / "out", "float32")
+    assert "licences of its records are not known here" in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("resolution", ["fixed", "native", "tiles"])
+def test_the_cards_lines_for_transformers_answer_as_the_policy_does(
+    resolution: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = run(tmp_path / "run", f"prompt.resolution={resolution}", "prompt.image_size=84", "prompt.system=Look.")
+    located = locate(str(folder))
+    export(located, "run", tmp_path / "out", "float32")
+    monkeypatch.chdir(tmp_path)
+    scene(Path("scene.png"))
+    prompt, transformers, _ = blocks(Path("out/README.md"))
+    expected = Answerer(located).answer(["scene.png"], "how many ships are there ?")
+    assert printed(f"{prompt}\n{transformers}") == expected.response.strip()
+
+
+def test_only_an_export_of_the_same_is_written_over(tmp_path: Path) -> None:
+    out, located = tmp_path / "out", locate(str(run(tmp_path / "run")))
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    message = "out: expected no such folder, an empty one, or an export of the same model, found another"
+    with pytest.raises(ModelError, match=message):
+        export(located, "run", out, "float32")
+    (out / "notes.txt").unlink()
+    export(located, "run", out, "float32")
+    (out / "README.md").unlink()
+    export(located, "run", out, "float32")
+    assert (out / "README.md").is_file()
+    with pytest.raises(ModelError, match=message):
+        export(located, "run", out, "bfloat16")
+    with pytest.raises(ModelError, match=message):
+        export(locate("tiny"), "tiny", out, "float32")
+
+
+def test_weights_that_are_not_the_policys_are_found_out(tmp_path: Path) -> None:
+    located = locate(str(run(tmp_path / "run")))
+    export(located, "run", tmp_path / "out", "float32")
+    shutil.copy(TINY / "model.safetensors", tmp_path / "out" / "model.safetensors")
+    with pytest.raises(ModelError, match=r"expected log-probs that differ by at most 0.001 from those of .*, found"):
+        export(located, "run", tmp_path / "out", "float32")
+
+
+def test_an_adapter_whose_base_is_absent_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    adapter = tmp_path / "adapter"
+    Adapter().save(adapter)
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    settings["base_model_name_or_path"] = "absent/base"
+    (adapter / "adapter_config.json").write_text(json.dumps(settings))
+    with pytest.raises(ModelError, match=r"adapter .*: expected its base model, found: model 'absent/base': neither"):
+        export(locate(str(adapter), "demo"), "adapter", tmp_path / "out", "float32")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_holds_no_evaluation_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"evaluation .*absent: expected a results.json"):
+        export(locate("tiny"), "tiny", tmp_path / "out", "float32", [tmp_path / "absent"])
+    (tmp_path / "results.json").write_text('{"model": "x", "benchmarks": {"b": {}}}')
+    with pytest.raises(DataError, match=r"results.json: expected the results of an evaluation, found others"):
+        export(locate("tiny"), "tiny", tmp_path / "out", "float32", [tmp_path])
+
+
+def test_an_adapter_is_merged_once_for_an_engine(tmp_path: Path) -> None:
+    adapters = [tmp_path / "one", tmp_path / "two"]
+    for seed, folder in enumerate(adapters):
+        Adapter(seed).save(folder)
+    one, two = (locate(str(folder)) for folder in adapters)
+    merged = whole_model(one, tmp_path / "merged")
+    written = (merged / "model.safetensors").stat().st_mtime_ns
+    assert whole_model(one, tmp_path / "merged") == merged
+    assert (merged / "model.safetensors").stat().st_mtime_ns == written
+    with pytest.raises(ModelError, match="found another"):
+        whole_model(two, tmp_path / "merged")
+    assert whole_model(locate("tiny"), tmp_path / "unused") == TINY
+    config: Config = one.config
+    assert config.model.dtype == "float32"
