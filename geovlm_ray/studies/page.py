@@ -33,6 +33,7 @@ def write_study(plan: Plan, runs: Runs, failed: Mapping[str, str], command: str)
         f"**Expected.** {study.expectation.text}",
         f"**Seen.** {' '.join(_verdicts(plan, runs))}",
         _missing(plan, runs, failed),
+        _scale(plan, runs),
         study.note,
         _summary(plan, runs),
         _scores(plan, runs),
@@ -91,6 +92,17 @@ def _missing(plan: Plan, runs: Runs, failed: Mapping[str, str]) -> str:
         return ""
     reasons = "".join(f"\n- `{name}`: {reason}" for name, reason in failed.items())
     return f"**Missing.** {'; '.join(lost)}.{reasons}"
+
+
+def _scale(plan: Plan, runs: Runs) -> str:
+    """How small all of this is."""
+    steps = [len(run.sampled[ALL]) for by_seed in runs.values() for run in by_seed.values() if run.sampled]
+    if not steps:
+        return ""
+    return (
+        f"These are runs of {max(steps)} steps from the recipe `{plan.recipe}`: the beginning of a training, in which the "
+        "score may fall before it rises. What they show need not hold for longer runs or other models."
+    )
 
 
 def _summary(plan: Plan, runs: Runs) -> str:
