@@ -100,8 +100,8 @@ def _scale(plan: Plan, runs: Runs) -> str:
     if not steps:
         return ""
     return (
-        f"These are runs of {max(steps)} steps from the recipe `{plan.recipe}`: the beginning of a training, in which the "
-        "score may fall before it rises. What they show need not hold for longer runs or other models."
+        f"These are runs of {max(steps)} steps from the recipe `{plan.recipe}`: the beginning of a training, in which "
+        "the score may fall before it rises. What they show need not hold for longer runs or other models."
     )
 
 

@@ -54,7 +54,7 @@ def test_variants_differ_in_nothing_but_what_is_studied(tmp_path: Path) -> None:
     plan = Plan(load_study("kl"), tmp_path, "demo")
     found = [load_config("demo", plan.settings(name, v, 0)) for name, v in plan.study.variants.items()]
     flat = [c.model_copy(update={"run": c.run.model_copy(update={"name": "x"})}) for c in found]
-    assert len({c.learner.kl_beta for c in flat}) == 3
+    assert len({c.learner.kl_beta for c in flat}) == len(flat)
     same = [c.model_copy(update={"learner": c.learner.model_copy(update={"kl_beta": 0})}) for c in flat]
     assert len({c.model_dump_json() for c in same}) == 1
 
