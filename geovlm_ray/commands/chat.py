@@ -84,7 +84,7 @@ def _answer(answerer: Answerer, args: argparse.Namespace, question: str, console
     from geovlm_ray.files import write_atomically
 
     answer = answerer.answer(args.images, question, args.task)
-    _print(answer, answerer.frame.kind, console)
+    print_answer(answer, answerer.frame.kind, console)
     if answer.boxes:
         sink = io.BytesIO()
         answerer.picture(args.images[-1], answer.boxes).save(sink, "PNG")
@@ -92,7 +92,8 @@ def _answer(answerer: Answerer, args: argparse.Namespace, question: str, console
         _say(console, f"Picture: {args.out.resolve()}")
 
 
-def _print(answer: Answer, units: str, console: Console) -> None:
+def print_answer(answer: Answer, units: str, console: Console) -> None:
+    """Reasoning, answer and boxes, whose coordinates are in these units."""
     if answer.reasoning:
         _say(console, f"Reasoning: {answer.reasoning}", "dim")
     if answer.answer is None:

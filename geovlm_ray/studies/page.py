@@ -68,9 +68,8 @@ def _verdicts(plan: Plan, runs: Runs) -> list[str]:
     expected = plan.study.expectation
     better, worse = runs[expected.better], runs[expected.worse]
     said = []
-    for measure, meaning in MEASURES.items():
-        if not better or not worse:
-            continue
+    for measure in plan.study.measures if better and worse else ():
+        meaning = MEASURES[measure]
         found = difference(better, worse, measure, ALL)
         if math.isnan(found.mean):
             continue
@@ -145,7 +144,8 @@ def _differences(plan: Plan, runs: Runs) -> str:
     first, *others = runs
     rows = [f"| less `{first}` | measure | difference | 95% interval |", "| --- | --- | --- | --- |"]
     for name in others:
-        for measure, meaning in MEASURES.items():
+        for measure in plan.study.measures:
+            meaning = MEASURES[measure]
             if runs[first] and runs[name]:
                 found = difference(runs[name], runs[first], measure, ALL)
                 if not math.isnan(found.mean):

@@ -45,7 +45,7 @@ class Short(Part):
 
 
 class Study(Part):
-    """One study. The first variant is the one that others are compared with."""
+    """One study. The first variant is the one that others are compared with; ``measures`` are those that decide."""
 
     name: str
     title: str
@@ -56,6 +56,7 @@ class Study(Part):
     settings: tuple[str, ...]
     variants: dict[str, Variant] = Field(min_length=2)
     seeds: tuple[int, ...] = (0, 1, 2)
+    measures: tuple[Literal["sampled", "greedy"], ...] = ("sampled", "greedy")
     short: Short = Short()
     note: str = ""
 
