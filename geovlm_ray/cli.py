@@ -17,8 +17,12 @@ from geovlm_ray.quiet import quiet
 COMMANDS = {
     "train": "reinforcement fine-tuning with GRPO, on a Ray cluster or in one process",
     "sft": "supervised fine-tuning, the warm-up before reinforcement learning",
-    "evaluate": "metrics of given responses, the published ones and sound ones",
+    "evaluate": "a model on benchmarks, or given responses: published metrics and sound ones",
+    "compare": "runs or evaluations side by side, with significance",
     "study": "answer a question by a few small runs, and write a page",
+    "export": "a merged Hugging Face model with its card",
+    "chat": "ask a model about an image, in the terminal",
+    "web": "ask a model about an image, in a browser",
     "score": "rewards of given responses, offline",
     "top": "what the actors of a run are doing now",
     "report": "make a run's self-contained report.html again",

@@ -34,13 +34,13 @@ TOP = Path(__file__).parents[1]
 README = TOP / "README.md"
 PAGES = sorted((TOP / "docs").glob("*.md"))
 FIGURES_VARY = "text, figures vary"
-BLOCK_LIMIT_S = 600
+BLOCK_LIMIT_S = 1800
 
 _FENCED = re.compile(r"^```(?P<info>[^`\n]*)\n(?P<text>.*?)^```$", re.M | re.S)
 _NUMBER = re.compile(r"-?\d[\d,.:]*(?:e[-+]\d+)?%?")
 _COMMAND = re.compile(r"(?<![\w/`-])(?:\.venv/bin/)?geovlm-ray (?=\w)")
 _LOGGED = re.compile(r"%(?:\.\d)?[sdf]")
-_PROGRESS = re.compile(r"^[\d,]+ (?:of [\d,]+ )?[a-z]+ (?:of \S+ )?(?:answered|converted|measured|checked)\b.*\n", re.M)
+_PROGRESS = re.compile(r"^[\d,]+ (?:records|.* [a-z]+ed)(?:, [\d,]+/s)?(?:, [\d,]+ set aside)?\n", re.M)
 _BETWEEN = ("|", ">", "2>", "&", "&&", "||", ";")
 
 

@@ -305,6 +305,14 @@ def test_curves_of_all_runs_stand_in_one_chart_each(both: Comparison) -> None:
         assert page.count(f"stroke: {colour}") >= 6
 
 
+def test_a_step_without_a_value_is_no_point_of_a_curve(weak: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(weak, tmp_path / "copy")
+    with (copy / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "reward/mean": NaN}\n{"step": 5}\n{"step": 6, "reward/mean": 1.5}\n')
+    points = compared(weak, copy).curves[0].points
+    assert [step for step, _ in points["B"]] == [1, 2, 3, 6]
+
+
 def test_same_names_are_told_apart(weak: Path, strong: Path, both: Comparison) -> None:
     names = [source.name for source in both.sources]
     assert names == [f"{weak.parent.name}/run", f"{strong.parent.name}/run"]
@@ -371,10 +379,12 @@ def test_records_are_paired_by_what_they_are_and_the_others_counted(tmp_path: Pa
 def test_a_question_asked_twice_of_a_record_is_paired_in_order(tmp_path: Path) -> None:
     scores = {"first": (0.0, 1.0, 0.25), "other": (0.5, 1.0, 0.25)}
     folders = [evaluation_of(tmp_path / name, [scene_example("vqa", 0, 0)] * 3, s) for name, s in scores.items()]
-    (row,) = compared(*folders).benchmarks
+    found = compared(*folders)
+    (row,) = found.benchmarks
     assert row.met.test.n == 3
     assert [case.change for case in row.met.higher] == [0.5]
     assert row.met.lower == []
+    assert {r.metric: r.values for r in found.paper} == {"m": {"A": 0.5, "B": 0.5}, "undefined": {}}
 
 
 def evaluation_of(folder: Path, examples: Sequence[Example], scores: Sequence[float], text: str = "ok") -> Path:

@@ -16,6 +16,7 @@ from geovlm_ray.config import Config
 from geovlm_ray.metrics.paper import paper_metrics
 from geovlm_ray.metrics.sound import Answered, needs_embedder, sound_metrics
 from geovlm_ray.tasks import TASKS
+from geovlm_ray.tasks.boxes import DIALECTS, parse_boxes
 from tests.docs import PAGES, README, Block, blocks, commands, messages, parse, prose, readme_commands
 from tests.unit.judging import SAMPLES, embedder, example
 
@@ -101,6 +102,14 @@ def test_the_table_of_tasks_is_that_of_the_code() -> None:
     assert found == [(t.name, t.target_kind, t.robust, t.reward) for t in TASKS.values()]
 
 
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_boxes_are_written_as_the_table_of_dialects_shows(dialect: str) -> None:
+    (forms,) = re.findall(rf"^\| `{dialect}`[^|]* \| (.*) \|$", TEXTS["tasks.md"], re.M)
+    boxes = [parse_boxes(form.replace(r"\|", "|"), dialect) for form in _CODE.findall(forms)]
+    assert boxes
+    assert all(found and found.count == len(found.boxes) == 1 for found in boxes)
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_the_section_of_a_task_says_how_it_is(task: str) -> None:
     said = _section(task)
@@ -134,6 +143,6 @@ def test_gauges_of_prometheus_are_those_of_the_code() -> None:
     text = TEXTS["metrics.md"]
     actors = set(re.findall(rf"^\| `ray_({PREFIX}_actor_\w+)`", text, re.M))
     assert actors == {f"{PREFIX}_actor_{name}" for name in DESCRIPTIONS}
-    shown = re.findall(r"`([\w/]+)` is\s+`ray_(\w+)`", text)
+    shown = re.findall(r"`([\w/]+)`\s+is\s+`ray_(\w+)`", text)
     assert len(shown) == 3
     assert all(gauge_name(key)[0] == gauge for key, gauge in shown)

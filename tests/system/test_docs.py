@@ -1,0 +1,151 @@
+"""The pages below docs/ and the README, done as they say."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from geovlm_ray.tasks import TASKS
+from tests.docs import PAGES, README, TOP, blocks, check_printed, environment, readme_commands, run
+from tests.system.runs import MINUTES, metrics
+from tests.unit.converting import talk, write_json
+
+pytestmark = pytest.mark.slow
+METRICS = TOP / "docs" / "metrics.md"
+
+NOT_HERE = {
+    "train geovlm-r1": "needs five GPUs",
+    "train debug-gpu": "needs a GPU",
+    "sft geovlm-r1": "needs a GPU",
+    "study format": "takes long; tests/system/test_studies.py has a short form",
+    "web": "runs until it is stopped; its tests are elsewhere",
+}
+"""Calls of the README that are not made, by how they begin."""
+STANDS_FOR = {
+    "runs/NAME": "runs/demo",
+    "runs/first": "runs/demo",
+    "MODEL": "runs/demo",
+    "ROOT": "empty",
+    "OUT": "exported",
+    "FILE": "answers.jsonl",
+    "FILE.jsonl": "answers.jsonl",
+    "RUN_DIR|BENCH": str(TOP / "benchmarks" / "results" / "throughput.json"),
+    "/datasets/geochat/images": "images",
+}
+"""What is there in place of the README's words."""
+SHORT = ("run.steps=2", "rollout.prompts_per_step=4", "rollout.group_size=2", "evaluation.scenes=0", "--local")
+MORE = {
+    "train": SHORT,
+    "sft": ("sft.steps=1", "sft.batch_size=2", "sft.eval_examples=0"),
+    "top": ("--once",),
+    "evaluate runs/": ("--limit=2", "--local"),
+}
+"""What calls get besides, by how they begin, so that they are short."""
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder in which a page was done, once."""
+
+    @functools.cache
+    def do(name: str) -> Path:
+        folder = tmp_path_factory.mktemp(name.removesuffix(".md"))
+        for block in blocks(TOP / "docs" / name):
+            if block.runs:
+                check_printed(block, run(block.language, block.text, folder))
+        return folder
+
+    return do
+
+
+@pytest.mark.parametrize("name", [page.name for page in PAGES if any(block.runs for block in blocks(page))])
+def test_a_page_does_what_it_shows(done: Callable[[str], Path], name: str) -> None:
+    assert any(done(name).iterdir()), "nothing was done"
+
+
+def names_of(section: str) -> dict[str, str]:
+    """The names in the table of a section of the page on metrics, each as a pattern."""
+    (text,) = re.findall(rf"^## {section}\n(.*?)(?=^## |\Z)", METRICS.read_text(), re.M | re.S)
+    cells = [row.split(" | ")[0] for row in re.findall(r"^\| (`.*)$", text, re.M)]
+    names = [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
+    tasks, others = "|".join(TASKS), r"drawn-\w+"
+    return {name: name.replace("TASK", f"({tasks})").replace("NAME", f"({others})") for name in names}
+
+
+def check_names(section: str, written: set[str]) -> None:
+    """Every name that is written stands in a section, and every one there is written."""
+    said = names_of(section)
+    unknown = {name for name in written if not any(re.fullmatch(pattern, name) for pattern in said.values())}
+    assert not unknown, "written and not on the page"
+    assert not {name for name, pattern in said.items() if not any(re.fullmatch(pattern, w) for w in written)}
+
+
+def test_the_page_on_metrics_names_what_a_run_writes(done: Callable[[str], Path]) -> None:
+    folder = done("evaluation.md") / "runs" / "watched"
+    written = {name for row in metrics(folder) for name in row}
+    check_names("Reinforcement learning", written)
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    assert set(events.Tags()["scalars"]) == written - {"step"}
+
+
+def test_the_page_on_metrics_names_what_fine_tuning_writes(done: Callable[[str], Path]) -> None:
+    lines = (done("own-data.md") / "model" / "sft.jsonl").read_text().splitlines()
+    check_names("Supervised fine-tuning", {name for line in lines for name in json.loads(line)})
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with something small for each name that the README's commands speak of."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "empty").mkdir()
+    (folder / "images").mkdir()
+    for path in ("image.png", "images/a.png"):
+        Image.effect_noise((96, 96), 60).convert("RGB").save(folder / path)
+    ask = {"image": "a.png", "conversations": talk("<image>\nIs there a ship? Answer with a single word.", "yes")}
+    write_json(folder / "GeoChat_Instruct.json", [{"id": "a", **ask}])
+    write_json(folder / "earthdial.json", [{"id": "a", **ask, "image": "images/a.png"}])
+    run("sh", "geovlm-ray data convert earthdial earthdial.json data/earthdial", folder)
+    question: dict[str, Any] = {"id": "a", "task": "vqa", "images": ["image.png"], "prompt": "is there a ship ?"}
+    write_json(folder / "mine.jsonl", [{**question, "id": name, "reference": "yes"} for name in "ab"])
+    answer = {"id": "a", "task": "vqa", "response": "<think>I look.</think><answer>yes</answer>", "target": "yes"}
+    write_json(folder / "answers.jsonl", [answer])
+    box = "[[10, 10, 30, 30]]"
+    write_json(folder / "earthdial.jsonl", [{"answer": box, "gt_bbox": box, "size_group": "small"}])
+    return folder
+
+
+def here(words: list[str]) -> list[str]:
+    """A call of the README with what stands here for its words, and what makes it short."""
+    call = [STANDS_FOR.get(word, word) for word in words]
+    if "earthdial" in words and "--predictions" in words:
+        call = ["earthdial.jsonl" if word == "answers.jsonl" else word for word in call]
+    return [*call, *(word for begins, more in MORE.items() if shlex.join(call).startswith(begins) for word in more)]
+
+
+def test_the_readme_does_what_it_says(workplace: Path) -> None:
+    """All calls one after the other, as later ones take up what earlier ones left."""
+    for words in readme_commands():
+        if not shlex.join(words).startswith(tuple(NOT_HERE)):
+            run("sh", shlex.join(["geovlm-ray", *here(words)]), workplace)
+    assert {path.name for path in (workplace / "runs").iterdir()} == {"demo", "second", "mine"}
+    assert not [begins for begins in NOT_HERE if not any(shlex.join(w).startswith(begins) for w in readme_commands())]
+
+
+@pytest.mark.parametrize("module", sorted(set(re.findall(r"-m (benchmarks\.\w+)", README.read_text()))))
+def test_benchmarks_of_the_readme_answer(module: str) -> None:
+    command = [sys.executable, "-m", module, "--help"]
+    answer = subprocess.run(command, cwd=TOP, env=environment(), capture_output=True, timeout=5 * MINUTES, check=False)
+    assert answer.returncode == 0, answer.stderr
+    assert b"--json" in answer.stdout

@@ -1,0 +1,80 @@
+"""Questions in the terminal: one or many, with a picture of the boxes, and nothing that a terminal would obey."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageColor
+from rich.console import Console
+
+from geovlm_ray.answering import Answer
+from geovlm_ray.cli import main
+from geovlm_ray.commands.chat import print_answer
+from geovlm_ray.data.scenes import draw, scene_example
+from geovlm_ray.report.boxes import PREDICTED_COLOUR
+from geovlm_ray.schema import Box
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with an image, from which all is done."""
+    monkeypatch.chdir(tmp_path)
+    draw(scene_example("object_detection", 1_000_000_007, 0).images[0]).save("scene.png")
+
+
+def test_one_question_is_answered_and_its_boxes_are_drawn(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["chat", "tiny", "scene.png", "--question", "find all ships .", "--out", "boxes.png"]) == 0
+    said = capsys.readouterr().out
+    for part in ("Reasoning: ", "Answer: [[", "Box: [", "] percent", "boxes.png"):
+        assert part in said
+    box = [float(c) for c in said.split("Box: [")[1].split("]")[0].split(",")]
+    shown = Image.open("boxes.png").convert("RGB")
+    on_its_edge = round(box[0] / 100 * shown.width), round((box[1] + box[3]) / 200 * shown.height)
+    assert shown.getpixel(on_its_edge) == ImageColor.getrgb(PREDICTED_COLOUR)
+
+
+def test_questions_are_asked_for_until_an_empty_line_and_a_wrong_one_ends_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("find all ships .\n<|image_pad|> ?\nrural or urban ?\n\nunasked\n"))
+    assert main(["chat", "tiny", "scene.png", "rollout.max_tokens=48"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("Answer: ") == 2
+    assert "the question must hold none" in said
+    assert Path("answer.png").is_file()
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert main(["chat", "tiny", "scene.png"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["scene.png", "absent.png"], "absent.png: expected a file, found none"),
+        (["scene.png", "--out", "answer.jpg"], "--out: expected the name of a PNG"),
+        (["scene.png", "--out", "nowhere/answer.png"], "--out nowhere/answer.png: expected an existing folder"),
+        (["scene.png", "data.frame=dataset"], "data.frame: expected the units"),
+        (["scene.png", "prompt.image_size=9000"], "prompt.image_size"),
+        (["scene.png", "--question", " "], "expected a question, found none"),
+        (["scene.png"] * 9, "expected 1 to 8 images, found 9"),
+    ],
+)
+def test_wrong_input_gets_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("what is it ?\n"))
+    asked = [] if "--question" in arguments else ["--question", "what is it ?"]
+    assert main(["chat", "tiny", *arguments, *asked]) == 1
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_what_a_model_says_commands_no_terminal() -> None:
+    sink = io.StringIO()
+    answer = Answer("", "\x1b[2J\x9b31m", "[bold]x[/bold]\x07", (Box((1, 2, 3, 4), "\x1b]0;owned\x07"),), 0.1)
+    print_answer(answer, "percent", Console(file=sink, width=200))
+    said = sink.getvalue()
+    assert "Answer: [bold]x[/bold]" in said
+    assert not set(said) & set("\x1b\x9b\x07")
