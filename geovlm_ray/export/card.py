@@ -76,7 +76,7 @@ def _what(past: Past, trained: Config | None, rl: bool, dtype: str) -> str:
         )
     else:
         how = "reinforcement fine-tuning (GRPO) with verifiable rewards" if rl else "supervised fine-tuning"
-        text = f"A vision-language model for questions about remote-sensing images: {base} after {how}."
+        text = f"A vision-language model for questions about remote-sensing images, made of {base} by {how}."
     return f"{text} Written by geovlm_ray {__version__} as {dtype}, any adapter merged."
 
 
@@ -101,7 +101,7 @@ def _method(past: Past, trained: Config, rl: bool) -> list[str]:
         return ["## Method", "Supervised fine-tuning, the loss on the response alone.", _facts(facts | shared)]
     learner, rollout = trained.learner, trained.rollout
     facts = {
-        "before": f"supervised fine-tuning, {warm.steps} steps of {warm.batch_size} records" if warm else "none",
+        "warm-up": f"supervised fine-tuning, {warm.steps} steps of {warm.batch_size} records" if warm else "none",
         "objective": learner.objective,
         "steps": f"{step} of {trained.run.steps}" if step is not None else trained.run.steps,
         "prompts a step": rollout.prompts_per_step,
@@ -164,7 +164,8 @@ def _scores(located: Located, past: Past, evaluations: Sequence[Results]) -> lis
     parts = _held_out(past) if is_rl(located) else _sft_loss(past)
     for results in evaluations:
         rows = [line.cells for line in lines(results, whole=False)]
-        parts += [f"Benchmarks, in percent, the model called {_plain(results.model)}:", _table(header(results), rows)]
+        name = _plain(Path(results.model).name)
+        parts += [f"Benchmarks, in percent, of the model called {name}:", _table(header(results), rows)]
     return ["## Scores", *(parts or ["Not evaluated."])]
 
 

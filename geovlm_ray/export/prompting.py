@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Sequence
 
@@ -122,8 +123,8 @@ def _prompt(config: Config, resolution: Resolution) -> str:
 def _transformers(name: str, longest: int) -> str:
     return f"""from transformers import AutoModelForImageTextToText, AutoProcessor
 
-model = AutoModelForImageTextToText.from_pretrained({name!r}, dtype="auto")
-processor = AutoProcessor.from_pretrained({name!r})
+model = AutoModelForImageTextToText.from_pretrained({json.dumps(name)}, dtype="auto")
+processor = AutoProcessor.from_pretrained({json.dumps(name)})
 text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 inputs = processor(text=[text], images=pictures, return_tensors="pt").to(model.device)
 drawn = model.generate(**inputs, max_new_tokens={longest})
@@ -134,10 +135,10 @@ def _vllm(name: str, longest: int, window: int, pictures: int) -> str:
     return f"""from transformers import AutoProcessor, GenerationConfig
 from vllm import LLM, SamplingParams
 
-llm = LLM({name!r}, max_model_len={window}, limit_mm_per_prompt={{"image": {pictures}}})
-processor = AutoProcessor.from_pretrained({name!r})
+llm = LLM({json.dumps(name)}, max_model_len={window}, limit_mm_per_prompt={{"image": {pictures}}})
+processor = AutoProcessor.from_pretrained({json.dumps(name)})
 text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-never = dict.fromkeys(GenerationConfig.from_pretrained({name!r}).suppress_tokens, -100.0)
+never = dict.fromkeys(GenerationConfig.from_pretrained({json.dumps(name)}).suppress_tokens, -100.0)
 sampling = SamplingParams(temperature=0, max_tokens={longest}, logit_bias=never)
 (output,) = llm.generate({{"prompt": text, "multi_modal_data": {{"image": pictures}}}}, sampling)
 print(output.outputs[0].text)"""

@@ -37,6 +37,7 @@ from tests.unit.rooms import example, picture, write_dataset
 TINY = resolve_model("tiny")
 LORA = ModelConfig(path="tiny", lora=LoraSettings(rank=4, alpha=8))
 STEP = 7
+SYSTEM = 'Think ``` first.\n```\nThen "answer".'
 
 
 class Adapter:
@@ -105,7 +106,7 @@ def test_a_merged_adapter_gives_the_log_probs_of_the_adapter_and_loads_as_it_is(
     assert max(float((merged[name] - base[name].float()).abs().max()) for name in base) > 1e-2
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(tmp_path / "out")
     assert {p.dtype for p in model.parameters()} == {torch.float32}
-    assert load_processor(tmp_path / "out").tokenizer.vocab_size == 768 - 16
+    assert load_processor(tmp_path / "out").tokenizer.get_vocab() == load_processor(TINY).tokenizer.get_vocab()
     scene(tmp_path / "scene.png")
     ask = [str(tmp_path / "scene.png")], "how many planes are there ?"
     tuned, plain = Answerer(located).answer(*ask), Answerer(locate("tiny")).answer(*ask)
@@ -125,7 +126,7 @@ def test_bf16_is_said_and_its_difference_is_that_of_rounding(tmp_path: Path) -> 
 def test_the_card_is_filled_from_the_run(tmp_path: Path) -> None:
     folder = run(tmp_path / "run", "learner.kl_beta=0.04")
     evaluation(folder / "evaluations" / f"step-{STEP:06d}")
-    located = locate(str(folder), None, ['prompt.system=Think ``` first.\nThen "answer".'])
+    located = locate(str(folder), None, [f"prompt.system={json.dumps(SYSTEM)}"])
     export(located, "run", tmp_path / "out", "float32", [evaluation(tmp_path / "other", "another")])
     card = ModelCard.load(tmp_path / "out" / "README.md")
     head = card.data.to_dict()
@@ -136,7 +137,7 @@ def test_the_card_is_filled_from_the_run(tmp_path: Path) -> None:
         "| completions a prompt (G) | 8 |",
         "| KL to the reference | 0.04 |",
         "| weights trained | LoRA, rank 4, alpha 8, language layers |",
-        "| vqa | jaccard\\_robust |".replace("\\_", "_"),
+        "| vqa | jaccard_robust |",
         "| all | greedy | 40 | 1.250 ± 0.062 | 1.500 ± 0.050 |",
         "| drawn-vqa | 40 | score | mean | 62.50 | 50.0 to 75.0 |",
         "| another | 40 | score |",
@@ -150,7 +151,7 @@ def test_the_card_is_filled_from_the_run(tmp_path: Path) -> None:
     namespace: dict[str, Any] = {}
     code = blocks(tmp_path / "out" / "README.md")[0].replace('"scene.png"', repr(str(scene(tmp_path / "scene.png"))))
     exec(code, namespace)
-    assert namespace["messages"][0]["content"][0]["text"] == 'Think ``` first.\nThen "answer".'
+    assert namespace["messages"][0]["content"][0]["text"] == SYSTEM
 
 
 def test_scores_of_other_steps_are_not_this_checkpoints(tmp_path: Path) -> None:
