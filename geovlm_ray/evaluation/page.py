@@ -56,7 +56,7 @@ def write_page(results: Results, folder: Path) -> Path:
 
 def _benchmark(results: Results, name: str, rows: Sequence[Row]) -> str:
     result = results.benchmarks[name]
-    worst = sorted(rows, key=lambda row: row["score"])[:WORST]
+    worst = sorted((row for row in rows if row["score"] < 1), key=lambda row: row["score"])[:WORST]
     perfect = sum(row["score"] >= 1 for row in rows)
     return (
         f"<h3>{html.escape(result.title)} <small>{html.escape(name)} · {html.escape(result.task)} · {result.n:,} "

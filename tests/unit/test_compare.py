@@ -334,6 +334,15 @@ def test_an_unfinished_evaluation_does_not_count(weak: Path, tmp_path: Path) -> 
     assert found.sources[1].evaluation.folder.name == "step-000010"
 
 
+def test_steps_of_more_digits_are_newer(weak: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(weak, tmp_path / "copy")
+    for name in ("step-999999", "step-1000000"):
+        shutil.copytree(copy / "evaluations" / "step-000010", copy / "evaluations" / name)
+    evaluation = read_sources([weak, copy])[1].evaluation
+    assert evaluation is not None
+    assert evaluation.folder.name == "step-1000000"
+
+
 def test_scores_are_those_of_the_results_and_paper_metrics_stand_beside(
     weak: Path, strong: Path, both: Comparison
 ) -> None:

@@ -6,7 +6,9 @@ import base64
 import io
 import itertools
 import json
+import signal
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -123,6 +125,21 @@ def test_the_page_says_what_may_run_in_it_and_keeps_nothing(
     assert client.post("/answer", data={"question": QUESTION}, files=upload(png())).status_code == 200
     assert client.post("/answer", data={"question": QUESTION}, files=upload(b"junk")).status_code == 400
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_serves_until_it_is_interrupted_and_names_a_taken_port() -> None:
+    command = [str(Path(sys.executable).with_name("geovlm-ray")), "web", "tiny", "--port"]
+    with subprocess.Popen([*command, "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        address = process.stdout.readline().split()[1]
+        with urllib.request.urlopen(address) as page:
+            assert "<h1>tiny</h1>" in page.read().decode()
+        port = address.rpartition(":")[2]
+        second = subprocess.run([*command, port], capture_output=True, text=True, check=False)
+        assert (second.returncode, len(second.stderr.strip().splitlines())) == (1, 1)
+        assert f"--port {port}: expected an address that is free, found: Address already in use" in second.stderr
+        process.send_signal(signal.SIGINT)
+        assert (process.wait(timeout=60), process.communicate()[1]) == (0, "")
 
 
 class Browser:
