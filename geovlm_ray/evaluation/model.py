@@ -30,7 +30,13 @@ from geovlm_ray.rewards.local import LocalRewards
 NAMES = ("evaluation folder", "choose another --out")
 BATCH = 256
 """Cases that an engine is sent together."""
-MAY_CHANGE = ("rollout.stall_s", "run.wait_for_nodes_s", "placement.rollout.actors", "placement.strategy")
+MAY_CHANGE = (
+    "evaluation.data",
+    "rollout.stall_s",
+    "run.wait_for_nodes_s",
+    "placement.rollout.actors",
+    "placement.strategy",
+)
 
 OnProgress = Callable[[int, str], None]
 

@@ -11,15 +11,15 @@ from geovlm_ray.data.formats.base import Source
 from geovlm_ray.data.parquet import RecordTable, open_datasets
 from geovlm_ray.errors import DataError
 from geovlm_ray.evaluation.model import OnProgress, converted
-from geovlm_ray.evaluation.registry import ANY, Benchmark
+from geovlm_ray.evaluation.registry import ANY, BENCHMARKS, DRAWN, GROUPS, Benchmark
 
 TEST = "test"
 SAMPLES = "samples"
 
 
 def is_path(name: str) -> bool:
-    """Whether a name of a benchmark is rather the path of a dataset."""
-    return "/" in name or Path(name).exists()
+    """Whether a name of a benchmark is rather the path of a dataset; known names come first."""
+    return name not in (*GROUPS, *BENCHMARKS, *DRAWN) and ("/" in name or Path(name).exists())
 
 
 def own_benchmarks(path: Path, out: Path, on_progress: OnProgress) -> list[Benchmark]:

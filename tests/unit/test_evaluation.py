@@ -19,6 +19,7 @@ from geovlm_ray.data.scenes import demonstration
 from geovlm_ray.errors import ConfigError, DataError
 from geovlm_ray.evaluation.in_loop import in_loop_evaluation
 from geovlm_ray.evaluation.model import Evaluated, evaluate
+from geovlm_ray.evaluation.own import is_path
 from geovlm_ray.evaluation.registry import find
 from geovlm_ray.evaluation.results import Results, read_results
 from geovlm_ray.evaluation.settings import evaluation_config
@@ -265,3 +266,12 @@ def test_benchmarks_of_a_run_must_be_there(tmp_path: Path) -> None:
     config, kept = in_loop(tmp_path, "evaluation.benchmarks=[aid]")
     with pytest.raises(DataError, match=r"evaluation\.benchmarks: aid: expected its data in a folder aid below --data"):
         in_loop_evaluation(config, Engines(), kept, start=0)  # type: ignore[arg-type]
+
+
+def test_a_known_name_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("drawn", "aid", "mine"):
+        (tmp_path / name).mkdir()
+    assert [is_path(name) for name in ("drawn", "aid", "mine", "elsewhere/mine", "nothing")] == [
+        *(False, False, True, True, False)
+    ]
