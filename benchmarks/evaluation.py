@@ -14,8 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import ray
-from geovlm_ray.evaluation.registry import find
-from geovlm_ray.locate import locate
 
 from actors.cluster import connect
 from actors.rollout import RolloutActor
@@ -26,7 +24,9 @@ from geovlm_ray.evaluation.cases import Cases, drawn_cases
 from geovlm_ray.evaluation.draw import draw
 from geovlm_ray.evaluation.model import BATCH, yardstick
 from geovlm_ray.evaluation.predictions import Predictions
+from geovlm_ray.evaluation.registry import find
 from geovlm_ray.evaluation.settings import evaluation_config
+from geovlm_ray.locate import locate
 from geovlm_ray.quiet import quiet
 from geovlm_ray.rewards.local import LocalRewards
 from geovlm_ray.rollout import vllm_compat
