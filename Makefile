@@ -42,7 +42,7 @@ demo: $(READY)
 test: setup
 	@echo "Fast tests (no Ray, no vLLM) ..."
 	@$(BIN)/pytest -m "not slow"
-	@echo "Slow tests (real engines, real Ray; about 20 minutes on two cores) ..."
+	@echo "Slow tests (real engines, real Ray; about 45 minutes on two cores) ..."
 	@$(BIN)/pytest -m slow --durations=15
 
 lint: $(READY)

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import psutil
@@ -44,7 +45,8 @@ BOUNDS = {
     "RAY_task_events_max_num_task_in_gcs": "10000",
 }
 LOOKS = 100
-"""Times that everything is looked at, in equal distances."""
+"""Times that everything is looked at, in equal distances; at the object store, whose content swings from step to step,
+after each step, and the mean since the look before is taken."""
 GROWTH = 1.05
 FLAT = ("memory, MB", "open files", "object store, MB", "objects in the store", "Ray's logs, MB", "the run's logs, MB")
 
@@ -88,18 +90,23 @@ def look_at(config: Config, looks: list[dict[str, float]]) -> Callable[[dict[str
     state = get_state_from_address(ray.get_runtime_context().gcs_address)
     session = Path(ray._private.worker.global_worker.node.get_session_dir_path())
 
+    stored: list[tuple[float, float]] = []
+
     def report(metrics: dict[str, Any]) -> None:
+        store = get_memory_info_reply(state).store_stats
+        stored.append((store.object_store_bytes_used / 1e6, store.num_local_objects))
         if metrics["step"] % every:
             return
-        store = get_memory_info_reply(state).store_stats
+        megabytes, objects = (fmean(column) for column in zip(*stored, strict=True))
+        stored.clear()
         memory, files = processes()
         looks.append(
             {
                 "step": metrics["step"],
                 "memory, MB": memory,
                 "open files": files,
-                "object store, MB": store.object_store_bytes_used / 1e6,
-                "objects in the store": store.num_local_objects,
+                "object store, MB": megabytes,
+                "objects in the store": objects,
                 "Ray's logs, MB": size(session / "logs"),
                 "the run's logs, MB": size(config.run.folder / "logs"),
             }
@@ -128,11 +135,11 @@ def size(folder: Path) -> float:
 
 
 def flat(name: str, values: list[float]) -> list[Figure]:
-    """How the most of something grew from the second fifth of the run to the last; from nothing it may not at all."""
+    """How the mean of something grew from the second fifth of the run to the last; from nothing it may not at all."""
     fifth = len(values) // 5
-    early, late = max(values[fifth : 2 * fifth]), max(values[-fifth:])
+    early, late = fmean(values[fifth : 2 * fifth]), fmean(values[-fifth:])
     return [
-        Figure(f"{name}, most in the second fifth", early),
+        Figure(f"{name}, mean of the second fifth", early),
         at_most(f"{name}, last fifth / second", late / early if early else float(late > 0) + 1, GROWTH),
     ]
 

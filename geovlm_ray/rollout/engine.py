@@ -131,7 +131,7 @@ class Engine:
         (inputs,) = self.inputs([prompt])
         try:
             self.llm.llm_engine.add_request(key, inputs, params, lora_request=self._adapter)
-        except ValueError as error:
+        except vllm_compat.refusals() as error:
             raise DataError(
                 f"record {prompt.example.id!r}: expected a prompt that fits rollout.max_model_len="
                 f"{self.config.max_model_len}, found: {' '.join(str(error).split())}"

@@ -35,6 +35,13 @@ def backend_args(kv_cache_gb: float, gpu_memory_utilization: float) -> dict[str,
     return {"enforce_eager": True}
 
 
+def refusals() -> tuple[type[Exception], ...]:
+    """What the engine raises for a prompt that it does not take."""
+    from vllm.exceptions import VLLMValidationError
+
+    return ValueError, VLLMValidationError
+
+
 def load_weights(llm: LLM, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
     """Replace weights in place, under their Hugging Face names."""
     llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(tensors), "is_checkpoint_format": True})
