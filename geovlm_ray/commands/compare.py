@@ -6,13 +6,11 @@ import argparse
 import json
 from pathlib import Path
 
-from geovlm_ray.commands.progress import Progress
+from geovlm_ray.commands.progress import Progress, open_console
 from geovlm_ray.errors import ConfigError, DataError
 
 PAGE = Path("compare.html")
 LEAST_DRAWS = 100
-WIDTH = 140
-"""Characters a line where the output is no terminal."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,8 +30,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare, print the tables, write the page and the numbers."""
-    from rich.console import Console
-
     from geovlm_ray.comparison.compare import as_json, compare
     from geovlm_ray.comparison.page import comparison_page
     from geovlm_ray.comparison.paired import DRAWS
@@ -47,9 +43,7 @@ def run(args: argparse.Namespace) -> int:
     draws = DRAWS if args.draws is None else args.draws
     if draws < LEAST_DRAWS:
         raise ConfigError(f"--draws: expected at least {LEAST_DRAWS}, found {draws}")
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDTH)
+    console = open_console()
     with Progress(console) as progress:
         found = compare(read_sources(args.folders), draws, progress.show)
     print_comparison(found, console)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from geovlm_ray.commands.progress import Progress
+from geovlm_ray.commands.progress import Progress, open_console
 from geovlm_ray.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     if args.list:
         from geovlm_ray.evaluation.listing import print_benchmarks
 
-        print_benchmarks(Console())
+        print_benchmarks(open_console())
         return 0
     if (args.model is None) == (args.predictions is None):
         raise ConfigError(
@@ -83,7 +83,7 @@ def _model(args: argparse.Namespace) -> int:
     from geovlm_ray.export.merge import whole_model
     from geovlm_ray.locate import locate
 
-    console = Console()
+    console = open_console()
     benchmarks = find([name for name in named if not is_path(name)])
     located = locate(args.model, args.recipe, args.overrides)
     origin = (located.run.name,) if located.run else ()
@@ -128,7 +128,7 @@ def _predictions(args: argparse.Namespace) -> int:
         found = evaluate_earthdial(args.predictions, args.task, config)
     else:
         found = evaluate_records(args.predictions, args.task, config)
-    print_tables(found, Console())
+    print_tables(found, open_console())
     if args.json:
         write_atomically(args.json, json.dumps(dataclasses.asdict(found), indent=2))
     return 0

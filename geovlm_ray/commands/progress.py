@@ -12,6 +12,14 @@ from rich.text import Text
 
 SECONDS = 10.0
 """Between two lines where there is no terminal."""
+WIDTH = 140
+"""Characters a line where there is no terminal."""
+
+
+def open_console() -> Console:
+    """Standard output, wide enough for tables where it is no terminal."""
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDTH)
 
 
 class Progress:

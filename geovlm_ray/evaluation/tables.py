@@ -87,9 +87,11 @@ def _is_part(metric: str, metrics: Mapping[str, object]) -> bool:
 
 def terminal_table(results: Results) -> Table:
     """The table for a terminal, without the lines of parts; names of benchmarks stand above their metrics."""
-    table = Table(box=SIMPLE)
-    for name in ("benchmark (records)", "set", *header(results)[4:]):
-        table.add_column(name, justify="left" if name in ("benchmark (records)", "set") else "right", no_wrap=True)
+    table = Table(box=SIMPLE, pad_edge=False, collapse_padding=True)
+    table.add_column("benchmark (records)", overflow="fold")
+    table.add_column("set", no_wrap=True)
+    for name in header(results)[4:]:
+        table.add_column(name, justify="right", no_wrap=True)
     for line in lines(results, whole=False):
         if line.benchmark:
             table.add_section()
