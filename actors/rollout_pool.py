@@ -228,7 +228,13 @@ class RayRollouts:
         return LostError(f"{WHO} gave nothing within rollout.stall_s={self.config.rollout.stall_s:g} s")
 
     def _living(self) -> dict[int, ray.actor.ActorHandle]:
-        """Actors that hold the present weights, by slot; waits for one where all are starting."""
+        """Actors that hold the present weights, by slot; waits for one where all are starting.
+
+        Raises:
+            LostError: none has started within the longer of ``rollout.stall_s`` and ``run.wait_for_nodes_s``.
+        """
+        limit = max(self.config.rollout.stall_s, self.config.run.wait_for_nodes_s)
+        end = time.monotonic() + limit
         with self._changing:
             while True:
                 for slot, calls in list(self._starting.items()):
@@ -238,7 +244,12 @@ class RayRollouts:
                 living = {slot: actor for slot, actor in enumerate(self.actors) if slot not in self._starting}
                 if living:
                     return living
-                ray.wait([calls[-1] for calls in self._starting.values()])
+                lasts = [calls[-1] for calls in self._starting.values()]
+                if not ray.wait(lasts, timeout=max(end - time.monotonic(), 0))[0]:
+                    raise LostError(
+                        f"every rollout actor died, and no other one has started within {limit:g} s, the longer of "
+                        "rollout.stall_s and run.wait_for_nodes_s"
+                    )
 
     def _start(self) -> ray.actor.ActorHandle:
         name = next_name("rollout")

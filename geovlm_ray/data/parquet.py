@@ -79,7 +79,7 @@ def open_datasets(path: Path, root: Path | None = None) -> list[Dataset]:
     """The datasets at and below a folder, each with its image root, or all with ``root``.
 
     Raises:
-        DataError: there is no folder, or no shard in it.
+        DataError: there is no folder, no shard in it, or a card names a root that leads out of its folder.
     """
     if not path.is_dir():
         raise DataError(f"{path}: expected a folder that `geovlm-ray data convert` wrote, found none")
@@ -90,9 +90,16 @@ def open_datasets(path: Path, root: Path | None = None) -> list[Dataset]:
 
 
 def _image_root(folder: Path) -> Path:
-    """What the dataset's card says, relative to the folder; without a card the folder itself."""
+    """What the dataset's card says; without a card the folder itself."""
     card = folder / CARD
-    return folder / str(read_object(card).get("image_root", ".")) if card.is_file() else folder
+    named = Path(str(read_object(card).get("image_root", "."))) if card.is_file() else Path()
+    root = (folder / named).resolve()
+    if root == Path(root.anchor) or not (named.is_absolute() or root.is_relative_to(folder.resolve())):
+        raise DataError(
+            f"{card}, image_root: expected a folder below the dataset's or the whole path of one, found {str(named)!r}; "
+            "name the folder of the images by data.root or --root"
+        )
+    return folder / named
 
 
 class RecordTable:

@@ -16,7 +16,7 @@ from actors.rollout import RolloutActor
 from actors.rollout_pool import DEATHS, RayRollouts
 from benchmarks.instant_engine import InstantActor
 from geovlm_ray.config import load_config
-from geovlm_ray.errors import RunError
+from geovlm_ray.errors import LostError, RunError
 from geovlm_ray.schema import Example, Prompt, SampleGroup
 
 pytestmark = pytest.mark.slow
@@ -164,6 +164,26 @@ def test_actors_that_never_started_are_not_to_blame_for_their_end(pool: Pool) ->
         while rollouts.actors[1] is waiting:
             assert time.monotonic() < deadline
             assert [g.prompt for g in rollouts.generate(PROMPTS[:9])] == PROMPTS[:9]
+
+
+def test_actors_that_find_no_room_again_end_the_run(pool: Pool) -> None:
+    rollouts = pool(InstantActor, "placement.rollout.actors=1", "rollout.stall_s=3")
+    rollouts.update_weights(iter([1]))
+
+    @ray.remote(num_cpus=ray.cluster_resources()["CPU"])
+    class Rival:
+        def holds_everything(self) -> None:
+            pass
+
+    rival = Rival.remote()
+    ray.get(rival.holds_everything.remote())
+    rollouts.config = rollouts.config.model_copy(
+        update={"placement": load_config("demo", ["placement.rollout.num_cpus=1"]).placement}
+    )
+    ray.kill(rollouts.actors[0])
+    with pytest.raises(LostError, match="no other one has started within 3 s"):
+        list(rollouts.submit(PROMPTS))
+    ray.kill(rival)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from geovlm_ray.data.validation.fingerprints import NEAR, file_key, nearest, pic
 from geovlm_ray.data.validation.ledger import repeated
 from geovlm_ray.data.validation.tally import Findings
 from geovlm_ray.data.validation.validate import Report, validate
+from geovlm_ray.errors import DataError
 from geovlm_ray.geometry import Frame
 from geovlm_ray.schema import Box, Example, GroundedText
 from tests.unit.rooms import example, picture, scenes_dataset, write_dataset
@@ -118,6 +119,17 @@ def bomb(side: int) -> bytes:
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     pixels = zlib.compress(bytes(1000))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("root", ["..", "images/../../elsewhere", "/", "//", "out"])
+def test_a_dataset_that_someone_else_made_may_not_name_any_folder_as_that_of_its_images(
+    tmp_path: Path, root: str
+) -> None:
+    folder = write_dataset(tmp_path / "data", [example(1)], root=root)
+    (folder / "out").symlink_to(tmp_path)
+    with pytest.raises(DataError, match=r"dataset\.json, image_root: expected a folder below .* data\.root or --root"):
+        open_datasets(folder)
+    assert len(RecordTable(open_datasets(folder, tmp_path))) == 1
 
 
 def test_boxes_that_reach_over_an_edge_are_only_odd(tmp_path: Path) -> None:
