@@ -95,7 +95,7 @@ class SyncConfig(Section):
 
 
 class CheckpointConfig(Section):
-    """What is kept to resume from."""
+    """What is kept to resume from; `sft` takes only `keep` of it."""
 
     every: int = Field(10, ge=1, description="learner steps between two checkpoints; the last step always has one")
     keep: int = Field(2, ge=1, description="newest checkpoints kept")

@@ -96,7 +96,7 @@ def _image_root(folder: Path) -> Path:
     root = (folder / named).resolve()
     if root == Path(root.anchor) or not (named.is_absolute() or root.is_relative_to(folder.resolve())):
         raise DataError(
-            f"{card}, image_root: expected a folder below the dataset's or the whole path of one, found {str(named)!r}; "
+            f"{card}, image_root: expected a folder below the dataset's or a whole path, found {str(named)!r}; "
             "name the folder of the images by data.root or --root"
         )
     return folder / named

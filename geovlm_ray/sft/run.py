@@ -132,6 +132,11 @@ def _check_settings(config: Config) -> None:
         )
     if config.sft.scratch and config.model.lora:
         raise ConfigError("sft.scratch: a new model has no base for an adapter; expected model.lora=null")
+    for key, found in (("best", config.checkpoint.best), ("url", config.checkpoint.url)):
+        if found is not None:
+            raise ConfigError(
+                f"checkpoint.{key}: expected null, `sft` keeps the newest ones in --out alone, found {found!r}"
+            )
 
 
 def _check_folder(out: Path) -> None:

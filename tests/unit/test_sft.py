@@ -268,6 +268,8 @@ def test_special_tokens_in_a_target_are_plain_text(encoder: PromptEncoder) -> No
         (("sft.reasoning=none",), "reward.think=required"),
         (("sft.scratch=true", "model.lora={rank: 4}"), "model.lora=null"),
         (("sft.pack_tokens=40",), r"record '.*exceed sft.pack_tokens=40"),
+        (("checkpoint.best=eval/loss",), "checkpoint.best: expected null"),
+        (("checkpoint.url=s3://bucket/runs",), "checkpoint.url: expected null"),
         (("model.path=nowhere/at/all",), "nowhere/at/all"),
         (("data.source=samples", "data.path=nowhere.jsonl"), "nowhere.jsonl"),
     ],
