@@ -7,7 +7,7 @@ are errors; nothing is repaired.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -199,6 +199,19 @@ def reward_config(overrides: Iterable[str] = ()) -> RewardConfig:
 def to_yaml(config: Config) -> str:
     """The resolved configuration, in the form that `load_config` reads."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def flat(config: Config) -> dict[str, Any]:
+    """Every value of a configuration as YAML has it, with keys as ``section.key``."""
+    return dict(_leaves(config.model_dump(mode="json")))
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def _overridden(values: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:

@@ -6,9 +6,8 @@ import fcntl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from geovlm_ray.config import Config, load_config
+from geovlm_ray.config import Config, flat, load_config
 from geovlm_ray.errors import ConfigError, RunError
 
 
@@ -35,8 +34,8 @@ def check_same(config: Config, file: Path, may_change: Sequence[str], what: str,
     """
     if not file.is_file():
         return
-    old = _flat(load_config(str(file)).model_dump(mode="json"))
-    new = _flat(config.model_dump(mode="json"))
+    old = flat(load_config(str(file)))
+    new = flat(config)
     changed = [k for k in {**old, **new} if old.get(k) != new.get(k) and k not in may_change]
     if changed:
         key = changed[0]
@@ -44,13 +43,3 @@ def check_same(config: Config, file: Path, may_change: Sequence[str], what: str,
             f"{what} {file.parent} holds a run with another configuration: {key} was {old.get(key)!r}, is now "
             f"{new.get(key)!r}{f' (and {len(changed) - 1} more keys)' if changed[1:] else ''}; {remedy}"
         )
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat.update(_flat(value, f"{prefix}{key}."))
-        else:
-            flat[prefix + key] = value
-    return flat

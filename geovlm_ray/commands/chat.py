@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.text import Text
 
 from geovlm_ray.errors import ConfigError, DataError
+from geovlm_ray.report.inert_text import inert
 from geovlm_ray.schema import TASK_NAMES
 
 if TYPE_CHECKING:
@@ -108,4 +108,4 @@ def print_answer(answer: Answer, units: str, console: Console) -> None:
 
 def _say(console: Console, text: str, style: str = "") -> None:
     """A text as it is, without what a terminal would obey."""
-    console.print(Text("".join(c if c.isprintable() or c == "\n" else "�" for c in text), style), soft_wrap=True)
+    console.print(inert(text, style, kept="\n"), soft_wrap=True)

@@ -18,6 +18,7 @@ from geovlm_ray.comparison.benchmarks import (
 from geovlm_ray.comparison.heldout import HeldOutRow, held_out_rows
 from geovlm_ray.comparison.paired import SEED
 from geovlm_ray.comparison.sources import EVALUATION, RUN, Source
+from geovlm_ray.config import flat
 from geovlm_ray.errors import RunError
 from geovlm_ray.schema import TASK_NAMES
 
@@ -151,18 +152,10 @@ def _points(rows: Iterable[Mapping[str, float]], metric: str) -> list[tuple[floa
 
 def _settings(kind: str, sources: Sequence[Source]) -> list[Setting]:
     """Keys in which the folders of a kind that have a configuration differ."""
-    configs = {s.letter: flat(s.config.model_dump(mode="json")) for s in sources if s.config and s.kind == kind}
+    configs = {s.letter: flat(s.config) for s in sources if s.config and s.kind == kind}
     keys = dict.fromkeys(key for config in configs.values() for key in config if key not in OWN)
     settings = [Setting(kind, key, {letter: c.get(key) for letter, c in configs.items()}) for key in keys]
     return [s for s in settings if any(value != next(iter(s.values.values())) for value in s.values.values())]
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested mapping with keys as ``section.key``."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found
 
 
 def _listed(sources: Sequence[Source]) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from geovlm_ray.comparison.compare import Comparison
 from geovlm_ray.comparison.tables import (
@@ -25,6 +24,7 @@ from geovlm_ray.comparison.tables import (
     unpaired,
     verdicts,
 )
+from geovlm_ray.report.inert_text import inert
 
 STYLES = {HIGHER: "green", LOWER: "red", UNCLEAR: ""}
 
@@ -65,17 +65,12 @@ def _print(
 ) -> None:
     table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
     for name in header:
-        table.add_column(_text(name), overflow="fold")
+        table.add_column(inert(name), overflow="fold")
     for n, row in enumerate(rows):
-        table.add_row(*map(_text, row), style=styles[n] if styles else "")
+        table.add_row(*map(inert, row), style=styles[n] if styles else "")
     _say(console, title)
     console.print(table)
 
 
 def _say(console: Console, sentence: str) -> None:
-    console.print(_text(sentence), soft_wrap=True)
-
-
-def _text(text: str) -> Text:
-    """Text without markup, whatever a model, a dataset or a path may have put into it."""
-    return Text("".join(c if c.isprintable() else "�" for c in text))
+    console.print(inert(sentence), soft_wrap=True)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from geovlm_ray.data.stats import SIZES, Spread, Stats, TaskStats
+from geovlm_ray.report.inert_text import inert
 
 if TYPE_CHECKING:
     from geovlm_ray.data.convert import Counts
@@ -123,12 +123,8 @@ def _table(*names: str) -> Table:
 
 def _row(table: Table, *values: str | int) -> None:
     """A row of plain text, whatever a source may have put into it."""
-    table.add_row(*(Text(f"{v:,}" if isinstance(v, int) else _printable(v)) for v in values))
+    table.add_row(*(inert(f"{v:,}" if isinstance(v, int) else v) for v in values))
 
 
 def _line(console: Console, text: str) -> None:
-    console.print(Text(_printable(text)), soft_wrap=True)
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "�" for c in text)
+    console.print(inert(text), soft_wrap=True)
