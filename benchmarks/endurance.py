@@ -40,7 +40,7 @@ SETTINGS = (
     *("learner.lr=0.01", "loop.max_staleness=1", "evaluation.scenes=0", "checkpoint.every=500"),
 )
 BOUNDS = {
-    "RAY_ROTATION_MAX_BYTES": "20000",
+    "RAY_ROTATION_MAX_BYTES": "5000",
     "RAY_ROTATION_BACKUP_COUNT": "1",
     "RAY_task_events_max_num_task_in_gcs": "10000",
 }
