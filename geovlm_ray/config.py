@@ -24,6 +24,7 @@ from geovlm_ray.policy.config import ModelConfig, PromptConfig
 from geovlm_ray.rewards.config import RewardConfig
 from geovlm_ray.rewards.registry import check_forms
 from geovlm_ray.rollout.config import RolloutConfig
+from geovlm_ray.secret_text import has_password
 from geovlm_ray.sft.config import SftConfig
 
 
@@ -156,6 +157,15 @@ class Config(Section):
             raise ValueError(
                 f"rollout.max_tokens ({self.rollout.max_tokens}) must be below rollout.max_model_len "
                 f"({self.rollout.max_model_len}), which holds the prompt too"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _no_password_is_written_down(self) -> Config:
+        if has_password(self.checkpoint.url or ""):
+            raise ValueError(
+                "checkpoint.url: expected a URL without a password, for a run's folder holds its configuration; give "
+                "the password by the environment or fsspec's own configuration"
             )
         return self
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import re
 import sys
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -13,14 +11,12 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from geovlm_ray.pulse import PULSE
+from geovlm_ray.secret_text import without_secrets
 
 FOLDER = "logs"
 OURS = ("geovlm_ray", "actors")
 FILE_BYTES = 10_000_000
 """Size at which a file becomes ``ACTOR.jsonl.1``, in place of the one before it."""
-SECRET_NAME = re.compile(r"TOKEN|KEY|SECRET|PASSW|CREDENTIAL", re.IGNORECASE)
-SECRET_CHARACTERS = 6
-"""Shorter values are no secrets, and would be found in any text."""
 
 
 class ActorLog(RotatingFileHandler):
@@ -38,7 +34,7 @@ class ActorLog(RotatingFileHandler):
         return record.levelno >= logging.WARNING or record.name.split(".")[0] in OURS
 
     def format(self, record: logging.LogRecord) -> str:
-        """A line, without the values of environment variables whose names speak of secrets."""
+        """A line, without secrets of the environment and passwords of URLs."""
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
@@ -46,10 +42,10 @@ class ActorLog(RotatingFileHandler):
             "step": PULSE.step,
             "actor": self.actor,
             "logger": record.name,
-            "message": _without_secrets(record.getMessage()),
+            "message": without_secrets(record.getMessage()),
         }
         if record.exc_info:
-            line["exception"] = _without_secrets(logging.Formatter().formatException(record.exc_info))
+            line["exception"] = without_secrets(logging.Formatter().formatException(record.exc_info))
         return json.dumps(line)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
@@ -87,10 +83,3 @@ def log_failure(logger: logging.Logger, message: str) -> None:
 
 def _open() -> list[ActorLog]:
     return [handler for handler in logging.getLogger().handlers if isinstance(handler, ActorLog)]
-
-
-def _without_secrets(text: str) -> str:
-    for name, value in os.environ.items():
-        if len(value) >= SECRET_CHARACTERS and SECRET_NAME.search(name):
-            text = text.replace(value, f"[{name}]")
-    return text

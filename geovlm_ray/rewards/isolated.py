@@ -13,7 +13,6 @@ import json
 import logging
 import math
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -27,13 +26,13 @@ from geovlm_ray.errors import ConfigError
 from geovlm_ray.rewards.base import Judged
 from geovlm_ray.rewards.config import RewardConfig
 from geovlm_ray.schema import Example
+from geovlm_ray.secret_text import is_secret
 from geovlm_ray.tasks.targets import plain_frame, plain_target
 
 log = logging.getLogger(__name__)
 
 START_LIMIT_S = 120.0
 LONGEST_REPLY = 1 << 16
-_SECRET = re.compile(r"(^|_)(TOKEN|SECRET|PASSWORD|CREDENTIALS?|KEY|AUTH)(_|$)", re.IGNORECASE)
 _CHILD = Path(__file__).with_name("isolated_child.py")
 
 
@@ -123,7 +122,7 @@ class IsolatedFunction:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
-                env={name: value for name, value in os.environ.items() if not _SECRET.search(name)},
+                env={name: value for name, value in os.environ.items() if not is_secret(name)},
             )
         try:
             problem = self._receive(START_LIMIT_S).get("problem")

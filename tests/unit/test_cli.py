@@ -37,6 +37,7 @@ def test_help_loads_no_heavy_package() -> None:
     ("arguments", "message"),
     [
         (["train", "demmo"], "did you mean 'demo'"),
+        (["train", "demo", "checkpoint.url=ftp://me:hidden@disk/runs"], "expected a URL without a password"),
         (["train", "demo", "learner.learning_rate=1"], "unknown key 'learner.learning_rate'"),
         (["train", "demo", "lerner.lr=1"], "did you mean 'learner'"),
         (["train", "demo", "rollout.group_size=1"], "rollout.group_size"),
@@ -72,6 +73,7 @@ def test_wrong_input_gets_one_line_that_names_it(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert main(arguments) == 1
     error = capsys.readouterr().err.strip()
+    assert "hidden" not in error
     assert message in error
     assert len(error.splitlines()) == 1
     assert not (tmp_path / "runs").exists()

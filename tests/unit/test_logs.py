@@ -74,9 +74,10 @@ def test_secrets_of_the_environment_stay_out(tmp_path: Path, monkeypatch: pytest
     try:
         raise ValueError("abcdef0123456789 was refused")
     except ValueError:
-        logger.exception("with %s", "abcdef0123456789")
-    assert "abcdef0123456789" not in (tmp_path / "logs" / "driver.jsonl").read_text()
-    assert lines(tmp_path, "driver")[0]["message"] == "with [WANDB_API_KEY]"
+        logger.exception("with %s from %s", "abcdef0123456789", "http://me:hidden@proxy:3128/x")
+    written = (tmp_path / "logs" / "driver.jsonl").read_text()
+    assert not any(secret in written for secret in ("abcdef0123456789", "hidden"))
+    assert lines(tmp_path, "driver")[0]["message"] == "with [WANDB_API_KEY] from http://me:[password]@proxy:3128/x"
 
 
 def test_a_log_has_a_largest_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
