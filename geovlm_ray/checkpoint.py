@@ -18,7 +18,7 @@ import xxhash
 
 from geovlm_ray.checkpoint_mirror import CheckpointMirror
 from geovlm_ray.errors import RunError
-from geovlm_ray.files import read_object, write_atomically
+from geovlm_ray.files import digest_of, read_object, share, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,6 @@ STATE_FILE = "run_state.json"
 BEST_FILE = "best.json"
 NAME = re.compile(r"step-\d{6,}")
 PARTIAL = ".partial-"
-BLOCK_BYTES = 2**22
 POLL_S = 0.2
 """Seconds between two questions whether a checkpoint is written."""
 
@@ -50,6 +49,7 @@ def fill(folder: Path, write: Callable[[Path], None]) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     write(folder)
+    share(folder)
     for file in folder.rglob("*"):
         _sync(file)
 
@@ -163,6 +163,7 @@ class CheckpointFolder:
         try:
             while not saver.saved():
                 time.sleep(POLL_S)
+            share(partial)
             for file in partial.rglob("*"):
                 _sync(file)
             (partial / STATE_FILE).write_text(_sealed({"step": step, "value": value, "files": _digests(partial)}))
@@ -258,15 +259,7 @@ def _verified(folder: Path) -> dict[str, Any]:
 def _digests(folder: Path) -> dict[str, str]:
     """XXH3 (64 bits) of every file, by its path."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / STATE_FILE)
-    return {file.relative_to(folder).as_posix(): _digest(file) for file in files}
-
-
-def _digest(file: Path) -> str:
-    digest = xxhash.xxh3_64()
-    with file.open("rb") as stream:
-        while block := stream.read(BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+    return {file.relative_to(folder).as_posix(): digest_of([file]) for file in files}
 
 
 def _sealed(state: dict[str, Any]) -> str:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 from geovlm_ray.errors import DataError
+
+BLOCK_BYTES = 2**22
 
 
 def read_text(path: Path) -> str:
@@ -70,6 +74,29 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             raise IsADirectoryError("it is a directory")
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(partial, path)
+
+
+def digest_of(files: Iterable[Path]) -> str:
+    """XXH3 (64 bits) of what files hold, one after the other in the order of their names."""
+    digest = xxhash.xxh3_64()
+    for file in sorted(files):
+        with file.open("rb") as stream:
+            while block := stream.read(BLOCK_BYTES):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def share(folder: Path) -> None:
+    """Let all whom the umask admits read the files of a folder; those of weights are written for their owner alone.
+
+    Raises:
+        OSError: it cannot be changed.
+    """
+    status = Path("/proc/self/status").read_text()
+    hidden = int(next(line for line in status.splitlines() if line.startswith("Umask:")).split()[1], 8)
+    for file in folder.rglob("*"):
+        if file.is_file():
+            file.chmod(0o666 & ~hidden)
 
 
 UNDONE = "undone"

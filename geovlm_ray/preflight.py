@@ -82,19 +82,19 @@ def problems(config: Config) -> Iterable[tuple[str, str | None]]:
 
     What needs a model or data that are wrong themselves is not checked.
     """
-    model, model_problem = _attempt(lambda: resolve_model(config.model.path))
-    stream, data_problem = _attempt(lambda: open_stream(config.data))
-    yield "run directory", _attempt(lambda: check_directory(config.run.folder))[1]
+    model, model_problem = attempt(lambda: resolve_model(config.model.path))
+    stream, data_problem = attempt(lambda: open_stream(config.data))
+    yield "run directory", attempt(lambda: check_directory(config.run.folder))[1]
     yield "model", model_problem
     yield "data", data_problem
-    yield "reward", _attempt(lambda: check_function(config.reward))[1]
+    yield "reward", attempt(lambda: check_function(config.reward))[1]
     if model is not None:
-        yield "context", _attempt(lambda: check_context(config, model))[1]
-        yield "memory", _attempt(lambda: check_memory(config, model))[1]
+        yield "context", attempt(lambda: check_context(config, model))[1]
+        yield "memory", attempt(lambda: check_memory(config, model))[1]
     if stream is not None:
-        yield "held-out examples", _attempt(lambda: check_held_out(config, stream))[1]
+        yield "held-out examples", attempt(lambda: check_held_out(config, stream))[1]
     if model is not None and stream is not None:
-        yield "records", _attempt(lambda: check_records(config, model, stream))[1]
+        yield "records", attempt(lambda: check_records(config, model, stream))[1]
 
 
 def check_directory(folder: Path) -> None:
@@ -234,7 +234,7 @@ def _some_records(stream: Stream, task: str, most: int) -> Iterator[Example]:
         yield stream.record(task, int(i))
 
 
-def _attempt(check: Callable[[], T]) -> tuple[T | None, str | None]:
+def attempt(check: Callable[[], T]) -> tuple[T | None, str | None]:
     """What a check returns, or what it says is wrong."""
     try:
         return check(), None

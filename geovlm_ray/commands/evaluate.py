@@ -32,7 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--benchmarks", nargs="+", metavar="NAME", help="all, drawn, names of --list, or datasets of your own by path"
     )
     on.add_argument("--data", type=Path, metavar="ROOT", help="folder that has a folder for each benchmark")
-    on.add_argument("--out", type=Path, help="folder of the results (default: evaluations/MODEL)")
+    on.add_argument(
+        "--out",
+        type=Path,
+        help="folder of the results (default: evaluations/ and the name of the model, before it that of its run)",
+    )
     on.add_argument("--limit", type=int, metavar="N", help="at most N records of each benchmark, evenly chosen")
     on.add_argument("--recipe", help="how prompts are written (default: as the model was trained, else geovlm-r1)")
     on.add_argument("--reasoning", action="store_true", help="ask again with the reasoning removed and swapped")
@@ -74,9 +78,12 @@ def _model(args: argparse.Namespace) -> int:
         raise ConfigError(f"--limit: expected at least 1, found {args.limit}")
     if args.data is not None and not args.data.is_dir():
         raise DataError(f"--data {args.data}: expected a folder with a folder for each benchmark, found none")
+    from geovlm_ray.evaluation.registry import find, is_path
+
+    # What is slow to load comes after what may be wrong.
+    benchmarks = find([name for name in named if not is_path(name)])
     from geovlm_ray.evaluation.model import Evaluated, evaluate
-    from geovlm_ray.evaluation.own import is_path, own_benchmarks
-    from geovlm_ray.evaluation.registry import find
+    from geovlm_ray.evaluation.own import own_benchmarks
     from geovlm_ray.evaluation.results import RESULTS
     from geovlm_ray.evaluation.settings import evaluation_config
     from geovlm_ray.evaluation.tables import terminal_table
@@ -84,10 +91,11 @@ def _model(args: argparse.Namespace) -> int:
     from geovlm_ray.locate import locate
 
     console = open_console()
-    benchmarks = find([name for name in named if not is_path(name)])
     located = locate(args.model, args.recipe, args.overrides)
     origin = (located.run.name,) if located.run else ()
     out = args.out or Path("evaluations") / "-".join((*origin, located.path.name))
+    if out.exists() and not out.is_dir():
+        raise DataError(f"--out {out}: expected a folder, found a file")
     out.mkdir(parents=True, exist_ok=True)
     config = evaluation_config(located.config, whole_model(located, out / "model"), out, args.data, args.limit)
     with Progress(console) as progress:

@@ -33,11 +33,13 @@ def run(args: argparse.Namespace) -> int:
     console = Console()
     if args.dry_run:
         return dry_run(config, args.local, console)
+    from geovlm_ray.evaluation.in_loop import check_benchmarks
     from geovlm_ray.preflight import prepare
     from geovlm_ray.run import execute
 
     rates = read_plan(args.plan, config) if args.plan else None
     console.print(f"Checking model and data of {args.recipe} ...")
+    check_benchmarks(config)
     ready = prepare(config)
     summary = execute(config, ready, _local_build if args.local else _cluster_build, console)
     print_summary(summary, console)
@@ -89,11 +91,12 @@ def print_comparison(rates: Rates, config: Config, console: Console) -> None:
 def dry_run(config: Config, local: bool, console: Console) -> int:
     """Print every check and the actors; 1 where something is wrong."""
     from geovlm_ray.errors import UserError
+    from geovlm_ray.evaluation.in_loop import check_benchmarks
     from geovlm_ray.placement import GIB
-    from geovlm_ray.preflight import check_fits, machine_resources, placement, problems
+    from geovlm_ray.preflight import attempt, check_fits, machine_resources, placement, problems
 
     failed = 0
-    for name, problem in problems(config):
+    for name, problem in (*problems(config), ("benchmarks", attempt(lambda: check_benchmarks(config))[1])):
         console.print(f"{name}: {'ok' if problem is None else problem}", markup=False)
         failed += problem is not None
     if local:

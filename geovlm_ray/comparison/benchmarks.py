@@ -75,11 +75,12 @@ class BenchmarkRow:
 
 @dataclass(frozen=True)
 class PaperRow:
-    """A metric as published, in [0, 1] and by letter, of all records that each has."""
+    """A metric as published, in [0, 1] and by letter, of all records that each has, whose numbers are by letter too."""
 
     benchmark: str
     metric: str
     values: dict[str, float]
+    records: dict[str, int]
 
 
 def benchmark_rows(
@@ -115,10 +116,12 @@ def paper_rows(sources: Sequence[Source]) -> list[PaperRow]:
     for name in _benchmarks(sources):
         having = _having(sources, name)
         if len(having) > 1:
-            metrics = {s.letter: s.evaluation.benchmarks[name].paper for s in having if s.evaluation}
+            found = {s.letter: s.evaluation.benchmarks[name] for s in having if s.evaluation}
+            metrics = {letter: result.paper for letter, result in found.items()}
+            records = {letter: result.n for letter, result in found.items()}
             for metric in dict.fromkeys(m for paper in metrics.values() for m in paper):
                 values = {letter: paper[metric] for letter, paper in metrics.items() if metric in paper}
-                rows.append(PaperRow(name, metric, {k: v for k, v in values.items() if math.isfinite(v)}))
+                rows.append(PaperRow(name, metric, {k: v for k, v in values.items() if math.isfinite(v)}, records))
     return rows
 
 

@@ -38,6 +38,7 @@ class BenchmarkResult(BaseModel):
 
     title: str
     task: str
+    n: int
     paper: dict[str, float]
 
 

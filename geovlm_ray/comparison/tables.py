@@ -77,12 +77,17 @@ def benchmark_lines(rows: Sequence[BenchmarkRow]) -> list[TestedLine]:
 
 
 def paper_table(found: Comparison) -> tuple[list[str], list[tuple[str, ...]]]:
-    """Header and rows of the published metrics, in percent; a benchmark's name stands at its first metric."""
+    """Header and rows of the published metrics, in percent; a benchmark's name stands at its first metric.
+
+    With it stand the numbers of records, where they are not all the same.
+    """
     letters = [s.letter for s in found.sources if any(s.letter in row.values for row in found.paper)]
     rows, before = [], ""
     for row in found.paper:
         values = (f"{100 * row.values[k]:.2f}" if k in row.values else "" for k in letters)
-        rows.append(("" if row.benchmark == before else row.benchmark, row.metric, *values))
+        differ = ", ".join(f"{k} {n:,}" for k, n in row.records.items()) if len(set(row.records.values())) > 1 else ""
+        name = f"{row.benchmark} (records: {differ})" if differ else row.benchmark
+        rows.append(("" if row.benchmark == before else name, row.metric, *values))
         before = row.benchmark
     return ["benchmark", "metric", *letters], rows
 

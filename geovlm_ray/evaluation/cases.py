@@ -8,8 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from geovlm_ray.data.convert import CARD, Counts, Labels, convert
-from geovlm_ray.data.formats.base import Source
 from geovlm_ray.data.frames import in_frame
 from geovlm_ray.data.parquet import RecordTable, open_datasets
 from geovlm_ray.data.sampler import HELD_OUT_SEED
@@ -22,7 +20,6 @@ from geovlm_ray.schema import Example
 
 DRAWN = 200
 """Scenes of a drawn benchmark, where no limit is given."""
-OnProgress = Callable[[Counts], None]
 
 
 @dataclass(frozen=True)
@@ -58,22 +55,19 @@ def drawn_cases(benchmark: Benchmark, limit: int | None) -> Cases:
     return Cases(limit or DRAWN, read, limit)
 
 
-def dataset_cases(
-    benchmark: Benchmark, data: Path, converted: Path, frame: Frame | None, limit: int | None, on_progress: OnProgress
-) -> Cases:
-    """Records of the benchmark's split and task in its folder ``data``.
+def dataset_cases(benchmark: Benchmark, data: Path, shards: Path, frame: Frame | None, limit: int | None) -> Cases:
+    """Records of the benchmark's split and task.
 
     Args:
-        data: what ``data convert`` wrote, or a source in the benchmark's format.
-        converted: where such a source is converted to, unless that was done before.
-        on_progress: is told how many records are converted.
+        data: where its data lies.
+        shards: what that is as a dataset.
         frame: the frame in which the model answers; None for the dataset's.
         limit: at most so many records, evenly chosen.
 
     Raises:
         DataError: it cannot be read, or holds no record of that split and task.
     """
-    table = RecordTable(open_datasets(_parquet(benchmark, data, converted, on_progress)))
+    table = RecordTable(open_datasets(shards))
     splits, tasks = table.places("split"), table.places("task")
     none = np.empty(0, dtype=int)
     places = tasks.get(benchmark.task, none)
@@ -91,17 +85,6 @@ def dataset_cases(
         return Case(_asked(benchmark, example), record_group(example, row.extra))
 
     return Cases(len(places), read, limit)
-
-
-def _parquet(benchmark: Benchmark, data: Path, converted: Path, on_progress: OnProgress) -> Path:
-    """The folder of shards, made first where ``data`` is a source."""
-    if (data / CARD).is_file():
-        return data
-    if not (converted / CARD).is_file():
-        assert benchmark.reader is not None
-        source = Source(data, data if data.is_dir() else data.parent, benchmark.reader_options)
-        convert(benchmark.reader, source, converted, Labels(), workers=1, on_progress=on_progress)
-    return converted
 
 
 def _asked(benchmark: Benchmark, example: Example) -> Example:

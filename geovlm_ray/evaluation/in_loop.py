@@ -15,9 +15,9 @@ from geovlm_ray.config import Config
 from geovlm_ray.errors import DataError
 from geovlm_ray.evaluation.cases import Cases
 from geovlm_ray.evaluation.model import Evaluated, find_cases, yardstick
-from geovlm_ray.evaluation.own import is_path, own_benchmarks
+from geovlm_ray.evaluation.own import check_path, own_benchmarks
 from geovlm_ray.evaluation.predictions import Predictions, prediction_row
-from geovlm_ray.evaluation.registry import Benchmark, find
+from geovlm_ray.evaluation.registry import Benchmark, find, is_path
 from geovlm_ray.evaluation.results import RESULTS, Results, read_results, result_of, write_results
 from geovlm_ray.files import UNDONE, move_aside
 from geovlm_ray.loop import RolloutPool
@@ -112,6 +112,21 @@ def _rewind(folder: Path, kept: CheckpointFolder, start: int) -> None:
     kept.rejudge(judged)
 
 
+def check_benchmarks(config: Config) -> None:
+    """What can be known of the benchmarks of a run before it starts.
+
+    Raises:
+        ConfigError: one is unknown.
+        DataError: the data of one is absent.
+    """
+    for path in (Path(name) for name in config.evaluation.benchmarks if is_path(name)):
+        check_path(path)
+    for benchmark in find([name for name in config.evaluation.benchmarks if not is_path(name)]):
+        data = Path(config.evaluation.data) if config.evaluation.data else None
+        if benchmark.reader and not (data and (data / benchmark.name).exists()):
+            raise DataError(f"evaluation.benchmarks: {benchmark.name}: {benchmark.where(data)}")
+
+
 def in_loop_evaluation(
     config: Config, rollouts: RolloutPool, kept: CheckpointFolder, start: int
 ) -> InLoopEvaluation | None:
@@ -129,11 +144,11 @@ def in_loop_evaluation(
     for path in (Path(name) for name in settings.benchmarks if is_path(name)):
         benchmarks += own_benchmarks(path, folder, _silent)
     what = Evaluated(config.run.name, benchmarks, data, settings.records)
-    there, absent = find_cases(what, config, folder, _silent)
-    for name, why in absent.items():
+    found = find_cases(what, config, folder, _silent)
+    for name, why in found.absent.items():
         raise DataError(f"evaluation.benchmarks: {name}: {why}")
     _rewind(folder, kept, start)
-    return InLoopEvaluation(config, there, rollouts, kept)
+    return InLoopEvaluation(config, found.there, rollouts, kept)
 
 
 def _silent(done: int, text: str) -> None:

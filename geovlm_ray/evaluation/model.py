@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import cache, partial
@@ -14,7 +14,9 @@ from geovlm_ray.config import Config, to_yaml
 from geovlm_ray.data.convert import Counts
 from geovlm_ray.errors import DataError
 from geovlm_ray.evaluation.cases import Cases, dataset_cases, drawn_cases
+from geovlm_ray.evaluation.datasets import converted_once, left_out
 from geovlm_ray.evaluation.draw import draw
+from geovlm_ray.evaluation.origin import check_origin, origin_of, write_origin
 from geovlm_ray.evaluation.page import write_page
 from geovlm_ray.evaluation.predictions import Predictions
 from geovlm_ray.evaluation.reasoning import VARIANTS, prefills
@@ -31,6 +33,7 @@ NAMES = ("evaluation folder", "choose another --out")
 BATCH = 256
 """Cases that an engine is sent together."""
 MAY_CHANGE = (
+    "model.path",
     "evaluation.data",
     "rollout.stall_s",
     "run.wait_for_nodes_s",
@@ -55,29 +58,38 @@ class Evaluated:
     reasoning: bool = False
 
 
-def find_cases(
-    what: Evaluated, config: Config, out: Path, on_progress: OnProgress
-) -> tuple[list[tuple[Benchmark, Cases]], dict[str, str]]:
-    """The benchmarks whose data is there and can be read, with their cases, and why the others are absent."""
-    there: list[tuple[Benchmark, Cases]] = []
-    absent: dict[str, str] = {}
+@dataclass(frozen=True)
+class Found:
+    """Benchmarks with their cases, why others are absent, and what datasets lack that were converted here."""
+
+    there: list[tuple[Benchmark, Cases]]
+    absent: dict[str, str]
+    left_out: dict[str, str]
+
+
+def find_cases(what: Evaluated, config: Config, out: Path, on_progress: OnProgress) -> Found:
+    """The benchmarks whose data is there and can be read."""
+    found = Found([], {}, {})
     for benchmark in what.benchmarks:
         if benchmark.reader is None:
-            there.append((benchmark, drawn_cases(benchmark, what.limit)))
+            found.there.append((benchmark, drawn_cases(benchmark, what.limit)))
             continue
-        folder = benchmark.path or (what.data / benchmark.name if what.data else None)
-        if folder is None or not folder.exists():
-            absent[benchmark.name] = benchmark.where(what.data)
+        data = benchmark.path or (what.data / benchmark.name if what.data else None)
+        if data is None or not data.exists():
+            found.absent[benchmark.name] = benchmark.where(what.data)
             continue
         told = partial(converted, on_progress, f"records of {benchmark.name} converted")
-        frame = config.data.answer_frame
+        options = benchmark.reader_options
         try:
-            cases = dataset_cases(benchmark, folder, out / "data" / benchmark.name, frame, what.limit, told)
+            shards = benchmark.path or converted_once(benchmark.name, benchmark.reader, options, data, out, told)
+            cases = dataset_cases(benchmark, data, shards, config.data.answer_frame, what.limit)
+            lacks = left_out(shards) if shards.is_relative_to(out) else None
         except DataError as error:
-            absent[benchmark.name] = str(error)
+            found.absent[benchmark.name] = str(error)
         else:
-            there.append((benchmark, cases))
-    return there, absent
+            found.there.append((benchmark, cases))
+            found.left_out.update({shards.name: lacks} if lacks else {})
+    return found
 
 
 def evaluate(
@@ -96,23 +108,34 @@ def evaluate(
         on_progress: is told how much of what is done.
 
     Raises:
-        UserError: the evaluation cannot start or go on; the message says why.
+        UserError: the evaluation cannot start or go on, or no benchmark can be answered; the message says why.
     """
     out.mkdir(parents=True, exist_ok=True)
     with locked(out, *NAMES):
+        origin = origin_of(what.model, Path(config.model.path), what.limit)
+        check_origin(origin, out)
         check_same(config, out / "config.yaml", MAY_CHANGE, *NAMES)
-        write_atomically(out / "config.yaml", to_yaml(config))
-        there, absent = find_cases(what, config, out, on_progress)
-        for name, why in absent.items():
-            console.print(f"{name}: {why}", style="yellow", markup=False, highlight=False)
+        found = find_cases(what, config, out, on_progress)
+        for name, why in (found.absent | found.left_out).items():
+            _warn(console, name, why)
+        results = Results(what.model, absent=found.absent, left_out=found.left_out)
+        if found.there:
+            write_origin(origin, out)
+            write_atomically(out / "config.yaml", to_yaml(config))
         rewards = LocalRewards(yardstick(config.reward))
         variants = tuple(VARIANTS) if what.reasoning else ()
         with ExitStack() as stack:
             start = cache(lambda: stack.enter_context(closing(build(config))))
-            for benchmark, cases in there:
-                _draw(benchmark, cases, variants, start, rewards, config, out, on_progress)
-        results = Results(what.model, absent=absent)
-        for benchmark, _ in there:
+            for benchmark, cases in found.there:
+                try:
+                    _draw(benchmark, cases, variants, start, rewards, config, out, on_progress)
+                except DataError as error:
+                    results.absent[benchmark.name] = str(error)
+                    _warn(console, benchmark.name, str(error))
+        answered = [benchmark for benchmark, _ in found.there if benchmark.name not in results.absent]
+        if not answered:
+            raise DataError(f"none of {len(what.benchmarks)} benchmarks was evaluated; {_first(results.absent)}")
+        for benchmark in answered:
             on_progress(len(results.benchmarks), "benchmarks measured")
             rows, *others = (_predictions(out, benchmark, variant).rows() for variant in ("", *variants))
             again = dict(zip(variants, others, strict=True))
@@ -126,6 +149,14 @@ def evaluate(
 def yardstick(config: RewardConfig) -> RewardConfig:
     """The reward whose accuracy is the score: the default forms, under the think mode of the model."""
     return RewardConfig(think=config.think, max_chars=config.max_chars, sbert=config.sbert)
+
+
+def _warn(console: Console, name: str, why: str) -> None:
+    console.print(f"{name}: {why}", style="yellow", markup=False, highlight=False)
+
+
+def _first(absent: Mapping[str, str]) -> str:
+    return next(f"{name}: {why}" for name, why in absent.items())
 
 
 def _predictions(out: Path, benchmark: Benchmark, variant: str = "") -> Predictions:

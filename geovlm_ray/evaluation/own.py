@@ -5,21 +5,22 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from geovlm_ray.data.convert import CARD, Labels, convert
+from geovlm_ray.data.convert import CARD
 from geovlm_ray.data.formats import FORMATS
-from geovlm_ray.data.formats.base import Source
 from geovlm_ray.data.parquet import RecordTable, open_datasets
 from geovlm_ray.errors import DataError
+from geovlm_ray.evaluation.datasets import converted_once
 from geovlm_ray.evaluation.model import OnProgress, converted
-from geovlm_ray.evaluation.registry import ANY, BENCHMARKS, DRAWN, GROUPS, Benchmark
+from geovlm_ray.evaluation.registry import ANY, Benchmark
 
 TEST = "test"
 SAMPLES = "samples"
 
 
-def is_path(name: str) -> bool:
-    """Whether a name of a benchmark is rather the path of a dataset; known names come first."""
-    return name not in (*GROUPS, *BENCHMARKS, *DRAWN) and ("/" in name or Path(name).exists())
+def check_path(path: Path) -> None:
+    """Raise DataError where there is no dataset that can be a benchmark."""
+    if not (path / CARD).is_file() and not path.is_file():
+        raise DataError(f"{path}: expected a folder of `geovlm-ray data convert` or a file of samples, found none")
 
 
 def own_benchmarks(path: Path, out: Path, on_progress: OnProgress) -> list[Benchmark]:
@@ -33,16 +34,9 @@ def own_benchmarks(path: Path, out: Path, on_progress: OnProgress) -> list[Bench
     Raises:
         DataError: it is neither, or cannot be read.
     """
-    folder = path
-    if not (path / CARD).is_file():
-        if not path.is_file():
-            raise DataError(f"{path}: expected a folder of `geovlm-ray data convert` or a file of samples, found none")
-        folder = out / "data" / path.stem
-        if not (folder / CARD).is_file():
-            source = Source(path, path.parent, dict(FORMATS[SAMPLES].options))
-            text = f"records of {path.name} converted"
-            told = partial(converted, on_progress, text)
-            convert(SAMPLES, source, folder, Labels(), workers=1, on_progress=told)
+    check_path(path)
+    told = partial(converted, on_progress, f"records of {path.name} converted")
+    folder = converted_once(path.stem, SAMPLES, FORMATS[SAMPLES].options, path, out, told)
     table = RecordTable(open_datasets(folder))
     split = TEST if TEST in table.places("split") else ANY
     tasks = table.places("task")

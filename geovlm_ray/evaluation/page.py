@@ -8,7 +8,7 @@ from pathlib import Path
 
 from geovlm_ray.evaluation.predictions import Predictions, Row
 from geovlm_ray.evaluation.results import Results
-from geovlm_ray.evaluation.tables import SETS, benchmark_lines, html_table, lines
+from geovlm_ray.evaluation.tables import SCALE, SETS, benchmark_lines, html_table, lines
 from geovlm_ray.files import write_atomically
 from geovlm_ray.report.answers import pictures, reference_text, row_target
 from geovlm_ray.report.boxes import PREDICTED_COLOUR, TRUE_COLOUR
@@ -34,13 +34,13 @@ def write_page(results: Results, folder: Path) -> Path:
     Raises:
         DataError: an image of a case that is drawn is no longer there.
     """
-    sets = "".join(f"<li><b>{html.escape(name)}</b>: {html.escape(what)}</li>" for name, what in SETS.items())
-    absent = "".join(f"<li>{html.escape(name)}: {html.escape(why)}</li>" for name, why in results.absent.items())
+    sets = _items(SETS)
     body = [
         f"<h1>{html.escape(results.model)} <small>evaluation</small></h1>",
-        f"<p>All figures in percent, intervals by bootstrap over records.</p><ul>{sets}</ul>",
+        f"<p>{SCALE} Intervals by bootstrap over records.</p><ul>{sets}</ul>",
         html_table(results, [line for line in lines(results) if line.benchmark or any(line.published)]),
-        f"<h2>Not evaluated</h2><ul>{absent}</ul>" if absent else "",
+        f"<h2>Not evaluated</h2><ul>{_items(results.absent)}</ul>" if results.absent else "",
+        f"<h2>Left out</h2><ul>{_items(results.left_out)}</ul>" if results.left_out else "",
         "<h2>Benchmarks</h2><p class='note'>All metrics, the score by kind of record, and the answers with the lowest "
         "score, in the order of the benchmark where several are as low. "
         f'<span class="key" style="border-color:{TRUE_COLOUR}"></span> true boxes, '
@@ -52,6 +52,10 @@ def write_page(results: Results, folder: Path) -> Path:
     target = folder / "results.html"
     write_atomically(target, page(f"{results.model}: evaluation", "".join(body), STYLE))
     return target
+
+
+def _items(texts: Mapping[str, str]) -> str:
+    return "".join(f"<li><b>{html.escape(name)}</b>: {html.escape(text)}</li>" for name, text in texts.items())
 
 
 def _benchmark(results: Results, name: str, rows: Sequence[Row]) -> str:

@@ -53,7 +53,7 @@ class Benchmark(BaseModel):
 
     def where(self, data: Path | None) -> str:
         """Why it is absent, and where its data is to be had."""
-        folder = f"{data / self.name}" if data else f"a folder {self.name} below --data"
+        folder = f"{data / self.name}" if data else f"a folder {self.name} below --data (in a run: evaluation.data)"
         return (
             f"expected its data in {folder}, found none: get it from {self.source} (licence: {self.licence}), as what "
             f"`geovlm-ray data convert {self.reader}` reads or writes"
@@ -70,6 +70,11 @@ DRAWN = {
     f"drawn-{task}": Benchmark(name=f"drawn-{task}", title=f"drawn scenes: {task}", task=task) for task in TASK_NAMES
 }
 GROUPS = {"all": BENCHMARKS, "drawn": DRAWN}
+
+
+def is_path(name: str) -> bool:
+    """Whether a name of a benchmark is rather the path of a dataset; known names come first."""
+    return name not in (*GROUPS, *BENCHMARKS, *DRAWN) and ("/" in name or Path(name).exists())
 
 
 def find(names: Sequence[str]) -> list[Benchmark]:
@@ -89,6 +94,7 @@ def find(names: Sequence[str]) -> list[Benchmark]:
             near = difflib.get_close_matches(name, [*GROUPS, *known], 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ConfigError(
-                f"benchmark {name!r}: expected all, drawn, or a name that `geovlm-ray evaluate --list` shows{hint}"
+                f"benchmark {name!r}: expected all, drawn, a name that `geovlm-ray evaluate --list` shows, or the path "
+                f"of a dataset that is there{hint}"
             )
     return list(found.values())

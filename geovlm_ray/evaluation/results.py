@@ -45,11 +45,12 @@ class Result:
 
 @dataclass
 class Results:
-    """All benchmarks of one model, and why those are absent that are."""
+    """All benchmarks of one model, why those are absent that are, and what datasets lack of their sources."""
 
     model: str
     benchmarks: dict[str, Result] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 def result_of(

@@ -21,6 +21,9 @@ SETS = {
 }
 
 
+SCALE = "All figures are percent, or times 100 where they have no upper bound (CIDEr)."
+
+
 @dataclass(frozen=True)
 class Line:
     """A line of the table; all figures in percent. The first line of a benchmark says which it is."""
@@ -108,7 +111,9 @@ def markdown(results: Results) -> str:
     absent = "\n".join(f"- {name}: {why}" for name, why in results.absent.items())
     sets = "\n".join(f"- {name}: {meaning}" for name, meaning in SETS.items())
     missing = f"\n\nNot evaluated:\n\n{absent}" if absent else ""
-    return f"# Evaluation of {results.model}\n\nAll figures in percent.\n\n{sets}\n\n{table}{missing}\n"
+    left_out = "\n".join(f"- {name}: {what}" for name, what in results.left_out.items())
+    lacking = f"\n\nLeft out:\n\n{left_out}" if left_out else ""
+    return f"# Evaluation of {results.model}\n\n{SCALE}\n\n{sets}\n\n{table}{missing}{lacking}\n"
 
 
 def html_table(results: Results, rows: Sequence[Line]) -> str:

@@ -7,7 +7,7 @@ import itertools
 import json
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +96,15 @@ class Engine:
         would have drawn.
         """
         params = self.sampling(group_size, max_tokens, greedy)
+        mine: dict[str, Prompt] = {}
         with self._lock:
             # Seeds of single requests fail on vLLM's CPU back-end as soon as a prefill is cut into chunks.
             torch.manual_seed(draw_seed(self.seed, prompts[0].group_id))
-            mine = {self._add(prompt, params): prompt for prompt in prompts}
+            try:
+                mine.update((self._add(prompt, params), prompt) for prompt in prompts)
+            except DataError:
+                self._abort(mine)
+                raise
         while mine:
             with self._lock:
                 self._take_pending()
@@ -138,6 +143,11 @@ class Engine:
             ) from error
         self._versions[key] = self.version
         return key
+
+    def _abort(self, keys: Collection[str]) -> None:
+        self.llm.llm_engine.abort_request(list(keys))
+        for key in keys:
+            del self._versions[key]
 
     def _step(self) -> None:
         """One step of all requests; the outputs of those that it finishes are kept for whoever waits for them."""

@@ -11,7 +11,8 @@ from rich.console import Console
 
 from geovlm_ray.data.formats import FORMATS
 from geovlm_ray.data.scenes import scene_example
-from geovlm_ray.evaluation.cases import dataset_cases
+from geovlm_ray.evaluation.cases import Cases, dataset_cases
+from geovlm_ray.evaluation.datasets import converted_once
 from geovlm_ray.evaluation.groups import record_group
 from geovlm_ray.evaluation.listing import print_benchmarks
 from geovlm_ray.evaluation.registry import BENCHMARKS, DRAWN, find
@@ -182,11 +183,18 @@ def as_published(name: str, folder: Path) -> None:
         write(folder / "test.json", [record | {"groundtruth": f'"{answer}"', "size_group": '"large"'}])
 
 
+def published_cases(name: str, data: Path, out: Path) -> Cases:
+    """The cases of a benchmark out of what its source gives."""
+    benchmark = BENCHMARKS[name]
+    assert benchmark.reader is not None
+    shards = converted_once(name, benchmark.reader, benchmark.reader_options, data, out, lambda counts: None)
+    return dataset_cases(benchmark, data, shards, None, None)
+
+
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_every_benchmark_finds_its_records_in_what_its_source_gives(name: str, tmp_path: Path) -> None:
     as_published(name, tmp_path / "data")
-    cases = dataset_cases(BENCHMARKS[name], tmp_path / "data", tmp_path / "out", None, None, lambda counts: None)
-    (case,) = cases
+    (case,) = published_cases(name, tmp_path / "data", tmp_path / "out")
     assert case.example.task == BENCHMARKS[name].task
     if set(SIZES) <= set(BENCHMARKS[name].published):
         assert case.group == "large", "the dataset's own size, though the box is small"
@@ -195,7 +203,7 @@ def test_every_benchmark_finds_its_records_in_what_its_source_gives(name: str, t
 def test_hrben_is_the_second_test_set_and_lrben_the_only_one(tmp_path: Path) -> None:
     for name, split in (("rsvqa-lrben", "test"), ("rsvqa-hrben", "test_phili")):
         as_published(name, tmp_path / name)
-        (case,) = dataset_cases(BENCHMARKS[name], tmp_path / name, tmp_path / "out" / name, None, None, lambda c: None)
+        (case,) = published_cases(name, tmp_path / name, tmp_path / "out")
         assert case.group == f"USGS_split_{split}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ from geovlm_ray.checkpoint import CheckpointFolder
 from geovlm_ray.config import Config, load_config
 from geovlm_ray.data.scenes import demonstration
 from geovlm_ray.errors import ConfigError, DataError
-from geovlm_ray.evaluation.in_loop import in_loop_evaluation
+from geovlm_ray.evaluation.in_loop import check_benchmarks, in_loop_evaluation
 from geovlm_ray.evaluation.model import Evaluated, evaluate
-from geovlm_ray.evaluation.own import is_path
-from geovlm_ray.evaluation.registry import find
+from geovlm_ray.evaluation.own import own_benchmarks
+from geovlm_ray.evaluation.registry import find, is_path
 from geovlm_ray.evaluation.results import Results, read_results
 from geovlm_ray.evaluation.settings import evaluation_config
 from geovlm_ray.schema import Example, Prompt, Sample, SampleGroup
@@ -69,9 +70,11 @@ def run(
     limit: int | None = 12,
     reasoning: bool = False,
     console: Console | None = None,
+    model: Path = Path("model"),
 ) -> Results:
-    config = evaluation_config(load_config("demo"), Path("model"), out, data, limit)
-    what = Evaluated("model", find(names), data, limit, reasoning)
+    config = evaluation_config(load_config("demo"), model, out, data, limit)
+    own = [b for name in names if is_path(name) for b in own_benchmarks(Path(name), out, lambda n, text: None)]
+    what = Evaluated(str(model), find([n for n in names if not is_path(n)]) + own, data, limit, reasoning)
     return evaluate(what, config, out, lambda config: engines, console or Console(quiet=True), lambda n, text: None)  # type: ignore[arg-type,return-value]
 
 
@@ -117,10 +120,23 @@ def test_a_finished_evaluation_starts_no_engine(tmp_path: Path) -> None:
     assert not engines.asked
 
 
-def test_another_configuration_is_refused(tmp_path: Path) -> None:
-    run(tmp_path, Engines(), "drawn-vqa")
-    with pytest.raises(ConfigError, match=r"evaluation\.records was 12, is now 5; choose another --out"):
-        run(tmp_path, Engines(), "drawn-vqa", limit=5)
+def test_other_weights_and_another_number_of_records_are_refused(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    for name, weights in (("model", b"one"), ("other", b"two")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(weights)
+    first = run(tmp_path / "out", Engines(), "drawn-vqa", model=model)
+    with pytest.raises(ConfigError, match=r"holds answers to at most 12 records .* at most 5 records \(--limit\)"):
+        run(tmp_path / "out", Engines(), "drawn-vqa", model=model, limit=5)
+    with pytest.raises(ConfigError, match=r"holds answers of the model .*/model; choose another --out"):
+        run(tmp_path / "out", Engines(), "drawn-vqa", model=tmp_path / "other")
+    model.rename(tmp_path / "moved")
+    assert run(tmp_path / "out", Engines(), "drawn-vqa", model=tmp_path / "moved") == replace(
+        first, model=str(tmp_path / "moved")
+    )
+    (tmp_path / "moved" / "model.safetensors").write_bytes(b"trained on")
+    with pytest.raises(ConfigError, match=r"its weights are others now; choose another --out"):
+        run(tmp_path / "out", Engines(), "drawn-vqa", model=tmp_path / "moved")
 
 
 def test_absent_data_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:
@@ -167,6 +183,76 @@ def test_a_benchmark_without_its_split_says_what_was_found(tmp_path: Path) -> No
     results = run(tmp_path / "out", Engines(), "rsicd", "drawn-vqa", data=tmp_path / "data")
     assert "rsicd" in results.absent["rsicd"]
     assert list(results.benchmarks) == ["drawn-vqa"]
+
+
+def records(file: Path, *answers: str) -> Path:
+    """A file of samples on one picture."""
+    file.parent.mkdir(exist_ok=True)
+    Image.new("RGB", (32, 32)).save(file.parent / "a.png")
+    lines = [
+        {"id": f"r{k}", "task": "vqa", "images": ["a.png"], "prompt": "Is there a ship?", "reference": answer}
+        for k, answer in enumerate(answers)
+    ]
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    return file
+
+
+def test_answers_to_a_dataset_that_has_changed_since_are_refused(tmp_path: Path) -> None:
+    mine = records(tmp_path / "mine.jsonl", "yes", "no")
+    (tmp_path / "data").mkdir()
+    scenes(tmp_path / "data" / "aid")
+    for k in range(2):
+        run(tmp_path / f"out{k}", Engines(useless), "aid", str(mine), data=tmp_path / "data")
+    records(mine, "maybe", "no")
+    with pytest.raises(DataError, match=rf"{mine}: expected it as it was when the answers in .*out0 were drawn"):
+        run(tmp_path / "out0", Engines(useless), str(mine))
+    (tmp_path / "data" / "aid" / "beach" / "0.png").unlink()
+    results = run(tmp_path / "out1", Engines(useless), "aid", "drawn-vqa", data=tmp_path / "data")
+    assert list(results.benchmarks) == ["drawn-vqa"]
+    assert "data/aid: expected it as it was when the answers" in results.absent["aid"]
+
+
+def test_a_dataset_that_was_mended_before_it_was_answered_is_read_again(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text('{"bad\n')
+    with pytest.raises(DataError, match=r"mine\.jsonl: expected what .* found no record: mine\.jsonl, record 1: "):
+        run(tmp_path / "out", Engines(), str(mine))
+    records(mine, "yes")
+    assert run(tmp_path / "out", Engines(useless), str(mine)).benchmarks["mine-vqa"].n == 1
+
+
+def test_what_a_dataset_of_ones_own_lacks_is_told(tmp_path: Path) -> None:
+    mine = records(tmp_path / "mine.jsonl", "yes", "no")
+    mine.write_text(mine.read_text() + '{"bad\n')
+    console = Console(record=True, width=400)
+    results = run(tmp_path / "out", Engines(useless), str(mine), console=console)
+    assert results.benchmarks["mine-vqa"].n == 2
+    for told in (
+        console.export_text(),
+        *((tmp_path / "out" / f"results.{kind}").read_text() for kind in ("md", "html")),
+    ):
+        assert "1 were set aside" in told
+
+
+def test_a_broken_picture_costs_its_benchmark_alone(tmp_path: Path) -> None:
+    def breaks(example: Example) -> str:
+        if example.task == "scene_classification":
+            raise DataError("image broken.jpg: expected a picture that decodes")
+        return ideal(example)
+
+    console = Console(record=True, width=200)
+    results = run(tmp_path / "out", Engines(breaks), "drawn-scene_classification", "drawn-vqa", console=console)
+    assert list(results.benchmarks) == ["drawn-vqa"]
+    assert results.absent == {"drawn-scene_classification": "image broken.jpg: expected a picture that decodes"}
+    assert "drawn-scene_classification: image broken.jpg" in console.export_text()
+    with pytest.raises(DataError, match=r"none of 1 benchmarks was evaluated; drawn-scene_classification: image"):
+        run(tmp_path / "nothing", Engines(breaks), "drawn-scene_classification")
+
+
+def test_nothing_evaluated_claims_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"none of 1 benchmarks was evaluated; aid: expected its data"):
+        run(tmp_path, Engines(), "aid")
+    assert run(tmp_path, Engines(), "drawn-vqa", limit=5).benchmarks["drawn-vqa"].n == 5
 
 
 def test_records_are_chosen_evenly_and_always_the_same(tmp_path: Path) -> None:
@@ -266,6 +352,8 @@ def test_benchmarks_of_a_run_must_be_there(tmp_path: Path) -> None:
     config, kept = in_loop(tmp_path, "evaluation.benchmarks=[aid]")
     with pytest.raises(DataError, match=r"evaluation\.benchmarks: aid: expected its data in a folder aid below --data"):
         in_loop_evaluation(config, Engines(), kept, start=0)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"evaluation\.benchmarks: aid: .*in a run: evaluation\.data"):
+        check_benchmarks(config)
 
 
 def test_a_known_name_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
