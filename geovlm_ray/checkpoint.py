@@ -163,7 +163,6 @@ class CheckpointFolder:
         try:
             while not saver.saved():
                 time.sleep(POLL_S)
-            share(partial)
             for file in partial.rglob("*"):
                 _sync(file)
             (partial / STATE_FILE).write_text(_sealed({"step": step, "value": value, "files": _digests(partial)}))

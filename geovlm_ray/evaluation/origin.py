@@ -26,10 +26,10 @@ def check_origin(origin: dict[str, str | int | None], out: Path) -> None:
         return
     found = read_object(out / FILE)
     if found.get("weights") != origin["weights"]:
-        same = " as it was then; its weights are others now" if found.get("model") == origin["model"] else ""
-        raise ConfigError(
-            f"evaluation folder {out} holds answers of the model {found.get('model')}{same}; choose another --out"
-        )
+        whose = f"the model {found.get('model')}"
+        if found.get("model") == origin["model"]:
+            whose += " as it was then; its weights are others now"
+        raise ConfigError(f"evaluation folder {out} holds answers of {whose}; choose another --out")
     if found.get("limit") != origin["limit"]:
         raise ConfigError(
             f"evaluation folder {out} holds answers to {_records(found.get('limit'))} of each benchmark, asked for are "

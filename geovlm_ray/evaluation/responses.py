@@ -93,7 +93,7 @@ def _lines(path: Path) -> Iterator[tuple[int, Any]]:
         DataError: there is no file, or a line is no JSON.
     """
     if not path.is_file():
-        raise DataError(f"{path}: expected a file of JSON lines, found none")
+        raise DataError(f"{path}: expected a file of JSON lines, found {'a folder' if path.exists() else 'none'}")
     with path.open(encoding="utf-8", errors="surrogateescape") as source:
         for number, line in enumerate(source, 1):
             if line.strip():

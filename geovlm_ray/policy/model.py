@@ -18,6 +18,7 @@ from transformers import AutoProcessor, ProcessorMixin, Qwen2_5_VLForConditional
 from transformers.utils import logging as transformers_logging
 
 from geovlm_ray.errors import ModelError, RunError
+from geovlm_ray.files import share
 from geovlm_ray.policy.config import TINY, LoraSettings, ModelConfig
 from geovlm_ray.policy.sharding import part_like
 
@@ -128,6 +129,7 @@ def save_policy(
     except SafetensorError as error:
         raise OSError(str(error)) from error
     processor.save_pretrained(folder)
+    share(folder)
 
 
 def save_state(state: Mapping[str, Any], file: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from geovlm_ray.config import load_config
 from geovlm_ray.schema import TASK_NAMES
@@ -109,6 +110,19 @@ def test_a_prompt_that_is_too_long_is_named(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "record 'vqa-1000000007-0': expected a prompt that fits rollout.max_model_len=65, found" in done.stderr
     assert "Traceback" not in done.stderr.partition("geovlm-ray evaluate:")[2]
+
+
+def test_a_picture_that_does_not_decode_costs_its_benchmark_alone(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.jsonl"
+    record = {"task": "vqa", "prompt": "Is there a ship?", "reference": "no"}
+    names = ["a.png", "b.png", "broken.png"]
+    mine.write_text("".join(json.dumps(record | {"id": name, "images": [name]}) + "\n" for name in names))
+    for name in names[:2]:
+        Image.new("RGB", (64, 64)).save(tmp_path / name)
+    (tmp_path / names[2]).write_text("junk")
+    results = evaluated(tmp_path / "out", "--benchmarks", str(mine), "drawn-vqa", "--limit", "4", "--local")
+    assert results["benchmarks"]["drawn-vqa"]["n"] == 4
+    assert "broken.png: expected a picture that decodes" in results["absent"]["mine-vqa"]
 
 
 def test_the_model_of_an_evaluation_is_that_of_a_run(tmp_path: Path) -> None:

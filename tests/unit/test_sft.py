@@ -294,6 +294,9 @@ def test_the_output_is_a_model_with_its_records_and_refuses_what_does_not_belong
     assert summary["evaluation"]["last"]["step"] == 3
     assert summary["evaluation"]["best"]["loss"] <= summary["evaluation"]["last"]["loss"]
     assert (out / "sft.html").read_text().count("<svg") == 4
+    modes = [(out / name).stat().st_mode for name in ("sft.jsonl", "model.safetensors")]
+    modes += [file.stat().st_mode for file in (out / "checkpoints" / "step-000003").iterdir() if file.is_file()]
+    assert len(set(modes)) == 1, "whoever may read one file of the folder may read all"
     assert resolve_model(str(out)) == out
     assert resolve_model(str(out / "checkpoints" / "step-000003")).is_dir()
     stamp = (out / "model.safetensors").stat().st_mtime_ns
