@@ -77,13 +77,16 @@ class CheckpointFolder:
 
         Returns when ``saver`` has begun; `finish` waits for the rest.
 
+        A step without the metric ``best``, such as that of a task of which it drew nothing, is not the best one.
+
         Raises:
-            RunError: the disk refused it, or the checkpoint before it, or there is no metric ``best``.
+            RunError: the disk refused it, or the checkpoint before it.
         """
         self.finish()
-        if self.best and self.best not in metrics:
-            raise RunError(f"checkpoint.best: expected one of {', '.join(sorted(metrics))}, found {self.best!r}")
-        value = metrics[self.best] if self.best else None
+        value = metrics.get(self.best) if self.best else None
+        if self.best and value is None:
+            there = ", ".join(sorted(metrics))
+            log.warning("checkpoint.best: step %d has no metric %s, only %s", step, self.best, there)
         try:
             partial = self._partial()
             saver.save(partial)
@@ -219,7 +222,7 @@ class CheckpointFolder:
 
     def _names(self) -> list[str]:
         """Names of the checkpoints that lie here, the newest last."""
-        return sorted((p.name for p in self.folder.glob("step-*") if NAME.fullmatch(p.name)), key=_step)
+        return sorted((p.name for p in self.folder.glob("step-*") if NAME.fullmatch(p.name) and p.is_dir()), key=_step)
 
 
 def _name(step: int) -> str:

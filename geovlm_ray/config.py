@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -53,7 +53,9 @@ class RunConfig(Section):
     step_limit_s: float = Field(
         3600, gt=0, description="seconds after which a step counts as hanging, and who waits for whom is written down"
     )
-    trace_steps: list[int] = Field([], description="steps, counted from 1, after which a trace of the step is written")
+    trace_steps: list[Annotated[int, Field(ge=1)]] = Field(
+        [], description="steps, counted from 1, after which a trace of the step is written"
+    )
     wandb: str | None = Field(None, min_length=1, description="project at Weights & Biases that is sent the metrics")
     log_level: Literal["info", "debug"] = Field(
         "info", description="of the logs of driver and actors; debug adds every version of the weights"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 GIB = 2**30
 
@@ -17,6 +17,13 @@ class Share(BaseModel):
     num_cpus: float = Field(0, ge=0, description="CPU cores")
     num_gpus: float = Field(0, ge=0, description="GPUs, or a fraction of one")
     memory_gb: float = Field(0, ge=0, description="main memory in GiB; 0: none is reserved, and all may be used")
+
+    @field_validator("num_gpus")
+    @classmethod
+    def _a_fraction_or_whole(cls, gpus: float) -> float:
+        if gpus > 1 and gpus != int(gpus):
+            raise ValueError("expected a fraction of one GPU or a whole number of them")
+        return gpus
 
 
 class Shares(Share):

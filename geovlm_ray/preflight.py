@@ -6,18 +6,21 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import psutil
 
+from geovlm_ray.checkpoint import STATE_FILE
+from geovlm_ray.checkpoint_mirror import CheckpointMirror
 from geovlm_ray.config import Config
 from geovlm_ray.data.image_cache import open_cache
 from geovlm_ray.data.images import image_size
 from geovlm_ray.data.sampler import RecordStream, Stream
 from geovlm_ray.data.sources import open_stream
-from geovlm_ray.errors import DataError, RunError, UserError
+from geovlm_ray.errors import ConfigError, DataError, RunError, UserError
 from geovlm_ray.files import read_object
 from geovlm_ray.placement import GIB
 from geovlm_ray.policy.model import load_processor, resolve_model
@@ -67,6 +70,7 @@ def prepare(config: Config) -> Ready:
         UserError: the first thing that is wrong.
     """
     check_directory(config.run.folder)
+    check_outside(config)
     model = resolve_model(config.model.path)
     stream = open_stream(config.data)
     check_function(config.reward)
@@ -85,6 +89,7 @@ def problems(config: Config) -> Iterable[tuple[str, str | None]]:
     model, model_problem = attempt(lambda: resolve_model(config.model.path))
     stream, data_problem = attempt(lambda: open_stream(config.data))
     yield "run directory", attempt(lambda: check_directory(config.run.folder))[1]
+    yield "copies and W&B", attempt(lambda: check_outside(config))[1]
     yield "model", model_problem
     yield "data", data_problem
     yield "reward", attempt(lambda: check_function(config.reward))[1]
@@ -95,6 +100,19 @@ def problems(config: Config) -> Iterable[tuple[str, str | None]]:
         yield "held-out examples", attempt(lambda: check_held_out(config, stream))[1]
     if model is not None and stream is not None:
         yield "records", attempt(lambda: check_records(config, model, stream))[1]
+
+
+def check_outside(config: Config) -> None:
+    """What a run needs besides this machine's own: where its checkpoints are copied to, and Weights & Biases.
+
+    Raises:
+        ConfigError: a package is missing, or no file system is known for a URL.
+        RunError: the other side does not answer.
+    """
+    if config.checkpoint.url:
+        CheckpointMirror(f"{config.checkpoint.url}/{config.run.name}", STATE_FILE).names()
+    if config.run.wandb and find_spec("wandb") is None:
+        raise ConfigError(f"run.wandb={config.run.wandb}: this needs the package wandb; pip install wandb")
 
 
 def check_directory(folder: Path) -> None:
@@ -130,8 +148,8 @@ def check_fits(config: Config, resources: Mapping[str, float]) -> None:
         there = found.get(resource, 0.0)
         if total > there + 1e-6:
             parts = ", ".join(f"{p.count} {p.name} x {getattr(p, key):g}" for p in asked)
-            keys = ", ".join(f"placement.{p.name}.{key}" for p in asked)
-            short.append(f"the run asks for {total:g} {unit} ({parts}), found {there:g}; lower one of {keys}")
+            keys = [f"placement.{p.name}.{k}" for p in asked for k in (key, "actors") if k == key or p.count > 1]
+            short.append(f"the run asks for {total:,g} {unit} ({parts}), found {there:,g}; lower {' or '.join(keys)}")
     if short:
         raise RunError("; ".join(short))
 

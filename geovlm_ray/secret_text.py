@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-_NAME = re.compile(r"TOKEN(?!IZ)|KEY|SECRET|PASSW|CREDENTIAL|(^|_)AUTH(_|$)", re.IGNORECASE)
+_NAME = re.compile(r"TOKEN(?!IZ)|KEY|SECRET|PASSW|PASS(_|$)|CREDENTIAL|(^|_)AUTH(_|$)", re.IGNORECASE)
 _PASSWORD = re.compile(r"(?<=://)([^/\s:@]*):[^/\s@]+@")
 _SHORTEST = 6
 """Shorter values are no secrets, and would be found in any text."""

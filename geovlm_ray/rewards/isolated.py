@@ -26,7 +26,7 @@ from geovlm_ray.errors import ConfigError
 from geovlm_ray.rewards.base import Judged
 from geovlm_ray.rewards.config import RewardConfig
 from geovlm_ray.schema import Example
-from geovlm_ray.secret_text import is_secret
+from geovlm_ray.secret_text import has_password, is_secret
 from geovlm_ray.tasks.targets import plain_frame, plain_target
 
 log = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ class IsolatedFunction:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
-                env={name: value for name, value in os.environ.items() if not is_secret(name)},
+                env={name: value for name, value in os.environ.items() if not (is_secret(name) or has_password(value))},
             )
         try:
             problem = self._receive(START_LIMIT_S).get("problem")

@@ -36,7 +36,7 @@ STANDS_FOR = {
     "runs/NAME": "runs/demo",
     "runs/first": "runs/demo",
     "MODEL": "runs/demo",
-    "ROOT": "empty",
+    "ROOT": "datasets",
     "OUT": "exported",
     "FILE": "answers.jsonl",
     "FILE.jsonl": "answers.jsonl",
@@ -111,9 +111,9 @@ def test_the_page_on_metrics_names_what_fine_tuning_writes(done: Callable[[str],
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with something small for each name that the README's commands speak of."""
     folder = tmp_path_factory.mktemp("readme")
-    (folder / "empty").mkdir()
     (folder / "images").mkdir()
-    for path in ("image.png", "images/a.png"):
+    (folder / "datasets" / "aid" / "beach").mkdir(parents=True)
+    for path in ("image.png", "images/a.png", "datasets/aid/beach/a.png"):
         Image.effect_noise((96, 96), 60).convert("RGB").save(folder / path)
     ask = {"image": "a.png", "conversations": talk("<image>\nIs there a ship? Answer with a single word.", "yes")}
     write_json(folder / "GeoChat_Instruct.json", [{"id": "a", **ask}])

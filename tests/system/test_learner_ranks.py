@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from geovlm_ray.config import load_config
@@ -60,6 +61,10 @@ def learn(rank: int, size: int, address: str, overrides: tuple[str, ...], folder
     while not learner.saved():
         time.sleep(0.01)
     torch.save({"rows": rows, "weights": weights, "logprobs": logprobs}, folder / save / f"seen-{rank}.pt")
+    if size > 1:
+        # A process that leaves while the other's threads still speak to it may be aborted.
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 def run(size: int, overrides: tuple[str, ...], folder: Path, load: str, save: str) -> list[dict[str, Any]]:

@@ -102,9 +102,21 @@ def test_the_best_checkpoint_is_kept_beside_the_newest(tmp_path: Path) -> None:
     assert names(tmp_path / "equal") == [2, 3]
 
 
-def test_a_metric_that_no_step_has_is_named_with_those_that_there_are(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"checkpoint.best: expected one of reward/mean, found 'reward/men'"):
-        saved(CheckpointFolder(tmp_path, keep=1, best="reward/men"), 0.1)
+def test_a_step_without_the_metric_is_not_the_best_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoints = CheckpointFolder(tmp_path, keep=1, best="task/vqa/reward")
+    for step, metrics in enumerate(({"task/vqa/reward": 0.5}, {"reward/mean": 0.9}, {"reward/mean": 0.1}), 1):
+        checkpoints.save(step, State(), metrics)
+    checkpoints.finish()
+    assert names(tmp_path) == [1, 3]
+    assert "checkpoint.best: step 2 has no metric task/vqa/reward, only reward/mean" in caplog.text
+
+
+def test_a_file_named_like_a_checkpoint_is_none(tmp_path: Path) -> None:
+    checkpoints = saved(CheckpointFolder(tmp_path, keep=2), 0.1)
+    (tmp_path / "step-000010").write_text("mine")
+    assert checkpoints.latest() == (1, tmp_path / "step-000001")
 
 
 def test_steps_go_on_while_a_checkpoint_is_written_which_is_there_when_it_is_whole(tmp_path: Path) -> None:

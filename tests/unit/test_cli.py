@@ -38,6 +38,9 @@ def test_help_loads_no_heavy_package() -> None:
     [
         (["train", "demmo"], "did you mean 'demo'"),
         (["train", "demo", "checkpoint.url=ftp://me:hidden@disk/runs"], "expected a URL without a password"),
+        (["train", "demo", "checkpoint.url=nowhere://disk/runs"], "expected a URL that fsspec knows"),
+        (["train", "demo", "placement.rollout.num_gpus=1.5"], "a whole number of them"),
+        (["train", "demo", "run.trace_steps=[0]"], "run.trace_steps.0"),
         (["train", "demo", "learner.learning_rate=1"], "unknown key 'learner.learning_rate'"),
         (["train", "demo", "lerner.lr=1"], "did you mean 'learner'"),
         (["train", "demo", "rollout.group_size=1"], "rollout.group_size"),

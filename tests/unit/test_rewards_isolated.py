@@ -234,12 +234,12 @@ def test_credentials_of_the_run_do_not_reach_the_function(tmp_path: Path, monkey
     lines = (
         "import os",
         "def f(response, target):",
-        "    return sum(n in os.environ for n in os.environ['SEEN'].split()) / 4",
+        "    return sum(n in os.environ for n in os.environ['SEEN'].split()) / 5",
     )
     (tmp_path / "secrets.py").write_text("\n".join(lines))
-    names = ("RAY_AUTH_TOKEN", "HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY")
+    names = ("RAY_AUTH_TOKEN", "HF_TOKEN", "WANDB_API_KEY", "PGPASS", "DATABASE_URL")
     for name in names:
-        monkeypatch.setenv(name, "x")
+        monkeypatch.setenv(name, "postgres://me:hidden@host/d" if name == "DATABASE_URL" else "x")
     monkeypatch.setenv("SEEN", " ".join(names))
     config = RewardConfig(function=f"{tmp_path / 'secrets.py'}:f")
     (score,) = score_batch([response("a")], [example("vqa", "a")], config)
