@@ -97,32 +97,19 @@ def test_a_run_evaluates_on_the_way_and_keeps_its_best_checkpoints(tmp_path: Pat
     assert losses[0] == pytest.approx(losses[1], rel=1e-4), "the evaluation changes nothing of the training"
 
 
-def test_a_prompt_that_is_too_long_is_named(tmp_path: Path) -> None:
-    settings = ("rollout.max_model_len=65", f"prompt.system={'look closely ' * 40}")
-    done = subprocess.run(
-        command(tmp_path / "out", "--benchmarks", "drawn-vqa", "--limit", "2", "--local", *settings),
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "record 'vqa-1000000007-0': expected a prompt that fits rollout.max_model_len=65, found" in done.stderr
-    assert "Traceback" not in done.stderr.partition("geovlm-ray evaluate:")[2]
-
-
-def test_a_picture_that_does_not_decode_costs_its_benchmark_alone(tmp_path: Path) -> None:
-    mine = tmp_path / "mine.jsonl"
-    record = {"task": "vqa", "prompt": "Is there a ship?", "reference": "no"}
-    names = ["a.png", "b.png", "broken.png"]
-    mine.write_text("".join(json.dumps(record | {"id": name, "images": [name]}) + "\n" for name in names))
-    for name in names[:2]:
-        Image.new("RGB", (64, 64)).save(tmp_path / name)
-    (tmp_path / names[2]).write_text("junk")
-    results = evaluated(tmp_path / "out", "--benchmarks", str(mine), "drawn-vqa", "--limit", "4", "--local")
+def test_a_broken_picture_or_a_prompt_that_is_too_long_costs_its_benchmark_alone(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    (tmp_path / "broken.png").write_text("junk")
+    good = {"id": "good", "task": "vqa", "images": ["a.png"], "prompt": "Is there a ship?", "reference": "no"}
+    bad = {"broken": {"images": ["broken.png"]}, "long": {"prompt": "look closely " * 4000}}
+    for name, change in bad.items():
+        lines = (good, good | change | {"id": name})
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    own = [str(tmp_path / f"{name}.jsonl") for name in bad]
+    results = evaluated(tmp_path / "out", "--benchmarks", *own, "drawn-vqa", "--limit", "4", "--local")
     assert results["benchmarks"]["drawn-vqa"]["n"] == 4
-    assert "broken.png: expected a picture that decodes" in results["absent"]["mine-vqa"]
+    assert "broken.png: expected a picture that decodes" in results["absent"]["broken-vqa"]
+    assert "record 'long': expected a prompt that fits rollout.max_model_len=" in results["absent"]["long-vqa"]
 
 
 def test_the_model_of_an_evaluation_is_that_of_a_run(tmp_path: Path) -> None:
