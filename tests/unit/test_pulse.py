@@ -86,8 +86,10 @@ def test_a_disk_that_refuses_pulses_fails_nobody_and_is_tried_again(tmp_path: Pa
     pulse.start(folder, "reward-0", "first")
     time.sleep(0.2)
     assert not folder.exists()
-    folder.mkdir()
-    (folder / "actors").write_text("in the way")
+    made = tmp_path / "made"
+    made.mkdir()
+    (made / "actors").write_text("in the way")
+    made.rename(folder)
     time.sleep(0.2)
     (folder / "actors").unlink()
     assert seen(folder, lambda p: True)["actor"] == "reward-0"
