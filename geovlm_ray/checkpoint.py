@@ -54,6 +54,15 @@ def fill(folder: Path, write: Callable[[Path], None]) -> None:
         _sync(file)
 
 
+def open_mirror(url: str | None, run: str) -> CheckpointMirror | None:
+    """Where copies of a run's checkpoints are, if anywhere.
+
+    Raises:
+        ConfigError: no file system is known for the URL.
+    """
+    return CheckpointMirror(f"{url}/{run}", STATE_FILE) if url else None
+
+
 class CheckpointFolder:
     """The newest ``keep`` checkpoints of a run, and the best ones: by the metric ``best``, and by evaluation.
 

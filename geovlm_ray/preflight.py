@@ -6,27 +6,26 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import psutil
 
-from geovlm_ray.checkpoint import STATE_FILE
-from geovlm_ray.checkpoint_mirror import CheckpointMirror
+from geovlm_ray.checkpoint import open_mirror
 from geovlm_ray.config import Config
 from geovlm_ray.data.image_cache import open_cache
 from geovlm_ray.data.images import image_size
 from geovlm_ray.data.sampler import RecordStream, Stream
 from geovlm_ray.data.sources import open_stream
-from geovlm_ray.errors import ConfigError, DataError, RunError, UserError
+from geovlm_ray.errors import DataError, RunError, UserError
 from geovlm_ray.files import read_object
 from geovlm_ray.placement import GIB
 from geovlm_ray.policy.model import load_processor, resolve_model
 from geovlm_ray.policy.prompts import MAX_IMAGES, PromptEncoder
 from geovlm_ray.rewards.isolated import check_function
 from geovlm_ray.schema import Example
+from geovlm_ray.wandb_log import load_wandb
 
 RECORDS_READ = 20_000
 RECORDS_DECODED = 2_000
@@ -109,10 +108,11 @@ def check_outside(config: Config) -> None:
         ConfigError: a package is missing, or no file system is known for a URL.
         RunError: the other side does not answer.
     """
-    if config.checkpoint.url:
-        CheckpointMirror(f"{config.checkpoint.url}/{config.run.name}", STATE_FILE).names()
-    if config.run.wandb and find_spec("wandb") is None:
-        raise ConfigError(f"run.wandb={config.run.wandb}: this needs the package wandb; pip install wandb")
+    mirror = open_mirror(config.checkpoint.url, config.run.name)
+    if mirror:
+        mirror.names()
+    if config.run.wandb:
+        load_wandb(config.run.wandb)
 
 
 def check_directory(folder: Path) -> None:

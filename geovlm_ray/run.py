@@ -12,8 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from geovlm_ray.checkpoint import STATE_FILE, CheckpointFolder
-from geovlm_ray.checkpoint_mirror import CheckpointMirror
+from geovlm_ray.checkpoint import CheckpointFolder, open_mirror
 from geovlm_ray.config import Config, to_yaml
 from geovlm_ray.data.sampler import Sampler
 from geovlm_ray.errors import LostError, StartError
@@ -80,7 +79,7 @@ def execute(config: Config, ready: Ready, build: Build, console: Console) -> dic
 def _to_its_end(config: Config, ready: Ready, build: Build, watch: Watch, console: Console) -> dict[str, Any]:
     """Run, and go on from the newest checkpoint where a part is lost that cannot be replaced alone."""
     settings = config.checkpoint
-    mirror = CheckpointMirror(f"{settings.url}/{config.run.name}", STATE_FILE) if settings.url else None
+    mirror = open_mirror(settings.url, config.run.name)
     checkpoints = CheckpointFolder(config.run.folder / "checkpoints", settings.keep, settings.best, mirror)
     for left in range(config.run.restarts, 0, -1):
         try:

@@ -5,12 +5,26 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from geovlm_ray.config import Config
 from geovlm_ray.errors import ConfigError, RunError
 from geovlm_ray.files import read_text, write_atomically
 
 ID_FILE = "wandb-id.txt"
+
+
+def load_wandb(project: str) -> Any:
+    """The package, which is no dependency.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        import wandb
+    except ImportError as error:
+        raise ConfigError(f"run.wandb={project}: this needs the package wandb; pip install wandb") from error
+    return wandb
 
 
 class WandbLog:
@@ -23,10 +37,7 @@ class WandbLog:
             ConfigError: the package is not installed.
             RunError: Weights & Biases refuses the run.
         """
-        try:
-            import wandb
-        except ImportError as error:
-            raise ConfigError(f"run.wandb={project}: this needs the package wandb; pip install wandb") from error
+        wandb = load_wandb(project)
         folder = config.run.folder
         try:
             self._run = wandb.init(

@@ -99,8 +99,7 @@ def _model(args: argparse.Namespace) -> int:
     out.mkdir(parents=True, exist_ok=True)
     config = evaluation_config(located.config, whole_model(located, out / "model"), out, args.data, args.limit)
     with Progress(console) as progress:
-        for path in (Path(name) for name in named if is_path(name)):
-            benchmarks += own_benchmarks(path, out, progress.show)
+        benchmarks += own_benchmarks([Path(name) for name in named if is_path(name)], out, progress.show)
         what = Evaluated(args.model, benchmarks, args.data, args.limit, args.reasoning)
         results = evaluate(what, config, out, _local if args.local else _cluster, console, progress.show)
     console.print(terminal_table(results))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,7 @@ from geovlm_ray.config import Config
 from geovlm_ray.errors import DataError
 from geovlm_ray.evaluation.cases import Cases
 from geovlm_ray.evaluation.model import Evaluated, find_cases, yardstick
-from geovlm_ray.evaluation.own import check_path, own_benchmarks
+from geovlm_ray.evaluation.own import check_paths, own_benchmarks
 from geovlm_ray.evaluation.predictions import Predictions, prediction_row
 from geovlm_ray.evaluation.registry import Benchmark, find, is_path
 from geovlm_ray.evaluation.results import RESULTS, Results, read_results, result_of, write_results
@@ -23,6 +24,8 @@ from geovlm_ray.files import UNDONE, move_aside
 from geovlm_ray.loop import RolloutPool
 from geovlm_ray.rewards.local import LocalRewards
 from geovlm_ray.schema import Prompt, SampleGroup
+
+log = logging.getLogger(__name__)
 
 OVERALL = "overall"
 """Name of the mean over benchmarks."""
@@ -119,8 +122,7 @@ def check_benchmarks(config: Config) -> None:
         ConfigError: one is unknown.
         DataError: the data of one is absent.
     """
-    for path in (Path(name) for name in config.evaluation.benchmarks if is_path(name)):
-        check_path(path)
+    check_paths([Path(name) for name in config.evaluation.benchmarks if is_path(name)])
     for benchmark in find([name for name in config.evaluation.benchmarks if not is_path(name)]):
         data = Path(config.evaluation.data) if config.evaluation.data else None
         if benchmark.reader and not (data and (data / benchmark.name).exists()):
@@ -141,12 +143,13 @@ def in_loop_evaluation(
         return None
     data, folder = Path(settings.data) if settings.data else None, config.run.folder / "evaluations"
     benchmarks = find([name for name in settings.benchmarks if not is_path(name)])
-    for path in (Path(name) for name in settings.benchmarks if is_path(name)):
-        benchmarks += own_benchmarks(path, folder, _silent)
+    benchmarks += own_benchmarks([Path(name) for name in settings.benchmarks if is_path(name)], folder, _silent)
     what = Evaluated(config.run.name, benchmarks, data, settings.records)
     found = find_cases(what, config, folder, _silent)
     for name, why in found.absent.items():
         raise DataError(f"evaluation.benchmarks: {name}: {why}")
+    for name, what_lacks in found.left_out.items():
+        log.warning("evaluation.benchmarks: %s: %s", name, what_lacks)
     _rewind(folder, kept, start)
     return InLoopEvaluation(config, found.there, rollouts, kept)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import cache, partial
@@ -88,7 +88,8 @@ def find_cases(what: Evaluated, config: Config, out: Path, on_progress: OnProgre
             found.absent[benchmark.name] = str(error)
         else:
             found.there.append((benchmark, cases))
-            found.left_out.update({shards.name: lacks} if lacks else {})
+            if lacks:
+                found.left_out[shards.name] = lacks
     return found
 
 
@@ -134,7 +135,8 @@ def evaluate(
                     _warn(console, benchmark.name, str(error))
         answered = [benchmark for benchmark, _ in found.there if benchmark.name not in results.absent]
         if not answered:
-            raise DataError(f"none of {len(what.benchmarks)} benchmarks was evaluated; {_first(results.absent)}")
+            name, why = next(iter(results.absent.items()))
+            raise DataError(f"none of {len(what.benchmarks)} benchmarks was evaluated; {name}: {why}")
         for benchmark in answered:
             on_progress(len(results.benchmarks), "benchmarks measured")
             rows, *others = (_predictions(out, benchmark, variant).rows() for variant in ("", *variants))
@@ -153,10 +155,6 @@ def yardstick(config: RewardConfig) -> RewardConfig:
 
 def _warn(console: Console, name: str, why: str) -> None:
     console.print(f"{name}: {why}", style="yellow", markup=False, highlight=False)
-
-
-def _first(absent: Mapping[str, str]) -> str:
-    return next(f"{name}: {why}" for name, why in absent.items())
 
 
 def _predictions(out: Path, benchmark: Benchmark, variant: str = "") -> Predictions:

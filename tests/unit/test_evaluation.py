@@ -73,7 +73,7 @@ def run(
     model: Path = Path("model"),
 ) -> Results:
     config = evaluation_config(load_config("demo"), model, out, data, limit)
-    own = [b for name in names if is_path(name) for b in own_benchmarks(Path(name), out, lambda n, text: None)]
+    own = own_benchmarks([Path(name) for name in names if is_path(name)], out, lambda n, text: None)
     what = Evaluated(str(model), find([n for n in names if not is_path(n)]) + own, data, limit, reasoning)
     return evaluate(what, config, out, lambda config: engines, console or Console(quiet=True), lambda n, text: None)  # type: ignore[arg-type,return-value]
 
@@ -210,6 +210,13 @@ def test_answers_to_a_dataset_that_has_changed_since_are_refused(tmp_path: Path)
     results = run(tmp_path / "out1", Engines(useless), "aid", "drawn-vqa", data=tmp_path / "data")
     assert list(results.benchmarks) == ["drawn-vqa"]
     assert "data/aid: expected it as it was when the answers" in results.absent["aid"]
+
+
+def test_datasets_of_one_name_are_refused(tmp_path: Path) -> None:
+    first, second = (str(records(tmp_path / folder / "mine.jsonl", "yes")) for folder in ("a", "b"))
+    for paths in ((first, second), (str(records(tmp_path / "a" / "aid.jsonl", "yes")),)):
+        with pytest.raises(DataError, match=r"expected a name of its own, found another benchmark '(mine|aid)'"):
+            run(tmp_path / "out", Engines(), *paths)
 
 
 def test_a_dataset_that_was_mended_before_it_was_answered_is_read_again(tmp_path: Path) -> None:
