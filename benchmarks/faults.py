@@ -38,6 +38,8 @@ from geovlm_ray.quiet import quiet
 FAULTS = 3
 DEADLINE_S = 420.0
 """Seconds after which a run hangs."""
+MINUTES = 75
+"""Longest that all runs together may take, on two cores."""
 DISK_MB = 128
 SMALL = (
     *(
@@ -110,7 +112,7 @@ def main() -> int:
     missing = available()
     if missing:
         sys.exit(f"faults: {missing}")
-    redis = available(redis=True) is None
+    redis, begun = available(redis=True) is None, time.monotonic()
     plain = [run(options.seed + k, engine=False, faults=0, redis=redis) for k in range(options.undisturbed)]
     outcomes = []
     for k in range(options.runs):
@@ -118,7 +120,8 @@ def main() -> int:
         outcomes.append(outcome)
         print(f"[{k + 1}/{options.runs}] {outcome}", flush=True)
     more = {"redis": redis, "undisturbed": [vars(o) for o in plain], "disturbed": [vars(o) for o in outcomes]}
-    return publish("faults", [*figures(outcomes), *rewards(plain, outcomes)], options.json, **more)
+    minutes = at_most("minutes, the whole", (time.monotonic() - begun) / 60, MINUTES)
+    return publish("faults", [*figures(outcomes), *rewards(plain, outcomes), minutes], options.json, **more)
 
 
 def run(seed: int, *, engine: bool, faults: int, redis: bool) -> Outcome:
