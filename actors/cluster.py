@@ -19,10 +19,10 @@ from actors.timeline import RayTimeline
 from geovlm_ray.config import Config
 from geovlm_ray.errors import RunError
 from geovlm_ray.loop import Built
-from geovlm_ray.placement import GIB
-from geovlm_ray.preflight import Ready, check_fits, placement
+from geovlm_ray.preflight import Ready
 from geovlm_ray.pulse import PULSE
 from geovlm_ray.quiet import quiet
+from geovlm_ray.room import Node, check_fits, placement
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +30,8 @@ POLL_S = 10.0
 """Seconds between two looks at the cluster, while a run waits for nodes."""
 
 
-def connect() -> dict[str, float]:
-    """Join the cluster that is running, or start one on this machine; returns its resources."""
+def connect() -> None:
+    """Join the cluster that is running, or start one on this machine."""
     if not ray.is_initialized():
         if "RAY_ADDRESS" not in os.environ:
             # A cluster that lives and dies with this process needs no token, and must not leave one behind.
@@ -46,7 +46,11 @@ def connect() -> dict[str, float]:
         except (ConnectionError, RuntimeError) as error:
             where = os.environ.get("RAY_ADDRESS", "this machine")
             raise RunError(f"Ray on {where} cannot be reached or started: {error}") from error
-    return ray.cluster_resources()
+
+
+def nodes() -> list[Node]:
+    """What every living node has."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def wait_for_room(config: Config) -> None:
@@ -59,7 +63,7 @@ def wait_for_room(config: Config) -> None:
     asked = False
     while True:
         try:
-            check_fits(config, ray.cluster_resources())
+            check_fits(config, nodes())
             break
         except RunError as error:
             left = end - time.monotonic()
@@ -68,8 +72,7 @@ def wait_for_room(config: Config) -> None:
             log.warning("waiting for nodes, %.0f s left: %s", left, error)
         if not asked:
             kinds = [kind for kind in placement(config) for _ in range(kind.count)]
-            each = [{"CPU": p.num_cpus, "GPU": p.num_gpus, "memory": p.memory_gb * GIB} for p in kinds]
-            request_resources(bundles=[bundle for bundle in each if any(bundle.values())])
+            request_resources(bundles=[p.bundle for p in kinds if p.bundle])
             asked = True
         time.sleep(min(POLL_S, left))
     if asked:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,27 +38,6 @@ class Ready:
     model: Path
     stream: Stream
     tasks: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Placement:
-    """One kind of actor: how many, and what each reserves."""
-
-    name: str
-    count: int
-    num_cpus: float
-    num_gpus: float
-    memory_gb: float
-
-
-def placement(config: Config) -> list[Placement]:
-    """The actors of a run."""
-    kinds = config.placement
-    shares = {"rollout": kinds.rollout, "reward": kinds.reward, "sbert": kinds.sbert, "learner": kinds.learner}
-    return [
-        Placement(name, getattr(share, "actors", 1), share.num_cpus, share.num_gpus, share.memory_gb)
-        for name, share in shares.items()
-    ]
 
 
 def prepare(config: Config) -> Ready:
@@ -127,31 +105,6 @@ def trained_tasks(config: Config, stream: Stream) -> tuple[str, ...]:
     """Tasks that the run draws prompts of."""
     staged = dict.fromkeys(task for stage in config.data.stages for task in stage.tasks)
     return tuple(staged) or stream.tasks
-
-
-def machine_resources() -> dict[str, float]:
-    """Cores, GPUs and bytes of memory of this machine, about as a cluster that is started here would have them."""
-    import torch
-
-    memory = float(psutil.virtual_memory().available)
-    return {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count()), "memory": memory}
-
-
-def check_fits(config: Config, resources: Mapping[str, float]) -> None:
-    """Raise RunError where resources (``CPU``, ``GPU`` and, in bytes, ``memory``) do not hold all actors at once."""
-    short = []
-    found = {**resources, "memory": resources.get("memory", math.inf) / GIB}
-    kinds = (("CPU", "num_cpus", "CPUs"), ("GPU", "num_gpus", "GPUs"), ("memory", "memory_gb", "GiB"))
-    for resource, key, unit in kinds:
-        asked = [p for p in placement(config) if getattr(p, key)]
-        total = sum(p.count * getattr(p, key) for p in asked)
-        there = found.get(resource, 0.0)
-        if total > there + 1e-6:
-            parts = ", ".join(f"{p.count} {p.name} x {getattr(p, key):g}" for p in asked)
-            keys = [f"placement.{p.name}.{k}" for p in asked for k in (key, "actors") if k == key or p.count > 1]
-            short.append(f"the run asks for {total:,g} {unit} ({parts}), found {there:,g}; lower {' or '.join(keys)}")
-    if short:
-        raise RunError("; ".join(short))
 
 
 def check_memory(config: Config, model: Path) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from geovlm_ray.loop import Built
     from geovlm_ray.plan.rates import Rates
     from geovlm_ray.preflight import Ready
+    from geovlm_ray.room import Node
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,10 +56,11 @@ def _local_build(config: Config, ready: Ready) -> Built:
     return build(config, ready)
 
 
-def _cluster_resources() -> dict[str, float]:
-    from actors.cluster import connect
+def _cluster_nodes() -> list[Node]:
+    from actors.cluster import connect, nodes
 
-    return connect()
+    connect()
+    return nodes()
 
 
 def _cluster_build(config: Config, ready: Ready) -> Built:
@@ -92,8 +94,8 @@ def dry_run(config: Config, local: bool, console: Console) -> int:
     """Print every check and the actors; 1 where something is wrong."""
     from geovlm_ray.errors import UserError
     from geovlm_ray.evaluation.in_loop import check_benchmarks
-    from geovlm_ray.placement import GIB
-    from geovlm_ray.preflight import attempt, check_fits, machine_resources, placement, problems
+    from geovlm_ray.preflight import attempt, problems
+    from geovlm_ray.room import check_fits, described, placement, this_machine, together
 
     failed = 0
     for name, problem in (*problems(config), ("benchmarks", attempt(lambda: check_benchmarks(config))[1])):
@@ -103,19 +105,17 @@ def dry_run(config: Config, local: bool, console: Console) -> int:
         console.print("placement: everything in this process")
         return int(failed > 0)
     where = os.environ.get("RAY_ADDRESS")
-    resources = _cluster_resources() if where else machine_resources()
+    nodes = _cluster_nodes() if where else [this_machine()]
     title = "What would run, packed" if config.placement.strategy == "pack" else "What would run, spread over the nodes"
     table = Table("actor", "count", "CPUs each", "GPUs each", "GiB each", title=title)
     for kind in placement(config):
         reserved = (kind.num_cpus, kind.num_gpus, kind.memory_gb)
         table.add_row(kind.name, str(kind.count), *(f"{each:g}" for each in reserved))
     console.print(table)
-    console.print(
-        f"{f'cluster {where}' if where else 'this machine'}: {resources.get('CPU', 0):g} CPUs, "
-        f"{resources.get('GPU', 0):g} GPUs, {resources['memory'] / GIB:.0f} GiB"
-    )
+    there = f"cluster {where} of {len(nodes)} nodes" if where else "this machine"
+    console.print(f"{there}: {described(together(nodes))}", markup=False)
     try:
-        check_fits(config, resources)
+        check_fits(config, nodes)
     except UserError as error:
         console.print(f"placement: {error}", markup=False)
         failed += 1

@@ -152,7 +152,7 @@ def test_a_job_that_fails_or_is_stopped_says_so(cluster: Cluster) -> None:
 
 
 def test_a_run_in_a_job_joins_the_cluster(cluster: Cluster) -> None:
-    script = "from actors.cluster import connect; print('CPUs', connect().get('CPU', 0))"
+    script = "from actors.cluster import connect, nodes; connect(); print('CPUs', nodes()[0].get('CPU', 0))"
     done = cluster.job("submit", "--", sys.executable, "-c", script)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "CPUs 0" in done.stdout

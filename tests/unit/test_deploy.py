@@ -24,7 +24,7 @@ from yamllint.linter import run as lint
 from geovlm_ray import __version__
 from geovlm_ray.cli import COMMANDS
 from geovlm_ray.config import load_config
-from geovlm_ray.preflight import check_fits
+from geovlm_ray.room import check_fits
 from tests.unit.test_loop import run as run_loop
 
 # Ray's own command line, which is imported here, warns of itself.
@@ -195,14 +195,15 @@ def test_the_job_has_the_cluster_of_the_cluster_manifest() -> None:
 
 def test_the_nodes_hold_the_papers_run() -> None:
     config = load_config("geovlm-r1")
-    resources = {"CPU": 0.0, "GPU": 0.0}
+    nodes = []
     for group in cluster_specs()[0]["workerGroupSpecs"]:
         limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
-        resources["CPU"] += group["minReplicas"] * float(limits["cpu"])
-        resources["GPU"] += group["minReplicas"] * float(limits.get("nvidia.com/gpu", 0))
-    check_fits(config, resources)
-    cpus = [re.search(r"--num-cpus=(\d+)", str(s.get("command"))) for s in compose()["services"].values()]
-    check_fits(config, {"CPU": sum(float(c[1]) for c in cpus if c) - 2, "GPU": 5})
+        pod = {"CPU": float(limits["cpu"]), "GPU": float(limits.get("nvidia.com/gpu", 0))}
+        nodes += [pod] * group["minReplicas"]
+    check_fits(config, nodes)
+    commands = [compose()["services"][name]["command"] for name in ("gpu-worker", "reward-worker")]
+    gpu, cpu = (float(re.findall(r"--num-cpus=\D*(\d+)", command)[0]) for command in commands)
+    check_fits(config, [{"CPU": gpu, "GPU": 5}, {"CPU": cpu}])
 
 
 def test_the_cluster_launcher_takes_its_file() -> None:

@@ -34,6 +34,8 @@ from geovlm_ray.policy.config import LoraSettings, ModelConfig
 from geovlm_ray.policy.model import load_model, load_processor, resolve_model, save_policy
 from tests.unit.rooms import example, picture, write_dataset
 
+pytestmark = pytest.mark.slow
+
 TINY = resolve_model("tiny")
 LORA = ModelConfig(path="tiny", lora=LoraSettings(rank=4, alpha=8))
 STEP = 7

@@ -7,7 +7,7 @@ import torch
 
 from geovlm_ray.cli import main
 from geovlm_ray.config import load_config, recipe_names
-from geovlm_ray.preflight import placement
+from geovlm_ray.room import placement
 
 
 def test_the_three_recipes_ship() -> None:

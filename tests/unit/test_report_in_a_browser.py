@@ -29,7 +29,10 @@ OPTIONS = (
     *("--disable-component-update", "--disable-sync", "--virtual-time-budget=3000", "--dump-dom"),
 )
 
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome in PATH to open the report with")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome in PATH to open the report with"),
+]
 
 
 def opened(page: Path, profile: Path) -> str:

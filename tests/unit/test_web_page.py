@@ -127,6 +127,7 @@ def test_the_page_says_what_may_run_in_it_and_keeps_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_command_serves_until_it_is_interrupted_and_names_a_taken_port() -> None:
     command = [str(Path(sys.executable).with_name("geovlm-ray")), "web", "tiny", "--port"]
     with subprocess.Popen([*command, "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -222,6 +223,7 @@ def address(answerer: Answerer) -> Iterator[str]:
     thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome in PATH to open the page with")
 def test_an_image_uploaded_in_a_browser_is_answered_and_hostile_text_is_inert(
     address: str, answerer: Answerer, tmp_path: Path
@@ -257,6 +259,7 @@ def test_an_image_uploaded_in_a_browser_is_answered_and_hostile_text_is_inert(
         assert widths[0] <= 390, "a phone shows it without scrolling sideways"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome in PATH to open the page with")
 def test_a_script_that_comes_into_the_page_does_not_run(address: str, tmp_path: Path) -> None:
     with browser(tmp_path / "profile", address) as shown:
