@@ -13,7 +13,7 @@ import ray
 
 from actors.failures import fetch
 from actors.names import next_name
-from actors.places import place
+from actors.places import not_started, place, start_limit_s
 from actors.watched import call, holds, watch
 from geovlm_ray.config import Config
 from geovlm_ray.errors import LostError, RunError
@@ -97,7 +97,11 @@ class RayLearner:
         self.actors = [
             ray.remote(kind).options(**place(config, "learner", next_name("learner"))).remote() for _ in range(size)
         ]
-        address = fetch([self.actors[0].address.remote()], WHO)[0]
+        addresses = [actor.address.remote() for actor in self.actors]
+        if ray.wait(addresses, num_returns=size, timeout=start_limit_s(config))[1]:
+            self.close()
+            raise not_started(config, "not every learner actor has started")
+        address = fetch(addresses, WHO)[0]
         self._started = [actor.start.remote(config, model, i, size, address) for i, actor in enumerate(self.actors)]
 
     def step(self, groups: Sequence[SampleGroup]) -> dict[str, float]:

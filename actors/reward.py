@@ -13,7 +13,7 @@ import ray
 
 from actors.failures import fetch, never_ran
 from actors.names import next_name
-from actors.places import place
+from actors.places import not_started, place, start_limit_s
 from actors.watched import call, watch
 from geovlm_ray.config import Config, RunConfig
 from geovlm_ray.data.sampler import step_of
@@ -120,6 +120,8 @@ class RayRewards:
         self._replacing = threading.Lock()
         self._closed = False
         self._names: dict[ray.actor.ActorHandle, str] = {}
+        # What those that are not known to have started answer once they have.
+        self._starting: dict[ray.actor.ActorHandle, ray.ObjectRef] = {}
         embeds = any(needs_embedder(task, config.reward) for task in tasks)
         self.sbert = self._start_sbert() if embeds else None
         self.actors = [self._start() for _ in range(config.placement.reward.actors)]
@@ -129,6 +131,7 @@ class RayRewards:
 
         Raises:
             RunError: actors died `DEATHS` times at the same groups, or one failed in another way.
+            LostError: none has started within `start_limit_s`.
         """
         scored = {g.group_id: g for g in self.score_as_drawn([groups])}
         return [scored[g.group_id] for g in groups]
@@ -152,12 +155,18 @@ class RayRewards:
         return sorted(scored, key=lambda g: g.group_id)
 
     def _dispatch(self, waiting: deque[_Chunk], running: dict[ray.ObjectRef, _Call]) -> None:
-        """Give chunks to actors that have none of this batch."""
-        idle = deque(set(range(len(self.actors))) - {call.slot for call in running.values()})
-        while waiting and idle:
-            chunk, slot = waiting.popleft(), idle.popleft()
-            call = _Call(chunk, slot, self.actors[slot], self.sbert)
-            running[call.actor.score.remote(chunk.groups, call.sbert)] = call
+        """Give chunks to actors that have started and have none of this batch; waits for one where nothing runs."""
+        if not waiting:
+            return
+        wait = not running
+        sbert, actors = self.sbert, list(self.actors)
+        if sbert is not None and not self._started([sbert], "the SBERT actor has not started", wait):
+            return
+        busy = {call.slot for call in running.values()}
+        idle = set(self._started(actors, "no reward actor has started", wait)) - busy
+        for slot in sorted(idle)[: len(waiting)]:
+            call = _Call(waiting.popleft(), slot, actors[slot], sbert)
+            running[call.actor.score.remote(call.chunk.groups, call.sbert)] = call
 
     def _take(self, waiting: deque[_Chunk], running: dict[ray.ObjectRef, _Call]) -> list[SampleGroup]:
         """The groups of the next call that ends; none where an actor died at it, and they wait again."""
@@ -165,7 +174,7 @@ class RayRewards:
         call = running.pop(done)
         try:
             rewards = fetch([done], "a reward actor")[0]
-            return [_rewarded(group, scores) for group, scores in zip(call.chunk.groups, rewards, strict=True)]
+            groups = [_rewarded(group, scores) for group, scores in zip(call.chunk.groups, rewards, strict=True)]
         except LostError as error:
             self._replace_dead(error, call)
             call.chunk.deaths += not never_ran(error)
@@ -173,9 +182,26 @@ class RayRewards:
                 ids = ", ".join(str(g.group_id) for g in call.chunk.groups)
                 raise RunError(f"{DEATHS} actors died while they scored groups {ids}; the last: {error}") from error
             waiting.appendleft(call.chunk)
-            return []
-        finally:
-            self._dispatch(waiting, running)
+            groups = []
+        self._dispatch(waiting, running)
+        return groups
+
+    def _started(self, actors: Sequence[ray.actor.ActorHandle], otherwise: str, wait: bool) -> list[int]:
+        """Which of some actors have started; waits for the first where asked.
+
+        Raises:
+            LostError: it was waited for, and none has started within `start_limit_s`.
+        """
+        starting = {ref: actor for actor in actors if (ref := self._starting.get(actor)) is not None}
+        if starting:
+            if wait and len(starting) == len(actors):
+                ray.wait(list(starting), timeout=start_limit_s(self.config))
+            for ref in ray.wait(list(starting), num_returns=len(starting), timeout=0)[0]:
+                self._starting.pop(starting[ref], None)
+        started = [slot for slot, actor in enumerate(actors) if actor not in self._starting]
+        if wait and not started:
+            raise not_started(self.config, otherwise)
+        return started
 
     def close(self) -> None:
         """End the actors; none takes their place."""
@@ -206,6 +232,7 @@ class RayRewards:
 
     def _end(self, actor: ray.actor.ActorHandle, error: RunError) -> None:
         name = self._names.pop(actor)
+        self._starting.pop(actor, None)
         log.warning("%s: %s; another one takes its place", name, error)
         ray.kill(actor)
         forget(self.config.run.folder, name)
@@ -213,18 +240,20 @@ class RayRewards:
     def _start(self) -> ray.actor.ActorHandle:
         config, name = self.config, next_name("reward")
         actor = ray.remote(RewardActor).options(**place(config, "reward", name))
-        started = actor.remote(config.reward, config.run, config.rollout.prompts_per_step)
-        self._names[started] = name
-        return started
+        return self._named(name, actor.remote(config.reward, config.run, config.rollout.prompts_per_step))
 
     def _start_sbert(self) -> ray.actor.ActorHandle:
         config, name = self.config, next_name("sbert")
         sbert = config.reward.sbert
         if config.placement.sbert.num_gpus:
             sbert = sbert.model_copy(update={"device": "cuda"})
-        started = ray.remote(SbertActor).options(**place(config, "sbert", name)).remote(sbert, config.run)
-        self._names[started] = name
-        return started
+        actor = ray.remote(SbertActor).options(**place(config, "sbert", name))
+        return self._named(name, actor.remote(sbert, config.run))
+
+    def _named(self, name: str, actor: ray.actor.ActorHandle) -> ray.actor.ActorHandle:
+        self._names[actor] = name
+        self._starting[actor] = actor.__ray_ready__.remote()
+        return actor
 
 
 def _rewarded(group: SampleGroup, scores: Sequence[RewardScore]) -> SampleGroup:

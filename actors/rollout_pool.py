@@ -14,7 +14,7 @@ import ray
 
 from actors.failures import fetch, never_ran
 from actors.names import next_name
-from actors.places import place
+from actors.places import not_started, place, start_limit_s
 from actors.rollout import RolloutActor
 from geovlm_ray.config import Config
 from geovlm_ray.dealing import deal
@@ -231,10 +231,9 @@ class RayRollouts:
         """Actors that hold the present weights, by slot; waits for one where all are starting.
 
         Raises:
-            LostError: none has started within the longer of ``rollout.stall_s`` and ``run.wait_for_nodes_s``.
+            LostError: none has started within `start_limit_s`.
         """
-        limit = max(self.config.rollout.stall_s, self.config.run.wait_for_nodes_s)
-        end = time.monotonic() + limit
+        end = time.monotonic() + start_limit_s(self.config)
         with self._changing:
             while True:
                 for slot, calls in list(self._starting.items()):
@@ -246,10 +245,7 @@ class RayRollouts:
                     return living
                 lasts = [calls[-1] for calls in self._starting.values()]
                 if not ray.wait(lasts, timeout=max(end - time.monotonic(), 0))[0]:
-                    raise LostError(
-                        f"every rollout actor died, and no other one has started within {limit:g} s, the longer of "
-                        "rollout.stall_s and run.wait_for_nodes_s"
-                    )
+                    raise not_started(self.config, "no rollout actor has started")
 
     def _start(self) -> ray.actor.ActorHandle:
         name = next_name("rollout")

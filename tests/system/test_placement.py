@@ -10,10 +10,12 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from actors.cluster import connect
+from actors.cluster import connect, wait_for_room
+from actors.learner import RayLearner
 from actors.rollout_pool import RayRollouts
 from benchmarks.instant_engine import InstantActor
 from geovlm_ray.config import load_config
+from geovlm_ray.errors import LostError, RunError
 
 pytestmark = pytest.mark.slow
 NODES, CORES = 2, 8
@@ -43,3 +45,17 @@ def test_actors_are_packed_or_spread_as_asked(two_nodes: None, strategy: str, us
     where = [a.__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id()) for a in rollouts.actors]
     assert len(set(ray.get(where))) == used
     rollouts.close()
+
+
+def test_a_learner_larger_than_every_node_is_refused(two_nodes: None) -> None:
+    with pytest.raises(RunError, match=r"1 learner x \(12 CPUs\), each on one node, found room for 0 on 2 nodes"):
+        wait_for_room(load_config("demo", ["placement.learner.num_cpus=12"]))
+    wait_for_room(load_config("demo", [f"placement.learner.num_cpus={CORES}"]))
+
+
+def test_a_learner_whose_room_another_job_holds_ends_the_run(two_nodes: None) -> None:
+    rivals = [ray.remote(InstantActor).options(num_cpus=6).remote(load_config("demo"), Path()) for _ in range(NODES)]
+    ray.get([rival.__ray_ready__.remote() for rival in rivals])
+    settings = [f"placement.learner.num_cpus={CORES}", "rollout.stall_s=2", "run.name=late"]
+    with pytest.raises(LostError, match=r"not every learner actor has started within 2 s.*ray status"):
+        RayLearner(load_config("demo", settings), Path())

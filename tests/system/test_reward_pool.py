@@ -14,6 +14,7 @@ import ray
 
 from actors.reward import RayRewards
 from geovlm_ray.config import Config, load_config
+from geovlm_ray.errors import LostError
 from geovlm_ray.rewards.local import LocalRewards
 from geovlm_ray.schema import TASK_NAMES, Prompt, Sample, SampleGroup
 from tests.data.adversarial import SIZE, corpus
@@ -70,6 +71,11 @@ def statuses(scored: Sequence[SampleGroup]) -> Counter[str]:
     return Counter(s.reward.status for g in scored for s in g.samples if s.reward is not None)
 
 
+@ray.remote
+class Rival:
+    """Holds what it is given of the cluster."""
+
+
 USER_REWARD = """
 import os, time
 
@@ -117,6 +123,22 @@ def test_an_actor_that_is_dead_when_a_batch_comes_is_replaced(pool: Pool, part: 
     check(scored, given, {"ok"})
     assert all(r == 2 for g in scored for r in g.rewards)
     assert [g.rewards for g in rewards.score(given)] == [g.rewards for g in scored]
+
+
+def test_what_an_actor_without_room_would_score_goes_to_others_and_none_at_all_ends_the_run(pool: Pool) -> None:
+    given = batch([response(SAMPLES[task][1]) for task in TASK_NAMES for _ in range(GROUP)])
+    rewards = pool("run.name=no-room")
+    rewards.score(given)
+    rival = Rival.options(num_cpus=ray.cluster_resources()["CPU"] - 1).remote()
+    ray.get(rival.__ray_ready__.remote())
+    rewards.config = settings("rollout.stall_s=3", "run.name=no-room", "placement.reward.num_cpus=2")
+    ray.kill(rewards.actors[1])
+    for _ in range(2):
+        check(rewards.score(given), given, {"ok"})
+    ray.kill(rewards.actors[0])
+    with pytest.raises(LostError, match="no reward actor has started within 3 s"):
+        rewards.score(given)
+    ray.kill(rival)
 
 
 def test_a_user_function_that_hangs_or_crashes_costs_its_own_samples_alone(pool: Pool, tmp_path: Path) -> None:

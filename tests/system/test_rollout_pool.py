@@ -181,7 +181,7 @@ def test_actors_that_find_no_room_again_end_the_run(pool: Pool) -> None:
         update={"placement": load_config("demo", ["placement.rollout.num_cpus=1"]).placement}
     )
     ray.kill(rollouts.actors[0])
-    with pytest.raises(LostError, match="no other one has started within 3 s"):
+    with pytest.raises(LostError, match="no rollout actor has started within 3 s"):
         list(rollouts.submit(PROMPTS))
     ray.kill(rival)
 
