@@ -41,7 +41,7 @@ demo: $(READY)
 
 test: setup
 	@echo "Fast tests (no Ray, no vLLM) ..."
-	@$(BIN)/pytest -m "not slow"
+	@$(BIN)/pytest -m "not slow" -n 2 --dist loadfile
 	@echo "Slow tests (real engines, real Ray; about 45 minutes on two cores) ..."
 	@$(BIN)/pytest -m slow --durations=15
 

@@ -32,6 +32,8 @@ from geovlm_ray.sft.config import SftConfig
 from geovlm_ray.sft.run import fine_tune
 from geovlm_ray.sft.trainer import SftTrainer
 
+pytestmark = pytest.mark.slow
+
 QUIET = Console(quiet=True)
 LORA = ModelConfig(lora=LoraSettings(rank=4))
 SHORT = ("sft.steps=3", "sft.batch_size=4", "sft.eval_every=2", "sft.eval_examples=12", "sft.readers=0")
