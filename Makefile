@@ -40,10 +40,10 @@ demo: $(READY)
 	@$(BIN)/geovlm-ray train demo
 
 test: setup
-	@echo "Fast tests (no Ray, no vLLM) ..."
-	@$(BIN)/pytest -m "not slow" -n 2 --dist loadfile
-	@echo "Slow tests (real engines, real Ray; about 45 minutes on two cores) ..."
-	@$(BIN)/pytest -m slow --durations=15
+	@echo "Unit tests (no Ray, no vLLM) ..."
+	@$(BIN)/pytest tests/unit -n 2 --dist loadfile --durations=15
+	@echo "System tests (real engines, real Ray; about 45 minutes on two cores) ..."
+	@$(BIN)/pytest tests/system --durations=15
 
 lint: $(READY)
 	@$(BIN)/ruff check .

@@ -79,13 +79,20 @@ def pool(cluster: None, request: pytest.FixtureRequest) -> Iterator[Pool]:
 
     def make(kind: type[RolloutActor], *more: str) -> RayRollouts:
         places = (f"placement.rollout.actors={ACTORS}", "placement.rollout.num_cpus=0")
-        config = load_config("demo", [*places, "rollout.stall_s=15", f"run.name={kind.__name__}", *more])
+        config = load_config("demo", [*places, f"run.name={kind.__name__}", *more])
         made.append(RayRollouts(config, Path(), kind))
         return made[-1]
 
     yield make
     for each in made:
         each.close()
+
+
+def lose_patience(rollouts: RayRollouts, seconds: float) -> None:
+    """Wait no longer than this, once all actors are there; how long they need to start depends on the machine."""
+    ray.get([actor.__ray_ready__.remote() for actor in rollouts.actors])
+    rollout = rollouts.config.rollout.model_copy(update={"stall_s": seconds})
+    rollouts.config = rollouts.config.model_copy(update={"rollout": rollout})
 
 
 def test_every_group_of_a_batch_comes_once_and_those_that_are_there_come_together(pool: Pool) -> None:
@@ -108,6 +115,7 @@ def test_what_an_actor_that_dies_or_stalls_left_is_drawn_by_others_and_every_gro
 ) -> None:
     rollouts = pool(kind)
     rollouts.update_weights(iter([3]))
+    lose_patience(rollouts, 15)
     first = rollouts.actors[0]
     assert [g.prompt for g in in_order(rollouts.submit(PROMPTS))] == PROMPTS
     assert rollouts.actors[0] is not first
@@ -133,6 +141,7 @@ def test_an_actor_killed_between_batches_comes_back_with_the_present_weights(poo
 def test_an_actor_that_answers_nothing_outside_a_batch_is_replaced(pool: Pool) -> None:
     rollouts = pool(InstantActor)
     rollouts.update_weights(iter([7]))
+    lose_patience(rollouts, 15)
     stopped = rollouts.actors[0]
     os.kill(ray.get(stopped.__ray_call__.remote(lambda _: os.getpid())), signal.SIGSTOP)
     assert [g.prompt for g in rollouts.generate(PROMPTS)] == PROMPTS
@@ -167,8 +176,9 @@ def test_actors_that_never_started_are_not_to_blame_for_their_end(pool: Pool) ->
 
 
 def test_actors_that_find_no_room_again_end_the_run(pool: Pool) -> None:
-    rollouts = pool(InstantActor, "placement.rollout.actors=1", "rollout.stall_s=3")
+    rollouts = pool(InstantActor, "placement.rollout.actors=1")
     rollouts.update_weights(iter([1]))
+    lose_patience(rollouts, 3)
 
     @ray.remote(num_cpus=ray.cluster_resources()["CPU"])
     class Rival:
