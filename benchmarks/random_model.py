@@ -1,13 +1,15 @@
 """Models of Qwen2.5-VL's architecture with random weights, to measure speed and memory without the real ones.
 
 ``python -m benchmarks.random_model FOLDER`` writes one of the 3B's shape (7.5 GB in bf16) with the tiny policy's
-tokenizer; then ``geovlm-ray train debug-gpu model.path=FOLDER`` or ``python -m benchmarks.throughput --recipe debug-gpu
-model.path=FOLDER``. ``--shape mid`` writes one that two cores can train. Their log-probs say nothing about quality.
+tokenizer, filled up to the real one's size; then ``geovlm-ray train debug-gpu model.path=FOLDER`` or ``python -m
+benchmarks.throughput --recipe debug-gpu model.path=FOLDER``. ``--shape mid`` writes one that two cores can train. Their
+log-probs say nothing about quality.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
 from dataclasses import dataclass, replace
@@ -29,6 +31,8 @@ class Shape:
     dtype: torch.dtype
 
 
+UNUSED_IDS = 271
+"""Width of the output of Qwen2.5-VL-3B beyond its tokenizer of 151,665 tokens."""
 PATCHES = {"patch_size": 14, "window_size": 112}
 SHAPES = {
     "3b": Shape(
@@ -144,7 +148,17 @@ def write_model(folder: Path, shape: Shape) -> Qwen2_5_VLForConditionalGeneratio
     processor = load_processor(tiny)
     processor.image_processor.size = {"shortest_edge": 28 * 28, "longest_edge": 1280 * 28 * 28}
     processor.save_pretrained(folder)
+    fill_vocabulary(folder / "tokenizer.json", config.text_config.vocab_size - UNUSED_IDS)
     return model
+
+
+def fill_vocabulary(tokenizer: Path, size: int) -> None:
+    """Add tokens that no text contains to a tokenizer.json until it has ``size``, as a real model's would have."""
+    content = json.loads(tokenizer.read_text())
+    vocabulary = content["model"]["vocab"]
+    taken = {*vocabulary.values(), *(token["id"] for token in content["added_tokens"])}
+    vocabulary.update({f"<filler-{i}>": i for i in range(size) if i not in taken})
+    tokenizer.write_text(json.dumps(content))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,20 @@ from rich.console import Console
 
 from geovlm_ray.checkpoint import CheckpointFolder, open_mirror
 from geovlm_ray.config import Config, to_yaml
+from geovlm_ray.constant_answers import best_constant_answers
 from geovlm_ray.data.sampler import Sampler
 from geovlm_ray.errors import LostError, StartError
 from geovlm_ray.evaluation.in_loop import in_loop_evaluation
 from geovlm_ray.files import read_object, write_atomically
 from geovlm_ray.grpo.objectives import advantages as group_advantages
-from geovlm_ray.heldout import Rewards, held_out_rewards, summarise
+from geovlm_ray.heldout import Row, held_out_completions, read_completions, rewards_of, summarise, write_completions
 from geovlm_ray.loop import Built, Parts, train
 from geovlm_ray.preflight import Ready
 from geovlm_ray.pulse import PULSE
 from geovlm_ray.report.html import write_report
 from geovlm_ray.resume import check_same, locked
 from geovlm_ray.rewards.monitor import HackingMonitor
-from geovlm_ray.schema import Prompt
+from geovlm_ray.schema import Example, Prompt
 from geovlm_ray.tracking import RunTracker
 from geovlm_ray.watching import Watch, watching
 
@@ -132,27 +133,26 @@ def _train_and_evaluate(config: Config, ready: Ready, parts: Parts, start: int, 
     probe = sampler.batch(0)[: config.sync.parity_prompts]
     if not config.evaluation.scenes:
         return {"parity_max_abs": train(config, parts, sampler, probe, start)}
-    heldout = [Prompt(i, e) for i, e in enumerate(ready.stream.held_out(ready.tasks, config.evaluation.scenes))]
-    before = _stored(config.run.folder / "heldout_before.json", lambda: _evaluate(parts, heldout, "before", console))
+    examples = ready.stream.held_out(ready.tasks, config.evaluation.scenes)
+    before = _held_out(config, parts, examples, "before", console)
     worst = train(config, parts, sampler, probe, start)
-    after = _evaluate(parts, heldout, "after", console)
+    after = _held_out(config, parts, examples, "after", console)
+    think, rotated = config.reward.think, config.reward.rotated
+    constants = best_constant_answers(parts.rewards, ready.stream, examples, think, rotated=rotated)
     return {
-        "heldout": summarise(before, after),
-        "heldout_rewards": {"before": before, "after": after},
+        "heldout": summarise(before, after, constants, think),
+        "heldout_rewards": {"before": rewards_of(before), "after": rewards_of(after)},
         "parity_max_abs": worst,
     }
 
 
-def _evaluate(parts: Parts, heldout: list, when: str, console: Console) -> Rewards:
-    console.print(f"Scoring {len(heldout)} held-out examples {when} training, sampled and greedy ...")
+def _held_out(config: Config, parts: Parts, examples: Sequence[Example], when: str, console: Console) -> list[Row]:
+    """Completions of held-out examples, of which a run that is resumed keeps those from before training."""
+    path = config.run.folder / f"heldout_{when}.jsonl"
+    if when == "before" and path.is_file():
+        return read_completions(path)
+    console.print(f"Scoring {len(examples)} held-out examples {when} training, sampled and greedy ...")
     with PULSE.busy("evaluation"):
-        return held_out_rewards(parts, heldout)
-
-
-def _stored(path: Path, compute: Callable[[], Rewards]) -> Rewards:
-    """What a file holds, or the result of ``compute``, which is then written there."""
-    if path.is_file():
-        return read_object(path)
-    result = compute()
-    write_atomically(path, json.dumps(result))
-    return result
+        rows = held_out_completions(parts, [Prompt(i, example) for i, example in enumerate(examples)])
+    write_completions(rows, path)
+    return rows

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from geovlm_ray.config import Config, load_config, recipe_names
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
     from geovlm_ray.plan.rates import Rates
     from geovlm_ray.preflight import Ready
     from geovlm_ray.room import Node
+
+MODES = ("sampled", "greedy")
+SHOWN = 60
+"""Characters of an answer that a table shows."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -130,18 +136,27 @@ def print_summary(summary: dict, console: Console) -> None:
     )
     if "heldout" not in summary:
         return
-    table = Table(
-        "held-out scenes", "n", "before RL", "after RL", title="Held-out reward (mean ± standard error, of 2)"
-    )
     heldout = summary["heldout"]
-    names = {"sampled": "sampled at the training temperature", "greedy": "greedy"}
-    for mode, title in names.items():
-        table.add_row(f"all, {title}", str(heldout[mode]["before"]["n"]), *_cells(heldout[mode]), style="bold")
+    title = "Held-out reward (mean ± standard error, of 2; changes are paired)"
+    table = Table("held-out examples", "n", "best constant", "before RL", "after RL", "change", title=title)
+    for mode in MODES:
+        table.add_row(f"all, {mode}", *_cells(heldout[mode], heldout["constant"]["all"]), style="bold")
     for task, modes in heldout["per_task"].items():
-        for mode in names:
-            table.add_row(f"{task}, {mode}", str(modes[mode]["before"]["n"]), *_cells(modes[mode]))
+        for mode in MODES:
+            table.add_row(f"{task}, {mode}", *_cells(modes[mode], heldout["constant"][task]))
     console.print(table)
+    answers = Table("task", "best constant answer", "most common answer after RL", "share", title="Constant answers")
+    for task, common in heldout["most_common"].items():
+        shown = (_short(heldout["constant"][task]["answer"]), _short(common["answer"]))
+        answers.add_row(*map(escape, (task, *shown)), f"{common['share']:.1%}")
+    console.print(answers)
 
 
-def _cells(pair: dict) -> list[str]:
-    return [f"{pair[when]['mean']:.3f} ± {pair[when]['se']:.3f}" for when in ("before", "after")]
+def _cells(pair: dict, constant: dict) -> list[str]:
+    values = (f"{pair[when]['mean']:.3f} ± {pair[when]['se']:.3f}" for when in ("before", "after"))
+    change = f"{pair['change']['mean']:+.3f} ± {pair['change']['se']:.3f}"
+    return [str(pair["before"]["n"]), f"{constant['mean']:.3f}", *values, change]
+
+
+def _short(answer: str) -> str:
+    return textwrap.shorten(answer, SHOWN, placeholder="...")

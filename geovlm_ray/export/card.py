@@ -172,13 +172,17 @@ def _scores(located: Located, past: Past, evaluations: Sequence[Results]) -> lis
 def _held_out(past: Past) -> list[str]:
     """Rewards of held-out records, if they are of this checkpoint."""
     held_out = past.summary.get("heldout")
-    if not held_out or past.summary["steps"] != past.step:
+    # Earlier versions wrote no paired changes.
+    if not held_out or "constant" not in held_out or past.summary["steps"] != past.step:
         return []
     both = ("sampled", "greedy")
     rows = [("all", mode, *_before_after(held_out[mode])) for mode in both]
     rows += [(task, mode, *_before_after(modes[mode])) for task, modes in held_out["per_task"].items() for mode in both]
-    text = "Mean reward ± standard error on held-out records, before and after training, one completion a record:"
-    return [text, _table(("task", "decoding", "records", "before", "after"), rows)]
+    text = (
+        "Mean reward ± standard error on held-out records, before and after training, one completion a record, and the "
+        "paired change:"
+    )
+    return [text, _table(("task", "decoding", "records", "before", "after", "change"), rows)]
 
 
 def _sft_loss(past: Past) -> list[str]:
@@ -188,9 +192,9 @@ def _sft_loss(past: Past) -> list[str]:
     return [f"Held-out records: loss {last['loss']:.4f}, token accuracy {last['token_accuracy']:.3f}."]
 
 
-def _before_after(pair: Mapping[str, Mapping[str, float]]) -> tuple[str, str, str]:
+def _before_after(pair: Mapping[str, Mapping[str, float]]) -> tuple[str, str, str, str]:
     before, after = (f"{pair[when]['mean']:.3f} ± {pair[when]['se']:.3f}" for when in ("before", "after"))
-    return f"{pair['after']['n']}", before, after
+    return f"{pair['after']['n']}", before, after, f"{pair['change']['mean']:+.3f} ± {pair['change']['se']:.3f}"
 
 
 def _origin_limits(past: Past, trained: Config | None) -> list[str]:

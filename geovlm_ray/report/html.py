@@ -15,6 +15,7 @@ from geovlm_ray.report.curves import curve
 from geovlm_ray.report.gallery import gallery
 from geovlm_ray.report.page import page
 
+MODES = ("sampled", "greedy")
 RUN_STYLE = """
 .group { margin: 1.2rem 0; } .group h4 { margin: 0; } .group p { margin: .3rem 0; }
 .samples { display: grid; grid-template-columns: repeat(auto-fit, minmax(280px, 1fr)); gap: .8rem; }
@@ -72,20 +73,30 @@ def _facts(config: Config, rows: Sequence[Mapping[str, float]], summary: Mapping
 
 
 def _held_out(heldout: Mapping[str, Any] | None) -> str:
-    if not heldout:
+    # Earlier versions wrote no constant answers.
+    if not heldout or "constant" not in heldout:
         return ""
-    rows = [("all", mode, heldout[mode]) for mode in ("sampled", "greedy")]
-    rows += [(task, mode, pair) for task, modes in heldout["per_task"].items() for mode, pair in modes.items()]
+    rows = [("all", mode, heldout[mode]) for mode in MODES]
+    rows += [(task, mode, modes[mode]) for task, modes in heldout["per_task"].items() for mode in MODES]
     cells = "".join(
         f"<tr><td>{html.escape(task)}</td><td>{mode}</td><td>{pair['before']['n']}</td>"
-        f"<td>{_value(pair['before'])}</td><td>{_value(pair['after'])}</td>"
-        f"<td>{pair['after']['mean'] - pair['before']['mean']:+.3f}</td></tr>"
+        f"<td>{heldout['constant'][task]['mean']:.3f}</td><td>{_value(pair['before'])}</td>"
+        f"<td>{_value(pair['after'])}</td><td>{pair['change']['mean']:+.3f} ± {pair['change']['se']:.3f}</td></tr>"
         for task, mode, pair in rows
     )
+    answers = "".join(
+        f"<tr><td>{html.escape(task)}</td><td>{html.escape(heldout['constant'][task]['answer'])}</td>"
+        f"<td>{html.escape(common['answer'])}</td><td>{common['share']:.1%}</td></tr>"
+        for task, common in heldout["most_common"].items()
+    )
     return (
-        '<h2>Held-out scenes</h2><p class="note">Mean reward ± standard error of one completion a scene, none of which '
-        "was trained on; sampled at the training temperature, and greedy.</p><table><tr><th>task</th><th>decoding</th>"
-        f"<th>scenes</th><th>before</th><th>after</th><th>change</th></tr>{cells}</table>"
+        '<h2>Held-out examples</h2><p class="note">Mean reward ± standard error of one completion an example, none of '
+        "which was trained on; sampled at the training temperature, and greedy. The change is paired: of the same "
+        "examples before and after. The best constant answer is the one answer, of those to training examples, that "
+        "earns most without a look at the image.</p><table><tr><th>task</th><th>decoding</th><th>examples</th>"
+        f"<th>best constant</th><th>before</th><th>after</th><th>change</th></tr>{cells}</table>"
+        "<table><tr><th>task</th><th>best constant answer</th><th>most common greedy answer after training</th>"
+        f"<th>share</th></tr>{answers}</table>"
     )
 
 

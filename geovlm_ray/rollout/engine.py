@@ -15,9 +15,10 @@ import torch
 from safetensors.torch import save_file
 
 from geovlm_ray.errors import DataError, RunError
-from geovlm_ray.policy.prompts import PromptEncoder, banned_token_ids
+from geovlm_ray.policy.prompts import PromptEncoder
 from geovlm_ray.rollout import vllm_compat
 from geovlm_ray.rollout.config import RolloutConfig
+from geovlm_ray.rollout.sampling import banned_token_bias, sampling_params
 from geovlm_ray.schema import Prompt, Sample, SampleGroup
 from geovlm_ray.sync.buckets import Inbox, WeightBucket
 
@@ -51,7 +52,6 @@ class Engine:
         self._versions: dict[str, int] = {}
         self._swaps: dict[str, dict[int, list[tuple[int, int]]]] = {}
         self._adapter: Any = None
-        self._adapter_dir = tempfile.TemporaryDirectory(prefix="geovlm-adapter-")
         lora = {"enable_lora": True, "max_lora_rank": max(8, lora_rank), "max_loras": 1} if lora_rank else {}
         arguments = {
             "enforce_eager": config.enforce_eager,
@@ -73,8 +73,7 @@ class Engine:
         except (ValueError, RuntimeError, MemoryError) as error:
             raise RunError(f"the vLLM engine for {model_path} did not start: {' '.join(str(error).split())}") from error
         vocabulary = self.llm.llm_engine.model_config.get_vocab_size()
-        banned = set(banned_token_ids(encoder.processor, vocabulary))
-        self._allowed = [i for i in range(vocabulary) if i not in banned]
+        self._logit_bias = banned_token_bias(encoder.processor, vocabulary)
 
     def generate(self, prompts: Sequence[Prompt], **sampling: Any) -> list[SampleGroup]:
         """Draw completions of each prompt, in the order of the prompts; ``sampling`` is that of `stream`."""
@@ -181,13 +180,15 @@ class Engine:
     def _take_adapter(self, version: int, adapter: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> None:
         from vllm.lora.request import LoRARequest
 
-        folder = Path(self._adapter_dir.name)
-        save_file(tensors, folder / "adapter_model.safetensors")
-        (folder / "adapter_config.json").write_text(json.dumps(adapter))
+        name = f"version-{version}"
+        with tempfile.TemporaryDirectory(prefix="geovlm-adapter-") as folder:
+            save_file(tensors, Path(folder) / "adapter_model.safetensors")
+            (Path(folder) / "adapter_config.json").write_text(json.dumps(adapter))
+            self.llm.llm_engine.add_lora(LoRARequest(name, 1, folder, load_inplace=True))
         # One number for all versions, so that requests under way find the new weights in place of the old ones; the
         # name keeps the prefixes that were computed with each version apart.
-        self._adapter = LoRARequest(f"version-{version}", 1, str(folder), load_inplace=True)
-        self.llm.llm_engine.add_lora(self._adapter)
+        # Without `load_inplace`, with which vLLM reads the adapter from disk at every step.
+        self._adapter = LoRARequest(name, 1, folder)
 
     def inputs(self, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
         """Prompts and their images in the form that vLLM takes."""
@@ -206,17 +207,8 @@ class Engine:
 
     def sampling(self, group_size: int | None = None, max_tokens: int | None = None, greedy: bool = False) -> Any:
         """vLLM's sampling parameters; None stands for the configuration's value."""
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
-        return SamplingParams(
-            n=1 if greedy else group_size or self.config.group_size,
-            temperature=0.0 if greedy else self.config.temperature,
-            max_tokens=max_tokens or self.config.max_tokens,
-            logprobs=0,
-            allowed_token_ids=self._allowed,
-            skip_special_tokens=True,
-            output_kind=RequestOutputKind.FINAL_ONLY,
+        return sampling_params(
+            self.config, self._logit_bias, group_size=group_size, max_tokens=max_tokens, greedy=greedy
         )
 
     def _sample(self, completion: Any, version: int, swaps: dict[int, list[tuple[int, int]]]) -> Sample:

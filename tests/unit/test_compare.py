@@ -24,6 +24,7 @@ from geovlm_ray.comparison.paired import holm, paired
 from geovlm_ray.comparison.sources import read_sources
 from geovlm_ray.comparison.terminal import print_comparison
 from geovlm_ray.config import load_config, to_yaml
+from geovlm_ray.constant_answers import ConstantAnswer
 from geovlm_ray.data.sampler import Sampler, SceneStream
 from geovlm_ray.data.scenes import demonstration, scene_example
 from geovlm_ray.errors import ConfigError, DataError, RunError, UserError
@@ -31,7 +32,7 @@ from geovlm_ray.evaluation.in_loop import in_loop_evaluation
 from geovlm_ray.evaluation.predictions import Predictions, prediction_row
 from geovlm_ray.evaluation.results import RESULTS
 from geovlm_ray.files import read_object, write_atomically
-from geovlm_ray.heldout import held_out_rewards, summarise
+from geovlm_ray.heldout import held_out_completions, rewards_of, summarise
 from geovlm_ray.rewards.local import LocalRewards
 from geovlm_ray.rewards.monitor import HackingMonitor
 from geovlm_ray.schema import Example, Prompt, RewardScore, Sample, SampleGroup, target_boxes
@@ -192,8 +193,14 @@ def make_run(
     tracker.close()
     parts: Any = SimpleNamespace(rollouts=model, rewards=rewards)
     heldout = [Prompt(i, e) for i, e in enumerate(SceneStream(0).held_out(TASKS, scenes))]
-    found = held_out_rewards(parts, heldout)
-    summary = {"steps": steps, "heldout": summarise(found, found), "heldout_rewards": {"before": found, "after": found}}
+    rows = held_out_completions(parts, heldout)
+    found = rewards_of(rows)
+    constants = {task: ConstantAnswer("", values) for task, values in found["greedy"].items()}
+    summary = {
+        "steps": steps,
+        "heldout": summarise(rows, rows, constants),
+        "heldout_rewards": {"before": found, "after": found},
+    }
     write_atomically(folder / "summary.json", json.dumps(summary))
     if evaluated:
         evaluate(folder, model, *evaluated)

@@ -69,8 +69,9 @@ def run(folder: Path, *overrides: str, steps: int = STEP) -> Path:
     rows = [{"step": k, "reward/mean": k / 10, "task/vqa/reward": k / 10} for k in range(1, steps + 1)]
     write_atomically(folder / "metrics.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
     pair = {"before": {"mean": 1.25, "se": 0.0625, "n": 40}, "after": {"mean": 1.5, "se": 0.05, "n": 40}}
+    pair["change"] = {"mean": 0.25, "se": 0.03, "n": 40}
     both = {"sampled": pair, "greedy": pair}
-    summary = {"steps": steps, "heldout": {**both, "per_task": {"vqa": both}}}
+    summary = {"steps": steps, "heldout": {**both, "per_task": {"vqa": both}, "constant": {}}}
     write_atomically(folder / "summary.json", json.dumps(summary))
     return folder
 
@@ -140,7 +141,7 @@ def test_the_card_is_filled_from_the_run(tmp_path: Path) -> None:
         "| KL to the reference | 0.04 |",
         "| weights trained | LoRA, rank 4, alpha 8, language layers |",
         "| vqa | jaccard_robust |",
-        "| all | greedy | 40 | 1.250 ± 0.062 | 1.500 ± 0.050 |",
+        "| all | greedy | 40 | 1.250 ± 0.062 | 1.500 ± 0.050 | +0.250 ± 0.030 |",
         "| drawn-vqa | 40 | score | mean | 62.50 | 50.0 to 75.0 |",
         "| another | 40 | score |",
         "called a \\| model",

@@ -1,0 +1,42 @@
+"""vLLM's sampling parameters for completions that the learner can train on."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from transformers import ProcessorMixin
+
+from geovlm_ray.policy.prompts import banned_token_ids
+from geovlm_ray.rollout.config import RolloutConfig
+
+
+def banned_token_bias(processor: ProcessorMixin, vocabulary: int) -> dict[int, float]:
+    """Logit bias that keeps a policy from sampling the ids of `banned_token_ids`.
+
+    Not `allowed_token_ids`: of them Model Runner V2, vLLM's default on CUDA, takes at most 1,024 a request.
+    """
+    return dict.fromkeys(banned_token_ids(processor, vocabulary), -math.inf)
+
+
+def sampling_params(
+    config: RolloutConfig,
+    logit_bias: dict[int, float],
+    *,
+    group_size: int | None = None,
+    max_tokens: int | None = None,
+    greedy: bool = False,
+) -> Any:
+    """A request's `vllm.SamplingParams`; None stands for the configuration's value."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    return SamplingParams(
+        n=1 if greedy else group_size or config.group_size,
+        temperature=0.0 if greedy else config.temperature,
+        max_tokens=max_tokens or config.max_tokens,
+        logprobs=0,
+        logit_bias=logit_bias,
+        skip_special_tokens=True,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
