@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import time
+from functools import cache
 from pathlib import Path
 
 import ray
 from ray.autoscaler.sdk import request_resources
 
-from actors.learner import RayLearner
+from actors.learner import LearnerActor, RayLearner
 from actors.metrics import RayMetrics
 from actors.pulse_metrics import PulseGauges
 from actors.reward import RayRewards
+from actors.rollout import RolloutActor
 from actors.rollout_pool import RayRollouts
 from actors.timeline import RayTimeline
 from geovlm_ray.config import Config
@@ -33,9 +36,9 @@ POLL_S = 10.0
 def connect() -> None:
     """Join the cluster that is running, or start one on this machine."""
     if not ray.is_initialized():
-        if "RAY_ADDRESS" not in os.environ:
-            # A cluster that lives and dies with this process needs no token, and must not leave one behind.
-            os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+        if "RAY_ADDRESS" not in os.environ and "RAY_AUTH_MODE" not in os.environ:
+            # Ray then turns its token mode on by itself, and takes this token in place of one in the home folder.
+            os.environ["RAY_AUTH_TOKEN"] = _own_token()
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         try:
             ray.init(
@@ -46,6 +49,15 @@ def connect() -> None:
         except (ConnectionError, RuntimeError) as error:
             where = os.environ.get("RAY_ADDRESS", "this machine")
             raise RunError(f"Ray on {where} cannot be reached or started: {error}") from error
+
+
+@cache
+def _own_token() -> str:
+    """A token for the clusters that this process starts: Ray listens on all interfaces, and runs code for its clients.
+
+    It is in the environment alone, so that no file of it is left behind.
+    """
+    return secrets.token_hex(32)
 
 
 def nodes() -> list[Node]:
@@ -82,19 +94,30 @@ def wait_for_room(config: Config) -> None:
 
 def build(config: Config, ready: Ready) -> Built:
     """Start all actors of a run."""
-    connect()
-    wait_for_room(config)
     PULSE.wrote = PulseGauges()
     # Actors of other nodes have another working directory.
     folder = str(Path(config.run.dir).absolute())
     config = config.model_copy(update={"run": config.run.model_copy(update={"dir": folder})})
-    return Built(
-        RayRollouts(config, ready.model),
-        RayRewards(config, ready.tasks),
-        RayLearner(config, ready.model),
-        RayMetrics(config.run.name),
-        RayTimeline(config.run.name),
-    )
+    rollouts, rewards, learner = start_actors(config, ready)
+    return Built(rollouts, rewards, learner, RayMetrics(config.run.name), RayTimeline(config.run.name))
+
+
+def start_actors(
+    config: Config, ready: Ready, rollout: type[RolloutActor] = RolloutActor, learner: type[LearnerActor] = LearnerActor
+) -> tuple[RayRollouts, RayRewards, RayLearner]:
+    """Start all actors of a run, the largest first.
+
+    A smaller one on the only node that holds a larger one would keep that out. `RayLearner` returns when its actors are
+    placed, and `RayRewards` starts the SBERT actor before those that need no GPU.
+
+    Raises:
+        RunError: the cluster has no room for them.
+    """
+    connect()
+    wait_for_room(config)
+    learners = RayLearner(config, ready.model, learner)
+    rollouts = RayRollouts(config, ready.model, rollout)
+    return rollouts, RayRewards(config, ready.tasks), learners
 
 
 def engines(config: Config) -> RayRollouts:

@@ -17,6 +17,7 @@ from actors.places import not_started, place, start_limit_s
 from actors.watched import call, holds, watch
 from geovlm_ray.config import Config
 from geovlm_ray.errors import LostError, RunError
+from geovlm_ray.policy.config import ModelConfig, check_attention
 from geovlm_ray.pulse import PULSE
 from geovlm_ray.schema import SampleGroup
 
@@ -27,8 +28,13 @@ if TYPE_CHECKING:
 class LearnerActor:
     """One learner, or one rank of it."""
 
-    def address(self) -> str:
-        """Where the other ranks can meet this one: its node's address, and a port that was free."""
+    def address(self, model: ModelConfig) -> str:
+        """Where the other ranks can meet this one: its node's address, and a port that was free.
+
+        Raises:
+            ConfigError: this node lacks the package of ``model.attention``.
+        """
+        check_attention(model)
         with socket.socket() as free:
             free.bind(("", 0))
             return f"tcp://{ray.util.get_node_ip_address()}:{free.getsockname()[1]}"
@@ -97,7 +103,7 @@ class RayLearner:
         self.actors = [
             ray.remote(kind).options(**place(config, "learner", next_name("learner"))).remote() for _ in range(size)
         ]
-        addresses = [actor.address.remote() for actor in self.actors]
+        addresses = [actor.address.remote(config.model) for actor in self.actors]
         if ray.wait(addresses, num_returns=size, timeout=start_limit_s(config))[1]:
             self.close()
             raise not_started(config, "not every learner actor has started")

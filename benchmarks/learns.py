@@ -1,9 +1,9 @@
 """Does the demo learn? Held-out rewards before and after RL, for three seeds.
 
 ``python -m benchmarks.learns --json OUT`` runs the demo recipe with the seeds 0, 1 and 2 (about 7 minutes each on two
-cores). For each seed the paired change of the reward over all held-out scenes must be at least 3 standard errors, greedy
-and sampled; no task may fall by more than 2 standard errors, greedy; and no single box may be more than 5% of all boxes
-that are answered greedily after training.
+cores). For each seed the paired change of the reward over all held-out scenes must be at least 3 standard errors,
+greedy and sampled; no task may fall by more than 2 standard errors, greedy; and no single box may be more than 5% of
+all boxes that are answered greedily after training.
 """
 
 from __future__ import annotations

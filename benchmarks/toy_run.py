@@ -15,9 +15,7 @@ import ray
 from ray.exceptions import RayError
 from rich.console import Console
 
-from actors.cluster import connect, wait_for_room
-from actors.learner import RayLearner
-from actors.reward import RayRewards
+from actors.cluster import start_actors
 from actors.rollout_pool import RayRollouts
 from benchmarks.toy_policy import ToyLearnerActor, ToyRolloutActor
 from geovlm_ray.config import Config, load_config
@@ -47,11 +45,8 @@ def main() -> int:
 
 def build(config: Config, ready: Ready) -> Built:
     """The parts as actors."""
-    connect()
-    wait_for_room(config)
-    rollouts = RayRollouts(config, ready.model, ToyRolloutActor)
-    rewards = RayRewards(config, ready.tasks)
-    return Built(rollouts, rewards, RayLearner(config, ready.model, ToyLearnerActor), at_the_end(config, rollouts))
+    rollouts, rewards, learner = start_actors(config, ready, ToyRolloutActor, ToyLearnerActor)
+    return Built(rollouts, rewards, learner, at_the_end(config, rollouts))
 
 
 def at_the_end(config: Config, rollouts: RayRollouts) -> Callable[[dict[str, Any]], None]:

@@ -20,6 +20,7 @@ from geovlm_ray.data.sources import open_stream
 from geovlm_ray.errors import DataError, RunError, UserError
 from geovlm_ray.files import read_object
 from geovlm_ray.placement import GIB
+from geovlm_ray.policy.config import check_attention
 from geovlm_ray.policy.model import load_processor, resolve_model
 from geovlm_ray.policy.prompts import MAX_IMAGES, PromptEncoder
 from geovlm_ray.rewards.isolated import check_function
@@ -48,6 +49,7 @@ def prepare(config: Config) -> Ready:
     """
     check_directory(config.run.folder)
     check_outside(config)
+    check_attention_here(config)
     model = resolve_model(config.model.path)
     stream = open_stream(config.data)
     check_function(config.reward)
@@ -68,6 +70,7 @@ def problems(config: Config) -> Iterable[tuple[str, str | None]]:
     yield "run directory", attempt(lambda: check_directory(config.run.folder))[1]
     yield "copies and W&B", attempt(lambda: check_outside(config))[1]
     yield "model", model_problem
+    yield "attention", attempt(lambda: check_attention_here(config))[1]
     yield "data", data_problem
     yield "reward", attempt(lambda: check_function(config.reward))[1]
     if model is not None:
@@ -91,6 +94,15 @@ def check_outside(config: Config) -> None:
         mirror.names()
     if config.run.wandb:
         load_wandb(config.run.wandb)
+
+
+def check_attention_here(config: Config) -> None:
+    """Raise ConfigError where the learner will run on this machine, which lacks the package of ``model.attention``.
+
+    On a cluster that RAY_ADDRESS names, the learner's node checks it.
+    """
+    if "RAY_ADDRESS" not in os.environ:
+        check_attention(config.model)
 
 
 def check_directory(folder: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -68,9 +70,9 @@ def check_fits(config: Config, nodes: Sequence[Node]) -> None:
     """Raise RunError where nodes, even empty ones, do not hold all actors at once.
 
     Together they must have what all actors ask for. No actor is shared by two nodes, and no part of a GPU by two GPUs,
-    so there must be places enough for the actors of each kind as well.
+    so there must be places enough for the actors of each kind, and for all kinds beside each other.
     """
-    wrong = list(_short(config, together(nodes))) or list(_without_place(config, nodes))
+    wrong = list(_short(config, together(nodes))) or list(_without_place(config, nodes)) or list(_apart(config, nodes))
     if wrong:
         raise RunError("; ".join(wrong))
 
@@ -91,12 +93,64 @@ def _without_place(config: Config, nodes: Sequence[Node]) -> Iterator[str]:
     for p in placement(config):
         places = sum(_places(node, p) for node in nodes)
         if places < p.count:
-            share = ", ".join(f"{getattr(p, key):g} {unit}" for _, key, unit, _ in SHARES if getattr(p, key))
             keys = [*(key for _, key, *_ in SHARES if getattr(p, key)), *["actors"] * (p.count > 1)]
             yield (
-                f"the run asks for {p.count} {p.name} x ({share}), each on one node, found room for {places:g} on "
+                f"the run asks for {p.count} {p.name} x ({_share(p)}), each on one node, found room for {places:g} on "
                 f"{where} ({there}); lower {' or '.join(f'placement.{p.name}.{key}' for key in keys)}"
             )
+
+
+def _apart(config: Config, nodes: Sequence[Node]) -> Iterator[str]:
+    """What is wrong where each kind has places enough, but not all of them together."""
+    kinds = [p for p in placement(config) if p.bundle]
+    if not any(_packs(order, nodes) for order in itertools.permutations(kinds)):
+        actors = ", ".join(f"{p.count} {p.name} x ({_share(p)})" for p in kinds)
+        there = "; ".join(f"{n} x ({node})" for node, n in Counter(map(described, nodes)).items())
+        keys = " or ".join(f"placement.{p.name}" for p in kinds)
+        yield f"the run's actors ({actors}) fit by kind, but not all together, on the nodes {there}; lower {keys}"
+
+
+def _packs(kinds: Sequence[Placement], nodes: Sequence[Node]) -> bool:
+    """Whether all actors find room when they are placed kind by kind, each on the fullest node that holds it."""
+    free = [_Free(node) for node in nodes]
+    for p in kinds:
+        for _ in range(p.count):
+            room = min((f for f in free if f.holds(p)), key=lambda f: (sum(f.gpus), f.cpus, f.memory), default=None)
+            if room is None:
+                return False
+            room.take(p)
+    return True
+
+
+class _Free:
+    """What is left of a node while actors are packed."""
+
+    def __init__(self, node: Node) -> None:
+        self.cpus = node.get("CPU", 0.0)
+        self.memory = node.get("memory", 0.0)
+        self.gpus = [1.0] * int(node.get("GPU", 0))
+
+    def holds(self, p: Placement) -> bool:
+        """Whether there is room for an actor."""
+        enough = p.num_cpus <= self.cpus + 1e-6 and p.memory_gb * GIB <= self.memory + 1e-6
+        return enough and len(self._devices(p)) == math.ceil(p.num_gpus)
+
+    def take(self, p: Placement) -> None:
+        """Place an actor."""
+        self.cpus -= p.num_cpus
+        self.memory -= p.memory_gb * GIB
+        for device in self._devices(p):
+            self.gpus[device] -= min(p.num_gpus, 1.0)
+
+    def _devices(self, p: Placement) -> list[int]:
+        """GPUs that an actor would take: whole ones, or a part of the fullest that has as much."""
+        fitting = [i for i, left in enumerate(self.gpus) if left >= min(p.num_gpus, 1.0) - 1e-6]
+        return sorted(fitting, key=self.gpus.__getitem__)[: math.ceil(p.num_gpus)]
+
+
+def _share(p: Placement) -> str:
+    """What an actor reserves, in words."""
+    return ", ".join(f"{getattr(p, key):g} {unit}" for _, key, unit, _ in SHARES if getattr(p, key))
 
 
 def _places(node: Node, p: Placement) -> float:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from geovlm_ray.errors import ConfigError
 
 TINY = "tiny"
 EO_SYSTEM_PROMPT = (
@@ -54,4 +57,15 @@ class ModelConfig(BaseModel):
     path: str = Field(TINY, description="'tiny' (ships with the package), a model folder, or a Hugging Face name")
     dtype: Literal["float32", "bfloat16"] = "float32"
     lora: LoraSettings | None = Field(None, description="train an adapter of this form; null trains all weights")
-    attention: Literal["sdpa", "flash_attention_2", "eager"] = "sdpa"
+    attention: Literal["sdpa", "flash_attention_2", "eager"] = Field(
+        "sdpa", description="attention of the learner; flash_attention_2 needs the package flash-attn where it runs"
+    )
+
+
+def check_attention(config: ModelConfig) -> None:
+    """Raise ConfigError where this machine lacks the package of ``model.attention``."""
+    if config.attention == "flash_attention_2" and find_spec("flash_attn") is None:
+        raise ConfigError(
+            "model.attention=flash_attention_2: expected the package flash-attn, found none; install it, or set "
+            "model.attention=sdpa"
+        )

@@ -19,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from geovlm_ray.errors import ModelError, RunError
 from geovlm_ray.files import share
-from geovlm_ray.policy.config import TINY, LoraSettings, ModelConfig
+from geovlm_ray.policy.config import TINY, LoraSettings, ModelConfig, check_attention
 from geovlm_ray.policy.sharding import part_like
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
@@ -93,7 +93,12 @@ def load_model(config: ModelConfig, folder: Path, device: torch.device, seed: in
 
     Weights that are trained are kept in fp32, whatever the computation's type; a frozen base below a LoRA
     adapter is kept in ``config.dtype``.
+
+    Raises:
+        ConfigError: the package of ``config.attention`` is missing.
+        ModelError: the weights do not load.
     """
+    check_attention(config)
     transformers_logging.disable_progress_bar()
     dtype = getattr(torch, config.dtype) if config.lora else torch.float32
     try:

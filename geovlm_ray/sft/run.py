@@ -25,6 +25,7 @@ from geovlm_ray.data.scenes import SCENE_TASKS, demonstration, scene_example
 from geovlm_ray.data.sources import open_stream
 from geovlm_ray.errors import ConfigError, RunError, UserError
 from geovlm_ray.files import read_object, write_atomically
+from geovlm_ray.policy.config import check_attention
 from geovlm_ray.policy.model import load_model, load_processor, resolve_model, save_policy
 from geovlm_ray.policy.prompts import PromptEncoder
 from geovlm_ray.policy.tiny import build_model, build_processor
@@ -155,6 +156,7 @@ def _prepare(config: Config, checkpoint: Path | None) -> _Ready:
         UserError: the first thing that is wrong.
     """
     settings = config.sft
+    check_attention(config.model)
     base = None if settings.scratch else resolve_model(config.model.path)
     folder = checkpoint or base
     processor = (

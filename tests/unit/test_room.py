@@ -23,6 +23,10 @@ TWO_GPUS: Node = {"CPU": 8.0, "GPU": 2.0, "memory": 64.0 * GIB}
         (["placement.rollout.actors=4", "placement.rollout.num_gpus=0.5"], [TWO_GPUS]),
         (["placement.rollout.num_gpus=2"], [TWO_CPUS, TWO_GPUS]),
         (["placement.rollout.actors=2", "placement.rollout.memory_gb=5"], [TWO_CPUS] * 2),
+        (
+            ["placement.rollout.actors=2", "placement.rollout.num_cpus=2", "placement.learner.num_cpus=3"],
+            [{"CPU": 3.0}, {"CPU": 4.0}],
+        ),
     ],
 )
 def test_what_nodes_hold_is_not_refused(settings: list[str], nodes: list[Node]) -> None:
@@ -55,6 +59,13 @@ def test_what_nodes_hold_is_not_refused(settings: list[str], nodes: list[Node]) 
             "the run asks for 2 rollout x (1 GPUs, 40 GiB), each on one node, found room for 1 on 4 nodes "
             "(8 CPUs, 2 GPUs, 64 GiB; 2 CPUs, 0 GPUs, 8 GiB); lower placement.rollout.num_gpus or "
             "placement.rollout.memory_gb or placement.rollout.actors",
+        ),
+        (
+            ["placement.rollout.actors=2", "placement.rollout.num_cpus=1.5", "placement.learner.num_cpus=3"],
+            [{"CPU": 3.0}, {"CPU": 2.0}, {"CPU": 1.0}],
+            "the run's actors (2 rollout x (1.5 CPUs), 1 learner x (3 CPUs)) fit by kind, but not all together, on the "
+            "nodes 1 x (3 CPUs, 0 GPUs, 0 GiB); 1 x (2 CPUs, 0 GPUs, 0 GiB); 1 x (1 CPUs, 0 GPUs, 0 GiB); lower "
+            "placement.rollout or placement.learner",
         ),
     ],
 )
