@@ -21,6 +21,7 @@ from actors.rollout_pool import RayRollouts
 from actors.timeline import RayTimeline
 from geovlm_ray.config import Config
 from geovlm_ray.errors import RunError
+from geovlm_ray.interrupts import handlers_kept
 from geovlm_ray.loop import Built
 from geovlm_ray.preflight import Ready
 from geovlm_ray.pulse import PULSE
@@ -34,18 +35,28 @@ POLL_S = 10.0
 
 
 def connect() -> None:
-    """Join the cluster that is running, or start one on this machine."""
+    """Join the cluster that RAY_ADDRESS names, or start one on this machine.
+
+    A cluster that `ray start` left its address of in the temporary folder is not looked for: it may be dead, and Ray
+    would wait for it.
+
+    Raises:
+        RunError: it cannot be reached or started.
+    """
     if not ray.is_initialized():
-        if "RAY_ADDRESS" not in os.environ and "RAY_AUTH_MODE" not in os.environ:
+        own = "RAY_ADDRESS" not in os.environ
+        if own and "RAY_AUTH_MODE" not in os.environ:
             # Ray then turns its token mode on by itself, and takes this token in place of one in the home folder.
             os.environ["RAY_AUTH_TOKEN"] = _own_token()
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         try:
-            ray.init(
-                logging_level=logging.ERROR,
-                include_dashboard=None if "RAY_ADDRESS" in os.environ else False,
-                runtime_env={"worker_process_setup_hook": quiet},
-            )
+            with handlers_kept():
+                ray.init(
+                    "local" if own else None,
+                    logging_level=logging.ERROR,
+                    include_dashboard=False if own else None,
+                    runtime_env={"worker_process_setup_hook": quiet},
+                )
         except (ConnectionError, RuntimeError) as error:
             where = os.environ.get("RAY_ADDRESS", "this machine")
             raise RunError(f"Ray on {where} cannot be reached or started: {error}") from error

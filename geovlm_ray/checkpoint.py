@@ -170,6 +170,14 @@ class CheckpointFolder:
             raise RunError(f"no checkpoint in {self.folder} is whole ({problem}); remove them to start anew")
         return None
 
+    def where_it_stands(self, steps: int) -> str:
+        """One line for whoever interrupted a training of so many steps: how far it is, and how to go on."""
+        names = self._names()
+        if not names:
+            return "interrupted; nothing was learnt yet, the same command starts it again"
+        step, folder = _step(names[-1]), self.folder / names[-1]
+        return f"interrupted at step {step} of {steps}, saved in {folder}; the same command goes on from there"
+
     def _complete(self, step: int, value: float | None, partial: Path, saver: Saver) -> None:
         target = self.folder / _name(step)
         try:

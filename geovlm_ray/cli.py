@@ -12,6 +12,7 @@ import sys
 
 from geovlm_ray import __version__
 from geovlm_ray.errors import UserError
+from geovlm_ray.interrupts import Interrupted, interruptible
 from geovlm_ray.quiet import quiet
 
 COMMANDS = {
@@ -33,7 +34,7 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 done, 1 failed, 2 wrong arguments."""
+    """Run one command and return its exit code: 0 done, 1 failed, 2 wrong arguments, 130 or 143 interrupted."""
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(
         prog="geovlm-ray", description="Reinforcement fine-tuning of vision-language models for remote sensing."
@@ -56,7 +57,11 @@ def main(argv: list[str] | None = None) -> int:
         args.overrides = [*args.overrides, *rest]
     quiet()
     try:
-        return int(args.run(args))
+        with interruptible():
+            return int(args.run(args))
+    except Interrupted as error:
+        print(f"geovlm-ray {args.command}: {error}", file=sys.stderr)
+        return error.exit_code
     except UserError as error:
         print(f"geovlm-ray {args.command}: {error}", file=sys.stderr)
         return 1

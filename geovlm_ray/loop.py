@@ -22,6 +22,7 @@ from geovlm_ray.checkpoint import Saver
 from geovlm_ray.config import Config
 from geovlm_ray.errors import LostError, RunError, UserError
 from geovlm_ray.grpo.admission import TRAINED, Ledger, admit
+from geovlm_ray.interrupts import Interrupted, uninterrupted
 from geovlm_ray.metrics.training import batch_metrics
 from geovlm_ray.pulse import PULSE, Span
 from geovlm_ray.schema import Prompt, SampleGroup
@@ -165,11 +166,12 @@ def train(config: Config, parts: Parts, prompts: Prompts, probe: list[Prompt], s
 
     Returns the largest log-prob difference between engines and learner that any sync showed.
 
-    What was learnt is kept where a step fails.
+    What was learnt is kept where a step fails or the run is interrupted.
 
     Raises:
         RunError: engines and learner disagree, or every group of a batch was too stale to train on.
         LostError: a part died that the others cannot replace.
+        Interrupted: a signal asked for the end.
     """
     # One thread scores the batches, in order, while this one trains.
     scorer = ThreadPoolExecutor(1)
@@ -178,7 +180,7 @@ def train(config: Config, parts: Parts, prompts: Prompts, probe: list[Prompt], s
         return _steps(config, parts, prompts, probe, kept, scorer)
     except LostError:
         raise
-    except UserError:
+    except (UserError, Interrupted):
         _keep(parts, kept)
         raise
     finally:
@@ -197,12 +199,12 @@ class Kept:
 
 def _keep(parts: Parts, kept: Kept) -> None:
     """Save what was learnt, unless that is saved; a step that is not written down is done again."""
-    if kept.learnt == kept.logged > kept.saved:
-        try:
+    try:
+        if kept.learnt == kept.logged > kept.saved:
             parts.checkpoints.save(kept.logged, parts.learner, kept.metrics)
-            parts.checkpoints.finish()
-        except UserError as error:
-            log.warning("%s", error)
+        parts.checkpoints.finish()
+    except UserError as error:
+        log.warning("%s", error)
 
 
 def _steps(
@@ -228,22 +230,23 @@ def _steps(
         ledger = admit(scored, version=step, max_staleness=config.loop.max_staleness) | {"resampled": replaced}
         if not ledger[TRAINED]:
             raise RunError(f"step {step + 1}: none of {len(scored)} groups could be trained on: all are too stale")
-        with clock("learner"):
-            learned = parts.learner.step(ledger[TRAINED])
-            kept.learnt = step + 1
-        with clock("sync"):
-            probed = broadcast(config, parts, probe)
-        evaluated = evaluate(parts.evaluator, step + 1)
-        metrics = {**batch_metrics(scored, step), **learned, "parity/max_abs": parity}
-        metrics |= {f"groups/{fate}": float(len(groups)) for fate, groups in ledger.items()}
-        metrics |= clock.metrics(metrics) | (parts.evaluator.results() if parts.evaluator else {})
-        with PULSE.busy("records"):
-            parts.tracker.log_step(step + 1, metrics, ledger)
-        kept.logged, kept.metrics = step + 1, metrics
-        if (step + 1) % config.checkpoint.every == 0 or step + 1 == config.run.steps or evaluated:
-            with PULSE.busy("checkpoint"):
-                parts.checkpoints.save(step + 1, parts.learner, metrics)
-            kept.saved = step + 1
+        with uninterrupted():
+            with clock("learner"):
+                learned = parts.learner.step(ledger[TRAINED])
+                kept.learnt = step + 1
+            with clock("sync"):
+                probed = broadcast(config, parts, probe)
+            evaluated = evaluate(parts.evaluator, step + 1)
+            metrics = {**batch_metrics(scored, step), **learned, "parity/max_abs": parity}
+            metrics |= {f"groups/{fate}": float(len(groups)) for fate, groups in ledger.items()}
+            metrics |= clock.metrics(metrics) | (parts.evaluator.results() if parts.evaluator else {})
+            with PULSE.busy("records"):
+                parts.tracker.log_step(step + 1, metrics, ledger)
+            kept.logged, kept.metrics = step + 1, metrics
+            if (step + 1) % config.checkpoint.every == 0 or step + 1 == config.run.steps or evaluated:
+                with PULSE.busy("checkpoint"):
+                    parts.checkpoints.save(step + 1, parts.learner, metrics)
+                kept.saved = step + 1
     parts.checkpoints.finish()
     if parts.evaluator:
         with PULSE.busy("evaluation"):

@@ -21,6 +21,7 @@ from geovlm_ray.evaluation.in_loop import in_loop_evaluation
 from geovlm_ray.files import read_object, write_atomically
 from geovlm_ray.grpo.objectives import advantages as group_advantages
 from geovlm_ray.heldout import Row, held_out_completions, read_completions, rewards_of, summarise, write_completions
+from geovlm_ray.interrupts import Interrupted
 from geovlm_ray.loop import Built, Parts, train
 from geovlm_ray.preflight import Ready
 from geovlm_ray.pulse import PULSE
@@ -82,14 +83,17 @@ def _to_its_end(config: Config, ready: Ready, build: Build, watch: Watch, consol
     settings = config.checkpoint
     mirror = open_mirror(settings.url, config.run.name)
     checkpoints = CheckpointFolder(config.run.folder / "checkpoints", settings.keep, settings.best, mirror)
-    for left in range(config.run.restarts, 0, -1):
-        try:
-            return _attempt(config, ready, build, checkpoints, watch, console)
-        except StartError:
-            raise
-        except LostError as error:
-            log.warning("%s; the run goes on from its newest checkpoint (run.restarts: %d left)", error, left - 1)
-    return _attempt(config, ready, build, checkpoints, watch, console)
+    try:
+        for left in range(config.run.restarts, 0, -1):
+            try:
+                return _attempt(config, ready, build, checkpoints, watch, console)
+            except StartError:
+                raise
+            except LostError as error:
+                log.warning("%s; the run goes on from its newest checkpoint (run.restarts: %d left)", error, left - 1)
+        return _attempt(config, ready, build, checkpoints, watch, console)
+    except Interrupted as error:
+        raise Interrupted(error.number, checkpoints.where_it_stands(config.run.steps)) from error
 
 
 def _attempt(

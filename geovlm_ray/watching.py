@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from geovlm_ray.config import Config
+from geovlm_ray.interrupts import Interrupted
 from geovlm_ray.logs import close_log, log_failure, open_log
 from geovlm_ray.loop import Report, Timeline
 from geovlm_ray.pulse import PULSE, forget
@@ -58,6 +59,10 @@ def watching(config: Config) -> Iterator[Watch]:
         yield watch
         state = "ended"
         logger.info("the run has ended")
+    except Interrupted:
+        state = "interrupted"
+        logger.info("the run is interrupted")
+        raise
     except BaseException:
         log_failure(logger, "the run ends with an error")
         raise
@@ -66,4 +71,4 @@ def watching(config: Config) -> Iterator[Watch]:
         PULSE.stop(state)
         close_log()
         if watch.wandb:
-            watch.wandb.close(failed=state == "failed")
+            watch.wandb.close(failed=state != "ended")

@@ -21,6 +21,8 @@ from geovlm_ray.pulse import PERIOD_S, read_pulses, silent
 WIDTH = 140
 """Characters a line where the output is no terminal."""
 NONE = "-"
+OVER = ("ended", "failed", "interrupted")
+"""States of a process that is no more."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +61,7 @@ def view(folder: Path, now: float) -> Group:
     pulses = read_pulses(folder)
     table = Table("actor", "state", "since", "weights", "queue", "rate", "idle", "memory", "pulse")
     for pulse in pulses:
-        table.add_row(*row(pulse, now), style="red" if pulse["state"] != "ended" and silent(pulse, now) else "")
+        table.add_row(*row(pulse, now), style="red" if pulse["state"] not in OVER and silent(pulse, now) else "")
     title = head(yaml.safe_load(read_text(config))["run"], last_object(folder / "metrics.jsonl"))
     return Group(Text(title), table if pulses else Text("No actor has written a pulse yet."))
 
@@ -78,9 +80,9 @@ def row(pulse: dict[str, Any], now: float) -> list[str]:
     """The cells of one actor."""
     age = now - pulse["time"]
     state = pulse["state"]
-    if pulse["kind"] == "driver" and state not in ("idle", "ended", "failed"):
+    if pulse["kind"] == "driver" and state not in ("idle", *OVER):
         state = f"waits for {state}"
-    if silent(pulse, now) and state not in ("ended", "failed"):
+    if silent(pulse, now) and state not in OVER:
         state = f"silent (was: {state})"
     return [
         pulse["actor"],

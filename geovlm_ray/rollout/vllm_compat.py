@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +15,8 @@ from torch import nn
 
 if TYPE_CHECKING:
     from vllm import LLM
+
+FILE = "file://"
 
 
 def prepare_environment(kv_cache_gb: float) -> None:
@@ -33,6 +36,17 @@ def backend_args(kv_cache_gb: float, gpu_memory_utilization: float) -> dict[str,
             return {"kv_cache_memory_bytes": int(kv_cache_gb * 2**30)}
         return {"gpu_memory_utilization": gpu_memory_utilization}
     return {"enforce_eager": True}
+
+
+def remove_rendezvous_file(llm: LLM) -> None:
+    """Remove the file by which an engine's workers met: one that is killed would leave it in the temporary folder."""
+    for method in llm.collective_rpc(_rendezvous):
+        if method.startswith(FILE):
+            Path(method.removeprefix(FILE)).unlink(missing_ok=True)
+
+
+def _rendezvous(worker: Any) -> str:
+    return worker.distributed_init_method
 
 
 def refusals() -> tuple[type[Exception], ...]:

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from geovlm_ray.data.answers import Reasoning, response_text
 from geovlm_ray.data.sampler import Sampler
 from geovlm_ray.errors import DataError, RunError, UserError
+from geovlm_ray.interrupts import no_interrupts_inherited
 from geovlm_ray.policy.forward import Pack
 from geovlm_ray.policy.prompts import EncodedPrompt, PromptEncoder
 from geovlm_ray.schema import Example, Prompt
@@ -152,7 +153,8 @@ def read_batches(sampler: Sampler, teacher: Teacher, start: int, end: int, reade
         num_workers=readers,
         prefetch_factor=AHEAD if readers else None,
     )
-    batches = iter(loader)
+    with no_interrupts_inherited():
+        batches = iter(loader)
     try:
         while (batch := _next(batches)) is not None:
             if isinstance(batch, UserError):

@@ -25,6 +25,7 @@ from geovlm_ray.data.scenes import SCENE_TASKS, demonstration, scene_example
 from geovlm_ray.data.sources import open_stream
 from geovlm_ray.errors import ConfigError, RunError, UserError
 from geovlm_ray.files import read_object, write_atomically
+from geovlm_ray.interrupts import Interrupted, uninterrupted
 from geovlm_ray.policy.config import check_attention
 from geovlm_ray.policy.model import load_model, load_processor, resolve_model, save_policy
 from geovlm_ray.policy.prompts import PromptEncoder
@@ -63,6 +64,7 @@ def fine_tune(config: Config, out: Path, console: Console) -> dict[str, Any]:
 
     Raises:
         UserError: it cannot start or go on; the message says why.
+        Interrupted: a signal asked for the end.
     """
     _check_settings(config)
     _check_folder(out)
@@ -94,28 +96,31 @@ def fine_tune(config: Config, out: Path, console: Console) -> dict[str, Any]:
 
 
 def _train(config: Config, ready: _Ready, trainer: SftTrainer, checkpoints: CheckpointFolder, log: SftLog) -> None:
-    """All steps that are still to do; an error of the user's leaves a checkpoint of what was learnt."""
+    """All steps that are still to do; an error of the user's, or a signal, leaves a checkpoint of what was learnt."""
     settings, saved = config.sft, trainer.done
     batches = read_batches(ready.sampler, ready.teacher, trainer.done, settings.steps, settings.readers)
     begun = time.perf_counter()
     try:
         for batch in batches:
-            row = {"step": trainer.done + 1, **trainer.step(batch), "seconds": time.perf_counter() - begun}
-            last = trainer.done == settings.steps
-            if ready.held_out and (last or trainer.done % settings.eval_every == 0):
-                row |= trainer.evaluate(_held_out_batches(ready, settings.batch_size))
-            log.add(row)
-            if last or trainer.done % settings.checkpoint_every == 0:
-                checkpoints.save(trainer.done, trainer, {})
-                checkpoints.finish()
-                saved = trainer.done
+            with uninterrupted():
+                row = {"step": trainer.done + 1, **trainer.step(batch), "seconds": time.perf_counter() - begun}
+                last = trainer.done == settings.steps
+                if ready.held_out and (last or trainer.done % settings.eval_every == 0):
+                    row |= trainer.evaluate(_held_out_batches(ready, settings.batch_size))
+                log.add(row)
+                if last or trainer.done % settings.checkpoint_every == 0:
+                    checkpoints.save(trainer.done, trainer, {})
+                    checkpoints.finish()
+                    saved = trainer.done
             begun = time.perf_counter()
-    except UserError:
+    except (UserError, Interrupted) as error:
         # A step whose evaluation failed has no line in the log, and is done again.
         logged = log.rows[-1]["step"] if log.rows else 0
         if logged == trainer.done > saved:
             checkpoints.save(trainer.done, trainer, {})
             checkpoints.finish()
+        if isinstance(error, Interrupted):
+            raise Interrupted(error.number, checkpoints.where_it_stands(settings.steps)) from error
         raise
 
 

@@ -54,9 +54,11 @@ def started(runs: Path, name: str, steps: int, step: int, *more: str) -> subproc
     return process
 
 
-def wait_for_step(run: Path, step: int, process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_for_step(
+    run: Path, step: int, process: subprocess.Popen[bytes], log: Path, file: str = "metrics.jsonl"
+) -> None:
     """Return as soon as ``step`` steps of a run are written down; the log is shown where its process ends before."""
-    written = run / "metrics.jsonl"
+    written = run / file
     deadline = time.monotonic() + 10 * MINUTES
     while not written.is_file() or len(written.read_text().splitlines()) < step:
         assert process.poll() is None, log.read_text()[-4000:]
