@@ -36,7 +36,7 @@ $(WORDNET): $(READY)
 	@$(BIN)/python -m geovlm_ray.metrics.wordnet
 	@touch $@
 
-demo: $(READY)
+demo: setup
 	@$(BIN)/geovlm-ray train demo
 
 test: setup

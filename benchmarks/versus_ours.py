@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection
-from pathlib import Path
 
+from geovlm_ray.checkpoint import Saver
 from geovlm_ray.config import load_config
 from geovlm_ray.data.sampler import Sampler
 from geovlm_ray.grpo.admission import TRAINED, Ledger
@@ -110,8 +110,11 @@ class Steps:
 class NoCheckpoints:
     """Neither side writes any."""
 
-    def save(self, step: int, write: Callable[[Path], None]) -> None:
+    def save(self, step: int, saver: Saver, metrics: Mapping[str, float]) -> None:
         """Write nothing."""
+
+    def finish(self) -> None:
+        """Wait for nothing."""
 
 
 def text_reward(text: str) -> float:

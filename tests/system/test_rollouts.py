@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from vllm.lora.worker_manager import WorkerLoRAManager
 
 from geovlm_ray.config import load_config
 from geovlm_ray.data.sampler import Sampler, SceneStream
@@ -24,7 +25,12 @@ def differences(learned: list[np.ndarray], groups: list[SampleGroup]) -> list[np
 
 
 @pytest.mark.parametrize("lora", ["null", "{rank: 8}"])
-def test_completions_under_way_go_on_with_new_weights_and_say_so(lora: str) -> None:
+def test_completions_under_way_go_on_with_new_weights_and_say_so(lora: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    loads: list[str] = []
+    load = WorkerLoRAManager._load_adapter
+    monkeypatch.setattr(
+        WorkerLoRAManager, "_load_adapter", lambda self, r: (loads.append(r.lora_name), load(self, r))[1]
+    )
     config = load_config("demo", ["learner.lr=1e-3", "learner.warmup_steps=0", f"model.lora={lora}"])
     model = resolve_model("tiny")
     engine, learner = make_engine(config, model), make_learner(config, model)
@@ -55,6 +61,7 @@ def test_completions_under_way_go_on_with_new_weights_and_say_so(lora: str) -> N
     fresh = engine.generate(sampler.batch(1))
     assert max(d.max() for d in differences(before(fresh), fresh)) < 1e-3
     assert {s.weight_version for g in fresh for s in g.samples} == {1}
+    assert loads == ([] if lora == "null" else ["version-0", "version-1"]), "the adapter is read once a version"
 
 
 def test_a_run_with_swaps_in_flight_keeps_its_parity(tmp_path: Path) -> None:
