@@ -8,6 +8,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -134,18 +135,25 @@ def print_summary(summary: dict, console: Console) -> None:
         f"{summary['steps']} steps in {summary['seconds']:.0f} s; engines and learner agreed within "
         f"{summary['parity_max_abs']:.2g} per token"
     )
-    if "heldout" not in summary:
+    heldout = summary.get("heldout", {})
+    # Earlier versions wrote no constant answers.
+    if "constant" not in heldout:
         return
-    heldout = summary["heldout"]
-    title = "Held-out reward (mean ± standard error, of 2; changes are paired)"
-    table = Table("held-out examples", "n", "best constant", "before RL", "after RL", "change", title=title)
+    title = (
+        f"Mean reward of {heldout['greedy']['before']['n']} held-out examples, of 2 (changes: paired ± standard error)"
+    )
+    rewards = Table(
+        "task", "decoding", "constant", "before", "after", "change", title=title, box=SIMPLE, padding=(0, 1, 0, 0)
+    )
     for mode in MODES:
-        table.add_row(f"all, {mode}", *_cells(heldout[mode], heldout["constant"]["all"]), style="bold")
+        rewards.add_row("all", mode, *_cells(heldout[mode], heldout["constant"]["all"]), style="bold")
     for task, modes in heldout["per_task"].items():
         for mode in MODES:
-            table.add_row(f"{task}, {mode}", *_cells(modes[mode], heldout["constant"][task]))
-    console.print(table)
-    answers = Table("task", "best constant answer", "most common answer after RL", "share", title="Constant answers")
+            rewards.add_row(task, mode, *_cells(modes[mode], heldout["constant"][task]))
+    console.print(rewards)
+    answers = Table(
+        "task", "best constant answer", "most common answer after RL", "share", box=SIMPLE, padding=(0, 1, 0, 0)
+    )
     for task, common in heldout["most_common"].items():
         shown = (_short(heldout["constant"][task]["answer"]), _short(common["answer"]))
         answers.add_row(*map(escape, (task, *shown)), f"{common['share']:.1%}")
@@ -153,9 +161,9 @@ def print_summary(summary: dict, console: Console) -> None:
 
 
 def _cells(pair: dict, constant: dict) -> list[str]:
-    values = (f"{pair[when]['mean']:.3f} ± {pair[when]['se']:.3f}" for when in ("before", "after"))
-    change = f"{pair['change']['mean']:+.3f} ± {pair['change']['se']:.3f}"
-    return [str(pair["before"]["n"]), f"{constant['mean']:.3f}", *values, change]
+    """The best constant answer's reward, the means before and after, and the paired change."""
+    means = (constant["mean"], *(pair[when]["mean"] for when in ("before", "after")))
+    return [*(f"{mean:.3f}" for mean in means), f"{pair['change']['mean']:+.3f} ± {pair['change']['se']:.3f}"]
 
 
 def _short(answer: str) -> str:
