@@ -165,9 +165,9 @@ def test_a_run_directory_of_another_configuration_is_named(tmp_path: Path, capsy
     folder = tmp_path / "other"
     folder.mkdir()
     (folder / "config.yaml").write_text(to_yaml(load_config("demo", ["run.name=other", "learner.lr=0.5"])))
-    assert main(["train", "demo", "--local", f"run.dir={tmp_path}", "run.name=other"]) == 1
+    assert main(["train", "demo", "--local", f"run.dir={tmp_path}", "run.name=other", "learner.lr=1e-4"]) == 1
     error = capsys.readouterr().err
-    assert "learner.lr was 0.5, is now 0.0003" in error
+    assert "learner.lr was 0.5, is now 0.0001" in error
 
 
 def test_a_model_with_cut_weights_or_without_a_tokenizer_is_named(
