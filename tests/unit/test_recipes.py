@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -30,3 +33,20 @@ def test_dry_run_prints_what_would_run_where(
         assert f"asks for {gpus:g} GPUs" in " ".join(shown.split())
     if name == "demo":
         assert code == 0
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_attention_is_of_a_listed_package(name: str) -> None:
+    listed = (Path(__file__).parents[2] / "requirements" / "gpu.txt").read_text()
+    assert load_config(name).model.attention != "flash_attention_2" or "flash-attn==" in listed
+
+
+@pytest.mark.skipif(find_spec("flash_attn") is not None, reason="flash-attn is installed")
+@pytest.mark.parametrize("command", [["train", "demo", "--local"], ["train", "demo"], ["sft", "demo", "--out=model"]])
+def test_a_missing_attention_package_is_named(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert main([*command, "model.attention=flash_attention_2"]) == 1
+    assert "expected the package flash-attn, found none" in capsys.readouterr().err
