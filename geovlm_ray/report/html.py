@@ -17,6 +17,7 @@ from geovlm_ray.report.page import page
 
 MODES = ("sampled", "greedy")
 RUN_STYLE = """
+table + table { margin-top: 1rem; }
 .group { margin: 1.2rem 0; } .group h4 { margin: 0; } .group p { margin: .3rem 0; }
 .samples { display: grid; grid-template-columns: repeat(auto-fit, minmax(280px, 1fr)); gap: .8rem; }
 .sample { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .7rem; }
