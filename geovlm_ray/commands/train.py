@@ -139,9 +139,7 @@ def print_summary(summary: dict, console: Console) -> None:
     # Earlier versions wrote no constant answers.
     if "constant" not in heldout:
         return
-    title = (
-        f"Mean reward of {heldout['greedy']['before']['n']} held-out examples, of 2 (changes: paired ± standard error)"
-    )
+    title = f"Held-out reward of {heldout['greedy']['before']['n']} examples, of 2 (change: paired ± SE)"
     rewards = Table(
         "task", "decoding", "constant", "before", "after", "change", title=title, box=SIMPLE, padding=(0, 1, 0, 0)
     )
