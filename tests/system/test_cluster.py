@@ -17,23 +17,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from geovlm_ray.schema import TASK_NAMES
-from tests.system.runs import MINUTES, arguments, environment, metrics, train
+from tests.system.runs import MINUTES, arguments, environment, metrics
 
 pytestmark = pytest.mark.slow
 RAY = str(Path(sys.executable).with_name("ray"))
 TWO_ENGINES = ("placement.rollout.actors=2", "placement.rollout.num_cpus=0.5", "placement.reward.actors=2")
-
-
-def test_two_rollout_actors_share_every_batch(tmp_path: Path) -> None:
-    run = train(tmp_path, "two", 3, *TWO_ENGINES, "data.stages=[]", "rollout.prompts_per_step=12")
-    rows = metrics(run)
-    assert [row["staleness/max"] for row in rows] == [0, 1, 1]
-    assert all(row["parity/max_abs"] <= 1e-3 for row in rows)
-    for step in (1, 2, 3):
-        table = pq.read_table(run / "rollouts" / f"step-{step:06d}.parquet").to_pydict()
-        samples = set(zip(table["group_id"], table["sample"], strict=True))
-        assert samples == {(g, s) for g in range(12 * (step - 1), 12 * step) for s in range(4)}
-        assert set(table["task"]) == set(TASK_NAMES)
 
 
 @pytest.fixture
@@ -83,8 +71,17 @@ def submit(head: str, command: list[str]) -> subprocess.CompletedProcess[str]:
         time.sleep(2)
 
 
-def test_a_submitted_job_runs_the_same_recipe(tmp_path: Path, head: str) -> None:
-    done = submit(head, arguments(tmp_path, "submitted", 2, *TWO_ENGINES))
+def test_a_submitted_job_runs_the_same_recipe_and_two_engines_share_every_batch(tmp_path: Path, head: str) -> None:
+    settings = (*TWO_ENGINES, "data.stages=[]", "rollout.prompts_per_step=12")
+    done = submit(head, arguments(tmp_path, "submitted", 3, *settings))
     assert "succeeded" in done.stdout, done.stdout[-4000:] + done.stderr[-4000:]
-    assert len(metrics(tmp_path / "submitted")) == 2
-    assert (tmp_path / "submitted" / "report.html").is_file()
+    run = tmp_path / "submitted"
+    assert (run / "report.html").is_file()
+    rows = metrics(run)
+    assert [row["staleness/max"] for row in rows] == [0, 1, 1]
+    assert all(row["parity/max_abs"] <= 1e-3 for row in rows)
+    for step in (1, 2, 3):
+        table = pq.read_table(run / "rollouts" / f"step-{step:06d}.parquet").to_pydict()
+        samples = set(zip(table["group_id"], table["sample"], strict=True))
+        assert samples == {(g, s) for g in range(12 * (step - 1), 12 * step) for s in range(4)}
+        assert set(table["task"]) == set(TASK_NAMES)
