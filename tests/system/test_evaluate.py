@@ -110,7 +110,7 @@ def test_a_broken_picture_or_a_prompt_that_is_too_long_costs_its_benchmark_alone
 
 
 def test_the_model_of_an_evaluation_is_that_of_a_run(tmp_path: Path) -> None:
-    run = train(tmp_path, "run", 2, "model.lora={rank: 4, alpha: 8}", "learner.lr=0.05")
+    run = train(tmp_path, "run", 2, "model.lora={rank: 4, alpha: 8}", "learner.lr=0.2", "learner.warmup_steps=0")
     results = evaluated_model(run, tmp_path / "adapter", "drawn-vqa")
     tiny = evaluated(tmp_path / "tiny", "--benchmarks", "drawn-vqa", "--limit", "20", "--local")
     assert results != tiny["benchmarks"], "the adapter changes the answers"

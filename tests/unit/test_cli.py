@@ -152,7 +152,10 @@ def test_no_records_to_hold_out_are_named_before_anything_starts(
     assert main([*run, "--dry-run", "--local", "evaluation.scenes=4"]) == 0
 
 
-def test_a_run_directory_in_use_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_directory_in_use_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("geovlm_ray.resume.ORPHANS_S", 0.5)
     folder = tmp_path / "taken"
     folder.mkdir()
     with (folder / ".lock").open("w") as lock:

@@ -1,0 +1,51 @@
+"""The paper's run on a cluster of the nodes that the KubeRay manifests make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import ray
+
+from actors.cluster import start_actors
+from benchmarks.instant_engine import InstantActor
+from benchmarks.toy_policy import ToyLearnerActor
+from geovlm_ray.config import RunConfig, load_config
+from geovlm_ray.data.sampler import SceneStream
+from geovlm_ray.preflight import Ready
+from geovlm_ray.rewards.config import SbertConfig
+from tests.system.clusters import cluster
+from tests.unit.test_deploy import KUBERAY, read
+
+pytestmark = pytest.mark.slow
+
+
+def kuberay_nodes() -> list[dict[str, float]]:
+    """The pods of the shipped KubeRay cluster, the learner's first: rollout actors would take it if they came first."""
+    found = []
+    for group in read(KUBERAY / "raycluster.yaml")["spec"]["workerGroupSpecs"]:
+        limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+        pod = {"num_cpus": float(limits["cpu"]), "num_gpus": float(limits.get("nvidia.com/gpu", 0))}
+        found += [pod] * group["minReplicas"]
+    return found[::-1]
+
+
+class IdleSbertActor:
+    """Stands where the SBERT actor would, whose model would ask for a real GPU."""
+
+    def __init__(self, config: SbertConfig, run: RunConfig) -> None:
+        pass
+
+
+def test_the_papers_run_is_placed_on_the_shipped_kuberay_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.reward.SbertActor", IdleSbertActor)
+    config = load_config("geovlm-r1", [f"run.dir={tmp_path}", "rollout.stall_s=60"])
+    ready = Ready(Path(), SceneStream(0), ("region_captioning",))
+    with cluster({"num_cpus": 0}, *kuberay_nodes()):
+        rollouts, rewards, learner = start_actors(config, ready, InstantActor, ToyLearnerActor)
+        assert rewards.sbert is not None
+        actors = [*learner.actors, *rollouts.actors, rewards.sbert, *rewards.actors]
+        started = [actor.__ray_ready__.remote() for actor in actors]
+        assert len(ray.wait(started, num_returns=len(started), timeout=120)[0]) == 14
