@@ -1,6 +1,6 @@
 """Does the README's command make the embedded policy again, and what does packing save?
 
-``python -m benchmarks.sft --json OUT`` trains the tiny policy from random weights (a few minutes on one core), lets
+``python -m benchmarks.sft --json OUT`` trains the tiny policy from random weights (about 15 minutes on two cores), lets
 vLLM answer the same held-out scenes of all tasks with it and with the embedded one, and checks that it earns no less
 within two standard errors of the difference, sampled and greedy. Then it times forward and backward passes over the
 same records, packed and padded, in turns: drawn scenes as they are, and with a long chain of thought in every fourth.
