@@ -87,8 +87,9 @@ def test_two_ranks_equal_one_and_either_goes_on_from_the_others_checkpoint(
     for expected, found in ((alone, first), (resumed_alone, resumed_together)):
         assert found["rows"] == [pytest.approx(row, rel=1e-4, abs=1e-6) for row in expected["rows"]]
         assert found["weights"].keys() == expected["weights"].keys()
+        # A hundredth of one step: AdamW divides gradients that are little more than rounding by their own size.
         for name, weight in expected["weights"].items():
-            assert torch.allclose(found["weights"][name], weight, atol=1e-6), name
+            assert torch.allclose(found["weights"][name], weight, atol=1e-5), name
         assert torch.allclose(torch.cat(found["logprobs"]), torch.cat(expected["logprobs"]), atol=1e-4)
     assert first["rows"] == second["rows"]
 

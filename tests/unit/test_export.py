@@ -50,7 +50,7 @@ class Adapter:
         torch.manual_seed(seed)
         for name, parameter in self.model.named_parameters():
             if "lora_B" in name:
-                parameter.data.normal_(std=0.03)
+                parameter.data.normal_(std=0.3)
 
     def save(self, folder: Path) -> None:
         save_policy(self.model, load_processor(TINY), folder)
