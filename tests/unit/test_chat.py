@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def test_questions_are_asked_for_until_an_empty_line_and_a_wrong_one_ends_nothin
     monkeypatch.setattr("sys.stdin", io.StringIO("find all ships .\n<|image_pad|> ?\nrural or urban ?\n\nunasked\n"))
     assert main(["chat", "tiny", "scene.png", "rollout.max_tokens=48"]) == 0
     said = capsys.readouterr().out
-    assert said.count("Answer: ") == 2
+    assert len(re.findall(r"(?:Answer|Not of the form that training rewarded): ", said)) == 2
     assert "the question must hold none" in said
     assert Path("answer.png").is_file()
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
