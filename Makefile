@@ -33,7 +33,7 @@ $(READY): requirements/cpu.txt pyproject.toml
 
 $(WORDNET): $(READY)
 	@echo "Fetching WordNet for METEOR ..."
-	@$(BIN)/python -m geovlm_ray.metrics.wordnet
+	@$(BIN)/python -m geovlm_ray.rewards.text_metrics.wordnet
 	@touch $@
 
 demo: setup

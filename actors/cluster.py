@@ -12,21 +12,21 @@ from pathlib import Path
 import ray
 from ray.autoscaler.sdk import request_resources
 
+from actors.heartbeat_metrics import HeartbeatGauges
 from actors.learner import LearnerActor, RayLearner
 from actors.metrics import RayMetrics
-from actors.pulse_metrics import PulseGauges
 from actors.reward import RayRewards
 from actors.rollout import RolloutActor
 from actors.rollout_pool import RayRollouts
 from actors.timeline import RayTimeline
 from geovlm_ray.config import Config
-from geovlm_ray.errors import RunError
-from geovlm_ray.interrupts import handlers_kept
-from geovlm_ray.loop import Built
-from geovlm_ray.preflight import Ready
-from geovlm_ray.pulse import PULSE
-from geovlm_ray.quiet import quiet
-from geovlm_ray.room import Node, check_fits, placement
+from geovlm_ray.core.errors import RunError
+from geovlm_ray.core.interfaces import Components
+from geovlm_ray.core.interrupts import handlers_kept
+from geovlm_ray.core.third_party_logs import silence_third_party_logs
+from geovlm_ray.observability.heartbeat import HEARTBEAT
+from geovlm_ray.training.capacity import Node, check_fits, resource_requests
+from geovlm_ray.training.preflight import Ready
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def connect() -> None:
                     "local" if own else None,
                     logging_level=logging.ERROR,
                     include_dashboard=False if own else None,
-                    runtime_env={"worker_process_setup_hook": quiet},
+                    runtime_env={"worker_process_setup_hook": silence_third_party_logs},
                 )
         except (ConnectionError, RuntimeError) as error:
             where = os.environ.get("RAY_ADDRESS", "this machine")
@@ -94,7 +94,7 @@ def wait_for_room(config: Config) -> None:
                 raise
             log.warning("waiting for nodes, %.0f s left: %s", left, error)
         if not asked:
-            kinds = [kind for kind in placement(config) for _ in range(kind.count)]
+            kinds = [kind for kind in resource_requests(config) for _ in range(kind.count)]
             request_resources(bundles=[p.bundle for p in kinds if p.bundle])
             asked = True
         time.sleep(min(POLL_S, left))
@@ -103,14 +103,14 @@ def wait_for_room(config: Config) -> None:
         request_resources(bundles=[])
 
 
-def build(config: Config, ready: Ready) -> Built:
+def build(config: Config, ready: Ready) -> Components:
     """Start all actors of a run."""
-    PULSE.wrote = PulseGauges()
+    HEARTBEAT.wrote = HeartbeatGauges()
     # Actors of other nodes have another working directory.
     folder = str(Path(config.run.dir).absolute())
     config = config.model_copy(update={"run": config.run.model_copy(update={"dir": folder})})
     rollouts, rewards, learner = start_actors(config, ready)
-    return Built(rollouts, rewards, learner, RayMetrics(config.run.name), RayTimeline(config.run.name))
+    return Components(rollouts, rewards, learner, RayMetrics(config.run.name), RayTimeline(config.run.name))
 
 
 def start_actors(

@@ -16,7 +16,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from geovlm_ray.errors import LostError, RunError, StartError, UserError
+from geovlm_ray.core.errors import LostError, RunError, StartError, UserError
 
 _LOST = (
     ActorDiedError,

@@ -13,16 +13,16 @@ import ray
 
 from actors.failures import fetch
 from actors.names import next_name
-from actors.places import not_started, place, start_limit_s
-from actors.watched import call, holds, watch
+from actors.options import actor_options, not_started, start_limit_s
+from actors.tracing import set_weight_version, start_monitoring, trace_call
 from geovlm_ray.config import Config
-from geovlm_ray.errors import LostError, RunError
-from geovlm_ray.policy.config import ModelConfig, check_attention
-from geovlm_ray.pulse import PULSE
-from geovlm_ray.schema import SampleGroup
+from geovlm_ray.core.errors import LostError, RunError
+from geovlm_ray.core.schema import SampleGroup
+from geovlm_ray.model.config import ModelConfig, check_attention
+from geovlm_ray.observability.heartbeat import HEARTBEAT
 
 if TYPE_CHECKING:
-    from geovlm_ray.sync.buckets import WeightBucket
+    from geovlm_ray.transport.buckets import WeightBucket
 
 
 class LearnerActor:
@@ -42,37 +42,37 @@ class LearnerActor:
     def start(self, config: Config, model: Path, rank: int, size: int, address: str) -> None:
         """Meet the other ranks and load the model."""
         # Here and below, so that an actor with a learner of another kind needs no torch.
-        from geovlm_ray.grpo.ranks import Ranks
-        from geovlm_ray.local import make_learner
+        from geovlm_ray.learner.ranks import Ranks
+        from geovlm_ray.training.local import make_learner
 
-        watch(config.run)
-        with call("start"):
+        start_monitoring(config.run)
+        with trace_call("start"):
             self.learner = make_learner(config, model, Ranks.join(rank, size, address))
-        holds(self.learner.version)
+        set_weight_version(self.learner.version)
 
     def step(self, groups: Sequence[SampleGroup]) -> dict[str, float]:
         """One update."""
-        with call("step", len(groups)):
+        with trace_call("step", len(groups)):
             metrics = self.learner.step(groups)
-        PULSE.count(metrics["learner/tokens"])
-        holds(self.learner.version)
+        HEARTBEAT.count(metrics["learner/tokens"])
+        set_weight_version(self.learner.version)
         return metrics
 
     def logprobs(self, groups: Sequence[SampleGroup]) -> list[np.ndarray]:
         """Log-probs of every sample's tokens."""
-        with call("logprobs", len(groups)):
+        with trace_call("logprobs", len(groups)):
             return self.learner.logprobs(groups)
 
     def weights(self) -> Iterator[WeightBucket]:
         """The present weights, a part at a time."""
-        from geovlm_ray.sync.buckets import packed_ahead
+        from geovlm_ray.transport.buckets import packed_ahead
 
-        with call("weights"):
+        with trace_call("weights"):
             yield from packed_ahead(self.learner.weights())
 
     def save(self, folder: Path) -> None:
         """Begin to write model and optimizer."""
-        with call("save"):
+        with trace_call("save"):
             self.learner.save(folder)
 
     def saved(self) -> bool:
@@ -81,9 +81,9 @@ class LearnerActor:
 
     def load(self, folder: Path) -> None:
         """Take up what `save` wrote."""
-        with call("load"):
+        with trace_call("load"):
             self.learner.load(folder)
-        holds(self.learner.version)
+        set_weight_version(self.learner.version)
 
 
 WHO = "the learner"
@@ -101,7 +101,8 @@ class RayLearner:
     def __init__(self, config: Config, model: Path, kind: type[LearnerActor] = LearnerActor) -> None:
         size = config.placement.learner.actors
         self.actors = [
-            ray.remote(kind).options(**place(config, "learner", next_name("learner"))).remote() for _ in range(size)
+            ray.remote(kind).options(**actor_options(config, "learner", next_name("learner"))).remote()
+            for _ in range(size)
         ]
         addresses = [actor.address.remote(config.model) for actor in self.actors]
         if ray.wait(addresses, num_returns=size, timeout=start_limit_s(config))[1]:

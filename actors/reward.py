@@ -13,17 +13,17 @@ import ray
 
 from actors.failures import fetch, never_ran
 from actors.names import next_name
-from actors.places import not_started, place, start_limit_s
-from actors.watched import call, watch
+from actors.options import actor_options, not_started, start_limit_s
+from actors.tracing import start_monitoring, trace_call
 from geovlm_ray.config import Config, RunConfig
+from geovlm_ray.core.errors import LostError, RunError
+from geovlm_ray.core.schema import RewardScore, SampleGroup
 from geovlm_ray.data.sampler import step_of
-from geovlm_ray.errors import LostError, RunError
-from geovlm_ray.pulse import PULSE, forget
+from geovlm_ray.observability.heartbeat import HEARTBEAT, remove_heartbeats
 from geovlm_ray.rewards import Embedder, RewardConfig, needs_embedder
 from geovlm_ray.rewards.config import SbertConfig
 from geovlm_ray.rewards.groups import score_groups
 from geovlm_ray.rewards.sbert import SbertEmbedder
-from geovlm_ray.schema import RewardScore, SampleGroup
 
 log = logging.getLogger(__name__)
 
@@ -41,15 +41,15 @@ class SbertActor:
     """Sentence embeddings, on a GPU where one is given."""
 
     def __init__(self, config: SbertConfig, run: RunConfig) -> None:
-        watch(run)
-        with call("start"):
+        start_monitoring(run)
+        with trace_call("start"):
             self.embedder = SbertEmbedder.from_config(config)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors of texts, [n, d] fp32."""
-        with call("encode", len(texts)):
+        with trace_call("encode", len(texts)):
             vectors = self.embedder.encode(texts)
-        PULSE.count(len(texts))
+        HEARTBEAT.count(len(texts))
         return vectors
 
 
@@ -77,17 +77,17 @@ class RewardActor:
     def __init__(self, config: RewardConfig, run: RunConfig, prompts_per_step: int) -> None:
         self.config = config
         self.prompts_per_step = prompts_per_step
-        watch(run)
+        start_monitoring(run)
 
     def score(self, groups: Sequence[SampleGroup], sbert: ray.actor.ActorHandle | None) -> list[list[RewardScore]]:
         """The reward of every sample of every group."""
         embedder: Embedder | None = RemoteEmbedder(sbert) if sbert is not None else None
         samples = sum(len(group.samples) for group in groups)
-        PULSE.step = min(step_of(group.group_id, self.prompts_per_step) for group in groups)
+        HEARTBEAT.step = min(step_of(group.group_id, self.prompts_per_step) for group in groups)
         log.debug("scores %d samples", samples)
-        with call("score", samples):
+        with trace_call("score", samples):
             scored = score_groups(groups, self.config, embedder)
-        PULSE.count(samples)
+        HEARTBEAT.count(samples)
         return [[sample.reward for sample in group.samples if sample.reward is not None] for group in scored]
 
 
@@ -133,10 +133,10 @@ class RayRewards:
             RunError: actors died `DEATHS` times at the same groups, or one failed in another way.
             LostError: none has started within `start_limit_s`.
         """
-        scored = {g.group_id: g for g in self.score_as_drawn([groups])}
+        scored = {g.group_id: g for g in self.score_stream([groups])}
         return [scored[g.group_id] for g in groups]
 
-    def score_as_drawn(self, parts: Iterable[Sequence[SampleGroup]]) -> list[SampleGroup]:
+    def score_stream(self, parts: Iterable[Sequence[SampleGroup]]) -> list[SampleGroup]:
         """All groups, sorted, every sample with its reward; the first are scored while the last are still drawn.
 
         Raises:
@@ -235,11 +235,11 @@ class RayRewards:
         self._starting.pop(actor, None)
         log.warning("%s: %s; another one takes its place", name, error)
         ray.kill(actor)
-        forget(self.config.run.folder, name)
+        remove_heartbeats(self.config.run.folder, name)
 
     def _start(self) -> ray.actor.ActorHandle:
         config, name = self.config, next_name("reward")
-        actor = ray.remote(RewardActor).options(**place(config, "reward", name))
+        actor = ray.remote(RewardActor).options(**actor_options(config, "reward", name))
         return self._named(name, actor.remote(config.reward, config.run, config.rollout.prompts_per_step))
 
     def _start_sbert(self) -> ray.actor.ActorHandle:
@@ -247,7 +247,7 @@ class RayRewards:
         sbert = config.reward.sbert
         if config.placement.sbert.num_gpus:
             sbert = sbert.model_copy(update={"device": "cuda"})
-        actor = ray.remote(SbertActor).options(**place(config, "sbert", name))
+        actor = ray.remote(SbertActor).options(**actor_options(config, "sbert", name))
         return self._named(name, actor.remote(sbert, config.run))
 
     def _named(self, name: str, actor: ray.actor.ActorHandle) -> ray.actor.ActorHandle:

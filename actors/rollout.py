@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actors.watched import call, holds, watch
+from actors.tracing import set_weight_version, start_monitoring, trace_call
 from geovlm_ray.config import Config
-from geovlm_ray.pulse import PULSE
-from geovlm_ray.schema import Prompt, SampleGroup
+from geovlm_ray.core.schema import Prompt, SampleGroup
+from geovlm_ray.observability.heartbeat import HEARTBEAT
 
 if TYPE_CHECKING:
-    from geovlm_ray.sync.buckets import WeightBucket
+    from geovlm_ray.transport.buckets import WeightBucket
 
 HAND_OVER_S = 0.1
 """Seconds between two messages of an actor that draws: each costs the engine about a millisecond."""
@@ -26,20 +26,20 @@ class RolloutActor:
 
     def __init__(self, config: Config, model: Path) -> None:
         # Here, so that an actor with an engine of another kind needs no torch.
-        from geovlm_ray.local import make_engine
+        from geovlm_ray.training.local import make_engine
 
-        watch(config.run)
-        with call("start"):
+        start_monitoring(config.run)
+        with trace_call("start"):
             self.engine = make_engine(config, model)
-        holds(self.engine.version)
+        set_weight_version(self.engine.version)
 
     def stream(self, prompts: Sequence[Prompt], **sampling: Any) -> Iterator[list[SampleGroup]]:
         """Draw completions of each prompt; what is finished within `HAND_OVER_S` comes together, in parts."""
         finished: list[SampleGroup] = []
         handed_over = time.monotonic()
-        with call("stream", len(prompts)):
+        with trace_call("stream", len(prompts)):
             for groups in self.engine.stream(prompts, **sampling):
-                PULSE.count(_tokens(groups))
+                HEARTBEAT.count(_tokens(groups))
                 finished += groups
                 if len(finished) >= MESSAGE_GROUPS or time.monotonic() - handed_over >= HAND_OVER_S:
                     yield finished
@@ -49,16 +49,16 @@ class RolloutActor:
 
     def generate(self, prompts: Sequence[Prompt], **sampling: Any) -> list[SampleGroup]:
         """Draw completions of each prompt."""
-        with call("generate", len(prompts)):
+        with trace_call("generate", len(prompts)):
             groups = self.engine.generate(prompts, **sampling)
-        PULSE.count(_tokens(groups))
+        HEARTBEAT.count(_tokens(groups))
         return groups
 
     def receive(self, bucket: WeightBucket) -> int:
         """Take a part of a version of the weights; returns the version that the engine holds."""
-        with call("receive"):
+        with trace_call("receive"):
             version = self.engine.receive(bucket)
-        holds(version)
+        set_weight_version(version)
         return version
 
 

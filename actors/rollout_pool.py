@@ -14,14 +14,14 @@ import ray
 
 from actors.failures import fetch, never_ran
 from actors.names import next_name
-from actors.places import not_started, place, start_limit_s
+from actors.options import actor_options, not_started, start_limit_s
 from actors.rollout import RolloutActor
 from geovlm_ray.config import Config
-from geovlm_ray.dealing import deal
-from geovlm_ray.errors import LostError, RunError, StartError
-from geovlm_ray.pulse import PULSE, forget
-from geovlm_ray.rollout.dispatch import reading
-from geovlm_ray.schema import Prompt, SampleGroup
+from geovlm_ray.core.balance import balance_by_length
+from geovlm_ray.core.errors import LostError, RunError, StartError
+from geovlm_ray.core.schema import Prompt, SampleGroup
+from geovlm_ray.observability.heartbeat import HEARTBEAT, remove_heartbeats
+from geovlm_ray.rollout.dispatch import prompt_cost
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class RayRollouts:
 
     def submit(self, prompts: Sequence[Prompt], **sampling: Any) -> Iterator[list[SampleGroup]]:
         """Start to draw a batch; its groups come, some at a time, as actors finish them."""
-        with PULSE.busy("submit"):
+        with HEARTBEAT.busy("submit"):
             return self._finished(self._draw(prompts, sampling))
 
     def generate(self, prompts: Sequence[Prompt], **sampling: Any) -> list[SampleGroup]:
@@ -83,7 +83,7 @@ class RayRollouts:
         groups: list[SampleGroup] = []
         while prompts:
             actors = self._living()
-            parts = zip(actors.items(), deal(prompts, len(actors), reading), strict=True)
+            parts = zip(actors.items(), balance_by_length(prompts, len(actors), prompt_cost), strict=True)
             calls = [(s, actor, part, actor.generate.remote(part, **sampling)) for (s, actor), part in parts if part]
             prompts = []
             for slot, actor, part, call in calls:
@@ -138,7 +138,9 @@ class RayRollouts:
         """Deal prompts out to the actors that live."""
         actors = self._living()
         draws = []
-        for (slot, actor), part in zip(actors.items(), deal(list(prompts), len(actors), reading), strict=True):
+        for (slot, actor), part in zip(
+            actors.items(), balance_by_length(list(prompts), len(actors), prompt_cost), strict=True
+        ):
             if part:
                 stream = actor.stream.options(num_returns="streaming").remote(part, **sampling)
                 draws.append(_Draw(slot, actor, stream, {p.group_id: p for p in part}, sampling))
@@ -219,7 +221,7 @@ class RayRollouts:
             name = self._names.pop(actor)
             log.warning("%s: %s; another one takes its place", name, error)
             ray.kill(actor)
-            forget(self.config.run.folder, name)
+            remove_heartbeats(self.config.run.folder, name)
             self.actors[slot] = self._start()
             if self._weights:
                 self._starting[slot] = [self.actors[slot].receive.remote(bucket) for bucket in self._weights]
@@ -249,7 +251,7 @@ class RayRollouts:
 
     def _start(self) -> ray.actor.ActorHandle:
         name = next_name("rollout")
-        options = place(self.config, "rollout", name)
+        options = actor_options(self.config, "rollout", name)
         if self.config.sync.mode == "in_flight":
             # Batches up to the staleness bound, held-out and probe draws, and the weights.
             options["max_concurrency"] = self.config.loop.max_staleness + 3

@@ -6,7 +6,7 @@ import time
 
 import ray
 
-from geovlm_ray.pulse import Span
+from geovlm_ray.core.interfaces import Span
 
 TASK = "task::"
 ACTOR_ID_CHARACTERS = 32

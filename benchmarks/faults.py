@@ -19,6 +19,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,8 @@ from benchmarks.node import Node
 from benchmarks.nodes import Nodes, available
 from benchmarks.toy_policy import DRAWN
 from benchmarks.toy_run import LIVED
-from geovlm_ray.files import UNDONE
-from geovlm_ray.quiet import quiet
+from geovlm_ray.core.files import UNDONE
+from geovlm_ray.core.third_party_logs import silence_third_party_logs
 
 FAULTS = 3
 DEADLINE_S = 420.0
@@ -43,7 +44,7 @@ MINUTES = 75
 DISK_MB = 128
 SMALL = (
     *(
-        "evaluation.scenes=0",
+        "evaluation.num_examples=0",
         "checkpoint.every=4",
         "loop.max_staleness=1",
         "run.restarts=5",
@@ -108,7 +109,7 @@ def main() -> int:
     arguments.add_argument("--undisturbed", type=int, default=4, help="runs without faults beside them (default: 4)")
     arguments.add_argument("--seed", type=int, default=0, help="of the first run (default: 0)")
     options = arguments.parse_args()
-    quiet()
+    silence_third_party_logs()
     missing = available()
     if missing:
         sys.exit(f"faults: {missing}")
@@ -164,7 +165,7 @@ def _play(scene: Scene, outcome: Outcome, plan: Sequence[tuple[int, Callable[[Sc
     watch = Watch(scene.runs / "run")
     end = time.monotonic() + DEADLINE_S
     for step, kind in plan:
-        if not _until(lambda step=step: watch.step >= step, scene, outcome, None, end):
+        if not _until(partial(watch.reached, step), scene, outcome, None, end):
             return
         if scene.driver.poll() == 0:
             break
@@ -172,7 +173,7 @@ def _play(scene: Scene, outcome: Outcome, plan: Sequence[tuple[int, Callable[[Sc
         kind(scene)
         if scene.driver.poll() is not None:
             at = watch.step
-        if not _until(lambda at=at: watch.step >= at + 2, scene, outcome, kind, end):
+        if not _until(partial(watch.reached, at + 2), scene, outcome, kind, end):
             return
         outcome.recovery.append((kind.__name__, watch.when(at + 2) - begun))
     if _until(lambda: False, scene, outcome, None, end) and not outcome.ended_by:
@@ -224,6 +225,10 @@ class Watch:
         self.step = 0
         threading.Thread(target=self._look, daemon=True).start()
 
+    def reached(self, step: int) -> bool:
+        """Whether the run has written down a step."""
+        return self.step >= step
+
     def when(self, step: int) -> float:
         """The time at which a step was written down."""
         return next((when for number, when in sorted(self._times.items()) if number >= step), time.monotonic())
@@ -251,7 +256,7 @@ def _ledger_problems(folder: Path, steps: int, engine: bool) -> list[str]:
     if set(places) != expected or any(n != 1 for n in places.values()):
         found = f"{sum(places.values())} samples in {len(places)} places"
         problems.append(f"{found}, expected one in each of {len(expected)}")
-    unknown = {row["fate"] for row in table} - {"trained", "stale", "resampled"}
+    unknown = {row["group_status"] for row in table} - {"trained", "stale", "resampled"}
     if unknown:
         problems.append(f"fates without a name: {unknown}")
     return problems + ([] if engine else _unaccounted(folder, table))
@@ -281,7 +286,7 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def _samples(file: Path) -> list[dict[str, Any]]:
-    return pq.read_table(file, columns=["group_id", "sample", "fate", "token_ids"]).to_pylist()
+    return pq.read_table(file, columns=["group_id", "sample", "group_status", "token_ids"]).to_pylist()
 
 
 def _cause(log: Path) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from actors.rollout import RolloutActor
 from geovlm_ray.config import Config
-from geovlm_ray.schema import Prompt, Sample, SampleGroup
+from geovlm_ray.core.schema import Prompt, Sample, SampleGroup
 
 TOKENS = 100
 VOCABULARY = 151_000

@@ -18,9 +18,9 @@ import torch
 from benchmarks.common import Figure, at_least, pairs, parser, publish, ratio_figures
 from benchmarks.made_up import MID_SETTINGS, mid_learner, scored_groups
 from geovlm_ray.config import load_config
-from geovlm_ray.grpo.micro_batches import MicroBatch, cut
-from geovlm_ray.policy.shared_prefix import SharedPrefix
-from geovlm_ray.quiet import quiet
+from geovlm_ray.core.third_party_logs import silence_third_party_logs
+from geovlm_ray.learner.micro_batches import MicroBatch, cut
+from geovlm_ray.model.shared_prefix import SharedPrefix
 
 GROUPS, SIZE, TOKENS = 4, 8, 64
 SETTINGS = [
@@ -33,7 +33,7 @@ SETTINGS = [
 def main() -> int:
     """Compare, and publish."""
     options = parser(__doc__ or "").parse_args()
-    quiet()
+    silence_third_party_logs()
     config = load_config("demo", SETTINGS)
     learner = mid_learner(config)
     groups = scored_groups(config, learner, GROUPS, SIZE, TOKENS)

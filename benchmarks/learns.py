@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import Figure, at_least, at_most, parser, publish
-from geovlm_ray.heldout import MODES, Row, read_completions
+from geovlm_ray.evaluation.validation import MODES, Completion, read_completions
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.boxes import parse_boxes
 from geovlm_ray.tasks.grammar import parse_response
@@ -51,7 +51,7 @@ def train(seed: int, folder: Path, overrides: list[str]) -> Path:
     return folder / f"seed-{seed}"
 
 
-def seed_figures(seed: int, summary: dict[str, Any], after: list[Row]) -> list[Figure]:
+def seed_figures(seed: int, summary: dict[str, Any], after: list[Completion]) -> list[Figure]:
     """Means, paired changes in standard errors, the best constant answers beside them, and the most common box."""
     heldout = summary["heldout"]
     figures = [
@@ -84,7 +84,7 @@ def in_errors(pair: dict[str, Any]) -> float:
     return change["mean"] / change["se"] if change["se"] else 0.0
 
 
-def largest_box_share(rows: list[Row]) -> float:
+def largest_box_share(rows: list[Completion]) -> float:
     """Share of the most common box among all boxes of greedy answers to the tasks that ask for boxes."""
     boxes: Counter[tuple[float, ...]] = Counter()
     for row in rows:

@@ -9,10 +9,10 @@ import torch
 
 from benchmarks.random_model import mid_model
 from geovlm_ray.config import Config
+from geovlm_ray.core.schema import Prompt, RewardScore, Sample, SampleGroup
 from geovlm_ray.data.scenes import scene_example
-from geovlm_ray.grpo.learner import GrpoLearner
-from geovlm_ray.local import make_learner
-from geovlm_ray.schema import Prompt, RewardScore, Sample, SampleGroup
+from geovlm_ray.learner.grpo_learner import GrpoLearner
+from geovlm_ray.training.local import make_learner
 
 MID_SETTINGS = ("prompt.image_size=448", "learner.threads=2", "learner.lr=1e-6")
 

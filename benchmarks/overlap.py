@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -17,8 +18,8 @@ import numpy as np
 from benchmarks.common import Figure, at_most, in_turns, parser, publish, ratio_figures, seconds
 from benchmarks.random_model import endless
 from benchmarks.versus_ours import Loop
-from geovlm_ray.policy.model import resolve_model
-from geovlm_ray.quiet import quiet
+from geovlm_ray.core.third_party_logs import silence_third_party_logs
+from geovlm_ray.model.loading import model_folder
 
 RECIPE = "demo"
 SETTINGS = ("rollout.prompts_per_step=64", "learner.lr=1.0e-6", "learner.warmup_steps=0", "learner.threads=1")
@@ -31,12 +32,12 @@ def main() -> int:
     arguments = parser(__doc__ or "")
     arguments.add_argument("overrides", nargs="*", metavar="section.key=value")
     options = arguments.parse_args()
-    quiet()
+    silence_third_party_logs()
     settings = [*SETTINGS, *options.overrides]
     with tempfile.TemporaryDirectory(prefix="geovlm-ray-bench-") as folder:
-        model = endless(resolve_model("tiny"), Path(folder) / "endless")
+        model = endless(model_folder("tiny"), Path(folder) / "endless")
         loop = Loop(RECIPE, [*settings, f"model.path={model}", f"run.dir={folder}"], on_ray=True)
-        contenders = {
+        contenders: dict[str, Callable[[], float]] = {
             "rollout alone": partial(rollout_seconds, loop),
             "learner alone": partial(learner_seconds, loop),
             "loop, staleness 1": lambda: loop.samples / loop.samples_per_second(1),
@@ -57,15 +58,15 @@ def main() -> int:
 def rollout_seconds(loop: Loop) -> float:
     """A batch drawn by the engine, with the learner idle."""
     prompts = loop.prompts.batch(loop.done)
-    return seconds(lambda: [group for part in loop.parts.rollouts.submit(prompts) for group in part])
+    return seconds(lambda: [group for part in loop.components.rollouts.submit(prompts) for group in part])
 
 
 def learner_seconds(loop: Loop) -> float:
     """A learner step on a batch, with the engine idle."""
-    drawn = loop.parts.rollouts.generate(loop.prompts.batch(loop.done))
-    scored = loop.parts.rewards.score(drawn)
+    drawn = loop.components.rollouts.generate(loop.prompts.batch(loop.done))
+    scored = loop.components.rewards.score(drawn)
     loop.done += 1
-    return seconds(lambda: loop.parts.learner.step(scored))
+    return seconds(lambda: loop.components.learner.step(scored))
 
 
 if __name__ == "__main__":

@@ -22,14 +22,14 @@ import numpy as np
 from benchmarks.common import Figure, parser, publish
 from benchmarks.rates import measure
 from geovlm_ray.config import load_config
-from geovlm_ray.data.sampler import Sampler
-from geovlm_ray.files import read_objects
-from geovlm_ray.local import make_engine, make_learner
-from geovlm_ray.plan.planner import best_split
-from geovlm_ray.plan.rates import Rates, of_run, of_values
-from geovlm_ray.plan.simulate import Assumed, Setup, simulate
-from geovlm_ray.preflight import prepare
-from geovlm_ray.quiet import quiet
+from geovlm_ray.core.files import read_objects
+from geovlm_ray.core.third_party_logs import silence_third_party_logs
+from geovlm_ray.data.sampler import PromptSampler
+from geovlm_ray.training.local import make_engine, make_learner
+from geovlm_ray.training.plan.planner import best_split
+from geovlm_ray.training.plan.rates import Rates, of_run, of_values
+from geovlm_ray.training.plan.simulate import Assumed, Setup, simulate
+from geovlm_ray.training.preflight import prepare
 
 STEPS = 12
 STALENESS = (0, 1)
@@ -45,7 +45,7 @@ def main() -> int:
     arguments.add_argument("--runs", type=Path, help="where the runs go; those that are there already are not run anew")
     arguments.add_argument("overrides", nargs="*", metavar="section.key=value")
     options = arguments.parse_args()
-    quiet()
+    silence_third_party_logs()
     with tempfile.TemporaryDirectory(prefix="geovlm-plan-") as folder:
         runs = [run(options.recipe, options.overrides, options.runs or Path(folder), k) for k in STALENESS]
         recorded = of_run(runs[0])
@@ -67,7 +67,7 @@ def run(recipe: str, overrides: list[str], folder: Path, staleness: int) -> Path
     name = f"staleness-{staleness}"
     settings = [f"run.dir={folder}", f"run.name={name}", f"run.steps={STEPS}", f"loop.max_staleness={staleness}"]
     command = Path(sys.executable).with_name("geovlm-ray")
-    subprocess.run([str(command), "train", recipe, *overrides, *settings, "evaluation.scenes=0"], check=True)
+    subprocess.run([str(command), "train", recipe, *overrides, *settings, "evaluation.num_examples=0"], check=True)
     return folder / name
 
 
@@ -75,7 +75,7 @@ def parts_alone(recipe: str, overrides: list[str], loop: list[dict[str, Any]]) -
     """Rates of engine, learner, rewards and sync in this process, and of the driver in the loop."""
     config = load_config(recipe, [*overrides, "loop.max_staleness=0"])
     ready = prepare(config)
-    prompts = Sampler(ready.stream, config.data, config.rollout.prompts_per_step)
+    prompts = PromptSampler(ready.stream, config.data, config.rollout.prompts_per_step)
     engine, learner = make_engine(config, ready.model), make_learner(config, ready.model)
     values = measure(config, engine, learner, (prompts.batch(i) for i in itertools.count()), loop)
     return of_values(values, "measured rates")

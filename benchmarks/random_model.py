@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from geovlm_ray.policy.model import load_processor, resolve_model
+from geovlm_ray.model.loading import load_processor, model_folder
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def endless(source: Path, folder: Path) -> Path:
 
 def write_model(folder: Path, shape: Shape) -> Qwen2_5_VLForConditionalGeneration:
     """Write a model with random weights, always the same, and the tiny policy's tokenizer."""
-    tiny = resolve_model("tiny")
+    tiny = model_folder("tiny")
     small = AutoConfig.from_pretrained(tiny)
     text = small.text_config
     config = Qwen2_5_VLConfig(

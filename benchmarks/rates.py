@@ -11,14 +11,14 @@ import numpy as np
 from scipy.optimize import nnls
 
 from geovlm_ray.config import Config
-from geovlm_ray.grpo.learner import GrpoLearner
-from geovlm_ray.local import LocalRollouts
-from geovlm_ray.plan.compare import measured_idle
-from geovlm_ray.plan.rates import of_values, settings
-from geovlm_ray.plan.simulate import Assumed, Setup, learner_seconds
+from geovlm_ray.core.schema import Prompt, RewardScore, SampleGroup
+from geovlm_ray.learner.grpo_learner import GrpoLearner
 from geovlm_ray.rewards.local import LocalRewards
 from geovlm_ray.rollout.engine import Engine
-from geovlm_ray.schema import Prompt, RewardScore, SampleGroup
+from geovlm_ray.training.local import LocalRollouts
+from geovlm_ray.training.plan.compare import measured_idle
+from geovlm_ray.training.plan.rates import of_values, settings
+from geovlm_ray.training.plan.simulate import Assumed, Setup, learner_seconds
 
 ROUNDS = 3
 PARTS = (1, 4, 16)
@@ -32,7 +32,7 @@ def measure(
     batches: Iterator[list[Prompt]],
     loop: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
-    """The object ``rates``: all of `geovlm_ray.plan.rates.Rates`, and figures for readers.
+    """The object ``rates``: all of `geovlm_ray.training.plan.rates.Rates`, and figures for readers.
 
     ``batches`` are prompts that the engine has not seen; ``loop`` are the metrics of a run of the same configuration,
     which tell what the driver adds. The learner is trained by it. The figures for readers are tokens/s of an engine
@@ -45,7 +45,7 @@ def measure(
     completions = sum(len(group.samples) for group in groups)
     reward_s = _median_seconds(lambda: LocalRewards(config.reward).score(groups)) / completions
     lengths = [[len(sample.token_ids) for sample in group.samples] for group in groups]
-    values = {
+    values: dict[str, Any] = {
         **settings(config),
         **decode,
         **learn,
@@ -81,7 +81,8 @@ def rollout_costs(
     The engines share a batch, so that one of them draws its share of it.
     """
     share = -(-config.rollout.prompts_per_step // config.placement.rollout.actors)
-    work, seconds = [], []
+    work: list[list[float]] = []
+    seconds = []
     engine.generate(next(batches)[:share])
     for _ in range(ROUNDS):
         for size, tokens in ((share, 1), *((max(1, share // part), None) for part in PARTS)):
@@ -102,7 +103,8 @@ def learner_costs(learner: GrpoLearner, groups: Sequence[SampleGroup]) -> dict[s
     without reward variance included, which the learner passes over.
     """
     useful = float(np.mean([len(set(group.rewards)) > 1 for group in groups]))
-    work, seconds = [], []
+    work: list[list[float]] = []
+    seconds = []
     learner.step(_varied(groups, len(groups[0].samples)))
     for _ in range(ROUNDS):
         for size in (len(groups[0].samples), max(2, len(groups[0].samples) // 2)):
@@ -118,7 +120,7 @@ def learner_costs(learner: GrpoLearner, groups: Sequence[SampleGroup]) -> dict[s
 def sync_costs(config: Config, engine: Engine, learner: GrpoLearner, prompts: list[Prompt]) -> dict[str, float]:
     """A version's way into an engine, and the two halves of the parity check."""
     probe = prompts[: config.sync.parity_prompts]
-    draw = {"group_size": 1, "max_tokens": config.sync.parity_tokens}
+    draw: dict[str, Any] = {"group_size": 1, "max_tokens": config.sync.parity_tokens}
     rollouts = LocalRollouts(engine)
     sync_s = _median_seconds(lambda: rollouts.update_weights(learner.weights()))
     groups = engine.generate(probe, **draw)

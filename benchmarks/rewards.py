@@ -28,15 +28,15 @@ from actors.cluster import connect
 from actors.reward import RayRewards
 from benchmarks.common import Figure, at_least, at_most, parser, publish
 from geovlm_ray.config import load_config
+from geovlm_ray.core.schema import TASK_NAMES, Box, Example, GroundedText, Prompt, Sample, SampleGroup, Target
+from geovlm_ray.core.third_party_logs import silence_third_party_logs
 from geovlm_ray.data.answers import written
-from geovlm_ray.metrics.lexical import meteor, rouge_f
-from geovlm_ray.metrics.wordnet import open_wordnet
-from geovlm_ray.quiet import quiet
 from geovlm_ray.rewards import RewardConfig, needs_embedder, score_batch
 from geovlm_ray.rewards.facts import agreement
-from geovlm_ray.rewards.registry import FORMS
+from geovlm_ray.rewards.registry import REWARDS
 from geovlm_ray.rewards.sbert import SbertEmbedder
-from geovlm_ray.schema import TASK_NAMES, Box, Example, GroundedText, Prompt, Sample, SampleGroup, Target
+from geovlm_ray.rewards.text_metrics.lexical import meteor, rouge_f
+from geovlm_ray.rewards.text_metrics.wordnet import open_wordnet
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.labels import BIGEARTHNET_19
 
@@ -103,11 +103,16 @@ class Batch:
         """Each answer and its caption."""
         return [(a, e.target[0]) for a, e in zip(self.answers, self.examples, strict=True)]  # type: ignore[index,misc]
 
+    @property
+    def boxes(self) -> list[tuple[Box, ...]]:
+        """The target boxes of each answer."""
+        return [e.target for e in self.examples]  # type: ignore[misc]
+
 
 def main() -> int:
     """Measure and publish."""
     options = parser(__doc__ or "").parse_args()
-    quiet()
+    silence_third_party_logs()
     torch.set_num_threads(1)
     embedder = SbertEmbedder.from_config(RewardConfig().sbert)
     print("Against plain loops ...")
@@ -145,7 +150,7 @@ def against_loops() -> list[Figure]:
             "boxes",
             "object_detection",
             lambda b: judge("detection", b),
-            lambda b: [plain_matched_iou(a, e.target) for a, e in zip(b.answers, b.examples, strict=True)],
+            lambda b: [plain_matched_iou(a, boxes) for a, boxes in zip(b.answers, b.boxes, strict=True)],
             FASTER,
         ),
         *duel(
@@ -182,12 +187,12 @@ def rate(task: str, score: Callable[[Batch], object]) -> float:
 
 def rounds(task: str) -> list[Batch]:
     """A batch for each round."""
-    return [draw(task, seed) for seed in range(ROUNDS)]
+    return [random_batch(task, seed) for seed in range(ROUNDS)]
 
 
 def judge(form: str, batch: Batch) -> object:
     """Accuracies of answers by a form that embeds nothing."""
-    return FORMS[form].judge(batch.answers, batch.examples, RewardConfig(), None)
+    return REWARDS[form].judge(batch.answers, batch.examples, RewardConfig(), None)
 
 
 def plain_levenshtein(a: str, b: str) -> float:
@@ -221,7 +226,7 @@ def default_reward(batch: Batch, embedder: SbertEmbedder | None = None) -> objec
 
 def against_encoder(embedder: SbertEmbedder) -> list[Figure]:
     """Rate of the default SBERT reward over that of `encode` alone on the same answers, the references known."""
-    batch = draw("region_captioning", 0)
+    batch = random_batch("region_captioning", 0)
     embedder.encode([reference for _, reference in batch.pairs])
     bare_model, counted = embedder.model, Counting(embedder.model)
     ours, bare = [], []
@@ -264,8 +269,8 @@ def encode(embedder: SbertEmbedder, texts: list[str]) -> object:
 def worst_inputs(embedder: SbertEmbedder) -> list[Figure]:
     """The largest growth of the time of one response when it becomes twice as long, of every task and dialect."""
     config = RewardConfig(max_chars=4 * SIZE)
-    tasks = [t for t in TASK_NAMES if TASKS[t].robust not in ("referred_detection", "fbeta")]
-    records = [draw(task, 0, prompts=1).examples[0] for task in [*tasks, "multilabel_classification"]]
+    tasks = [t for t in TASK_NAMES if TASKS[t].default_reward not in ("referred_detection", "fbeta")]
+    records = [random_batch(task, 0, prompts=1).examples[0] for task in [*tasks, "multilabel_classification"]]
     boxed = [r for r in records if TASKS[r.task].target_kind in ("boxes", "grounded")]
     cases = [(r, config) for r in records]
     cases += [(replace(r, dialect=d), config) for r in boxed for d in ("geochat", "tagged", "json", "polygons")]
@@ -303,7 +308,7 @@ def growth_of(take: Callable[[int], float]) -> tuple[float, float]:
 def pool() -> list[Figure]:
     """Rates of one and two reward actors on a batch of all tasks that embed nothing, by the clock."""
     tasks = plain_tasks()
-    parts = [draw(task, 0) for task in tasks]
+    parts = [random_batch(task, 0) for task in tasks]
     groups = [
         SampleGroup(
             Prompt(at // GROUP, parts[(at // GROUP) % len(tasks)].examples[at]),
@@ -341,7 +346,7 @@ def plain_tasks() -> list[str]:
     return [task for task in TASK_NAMES if not needs_embedder(task, RewardConfig())]
 
 
-def draw(task: str, seed: int, prompts: int = BATCH // GROUP) -> Batch:
+def random_batch(task: str, seed: int, prompts: int = BATCH // GROUP) -> Batch:
     """A batch of completions of a task, each its reference with accidents; the same for the same seed."""
     rng = random.Random(f"{task}{seed}")
     targets = [_target(task, rng) for _ in range(prompts)]

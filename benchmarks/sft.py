@@ -26,19 +26,19 @@ from torch import nn
 
 from benchmarks.common import Figure, at_least, parser, publish
 from geovlm_ray.config import load_config
+from geovlm_ray.core.schema import Prompt
+from geovlm_ray.core.third_party_logs import silence_third_party_logs
 from geovlm_ray.data.sampler import SceneStream
 from geovlm_ray.data.scenes import SCENE_TASKS, scene_example
-from geovlm_ray.heldout import MODES
-from geovlm_ray.local import make_encoder, make_engine
-from geovlm_ray.policy.attention import attend_within_sequences
-from geovlm_ray.policy.config import TINY, ModelConfig
-from geovlm_ray.policy.forward import packed_logits
-from geovlm_ray.policy.model import load_model, resolve_model
-from geovlm_ray.policy.prompts import pad_right
-from geovlm_ray.quiet import quiet
+from geovlm_ray.evaluation.validation import MODES
+from geovlm_ray.learner.sft.batches import Encoded, Teacher, pack
+from geovlm_ray.model.attention import attend_within_sequences
+from geovlm_ray.model.config import TINY, ModelConfig
+from geovlm_ray.model.forward import packed_logits
+from geovlm_ray.model.loading import load_model, model_folder
+from geovlm_ray.model.prompts import pad_right
 from geovlm_ray.rewards.local import LocalRewards
-from geovlm_ray.schema import Prompt
-from geovlm_ray.sft.batches import Encoded, Teacher, pack
+from geovlm_ray.training.local import make_encoder, make_engine
 
 SCENES = 1200
 RECORDS = 96
@@ -51,7 +51,7 @@ Rewards = dict[str, np.ndarray]
 def main() -> int:
     """Train, compare, time, publish."""
     options = parser(__doc__ or "").parse_args()
-    quiet()
+    silence_third_party_logs()
     with tempfile.TemporaryDirectory(prefix="geovlm-sft-") as folder:
         trained = Path(folder) / "tiny"
         command = [str(Path(sys.executable).with_name("geovlm-ray")), "sft", "tiny-sft", "--scratch", "--out"]
@@ -73,9 +73,9 @@ def main() -> int:
 
 def rewards_of(model: str) -> Rewards:
     """Total reward of one completion of every held-out scene, sampled and greedy, through vLLM."""
-    quiet()
+    silence_third_party_logs()
     config = load_config("demo", ["data.stages=[]"])
-    engine, scorer = make_engine(config, resolve_model(model)), LocalRewards(config.reward)
+    engine, scorer = make_engine(config, model_folder(model)), LocalRewards(config.reward)
     scenes = SceneStream(config.data.seed).held_out(SCENE_TASKS, SCENES)
     prompts = [Prompt(i, scene) for i, scene in enumerate(scenes)]
     drawn = {mode: engine.generate(prompts, group_size=1, greedy=mode == "greedy") for mode in MODES}
@@ -101,7 +101,7 @@ def packing(name: str, *, thoughts: int, least: float) -> list[Figure]:
     """
     torch.set_num_threads(1)
     config = load_config("demo")
-    teacher = Teacher(make_encoder(config, resolve_model(TINY)), "empty", BUDGET, rotated=False)
+    teacher = Teacher(make_encoder(config, model_folder(TINY)), "empty", BUDGET, rotated=False)
     records = []
     for k in range(RECORDS):
         scene = scene_example(SCENE_TASKS[k % len(SCENE_TASKS)], 1, k)
@@ -109,7 +109,7 @@ def packing(name: str, *, thoughts: int, least: float) -> list[Figure]:
             scene = dataclasses.replace(scene, dataset="thoughtful", reasoning=THOUGHT * thoughts)
         records.append(scene)
     sequences = [(teacher.encoder.encode(scene), teacher.response(scene)) for scene in records]
-    plain, model = (load_model(ModelConfig(), resolve_model(TINY), torch.device("cpu"), seed=0).train() for _ in "ab")
+    plain, model = (load_model(ModelConfig(), model_folder(TINY), torch.device("cpu"), seed=0).train() for _ in "ab")
     attend_within_sequences(model)
     rows, batches = pack(sequences, BUDGET), padded_batches(sequences)
     tokens = sum(len(row.input_ids) for row in rows)

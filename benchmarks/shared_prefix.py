@@ -17,11 +17,11 @@ import torch
 from benchmarks.common import Figure, at_least, at_most, in_turns, parser, publish, ratio_figures, seconds
 from benchmarks.made_up import MID_SETTINGS, mid_learner, scored_groups
 from geovlm_ray.config import load_config
-from geovlm_ray.grpo.learner import GrpoLearner
-from geovlm_ray.grpo.micro_batches import MicroBatch
-from geovlm_ray.policy.forward import base_model
-from geovlm_ray.policy.shared_prefix import GroupRow, RowLogprobs
-from geovlm_ray.quiet import quiet
+from geovlm_ray.core.third_party_logs import silence_third_party_logs
+from geovlm_ray.learner.grpo_learner import GrpoLearner
+from geovlm_ray.learner.micro_batches import MicroBatch
+from geovlm_ray.model.forward import base_model
+from geovlm_ray.model.shared_prefix import GroupRow, RowLogprobs
 
 GROUPS, SIZE, TOKENS = 1, 8, 64
 SETTINGS = [
@@ -34,7 +34,7 @@ SETTINGS = [
 def main() -> int:
     """Compare gradients and times, and publish."""
     options = parser(__doc__ or "").parse_args()
-    quiet()
+    silence_third_party_logs()
     config = load_config("demo", SETTINGS)
     learner = mid_learner(config)
     groups = scored_groups(config, learner, GROUPS, SIZE, TOKENS)
@@ -121,7 +121,7 @@ def with_policy(learner: GrpoLearner, policy: torch.nn.Module, call: Callable[[]
     """A call during which the learner has another policy."""
 
     def run() -> object:
-        own, learner.policy = learner.policy, policy  # type: ignore[assignment]
+        own, learner.policy = learner.policy, policy
         try:
             return call()
         finally:

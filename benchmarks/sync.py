@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -24,9 +25,9 @@ from actors.rollout_pool import RayRollouts
 from benchmarks.common import Figure, at_least, at_most, in_turns, parser, publish, ratio_figures, seconds
 from benchmarks.random_model import SHAPES, write_model
 from geovlm_ray.config import load_config
-from geovlm_ray.local import LocalRollouts, make_engine, make_learner
-from geovlm_ray.quiet import quiet
-from geovlm_ray.sync.buckets import Inbox, WeightBucket
+from geovlm_ray.core.third_party_logs import silence_third_party_logs
+from geovlm_ray.training.local import LocalRollouts, make_engine, make_learner
+from geovlm_ray.transport.buckets import Inbox, WeightBucket
 
 ROUNDS = 14
 """More than elsewhere, since a transfer takes less than 0.1 s."""
@@ -40,7 +41,7 @@ SETTINGS = ["prompt.image_size=448", "rollout.max_model_len=1024", "placement.re
 def main() -> int:
     """Measure, and publish."""
     options = parser(__doc__ or "").parse_args()
-    quiet()
+    silence_third_party_logs()
     with tempfile.TemporaryDirectory(prefix="geovlm-ray-bench-") as folder:
         model = Path(folder) / "model"
         write_model(model, SHAPES["layer"])
@@ -97,8 +98,14 @@ def reload(model: Path) -> list[Figure]:
     engine, learner = make_engine(config, model), make_learner(config, model)
     rollouts = LocalRollouts(engine)
     taken = [seconds(lambda: rollouts.update_weights(learner.weights())) for _ in range(ROUNDS)][UNCOUNTED:]
-    verified = [seconds(lambda: [bucket.verify() for bucket in learner.weights()]) for _ in range(ROUNDS)][UNCOUNTED:]
+    verified = [seconds(lambda: verify(learner.weights())) for _ in range(ROUNDS)][UNCOUNTED:]
     return [Figure("the engine's own reload, seconds", float(np.median(taken) - np.median(verified)))]
+
+
+def verify(buckets: Iterable[WeightBucket]) -> None:
+    """Check the checksum of every chunk."""
+    for bucket in buckets:
+        bucket.verify()
 
 
 def adapter(model: Path) -> list[Figure]:

@@ -27,15 +27,15 @@ from actors.rollout_pool import RayRollouts
 from benchmarks.common import Figure, at_least, parser, publish, ratio_figures
 from benchmarks.rates import measure
 from geovlm_ray.config import Config, load_config
-from geovlm_ray.data.sampler import Sampler
-from geovlm_ray.grpo.learner import GrpoLearner
-from geovlm_ray.local import LocalRollouts, make_engine, make_learner
-from geovlm_ray.preflight import prepare
-from geovlm_ray.quiet import quiet
+from geovlm_ray.core.schema import Prompt, SampleGroup
+from geovlm_ray.core.third_party_logs import silence_third_party_logs
+from geovlm_ray.data.sampler import PromptSampler
+from geovlm_ray.learner.grpo_learner import GrpoLearner
 from geovlm_ray.rewards.local import LocalRewards
 from geovlm_ray.rollout import vllm_compat
 from geovlm_ray.rollout.engine import Engine, draw_seed
-from geovlm_ray.schema import Prompt, SampleGroup
+from geovlm_ray.training.local import LocalRollouts, make_engine, make_learner
+from geovlm_ray.training.preflight import prepare
 
 ROUNDS = 3
 ROLLOUT_ROUNDS = 12
@@ -49,10 +49,10 @@ def main() -> int:
     arguments.add_argument("--recipe", default="demo", help="recipe or YAML file (default: demo)")
     arguments.add_argument("overrides", nargs="*", metavar="section.key=value")
     options = arguments.parse_args()
-    quiet()
+    silence_third_party_logs()
     config = load_config(options.recipe, options.overrides)
     ready = prepare(config)
-    prompts = Sampler(ready.stream, config.data, config.rollout.prompts_per_step)
+    prompts = PromptSampler(ready.stream, config.data, config.rollout.prompts_per_step)
     batches = [prompts.batch(i) for i in range(ROLLOUT_ROUNDS)]
     print("Whole loop on Ray ...")
     loop = loop_metrics(options.recipe, options.overrides)
@@ -146,7 +146,13 @@ def train_and_sync(config: Config, learner: GrpoLearner, engine: Engine, groups:
 def loop_metrics(recipe: str, overrides: list[str]) -> list[dict]:
     """The metrics of a few steps of the loop on Ray."""
     with tempfile.TemporaryDirectory(prefix="geovlm-throughput-") as folder:
-        settings = [*overrides, f"run.dir={folder}", "run.name=loop", f"run.steps={LOOP_STEPS}", "evaluation.scenes=0"]
+        settings = [
+            *overrides,
+            f"run.dir={folder}",
+            "run.name=loop",
+            f"run.steps={LOOP_STEPS}",
+            "evaluation.num_examples=0",
+        ]
         command = Path(sys.executable).with_name("geovlm-ray")
         subprocess.run([str(command), "train", recipe, *settings], check=True)
         lines = (Path(folder) / "loop" / "metrics.jsonl").read_text().splitlines()

@@ -22,10 +22,10 @@ import numpy as np
 
 from actors.learner import LearnerActor
 from actors.rollout import RolloutActor
-from actors.watched import watch
+from actors.tracing import start_monitoring
 from geovlm_ray.config import Config
+from geovlm_ray.core.schema import Prompt, Sample, SampleGroup
 from geovlm_ray.data.scenes import demonstration
-from geovlm_ray.schema import Prompt, Sample, SampleGroup
 
 THETA = -1.0
 WRONG = "<think>a guess</think><answer>none of it</answer>"
@@ -91,12 +91,12 @@ class ToyRolloutActor(RolloutActor):
     """The rollout actor with such an engine."""
 
     def __init__(self, config: Config, model: Path) -> None:
-        watch(config.run)
+        start_monitoring(config.run)
         self.engine = ToyEngine(config.run.folder, config.rollout.group_size)  # type: ignore[assignment]
 
     def identity(self) -> str:
         """The name of its file below `DRAWN`."""
-        return self.engine.identity  # type: ignore[attr-defined, no-any-return]
+        return self.engine.identity  # type: ignore[attr-defined]
 
 
 class ToyLearner:
@@ -153,7 +153,7 @@ class ToyLearnerActor(LearnerActor):
 
     def start(self, config: Config, model: Path, rank: int, size: int, address: str) -> None:
         """Make the learner; its ranks do not need one another."""
-        watch(config.run)
+        start_monitoring(config.run)
         self.learner = ToyLearner(config.learner.lr, rank)  # type: ignore[assignment]
 
 

@@ -19,12 +19,12 @@ from actors.cluster import start_actors
 from actors.rollout_pool import RayRollouts
 from benchmarks.toy_policy import ToyLearnerActor, ToyRolloutActor
 from geovlm_ray.config import Config, load_config
+from geovlm_ray.core.errors import UserError
+from geovlm_ray.core.interfaces import Components
+from geovlm_ray.core.third_party_logs import silence_third_party_logs
 from geovlm_ray.data.sources import open_stream
-from geovlm_ray.errors import UserError
-from geovlm_ray.loop import Built
-from geovlm_ray.preflight import Ready, trained_tasks
-from geovlm_ray.quiet import quiet
-from geovlm_ray.run import execute
+from geovlm_ray.training.preflight import Ready, trained_tasks
+from geovlm_ray.training.run import execute
 
 LIVED = "lived.json"
 """File of a run with the engines that were there at its last step."""
@@ -32,7 +32,7 @@ LIVED = "lived.json"
 
 def main() -> int:
     """Run or resume."""
-    quiet()
+    silence_third_party_logs()
     config = load_config("demo", sys.argv[1:])
     stream = open_stream(config.data)
     try:
@@ -43,10 +43,10 @@ def main() -> int:
     return 0
 
 
-def build(config: Config, ready: Ready) -> Built:
+def build(config: Config, ready: Ready) -> Components:
     """The parts as actors."""
     rollouts, rewards, learner = start_actors(config, ready, ToyRolloutActor, ToyLearnerActor)
-    return Built(rollouts, rewards, learner, at_the_end(config, rollouts))
+    return Components(rollouts, rewards, learner, at_the_end(config, rollouts))
 
 
 def at_the_end(config: Config, rollouts: RayRollouts) -> Callable[[dict[str, Any]], None]:

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection
 
-from geovlm_ray.checkpoint import Saver
 from geovlm_ray.config import load_config
-from geovlm_ray.data.sampler import Sampler
-from geovlm_ray.grpo.admission import TRAINED, Ledger
-from geovlm_ray.loop import Parts, RewardPool, train
-from geovlm_ray.preflight import prepare
-from geovlm_ray.quiet import quiet
-from geovlm_ray.schema import RewardScore, SampleGroup
+from geovlm_ray.core.interfaces import TRAINED, Components, GroupsByStatus, RewardPool
+from geovlm_ray.core.schema import RewardScore, SampleGroup
+from geovlm_ray.core.third_party_logs import silence_third_party_logs
+from geovlm_ray.data.sampler import PromptSampler
+from geovlm_ray.training.loop import train
+from geovlm_ray.training.preflight import prepare
 
 MEASURED_STEPS = 2
 
 
 def serve(pipe: Connection, recipe: str, overrides: list[str], on_ray: bool) -> None:
     """Be a `Contender`: a request is the staleness, the answer samples/s."""
-    quiet()
+    silence_third_party_logs()
     loop = Loop(recipe, overrides, on_ray)
     request = 0
     while request is not None:
@@ -38,15 +37,15 @@ class Loop:
         if on_ray:
             from actors.cluster import build
         else:
-            from geovlm_ray.local import build
+            from geovlm_ray.training.local import build
         self.recipe = recipe
         self.overrides = overrides
         config = load_config(recipe, overrides)
         ready = prepare(config)
-        rollouts, rewards, learner, *_ = build(config, ready)
         self.steps = Steps(config.rollout.max_tokens)
-        self.parts = Parts(rollouts, TextRewards(rewards), learner, self.steps, NoCheckpoints())
-        self.prompts = Sampler(ready.stream, config.data, config.rollout.prompts_per_step)
+        built: Components = build(config, ready)
+        self.components = replace(built, rewards=TextRewards(built.rewards), tracker=self.steps)
+        self.prompts = PromptSampler(ready.stream, config.data, config.rollout.prompts_per_step)
         self.probe = self.prompts.batch(0)[: config.sync.parity_prompts]
         self.done = 0
 
@@ -55,7 +54,9 @@ class Loop:
         last = self.done + 1 + MEASURED_STEPS + staleness
         settings = [f"loop.max_staleness={staleness}", f"run.steps={last}"]
         self.steps.ended.clear()
-        train(load_config(self.recipe, [*self.overrides, *settings]), self.parts, self.prompts, self.probe, self.done)
+        train(
+            load_config(self.recipe, [*self.overrides, *settings]), self.components, self.prompts, self.probe, self.done
+        )
         self.done = last
         return MEASURED_STEPS * self.steps.samples / (self.steps.ended[MEASURED_STEPS] - self.steps.ended[0])
 
@@ -66,8 +67,8 @@ class Loop:
 
     def close(self) -> None:
         """End the actors."""
-        self.parts.rollouts.close()
-        self.parts.rewards.close()
+        self.components.rollouts.close()
+        self.components.rewards.close()
 
 
 class TextRewards:
@@ -76,9 +77,9 @@ class TextRewards:
     def __init__(self, pool: RewardPool) -> None:
         self.pool = pool
 
-    def score_as_drawn(self, parts: Iterable[Sequence[SampleGroup]]) -> list[SampleGroup]:
+    def score_stream(self, parts: Iterable[Sequence[SampleGroup]]) -> list[SampleGroup]:
         """All groups, sorted, every sample with its reward."""
-        return [_by_text(group) for group in self.pool.score_as_drawn(parts)]
+        return [_by_text(group) for group in self.pool.score_stream(parts)]
 
     def score(self, groups: Sequence[SampleGroup]) -> list[SampleGroup]:
         """The same groups, every sample with its reward."""
@@ -97,24 +98,14 @@ class Steps:
         self.samples = 0
         self.ended: list[float] = []
 
-    def log_step(self, step: int, metrics: dict[str, float], ledger: Ledger) -> None:
+    def log_step(self, step: int, metrics: dict[str, float], groups_by_status: GroupsByStatus) -> None:
         """Take note of a step."""
         self.ended.append(time.perf_counter())
-        lengths = [len(sample.token_ids) for group in ledger[TRAINED] for sample in group.samples]
+        lengths = [len(sample.token_ids) for group in groups_by_status[TRAINED] for sample in group.samples]
         check_lengths(lengths, self.tokens)
         if metrics["learner/tokens"] != sum(lengths):
             raise RuntimeError(f"step {step}: drew {sum(lengths)} tokens, trained on {metrics['learner/tokens']:.0f}")
         self.samples = len(lengths)
-
-
-class NoCheckpoints:
-    """Neither side writes any."""
-
-    def save(self, step: int, saver: Saver, metrics: Mapping[str, float]) -> None:
-        """Write nothing."""
-
-    def finish(self) -> None:
-        """Wait for nothing."""
 
 
 def text_reward(text: str) -> float:

@@ -13,11 +13,11 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl
 
 from benchmarks.versus_ours import check_lengths, text_reward
 from geovlm_ray.config import Config, load_config
-from geovlm_ray.data.sampler import Sampler
-from geovlm_ray.policy.model import load_processor
-from geovlm_ray.policy.prompts import PromptEncoder, banned_token_ids
-from geovlm_ray.preflight import Ready, prepare
-from geovlm_ray.quiet import quiet
+from geovlm_ray.core.third_party_logs import silence_third_party_logs
+from geovlm_ray.data.sampler import PromptSampler
+from geovlm_ray.model.loading import load_processor
+from geovlm_ray.model.prompts import PromptEncoder, banned_token_ids
+from geovlm_ray.training.preflight import Ready, prepare
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -30,7 +30,7 @@ BATCHES = 8
 
 def serve(pipe: Connection, recipe: str, overrides: list[str], rows: int, threads: int) -> None:
     """Be a `Contender`: a request is for one step, the answer samples/s. ``rows`` are those of one forward pass."""
-    quiet()
+    silence_third_party_logs()
     torch.set_num_threads(threads)
     config = load_config(recipe, overrides)
     trainer = make_trainer(config, prepare(config), rows)
@@ -108,7 +108,7 @@ def make_data(config: Config, ready: Ready, processor: ProcessorMixin) -> Datase
     from datasets import Dataset
 
     encoder = PromptEncoder(processor, config.prompt)
-    prompts = Sampler(ready.stream, config.data, config.rollout.prompts_per_step)
+    prompts = PromptSampler(ready.stream, config.data, config.rollout.prompts_per_step)
     examples = [prompt.example for step in range(BATCHES) for prompt in prompts.batch(step)]
     return Dataset.from_list(
         [{"prompt": [{"role": "user", "content": e.question}], "images": encoder.images(e)} for e in examples]

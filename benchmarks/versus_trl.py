@@ -32,7 +32,7 @@ from benchmarks import versus_ours, versus_theirs
 from benchmarks.common import Figure, at_least, in_turns, parser, publish, ratio_figures
 from benchmarks.contender import Contender
 from benchmarks.random_model import endless, mid_model
-from geovlm_ray.policy.model import resolve_model
+from geovlm_ray.model.loading import model_folder
 
 RECIPE = "demo"
 TRL = "TRL"
@@ -46,7 +46,7 @@ SETTINGS = {
 
 
 @dataclass(frozen=True)
-class Case:
+class Workload:
     """A model and its work; ``rows`` are the sequences of TRL's forward pass, ``limit`` the ratio that must be had."""
 
     name: str
@@ -57,7 +57,7 @@ class Case:
 
 
 CASES = (
-    Case(
+    Workload(
         "448 x 448, 46 million weights",
         mid_model,
         # The parity check of the default has four prompts, more than this batch.
@@ -70,7 +70,7 @@ CASES = (
         rows=4,
         limit=3,
     ),
-    Case("tiny default", lambda _: resolve_model("tiny"), (), rows=64, limit=1.5),
+    Workload("tiny default", lambda _: model_folder("tiny"), (), rows=64, limit=1.5),
 )
 
 
@@ -89,7 +89,7 @@ def main() -> int:
     return publish("versus_trl", figures, options.json, recipe=RECIPE, cases=measured)
 
 
-def measure(case: Case, folder: Path) -> dict[str, list[float]]:
+def measure(case: Workload, folder: Path) -> dict[str, list[float]]:
     """Samples/s of TRL and of each of our settings, by round."""
     model = endless(case.model(folder / "model"), folder / "endless")
     both = [*BOTH, *case.overrides, f"model.path={model}", f"run.dir={folder}"]
@@ -108,7 +108,7 @@ def measure(case: Case, folder: Path) -> dict[str, list[float]]:
         return in_turns({TRL: partial(theirs.measure, "step"), **contenders})
 
 
-def case_figures(case: Case, rates: dict[str, list[float]]) -> list[Figure]:
+def case_figures(case: Workload, rates: dict[str, list[float]]) -> list[Figure]:
     """Rates, and their ratios to TRL's; the fastest of our settings has to reach the limit."""
     medians = {name: float(np.median(values)) for name, values in rates.items()}
     best = max(SETTINGS, key=medians.__getitem__)

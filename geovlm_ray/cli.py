@@ -11,9 +11,9 @@ import importlib
 import sys
 
 from geovlm_ray import __version__
-from geovlm_ray.errors import UserError
-from geovlm_ray.interrupts import Interrupted, interruptible
-from geovlm_ray.quiet import quiet
+from geovlm_ray.core.errors import UserError
+from geovlm_ray.core.interrupts import Interrupted, interruptible
+from geovlm_ray.core.third_party_logs import silence_third_party_logs
 
 COMMANDS = {
     "train": "reinforcement fine-tuning with GRPO, on a Ray cluster or in one process",
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(misplaced)}")
     if rest:
         args.overrides = [*args.overrides, *rest]
-    quiet()
+    silence_third_party_logs()
     try:
         with interruptible():
             return int(args.run(args))

@@ -7,7 +7,7 @@ are errors; nothing is repaired.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,17 +15,20 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from geovlm_ray.core.errors import ConfigError
+from geovlm_ray.core.files import read_text
+from geovlm_ray.core.placement import PlacementConfig
+from geovlm_ray.core.redaction import has_password
 from geovlm_ray.data.config import DataConfig
-from geovlm_ray.errors import ConfigError
-from geovlm_ray.files import read_text
-from geovlm_ray.grpo.config import LearnerConfig
-from geovlm_ray.placement import PlacementConfig
-from geovlm_ray.policy.config import ModelConfig, PromptConfig
+from geovlm_ray.learner.config import LearnerConfig
+from geovlm_ray.learner.sft.config import SftConfig
+from geovlm_ray.model.config import ModelConfig, PromptConfig
 from geovlm_ray.rewards.config import RewardConfig
 from geovlm_ray.rewards.registry import check_forms
 from geovlm_ray.rollout.config import RolloutConfig
-from geovlm_ray.secret_text import has_password
-from geovlm_ray.sft.config import SftConfig
+
+RENAMED = {"evaluation.scenes": "evaluation.num_examples"}
+"""Keys of earlier versions, with their present names."""
 
 
 class Section(BaseModel):
@@ -115,7 +118,7 @@ class CheckpointConfig(Section):
 class EvaluationConfig(Section):
     """Held-out examples scored before the first and after the last step, and benchmarks on the way."""
 
-    scenes: int = Field(
+    num_examples: int = Field(
         0,
         ge=0,
         description="drawn scenes, or records of splits that are not trained on, in equal parts of the trained tasks; "
@@ -183,7 +186,7 @@ class Config(Section):
 
 def recipe_names() -> list[str]:
     """Recipes that ship with the package."""
-    return sorted(p.name.removesuffix(".yaml") for p in (files("geovlm_ray") / "recipes").iterdir())
+    return sorted(p.name.removesuffix(".yaml") for p in (files("geovlm_ray.training") / "recipes").iterdir())
 
 
 def load_config(source: str, overrides: Iterable[str] = ()) -> Config:
@@ -249,7 +252,7 @@ def _validated(values: dict[str, Any], source: str) -> Config:
 
 def _read(source: str) -> dict[str, Any]:
     if source in recipe_names():
-        text = (files("geovlm_ray") / "recipes" / f"{source}.yaml").read_text()
+        text = (files("geovlm_ray.training") / "recipes" / f"{source}.yaml").read_text()
     else:
         path = Path(source)
         if not path.is_file():
@@ -284,6 +287,8 @@ def _explain(error: Mapping[str, Any], source: str) -> str:
     if error["type"] != "extra_forbidden":
         found = f", found {error['input']!r}" if not isinstance(error.get("input"), (dict, BaseModel)) else ""
         return f"{source}: {key + ': ' if key else ''}{error['msg'].removeprefix('Value error, ')}{found}"
+    if key in RENAMED:
+        return f"{source}: unknown key {key!r}; it is now {RENAMED[key]!r}"
     fields = _fields(location[:-1])
     near = difflib.get_close_matches(location[-1], fields, 1)
     hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(fields)}"
@@ -300,3 +305,22 @@ def _fields(path: list[str]) -> list[str]:
         if model is None:
             return []
     return list(model.model_fields)
+
+
+def check_same(config: Config, file: Path, may_change: Sequence[str], what: str, remedy: str) -> None:
+    """Compare a configuration with the one that a folder's run began with, if ``file`` holds one.
+
+    Raises:
+        ConfigError: they differ in a key that is not among ``may_change``.
+    """
+    if not file.is_file():
+        return
+    old = flat(load_config(str(file)))
+    new = flat(config)
+    changed = [k for k in {**old, **new} if old.get(k) != new.get(k) and k not in may_change]
+    if changed:
+        key = changed[0]
+        raise ConfigError(
+            f"{what} {file.parent} holds a run with another configuration: {key} was {old.get(key)!r}, is now "
+            f"{new.get(key)!r}{f' (and {len(changed) - 1} more keys)' if changed[1:] else ''}; {remedy}"
+        )

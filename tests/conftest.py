@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from geovlm_ray.config import Config, load_config
-from geovlm_ray.policy.model import load_processor, resolve_model
-from geovlm_ray.policy.prompts import PromptEncoder
+from geovlm_ray.model.loading import load_processor, model_folder
+from geovlm_ray.model.prompts import PromptEncoder
 
 
 @pytest.fixture(scope="session")
@@ -18,4 +18,4 @@ def demo() -> Config:
 @pytest.fixture(scope="session")
 def encoder(demo: Config) -> PromptEncoder:
     """The tiny policy's renderer of prompts."""
-    return PromptEncoder(load_processor(resolve_model("tiny")), demo.prompt)
+    return PromptEncoder(load_processor(model_folder("tiny")), demo.prompt)

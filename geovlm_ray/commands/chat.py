@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from geovlm_ray.errors import ConfigError, DataError
+from geovlm_ray.core.errors import ConfigError, DataError
+from geovlm_ray.core.schema import TASK_NAMES
 from geovlm_ray.report.inert_text import inert
-from geovlm_ray.schema import TASK_NAMES
 
 if TYPE_CHECKING:
-    from geovlm_ray.answering import Answer, Answerer
+    from geovlm_ray.serving.answering import Answer, Answerer
 
 PICTURE = Path("answer.png")
 
@@ -49,11 +49,11 @@ def run(args: argparse.Namespace) -> int:
         raise DataError(f"--out {args.out}: expected an existing folder, found no {args.out.parent}")
     for image in args.images:
         image_size(image)
-    from geovlm_ray.answering import Answerer
-    from geovlm_ray.locate import locate
+    from geovlm_ray.serving.answering import Answerer
+    from geovlm_ray.serving.model_ref import resolve_model
 
     console = Console()
-    answerer = Answerer(locate(args.model, args.recipe, args.overrides))
+    answerer = Answerer(resolve_model(args.model, args.recipe, args.overrides))
     if args.question is not None:
         _answer(answerer, args, args.question, console)
         return 0
@@ -81,7 +81,7 @@ def _asked() -> str:
 
 
 def _answer(answerer: Answerer, args: argparse.Namespace, question: str, console: Console) -> None:
-    from geovlm_ray.files import write_atomically
+    from geovlm_ray.core.files import write_atomically
 
     answer = answerer.answer(args.images, question, args.task)
     print_answer(answer, answerer.frame.kind, console)

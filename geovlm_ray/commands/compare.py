@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from geovlm_ray.commands.progress import Progress, open_console
-from geovlm_ray.errors import ConfigError, DataError
+from geovlm_ray.core.errors import ConfigError, DataError
 
 PAGE = Path("compare.html")
 LEAST_DRAWS = 100
@@ -30,12 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare, print the tables, write the page and the numbers."""
-    from geovlm_ray.comparison.compare import as_json, compare
-    from geovlm_ray.comparison.page import comparison_page
-    from geovlm_ray.comparison.paired import DRAWS
-    from geovlm_ray.comparison.sources import read_sources
-    from geovlm_ray.comparison.terminal import print_comparison
-    from geovlm_ray.files import write_atomically
+    from geovlm_ray.core.files import write_atomically
+    from geovlm_ray.evaluation.comparison.compare import as_json, compare
+    from geovlm_ray.evaluation.comparison.page import comparison_page
+    from geovlm_ray.evaluation.comparison.paired import DRAWS
+    from geovlm_ray.evaluation.comparison.sources import read_sources
+    from geovlm_ray.evaluation.comparison.terminal import print_comparison
 
     for option, path in (("--out", args.out), ("--json", args.json)):
         if path and not path.parent.is_dir():

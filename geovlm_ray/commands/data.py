@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from geovlm_ray.data.convert import Counts
     from geovlm_ray.data.formats.base import Format
-    from geovlm_ray.data.validation.validate import Report
+    from geovlm_ray.data.validation.validate import ValidationReport
 
 CONVERTED = "folder that `data convert` wrote, or one with several of them below it"
 
@@ -112,7 +112,7 @@ def _add_limits(parser: argparse.ArgumentParser, bad: str) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do it; 1 where too much is bad."""
-    from geovlm_ray.errors import ConfigError
+    from geovlm_ray.core.errors import ConfigError
 
     if getattr(args, "workers", 1) < 1:
         raise ConfigError(f"--workers: expected 1 or more, found {args.workers}")
@@ -141,10 +141,10 @@ def convert(args: argparse.Namespace) -> None:
     from rich.console import Console
 
     from geovlm_ray.commands.progress import Progress
-    from geovlm_ray.data.convert import Labels
+    from geovlm_ray.core.errors import DataError
+    from geovlm_ray.data.convert import MetadataOverrides
     from geovlm_ray.data.convert import convert as run_conversion
     from geovlm_ray.data.formats.base import Source
-    from geovlm_ray.errors import DataError
     from geovlm_ray.report.data_tables import first_examples, print_conversion
 
     options = _options(args.format, args.overrides)
@@ -161,7 +161,7 @@ def convert(args: argparse.Namespace) -> None:
             args.format,
             Source(args.source, images, options),
             args.out,
-            Labels(args.dataset, args.split, args.licence),
+            MetadataOverrides(args.dataset, args.split, args.licence),
             workers=args.workers,
             on_progress=show,
         )
@@ -172,11 +172,11 @@ def convert(args: argparse.Namespace) -> None:
 
 def export(args: argparse.Namespace) -> None:
     """Write a dataset back."""
+    from geovlm_ray.core.errors import DataError
+    from geovlm_ray.core.files import read_object
     from geovlm_ray.data.convert import CARD
     from geovlm_ray.data.formats import FORMATS
     from geovlm_ray.data.parquet import open_datasets
-    from geovlm_ray.errors import DataError
-    from geovlm_ray.files import read_object
 
     restore = _format(args.format).restore
     if restore is None:
@@ -203,9 +203,9 @@ def validate(args: argparse.Namespace) -> None:
     from rich.console import Console
 
     from geovlm_ray.commands.progress import Progress
+    from geovlm_ray.core.errors import DataError
     from geovlm_ray.data.parquet import open_datasets
     from geovlm_ray.data.validation.validate import validate as run_validation
-    from geovlm_ray.errors import DataError
     from geovlm_ray.report.data_tables import print_validation
 
     datasets = open_datasets(args.dir, args.root)
@@ -228,9 +228,9 @@ def stats(args: argparse.Namespace) -> None:
     from rich.console import Console
 
     from geovlm_ray.commands.progress import Progress
+    from geovlm_ray.core.files import write_atomically
     from geovlm_ray.data.parquet import open_datasets
     from geovlm_ray.data.stats import gather
-    from geovlm_ray.files import write_atomically
     from geovlm_ray.report.data_tables import print_stats
 
     console = Console()
@@ -243,8 +243,8 @@ def stats(args: argparse.Namespace) -> None:
 
 def preview(args: argparse.Namespace) -> None:
     """Write the page."""
+    from geovlm_ray.core.files import write_atomically
     from geovlm_ray.data.parquet import open_datasets
-    from geovlm_ray.files import write_atomically
     from geovlm_ray.report.preview import preview as make_page
 
     datasets = open_datasets(args.dir, args.root)
@@ -255,7 +255,7 @@ def preview(args: argparse.Namespace) -> None:
 
 def scenes(args: argparse.Namespace) -> None:
     """Write the picture."""
-    from geovlm_ray.errors import ConfigError
+    from geovlm_ray.core.errors import ConfigError
     from geovlm_ray.report.scenes import contact_sheet
 
     if args.out.suffix.lower() != ".png":
@@ -264,9 +264,9 @@ def scenes(args: argparse.Namespace) -> None:
     print(f"Scenes: {args.out.resolve()}")
 
 
-def _judge(found: Counts | Report, source: Path, bad: str, quarantine: Path, max_bad: float) -> None:
+def _judge(found: Counts | ValidationReport, source: Path, bad: str, quarantine: Path, max_bad: float) -> None:
     """Raise DataError where there are no records, or too much is bad."""
-    from geovlm_ray.errors import DataError
+    from geovlm_ray.core.errors import DataError
 
     if not found.records:
         raise DataError(f"{source}: expected records, found none")
@@ -278,8 +278,8 @@ def _judge(found: Counts | Report, source: Path, bad: str, quarantine: Path, max
 
 
 def _format(name: str) -> Format:
+    from geovlm_ray.core.errors import ConfigError
     from geovlm_ray.data.formats import FORMATS
-    from geovlm_ray.errors import ConfigError
 
     if name not in FORMATS:
         raise ConfigError(f"FORMAT: expected one of {', '.join(FORMATS)}, found {name!r}{_near(name, FORMATS)}")
@@ -288,7 +288,7 @@ def _format(name: str) -> Format:
 
 def _options(name: str, given: Iterable[str]) -> dict[str, str]:
     """The options of a format with their defaults, and what the command line says instead."""
-    from geovlm_ray.errors import ConfigError
+    from geovlm_ray.core.errors import ConfigError
 
     options = dict(_format(name).options)
     for argument in given:

@@ -11,7 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print one line a finding; 1 where something needed is missing."""
-    from geovlm_ray.doctor import examine
+    from geovlm_ray.observability.doctor import examine
 
     findings = examine()
     for finding in findings:

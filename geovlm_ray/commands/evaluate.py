@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from geovlm_ray.commands.progress import Progress, open_console
-from geovlm_ray.errors import ConfigError, DataError
+from geovlm_ray.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from geovlm_ray.config import Config
+    from geovlm_ray.core.interfaces import RolloutPool
     from geovlm_ray.evaluation.responses import Evaluation
-    from geovlm_ray.loop import RolloutPool
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,17 +87,17 @@ def _model(args: argparse.Namespace) -> int:
     from geovlm_ray.evaluation.results import RESULTS
     from geovlm_ray.evaluation.settings import evaluation_config
     from geovlm_ray.evaluation.tables import terminal_table
-    from geovlm_ray.export.merge import whole_model
-    from geovlm_ray.locate import locate
+    from geovlm_ray.serving.export.merge import whole_model
+    from geovlm_ray.serving.model_ref import resolve_model
 
     console = open_console()
-    located = locate(args.model, args.recipe, args.overrides)
-    origin = (located.run.name,) if located.run else ()
-    out = args.out or Path("evaluations") / "-".join((*origin, located.path.name))
+    ref = resolve_model(args.model, args.recipe, args.overrides)
+    origin = (ref.run.name,) if ref.run else ()
+    out = args.out or Path("evaluations") / "-".join((*origin, ref.path.name))
     if out.exists() and not out.is_dir():
         raise DataError(f"--out {out}: expected a folder, found a file")
     out.mkdir(parents=True, exist_ok=True)
-    config = evaluation_config(located.config, whole_model(located, out / "model"), out, args.data, args.limit)
+    config = evaluation_config(ref.config, whole_model(ref, out / "model"), out, args.data, args.limit)
     with Progress(console) as progress:
         benchmarks += own_benchmarks([Path(name) for name in named if is_path(name)], out, progress.show)
         what = Evaluated(args.model, benchmarks, args.data, args.limit, args.reasoning)
@@ -105,14 +105,14 @@ def _model(args: argparse.Namespace) -> int:
     console.print(terminal_table(results))
     console.print(f"Everything, worst cases drawn: {(out / 'results.html').resolve()}", soft_wrap=True, highlight=False)
     if args.json:
-        from geovlm_ray.files import read_text, write_atomically
+        from geovlm_ray.core.files import read_text, write_atomically
 
         write_atomically(args.json, read_text(out / RESULTS))
     return 0
 
 
 def _local(config: Config) -> RolloutPool:
-    from geovlm_ray.local import LocalRollouts, make_engine
+    from geovlm_ray.training.local import LocalRollouts, make_engine
 
     return LocalRollouts(make_engine(config, Path(config.model.path)))
 
@@ -125,8 +125,8 @@ def _cluster(config: Config) -> RolloutPool:
 
 def _predictions(args: argparse.Namespace) -> int:
     from geovlm_ray.config import reward_config
+    from geovlm_ray.core.files import write_atomically
     from geovlm_ray.evaluation.responses import evaluate_earthdial, evaluate_records
-    from geovlm_ray.files import write_atomically
 
     config = reward_config(args.overrides)
     if args.format and not args.task:

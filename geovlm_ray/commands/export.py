@@ -29,15 +29,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the model, and say how far it is from what it was made of."""
-    from geovlm_ray.export.write import export
-    from geovlm_ray.locate import locate
+    from geovlm_ray.serving.export.write import export
+    from geovlm_ray.serving.model_ref import resolve_model
 
-    located = locate(args.model, args.recipe, args.overrides)
-    dtype = args.dtype or (located.trained or located.config).model.dtype
-    difference = export(located, args.model, args.out, dtype, args.evaluation)
+    ref = resolve_model(args.model, args.recipe, args.overrides)
+    dtype = args.dtype or (ref.trained or ref.config).model.dtype
+    difference = export(ref, args.model, args.out, dtype, args.evaluation)
     console = Console()
     console.print(
-        f"Log-probs of a drawn prompt differ by at most {difference:.2g} from those of {located.path}",
+        f"Log-probs of a drawn prompt differ by at most {difference:.2g} from those of {ref.path}",
         markup=False,
         highlight=False,
         soft_wrap=True,

@@ -11,11 +11,11 @@ from pathlib import Path
 from pydantic import ValidationError
 from rich.console import Console
 
-from geovlm_ray.errors import ConfigError, DataError
-from geovlm_ray.files import write_atomically
-from geovlm_ray.plan.planner import SETTINGS, Plan, plans
-from geovlm_ray.plan.rates import Rates, read_rates
-from geovlm_ray.plan.simulate import Assumed
+from geovlm_ray.core.errors import ConfigError, DataError
+from geovlm_ray.core.files import write_atomically
+from geovlm_ray.training.plan.planner import SETTINGS, Plan, plans
+from geovlm_ray.training.plan.rates import Rates, read_rates
+from geovlm_ray.training.plan.simulate import Assumed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

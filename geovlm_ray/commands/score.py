@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Score every line in order, 1 where a line could not be read; or probe, 1 where a reward is gamed."""
     from geovlm_ray.config import reward_config
-    from geovlm_ray.errors import ConfigError
+    from geovlm_ray.core.errors import ConfigError
 
     settings = [a for a in args.overrides if a.startswith(("reward.", "reward="))]
     files = [a for a in args.overrides if a not in settings]
@@ -45,9 +45,9 @@ def run(args: argparse.Namespace) -> int:
 
 def score(path: Path, out: Path | None, config: RewardConfig) -> int:
     """Score the records of a file."""
-    from geovlm_ray.errors import DataError
-    from geovlm_ray.files import write_atomically
-    from geovlm_ray.scoring import score_lines
+    from geovlm_ray.core.errors import DataError
+    from geovlm_ray.core.files import write_atomically
+    from geovlm_ray.evaluation.scoring import score_lines
 
     if not path.is_file():
         raise DataError(f"{path}: expected a file of JSON lines, found none")
@@ -69,9 +69,9 @@ def probe(path: Path | None, out: Path | None, config: RewardConfig) -> int:
     """Print the table of probes, and beside the configured rewards the paper's."""
     import json
 
-    from geovlm_ray.probe.references import drawn_references, file_references
-    from geovlm_ray.probe.suite import run_probes
-    from geovlm_ray.probe.table import as_json, as_text, verdict
+    from geovlm_ray.evaluation.probes.references import drawn_references, file_references
+    from geovlm_ray.evaluation.probes.suite import run_probes
+    from geovlm_ray.evaluation.probes.table import as_json, as_text, verdict
     from geovlm_ray.rewards import RewardConfig, needs_embedder
     from geovlm_ray.rewards.sbert import SbertEmbedder
 

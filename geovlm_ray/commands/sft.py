@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train on the ideal responses to the records, and say what came of it."""
-    from geovlm_ray.sft.run import fine_tune
+    from geovlm_ray.training.sft import fine_tune
 
     overrides = [*args.overrides, *(["sft.scratch=true"] if args.scratch else [])]
     console = Console()

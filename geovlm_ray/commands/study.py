@@ -12,7 +12,7 @@ from rich.markdown import Markdown
 from rich.text import Text
 
 from geovlm_ray.commands.progress import Progress
-from geovlm_ray.errors import ConfigError, RunError
+from geovlm_ray.core.errors import ConfigError, RunError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,10 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run what is missing of a study and write its page; 1 where a run failed."""
-    from geovlm_ray.studies.page import write_study
-    from geovlm_ray.studies.results import read_runs
-    from geovlm_ray.studies.runs import Plan, run_all
-    from geovlm_ray.studies.study import load_study, study_names
+    from geovlm_ray.evaluation.studies.page import write_study
+    from geovlm_ray.evaluation.studies.results import read_runs
+    from geovlm_ray.evaluation.studies.runs import StudyPlan, run_all
+    from geovlm_ray.evaluation.studies.study import load_study, study_names
 
     console = Console()
     if args.list:
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     study = load_study(args.name)
     study = study.shortened() if args.short else study
     out = (args.out or Path("studies") / args.name).absolute()
-    plan = Plan(study, out, args.recipe, tuple(args.overrides), args.cluster)
+    plan = StudyPlan(study, out, args.recipe, tuple(args.overrides), args.cluster)
     with Progress(console) as progress:
         failed = run_all(plan, args.jobs, progress.show)
     runs = read_runs(plan)

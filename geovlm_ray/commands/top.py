@@ -14,9 +14,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from geovlm_ray.errors import RunError
-from geovlm_ray.files import last_object, read_text
-from geovlm_ray.pulse import PERIOD_S, read_pulses, silent
+from geovlm_ray.core.errors import RunError
+from geovlm_ray.core.files import last_object, read_text
+from geovlm_ray.observability.heartbeat import PERIOD_S, read_heartbeats, silent
 
 WIDTH = 140
 """Characters a line where the output is no terminal."""
@@ -58,12 +58,14 @@ def view(folder: Path, now: float) -> Group:
     config = folder / "config.yaml"
     if not config.is_file():
         raise RunError(f"{folder}: expected a run directory with a config.yaml, found none")
-    pulses = read_pulses(folder)
-    table = Table("actor", "state", "since", "weights", "queue", "rate", "idle", "memory", "pulse")
-    for pulse in pulses:
-        table.add_row(*row(pulse, now), style="red" if pulse["state"] not in OVER and silent(pulse, now) else "")
+    heartbeats = read_heartbeats(folder)
+    table = Table("actor", "state", "since", "weights", "queue", "rate", "idle", "memory", "heartbeat")
+    for heartbeat in heartbeats:
+        table.add_row(
+            *row(heartbeat, now), style="red" if heartbeat["state"] not in OVER and silent(heartbeat, now) else ""
+        )
     title = head(yaml.safe_load(read_text(config))["run"], last_object(folder / "metrics.jsonl"))
-    return Group(Text(title), table if pulses else Text("No actor has written a pulse yet."))
+    return Group(Text(title), table if heartbeats else Text("No actor has written a heartbeat yet."))
 
 
 def head(run: dict[str, Any], metrics: dict[str, Any] | None) -> str:
@@ -76,23 +78,23 @@ def head(run: dict[str, Any], metrics: dict[str, Any] | None) -> str:
     )
 
 
-def row(pulse: dict[str, Any], now: float) -> list[str]:
+def row(heartbeat: dict[str, Any], now: float) -> list[str]:
     """The cells of one actor."""
-    age = now - pulse["time"]
-    state = pulse["state"]
-    if pulse["kind"] == "driver" and state not in ("idle", *OVER):
+    age = now - heartbeat["time"]
+    state = heartbeat["state"]
+    if heartbeat["kind"] == "driver" and state not in ("idle", *OVER):
         state = f"waits for {state}"
-    if silent(pulse, now) and state not in OVER:
+    if silent(heartbeat, now) and state not in OVER:
         state = f"silent (was: {state})"
     return [
-        pulse["actor"],
+        heartbeat["actor"],
         state,
-        f"{datetime.fromtimestamp(pulse['since']):%H:%M:%S} ({max(now - pulse['since'], 0):.0f} s)",
-        _or_none(pulse["weight_version"]),
-        _or_none(pulse["queue"]),
-        f"{pulse['rate']:,.0f} {pulse['unit']}/s" if pulse["unit"] else NONE,
-        f"{pulse['idle']:.0%}",
-        f"{pulse['memory_bytes'] / 2**30:.1f} GiB",
+        f"{datetime.fromtimestamp(heartbeat['since']):%H:%M:%S} ({max(now - heartbeat['since'], 0):.0f} s)",
+        _or_none(heartbeat["weight_version"]),
+        _or_none(heartbeat["queue"]),
+        f"{heartbeat['rate']:,.0f} {heartbeat['unit']}/s" if heartbeat["unit"] else NONE,
+        f"{heartbeat['idle']:.0%}",
+        f"{heartbeat['memory_bytes'] / 2**30:.1f} GiB",
         f"{max(age, 0):.0f} s ago",
     ]
 

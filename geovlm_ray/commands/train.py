@@ -16,10 +16,10 @@ from rich.table import Table
 from geovlm_ray.config import Config, load_config, recipe_names
 
 if TYPE_CHECKING:
-    from geovlm_ray.loop import Built
-    from geovlm_ray.plan.rates import Rates
-    from geovlm_ray.preflight import Ready
-    from geovlm_ray.room import Node
+    from geovlm_ray.core.interfaces import Components
+    from geovlm_ray.training.capacity import Node
+    from geovlm_ray.training.plan.rates import Rates
+    from geovlm_ray.training.preflight import Ready
 
 MODES = ("sampled", "greedy")
 SHOWN = 60
@@ -41,9 +41,9 @@ def run(args: argparse.Namespace) -> int:
     console = Console()
     if args.dry_run:
         return dry_run(config, args.local, console)
-    from geovlm_ray.evaluation.in_loop import check_benchmarks
-    from geovlm_ray.preflight import prepare
-    from geovlm_ray.run import execute
+    from geovlm_ray.training.benchmark_evaluation import check_benchmarks
+    from geovlm_ray.training.preflight import prepare
+    from geovlm_ray.training.run import execute
 
     rates = read_plan(args.plan, config) if args.plan else None
     console.print(f"Checking model and data of {args.recipe} ...")
@@ -57,8 +57,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _local_build(config: Config, ready: Ready) -> Built:
-    from geovlm_ray.local import build
+def _local_build(config: Config, ready: Ready) -> Components:
+    from geovlm_ray.training.local import build
 
     return build(config, ready)
 
@@ -70,7 +70,7 @@ def _cluster_nodes() -> list[Node]:
     return nodes()
 
 
-def _cluster_build(config: Config, ready: Ready) -> Built:
+def _cluster_build(config: Config, ready: Ready) -> Components:
     from actors.cluster import build
 
     return build(config, ready)
@@ -78,8 +78,8 @@ def _cluster_build(config: Config, ready: Ready) -> Built:
 
 def read_plan(path: Path, config: Config) -> Rates:
     """The rates that a run will be compared with, read before it starts."""
-    from geovlm_ray.errors import ConfigError
-    from geovlm_ray.plan.rates import read_rates
+    from geovlm_ray.core.errors import ConfigError
+    from geovlm_ray.training.plan.rates import read_rates
 
     if config.run.steps < 2:
         raise ConfigError(f"--plan: expected run.steps of at least 2, the first is left out, found {config.run.steps}")
@@ -88,9 +88,9 @@ def read_plan(path: Path, config: Config) -> Rates:
 
 def print_comparison(rates: Rates, config: Config, console: Console) -> None:
     """The run's step and idle shares beside those that were planned."""
-    from geovlm_ray.files import read_objects
-    from geovlm_ray.plan.compare import compare
-    from geovlm_ray.plan.simulate import Setup
+    from geovlm_ray.core.files import read_objects
+    from geovlm_ray.training.plan.compare import compare
+    from geovlm_ray.training.plan.simulate import Setup
 
     metrics = config.run.folder / "metrics.jsonl"
     text = compare(rates, Setup.of(config), read_objects(metrics), str(metrics))
@@ -99,10 +99,10 @@ def print_comparison(rates: Rates, config: Config, console: Console) -> None:
 
 def dry_run(config: Config, local: bool, console: Console) -> int:
     """Print every check and the actors; 1 where something is wrong."""
-    from geovlm_ray.errors import UserError
-    from geovlm_ray.evaluation.in_loop import check_benchmarks
-    from geovlm_ray.preflight import attempt, problems
-    from geovlm_ray.room import check_fits, described, placement, this_machine, together
+    from geovlm_ray.core.errors import UserError
+    from geovlm_ray.training.benchmark_evaluation import check_benchmarks
+    from geovlm_ray.training.capacity import check_fits, describe_node, resource_requests, this_machine, total_resources
+    from geovlm_ray.training.preflight import attempt, problems
 
     failed = 0
     for name, problem in (*problems(config), ("benchmarks", attempt(lambda: check_benchmarks(config))[1])):
@@ -115,12 +115,12 @@ def dry_run(config: Config, local: bool, console: Console) -> int:
     nodes = _cluster_nodes() if where else [this_machine()]
     title = "What would run, packed" if config.placement.strategy == "pack" else "What would run, spread over the nodes"
     table = Table("actor", "count", "CPUs each", "GPUs each", "GiB each", title=title)
-    for kind in placement(config):
+    for kind in resource_requests(config):
         reserved = (kind.num_cpus, kind.num_gpus, kind.memory_gb)
         table.add_row(kind.name, str(kind.count), *(f"{each:g}" for each in reserved))
     console.print(table)
     there = f"cluster {where} of {len(nodes)} nodes" if where else "this machine"
-    console.print(f"{there}: {described(together(nodes))}", markup=False)
+    console.print(f"{there}: {describe_node(total_resources(nodes))}", markup=False)
     try:
         check_fits(config, nodes)
     except UserError as error:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-from geovlm_ray.errors import ConfigError, RunError
+from geovlm_ray.core.errors import ConfigError, RunError
 
 NEEDED = {"fastapi": "fastapi", "uvicorn": "uvicorn", "python_multipart": "python-multipart"}
 LARGEST_PORT = 65_535
@@ -40,12 +40,12 @@ def run(args: argparse.Namespace) -> int:
 def _serve(args: argparse.Namespace, listener: socket.socket) -> None:
     import uvicorn
 
-    from geovlm_ray.answering import Answerer
-    from geovlm_ray.locate import locate
-    from geovlm_ray.web.app import is_loopback, make_app
+    from geovlm_ray.serving.answering import Answerer
+    from geovlm_ray.serving.model_ref import resolve_model
+    from geovlm_ray.serving.web.app import is_loopback, make_app
 
-    located = locate(args.model, args.recipe, args.overrides)
-    app = make_app(Answerer(located), _name(args.model, located.path, located.run), args.host)
+    ref = resolve_model(args.model, args.recipe, args.overrides)
+    app = make_app(Answerer(ref), _name(args.model, ref.path, ref.run), args.host)
     host = f"[{args.host}]" if ":" in args.host else args.host
     print(f"Page: http://{host}:{listener.getsockname()[1]} (Ctrl-C ends)", flush=True)
     if not is_loopback(args.host):

@@ -6,10 +6,10 @@ import json
 from collections.abc import Sequence
 from typing import Literal
 
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.geometry import iou_matrix
+from geovlm_ray.core.schema import Box, Example, GroundedText
 from geovlm_ray.data.scenes import DRAWN_SCENES, demonstration
-from geovlm_ray.errors import DataError
-from geovlm_ray.geometry import iou_matrix
-from geovlm_ray.schema import Box, Example, GroundedText
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.boxes import parse_boxes, replace_boxes, strip_boxes
 from geovlm_ray.tasks.grammar import Parsed, ThinkMode, parse_response

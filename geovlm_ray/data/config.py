@@ -6,8 +6,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from geovlm_ray.geometry import Frame
-from geovlm_ray.schema import TASK_NAMES
+from geovlm_ray.core.geometry import Frame
+from geovlm_ray.core.schema import TASK_NAMES
 
 
 class Stage(BaseModel):

@@ -22,13 +22,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.files import write_atomically, writing
 from geovlm_ray.data.formats import FORMATS
 from geovlm_ray.data.formats.base import Converted, Source, Unit
 from geovlm_ray.data.parallel import Workers
 from geovlm_ray.data.quarantine import SetAside, write_quarantine
 from geovlm_ray.data.table import VERSION, Row, to_table
-from geovlm_ray.errors import DataError
-from geovlm_ray.files import write_atomically, writing
 
 UNITS_PER_SHARD = 5_000
 UNITS_WITH_IMAGES_PER_SHARD = 200
@@ -38,7 +38,7 @@ UNREADABLE = (DataError, ValueError, TypeError, LookupError, ArithmeticError, Re
 
 
 @dataclass(frozen=True)
-class Labels:
+class MetadataOverrides:
     """What the user says of the whole source; None and empty leave what the format finds."""
 
     dataset: str | None = None
@@ -80,7 +80,7 @@ class _Job:
 
     format: str
     source: Source
-    labels: Labels
+    labels: MetadataOverrides
     folder: Path
     number: int
     units: Sequence[Unit]
@@ -90,7 +90,7 @@ def convert(
     name: str,
     source: Source,
     out: Path,
-    labels: Labels,
+    labels: MetadataOverrides,
     *,
     workers: int,
     on_progress: Callable[[Counts], None],
@@ -124,7 +124,7 @@ def convert(
     return counts
 
 
-def _jobs(name: str, source: Source, labels: Labels, folder: Path) -> Iterator[_Job]:
+def _jobs(name: str, source: Source, labels: MetadataOverrides, folder: Path) -> Iterator[_Job]:
     form = FORMATS[name]
     size = UNITS_WITH_IMAGES_PER_SHARD if form.stores_images_of(source) else UNITS_PER_SHARD
     units = form.units(source)
@@ -203,7 +203,7 @@ def _convert_unit(unit: Unit, job: _Job) -> tuple[list[Row], list[SetAside], dic
     return rows, bad, files
 
 
-def _labelled(row: Row, unit: Unit, labels: Labels) -> Row:
+def _labelled(row: Row, unit: Unit, labels: MetadataOverrides) -> Row:
     example = row.example
     if labels.dataset is not None or labels.split is not None:
         example = replace(

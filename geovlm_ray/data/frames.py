@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from geovlm_ray.geometry import Frame, turn
-from geovlm_ray.schema import Box, Example, GroundedText, Target
+from geovlm_ray.core.geometry import Frame, turn
+from geovlm_ray.core.schema import Box, Example, GroundedText, Target
 from geovlm_ray.tasks.boxes import replace_boxes
 
 Convert = Callable[[tuple[float, ...]], tuple[float, ...]]

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile
 
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.pixels import PixelSettings, to_rgb
 from geovlm_ray.data import tiff
 from geovlm_ray.data.scene_draw import SCENE_SIZE
-from geovlm_ray.data.scenes import draw
-from geovlm_ray.errors import DataError
-from geovlm_ray.pixels import PixelSettings, to_rgb
+from geovlm_ray.data.scenes import render_scene
 
 MAX_PIXELS = 178_956_970
 """The number at which Pillow, too, takes an image for a bomb."""
@@ -87,7 +87,7 @@ def load_image(reference: str, pixels: PixelSettings = DEFAULT, at_least: int | 
     """
     if reference.startswith(SCENE_PREFIX):
         try:
-            return draw(reference)
+            return render_scene(reference)
         except ValueError as error:
             raise DataError(f"image {reference!r:.200}: {error}") from error
     path = resolve(reference)

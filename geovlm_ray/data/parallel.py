@@ -12,7 +12,7 @@ from functools import cached_property
 from types import TracebackType
 from typing import Self, TypeVar
 
-from geovlm_ray.errors import RunError
+from geovlm_ray.core.errors import RunError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")

@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.files import read_object
 from geovlm_ray.data.convert import CARD
 from geovlm_ray.data.quarantine import FILE as QUARANTINE
 from geovlm_ray.data.quarantine import read_quarantine
 from geovlm_ray.data.table import SCHEMA, VERSION, VERSION_KEY, Row, to_row
-from geovlm_ray.errors import DataError
-from geovlm_ray.files import read_object
 
 ROWS_AT_ONCE = 2_000
 

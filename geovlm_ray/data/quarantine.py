@@ -12,9 +12,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from geovlm_ray.core.errors import DataError
 from geovlm_ray.data.formats.base import Unit
 from geovlm_ray.data.table import Row
-from geovlm_ray.errors import DataError
 
 FILE = "quarantine.parquet"
 LONGEST_CONTENT = 4_000

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from geovlm_ray.errors import DataError
-from geovlm_ray.geometry import Frame
-from geovlm_ray.pixels import PixelSettings
-from geovlm_ray.schema import Box, Example, GroundedText, Target
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.geometry import Frame
+from geovlm_ray.core.pixels import PixelSettings
+from geovlm_ray.core.schema import Box, Example, GroundedText, Target
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.boxes import DIALECTS, LARGEST
 

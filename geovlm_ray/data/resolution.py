@@ -14,10 +14,10 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.geometry import Frame
+from geovlm_ray.core.pixels import PixelSettings
 from geovlm_ray.data.images import image_size, load_image
-from geovlm_ray.errors import DataError
-from geovlm_ray.geometry import Frame
-from geovlm_ray.pixels import PixelSettings
 
 LARGEST_RATIO = 200
 """Of the sides of a picture; Qwen2-VL's image processor takes none beyond."""

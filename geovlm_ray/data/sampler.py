@@ -13,13 +13,13 @@ from typing import Protocol
 
 import numpy as np
 
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.schema import Example, Prompt
 from geovlm_ray.data.config import DataConfig
 from geovlm_ray.data.frames import in_frame
 from geovlm_ray.data.mixture import Schedule, shares
 from geovlm_ray.data.parquet import RecordTable
 from geovlm_ray.data.scenes import SCENE_TASKS, scene_example
-from geovlm_ray.errors import DataError
-from geovlm_ray.schema import Example, Prompt
 
 HELD_OUT_SEED = 1_000_000_007
 REPLACEMENTS = 2**40
@@ -131,7 +131,7 @@ class RecordStream:
         return np.random.default_rng([self.config.seed, epoch, *task.encode()]).permutation(len(self._train[task]))
 
 
-class Sampler:
+class PromptSampler:
     """Draws prompts, ``batch_size`` a step, through the stages of a data section."""
 
     def __init__(self, stream: Stream, config: DataConfig, batch_size: int) -> None:
@@ -148,9 +148,9 @@ class Sampler:
     def batch(self, step: int, shard: tuple[int, int] = (0, 1)) -> list[Prompt]:
         """The prompts of a step (counted from 0), or the i-th of n parts of them for ``shard`` (i, n)."""
         first = step * self.batch_size
-        return [self.draw(k) for k in range(first + shard[0], first + self.batch_size, shard[1])]
+        return [self.prompt(k) for k in range(first + shard[0], first + self.batch_size, shard[1])]
 
-    def draw(self, k: int) -> Prompt:
+    def prompt(self, k: int) -> Prompt:
         """The prompt of draw k."""
         start, tasks, schedule = next(stage for stage in reversed(self._stages) if stage[0] <= k)
         task, before = schedule[k - start]

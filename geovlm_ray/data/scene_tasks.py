@@ -9,8 +9,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from geovlm_ray.core.schema import Box, GroundedText, Target
 from geovlm_ray.data.scene_draw import COVERS, GROUND, OBJECTS, PAINT, SCENE_SIZE, Scene, Thing
-from geovlm_ray.schema import Box, GroundedText, Target
 
 Rng = np.random.Generator
 T = TypeVar("T")

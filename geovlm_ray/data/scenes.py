@@ -11,9 +11,9 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
+from geovlm_ray.core.schema import TASK_NAMES, Example
 from geovlm_ray.data.scene_draw import COVERS, OBJECTS, Scene, render
 from geovlm_ray.data.scene_tasks import BUILDERS, Record
-from geovlm_ray.schema import TASK_NAMES, Example
 
 SCENE_TASKS = TASK_NAMES
 DRAWN_SCENES = "drawn-scenes"
@@ -42,7 +42,7 @@ def scene_example(task: str, seed: int, index: int, split: str = "train") -> Exa
     )
 
 
-def draw(reference: str) -> Image.Image:
+def render_scene(reference: str) -> Image.Image:
     """The RGB image behind a reference.
 
     Raises:
@@ -77,4 +77,4 @@ def _record(task: str, seed: int, index: int) -> Record:
     return BUILDERS[task](np.random.default_rng([seed, index, SCENE_TASKS.index(task)]))
 
 
-__all__ = ["COVERS", "OBJECTS", "SCENE_TASKS", "demonstration", "draw", "scene_example", "scenes_of"]
+__all__ = ["COVERS", "OBJECTS", "SCENE_TASKS", "demonstration", "render_scene", "scene_example", "scenes_of"]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from geovlm_ray.core.errors import ConfigError, DataError
 from geovlm_ray.data.config import DataConfig
-from geovlm_ray.data.convert import Labels, convert
+from geovlm_ray.data.convert import MetadataOverrides, convert
 from geovlm_ray.data.formats import FORMATS
 from geovlm_ray.data.formats.base import Source
 from geovlm_ray.data.parquet import RecordTable, open_datasets
 from geovlm_ray.data.quarantine import read_quarantine
 from geovlm_ray.data.sampler import RecordStream, SceneStream, Stream
-from geovlm_ray.errors import ConfigError, DataError
 
 
 def open_stream(config: DataConfig) -> Stream:
@@ -52,7 +52,7 @@ def read_source(name: str, path: Path, root: Path | None = None) -> RecordTable:
         raise DataError(f"{path}: images have to be taken out of {name}; run `geovlm-ray data convert {name}` first")
     with tempfile.TemporaryDirectory(prefix="geovlm-ray-") as folder:
         out = Path(folder) / "data"
-        counts = convert(name, source, out, Labels(), workers=1, on_progress=lambda counts: None)
+        counts = convert(name, source, out, MetadataOverrides(), workers=1, on_progress=lambda counts: None)
         for item in read_quarantine(out, "convert"):
             where = path if path.is_file() else path / item.source_file
             raise DataError(f"{where}, record {item.source_record}: {item.reason}")

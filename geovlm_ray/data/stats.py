@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.geometry import Frame
+from geovlm_ray.core.schema import Box, Example, target_boxes, target_texts
 from geovlm_ray.data.convert import UNREADABLE
 from geovlm_ray.data.parallel import Workers
 from geovlm_ray.data.parquet import Dataset
 from geovlm_ray.data.table import to_row
 from geovlm_ray.data.validation.balance import classes_of
 from geovlm_ray.data.validation.tally import Tally
-from geovlm_ray.errors import DataError
-from geovlm_ray.geometry import Frame
-from geovlm_ray.schema import Box, Example, target_boxes, target_texts
 from geovlm_ray.tasks import TASKS
 
 LISTED = 1_000

@@ -9,10 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from geovlm_ray.core.geometry import Frame
+from geovlm_ray.core.pixels import PixelSettings
+from geovlm_ray.core.schema import Box, Example, GroundedText, Target
 from geovlm_ray.data.records import pixels_from_json
-from geovlm_ray.geometry import Frame
-from geovlm_ray.pixels import PixelSettings
-from geovlm_ray.schema import Box, Example, GroundedText, Target
 from geovlm_ray.tasks import TASKS
 
 VERSION = 1
@@ -53,7 +53,7 @@ _PIXELS = pa.struct(
 # Name, type, what it holds, and how it is read off a row.
 _COLUMNS: tuple[tuple[str, pa.DataType, str, Callable[[Row], Any]], ...] = (
     ("id", pa.string(), "name of the record in its dataset", lambda r: r.example.id),
-    ("task", pa.string(), "one of geovlm_ray.schema.TASK_NAMES", lambda r: r.example.task),
+    ("task", pa.string(), "one of geovlm_ray.core.schema.TASK_NAMES", lambda r: r.example.task),
     ("images", pa.list_(pa.string()), "paths relative to the image root, in order", lambda r: r.example.images),
     ("question", pa.string(), "the prompt's words, without image placeholders", lambda r: r.example.question),
     (
@@ -79,7 +79,7 @@ _COLUMNS: tuple[tuple[str, pa.DataType, str, Callable[[Row], Any]], ...] = (
     (
         "pixels",
         _PIXELS,
-        "how bands become RGB (geovlm_ray.pixels.PixelSettings); null for the defaults",
+        "how bands become RGB (geovlm_ray.core.pixels.PixelSettings); null for the defaults",
         lambda r: _plain_pixels(r.example.pixels),
     ),
     ("licence", pa.string(), "note on the licence; empty where unknown", lambda r: r.licence),

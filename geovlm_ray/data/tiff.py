@@ -19,7 +19,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from geovlm_ray.errors import DataError
+from geovlm_ray.core.errors import DataError
 
 SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 MAX_BYTES = 2**32

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.geometry import Frame
+from geovlm_ray.core.schema import Example
 from geovlm_ray.data.frames import in_frame
 from geovlm_ray.data.parquet import RecordTable, open_datasets
 from geovlm_ray.data.sampler import HELD_OUT_SEED
 from geovlm_ray.data.scenes import scene_example
-from geovlm_ray.errors import DataError
 from geovlm_ray.evaluation.groups import record_group
 from geovlm_ray.evaluation.registry import ANY, Benchmark
-from geovlm_ray.geometry import Frame
-from geovlm_ray.schema import Example
 
 DRAWN = 200
 """Scenes of a drawn benchmark, where no limit is given."""

@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from geovlm_ray.geometry import hbb
-from geovlm_ray.metrics.sound import Answered, answer_boxes
+from geovlm_ray.core.geometry import hbb
+from geovlm_ray.core.schema import target_texts
+from geovlm_ray.evaluation.metrics.sound import Answered, answer_boxes
 from geovlm_ray.rewards.facts import facts
-from geovlm_ray.schema import target_texts
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.boxes import strip_boxes
 from geovlm_ray.tasks.labels import label_key, parse_labels

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import xxhash
 
-from geovlm_ray.data.convert import CARD, Counts, Labels, convert
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.files import read_object, write_atomically
+from geovlm_ray.core.schema import TASK_NAMES
+from geovlm_ray.data.convert import CARD, Counts, MetadataOverrides, convert
 from geovlm_ray.data.formats.base import Source
 from geovlm_ray.data.quarantine import FILE as QUARANTINE
 from geovlm_ray.data.quarantine import read_quarantine
-from geovlm_ray.errors import DataError
-from geovlm_ray.files import read_object, write_atomically
-from geovlm_ray.schema import TASK_NAMES
 
 FOLDER = "data"
 PICTURES = {".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
@@ -55,7 +55,7 @@ def converted_once(
         folder = data
     elif not (folder / CARD).is_file():
         source = Source(data, data if data.is_dir() else data.parent, dict(options))
-        counts = convert(reader, source, folder, Labels(), workers=1, on_progress=on_progress)
+        counts = convert(reader, source, folder, MetadataOverrides(), workers=1, on_progress=on_progress)
         if not counts.records:
             aside = read_quarantine(folder, "convert")
             first = next((f": {a.source_file}, record {a.source_record}: {a.reason}" for a in aside), "")

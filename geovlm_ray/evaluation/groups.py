@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from geovlm_ray.metrics.detection import size_group
-from geovlm_ray.metrics.sound import true_boxes
-from geovlm_ray.schema import Example
+from geovlm_ray.core.schema import Example
+from geovlm_ray.evaluation.metrics.detection import size_group
+from geovlm_ray.evaluation.metrics.sound import true_boxes
 from geovlm_ray.tasks import TASKS
 
 

@@ -10,12 +10,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from geovlm_ray.config import Config, to_yaml
+from geovlm_ray.config import Config, check_same, to_yaml
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.files import write_atomically
+from geovlm_ray.core.interfaces import RewardPool, RolloutPool
+from geovlm_ray.core.locks import locked
 from geovlm_ray.data.convert import Counts
-from geovlm_ray.errors import DataError
 from geovlm_ray.evaluation.cases import Cases, dataset_cases, drawn_cases
 from geovlm_ray.evaluation.datasets import converted_once, left_out
-from geovlm_ray.evaluation.draw import draw
+from geovlm_ray.evaluation.generate import generate_predictions
 from geovlm_ray.evaluation.origin import check_origin, origin_of, write_origin
 from geovlm_ray.evaluation.page import write_page
 from geovlm_ray.evaluation.predictions import Predictions
@@ -23,9 +26,6 @@ from geovlm_ray.evaluation.reasoning import VARIANTS, prefills
 from geovlm_ray.evaluation.registry import Benchmark
 from geovlm_ray.evaluation.results import Results, result_of, write_results
 from geovlm_ray.evaluation.tables import markdown
-from geovlm_ray.files import write_atomically
-from geovlm_ray.loop import RewardPool, RolloutPool
-from geovlm_ray.resume import check_same, locked
 from geovlm_ray.rewards.config import RewardConfig
 from geovlm_ray.rewards.local import LocalRewards
 
@@ -181,7 +181,7 @@ def _draw(
             text = f"of {len(cases if asked is None else asked):,} records of {predictions.file.stem} answered"
             batch = BATCH * config.placement.rollout.actors
             told = partial(_told, on_progress, text)
-            draw(cases, predictions, start(), rewards, batch, told, asked)
+            generate_predictions(cases, predictions, start(), rewards, batch, told, asked)
 
 
 def _told(on_progress: OnProgress, text: str, done: int) -> None:

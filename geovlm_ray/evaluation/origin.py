@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from geovlm_ray.errors import ConfigError
-from geovlm_ray.files import digest_of, read_object, write_atomically
+from geovlm_ray.core.errors import ConfigError
+from geovlm_ray.core.files import digest_of, read_object, write_atomically
 
 FILE = "origin.json"
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from geovlm_ray.core.errors import DataError
 from geovlm_ray.data.convert import CARD
 from geovlm_ray.data.formats import FORMATS
 from geovlm_ray.data.parquet import RecordTable, open_datasets
-from geovlm_ray.errors import DataError
 from geovlm_ray.evaluation.datasets import converted_once
 from geovlm_ray.evaluation.model import OnProgress, converted
 from geovlm_ray.evaluation.registry import ANY, BENCHMARKS, DRAWN, GROUPS, Benchmark

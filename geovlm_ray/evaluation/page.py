@@ -6,10 +6,10 @@ import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from geovlm_ray.evaluation.predictions import Predictions, Row
+from geovlm_ray.core.files import write_atomically
+from geovlm_ray.evaluation.predictions import PredictionRow, Predictions
 from geovlm_ray.evaluation.results import Results
 from geovlm_ray.evaluation.tables import SCALE, SETS, benchmark_lines, html_table, lines
-from geovlm_ray.files import write_atomically
 from geovlm_ray.report.answers import pictures, reference_text, row_target
 from geovlm_ray.report.boxes import PREDICTED_COLOUR, TRUE_COLOUR
 from geovlm_ray.report.page import page
@@ -58,7 +58,7 @@ def _items(texts: Mapping[str, str]) -> str:
     return "".join(f"<li><b>{html.escape(name)}</b>: {html.escape(text)}</li>" for name, text in texts.items())
 
 
-def _benchmark(results: Results, name: str, rows: Sequence[Row]) -> str:
+def _benchmark(results: Results, name: str, rows: Sequence[PredictionRow]) -> str:
     result = results.benchmarks[name]
     worst = sorted((row for row in rows if row["score"] < 1), key=lambda row: row["score"])[:WORST]
     perfect = sum(row["score"] >= 1 for row in rows)
@@ -81,7 +81,7 @@ def _slice_table(dimension: str, parts: Mapping[str, Mapping[str, float]]) -> st
     return f"<table><tr><th>{html.escape(dimension)}</th><th>records</th><th>score</th><th></th></tr>{rows}</table>"
 
 
-def _case(row: Row) -> str:
+def _case(row: PredictionRow) -> str:
     return (
         f'<div class="case"><div class="pictures">{pictures(row)}</div>'
         f"<p><b>Question</b> {html.escape(row['question'])}<br>"
@@ -91,5 +91,5 @@ def _case(row: Row) -> str:
     )
 
 
-def _status(row: Row) -> str:
+def _status(row: PredictionRow) -> str:
     return "" if row["status"] == "ok" else f" · {html.escape(row['status'])}"

@@ -16,16 +16,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.files import write_atomically
+from geovlm_ray.core.schema import Example, Sample
 from geovlm_ray.data.records import frame_from_json, pixels_from_json, target_from_json
-from geovlm_ray.errors import DataError
 from geovlm_ray.evaluation.cases import Case
-from geovlm_ray.files import write_atomically
-from geovlm_ray.metrics.sound import Answered
-from geovlm_ray.schema import Example, Sample
+from geovlm_ray.evaluation.metrics.sound import Answered
 from geovlm_ray.tasks.grammar import ThinkMode, parse_response
 from geovlm_ray.tasks.targets import plain_frame, plain_target
 
-Row = dict[str, Any]
+PredictionRow = dict[str, Any]
 PART_ROWS = 64
 """Predictions of a part; a process that is killed draws again what it had not yet written."""
 SCHEMA = pa.schema(
@@ -56,7 +56,7 @@ SCHEMA = pa.schema(
 """``place`` counts the benchmark's records from 0; ``score`` in [0, 1] is the accuracy under the robust reward."""
 
 
-def prediction_row(place: int, case: Case, sample: Sample) -> Row:
+def prediction_row(place: int, case: Case, sample: Sample) -> PredictionRow:
     """A scored sample beside its case, in the form of `SCHEMA`."""
     example = case.example
     assert sample.reward is not None
@@ -85,7 +85,7 @@ def prediction_row(place: int, case: Case, sample: Sample) -> Row:
     }
 
 
-def row_example(row: Row) -> Example:
+def row_example(row: PredictionRow) -> Example:
     """The example that a row is about."""
     return Example(
         id=row["example_id"],
@@ -103,7 +103,7 @@ def row_example(row: Row) -> Example:
     )
 
 
-def answered(row: Row, think: ThinkMode) -> Answered:
+def answered(row: PredictionRow, think: ThinkMode) -> Answered:
     """The answer of a row, empty where the completion breaks the answer grammar."""
     parsed = parse_response(row["completion"], think)
     return Answered(parsed.answer if parsed else "", row_example(row), row["group"], well_formed=parsed is not None)
@@ -115,7 +115,7 @@ class Predictions:
     def __init__(self, folder: Path, name: str) -> None:
         self.file = folder / f"{name}.parquet"
         self._parts = folder / f"{name}.parts"
-        self._waiting: list[Row] = []
+        self._waiting: list[PredictionRow] = []
 
     @property
     def complete(self) -> bool:
@@ -127,7 +127,7 @@ class Predictions:
         files = [self.file] if self.complete else self._part_files()
         return {place for file in files for place in _read(file, ["place"]).column("place").to_pylist()}
 
-    def add(self, rows: Sequence[Row]) -> None:
+    def add(self, rows: Sequence[PredictionRow]) -> None:
         """Keep some more; they are written once there are `PART_ROWS` of them."""
         self._waiting += rows
         if len(self._waiting) >= PART_ROWS:
@@ -150,7 +150,7 @@ class Predictions:
             write_atomically(self.file, _parquet(sorted(rows, key=lambda row: row["place"])))
         shutil.rmtree(self._parts, ignore_errors=True)
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[PredictionRow]:
         """All of a complete benchmark, in its order."""
         return _read(self.file).to_pylist()
 
@@ -158,7 +158,7 @@ class Predictions:
         return sorted(self._parts.glob("*.parquet"))
 
 
-def _parquet(rows: Sequence[Row]) -> bytes:
+def _parquet(rows: Sequence[PredictionRow]) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), sink, compression="zstd")
     return sink.getvalue().to_pybytes()

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from geovlm_ray.evaluation.consistency import KINDS, consistency
-from geovlm_ray.evaluation.predictions import Row, row_example
-from geovlm_ray.metrics.bootstrap import Interval, intervals, means
-from geovlm_ray.metrics.sound import Answered
+from geovlm_ray.evaluation.metrics.bootstrap import Interval, intervals, means
+from geovlm_ray.evaluation.metrics.sound import Answered
+from geovlm_ray.evaluation.predictions import PredictionRow, row_example
 from geovlm_ray.tasks.grammar import Parsed, parse_response
 
 Figures = dict[str, dict[str, float]]
@@ -30,14 +30,14 @@ def swapped(reasonings: Sequence[str]) -> list[str]:
 VARIANTS: dict[str, Callable[[Sequence[str]], list[str]]] = {"removed": removed, "swapped": swapped}
 
 
-def prefills(rows: Sequence[Row], variant: str) -> dict[int, str]:
+def prefills(rows: Sequence[PredictionRow], variant: str) -> dict[int, str]:
     """By place how the response to each record begins whose own response keeps the answer grammar."""
     kept = {row["place"]: parsed.think or "" for row in rows if (parsed := _parsed(row))}
     others = VARIANTS[variant](list(kept.values()))
     return {place: f"<think>{reasoning}</think><answer>" for place, reasoning in zip(kept, others, strict=True)}
 
 
-def named(rows: Sequence[Row]) -> Figures:
+def named(rows: Sequence[PredictionRow]) -> Figures:
     """How often the reasoning names what the answer says, by kind, over the responses whose answer says such."""
     found: dict[str, list[bool]] = {kind: [] for kind in KINDS}
     for row in rows:
@@ -49,7 +49,7 @@ def named(rows: Sequence[Row]) -> Figures:
     return {f"names {kind}": _figure(np.array(values, dtype=float)) for kind, values in found.items() if values}
 
 
-def effect(rows: Sequence[Row], again: Sequence[Row], variant: str) -> Figures:
+def effect(rows: Sequence[PredictionRow], again: Sequence[PredictionRow], variant: str) -> Figures:
     """Score with the reasoning as it was and as in a variant, on the records that were asked again."""
     before = {row["place"]: row for row in rows}
     pairs = [(before[row["place"]], row) for row in again]
@@ -73,6 +73,6 @@ def _parsed(row: Mapping[str, object]) -> Parsed | None:
     return parse_response(str(row["completion"]))
 
 
-def _answer(row: Row) -> str:
+def _answer(row: PredictionRow) -> str:
     parsed = _parsed(row)
     return parsed.answer.strip() if parsed else ""

@@ -13,9 +13,9 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from geovlm_ray.core.errors import ConfigError
+from geovlm_ray.core.schema import TASK_NAMES
 from geovlm_ray.data.formats import FORMATS
-from geovlm_ray.errors import ConfigError
-from geovlm_ray.schema import TASK_NAMES
 
 ANY = "any"
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from geovlm_ray.core.errors import DataError
 from geovlm_ray.data.records import scoring_record
-from geovlm_ray.errors import DataError
-from geovlm_ray.metrics.bootstrap import Interval, intervals, means
-from geovlm_ray.metrics.earthdial_files import Layout, layout
-from geovlm_ray.metrics.paper import paper_metrics
-from geovlm_ray.metrics.sound import Answered, needs_embedder, sound_metrics
+from geovlm_ray.evaluation.metrics.bootstrap import Interval, intervals, means
+from geovlm_ray.evaluation.metrics.earthdial_files import Layout, layout
+from geovlm_ray.evaluation.metrics.paper import paper_metrics
+from geovlm_ray.evaluation.metrics.sound import Answered, needs_embedder, sound_metrics
 from geovlm_ray.rewards.config import RewardConfig
 from geovlm_ray.rewards.sbert import SbertEmbedder
 from geovlm_ray.tasks import TASKS

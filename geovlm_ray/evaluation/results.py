@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from geovlm_ray.evaluation.predictions import Row, answered
+from geovlm_ray.core.files import read_object, write_atomically
+from geovlm_ray.evaluation.metrics.bootstrap import Interval, intervals, means
+from geovlm_ray.evaluation.metrics.paper import paper_metrics
+from geovlm_ray.evaluation.metrics.sound import needs_embedder, sound_metrics
+from geovlm_ray.evaluation.predictions import PredictionRow, answered
 from geovlm_ray.evaluation.reasoning import effect, named
 from geovlm_ray.evaluation.registry import Benchmark
 from geovlm_ray.evaluation.slices import score_slice, sliced
-from geovlm_ray.files import read_object, write_atomically
-from geovlm_ray.metrics.bootstrap import Interval, intervals, means
-from geovlm_ray.metrics.paper import paper_metrics
-from geovlm_ray.metrics.sound import needs_embedder, sound_metrics
 from geovlm_ray.rewards.local import LocalRewards
 
 RESULTS = "results.json"
@@ -54,7 +54,10 @@ class Results:
 
 
 def result_of(
-    benchmark: Benchmark, rows: Sequence[Row], rewards: LocalRewards, again: Mapping[str, Sequence[Row]] | None = None
+    benchmark: Benchmark,
+    rows: Sequence[PredictionRow],
+    rewards: LocalRewards,
+    again: Mapping[str, Sequence[PredictionRow]] | None = None,
 ) -> Result:
     """The metrics of a benchmark's predictions, of which there is at least one.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from geovlm_ray.config import Config
-from geovlm_ray.placement import Share
+from geovlm_ray.core.placement import ActorResources
 
 ALL = 1_000_000_000
 """More records than any benchmark has."""
@@ -31,5 +31,5 @@ def evaluation_config(
     values["sync"]["mode"] = "in_flight"
     values["loop"]["max_staleness"] = 1
     for kind in ("reward", "sbert", "learner"):
-        values["placement"][kind] |= Share().model_dump()
+        values["placement"][kind] |= ActorResources().model_dump()
     return Config.model_validate(values)

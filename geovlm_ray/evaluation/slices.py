@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from geovlm_ray.metrics.bootstrap import Interval, intervals, means
-from geovlm_ray.metrics.detection import size_group
-from geovlm_ray.metrics.sound import true_boxes
-from geovlm_ray.schema import Example
+from geovlm_ray.core.schema import Example
+from geovlm_ray.evaluation.metrics.bootstrap import Interval, intervals, means
+from geovlm_ray.evaluation.metrics.detection import size_group
+from geovlm_ray.evaluation.metrics.sound import true_boxes
 
 COUNTS = ((2, "1"), (5, "2 to 4"), (10, "5 to 9"), (np.inf, "10 or more"))
 DISTANCES = ((1.0, "below 1 m"), (5.0, "1 to 5 m"), (15.0, "5 to 15 m"), (np.inf, "15 m or more"))

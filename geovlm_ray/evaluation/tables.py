@@ -10,8 +10,8 @@ from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
 
+from geovlm_ray.evaluation.metrics.bootstrap import Interval
 from geovlm_ray.evaluation.results import Result, Results
-from geovlm_ray.metrics.bootstrap import Interval
 
 SETS = {
     "score": "mean over records of the accuracy in [0, 100] that the default reward gives",

@@ -10,20 +10,20 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from geovlm_ray.core.schema import Box, GroundedText, Target, target_boxes
 from geovlm_ray.data.images import load_image
 from geovlm_ray.data.records import frame_from_json, pixels_from_json, target_from_json
 from geovlm_ray.report.boxes import PREDICTED_COLOUR, TRUE_COLOUR, draw_boxes
 from geovlm_ray.report.page import data_uri, fitted
-from geovlm_ray.schema import Box, GroundedText, Target, target_boxes
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.boxes import parse_boxes
 from geovlm_ray.tasks.grammar import parse_response
 
 PICTURE_PIXELS = 320
-Row = Mapping[str, Any]
+SampleRow = Mapping[str, Any]
 
 
-def pictures(row: Row) -> str:
+def pictures(row: SampleRow) -> str:
     """All images of the prompt as HTML; true and predicted boxes stand on the last one, which shows the present state.
 
     Raises:
@@ -36,7 +36,7 @@ def pictures(row: Row) -> str:
     return "".join(f'<img alt="" src="{data_uri(image)}">' for image in images)
 
 
-def predicted_boxes(row: Row) -> list[Box]:
+def predicted_boxes(row: SampleRow) -> list[Box]:
     """The boxes of an answer; none where it has none, or the task none."""
     if TASKS[row["task"]].target_kind not in ("boxes", "grounded"):
         return []
@@ -47,7 +47,7 @@ def predicted_boxes(row: Row) -> list[Box]:
     return [Box(c, label) for c, label in zip(found.boxes, found.labels, strict=True) if len(c) in (4, 5)]
 
 
-def row_target(row: Row) -> Target:
+def row_target(row: SampleRow) -> Target:
     """The target of a row."""
     return target_from_json(row["task"], json.loads(row["target"]))
 

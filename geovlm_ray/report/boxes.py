@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from geovlm_ray.geometry import Frame, rotated_corners
-from geovlm_ray.schema import Box
+from geovlm_ray.core.geometry import Frame, rotated_corners
+from geovlm_ray.core.schema import Box
 
 TRUE_COLOUR = "#22c55e"
 PREDICTED_COLOUR = "#f97316"

@@ -10,7 +10,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 SMOOTHING = 0.15
-Row = Mapping[str, float]
+StepMetrics = Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Line:
     colour: str | None = None
 
 
-def curve(rows: Sequence[Row], names: Mapping[str, str], title: str, ylabel: str) -> str:
+def curve(rows: Sequence[StepMetrics], names: Mapping[str, str], title: str, ylabel: str) -> str:
     """One chart of metrics over steps as an SVG element; ``names`` maps a metric to its legend."""
     lines = [Line(legend, [(row["step"], row[name]) for row in rows if name in row]) for name, legend in names.items()]
     return chart(lines, title, ylabel)

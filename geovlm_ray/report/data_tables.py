@@ -14,7 +14,7 @@ from geovlm_ray.report.inert_text import inert
 
 if TYPE_CHECKING:
     from geovlm_ray.data.convert import Counts
-    from geovlm_ray.data.validation.validate import Report
+    from geovlm_ray.data.validation.validate import ValidationReport
 
 SHOWN = 12
 """Rows of a list; of longer ones the rest is counted."""
@@ -32,7 +32,7 @@ def print_conversion(counts: Counts, examples: Mapping[str, str], console: Conso
     _line(console, f"{counts.records:,} records, {counts.passed_over:,} passed over, {counts.set_aside:,} set aside")
 
 
-def print_validation(report: Report, console: Console) -> None:
+def print_validation(report: ValidationReport, console: Console) -> None:
     """Classes in short, warnings, and bad records by reason."""
     table = _table("dataset", "task", "classes", "most frequent", "least frequent")
     for (dataset, task), balance in sorted(report.balances.items()):

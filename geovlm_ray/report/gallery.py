@@ -10,11 +10,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from geovlm_ray.errors import DataError
+from geovlm_ray.core.errors import DataError
 from geovlm_ray.report.answers import pictures, reference_text, row_target
 
 SHOWN_SAMPLES = 3
-Row = dict[str, Any]
+SampleRow = dict[str, Any]
 
 
 def gallery(rollouts: Path) -> str:
@@ -27,24 +27,24 @@ def gallery(rollouts: Path) -> str:
 
 
 def _step(file: Path) -> str:
-    groups: dict[int, list[Row]] = {}
+    groups: dict[int, list[SampleRow]] = {}
     for row in _read(file):
         groups.setdefault(row["group_id"], []).append(row)
-    by_task: dict[str, list[Row]] = {}
+    by_task: dict[str, list[SampleRow]] = {}
     for rows in groups.values():
         by_task.setdefault(rows[0]["task"], rows)
     step = int(file.stem.removeprefix("step-"))
     return f"<h3>Step {step}</h3>" + "".join(_group(rows) for rows in by_task.values())
 
 
-def _read(file: Path) -> list[Row]:
+def _read(file: Path) -> list[SampleRow]:
     try:
         return pq.read_table(file).to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{file}: expected completions as Parquet, found: {' '.join(str(error).split())}") from error
 
 
-def _group(rows: list[Row]) -> str:
+def _group(rows: list[SampleRow]) -> str:
     first = rows[0]
     ranked = sorted(rows, key=lambda r: -r["reward"])
     shown = [ranked[i] for i in sorted({0, len(ranked) // 2, len(ranked) - 1})][:SHOWN_SAMPLES]
@@ -56,7 +56,7 @@ def _group(rows: list[Row]) -> str:
     )
 
 
-def _sample(row: Row) -> str:
+def _sample(row: SampleRow) -> str:
     parts = {"format": row["format"], "accuracy": row["accuracy"], **json.loads(row["components"])}
     cells = "".join(f"<tr><td>{_e(name)}</td><td>{value:.3f}</td></tr>" for name, value in parts.items())
     status = "" if row["status"] == "ok" else f" · {_e(row['status'])}"

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from geovlm_ray.config import Config, load_config
-from geovlm_ray.errors import RunError
-from geovlm_ray.files import read_object, read_objects, read_text, write_atomically
+from geovlm_ray.core.errors import RunError
+from geovlm_ray.core.files import read_object, read_objects, read_text, write_atomically
 from geovlm_ray.report.boxes import PREDICTED_COLOUR, TRUE_COLOUR
 from geovlm_ray.report.curves import curve
 from geovlm_ray.report.gallery import gallery

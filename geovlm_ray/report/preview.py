@@ -12,17 +12,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.geometry import Frame
+from geovlm_ray.core.schema import Box, Example, GroundedText, target_boxes, target_texts
 from geovlm_ray.data.convert import UNREADABLE
 from geovlm_ray.data.images import load_image
 from geovlm_ray.data.parquet import Dataset
 from geovlm_ray.data.table import Row, to_row
 from geovlm_ray.data.validation.numbered import Numbered
 from geovlm_ray.data.validation.pictures import Picture, is_absent
-from geovlm_ray.errors import DataError
-from geovlm_ray.geometry import Frame
 from geovlm_ray.report.boxes import TRUE_COLOUR, draw_boxes
 from geovlm_ray.report.page import data_uri, fitted, page
-from geovlm_ray.schema import Box, Example, GroundedText, target_boxes, target_texts
 from geovlm_ray.tasks import TASKS
 
 SIDE = 512

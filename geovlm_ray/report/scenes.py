@@ -6,9 +6,9 @@ import textwrap
 
 from PIL import Image, ImageDraw
 
-from geovlm_ray.data.scenes import SCENE_TASKS, demonstration, draw, scene_example
+from geovlm_ray.core.schema import target_boxes
+from geovlm_ray.data.scenes import SCENE_TASKS, demonstration, render_scene, scene_example
 from geovlm_ray.report.boxes import TRUE_COLOUR, draw_boxes
-from geovlm_ray.schema import target_boxes
 from geovlm_ray.tasks.grammar import parse_response
 
 PICTURE, CAPTION, GAP = 168, 62, 8
@@ -30,7 +30,7 @@ def _cell(task: str, seed: int, index: int) -> Image.Image:
     cell = Image.new("RGB", (WIDTH, PICTURE + CAPTION), "white")
     shown = example.images if len(example.images) < 3 else (example.images[0], example.images[-1])
     for k, reference in enumerate(shown):
-        picture = draw(reference).resize((PICTURE, PICTURE), Image.Resampling.BICUBIC)
+        picture = render_scene(reference).resize((PICTURE, PICTURE), Image.Resampling.BICUBIC)
         last = draw_boxes(picture, boxes, example.frame, TRUE_COLOUR) if k == len(shown) - 1 else picture
         cell.paste(last, (k * (PICTURE + GAP), 0))
     parsed = parse_response(demonstration(example))

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from geovlm_ray.metrics.embedding import Embedder
+from geovlm_ray.core.schema import Example
 from geovlm_ray.rewards.config import RewardConfig
-from geovlm_ray.schema import Example
+from geovlm_ray.rewards.text_metrics.embedding import Embedder
 from geovlm_ray.tasks import TargetKind
 
 
 @dataclass(frozen=True)
-class Judged:
+class RewardResult:
     """The accuracy of one answer in [0, 1], its named parts, and whether the answer could be read."""
 
     accuracy: float
@@ -20,13 +20,13 @@ class Judged:
     status: str = "ok"
 
 
-Judge = Callable[[Sequence[str], Sequence[Example], RewardConfig, Embedder | None], list[Judged]]
+RewardFn = Callable[[Sequence[str], Sequence[Example], RewardConfig, Embedder | None], list[RewardResult]]
 
 
 @dataclass(frozen=True)
-class Form:
+class RewardSpec:
     """One form of a reward: a pure, batched function of answers and their examples."""
 
-    judge: Judge
+    judge: RewardFn
     target_kind: TargetKind
     embeds: Callable[[RewardConfig], bool] = lambda config: False

@@ -13,11 +13,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
-from geovlm_ray.metrics.lexical import meteor, rouge_f
-from geovlm_ray.rewards.base import Embedder, Judge, Judged
+from geovlm_ray.core.schema import Example
+from geovlm_ray.rewards.base import Embedder, RewardFn, RewardResult
 from geovlm_ray.rewards.config import RewardConfig, TextWeights
 from geovlm_ray.rewards.facts import agreement
-from geovlm_ray.schema import Example
+from geovlm_ray.rewards.text_metrics.lexical import meteor, rouge_f
 
 LONGER = 1.6
 """Answers of up to this many times the reference's words lose nothing by their length."""
@@ -68,12 +68,12 @@ def hybrid(pairs: Pairs, weights: TextWeights, embedder: Embedder | None, floor:
     return np.where(identical, 1.0, value), parts
 
 
-def judged_by(similarity: Similarity, *, gated: bool) -> Judge:
+def judged_by(similarity: Similarity, *, gated: bool) -> RewardFn:
     """A reward form: the similarity with the best reference, times the gates for length and facts where gated."""
 
     def judge(
         answers: Sequence[str], examples: Sequence[Example], config: RewardConfig, embedder: Embedder | None
-    ) -> list[Judged]:
+    ) -> list[RewardResult]:
         references = [tuple(map(str, e.target)) for e in examples]  # type: ignore[arg-type]
         pairs = [(a.strip(), r.strip()) for a, rs in zip(answers, references, strict=True) for r in rs]
         owners = [i for i, rs in enumerate(references) for _ in rs]
@@ -88,10 +88,12 @@ def judged_by(similarity: Similarity, *, gated: bool) -> Judge:
     return judge
 
 
-def _judged(pair: int, answer: str, values: np.ndarray, parts: Parts) -> Judged:
+def _judged(pair: int, answer: str, values: np.ndarray, parts: Parts) -> RewardResult:
     if pair < 0 or not answer.strip():
-        return Judged(0.0, status="unparseable")
-    return Judged(float(np.clip(values[pair], 0.0, 1.0)), {name: float(part[pair]) for name, part in parts.items()})
+        return RewardResult(0.0, status="unparseable")
+    return RewardResult(
+        float(np.clip(values[pair], 0.0, 1.0)), {name: float(part[pair]) for name, part in parts.items()}
+    )
 
 
 def cosine(pairs: Pairs, config: RewardConfig, embedder: Embedder | None) -> tuple[np.ndarray, Parts]:

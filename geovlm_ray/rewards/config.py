@@ -90,5 +90,5 @@ class RewardConfig(BaseModel):
 
     def form(self, task: str) -> str:
         """The name of the form, or of the user's function, that scores a task."""
-        preset = TASKS[task].robust if self.preset == "robust" else TASKS[task].reward
+        preset = TASKS[task].default_reward if self.preset == "robust" else TASKS[task].reward
         return self.function or self.forms.get(task, preset)

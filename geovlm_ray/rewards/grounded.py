@@ -6,17 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from geovlm_ray.rewards.base import Embedder, Judged
+from geovlm_ray.core.schema import Example, GroundedText
+from geovlm_ray.rewards.base import Embedder, RewardResult
 from geovlm_ray.rewards.captions import gates, hybrid
 from geovlm_ray.rewards.config import RewardConfig
 from geovlm_ray.rewards.detection import best_iou, matched_iou
-from geovlm_ray.schema import Example, GroundedText
 from geovlm_ray.tasks.boxes import strip_boxes
 
 
 def grounded_description(
     answers: Sequence[str], examples: Sequence[Example], config: RewardConfig, embedder: Embedder | None
-) -> list[Judged]:
+) -> list[RewardResult]:
     """Mean of the text's and the boxes' score (the paper names both parts; their mean is our definition)."""
     text, _ = _text(answers, examples, config, embedder)
     boxes = best_iou(answers, examples, config, embedder)
@@ -25,7 +25,7 @@ def grounded_description(
 
 def grounded_description_robust(
     answers: Sequence[str], examples: Sequence[Example], config: RewardConfig, embedder: Embedder | None
-) -> list[Judged]:
+) -> list[RewardResult]:
     """Product of the gated text's and the matched boxes' score: neither can be left out."""
     value, pairs = _text(answers, examples, config, embedder)
     factors = gates(pairs, config)
@@ -49,5 +49,5 @@ def _text(
     return hybrid(pairs, config.grounded, embedder, 0.0)[0], pairs
 
 
-def _joined(value: float, text: float, boxes: Judged) -> Judged:
-    return Judged(float(value), {"text": float(text), "boxes": boxes.accuracy}, boxes.status)
+def _joined(value: float, text: float, boxes: RewardResult) -> RewardResult:
+    return RewardResult(float(value), {"text": float(text), "boxes": boxes.accuracy}, boxes.status)

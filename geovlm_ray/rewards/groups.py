@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from geovlm_ray.core.schema import SampleGroup
 from geovlm_ray.rewards.base import Embedder
 from geovlm_ray.rewards.config import RewardConfig
 from geovlm_ray.rewards.score import score_batch
-from geovlm_ray.schema import SampleGroup
 
 
 def score_groups(groups: Sequence[SampleGroup], config: RewardConfig, embedder: Embedder | None) -> list[SampleGroup]:

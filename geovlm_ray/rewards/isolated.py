@@ -22,11 +22,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from geovlm_ray.errors import ConfigError
-from geovlm_ray.rewards.base import Judged
+from geovlm_ray.core.errors import ConfigError
+from geovlm_ray.core.redaction import has_password, is_secret
+from geovlm_ray.core.schema import Example
+from geovlm_ray.rewards.base import RewardResult
 from geovlm_ray.rewards.config import RewardConfig
-from geovlm_ray.schema import Example
-from geovlm_ray.secret_text import has_password, is_secret
 from geovlm_ray.tasks.targets import plain_frame, plain_target
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ LONGEST_REPLY = 1 << 16
 _CHILD = Path(__file__).with_name("isolated_child.py")
 
 
-def judge_by_user(responses: Sequence[str], examples: Sequence[Example], config: RewardConfig) -> list[Judged]:
+def judge_by_user(responses: Sequence[str], examples: Sequence[Example], config: RewardConfig) -> list[RewardResult]:
     """What the function of a configuration gives each response.
 
     A call that outlives ``config.time_limit_s`` is killed and has status ``timeout``; one that raises, ends its
@@ -83,7 +83,7 @@ class IsolatedFunction:
         self._socket: socket.socket | None = None
         self._lock = threading.Lock()
 
-    def judge(self, response: str, example: Example) -> tuple[Judged, str | None]:
+    def judge(self, response: str, example: Example) -> tuple[RewardResult, str | None]:
         """The score of one response, and what went wrong where there is none."""
         context = {
             "id": example.id,
@@ -98,12 +98,12 @@ class IsolatedFunction:
                 reply = self._exchange(request)
             except TimeoutError:
                 self.close()
-                return Judged(0.0, status="timeout"), f"no answer within {self.limit_s:g} s"
+                return RewardResult(0.0, status="timeout"), f"no answer within {self.limit_s:g} s"
             except (OSError, EOFError, ValueError):
                 self.close()
-                return Judged(0.0, status="error"), "its process died"
+                return RewardResult(0.0, status="error"), "its process died"
         problem = reply.get("problem") or _problem(reply.get("value"))
-        return (Judged(0.0, status="error") if problem else _judged(reply["value"])), problem
+        return (RewardResult(0.0, status="error") if problem else _judged(reply["value"])), problem
 
     def start(self) -> None:
         """Start the process, if there is none.
@@ -191,6 +191,6 @@ def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _judged(value: Any) -> Judged:
+def _judged(value: Any) -> RewardResult:
     parts = value if isinstance(value, dict) else {"accuracy": value}
-    return Judged(float(parts["accuracy"]), {name: float(part) for name, part in parts.items()})
+    return RewardResult(float(parts["accuracy"]), {name: float(part) for name, part in parts.items()})

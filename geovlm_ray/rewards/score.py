@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from geovlm_ray.rewards.base import Embedder, Judged
+from geovlm_ray.core.schema import Example, RewardScore
+from geovlm_ray.rewards.base import Embedder, RewardResult
 from geovlm_ray.rewards.config import RewardConfig
 from geovlm_ray.rewards.isolated import judge_by_user
-from geovlm_ray.rewards.registry import FORMS
-from geovlm_ray.schema import Example, RewardScore
+from geovlm_ray.rewards.registry import REWARDS
 from geovlm_ray.tasks.grammar import parse_response
 
 
 def needs_embedder(task: str, config: RewardConfig) -> bool:
     """Whether the reward of a task embeds sentences."""
-    return config.function is None and FORMS[config.form(task)].embeds(config)
+    return config.function is None and REWARDS[config.form(task)].embeds(config)
 
 
 def score_batch(
@@ -43,7 +43,7 @@ def score_batch(
             judged = judge_by_user([responses[i] for i in chosen], theirs, config)
         else:
             answers = [p.answer for p in map(parsed.__getitem__, chosen) if p is not None]
-            judged = FORMS[config.form(task)].judge(answers, theirs, config, embedder)
+            judged = REWARDS[config.form(task)].judge(answers, theirs, config, embedder)
         for i, one in zip(chosen, judged, strict=True):
             scores[i] = combine(one, task, config)
     return scores
@@ -53,7 +53,7 @@ def _unread(response: str, config: RewardConfig) -> str:
     return "too_long" if len(response) > config.max_chars else "unparseable"
 
 
-def combine(judged: Judged, task: str, config: RewardConfig) -> RewardScore:
+def combine(judged: RewardResult, task: str, config: RewardConfig) -> RewardScore:
     """The total of a well-formed response: its format is 1, its accuracy as judged.
 
     ``sum`` is the paper's R = R_format + R_accuracy, in [0, 2]; the others lie in [0, 1].

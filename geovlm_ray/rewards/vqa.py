@@ -6,16 +6,16 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from geovlm_ray.rewards.base import Embedder, Judged
+from geovlm_ray.core.schema import Example
+from geovlm_ray.rewards.base import Embedder, RewardResult
 from geovlm_ray.rewards.config import RewardConfig
-from geovlm_ray.schema import Example
 
 _TOKEN = re.compile(r"\d+(?:\.\d+)?|[^\W\d]+")
 
 
 def jaccard(
     answers: Sequence[str], examples: Sequence[Example], config: RewardConfig, embedder: Embedder | None
-) -> list[Judged]:
+) -> list[RewardResult]:
     """Jaccard similarity of the sets of words (the paper's); saying a word often costs nothing."""
     return [
         _judge(Counter(set(_words(a))), Counter(set(_words(str(e.target)))), a, e) for a, e in _zip(answers, examples)
@@ -24,7 +24,7 @@ def jaccard(
 
 def jaccard_counts(
     answers: Sequence[str], examples: Sequence[Example], config: RewardConfig, embedder: Embedder | None
-) -> list[Judged]:
+) -> list[RewardResult]:
     """Jaccard similarity of the bags of words: a repeated word counts as often as it stands."""
     return [_judge(Counter(_words(a)), Counter(_words(str(e.target))), a, e) for a, e in _zip(answers, examples)]
 
@@ -37,7 +37,7 @@ def _words(text: str) -> list[str]:
     return _TOKEN.findall(text.casefold())
 
 
-def _judge(answer: Counter[str], truth: Counter[str], text: str, example: Example) -> Judged:
+def _judge(answer: Counter[str], truth: Counter[str], text: str, example: Example) -> RewardResult:
     union = (answer | truth).total()
     value = (answer & truth).total() / union if union else float(text.strip() == str(example.target).strip())
-    return Judged(value, {"jaccard": value})
+    return RewardResult(value, {"jaccard": value})

@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from geovlm_ray.errors import DataError, RunError
-from geovlm_ray.policy.prompts import PromptEncoder
+from geovlm_ray.core.errors import DataError, RunError
+from geovlm_ray.core.schema import Prompt, Sample, SampleGroup
+from geovlm_ray.model.prompts import PromptEncoder
 from geovlm_ray.rollout import vllm_compat
 from geovlm_ray.rollout.config import RolloutConfig
 from geovlm_ray.rollout.sampling import banned_token_bias, sampling_params
-from geovlm_ray.schema import Prompt, Sample, SampleGroup
-from geovlm_ray.sync.buckets import Inbox, WeightBucket
+from geovlm_ray.transport.buckets import Inbox, WeightBucket
 
 
 class Engine:
@@ -50,7 +50,7 @@ class Engine:
         self._keys = itertools.count()
         self._finished: dict[str, Any] = {}
         self._versions: dict[str, int] = {}
-        self._swaps: dict[str, dict[int, list[tuple[int, int]]]] = {}
+        self._weight_updates: dict[str, dict[int, list[tuple[int, int]]]] = {}
         self._adapter: Any = None
         lora = {"enable_lora": True, "max_lora_rank": max(8, lora_rank), "max_loras": 1} if lora_rank else {}
         arguments = {
@@ -156,8 +156,12 @@ class Engine:
                 self._finished[output.request_id] = output
 
     def _group(self, key: str, prompt: Prompt) -> SampleGroup:
-        output, version, swaps = self._finished.pop(key), self._versions.pop(key), self._swaps.pop(key, {})
-        samples = tuple(self._sample(completion, version, swaps) for completion in output.outputs)
+        output, version, weight_updates = (
+            self._finished.pop(key),
+            self._versions.pop(key),
+            self._weight_updates.pop(key, {}),
+        )
+        samples = tuple(self._sample(completion, version, weight_updates) for completion in output.outputs)
         return SampleGroup(prompt, samples)
 
     def _take_pending(self) -> None:
@@ -168,7 +172,7 @@ class Engine:
             return
         version, adapter = buckets[0].version, buckets[0].adapter
         for (key, index), drawn in vllm_compat.tokens_so_far(self.llm).items():
-            self._swaps.setdefault(key, {}).setdefault(index, []).append((drawn, version))
+            self._weight_updates.setdefault(key, {}).setdefault(index, []).append((drawn, version))
         tensors = (pair for bucket in buckets for pair in bucket.tensors())
         if adapter is None:
             vllm_compat.load_weights(self.llm, tensors)
@@ -212,11 +216,11 @@ class Engine:
             self.config, self._logit_bias, group_size=group_size, max_tokens=max_tokens, greedy=greedy
         )
 
-    def _sample(self, completion: Any, version: int, swaps: dict[int, list[tuple[int, int]]]) -> Sample:
+    def _sample(self, completion: Any, version: int, weight_updates: dict[int, list[tuple[int, int]]]) -> Sample:
         ids = tuple(completion.token_ids)
         logprobs = tuple(step[i].logprob for i, step in zip(ids, completion.logprobs, strict=True))
-        later = tuple((drawn, new) for drawn, new in swaps.get(completion.index, ()) if drawn < len(ids))
-        return Sample(ids, logprobs, completion.text, completion.finish_reason or "", version, swaps=later)
+        later = tuple((drawn, new) for drawn, new in weight_updates.get(completion.index, ()) if drawn < len(ids))
+        return Sample(ids, logprobs, completion.text, completion.finish_reason or "", version, weight_updates=later)
 
 
 def draw_seed(seed: int, group_id: int) -> int:

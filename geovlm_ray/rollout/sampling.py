@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import ProcessorMixin
 
-from geovlm_ray.policy.prompts import banned_token_ids
+from geovlm_ray.model.prompts import banned_token_ids
 from geovlm_ray.rollout.config import RolloutConfig
 
 

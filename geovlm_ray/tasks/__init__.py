@@ -13,14 +13,14 @@ class Task:
     """One task.
 
     ``instruction`` is appended to the question of a prompt; ``reward`` names the reward of the paper,
-    ``robust`` the form of it that is the default here (keys of `geovlm_ray.rewards.FORMS`).
+    ``default_reward`` the form of it that is the default here (keys of `geovlm_ray.rewards.REWARDS`).
     """
 
     name: str
     target_kind: TargetKind
     instruction: str
     reward: str
-    robust: str
+    default_reward: str
 
 
 _CLASS = "Answer with the class name."

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from geovlm_ray.geometry import Frame
-from geovlm_ray.schema import Box, GroundedText, Target
+from geovlm_ray.core.geometry import Frame
+from geovlm_ray.core.schema import Box, GroundedText, Target
 
 
 def plain_target(target: Target) -> Any:

@@ -20,7 +20,7 @@ SMALL = (
     f"rollout.group_size={GROUP}",
     "rollout.max_tokens=40",
     "learner.tokens_per_micro_batch=2048",
-    "evaluation.scenes=0",
+    "evaluation.num_examples=0",
     "checkpoint.every=2",
 )
 MINUTES = 60
@@ -76,15 +76,15 @@ def without_timings(rows: list[dict[str, float]]) -> list[dict[str, float]]:
     return [{k: v for k, v in row.items() if not k.startswith(("seconds/", "throughput/"))} for row in rows]
 
 
-def ledger(run: Path) -> pa.Table:
+def samples(run: Path) -> pa.Table:
     """All samples that were drawn for the steps of a run."""
     return pa.concat_tables(pq.read_table(file) for file in sorted((run / "rollouts").glob("*.parquet")))
 
 
-def check_ledger(run: Path, steps: int) -> None:
+def check_samples(run: Path, steps: int) -> None:
     """Every step is there once, and every sample of every prompt was drawn once and trained on."""
     assert [row["step"] for row in metrics(run)] == list(range(1, steps + 1))
-    table = ledger(run).to_pydict()
-    samples = Counter(zip(table["group_id"], table["sample"], strict=True))
-    assert samples == Counter((g, s) for g in range(steps * PROMPTS) for s in range(GROUP))
-    assert set(table["fate"]) == {"trained"}
+    table = samples(run).to_pydict()
+    counts = Counter(zip(table["group_id"], table["sample"], strict=True))
+    assert counts == Counter((g, s) for g in range(steps * PROMPTS) for s in range(GROUP))
+    assert set(table["group_status"]) == {"trained"}

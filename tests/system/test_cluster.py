@@ -16,7 +16,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from geovlm_ray.schema import TASK_NAMES
+from geovlm_ray.core.schema import TASK_NAMES
 from tests.system.runs import MINUTES, arguments, environment, metrics
 
 pytestmark = pytest.mark.slow

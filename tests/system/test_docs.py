@@ -44,7 +44,7 @@ STANDS_FOR = {
     "/datasets/geochat/images": "images",
 }
 """What is there in place of the README's words."""
-SHORT = ("run.steps=2", "rollout.prompts_per_step=4", "rollout.group_size=2", "evaluation.scenes=0", "--local")
+SHORT = ("run.steps=2", "rollout.prompts_per_step=4", "rollout.group_size=2", "evaluation.num_examples=0", "--local")
 MORE = {
     "train": SHORT,
     "sft": ("sft.steps=1", "sft.batch_size=2", "sft.eval_examples=0"),

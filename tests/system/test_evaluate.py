@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from geovlm_ray.config import load_config
-from geovlm_ray.schema import TASK_NAMES
+from geovlm_ray.core.schema import TASK_NAMES
 from tests.system.runs import COMMAND, environment, metrics, train
 
 pytestmark = pytest.mark.slow

@@ -12,8 +12,8 @@ from benchmarks.instant_engine import InstantActor
 from benchmarks.toy_policy import ToyLearnerActor
 from geovlm_ray.config import RunConfig, load_config
 from geovlm_ray.data.sampler import SceneStream
-from geovlm_ray.preflight import Ready
 from geovlm_ray.rewards.config import SbertConfig
+from geovlm_ray.training.preflight import Ready
 from tests.system.clusters import cluster
 from tests.unit.test_deploy import KUBERAY, read
 

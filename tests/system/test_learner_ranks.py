@@ -14,11 +14,11 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from geovlm_ray.config import load_config
+from geovlm_ray.core.schema import Prompt, RewardScore, Sample, SampleGroup
 from geovlm_ray.data.scenes import scene_example
-from geovlm_ray.grpo.ranks import Ranks
-from geovlm_ray.local import make_learner
-from geovlm_ray.policy.model import resolve_model
-from geovlm_ray.schema import Prompt, RewardScore, Sample, SampleGroup
+from geovlm_ray.learner.ranks import Ranks
+from geovlm_ray.model.loading import model_folder
+from geovlm_ray.training.local import make_learner
 from tests.system.runs import metrics, train
 
 pytestmark = pytest.mark.slow
@@ -50,7 +50,7 @@ GROUPS = [
 def learn(rank: int, size: int, address: str, overrides: tuple[str, ...], folder: Path, load: str, save: str) -> None:
     """Take up a checkpoint, make two steps, and leave the weights, the metrics and another checkpoint."""
     settings = ["learner.lr=1e-3", "learner.tokens_per_micro_batch=1", *overrides]
-    learner = make_learner(load_config("demo", settings), resolve_model("tiny"), Ranks.join(rank, size, address))
+    learner = make_learner(load_config("demo", settings), model_folder("tiny"), Ranks.join(rank, size, address))
     if load:
         learner.load(folder / load)
     rows = [learner.step(GROUPS) for _ in range(2)]

@@ -8,9 +8,9 @@ import urllib.request
 import pytest
 import ray
 
+from actors.heartbeat_metrics import HeartbeatGauges
 from actors.metrics import RayMetrics, gauge_name
-from actors.pulse_metrics import PulseGauges
-from geovlm_ray.pulse import Pulse
+from geovlm_ray.observability.heartbeat import Heartbeat
 
 pytestmark = pytest.mark.slow
 
@@ -38,11 +38,11 @@ def test_metrics_of_a_step_are_at_the_endpoint(cluster: None) -> None:
 
 
 def test_pulses_of_actors_are_at_the_endpoint(cluster: None) -> None:
-    pulse = Pulse()
-    pulse._who = {"actor": "rollout-0", "kind": "rollout", "run": "first"}
-    pulse.weight_version = 7
-    with pulse.busy("stream", queue=16):
-        PulseGauges()(pulse.reading())
+    heartbeat = Heartbeat()
+    heartbeat._who = {"actor": "rollout-0", "kind": "rollout", "run": "first"}
+    heartbeat.weight_version = 7
+    with heartbeat.busy("stream", queue=16):
+        HeartbeatGauges()(heartbeat.snapshot())
     names = ("idle_ratio", "memory_bytes", "busy_seconds", "queue", "weight_version", "tokens_per_second")
     found = at_endpoint({f"ray_geovlm_actor_{name}" for name in names})
     assert all('run="first"' in labels and 'actor="rollout-0"' in labels for labels, _ in found.values())

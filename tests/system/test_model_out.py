@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from geovlm_ray.answering import Answerer
 from geovlm_ray.config import load_config
-from geovlm_ray.data.scenes import draw, scene_example
-from geovlm_ray.local import make_engine
-from geovlm_ray.locate import locate
-from geovlm_ray.schema import Prompt
+from geovlm_ray.core.schema import Prompt
+from geovlm_ray.data.scenes import render_scene, scene_example
+from geovlm_ray.serving.answering import Answerer
+from geovlm_ray.serving.model_ref import resolve_model
+from geovlm_ray.training.local import make_engine
 from tests.system.runs import COMMAND, environment, train
 from tests.unit.test_export import blocks
 
@@ -45,12 +45,12 @@ def test_the_exported_model_answers_as_the_adapter_in_transformers_and_in_vllm(t
     assert "Log-probs of a drawn prompt differ by at most" in said
     examples = [scene_example(task, 1_000_000_011, k) for task in TASKS for k in range(EACH)]
     asked = [(example.images, example.question, example.task) for example in examples]
-    adapter = locate(str(trained))
+    adapter = resolve_model(str(trained))
     assert adapter.adapter
     expected = [Answerer(adapter).answer(*ask).response for ask in asked]
-    untrained = Answerer(locate("tiny"))
+    untrained = Answerer(resolve_model("tiny"))
     assert [untrained.answer(*ask).response for ask in asked] != expected
-    exported = locate(str(folder / "model"))
+    exported = resolve_model(str(folder / "model"))
     assert not exported.adapter
     assert [Answerer(exported).answer(*ask).response for ask in asked] == expected
     engine = make_engine(load_config(str(folder / "model" / "geovlm_ray.yaml")), exported.path)
@@ -61,9 +61,9 @@ def test_the_exported_model_answers_as_the_adapter_in_transformers_and_in_vllm(t
 def test_the_cards_lines_for_vllm_answer_as_the_adapter_does(trained: Path) -> None:
     folder = trained.parent
     command(COMMAND, "export", str(trained), "shared", cwd=folder)
-    draw(scene_example("vqa", 1_000_000_011, 0).images[0]).save(folder / "scene.png")
+    render_scene(scene_example("vqa", 1_000_000_011, 0).images[0]).save(folder / "scene.png")
     prompt, _, vllm = blocks(folder / "shared" / "README.md")
     code = f"if __name__ == '__main__':\n    {(prompt + chr(10) + vllm).strip().replace(chr(10), chr(10) + '    ')}\n"
     printed = command(sys.executable, "-c", code, cwd=folder)
-    answer = Answerer(locate(str(trained))).answer([str(folder / "scene.png")], "how many ships are there ?")
+    answer = Answerer(resolve_model(str(trained))).answer([str(folder / "scene.png")], "how many ships are there ?")
     assert printed.strip().splitlines()[-1] == answer.response

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.random_model import fill_vocabulary
 from geovlm_ray.config import load_config
-from geovlm_ray.policy.model import load_processor, resolve_model
+from geovlm_ray.model.loading import load_processor, model_folder
 from geovlm_ray.rollout.sampling import banned_token_bias, sampling_params
 
 pytestmark = pytest.mark.slow
@@ -47,7 +47,7 @@ def test_a_request_for_the_real_vocabulary_is_taken(tmp_path: Path) -> None:
     from vllm import SamplingParams
 
     folder = tmp_path / "model"
-    shutil.copytree(resolve_model("tiny"), folder)
+    shutil.copytree(model_folder("tiny"), folder)
     fill_vocabulary(folder / "tokenizer.json", TOKENS)
     processor = load_processor(folder)
     assert len(processor.tokenizer) == TOKENS

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.node import Node
 from benchmarks.nodes import Nodes, available
 from tests.system.jobs import Laptop, check_failed_and_stopped
-from tests.system.runs import MINUTES, arguments, check_ledger, ledger, metrics, wait_for_step
+from tests.system.runs import MINUTES, arguments, check_samples, metrics, samples, wait_for_step
 
 pytestmark = pytest.mark.slow
 README = Path(__file__).parents[2] / "README.md"
@@ -79,9 +79,9 @@ def test_a_submitted_run_goes_on_when_nodes_die(tmp_path: Path) -> None:
             assert expected in done.stdout
         check_failed_and_stopped(laptop(nodes))
     assert "a rollout actor died: The actor died because its node has died" in log.read_text()
-    check_ledger(run, STEPS)
+    check_samples(run, STEPS)
     assert all(row["parity/max_abs"] <= 1e-3 for row in metrics(run))
-    assert set(ledger(run)["accuracy"].to_pylist()) <= {0.0, 0.5}
+    assert set(samples(run)["accuracy"].to_pylist()) <= {0.0, 0.5}
 
 
 @needs(redis=True)
@@ -101,4 +101,4 @@ def test_a_run_outlives_the_head(tmp_path: Path) -> None:
         nodes.restart_head()
         assert len(metrics(run)) < LONG, "the run was over before the head was back"
         laptop(nodes).wait_for("SUCCEEDED", "kept", 10 * MINUTES)
-    check_ledger(run, LONG)
+    check_samples(run, LONG)

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from geovlm_ray.policy.model import resolve_model
+from geovlm_ray.model.loading import model_folder
 from tests.system.runs import metrics, train
 
 pytestmark = pytest.mark.slow
@@ -33,7 +33,7 @@ def test_full_weights_and_a_checkpoint_that_loads_as_a_model(tmp_path: Path) -> 
     check(run)
     checkpoint = run / "checkpoints" / "step-000005"
     trained = load_file(checkpoint / "model.safetensors")
-    base = load_file(resolve_model("tiny") / "model.safetensors")
+    base = load_file(model_folder("tiny") / "model.safetensors")
     moved = max(float((trained[name] - base[name].float()).abs().max()) for name in base)
     assert moved > 1e-3
     again = train(tmp_path, "again", 1, "--local", f"model.path={checkpoint}")
@@ -43,7 +43,7 @@ def test_full_weights_and_a_checkpoint_that_loads_as_a_model(tmp_path: Path) -> 
 def test_adapter_goes_as_an_adapter(tmp_path: Path) -> None:
     run = train(tmp_path, "lora", 5, "--local", *LARGE_STEPS, "model.lora={rank: 8}", "learner.kl_beta=0.01")
     check(run)
-    base = Qwen2_5_VLForConditionalGeneration.from_pretrained(resolve_model("tiny"), dtype=torch.float32)
+    base = Qwen2_5_VLForConditionalGeneration.from_pretrained(model_folder("tiny"), dtype=torch.float32)
     adapted = PeftModel.from_pretrained(base, str(run / "checkpoints" / "step-000005"))
     assert any(float(p.abs().max()) > 1e-4 for name, p in adapted.named_parameters() if "lora_B" in name)
 

@@ -13,7 +13,7 @@ from actors.learner import RayLearner
 from actors.rollout_pool import RayRollouts
 from benchmarks.instant_engine import InstantActor
 from geovlm_ray.config import load_config
-from geovlm_ray.errors import LostError, RunError
+from geovlm_ray.core.errors import LostError, RunError
 from tests.system.clusters import cluster
 
 pytestmark = pytest.mark.slow

@@ -14,9 +14,9 @@ import ray
 
 from actors.reward import RayRewards
 from geovlm_ray.config import Config, load_config
-from geovlm_ray.errors import LostError
+from geovlm_ray.core.errors import LostError
+from geovlm_ray.core.schema import TASK_NAMES, Prompt, Sample, SampleGroup
 from geovlm_ray.rewards.local import LocalRewards
-from geovlm_ray.schema import TASK_NAMES, Prompt, Sample, SampleGroup
 from tests.data.adversarial import SIZE, corpus
 from tests.unit.judging import SAMPLES, example, response
 

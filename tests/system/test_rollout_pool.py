@@ -16,8 +16,8 @@ from actors.rollout import RolloutActor
 from actors.rollout_pool import DEATHS, RayRollouts
 from benchmarks.instant_engine import InstantActor
 from geovlm_ray.config import load_config
-from geovlm_ray.errors import LostError, RunError
-from geovlm_ray.schema import Example, Prompt, SampleGroup
+from geovlm_ray.core.errors import LostError, RunError
+from geovlm_ray.core.schema import Example, Prompt, SampleGroup
 
 pytestmark = pytest.mark.slow
 

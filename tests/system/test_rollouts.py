@@ -9,11 +9,11 @@ import pytest
 from vllm.lora.worker_manager import WorkerLoRAManager
 
 from geovlm_ray.config import load_config
-from geovlm_ray.data.sampler import Sampler, SceneStream
-from geovlm_ray.local import LocalRollouts, make_engine, make_learner
-from geovlm_ray.policy.model import resolve_model
+from geovlm_ray.core.schema import SampleGroup
+from geovlm_ray.data.sampler import PromptSampler, SceneStream
+from geovlm_ray.model.loading import model_folder
 from geovlm_ray.rewards.local import LocalRewards
-from geovlm_ray.schema import SampleGroup
+from geovlm_ray.training.local import LocalRollouts, make_engine, make_learner
 from tests.system.runs import metrics, train
 
 pytestmark = pytest.mark.slow
@@ -32,16 +32,16 @@ def test_completions_under_way_go_on_with_new_weights_and_say_so(lora: str, monk
         WorkerLoRAManager, "_load_adapter", lambda self, r: (loads.append(r.lora_name), load(self, r))[1]
     )
     config = load_config("demo", ["learner.lr=1e-3", "learner.warmup_steps=0", f"model.lora={lora}"])
-    model = resolve_model("tiny")
+    model = model_folder("tiny")
     engine, learner = make_engine(config, model), make_learner(config, model)
-    sampler = Sampler(SceneStream(0), config.data, 16)
+    sampler = PromptSampler(SceneStream(0), config.data, 16)
     rollouts = LocalRollouts(engine)
     rollouts.update_weights(learner.weights())
     scored = LocalRewards(config.reward).score(engine.generate(sampler.batch(0)))
     streamed = engine.stream(sampler.batch(1))
     groups = list(next(streamed))
     assert 0 < len(groups) < 16, "groups did not come as they finished"
-    assert not any(s.swaps for g in groups for s in g.samples)
+    assert not any(s.weight_updates for g in groups for s in g.samples)
     before = learner.logprobs
     old = make_learner(config, model)
     learner.step(scored)
@@ -49,12 +49,12 @@ def test_completions_under_way_go_on_with_new_weights_and_say_so(lora: str, monk
     assert engine.version == 1
     groups += [group for part in streamed for group in part]
     assert sorted(g.group_id for g in groups) == list(range(16, 32))
-    swapped = [s for g in groups for s in g.samples if s.swaps]
+    swapped = [s for g in groups for s in g.samples if s.weight_updates]
     assert swapped
     for difference, sample in zip(
         differences(old.logprobs(groups), groups), (s for g in groups for s in g.samples), strict=True
     ):
-        (at, version) = sample.swaps[0] if sample.swaps else (len(sample.token_ids), 1)
+        (at, version) = sample.weight_updates[0] if sample.weight_updates else (len(sample.token_ids), 1)
         assert (sample.weight_version, version) == (0, 1)
         assert difference[:at].max(initial=0) < 1e-3, "tokens before the swap are not those of the old weights"
     # What is drawn from now on is drawn by the new weights alone, for prompts seen before as well.

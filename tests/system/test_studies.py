@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from geovlm_ray.studies.study import load_study
+from geovlm_ray.evaluation.studies.study import load_study
 from tests.system.runs import COMMAND, environment
 
 pytestmark = pytest.mark.slow

@@ -1,4 +1,4 @@
-"""A run on Ray as it is watched: pulses, logs, a trace and the table."""
+"""A run on Ray as it is watched: heartbeats, logs, a trace and the table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from geovlm_ray.pulse import read_pulses
+from geovlm_ray.observability.heartbeat import read_heartbeats
 from tests.system.runs import COMMAND, environment, train
 
 pytestmark = pytest.mark.slow
@@ -26,15 +26,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_actor_has_a_pulse(run: Path) -> None:
-    pulses = {pulse["actor"]: pulse for pulse in read_pulses(run)}
-    assert {actor: pulse["kind"] for actor, pulse in pulses.items()} == ACTORS
-    assert len({pulse["pid"] for pulse in pulses.values()}) == len(ACTORS)
-    assert all(pulse["run"] == "watched" and pulse["memory_bytes"] > 2**20 for pulse in pulses.values())
-    assert pulses["driver"]["state"] == "ended"
+    heartbeats = {heartbeat["actor"]: heartbeat for heartbeat in read_heartbeats(run)}
+    assert {actor: heartbeat["kind"] for actor, heartbeat in heartbeats.items()} == ACTORS
+    assert len({heartbeat["pid"] for heartbeat in heartbeats.values()}) == len(ACTORS)
+    assert all(heartbeat["run"] == "watched" and heartbeat["memory_bytes"] > 2**20 for heartbeat in heartbeats.values())
+    assert heartbeats["driver"]["state"] == "ended"
     for actor in ("learner-0", "rollout-0"):
-        assert pulses[actor]["weight_version"] >= STEPS - 1
-        assert 0 < pulses[actor]["idle"] < 1
-        assert pulses[actor]["rate"] > 0
+        assert heartbeats[actor]["weight_version"] >= STEPS - 1
+        assert 0 < heartbeats[actor]["idle"] < 1
+        assert heartbeats[actor]["rate"] > 0
 
 
 def test_every_line_of_every_log_has_run_step_and_actor(run: Path) -> None:

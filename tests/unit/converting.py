@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geovlm_ray.data.convert import CARD, Counts, Labels, convert
+from geovlm_ray.data.convert import CARD, Counts, MetadataOverrides, convert
 from geovlm_ray.data.formats import FORMATS
 from geovlm_ray.data.formats.base import Source
 from geovlm_ray.data.parquet import open_datasets
@@ -45,7 +45,12 @@ class Outcome:
 def converted(name: str, source: Path, out: Path, workers: int = 1, **options: str) -> Outcome:
     images = source if source.is_dir() else source.parent
     counts = convert(
-        name, Source(source, images, options), out, Labels(), workers=workers, on_progress=lambda counts: None
+        name,
+        Source(source, images, options),
+        out,
+        MetadataOverrides(),
+        workers=workers,
+        on_progress=lambda counts: None,
     )
     rows = [row for data in open_datasets(out) for _, _, row in data.rows()] if counts.records else []
     return Outcome(counts, rows, list(read_quarantine(out, "convert")), out)

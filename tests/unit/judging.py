@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from geovlm_ray.core.schema import Box, Example, GroundedText, RewardScore, Target
 from geovlm_ray.rewards import RewardConfig, needs_embedder, score_batch
 from geovlm_ray.rewards.sbert import SbertEmbedder
-from geovlm_ray.schema import Box, Example, GroundedText, RewardScore, Target
 
 
 @functools.cache

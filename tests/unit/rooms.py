@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
+from geovlm_ray.core.schema import TASK_NAMES, Example
 from geovlm_ray.data.convert import CARD
-from geovlm_ray.data.scenes import draw, scene_example
+from geovlm_ray.data.scenes import render_scene, scene_example
 from geovlm_ray.data.table import Row, to_table
-from geovlm_ray.schema import TASK_NAMES, Example
 
 
 def picture(path: Path, seed: int, size: tuple[int, int] = (96, 96), strength: float = 60.0) -> str:
@@ -51,6 +51,6 @@ def scenes_dataset(folder: Path, each: int = 2) -> Path:
             names = [f"{task}-{k}-{i}.png" for i in range(len(scene.images))]
             for name, reference in zip(names, scene.images, strict=True):
                 folder.mkdir(parents=True, exist_ok=True)
-                draw(reference).save(folder / name)
+                render_scene(reference).save(folder / name)
             examples.append(replace(scene, images=tuple(names), dataset="scenes", sensor="drawn"))
     return write_dataset(folder, examples)

@@ -6,14 +6,14 @@ import dataclasses
 
 import pytest
 
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.geometry import Frame
+from geovlm_ray.core.schema import TASK_NAMES, Box, Example, GroundedText, Target
 from geovlm_ray.data.answers import THINK_MODES, Reasoning, answer_text, response_text
 from geovlm_ray.data.config import DataConfig
 from geovlm_ray.data.scenes import demonstration, scene_example
 from geovlm_ray.data.sources import open_stream
-from geovlm_ray.errors import DataError
-from geovlm_ray.geometry import Frame
 from geovlm_ray.rewards import RewardConfig, score_batch
-from geovlm_ray.schema import TASK_NAMES, Box, Example, GroundedText, Target
 from tests.rs import RS, needs_rs
 from tests.unit.judging import SAMPLES, boxes, embedder, example
 

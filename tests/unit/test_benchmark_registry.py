@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from geovlm_ray.core.schema import Box, Example, GroundedText, Target
 from geovlm_ray.data.formats import FORMATS
 from geovlm_ray.data.scenes import scene_example
 from geovlm_ray.evaluation.cases import Cases, dataset_cases
 from geovlm_ray.evaluation.datasets import converted_once
 from geovlm_ray.evaluation.groups import record_group
 from geovlm_ray.evaluation.listing import print_benchmarks
+from geovlm_ray.evaluation.metrics.paper import paper_metrics
+from geovlm_ray.evaluation.metrics.sound import Answered
 from geovlm_ray.evaluation.registry import BENCHMARKS, DRAWN, find
-from geovlm_ray.metrics.paper import paper_metrics
-from geovlm_ray.metrics.sound import Answered
-from geovlm_ray.schema import Box, Example, GroundedText, Target
 from geovlm_ray.tasks import TASKS
 
 ACCURACY = ("Classification accuracy",)
@@ -84,7 +84,7 @@ ASKED = {
     "nwpu-region-captioning": (1, IDENTIFY, "1 white ship at the top"),
     "nwpu-grounding-description": (
         *(1, "[grounding] [hr_rgb_0.5] <image> \\n Describe the image in detail."),
-        f"there is <ref>1 ship</ref> <box>[{BOX}]</box> located at left.",
+        f"there is <ref>1 ship</ref> <box>[{BOX}]</box> ref at left.",
     ),
     "muds": (4, CHANGE, "a road is built ."),
     "sysu": (2, CHANGE, '["a road is built ."]'),

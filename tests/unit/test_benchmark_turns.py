@@ -9,8 +9,8 @@ import pytest
 from benchmarks.common import at_least, in_turns, ratio_figures
 from benchmarks.versus_ours import Steps, TextRewards, check_lengths, text_reward
 from geovlm_ray.config import load_config
+from geovlm_ray.core.schema import Example, Prompt, Sample, SampleGroup
 from geovlm_ray.rewards.local import LocalRewards
-from geovlm_ray.schema import Example, Prompt, Sample, SampleGroup
 
 
 def group(*texts: str, tokens: int = 3) -> SampleGroup:

@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 import torch
 
-from geovlm_ray.errors import RunError
-from geovlm_ray.sync.buckets import Inbox, pack, packed_ahead
+from geovlm_ray.core.errors import RunError
+from geovlm_ray.transport.buckets import Inbox, pack, packed_ahead
 
 SIZE = 64
 """Bytes of a bucket here."""

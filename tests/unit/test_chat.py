@@ -10,19 +10,19 @@ import pytest
 from PIL import Image, ImageColor
 from rich.console import Console
 
-from geovlm_ray.answering import Answer
 from geovlm_ray.cli import main
 from geovlm_ray.commands.chat import print_answer
-from geovlm_ray.data.scenes import draw, scene_example
+from geovlm_ray.core.schema import Box
+from geovlm_ray.data.scenes import render_scene, scene_example
 from geovlm_ray.report.boxes import PREDICTED_COLOUR
-from geovlm_ray.schema import Box
+from geovlm_ray.serving.answering import Answer
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder with an image, from which all is done."""
     monkeypatch.chdir(tmp_path)
-    draw(scene_example("object_detection", 1_000_000_007, 0).images[0]).save("scene.png")
+    render_scene(scene_example("object_detection", 1_000_000_007, 0).images[0]).save("scene.png")
 
 
 def test_one_question_is_answered_and_its_boxes_are_drawn(capsys: pytest.CaptureFixture[str]) -> None:

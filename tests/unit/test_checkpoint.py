@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from geovlm_ray.checkpoint import STATE_FILE, CheckpointFolder
-from geovlm_ray.checkpoint_mirror import CheckpointMirror
-from geovlm_ray.errors import ConfigError, RunError
+from geovlm_ray.core.errors import ConfigError, RunError
+from geovlm_ray.training.checkpoint import STATE_FILE, CheckpointFolder
+from geovlm_ray.training.checkpoint_mirror import CheckpointMirror
 
 
 class State:

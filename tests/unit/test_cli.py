@@ -13,11 +13,11 @@ import pytest
 
 from geovlm_ray.cli import main
 from geovlm_ray.config import load_config, to_yaml
-from geovlm_ray.data.scenes import draw
-from geovlm_ray.policy.model import resolve_model
+from geovlm_ray.data.scenes import render_scene
+from geovlm_ray.model.loading import model_folder
 from tests.unit.rooms import example, picture, write_dataset
 
-TRAIN_RECORDS = ["train", "demo", "data.source=samples", "data.stages=[]", "evaluation.scenes=0"]
+TRAIN_RECORDS = ["train", "demo", "data.source=samples", "data.stages=[]", "evaluation.num_examples=0"]
 
 
 def test_help_loads_no_heavy_package() -> None:
@@ -43,6 +43,7 @@ def test_help_loads_no_heavy_package() -> None:
         (["train", "demo", "run.trace_steps=[0]"], "run.trace_steps.0"),
         (["train", "demo", "learner.learning_rate=1"], "unknown key 'learner.learning_rate'"),
         (["train", "demo", "lerner.lr=1"], "did you mean 'learner'"),
+        (["train", "demo", "evaluation.scenes=1"], "'evaluation.scenes'; it is now 'evaluation.num_examples'"),
         (["train", "demo", "rollout.group_size=1"], "rollout.group_size"),
         (["train", "demo", "learner.lr=quick"], "learner.lr"),
         (["train", "demo", "rollout.temperature=.nan"], "rollout.temperature"),
@@ -100,7 +101,7 @@ def test_a_missing_or_truncated_image_is_named_before_anything_starts(
     image: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    draw("scene:vqa:0:0:0").save("whole.png")
+    render_scene("scene:vqa:0:0:0").save("whole.png")
     Path("cut.png").write_bytes(Path("whole.png").read_bytes()[:500])
     records = [
         {"id": name, "task": "vqa", "images": [name], "prompt": "what ?", "reference": "x"}
@@ -118,7 +119,7 @@ def test_a_prompt_too_long_for_the_engine_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    draw("scene:vqa:0:0:0").save("a.png")
+    render_scene("scene:vqa:0:0:0").save("a.png")
     record = {"id": "long", "task": "vqa", "images": ["a.png"], "prompt": "what ? " * 500, "reference": "x"}
     Path("records.jsonl").write_text(json.dumps(record))
     assert main([*TRAIN_RECORDS, "data.path=records.jsonl"]) == 1
@@ -142,20 +143,20 @@ def test_no_records_to_hold_out_are_named_before_anything_starts(
     folder = write_dataset(tmp_path / "data", records)
     run = [*TRAIN_RECORDS, "data.source=parquet", f"data.path={folder}", "run.steps=1"]
     for dry in ([], ["--dry-run"]):
-        assert main([*run, *dry, "--local", f"run.dir={tmp_path / 'runs'}", "evaluation.scenes=4"]) == 1
+        assert main([*run, *dry, "--local", f"run.dir={tmp_path / 'runs'}", "evaluation.num_examples=4"]) == 1
         captured = capsys.readouterr()
         shown = " ".join((captured.out + captured.err).split())
-        assert "evaluation.scenes=4: expected records of vqa" in shown
-        assert "of other splits than train (data.splits), found none; set evaluation.scenes=0" in shown
+        assert "evaluation.num_examples=4: expected records of vqa" in shown
+        assert "of other splits than train (data.splits), found none; set evaluation.num_examples=0" in shown
     assert not (tmp_path / "runs").exists()
     write_dataset(tmp_path / "data", [*records, example(3, ("a.png",), split="test")])
-    assert main([*run, "--dry-run", "--local", "evaluation.scenes=4"]) == 0
+    assert main([*run, "--dry-run", "--local", "evaluation.num_examples=4"]) == 0
 
 
 def test_a_run_directory_in_use_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("geovlm_ray.resume.ORPHANS_S", 0.5)
+    monkeypatch.setattr("geovlm_ray.core.locks.ORPHANS_S", 0.5)
     folder = tmp_path / "taken"
     folder.mkdir()
     with (folder / ".lock").open("w") as lock:
@@ -181,7 +182,7 @@ def test_a_model_with_cut_weights_or_without_a_tokenizer_is_named(
         ("mute", lambda folder: (folder / "tokenizer.json").unlink()),
     ):
         folder = tmp_path / name
-        shutil.copytree(resolve_model("tiny"), folder)
+        shutil.copytree(model_folder("tiny"), folder)
         spoil(folder)
         assert main(["train", "demo", "--dry-run", "--local", f"model.path={folder}"]) == 1
         assert str(folder) in capsys.readouterr().out.replace("\n", "")

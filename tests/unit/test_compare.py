@@ -16,27 +16,27 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from geovlm_ray.checkpoint import CheckpointFolder
 from geovlm_ray.commands import compare as command
-from geovlm_ray.comparison.compare import Comparison, compare
-from geovlm_ray.comparison.page import comparison_page
-from geovlm_ray.comparison.paired import holm, paired
-from geovlm_ray.comparison.sources import read_sources
-from geovlm_ray.comparison.terminal import print_comparison
 from geovlm_ray.config import load_config, to_yaml
-from geovlm_ray.constant_answers import ConstantAnswer
-from geovlm_ray.data.sampler import Sampler, SceneStream
+from geovlm_ray.core.errors import ConfigError, DataError, RunError, UserError
+from geovlm_ray.core.files import read_object, write_atomically
+from geovlm_ray.core.schema import Example, Prompt, RewardScore, Sample, SampleGroup, target_boxes
+from geovlm_ray.data.sampler import PromptSampler, SceneStream
 from geovlm_ray.data.scenes import demonstration, scene_example
-from geovlm_ray.errors import ConfigError, DataError, RunError, UserError
-from geovlm_ray.evaluation.in_loop import in_loop_evaluation
+from geovlm_ray.evaluation.comparison.compare import Comparison, compare
+from geovlm_ray.evaluation.comparison.page import comparison_page
+from geovlm_ray.evaluation.comparison.paired import holm, paired
+from geovlm_ray.evaluation.comparison.sources import read_sources
+from geovlm_ray.evaluation.comparison.terminal import print_comparison
+from geovlm_ray.evaluation.constant_answers import ConstantAnswer
 from geovlm_ray.evaluation.predictions import Predictions, prediction_row
 from geovlm_ray.evaluation.results import RESULTS
-from geovlm_ray.files import read_object, write_atomically
-from geovlm_ray.heldout import held_out_completions, rewards_of, summarise
+from geovlm_ray.evaluation.validation import rewards_of, summarise, validation_completions
+from geovlm_ray.observability.tracking import RunTracker
 from geovlm_ray.rewards.local import LocalRewards
 from geovlm_ray.rewards.monitor import HackingMonitor
-from geovlm_ray.schema import Example, Prompt, RewardScore, Sample, SampleGroup, target_boxes
-from geovlm_ray.tracking import RunTracker
+from geovlm_ray.training.benchmark_evaluation import in_loop_evaluation
+from geovlm_ray.training.checkpoint import CheckpointFolder
 from tests.unit.test_report_in_a_browser import BROWSER, HOSTILE, opened
 from tests.unit.test_run_records import ADVANTAGES, log
 
@@ -116,7 +116,7 @@ def test_many_records_are_resampled_in_parts(monkeypatch: pytest.MonkeyPatch) ->
     rng = np.random.default_rng(4)
     first, other = rng.random(300), rng.random(300)
     whole = paired(first, other, 250)
-    monkeypatch.setattr("geovlm_ray.comparison.paired.AT_ONCE", 1000)
+    monkeypatch.setattr("geovlm_ray.evaluation.comparison.paired.AT_ONCE", 1000)
     assert paired(first, other, 250) == whole
 
 
@@ -175,7 +175,7 @@ def make_run(
     config = load_config(
         "demo",
         [
-            *(f"run.dir={folder.parent}", f"run.steps={steps}", f"evaluation.scenes={scenes}"),
+            *(f"run.dir={folder.parent}", f"run.steps={steps}", f"evaluation.num_examples={scenes}"),
             *(f"data.stages=[{{steps: {steps}, tasks: [{', '.join(TASKS)}]}}]", "rollout.prompts_per_step=4"),
             *overrides,
         ],
@@ -183,7 +183,7 @@ def make_run(
     config = config.model_copy(update={"run": config.run.model_copy(update={"name": folder.name})})
     folder.mkdir(parents=True)
     write_atomically(folder / "config.yaml", to_yaml(config))
-    rewards, sampler = LocalRewards(config.reward), Sampler(SceneStream(0), config.data, 4)
+    rewards, sampler = LocalRewards(config.reward), PromptSampler(SceneStream(0), config.data, 4)
     tracker = RunTracker(folder, steps, Console(quiet=True), HackingMonitor(), ADVANTAGES)
     tracker.rewind(0)
     for step in range(1, steps + 1):
@@ -193,7 +193,7 @@ def make_run(
     tracker.close()
     parts: Any = SimpleNamespace(rollouts=model, rewards=rewards)
     heldout = [Prompt(i, e) for i, e in enumerate(SceneStream(0).held_out(TASKS, scenes))]
-    rows = held_out_completions(parts, heldout)
+    rows = validation_completions(parts, heldout)
     found = rewards_of(rows)
     constants = {task: ConstantAnswer("", values) for task, values in found["greedy"].items()}
     summary = {

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from geovlm_ray.core.schema import Box, Example, Target
 from geovlm_ray.data.scenes import demonstration, scene_example
 from geovlm_ray.evaluation.consistency import consistency
-from geovlm_ray.metrics.sound import Answered
-from geovlm_ray.schema import Box, Example, Target
+from geovlm_ray.evaluation.metrics.sound import Answered
 from geovlm_ray.tasks.grammar import parse_response
 
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.geometry import iou_matrix
+from geovlm_ray.core.schema import TASK_NAMES, Box
 from geovlm_ray.data.scene_draw import SCENE_SIZE, render
-from geovlm_ray.data.scenes import demonstration, draw, scene_example, scenes_of
+from geovlm_ray.data.scenes import demonstration, render_scene, scene_example, scenes_of
 from geovlm_ray.data.sources import read_source
-from geovlm_ray.errors import DataError
-from geovlm_ray.geometry import iou_matrix
 from geovlm_ray.rewards import RewardConfig, score_batch
 from geovlm_ray.rewards.sbert import SbertEmbedder
-from geovlm_ray.schema import TASK_NAMES, Box
 
 
 @pytest.mark.parametrize("task", TASK_NAMES)
@@ -33,9 +33,9 @@ def test_demonstrations_earn_the_full_reward(task: str) -> None:
 def test_scenes_are_functions_of_their_seed(task: str) -> None:
     first, again, other = (scene_example(task, seed, 7) for seed in (1, 1, 2))
     assert first == again
-    pictures = [[np.asarray(draw(reference)) for reference in example.images] for example in (first, again)]
+    pictures = [[np.asarray(render_scene(reference)) for reference in example.images] for example in (first, again)]
     assert all(np.array_equal(a, b) for a, b in zip(*pictures, strict=True))
-    assert not np.array_equal(pictures[0][0], np.asarray(draw(other.images[0])))
+    assert not np.array_equal(pictures[0][0], np.asarray(render_scene(other.images[0])))
 
 
 def test_boxes_lie_on_what_they_name() -> None:

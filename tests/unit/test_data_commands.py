@@ -16,14 +16,14 @@ import pytest
 from PIL import Image
 
 from geovlm_ray.cli import main
+from geovlm_ray.core.geometry import Frame
+from geovlm_ray.core.schema import TASK_NAMES, Box
 from geovlm_ray.data import parallel
 from geovlm_ray.data.formats import FORMATS
 from geovlm_ray.data.parquet import open_datasets
 from geovlm_ray.data.quarantine import read_quarantine
 from geovlm_ray.data.stats import gather, size_group
-from geovlm_ray.geometry import Frame
 from geovlm_ray.report.preview import choose, preview
-from geovlm_ray.schema import TASK_NAMES, Box
 from tests.rs import RS, needs_rs
 from tests.unit.rooms import example, picture, scenes_dataset, write_dataset
 

@@ -24,7 +24,7 @@ from yamllint.linter import run as lint
 from geovlm_ray import __version__
 from geovlm_ray.cli import COMMANDS
 from geovlm_ray.config import load_config
-from geovlm_ray.room import check_fits
+from geovlm_ray.training.capacity import check_fits
 from tests.unit.test_loop import run as run_loop
 
 # Ray's own command line, which is imported here, warns of itself.
@@ -309,8 +309,8 @@ def test_no_file_holds_a_secret() -> None:
 def test_dashboards_ask_for_metrics_that_ray_or_a_run_has() -> None:
     from ray.dashboard.modules.metrics.dashboards import default_dashboard_panels
 
+    from actors.heartbeat_metrics import DESCRIPTIONS
     from actors.metrics import PREFIX, gauge_name
-    from actors.pulse_metrics import DESCRIPTIONS
 
     known = set(re.findall(r"ray_[a-z_]+", Path(default_dashboard_panels.__file__).read_text()))
     known |= {f"ray_{gauge_name(key)[0]}" for key in (*run_loop()[0].rows[0], "grad_norm")}

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from actors.heartbeat_metrics import DESCRIPTIONS
 from actors.metrics import PREFIX, gauge_name
-from actors.pulse_metrics import DESCRIPTIONS
 from geovlm_ray.cli import COMMANDS
 from geovlm_ray.config import Config
-from geovlm_ray.metrics.paper import paper_metrics
-from geovlm_ray.metrics.sound import Answered, needs_embedder, sound_metrics
+from geovlm_ray.evaluation.metrics.paper import paper_metrics
+from geovlm_ray.evaluation.metrics.sound import Answered, needs_embedder, sound_metrics
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.boxes import DIALECTS, parse_boxes
 from tests.docs import PAGES, README, Block, blocks, commands, messages, parse, prose, readme_commands
@@ -99,7 +99,7 @@ def test_quoted_messages_are_in_the_source(message: str) -> None:
 def test_the_table_of_tasks_is_that_of_the_code() -> None:
     rows = [line.strip("| ").split(" | ") for line in TEXTS["tasks.md"].splitlines() if line.startswith("| `")]
     found = [tuple(cell.strip("`") for cell in row[:4]) for row in rows if row[0].strip("`") in TASKS]
-    assert found == [(t.name, t.target_kind, t.robust, t.reward) for t in TASKS.values()]
+    assert found == [(t.name, t.target_kind, t.default_reward, t.reward) for t in TASKS.values()]
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -115,7 +115,7 @@ def test_the_section_of_a_task_says_how_it_is(task: str) -> None:
     said = _section(task)
     assert said["Prompt ends with"].startswith(f"`{TASKS[task].instruction}`")
     forms = _CODE.findall(said["Reward"])
-    assert forms[0] == TASKS[task].robust
+    assert forms[0] == TASKS[task].default_reward
     assert TASKS[task].reward in forms
     target, answer = SAMPLES[task]
     records = [Answered(answer, example(task, target))]

@@ -14,17 +14,17 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from geovlm_ray.checkpoint import CheckpointFolder
 from geovlm_ray.config import Config, load_config
+from geovlm_ray.core.errors import ConfigError, DataError
+from geovlm_ray.core.schema import Example, Prompt, Sample, SampleGroup
 from geovlm_ray.data.scenes import demonstration
-from geovlm_ray.errors import ConfigError, DataError
-from geovlm_ray.evaluation.in_loop import check_benchmarks, in_loop_evaluation
 from geovlm_ray.evaluation.model import Evaluated, evaluate
 from geovlm_ray.evaluation.own import own_benchmarks
 from geovlm_ray.evaluation.registry import find, is_path
 from geovlm_ray.evaluation.results import Results, read_results
 from geovlm_ray.evaluation.settings import evaluation_config
-from geovlm_ray.schema import Example, Prompt, Sample, SampleGroup
+from geovlm_ray.training.benchmark_evaluation import check_benchmarks, in_loop_evaluation
+from geovlm_ray.training.checkpoint import CheckpointFolder
 
 Answer = Callable[[Example], str]
 

@@ -18,25 +18,25 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from geovlm_ray.answering import Answerer
-from geovlm_ray.checkpoint import CheckpointFolder
 from geovlm_ray.config import Config, load_config, to_yaml
-from geovlm_ray.data.scenes import draw, scene_example
+from geovlm_ray.core.errors import DataError, ModelError
+from geovlm_ray.core.files import write_atomically
+from geovlm_ray.data.scenes import render_scene, scene_example
 from geovlm_ray.data.table import Row, to_table
-from geovlm_ray.errors import DataError, ModelError
+from geovlm_ray.evaluation.metrics.bootstrap import Interval
 from geovlm_ray.evaluation.results import Result, Results, write_results
-from geovlm_ray.export.merge import whole_model
-from geovlm_ray.export.write import export
-from geovlm_ray.files import write_atomically
-from geovlm_ray.locate import locate
-from geovlm_ray.metrics.bootstrap import Interval
-from geovlm_ray.policy.config import LoraSettings, ModelConfig
-from geovlm_ray.policy.model import load_model, load_processor, resolve_model, save_policy
+from geovlm_ray.model.config import LoraSettings, ModelConfig
+from geovlm_ray.model.loading import load_model, load_processor, model_folder, save_policy
+from geovlm_ray.serving.answering import Answerer
+from geovlm_ray.serving.export.merge import whole_model
+from geovlm_ray.serving.export.write import export
+from geovlm_ray.serving.model_ref import resolve_model
+from geovlm_ray.training.checkpoint import CheckpointFolder
 from tests.unit.rooms import example, picture, write_dataset
 
 pytestmark = pytest.mark.slow
 
-TINY = resolve_model("tiny")
+TINY = model_folder("tiny")
 LORA = ModelConfig(path="tiny", lora=LoraSettings(rank=4, alpha=8))
 STEP = 7
 SYSTEM = 'Think ``` first.\n```\nThen "answer".'
@@ -85,7 +85,7 @@ def evaluation(folder: Path, name: str = "drawn-vqa") -> Path:
 
 
 def scene(path: Path, task: str = "vqa") -> Path:
-    draw(scene_example(task, 1_000_000_007, 0).images[0]).save(path)
+    render_scene(scene_example(task, 1_000_000_007, 0).images[0]).save(path)
     return path
 
 
@@ -101,9 +101,9 @@ def printed(code: str) -> str:
 
 
 def test_a_merged_adapter_gives_the_log_probs_of_the_adapter_and_loads_as_it_is(tmp_path: Path) -> None:
-    located = locate(str(run(tmp_path / "run")))
-    assert located.adapter
-    assert export(located, "run", tmp_path / "out", "float32") < 1e-3
+    ref = resolve_model(str(run(tmp_path / "run")))
+    assert ref.adapter
+    assert export(ref, "run", tmp_path / "out", "float32") < 1e-3
     assert not list(tmp_path.glob(".*"))
     merged, base = load_file(tmp_path / "out" / "model.safetensors"), load_file(TINY / "model.safetensors")
     assert max(float((merged[name] - base[name].float()).abs().max()) for name in base) > 1e-2
@@ -112,25 +112,25 @@ def test_a_merged_adapter_gives_the_log_probs_of_the_adapter_and_loads_as_it_is(
     assert load_processor(tmp_path / "out").tokenizer.get_vocab() == load_processor(TINY).tokenizer.get_vocab()
     scene(tmp_path / "scene.png")
     ask = [str(tmp_path / "scene.png")], "how many planes are there ?"
-    tuned, plain = Answerer(located).answer(*ask), Answerer(locate("tiny")).answer(*ask)
+    tuned, plain = Answerer(ref).answer(*ask), Answerer(resolve_model("tiny")).answer(*ask)
     assert tuned.response != plain.response
-    exported = locate(str(tmp_path / "out"))
-    assert exported.config.prompt == located.config.prompt
+    exported = resolve_model(str(tmp_path / "out"))
+    assert exported.config.prompt == ref.config.prompt
     assert Answerer(exported).answer(*ask).response == tuned.response
 
 
 def test_bf16_is_said_and_its_difference_is_that_of_rounding(tmp_path: Path) -> None:
-    located = locate(str(run(tmp_path / "run")))
-    assert 1e-5 < export(located, "run", tmp_path / "out", "bfloat16") < 0.5
+    ref = resolve_model(str(run(tmp_path / "run")))
+    assert 1e-5 < export(ref, "run", tmp_path / "out", "bfloat16") < 0.5
     assert {t.dtype for t in load_file(tmp_path / "out" / "model.safetensors").values()} == {torch.bfloat16}
-    assert locate(str(tmp_path / "out")).config.model.dtype == "bfloat16"
+    assert resolve_model(str(tmp_path / "out")).config.model.dtype == "bfloat16"
 
 
 def test_the_card_is_filled_from_the_run(tmp_path: Path) -> None:
     folder = run(tmp_path / "run", "learner.kl_beta=0.04")
     evaluation(folder / "evaluations" / f"step-{STEP:06d}")
-    located = locate(str(folder), None, [f"prompt.system={json.dumps(SYSTEM)}"])
-    export(located, "run", tmp_path / "out", "float32", [evaluation(tmp_path / "other", "another")])
+    ref = resolve_model(str(folder), None, [f"prompt.system={json.dumps(SYSTEM)}"])
+    export(ref, "run", tmp_path / "out", "float32", [evaluation(tmp_path / "other", "another")])
     card = ModelCard.load(tmp_path / "out" / "README.md")
     head = card.data.to_dict()
     assert (head["library_name"], head["pipeline_tag"]) == ("transformers", "image-text-to-text")
@@ -160,14 +160,14 @@ def test_the_card_is_filled_from_the_run(tmp_path: Path) -> None:
 def test_scores_of_other_steps_are_not_this_checkpoints(tmp_path: Path) -> None:
     folder = run(tmp_path / "run", steps=STEP + 3)
     evaluation(folder / "evaluations" / f"step-{STEP + 3:06d}")
-    export(locate(str(folder)), "run", tmp_path / "out", "float32")
+    export(resolve_model(str(folder)), "run", tmp_path / "out", "float32")
     text = (tmp_path / "out" / "README.md").read_text()
     assert "Not evaluated." in text
     assert f"| steps | {STEP} of {STEP + 3} |" in text
 
 
 def test_without_a_run_the_card_says_only_what_is_known(tmp_path: Path) -> None:
-    export(locate("tiny"), "tiny", tmp_path / "out", "float32")
+    export(resolve_model("tiny"), "tiny", tmp_path / "out", "float32")
     text = (tmp_path / "out" / "README.md").read_text()
     assert "the tiny policy" in text
     for unknown in ("## Method", "## Data", "## Rewards", "reward.svg"):
@@ -181,14 +181,14 @@ def test_the_records_and_licences_that_it_was_trained_on_are_listed(tmp_path: Pa
     other = replace(rows[0].example, split="test")
     pq.write_table(to_table([*rows, replace(rows[0], example=other)]), data / "part-00000.parquet")
     folder = run(tmp_path / "run", "data.source=parquet", f"data.path={data}", "data.stages=[]", "data.mixture=natural")
-    export(locate(str(folder)), "run", tmp_path / "out", "float32")
+    export(resolve_model(str(folder)), "run", tmp_path / "out", "float32")
     text = (tmp_path / "out" / "README.md").read_text()
     assert "| harbours | vqa | 1 | not stated |" in text
     assert "| harbours | vqa | 2 | CC \\| BY 4.0 |" in text
     assert "`data`, converted to Parquet, splits train." in text
     assert str(tmp_path) not in text, "a card that is shared says nothing of this machine"
     shutil.rmtree(data)
-    export(locate(str(folder)), "run", tmp_path / "out", "float32")
+    export(resolve_model(str(folder)), "run", tmp_path / "out", "float32")
     assert "licences of its records are not known here" in (tmp_path / "out" / "README.md").read_text()
 
 
@@ -197,39 +197,39 @@ def test_the_cards_lines_for_transformers_answer_as_the_policy_does(
     resolution: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = run(tmp_path / "run", f"prompt.resolution={resolution}", "prompt.image_size=84", "prompt.system=Look.")
-    located = locate(str(folder))
-    export(located, "run", tmp_path / "out", "float32")
+    ref = resolve_model(str(folder))
+    export(ref, "run", tmp_path / "out", "float32")
     monkeypatch.chdir(tmp_path)
     scene(Path("scene.png"))
     prompt, transformers, _ = blocks(Path("out/README.md"))
-    expected = Answerer(located).answer(["scene.png"], "how many ships are there ?")
+    expected = Answerer(ref).answer(["scene.png"], "how many ships are there ?")
     assert printed(f"{prompt}\n{transformers}") == expected.response.strip()
 
 
 def test_only_an_export_of_the_same_is_written_over(tmp_path: Path) -> None:
-    out, located = tmp_path / "out", locate(str(run(tmp_path / "run")))
+    out, ref = tmp_path / "out", resolve_model(str(run(tmp_path / "run")))
     out.mkdir()
     (out / "notes.txt").write_text("mine")
     message = "out: expected no such folder, an empty one, or an export of the same model, found another"
     with pytest.raises(ModelError, match=message):
-        export(located, "run", out, "float32")
+        export(ref, "run", out, "float32")
     (out / "notes.txt").unlink()
-    export(located, "run", out, "float32")
+    export(ref, "run", out, "float32")
     (out / "README.md").unlink()
-    export(located, "run", out, "float32")
+    export(ref, "run", out, "float32")
     assert (out / "README.md").is_file()
     with pytest.raises(ModelError, match=message):
-        export(located, "run", out, "bfloat16")
+        export(ref, "run", out, "bfloat16")
     with pytest.raises(ModelError, match=message):
-        export(locate("tiny"), "tiny", out, "float32")
+        export(resolve_model("tiny"), "tiny", out, "float32")
 
 
 def test_weights_that_are_not_the_policys_are_found_out(tmp_path: Path) -> None:
-    located = locate(str(run(tmp_path / "run")))
-    export(located, "run", tmp_path / "out", "float32")
+    ref = resolve_model(str(run(tmp_path / "run")))
+    export(ref, "run", tmp_path / "out", "float32")
     shutil.copy(TINY / "model.safetensors", tmp_path / "out" / "model.safetensors")
     with pytest.raises(ModelError, match=r"expected log-probs that differ by at most 0.001 from those of .*, found"):
-        export(located, "run", tmp_path / "out", "float32")
+        export(ref, "run", tmp_path / "out", "float32")
 
 
 def test_an_adapter_whose_base_is_absent_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,29 +240,29 @@ def test_an_adapter_whose_base_is_absent_names_it(tmp_path: Path, monkeypatch: p
     settings["base_model_name_or_path"] = "absent/base"
     (adapter / "adapter_config.json").write_text(json.dumps(settings))
     with pytest.raises(ModelError, match=r"adapter .*: expected its base model, found: model 'absent/base': neither"):
-        export(locate(str(adapter), "demo"), "adapter", tmp_path / "out", "float32")
+        export(resolve_model(str(adapter), "demo"), "adapter", tmp_path / "out", "float32")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_holds_no_evaluation_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"evaluation .*absent: expected a results.json"):
-        export(locate("tiny"), "tiny", tmp_path / "out", "float32", [tmp_path / "absent"])
+        export(resolve_model("tiny"), "tiny", tmp_path / "out", "float32", [tmp_path / "absent"])
     (tmp_path / "results.json").write_text('{"model": "x", "benchmarks": {"b": {}}}')
     with pytest.raises(DataError, match=r"results.json: expected the results of an evaluation, found others"):
-        export(locate("tiny"), "tiny", tmp_path / "out", "float32", [tmp_path])
+        export(resolve_model("tiny"), "tiny", tmp_path / "out", "float32", [tmp_path])
 
 
 def test_an_adapter_is_merged_once_for_an_engine(tmp_path: Path) -> None:
     adapters = [tmp_path / "one", tmp_path / "two"]
     for seed, folder in enumerate(adapters):
         Adapter(seed).save(folder)
-    one, two = (locate(str(folder)) for folder in adapters)
+    one, two = (resolve_model(str(folder)) for folder in adapters)
     merged = whole_model(one, tmp_path / "merged")
     written = (merged / "model.safetensors").stat().st_mtime_ns
     assert whole_model(one, tmp_path / "merged") == merged
     assert (merged / "model.safetensors").stat().st_mtime_ns == written
     with pytest.raises(ModelError, match="found another"):
         whole_model(two, tmp_path / "merged")
-    assert whole_model(locate("tiny"), tmp_path / "unused") == TINY
+    assert whole_model(resolve_model("tiny"), tmp_path / "unused") == TINY
     config: Config = one.config
     assert config.model.dtype == "float32"

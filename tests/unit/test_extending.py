@@ -11,6 +11,8 @@ import pytest
 
 from geovlm_ray.cli import main
 from geovlm_ray.config import reward_config
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.schema import TASK_NAMES, Example, target_boxes
 from geovlm_ray.data.answers import response_text
 from geovlm_ray.data.formats import FORMATS
 from geovlm_ray.data.formats.base import Format, Source, Unit, image_reference
@@ -20,14 +22,12 @@ from geovlm_ray.data.quarantine import read_quarantine
 from geovlm_ray.data.scene_tasks import BUILDERS, Record, Rng, object_detection
 from geovlm_ray.data.scenes import SCENE_TASKS, scene_example
 from geovlm_ray.data.table import Row
-from geovlm_ray.errors import DataError
-from geovlm_ray.metrics.paper import paper_metrics
-from geovlm_ray.metrics.sound import Answered
-from geovlm_ray.policy.prompts import PromptEncoder
+from geovlm_ray.evaluation.metrics.paper import paper_metrics
+from geovlm_ray.evaluation.metrics.sound import Answered
+from geovlm_ray.model.prompts import PromptEncoder
 from geovlm_ray.rewards import Embedder, RewardConfig, score_batch
-from geovlm_ray.rewards.base import Form, Judged
-from geovlm_ray.rewards.registry import FORMS
-from geovlm_ray.schema import TASK_NAMES, Example, target_boxes
+from geovlm_ray.rewards.base import Judged, RewardSpec
+from geovlm_ray.rewards.registry import REWARDS
 from geovlm_ray.tasks import TASKS, Task
 from tests.unit.judging import accuracy, example
 
@@ -41,8 +41,8 @@ def object_counting(rng: Rng) -> Record:
 
 
 def test_a_task(monkeypatch: pytest.MonkeyPatch, encoder: PromptEncoder) -> None:
-    # geovlm_ray/schema.py, TASK_NAMES: its name, last, so that the scenes of the others stay as they are.
-    monkeypatch.setattr("geovlm_ray.schema.TASK_NAMES", (*TASK_NAMES, "object_counting"))
+    # geovlm_ray/core/schema.py, TASK_NAMES: its name, last, so that the scenes of the others stay as they are.
+    monkeypatch.setattr("geovlm_ray.core.schema.TASK_NAMES", (*TASK_NAMES, "object_counting"))
     monkeypatch.setattr("geovlm_ray.data.scenes.SCENE_TASKS", (*SCENE_TASKS, "object_counting"))
     # geovlm_ray/tasks/__init__.py, TASKS: its kind of target, what a prompt asks for, the paper's reward, the default.
     task = Task("object_counting", "vqa", "Answer with a number.", "jaccard", "jaccard_robust")
@@ -77,8 +77,8 @@ def closeness(
 
 
 def test_a_reward_form(monkeypatch: pytest.MonkeyPatch) -> None:
-    # geovlm_ray/rewards/registry.py, FORMS: its name, and the kind of target that it judges.
-    monkeypatch.setitem(FORMS, "closeness", Form(closeness, "vqa"))
+    # geovlm_ray/rewards/registry.py, REWARDS: its name, and the kind of target that it judges.
+    monkeypatch.setitem(REWARDS, "closeness", RewardSpec(closeness, "vqa"))
 
     config = reward_config(["reward.forms.vqa=closeness"])
     assert config.form("vqa") == "closeness"

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.schema import Box
 from geovlm_ray.data.formats import FORMATS
-from geovlm_ray.errors import DataError
-from geovlm_ray.schema import Box
 from tests.rs import RS, needs_rs
 from tests.unit.converting import Outcome, converted
 

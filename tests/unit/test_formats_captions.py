@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from geovlm_ray.errors import DataError
+from geovlm_ray.core.errors import DataError
 from tests.rs import RS, needs_rs
 from tests.unit.converting import converted
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.geometry import Frame, iou_matrix, rotated_corners
+from geovlm_ray.core.schema import Box, GroundedText
 from geovlm_ray.data.formats.prompts import example_of, listed_classes, sensor_of, target_of, task_of
 from geovlm_ray.data.formats.quads import rotated_box
-from geovlm_ray.errors import DataError
-from geovlm_ray.geometry import Frame, iou_matrix, rotated_corners
-from geovlm_ray.schema import Box, GroundedText
 from geovlm_ray.tasks.labels import BIGEARTHNET_43, split_labels
 from tests.unit.converting import converted, talk, write_json
 

@@ -11,9 +11,9 @@ import pytest
 import shapely
 from PIL import Image
 
-from geovlm_ray.errors import DataError
-from geovlm_ray.geometry import iou_polygons, rotated_corners
-from geovlm_ray.schema import Box
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.geometry import iou_polygons, rotated_corners
+from geovlm_ray.core.schema import Box
 from tests.rs import RS, needs_rs
 from tests.unit.converting import converted
 

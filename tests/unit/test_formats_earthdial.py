@@ -17,11 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.schema import Box, GroundedText
 from geovlm_ray.data.formats.base import Converted, Source, Unit
 from geovlm_ray.data.formats.earthdial import convert, restore
 from geovlm_ray.data.images import load_image
-from geovlm_ray.errors import DataError
-from geovlm_ray.schema import Box, GroundedText
 from tests.rs import RS, needs_rs
 from tests.unit.converting import Outcome, converted, talk, write_json
 

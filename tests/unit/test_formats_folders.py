@@ -11,8 +11,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from geovlm_ray.errors import DataError
-from geovlm_ray.schema import Box
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.schema import Box
 from geovlm_ray.tasks.labels import BIGEARTHNET_19, BIGEARTHNET_43
 from tests.rs import RS, needs_rs
 from tests.unit.converting import converted

@@ -11,7 +11,7 @@ import shapely.affinity
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geovlm_ray.geometry import Frame, hbb, iou_hbb, iou_matrix, match, polygons, rotated_corners, turn
+from geovlm_ray.core.geometry import Frame, hbb, iou_hbb, iou_matrix, match, polygons, rotated_corners, turn
 
 side = st.integers(0, 40)
 hboxes = st.lists(st.tuples(side, side, side, side), max_size=5)

@@ -11,17 +11,17 @@ import pytest
 import torch
 
 from geovlm_ray.config import Config
+from geovlm_ray.core.schema import Prompt, RewardScore, Sample, SampleGroup
 from geovlm_ray.data.scenes import scene_example
-from geovlm_ray.grpo.admission import admit
-from geovlm_ray.grpo.config import LearnerConfig
-from geovlm_ray.grpo.learner import GrpoLearner
-from geovlm_ray.policy import shared_prefix
-from geovlm_ray.policy.config import LoraSettings, ModelConfig
-from geovlm_ray.policy.forward import Pack, packed_logits
-from geovlm_ray.policy.model import load_model, resolve_model
-from geovlm_ray.policy.prompts import PromptEncoder
-from geovlm_ray.policy.shared_prefix import GroupRow, row_logprobs
-from geovlm_ray.schema import Prompt, RewardScore, Sample, SampleGroup
+from geovlm_ray.learner.config import LearnerConfig
+from geovlm_ray.learner.grpo_learner import GrpoLearner
+from geovlm_ray.model import shared_prefix
+from geovlm_ray.model.config import LoraSettings, ModelConfig
+from geovlm_ray.model.forward import Pack, packed_logits
+from geovlm_ray.model.loading import load_model, model_folder
+from geovlm_ray.model.prompts import PromptEncoder
+from geovlm_ray.model.shared_prefix import GroupRow, row_logprobs
+from geovlm_ray.training.admission import admit
 
 
 def group(group_id: int, rewards: list[float], version: int = 0, task: str = "vqa") -> SampleGroup:
@@ -37,16 +37,26 @@ def group(group_id: int, rewards: list[float], version: int = 0, task: str = "vq
 
 def learner(encoder: PromptEncoder, model: ModelConfig | None = None, **settings: object) -> GrpoLearner:
     config = LearnerConfig(**{"lr": 1e-3, **settings})  # type: ignore[arg-type]
-    folder = resolve_model("tiny")
+    folder = model_folder("tiny")
     return GrpoLearner(
-        model or ModelConfig(), folder, encoder, config, temperature=1.0, longest=64, total_steps=10, seed=0
+        model or ModelConfig(),
+        folder,
+        encoder,
+        config,
+        temperature=1.0,
+        max_completion_tokens=64,
+        total_steps=10,
+        seed=0,
     )
 
 
 def test_stale_groups_are_dropped_and_counted() -> None:
     groups = [group(0, [0.0, 1.0], version=4), group(1, [0.0, 1.0], version=3)]
-    ledger = admit(groups, version=4, max_staleness=0)
-    assert {fate: [g.group_id for g in found] for fate, found in ledger.items()} == {"trained": [0], "stale": [1]}
+    groups_by_status = admit(groups, version=4, max_staleness=0)
+    assert {status: [g.group_id for g in found] for status, found in groups_by_status.items()} == {
+        "trained": [0],
+        "stale": [1],
+    }
     assert len(admit(groups, version=4, max_staleness=1)["trained"]) == 2
 
 
@@ -55,7 +65,7 @@ def test_prompts_run_once_give_the_log_probs_of_whole_sequences(encoder: PromptE
     tasks = ("vqa", "temporal_classification", "object_detection")
     prompts = [encoder.encode(scene_example(task, 0, 1)) for task in tasks]
     completions = [[[300, 301, 302], [310, 320, 330, 340, 350]], [[301] * 7], [[302, 305], [306]]]
-    separate = load_model(ModelConfig(), resolve_model("tiny"), torch.device("cpu"), 0)
+    separate = load_model(ModelConfig(), model_folder("tiny"), torch.device("cpu"), 0)
     pack = Pack.of([(p, row) for p, rows in zip(prompts, completions, strict=True) for row in rows])
     logits = packed_logits(separate, pack).index_fill(-1, policy.banned, float("-inf"))
     plain = logits.log_softmax(-1).gather(-1, pack.targets[:, None]).squeeze(-1)
@@ -165,11 +175,11 @@ def test_temperature_and_seed_reach_the_learner(demo: Config, encoder: PromptEnc
     cold, warm = (
         GrpoLearner(
             ModelConfig(),
-            resolve_model("tiny"),
+            model_folder("tiny"),
             encoder,
             demo.learner,
             temperature=t,
-            longest=64,
+            max_completion_tokens=64,
             total_steps=1,
             seed=0,
         ).logprobs([group(0, [0.0, 1.0])])

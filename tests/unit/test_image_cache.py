@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from geovlm_ray.core.errors import DataError
 from geovlm_ray.data.image_cache import ImageCache, open_cache
-from geovlm_ray.errors import DataError
 
 PICTURE = np.arange(2 * 10 * 10 * 3, dtype=np.uint8).reshape(2, 10, 10, 3)
 

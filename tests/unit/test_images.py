@@ -16,9 +16,9 @@ import tifffile
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.pixels import PixelSettings, to_rgb
 from geovlm_ray.data.images import image_size, load_image, resolve
-from geovlm_ray.errors import DataError
-from geovlm_ray.pixels import PixelSettings, to_rgb
 from tests.rs import RS, needs_rs
 
 RGB = np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3)

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from geovlm_ray.interrupts import Interrupted, interruptible, no_interrupts_inherited, uninterrupted
+from geovlm_ray.core.interrupts import Interrupted, interruptible, no_interrupts_inherited, uninterrupted
 from tests.unit.test_loop import Book, run
 
 
@@ -66,7 +66,7 @@ def test_handlers_are_those_of_before_afterwards() -> None:
 
 def test_a_second_signal_ends_the_process_at_once() -> None:
     code = (
-        "import os, signal, time\nfrom geovlm_ray.interrupts import *\n"
+        "import os, signal, time\nfrom geovlm_ray.core.interrupts import *\n"
         "with interruptible(), uninterrupted():\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n    os.kill(os.getpid(), signal.SIGTERM)\n    time.sleep(60)"
     )

@@ -10,19 +10,19 @@ from typing import Any
 
 import pytest
 
-from geovlm_ray import logs
-from geovlm_ray.logs import close_log, log_failure, open_log
-from geovlm_ray.pulse import PULSE
+from geovlm_ray.observability import logs
+from geovlm_ray.observability.heartbeat import HEARTBEAT
+from geovlm_ray.observability.logs import close_log, log_failure, open_log
 
 
 @pytest.fixture(autouse=True)
 def closed() -> Iterator[None]:
     """No test knows of the steps of another; levels and handlers are as before after a test."""
-    PULSE._reset()
+    HEARTBEAT._reset()
     levels = {name: logging.getLogger(name).level for name in logs.OURS}
     yield
     close_log()
-    PULSE._reset()
+    HEARTBEAT._reset()
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
 
@@ -33,16 +33,16 @@ def lines(folder: Path, actor: str) -> list[dict[str, Any]]:
 
 def test_every_line_says_who_and_in_which_step(tmp_path: Path) -> None:
     open_log(tmp_path, "first", "rollout-0", "info")
-    logging.getLogger("geovlm_ray.run").info("begins with %d", 3)
-    PULSE.weight_version = 7
+    logging.getLogger("geovlm_ray.training.run").info("begins with %d", 3)
+    HEARTBEAT.weight_version = 7
     logging.getLogger("actors.reward").warning("another one takes its place")
     logging.getLogger("someone.else").warning("careful")
     logging.getLogger("someone.else").info("chatter")
-    logging.getLogger("geovlm_ray.run").debug("detail")
+    logging.getLogger("geovlm_ray.training.run").debug("detail")
     found = lines(tmp_path, "rollout-0")
     keys = ("level", "run", "step", "actor", "logger", "message")
     assert [tuple(line[key] for key in keys) for line in found] == [
-        ("INFO", "first", None, "rollout-0", "geovlm_ray.run", "begins with 3"),
+        ("INFO", "first", None, "rollout-0", "geovlm_ray.training.run", "begins with 3"),
         ("WARNING", "first", 7, "rollout-0", "actors.reward", "another one takes its place"),
         ("WARNING", "first", 7, "rollout-0", "someone.else", "careful"),
     ]
@@ -51,7 +51,7 @@ def test_every_line_says_who_and_in_which_step(tmp_path: Path) -> None:
 
 def test_debug_lines_come_when_they_are_asked_for(tmp_path: Path) -> None:
     open_log(tmp_path, "first", "rollout-0", "debug")
-    logging.getLogger("actors.watched").debug("holds weights of version 3")
+    logging.getLogger("actors.tracing").debug("holds weights of version 3")
     assert [line["level"] for line in lines(tmp_path, "rollout-0")] == ["DEBUG"]
 
 

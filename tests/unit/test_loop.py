@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from geovlm_ray.checkpoint import Saver
 from geovlm_ray.config import Config, load_config
-from geovlm_ray.data.sampler import REPLACEMENTS, Sampler, SceneStream
-from geovlm_ray.errors import LostError, RunError
-from geovlm_ray.grpo.admission import Ledger
-from geovlm_ray.loop import Parts, train
-from geovlm_ray.schema import Prompt, RewardScore, Sample, SampleGroup
+from geovlm_ray.core.errors import LostError, RunError
+from geovlm_ray.core.interfaces import Components, GroupsByStatus, Saver
+from geovlm_ray.core.schema import Prompt, RewardScore, Sample, SampleGroup
+from geovlm_ray.data.sampler import REPLACEMENTS, PromptSampler, SceneStream
+from geovlm_ray.training.loop import train
 
 
 class Pool:
@@ -54,7 +53,7 @@ class Rewards:
     def __init__(self, varied: Callable[[int], bool] = lambda group_id: False) -> None:
         self.varied = varied
 
-    def score_as_drawn(self, parts: Iterable[Sequence[SampleGroup]]) -> list[SampleGroup]:
+    def score_stream(self, parts: Iterable[Sequence[SampleGroup]]) -> list[SampleGroup]:
         return self.score(sorted((g for part in parts for g in part), key=lambda g: g.group_id))
 
     def score(self, groups: Sequence[SampleGroup]) -> list[SampleGroup]:
@@ -130,13 +129,15 @@ class Book:
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
-        self.ledger: list[dict[str, list[int]]] = []
+        self.groups_by_status: list[dict[str, list[int]]] = []
         self.saved: list[int] = []
         self.evaluator: Evaluator | None = None
 
-    def log_step(self, step: int, metrics: dict[str, float], ledger: Ledger) -> None:
+    def log_step(self, step: int, metrics: dict[str, float], groups_by_status: GroupsByStatus) -> None:
         self.rows.append({"step": step, **metrics})
-        self.ledger.append({fate: [g.group_id for g in groups] for fate, groups in ledger.items()})
+        self.groups_by_status.append(
+            {status: [g.group_id for g in groups] for status, groups in groups_by_status.items()}
+        )
 
     def save(self, step: int, saver: Saver, metrics: Mapping[str, float]) -> None:
         self.saved.append(step)
@@ -152,10 +153,10 @@ def run(
     )
     book, pool, learner = book or Book(), Pool(logprob), Learner()
     learner.version = start
-    sampler = Sampler(SceneStream(0), config.data, 3)
+    sampler = PromptSampler(SceneStream(0), config.data, 3)
     evaluator = Evaluator(pool) if config.evaluation.every else None
     book.evaluator = evaluator
-    parts = Parts(pool, rewards or Rewards(), learner, book, book, evaluator)
+    parts = Components(pool, rewards or Rewards(), learner, tracker=book, checkpoints=book, evaluator=evaluator)
     train(config, parts, sampler, sampler.batch(0), start)
     return book, pool, learner
 
@@ -240,7 +241,7 @@ def test_groups_without_variance_are_replaced_within_the_bound_and_kept_in_the_r
     one, two = REPLACEMENTS, 2 * REPLACEMENTS
     assert pool.generated == [one + 1, one + 2, two + 2, one + 4, one + 5, two + 5]
     assert learner.trained == [0, one + 1, two + 2, 3, one + 4, two + 5]
-    assert book.ledger[0] == {"trained": [0, one + 1, two + 2], "stale": [], "resampled": [1, 2, one + 2]}
+    assert book.groups_by_status[0] == {"trained": [0, one + 1, two + 2], "stale": [], "resampled": [1, 2, one + 2]}
     assert [row["groups/resampled"] for row in book.rows] == [3, 3]
     assert [row["group/zero_variance"] for row in book.rows] == pytest.approx([1 / 3, 1 / 3])
 

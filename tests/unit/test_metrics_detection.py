@@ -13,9 +13,9 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from geovlm_ray.geometry import Frame
-from geovlm_ray.metrics.detection import BoxRecord, average_precision, box_groups, f1, size_group
-from geovlm_ray.schema import Box
+from geovlm_ray.core.geometry import Frame
+from geovlm_ray.core.schema import Box
+from geovlm_ray.evaluation.metrics.detection import BoxRecord, average_precision, box_groups, f1, size_group
 from geovlm_ray.tasks.boxes import BoxAnswer
 
 

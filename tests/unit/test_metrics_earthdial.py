@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from nltk.translate.meteor_score import meteor_score
 
-from geovlm_ray.errors import DataError
-from geovlm_ray.metrics import earthdial
-from geovlm_ray.metrics.earthdial_boxes import hits, read_boxes
-from geovlm_ray.metrics.earthdial_files import layout
-from geovlm_ray.metrics.wordnet import open_wordnet
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.evaluation.metrics import earthdial
+from geovlm_ray.evaluation.metrics.earthdial_boxes import hits, read_boxes
+from geovlm_ray.evaluation.metrics.earthdial_files import layout
+from geovlm_ray.rewards.text_metrics.wordnet import open_wordnet
 from tests.rs import RS, needs_rs
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from geovlm_ray.metrics.bootstrap import Interval, grouped, intervals, means
-from geovlm_ray.metrics.classes import class_scores
-from geovlm_ray.metrics.sound import Answered, sound_metrics
-from geovlm_ray.schema import Box, Example, GroundedText
+from geovlm_ray.core.schema import Box, Example, GroundedText
+from geovlm_ray.evaluation.metrics.bootstrap import Interval, grouped, intervals, means
+from geovlm_ray.evaluation.metrics.classes import class_scores
+from geovlm_ray.evaluation.metrics.sound import Answered, sound_metrics
 
 
 def sets(*groups: str) -> list[frozenset[str]]:

@@ -14,10 +14,10 @@ from nltk.translate.meteor_score import meteor_score
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics.bleu import BLEU
 
-from geovlm_ray.metrics.cider import cider
-from geovlm_ray.metrics.lexical import rouge
-from geovlm_ray.metrics.text import best_cosine, best_meteor, corpus_bleu, over_references, tokens
-from geovlm_ray.metrics.wordnet import open_wordnet
+from geovlm_ray.evaluation.metrics.cider import cider
+from geovlm_ray.evaluation.metrics.text import best_cosine, best_meteor, corpus_bleu, over_references, tokens
+from geovlm_ray.rewards.text_metrics.lexical import rouge
+from geovlm_ray.rewards.text_metrics.wordnet import open_wordnet
 
 WORDS = tuple(
     re.split(" ", "there are two white ships near the airport, Runway's don't naïve 3.5 km² a a boats parked .")

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from geovlm_ray.core.schema import Prompt, RewardScore, Sample, SampleGroup
 from geovlm_ray.data.scenes import scene_example
-from geovlm_ray.grpo.config import LearnerConfig
-from geovlm_ray.grpo.objectives import OBJECTIVES, advantages
-from geovlm_ray.grpo.objectives.dapo import overlong_penalty
-from geovlm_ray.grpo.tokens import BatchSize, Clip, Tokens, kl_penalty
-from geovlm_ray.schema import Prompt, RewardScore, Sample, SampleGroup
+from geovlm_ray.learner.config import LearnerConfig
+from geovlm_ray.learner.loss_inputs import BatchSize, Clip, LossInputs, kl_penalty
+from geovlm_ray.learner.objectives import OBJECTIVES, advantages
+from geovlm_ray.learner.objectives.dapo import overlong_penalty
 
 CLIP = Clip(0.2, 0.28)
 LONGEST = 9
@@ -22,7 +22,7 @@ LENGTHS = (3, 5, 1, 9)
 Rows = list[list[float]]
 
 
-def draw(seed: int) -> tuple[Rows, Rows, Rows, list[float]]:
+def random_rows(seed: int) -> tuple[Rows, Rows, Rows, list[float]]:
     """Log-probs, old log-probs and corrections of samples, and their advantages."""
     rng = np.random.default_rng(seed)
     new = [rng.uniform(-3, 0, n).tolist() for n in LENGTHS]
@@ -31,9 +31,9 @@ def draw(seed: int) -> tuple[Rows, Rows, Rows, list[float]]:
     return new, old, weights, rng.normal(0, 1, len(LENGTHS)).tolist()
 
 
-def tokens(new: Rows, old: Rows, weights: Rows | None, advantage: list[float]) -> Tokens:
+def tokens(new: Rows, old: Rows, weights: Rows | None, advantage: list[float]) -> LossInputs:
     flat = [torch.tensor([v for row in rows for v in row], dtype=torch.float64) for rows in (new, old)]
-    return Tokens(
+    return LossInputs(
         flat[0].requires_grad_(),
         flat[1],
         torch.repeat_interleave(torch.arange(len(new)), torch.tensor([len(r) for r in new])),
@@ -100,7 +100,7 @@ def test_every_objective_has_a_formula_here() -> None:
 @pytest.mark.parametrize("corrected", [False, True])
 def test_loss_is_that_of_the_formula(name: str, corrected: bool) -> None:
     for seed in range(20):
-        new, old, weights, advantage = draw(seed)
+        new, old, weights, advantage = random_rows(seed)
         size = BatchSize(len(LENGTHS), sum(LENGTHS), LONGEST)
         found = OBJECTIVES[name].loss(tokens(new, old, weights if corrected else None, advantage), CLIP, size)
         ones = [[1.0] * n for n in LENGTHS]
@@ -110,7 +110,7 @@ def test_loss_is_that_of_the_formula(name: str, corrected: bool) -> None:
 
 @pytest.mark.parametrize("name", FORMULAS)
 def test_gradient_is_that_of_the_formula(name: str) -> None:
-    new, old, weights, advantage = draw(3)
+    new, old, weights, advantage = random_rows(3)
     given = tokens(new, old, weights, advantage)
     OBJECTIVES[name].loss(given, CLIP, BatchSize(len(LENGTHS), sum(LENGTHS), LONGEST)).loss.backward()
     slopes, at = [], 0
@@ -128,18 +128,18 @@ def test_gradient_is_that_of_the_formula(name: str) -> None:
 
 @pytest.mark.parametrize("name", FORMULAS)
 def test_cutting_a_batch_up_changes_nothing(name: str) -> None:
-    new, old, weights, advantage = draw(5)
+    new, old, weights, advantage = random_rows(5)
     size = BatchSize(len(LENGTHS), sum(LENGTHS), LONGEST)
     whole = OBJECTIVES[name].loss(tokens(new, old, weights, advantage), CLIP, size).loss
     parts = [slice(0, 1), slice(1, 4)]
     losses = [OBJECTIVES[name].loss(tokens(new[p], old[p], weights[p], advantage[p]), CLIP, size).loss for p in parts]
     assert sum(losses).item() == pytest.approx(whole.item(), rel=1e-12)
     reference = tokens(old, old, None, advantage).old_logprobs
-    per_token = OBJECTIVES[name].per_token
-    kl = kl_penalty(tokens(new, old, None, advantage), reference, size, per_token)
+    kl_aggregation = OBJECTIVES[name].kl_aggregation
+    kl = kl_penalty(tokens(new, old, None, advantage), reference, size, kl_aggregation)
     cut = [
         kl_penalty(tokens(new[p], old[p], None, advantage[p]), tokens(old[p], old[p], None, advantage[p]).old_logprobs,
-                   size, per_token)
+                   size, kl_aggregation)
         for p in parts
     ]  # fmt: skip
     assert sum(cut).item() == pytest.approx(kl.item(), rel=1e-12)
@@ -168,9 +168,9 @@ def test_cispo_never_stops_a_gradient() -> None:
 def test_kl_is_zero_for_equal_policies_and_positive_else() -> None:
     given = tokens([[-1.0, -2.0]], [[-1.0, -2.0]], None, [1.0])
     size = BatchSize(1, 2, 2)
-    assert float(kl_penalty(given, given.old_logprobs, size, per_token=False)) == 0
-    assert float(kl_penalty(given, given.old_logprobs - 0.3, size, per_token=True)) > 0
-    assert float(kl_penalty(given, given.old_logprobs + 0.3, size, per_token=True)) > 0
+    assert float(kl_penalty(given, given.old_logprobs, size, kl_aggregation="sample")) == 0
+    assert float(kl_penalty(given, given.old_logprobs - 0.3, size, kl_aggregation="token")) > 0
+    assert float(kl_penalty(given, given.old_logprobs + 0.3, size, kl_aggregation="token")) > 0
 
 
 def group(rewards: list[float], lengths: list[int]) -> SampleGroup:

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from geovlm_ray.core.errors import RunError
 from geovlm_ray.data import parallel
 from geovlm_ray.data.parallel import Workers
-from geovlm_ray.errors import RunError
 
 
 def test_results_come_in_order_and_jobs_are_not_run_ahead(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from geovlm_ray.errors import DataError
-from geovlm_ray.pixels import PixelSettings, to_rgb
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.pixels import PixelSettings, to_rgb
 
 DEFAULT = PixelSettings()
 RNG = np.random.default_rng(0)

@@ -15,11 +15,11 @@ import pytest
 
 from geovlm_ray.cli import main
 from geovlm_ray.config import load_config, to_yaml
-from geovlm_ray.errors import ConfigError, DataError
-from geovlm_ray.plan.compare import compare
-from geovlm_ray.plan.planner import best_split, estimate, overrides, plans
-from geovlm_ray.plan.rates import Rates, of_values, read_rates
-from geovlm_ray.plan.simulate import (
+from geovlm_ray.core.errors import ConfigError, DataError
+from geovlm_ray.training.plan.compare import compare
+from geovlm_ray.training.plan.planner import best_split, estimate, overrides, plans
+from geovlm_ray.training.plan.rates import Rates, of_values, read_rates
+from geovlm_ray.training.plan.simulate import (
     Assumed,
     Lengths,
     Setup,

@@ -9,19 +9,19 @@ from typing import Any
 import pytest
 
 from geovlm_ray.cli import main
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.geometry import Frame
+from geovlm_ray.core.schema import TASK_NAMES, Example
 from geovlm_ray.data.answers import written
-from geovlm_ray.errors import DataError
-from geovlm_ray.geometry import Frame
-from geovlm_ray.probe.answers import Item, vocabulary
-from geovlm_ray.probe.honest import honest, paraphrase
-from geovlm_ray.probe.references import drawn_references, file_references
-from geovlm_ray.probe.strategies import PROBES
-from geovlm_ray.probe.suite import Cell, Row, run_probes
-from geovlm_ray.probe.swap import swapped
-from geovlm_ray.probe.table import as_text, verdict
+from geovlm_ray.evaluation.probes.answers import Item, vocabulary
+from geovlm_ray.evaluation.probes.honest import honest, paraphrase
+from geovlm_ray.evaluation.probes.references import drawn_references, file_references
+from geovlm_ray.evaluation.probes.strategies import PROBES
+from geovlm_ray.evaluation.probes.suite import Cell, Row, run_probes
+from geovlm_ray.evaluation.probes.swap import swapped
+from geovlm_ray.evaluation.probes.table import as_text, verdict
 from geovlm_ray.rewards import RewardConfig
 from geovlm_ray.rewards.facts import agreement
-from geovlm_ray.schema import TASK_NAMES, Example
 from geovlm_ray.tasks.boxes import parse_boxes
 from tests.rs import RS, needs_rs
 from tests.unit.judging import SAMPLES, boxes, embedder, example

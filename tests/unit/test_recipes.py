@@ -10,7 +10,7 @@ import torch
 
 from geovlm_ray.cli import main
 from geovlm_ray.config import load_config, recipe_names
-from geovlm_ray.room import placement
+from geovlm_ray.training.capacity import resource_requests
 
 
 def test_the_three_recipes_ship() -> None:
@@ -25,9 +25,9 @@ def test_dry_run_prints_what_would_run_where(
     code = main(["train", name, "--dry-run"])
     shown = capsys.readouterr().out
     config = load_config(name)
-    for kind in placement(config):
+    for kind in resource_requests(config):
         assert kind.name in shown
-    gpus = sum(kind.count * kind.num_gpus for kind in placement(config))
+    gpus = sum(kind.count * kind.num_gpus for kind in resource_requests(config))
     if gpus > torch.cuda.device_count():
         assert code == 1
         assert f"asks for {gpus:g} GPUs" in " ".join(shown.split())

@@ -11,11 +11,11 @@ import pytest
 from rich.console import Console
 
 from geovlm_ray.config import load_config, to_yaml
+from geovlm_ray.core.schema import Prompt, RewardScore, Sample, SampleGroup
 from geovlm_ray.data.scenes import scene_example
+from geovlm_ray.observability.tracking import RunTracker
 from geovlm_ray.report.html import write_report
 from geovlm_ray.rewards.monitor import HackingMonitor
-from geovlm_ray.schema import Prompt, RewardScore, Sample, SampleGroup
-from geovlm_ray.tracking import RunTracker
 from tests.unit.test_run_records import ADVANTAGES, log
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)

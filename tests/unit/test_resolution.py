@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
+from geovlm_ray.core.errors import ConfigError, DataError
+from geovlm_ray.core.geometry import Frame
+from geovlm_ray.core.pixels import PixelSettings
+from geovlm_ray.core.schema import Example
 from geovlm_ray.data.image_cache import ImageCache
 from geovlm_ray.data.resolution import Resolution, frames_of, show
-from geovlm_ray.errors import ConfigError, DataError
-from geovlm_ray.geometry import Frame
-from geovlm_ray.pixels import PixelSettings
-from geovlm_ray.policy.config import PromptConfig
-from geovlm_ray.policy.prompts import PromptEncoder
-from geovlm_ray.schema import Example
+from geovlm_ray.model.config import PromptConfig
+from geovlm_ray.model.prompts import PromptEncoder
 
 DEFAULT = PixelSettings()
 PERCENT = Frame("percent")

@@ -10,12 +10,12 @@ import pytest
 from rich.console import Console
 
 from geovlm_ray.config import load_config
+from geovlm_ray.core.errors import LostError, StartError
+from geovlm_ray.core.interfaces import Components
+from geovlm_ray.core.schema import SampleGroup
 from geovlm_ray.data.sampler import SceneStream
-from geovlm_ray.errors import LostError, StartError
-from geovlm_ray.loop import Built
-from geovlm_ray.preflight import Ready
-from geovlm_ray.run import execute
-from geovlm_ray.schema import SampleGroup
+from geovlm_ray.training.preflight import Ready
+from geovlm_ray.training.run import execute
 from tests.unit.test_loop import Learner, Pool, Rewards
 
 
@@ -42,11 +42,11 @@ class Mortal(Learner):
 
 def run(folder: Path, dies_at: list[int], restarts: int, error: type[LostError] = LostError) -> list[int]:
     """Train six steps with a checkpoint every two; returns the steps that are written down."""
-    settings = ["run.steps=6", "rollout.prompts_per_step=3", "checkpoint.every=2", "evaluation.scenes=0"]
+    settings = ["run.steps=6", "rollout.prompts_per_step=3", "checkpoint.every=2", "evaluation.num_examples=0"]
     config = load_config("demo", [*settings, f"run.dir={folder}", "run.name=a", f"run.restarts={restarts}"])
     ready = Ready(Path("model"), SceneStream(0), ("vqa",))
     try:
-        execute(config, ready, lambda *_: Built(Pool(), Rewards(), Mortal(dies_at, error)), Console(quiet=True))
+        execute(config, ready, lambda *_: Components(Pool(), Rewards(), Mortal(dies_at, error)), Console(quiet=True))
     finally:
         lines = (folder / "a" / "metrics.jsonl").read_text().splitlines()
     return [json.loads(line)["step"] for line in lines]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geovlm_ray.geometry import iou_matrix
-from geovlm_ray.schema import Box, GroundedText
+from geovlm_ray.core.geometry import iou_matrix
+from geovlm_ray.core.schema import Box, GroundedText
 from tests.unit.judging import accuracy, boxes, example, score
 
 Row = tuple[int, ...]
@@ -18,7 +18,7 @@ row = st.tuples(st.integers(0, 60), st.integers(0, 60), st.integers(1, 40), st.i
     lambda t: (t[0], t[1], t[0] + t[2], t[1] + t[3])
 )
 rows = st.lists(row, min_size=1, max_size=4)
-FORMS = ("detection", "detection_f1", "detection_best_iou", "detection_precision")
+REWARDS = ("detection", "detection_f1", "detection_best_iou", "detection_precision")
 FAR = (500, 500, 510, 510)
 
 
@@ -41,7 +41,7 @@ def test_matched_iou_equals_brute_force(predicted: list[Row], truth: list[Row], 
 
 
 @settings(max_examples=60)
-@given(rows, rows, st.sampled_from(FORMS), st.randoms(use_true_random=False))
+@given(rows, rows, st.sampled_from(REWARDS), st.randoms(use_true_random=False))
 def test_the_order_of_boxes_does_not_count(predicted: list[Row], truth: list[Row], form: str, random: object) -> None:
     shuffled, shuffled_truth = list(predicted), list(truth)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
@@ -56,11 +56,11 @@ def test_the_order_of_boxes_does_not_count(predicted: list[Row], truth: list[Row
 def test_a_wrong_box_never_helps(predicted: list[Row], truth: list[Row], wrong: str) -> None:
     record = example("object_detection", boxes(*truth))
     written = json.dumps(predicted)
-    for form in FORMS:
+    for form in REWARDS:
         assert accuracy(f"{written}[{wrong}]", record, form) <= accuracy(written, record, form)
 
 
-@given(rows, st.sampled_from(FORMS))
+@given(rows, st.sampled_from(REWARDS))
 def test_the_truth_scores_one(truth: list[Row], form: str) -> None:
     record = example("object_detection", boxes(*truth))
     assert accuracy(json.dumps(truth), record, form) == 1.0
@@ -79,7 +79,7 @@ def test_duplicates_and_grids_earn_little() -> None:
 
 def test_an_empty_truth() -> None:
     nothing = example("object_detection", ())
-    for form in FORMS:
+    for form in REWARDS:
         assert accuracy("[]", nothing, form) == 1.0
         assert accuracy("", nothing, form) == 1.0
         assert accuracy("[[1, 2, 3, 4]]", nothing, form) == 0.0

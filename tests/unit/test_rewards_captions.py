@@ -11,7 +11,7 @@ from geovlm_ray.rewards import RewardConfig, needs_embedder, score_batch
 from tests.unit.judging import accuracy, embedder, example, score
 
 LEFT = "two white ships are moored on the left side of the harbor"
-FORMS = ("sbert_robust", "levenshtein_robust", "hslr_robust")
+REWARDS = ("sbert_robust", "levenshtein_robust", "hslr_robust")
 
 
 def definition(a: str, b: str) -> int:
@@ -37,7 +37,7 @@ def test_the_best_reference_counts() -> None:
     assert accuracy("an empty field", record) < 0.6
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", REWARDS)
 def test_a_paraphrase_keeps_most_and_a_swap_loses_most(form: str) -> None:
     record = example("change_captioning", (LEFT,))
     paraphrase = accuracy("two white ships are moored at the left side of the port", record, form)
@@ -48,7 +48,7 @@ def test_a_paraphrase_keeps_most_and_a_swap_loses_most(form: str) -> None:
     assert ungated > 0.85
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", REWARDS)
 @pytest.mark.parametrize(
     "degenerate",
     [

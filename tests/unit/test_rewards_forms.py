@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geovlm_ray.rewards import RewardConfig, needs_embedder, score_batch
-from geovlm_ray.rewards.registry import FORMS
+from geovlm_ray.rewards.registry import REWARDS
 from geovlm_ray.tasks import TASKS
 from tests.unit.judging import SAMPLES, accuracy, embedder, example, response, score
 
-CASES = [(task, form) for task in TASKS for form in FORMS if FORMS[form].target_kind == TASKS[task].target_kind]
+CASES = [(task, form) for task in TASKS for form in REWARDS if REWARDS[form].target_kind == TASKS[task].target_kind]
 WITHOUT_MODEL = [(t, f) for t, f in CASES if not needs_embedder(t, RewardConfig(forms={t: f}))]
 
 POISON = {
@@ -131,6 +131,6 @@ def test_combinations_of_format_and_accuracy(changes: dict, total: float) -> Non
 
 def test_the_presets_name_the_forms() -> None:
     robust, paper = RewardConfig(), RewardConfig(preset="paper", forms={"vqa": "jaccard_robust"})
-    assert {task: robust.form(task) for task in TASKS} == {task: TASKS[task].robust for task in TASKS}
+    assert {task: robust.form(task) for task in TASKS} == {task: TASKS[task].default_reward for task in TASKS}
     assert paper.form("vqa") == "jaccard_robust"
     assert paper.form("image_captioning") == "levenshtein"

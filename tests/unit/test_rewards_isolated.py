@@ -16,10 +16,10 @@ import pytest
 
 from geovlm_ray.cli import main
 from geovlm_ray.config import load_config
-from geovlm_ray.errors import ConfigError
+from geovlm_ray.core.errors import ConfigError
+from geovlm_ray.core.schema import Box, Example
 from geovlm_ray.rewards import RewardConfig, needs_embedder, score_batch
 from geovlm_ray.rewards.isolated import check_function, isolated
-from geovlm_ray.schema import Box, Example
 from tests.unit.judging import example, response
 
 CODE = """

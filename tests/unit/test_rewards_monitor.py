@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
+from geovlm_ray.core.schema import Example, GroundedText, Prompt, RewardScore, Sample, SampleGroup
 from geovlm_ray.rewards.monitor import HackingMonitor, Signs, batch_signs, runaways
-from geovlm_ray.schema import Example, GroundedText, Prompt, RewardScore, Sample, SampleGroup
 from tests.unit.judging import boxes, example, response
 
 

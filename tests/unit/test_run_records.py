@@ -11,17 +11,17 @@ import pytest
 from rich.console import Console
 
 from geovlm_ray.config import load_config, to_yaml
-from geovlm_ray.data.sampler import Sampler, SceneStream
+from geovlm_ray.core.errors import RunError
+from geovlm_ray.core.schema import Prompt, Sample, SampleGroup
+from geovlm_ray.data.sampler import PromptSampler, SceneStream
 from geovlm_ray.data.scenes import demonstration
-from geovlm_ray.errors import RunError
-from geovlm_ray.grpo.objectives import advantages
-from geovlm_ray.metrics.training import batch_metrics
+from geovlm_ray.learner.objectives import advantages
+from geovlm_ray.observability.tracking import RunTracker
 from geovlm_ray.report.html import write_report
 from geovlm_ray.rewards.groups import score_groups
 from geovlm_ray.rewards.monitor import HackingMonitor
 from geovlm_ray.rewards.sbert import SbertEmbedder
-from geovlm_ray.schema import Prompt, Sample, SampleGroup
-from geovlm_ray.tracking import RunTracker
+from geovlm_ray.training.batch_metrics import batch_metrics
 
 CONFIG = load_config("demo", ["data.stages=[]", "rollout.prompts_per_step=12"])
 
@@ -37,7 +37,7 @@ def scored_batch(step: int) -> list[SampleGroup]:
         )
         return SampleGroup(prompt, tuple(Sample((1, 2), (-0.1, -0.2), text, "stop", step) for text in texts))
 
-    sampler = Sampler(SceneStream(0), CONFIG.data, 12)
+    sampler = PromptSampler(SceneStream(0), CONFIG.data, 12)
     embedder = SbertEmbedder.from_config(CONFIG.reward.sbert)
     return score_groups([draw(p) for p in sampler.batch(step)], CONFIG.reward, embedder)
 
@@ -76,7 +76,7 @@ def test_every_completion_is_kept_with_its_reward_and_version(run: Path) -> None
     assert json.loads(detection["target"])[0]
     assert detection["token_ids"] == [1, 2]
     assert detection["weight_version"] == 0
-    assert {row["fate"] for row in rows} == {"trained"}
+    assert {row["group_status"] for row in rows} == {"trained"}
 
 
 def test_rewind_forgets_what_came_after_the_checkpoint(run: Path) -> None:

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.schema import Box
 from geovlm_ray.data.config import DataConfig
 from geovlm_ray.data.mixture import Schedule, shares
-from geovlm_ray.data.sampler import HELD_OUT_SEED, REPLACEMENTS, RecordStream, Sampler, SceneStream, step_of
+from geovlm_ray.data.sampler import HELD_OUT_SEED, REPLACEMENTS, PromptSampler, RecordStream, SceneStream, step_of
 from geovlm_ray.data.sources import open_stream
-from geovlm_ray.errors import DataError
-from geovlm_ray.schema import Box
 
 NUMBERS = {"vqa": 60, "image_captioning": 25, "object_detection": 15}
 
@@ -70,7 +70,7 @@ def test_quotas_are_exact_over_ten_thousand_draws(
     source: Path, mixture: str, temperature: float, expected: dict[str, float]
 ) -> None:
     opened, config = stream(source, mixture=mixture, temperature=temperature)
-    sampler = Sampler(opened, config, 100)
+    sampler = PromptSampler(opened, config, 100)
     drawn = Counter(p.example.task for step in range(100) for p in sampler.batch(step))
     for task, share in expected.items():
         assert math.floor(1e4 * share) <= drawn[task] <= math.ceil(1e4 * share)
@@ -85,7 +85,7 @@ def test_a_rare_task_keeps_a_share() -> None:
 
 def test_the_natural_mixture_draws_every_record_once_an_epoch(source: Path) -> None:
     opened, config = stream(source, mixture="natural")
-    sampler = Sampler(opened, config, 50)
+    sampler = PromptSampler(opened, config, 50)
     epochs = [[p.example.id for step in (2 * e, 2 * e + 1) for p in sampler.batch(step)] for e in range(3)]
     assert all(len(set(epoch)) == 100 and all(i.startswith("train-") for i in epoch) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 3
@@ -96,22 +96,22 @@ def test_the_natural_mixture_draws_every_record_once_an_epoch(source: Path) -> N
 def test_a_resumed_run_draws_the_same_sequence(source: Path, start: int, steps: int, mixture: str) -> None:
     stages = [{"tasks": ["vqa", "object_detection"], "steps": 7}, {"tasks": ["image_captioning", "vqa"], "steps": 1}]
     opened, config = stream(source, mixture=mixture, stages=stages)
-    whole = Sampler(opened, config, 3)
+    whole = PromptSampler(opened, config, 3)
     expected = [whole.batch(step) for step in range(start + steps)]
-    resumed = Sampler(*stream(source, mixture=mixture, stages=stages), 3)
+    resumed = PromptSampler(*stream(source, mixture=mixture, stages=stages), 3)
     assert [resumed.batch(step) for step in range(start, start + steps)] == expected[start:]
 
 
 @given(st.integers(0, 1000), st.integers(1, 9), st.integers(1, 40))
 def test_parts_of_a_batch_do_not_overlap_and_make_it_up(step: int, n: int, size: int) -> None:
-    sampler = Sampler(SceneStream(0), DataConfig(), size)
+    sampler = PromptSampler(SceneStream(0), DataConfig(), size)
     parts = [p for i in range(n) for p in sampler.batch(step, shard=(i, n))]
     assert sorted(p.group_id for p in parts) == [p.group_id for p in sampler.batch(step)]
 
 
 def test_stages_follow_one_another_and_the_last_goes_on() -> None:
     stages = [{"tasks": ["vqa"], "steps": 2}, {"tasks": ["image_captioning", "vqa"], "steps": 1}]
-    sampler = Sampler(SceneStream(0), DataConfig(stages=stages), 4)  # type: ignore[arg-type]
+    sampler = PromptSampler(SceneStream(0), DataConfig(stages=stages), 4)  # type: ignore[arg-type]
     tasks = [[p.example.task for p in sampler.batch(step)] for step in range(5)]
     assert tasks == [["vqa"] * 4] * 2 + [["image_captioning", "vqa"] * 2] * 3
     assert [p.group_id for step in range(5) for p in sampler.batch(step)] == list(range(20))
@@ -119,8 +119,8 @@ def test_stages_follow_one_another_and_the_last_goes_on() -> None:
 
 def test_a_replacement_is_another_prompt_of_the_task_that_no_run_draws(source: Path) -> None:
     opened, config = stream(source)
-    sampler = Sampler(opened, config, 4)
-    prompt = sampler.draw(7)
+    sampler = PromptSampler(opened, config, 4)
+    prompt = sampler.prompt(7)
     first = sampler.replacement(prompt, 1)
     second = sampler.replacement(first, 2)
     assert {p.example.task for p in (prompt, first, second)} == {prompt.example.task}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from geovlm_ray.errors import ModelError
+from geovlm_ray.core.errors import ModelError
 from geovlm_ray.rewards.config import SbertConfig
 from geovlm_ray.rewards.sbert import SbertEmbedder, _locate
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from geovlm_ray.cli import main
+from geovlm_ray.evaluation.scoring import score_lines
 from geovlm_ray.rewards import RewardConfig
-from geovlm_ray.scoring import score_lines
 from tests.unit.judging import SAMPLES, response
 
 

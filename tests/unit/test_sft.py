@@ -17,20 +17,20 @@ from rich.console import Console
 from torch import nn
 
 from geovlm_ray.config import load_config
+from geovlm_ray.core.errors import ConfigError, DataError, RunError, UserError
+from geovlm_ray.core.schema import Example, Prompt
 from geovlm_ray.data.config import DataConfig
-from geovlm_ray.data.sampler import Sampler, SceneStream
+from geovlm_ray.data.sampler import PromptSampler, SceneStream
 from geovlm_ray.data.scenes import SCENE_TASKS, scene_example
-from geovlm_ray.errors import ConfigError, DataError, RunError, UserError
-from geovlm_ray.policy.attention import attend_within_sequences
-from geovlm_ray.policy.config import LoraSettings, ModelConfig
-from geovlm_ray.policy.forward import Pack, packed_logits
-from geovlm_ray.policy.model import load_model, resolve_model
-from geovlm_ray.policy.prompts import EncodedPrompt, PromptEncoder
-from geovlm_ray.schema import Example, Prompt
-from geovlm_ray.sft.batches import Batch, Encoded, Teacher, pack, read_batches
-from geovlm_ray.sft.config import SftConfig
-from geovlm_ray.sft.run import fine_tune
-from geovlm_ray.sft.trainer import SftTrainer
+from geovlm_ray.learner.sft.batches import Batch, Encoded, Teacher, pack, read_batches
+from geovlm_ray.learner.sft.config import SftConfig
+from geovlm_ray.learner.sft.trainer import SftTrainer
+from geovlm_ray.model.attention import attend_within_sequences
+from geovlm_ray.model.config import LoraSettings, ModelConfig
+from geovlm_ray.model.forward import Pack, packed_logits
+from geovlm_ray.model.loading import load_model, model_folder
+from geovlm_ray.model.prompts import EncodedPrompt, PromptEncoder
+from geovlm_ray.training.sft import fine_tune
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +40,7 @@ SHORT = ("sft.steps=3", "sft.batch_size=4", "sft.eval_every=2", "sft.eval_exampl
 
 
 def policy(config: ModelConfig = ModelConfig()) -> nn.Module:  # noqa: B008 - it is immutable
-    return load_model(config, resolve_model("tiny"), torch.device("cpu"), seed=0)
+    return load_model(config, model_folder("tiny"), torch.device("cpu"), seed=0)
 
 
 def teacher(encoder: PromptEncoder, tokens: int = 4096) -> Teacher:
@@ -223,7 +223,7 @@ def test_a_step_that_is_not_finite_is_refused_and_changes_nothing(encoder: Promp
 
 @pytest.mark.parametrize("readers", [0, 2])
 def test_batches_come_in_order_and_begin_anywhere(encoder: PromptEncoder, readers: int) -> None:
-    sampler = Sampler(SceneStream(3), DataConfig(seed=3), 4)
+    sampler = PromptSampler(SceneStream(3), DataConfig(seed=3), 4)
     wanted = [[p.example.id for p in sampler.batch(step)] for step in range(5)]
     assert [b.ids for b in read_batches(sampler, teacher(encoder), 0, 5, readers)] == wanted
     assert [b.ids for b in read_batches(sampler, teacher(encoder), 3, 5, readers)] == wanted[3:]
@@ -231,7 +231,7 @@ def test_batches_come_in_order_and_begin_anywhere(encoder: PromptEncoder, reader
 
 @pytest.mark.parametrize("readers", [0, 1])
 def test_an_error_of_a_reader_arrives_as_it_is(encoder: PromptEncoder, readers: int) -> None:
-    sampler = Sampler(SceneStream(3), DataConfig(seed=3), 4)
+    sampler = PromptSampler(SceneStream(3), DataConfig(seed=3), 4)
     with pytest.raises(DataError, match=r"^record '[\w-]+': its \d+ tokens .* exceed sft.pack_tokens=30$"):
         list(read_batches(sampler, teacher(encoder, 30), 0, 1, readers))
 
@@ -299,8 +299,8 @@ def test_the_output_is_a_model_with_its_records_and_refuses_what_does_not_belong
     modes = [(out / name).stat().st_mode for name in ("sft.jsonl", "model.safetensors")]
     modes += [file.stat().st_mode for file in (out / "checkpoints" / "step-000003").iterdir() if file.is_file()]
     assert len(set(modes)) == 1, "whoever may read one file of the folder may read all"
-    assert resolve_model(str(out)) == out
-    assert resolve_model(str(out / "checkpoints" / "step-000003")).is_dir()
+    assert model_folder(str(out)) == out
+    assert model_folder(str(out / "checkpoints" / "step-000003")).is_dir()
     stamp = (out / "model.safetensors").stat().st_mtime_ns
     assert fine_tune(config, out, QUIET) == summary
     assert (out / "model.safetensors").stat().st_mtime_ns == stamp
@@ -319,7 +319,7 @@ def test_an_end_that_was_broken_off_is_made_up_for(tmp_path: Path) -> None:
     assert fine_tune(config, tmp_path, QUIET) == summary
     assert summary["evaluation"] is None
     assert (tmp_path / "model.safetensors").read_bytes() == weights
-    assert resolve_model(str(tmp_path)) == tmp_path
+    assert model_folder(str(tmp_path)) == tmp_path
     assert not (tmp_path / ".partial").exists()
 
 
@@ -371,7 +371,7 @@ def left_behind(out: Path) -> tuple[int, list[str]]:
 def test_a_broken_record_in_the_middle_leaves_a_checkpoint_of_what_was_learnt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("geovlm_ray.sft.run.RECORDS_CHECKED", 0)
+    monkeypatch.setattr("geovlm_ray.training.sft.RECORDS_CHECKED", 0)
     settings = own_records(tmp_path, *({"reference": "word " * (2000 if k == 5 else 1)} for k in range(6)))
     with pytest.raises(DataError, match="record 'r5'"):
         fine_tune(load_config("demo", settings), tmp_path / "out", QUIET)

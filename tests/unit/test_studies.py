@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from geovlm_ray.config import load_config
-from geovlm_ray.errors import ConfigError
-from geovlm_ray.schema import TASK_NAMES
-from geovlm_ray.studies.page import verdict, write_study
-from geovlm_ray.studies.results import ALL, RunResult, difference
-from geovlm_ray.studies.runs import Plan, run_name
-from geovlm_ray.studies.study import load_study, study_names
+from geovlm_ray.core.errors import ConfigError
+from geovlm_ray.core.schema import TASK_NAMES
+from geovlm_ray.evaluation.studies.page import verdict, write_study
+from geovlm_ray.evaluation.studies.results import ALL, RunResult, difference
+from geovlm_ray.evaluation.studies.runs import StudyPlan, run_name
+from geovlm_ray.evaluation.studies.study import load_study, study_names
 
 
 def parsed(command: list[str]) -> argparse.Namespace:
@@ -30,7 +30,7 @@ def parsed(command: list[str]) -> argparse.Namespace:
 @pytest.mark.parametrize("name", study_names())
 def test_every_run_of_a_study_has_a_valid_configuration(tmp_path: Path, name: str, recipe: str, short: bool) -> None:
     study = load_study(name)
-    plan = Plan(study.shortened() if short else study, tmp_path, recipe, ("checkpoint.keep=3",))
+    plan = StudyPlan(study.shortened() if short else study, tmp_path, recipe, ("checkpoint.keep=3",))
     assert set(study.tasks) <= set(TASK_NAMES)
     names = set()
     for kind, variant in plan.study.variants.items():
@@ -51,7 +51,7 @@ def test_every_run_of_a_study_has_a_valid_configuration(tmp_path: Path, name: st
 
 
 def test_variants_differ_in_nothing_but_what_is_studied(tmp_path: Path) -> None:
-    plan = Plan(load_study("kl"), tmp_path, "demo")
+    plan = StudyPlan(load_study("kl"), tmp_path, "demo")
     found = [load_config("demo", plan.settings(name, v, 0)) for name, v in plan.study.variants.items()]
     flat = [c.model_copy(update={"run": c.run.model_copy(update={"name": "x"})}) for c in found]
     assert len({c.learner.kl_beta for c in flat}) == len(flat)
@@ -103,7 +103,7 @@ def test_the_last_quarter_of_the_samples_counts() -> None:
 
 
 def test_a_page_says_what_is_missing_and_why(tmp_path: Path) -> None:
-    plan = Plan(load_study("format"), tmp_path, "demo")
+    plan = StudyPlan(load_study("format"), tmp_path, "demo")
     better = {0: result(0.7, 0.7), 1: result(0.71, 0.71), 2: result(0.72, 0.72)}
     found = {"gated": better, "sum": runs(0.6, 0.61, 0.62), "weighted": {}}
     page = write_study(plan, found, {"weighted-0": "no disk"}, "geovlm-ray study format").read_text()

@@ -11,7 +11,7 @@ import pytest
 
 from geovlm_ray.cli import main
 from geovlm_ray.config import load_config, to_yaml
-from geovlm_ray.pulse import Pulse
+from geovlm_ray.observability.heartbeat import Heartbeat
 
 
 @pytest.fixture
@@ -34,14 +34,14 @@ def test_every_actor_has_a_line_and_one_without_a_pulse_is_silent(
     rows: list[dict[str, Any]] = [{"step": n, "reward/mean": n / 10, "seconds/step": 2.5} for n in (1, 12)]
     text = "".join(f"{json.dumps(row)}\n" for row in rows)
     (run / "metrics.jsonl").write_text(text + '{"step": 13, "rew')
-    pulse = Pulse()
-    pulse.weight_version = 11
-    with pulse.busy("stream", 16):
-        pulse.start(run, "rollout-0", "first")
-    pulse.stop("stream")
-    old = {**pulse.reading(), "actor": "rollout-1", "kind": "rollout", "time": time.time() - 42}
+    heartbeat = Heartbeat()
+    heartbeat.weight_version = 11
+    with heartbeat.busy("stream", 16):
+        heartbeat.start(run, "rollout-0", "first")
+    heartbeat.stop("stream")
+    old = {**heartbeat.snapshot(), "actor": "rollout-1", "kind": "rollout", "time": time.time() - 42}
     (run / "actors" / "rollout-1.json").write_text(json.dumps(old))
-    driver = {**pulse.reading(), "actor": "driver", "kind": "driver", "state": "rollout", "queue": 3}
+    driver = {**heartbeat.snapshot(), "actor": "driver", "kind": "driver", "state": "rollout", "queue": 3}
     (run / "actors" / "driver.json").write_text(json.dumps(driver))
     lines = top(run, capsys)
     assert lines[0] == "first  step 12/50  reward 1.200  2.5 s a step"
@@ -55,7 +55,7 @@ def test_every_actor_has_a_line_and_one_without_a_pulse_is_silent(
 
 
 def test_a_run_that_has_only_begun(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert top(run, capsys) == ["first  no step of 50 is done", "No actor has written a pulse yet."]
+    assert top(run, capsys) == ["first  no step of 50 is done", "No actor has written a heartbeat yet."]
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

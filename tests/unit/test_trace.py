@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from geovlm_ray.pulse import Pulse, Span
-from geovlm_ray.trace import Tracer, events
+from geovlm_ray.observability.heartbeat import Heartbeat, Span
+from geovlm_ray.observability.trace import Tracer, events
 
 
 def processes(trace: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -23,17 +23,17 @@ def nested(inner: dict[str, Any], outer: dict[str, Any]) -> bool:
 
 
 def test_a_trace_is_written_of_the_steps_that_were_asked_for(tmp_path: Path) -> None:
-    pulse = Pulse()
+    heartbeat = Heartbeat()
     asked: list[tuple[float, float]] = []
 
     def timeline(begun: float, ended: float) -> dict[str, list[Span]]:
         asked.append((begun, ended))
         return {"rollout-0": [Span("stream", begun, ended)], "learner-0": []}
 
-    tracer = Tracer(tmp_path, [2], timeline, pulse)
-    for step in pulse.steps(0, 3):
+    tracer = Tracer(tmp_path, [2], timeline, heartbeat)
+    for step in heartbeat.steps(0, 3):
         for part in ("rollout", "learner"):
-            with pulse.busy(part):
+            with heartbeat.busy(part):
                 time.sleep(0.01)
         tracer({"step": step + 1})
     (file,) = tmp_path.iterdir()

@@ -15,6 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.geometry import Frame
+from geovlm_ray.core.schema import Box, Example, GroundedText
 from geovlm_ray.data import parallel
 from geovlm_ray.data.parquet import Dataset, RecordTable, open_datasets
 from geovlm_ray.data.quarantine import SetAside, read_quarantine, write_quarantine
@@ -23,14 +26,11 @@ from geovlm_ray.data.validation.checks import share_inside
 from geovlm_ray.data.validation.fingerprints import NEAR, file_key, nearest, picture_key, text_key
 from geovlm_ray.data.validation.ledger import repeated
 from geovlm_ray.data.validation.tally import Findings
-from geovlm_ray.data.validation.validate import Report, validate
-from geovlm_ray.errors import DataError
-from geovlm_ray.geometry import Frame
-from geovlm_ray.schema import Box, Example, GroundedText
+from geovlm_ray.data.validation.validate import ValidationReport, validate
 from tests.unit.rooms import example, picture, scenes_dataset, write_dataset
 
 
-def check(folder: Path, need_images: bool = True, workers: int = 1, root: Path | None = None) -> Report:
+def check(folder: Path, need_images: bool = True, workers: int = 1, root: Path | None = None) -> ValidationReport:
     return validate(
         open_datasets(folder, root), need_images=need_images, workers=workers, on_progress=lambda what, done: None
     )
@@ -41,7 +41,9 @@ def set_aside(folder: Path) -> dict[int, str]:
     return {item.source_record: item.reason for item in read_quarantine(folder, "validate")}
 
 
-def validated(tmp_path: Path, examples: Sequence[Example], need_images: bool = True) -> tuple[Report, dict[int, str]]:
+def validated(
+    tmp_path: Path, examples: Sequence[Example], need_images: bool = True
+) -> tuple[ValidationReport, dict[int, str]]:
     folder = write_dataset(tmp_path / "data", examples, root=str(tmp_path))
     return check(folder, need_images), set_aside(folder)
 

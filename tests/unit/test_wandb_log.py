@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from geovlm_ray.config import load_config
-from geovlm_ray.errors import ConfigError
-from geovlm_ray.watching import watching
+from geovlm_ray.core.errors import ConfigError
+from geovlm_ray.observability.run_monitor import watching
 
 
 def test_without_the_package_the_run_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,21 +11,21 @@ from typing import Any
 
 import pytest
 
-from geovlm_ray.pulse import Pulse
-from geovlm_ray.watchdog import Watchdog, who_waits
+from geovlm_ray.observability.heartbeat import Heartbeat
+from geovlm_ray.observability.watchdog import Watchdog, who_waits
 
 NOW = 1_000_000.0
 
 
 def actor(name: str, state: str = "idle", age: float = 1.0, **more: Any) -> dict[str, Any]:
-    """A pulse of an actor that has done the same for half a minute."""
+    """A heartbeat of an actor that has done the same for half a minute."""
     kind = name.split("-", maxsplit=1)[0]
-    pulse = {"actor": name, "kind": kind, "host": "node", "pid": 12, "state": state, "time": NOW - age}
-    return {**pulse, "since": NOW - age - 30, "queue": None, "weight_version": None, **more}
+    heartbeat = {"actor": name, "kind": kind, "host": "node", "pid": 12, "state": state, "time": NOW - age}
+    return {**heartbeat, "since": NOW - age - 30, "queue": None, "weight_version": None, **more}
 
 
-def wait_in_the_learner(pulse: Pulse) -> None:
-    with pulse.busy("learner"):
+def wait_in_the_learner(heartbeat: Heartbeat) -> None:
+    with heartbeat.busy("learner"):
         time.sleep(0.7)
 
 
@@ -34,12 +34,12 @@ def test_a_step_over_the_limit_is_told_once_and_goes_on(tmp_path: Path, caplog: 
     learner = actor("learner-0", "step", queue=16, weight_version=4)
     learner |= {"time": time.time(), "since": time.time() - 30}
     (tmp_path / "actors" / "learner-0.json").write_text(json.dumps(learner))
-    pulse = Pulse()
-    watchdog = Watchdog(tmp_path, 0.2, pulse)
+    heartbeat = Heartbeat()
+    watchdog = Watchdog(tmp_path, 0.2, heartbeat)
     with caplog.at_level(logging.WARNING):
-        for step in pulse.steps(3, 6):
+        for step in heartbeat.steps(3, 6):
             if step == 4:
-                wait_in_the_learner(pulse)
+                wait_in_the_learner(heartbeat)
         time.sleep(0.5)
     watchdog.close()
     (file,) = tmp_path.glob("hang-*")
@@ -58,9 +58,9 @@ def test_a_step_over_the_limit_is_told_once_and_goes_on(tmp_path: Path, caplog: 
 
 
 def test_outside_the_loop_nothing_is_too_long(tmp_path: Path) -> None:
-    pulse = Pulse()
-    watchdog = Watchdog(tmp_path, 0.1, pulse)
-    with pulse.busy("evaluation"):
+    heartbeat = Heartbeat()
+    watchdog = Watchdog(tmp_path, 0.1, heartbeat)
+    with heartbeat.busy("evaluation"):
         time.sleep(0.4)
     watchdog.close()
     assert list(tmp_path.iterdir()) == []
@@ -69,9 +69,9 @@ def test_outside_the_loop_nothing_is_too_long(tmp_path: Path) -> None:
 def test_a_disk_that_refuses_the_report_is_named_in_the_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    pulse = Pulse()
-    watchdog = Watchdog(tmp_path / "nowhere", 0.1, pulse)
-    for _ in pulse.steps(0, 1):
+    heartbeat = Heartbeat()
+    watchdog = Watchdog(tmp_path / "nowhere", 0.1, heartbeat)
+    for _ in heartbeat.steps(0, 1):
         time.sleep(0.4)
     watchdog.close()
     assert "hang-step-000001.txt cannot be written" in caplog.text

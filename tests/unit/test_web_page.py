@@ -23,11 +23,11 @@ from PIL import Image
 from starlette.testclient import TestClient
 from websockets.sync.client import ClientConnection, connect
 
-from geovlm_ray.answering import Answerer
-from geovlm_ray.data.scenes import draw, scene_example
-from geovlm_ray.locate import locate
-from geovlm_ray.web import app as web
-from geovlm_ray.web.app import make_app
+from geovlm_ray.data.scenes import render_scene, scene_example
+from geovlm_ray.serving.answering import Answerer
+from geovlm_ray.serving.model_ref import resolve_model
+from geovlm_ray.serving.web import app as web
+from geovlm_ray.serving.web.app import make_app
 from tests.unit.test_report_in_a_browser import BROWSER, HOSTILE
 
 QUESTION = "find all ships ."
@@ -37,7 +37,7 @@ OTHERS = ("--disable-background-networking", "--disable-component-update", "--di
 
 @pytest.fixture(scope="module")
 def answerer() -> Answerer:
-    return Answerer(locate("tiny"))
+    return Answerer(resolve_model("tiny"))
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def client(answerer: Answerer) -> TestClient:
 
 def png(task: str = "object_detection", k: int = 0) -> bytes:
     sink = io.BytesIO()
-    draw(scene_example(task, 1_000_000_007, 0).images[k]).save(sink, "PNG")
+    render_scene(scene_example(task, 1_000_000_007, 0).images[k]).save(sink, "PNG")
     return sink.getvalue()
 
 

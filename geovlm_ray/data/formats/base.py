@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from geovlm_ray.core.errors import DataError
 from geovlm_ray.data.table import Row
-from geovlm_ray.errors import DataError
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.schema import Example
 from geovlm_ray.data import tiff
 from geovlm_ray.data.formats.base import Converted, Format, Source, Unit, field_of, shown
 from geovlm_ray.data.formats.files import chosen, folder_units, split_of_folder
 from geovlm_ray.data.formats.streams import outside, read_object, relative
 from geovlm_ray.data.images import image_size
 from geovlm_ray.data.table import Row
-from geovlm_ray.errors import DataError
-from geovlm_ray.schema import Example
 from geovlm_ray.tasks.labels import BIGEARTHNET_19, BIGEARTHNET_43
 
 VOCABULARIES = {"43": BIGEARTHNET_43, "19": BIGEARTHNET_19}

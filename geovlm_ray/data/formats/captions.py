@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.schema import Example
 from geovlm_ray.data.formats.base import Format, Source, Unit, field_of, image_reference, shown
 from geovlm_ray.data.formats.files import chosen, first_there, is_there, split_called, split_in_name
 from geovlm_ray.data.formats.json_members import json_members
 from geovlm_ray.data.formats.streams import json_records, outside, relative, source_files
 from geovlm_ray.data.table import Row
-from geovlm_ray.errors import DataError
-from geovlm_ray.schema import Example
 
 PAIRS = ("auto", "true", "false")
 BEFORE_AND_AFTER = (("A", "B"), ("500_2000", "500_2010"))

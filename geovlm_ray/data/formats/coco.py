@@ -15,15 +15,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.geometry import Frame
+from geovlm_ray.core.schema import Box, Example, target_boxes
 from geovlm_ray.data.formats.base import Format, Source, Unit, image_reference
 from geovlm_ray.data.formats.coco_join import Group, Join, is_crowd
 from geovlm_ray.data.formats.files import question_about, split_in_name
 from geovlm_ray.data.formats.spool import Spool
 from geovlm_ray.data.formats.streams import outside, relative, source_files
 from geovlm_ray.data.table import Row
-from geovlm_ray.errors import DataError
-from geovlm_ray.geometry import Frame
-from geovlm_ray.schema import Box, Example, target_boxes
 
 QUESTION = "Give me the location of every {label} in the image."
 

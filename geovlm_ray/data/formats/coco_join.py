@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from geovlm_ray.core.errors import DataError
 from geovlm_ray.data.formats.base import Source, Unit, field_of, image_reference, shown
 from geovlm_ray.data.formats.json_members import json_members
 from geovlm_ray.data.formats.spool import Spool
 from geovlm_ray.data.formats.streams import outside, relative
-from geovlm_ray.errors import DataError
 from geovlm_ray.tasks.boxes import LARGEST
 
 ARRAYS = ("images", "annotations", "categories")

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.schema import Example
 from geovlm_ray.data.formats.base import Unit, field_of, image_reference, shown
 from geovlm_ray.data.table import Row
-from geovlm_ray.errors import DataError
-from geovlm_ray.schema import Example
 
 ASKING = ("human", "user")
 ANSWERING = ("gpt", "assistant")

@@ -1,7 +1,7 @@
 """DOTA (Xia et al., 2018; CAPTAIN-WHU/DOTA_devkit): one referred detection for an image and class.
 
 A text file an image: lines ``imagesource:`` and ``gsd:``, then ``x1 y1 x2 y2 x3 y3 x4 y4 class difficult`` in pixels.
-A quadrilateral becomes the smallest rectangle around it, turned as `geovlm_ray.geometry.rotated_corners` does with
+A quadrilateral becomes the smallest rectangle around it, turned as `geovlm_ray.core.geometry.rotated_corners` does with
 sense 1, or with ``boxes=horizontal`` the envelope of its corners. The size of the image is read from its header.
 """
 
@@ -12,15 +12,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.geometry import Frame
+from geovlm_ray.core.schema import Box, Example
 from geovlm_ray.data.formats.base import Format, Source, Unit, shown
 from geovlm_ray.data.formats.files import IMAGE_ENDINGS, chosen, is_there, question_about, split_of_folder
 from geovlm_ray.data.formats.quads import horizontal_box, rotated_box
 from geovlm_ray.data.formats.streams import file_units, lines, relative
 from geovlm_ray.data.images import ROOT_END, image_size
 from geovlm_ray.data.table import Row
-from geovlm_ray.errors import DataError
-from geovlm_ray.geometry import Frame
-from geovlm_ray.schema import Box, Example
 from geovlm_ray.tasks.boxes import LARGEST
 
 QUESTION = "Give me the location of every {label} in the image."

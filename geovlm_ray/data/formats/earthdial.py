@@ -14,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.schema import Example
 from geovlm_ray.data.formats.base import Converted, Format, Source, Unit, field_of, shown
 from geovlm_ray.data.formats.conversations import conversation_rows, images_of, record_id, turn_id
 from geovlm_ray.data.formats.leftover import leftover, rendered_answer, rendered_prompt, restored, write_records
@@ -21,8 +23,6 @@ from geovlm_ray.data.formats.prompts import example_of
 from geovlm_ray.data.formats.shards import ShardRecord, shard_files, shard_units, stored_name
 from geovlm_ray.data.formats.streams import json_records, relative, source_files
 from geovlm_ray.data.table import Row
-from geovlm_ray.errors import DataError
-from geovlm_ray.schema import Example
 
 DATASET = "EarthDial-Instruct"
 REFERENCES = ("groundtruth", *(f"groundtruth{i}" for i in range(5)))

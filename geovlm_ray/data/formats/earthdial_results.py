@@ -10,13 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.schema import Example, target_texts
 from geovlm_ray.data.formats.base import Format, Source, Unit, field_of
 from geovlm_ray.data.formats.leftover import leftover, rendered_answer, rendered_prompt, restored, write_records
 from geovlm_ray.data.formats.prompts import example_of, task_of
 from geovlm_ray.data.formats.streams import json_records, source_files
 from geovlm_ray.data.table import Row
-from geovlm_ray.errors import DataError
-from geovlm_ray.schema import Example, target_texts
 from geovlm_ray.tasks import TASKS
 
 CAPTIONS = tuple(f"caption{i}" for i in range(5))

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from geovlm_ray.core.errors import DataError
 from geovlm_ray.data.formats.base import Source, Unit
 from geovlm_ray.data.formats.streams import relative
 from geovlm_ray.data.images import ROOT_END, resolve
-from geovlm_ray.errors import DataError
 
 T = TypeVar("T")
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2")

@@ -13,12 +13,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.schema import Example
 from geovlm_ray.data.formats.base import Format, Source, Unit, field_of, image_reference, shown
 from geovlm_ray.data.formats.files import counted, first_there, folder_units, split_of_folder, spread
 from geovlm_ray.data.formats.streams import beginning, outside, read_object, relative
 from geovlm_ray.data.table import Row
-from geovlm_ray.errors import DataError
-from geovlm_ray.schema import Example
 
 FRAMES = 4
 KINDS = ("_rgb.json", "_msrgb.json")

@@ -12,15 +12,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.geometry import Frame
+from geovlm_ray.core.schema import Box, Example
 from geovlm_ray.data.formats.base import Format, Source, Unit, field_of, image_reference, shown
 from geovlm_ray.data.formats.conversations import conversation_rows, images_of, record_id, turn_id
 from geovlm_ray.data.formats.prompts import example_of, listed_classes
 from geovlm_ray.data.formats.quads import rotated_box
 from geovlm_ray.data.formats.streams import json_records, source_files
 from geovlm_ray.data.table import Row
-from geovlm_ray.errors import DataError
-from geovlm_ray.geometry import Frame
-from geovlm_ray.schema import Box, Example
 from geovlm_ray.tasks.labels import label_key
 
 

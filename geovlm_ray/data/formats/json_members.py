@@ -13,8 +13,8 @@ from typing import Any
 
 import ijson
 
+from geovlm_ray.core.errors import DataError
 from geovlm_ray.data.formats.base import Unit
-from geovlm_ray.errors import DataError
 
 CHUNK = 2**18
 LONGEST_RECORD = 16 * 2**20

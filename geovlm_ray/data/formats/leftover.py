@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from geovlm_ray.errors import DataError
-from geovlm_ray.schema import Example, target_boxes, target_texts
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.schema import Example, target_boxes, target_texts
 from geovlm_ray.tasks import TASKS
 
 ABSENT = "(absent)"

@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.schema import Box, Example, GroundedText, Target
 from geovlm_ray.data.formats.base import question_words, shown
-from geovlm_ray.errors import DataError
-from geovlm_ray.schema import Box, Example, GroundedText, Target
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.boxes import parse_boxes, strip_boxes
 from geovlm_ray.tasks.labels import BIGEARTHNET, label_keys, split_labels

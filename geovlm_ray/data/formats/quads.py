@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from geovlm_ray import geometry
-from geovlm_ray.errors import DataError
+from geovlm_ray.core import geometry
+from geovlm_ray.core.errors import DataError
 
 
 def rotated_box(corners: Sequence[float]) -> tuple[float, ...]:
-    """The smallest rotated box around corners ``x, y, x, y, ...``, as `geovlm_ray.geometry.rotated_box`.
+    """The smallest rotated box around corners ``x, y, x, y, ...``, as `geovlm_ray.core.geometry.rotated_box`.
 
     Raises:
         DataError: the corners enclose no area.

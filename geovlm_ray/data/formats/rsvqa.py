@@ -15,13 +15,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.schema import Example
 from geovlm_ray.data.formats.base import Format, Source, Unit, field_of, question_words, shown
 from geovlm_ray.data.formats.files import first_there, split_called
 from geovlm_ray.data.formats.json_members import json_members
 from geovlm_ray.data.formats.streams import outside, relative
 from geovlm_ray.data.table import Row
-from geovlm_ray.errors import DataError
-from geovlm_ray.schema import Example
 
 QUESTIONS, ANSWERS, IMAGES = "questions", "answers", "images"
 FOLDERS = ("", "Images_LR/", "Images_HR/", "Data/", "images/")

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.schema import Box, Example, Target
 from geovlm_ray.data.formats.base import Format, Source, Unit, field_of, image_reference, question_words, shown
 from geovlm_ray.data.formats.streams import json_records, source_files
 from geovlm_ray.data.records import target_from_json
 from geovlm_ray.data.table import Row
-from geovlm_ray.errors import DataError
-from geovlm_ray.schema import Box, Example, Target
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.boxes import parse_boxes
 

@@ -12,9 +12,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from geovlm_ray.core.errors import DataError
 from geovlm_ray.data.formats.base import Source, Unit, shown
 from geovlm_ray.data.formats.streams import outside, relative
-from geovlm_ray.errors import DataError
 
 ENDINGS = (".parquet", ".arrow")
 ROWS_AT_ONCE = 32

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from geovlm_ray.core.errors import DataError
 from geovlm_ray.data.formats.base import Source, Unit, shown
 from geovlm_ray.data.formats.json_members import LONGEST_RECORD, json_members
-from geovlm_ray.errors import DataError
 
 
 def source_files(source: Source, endings: Sequence[str]) -> list[Path]:

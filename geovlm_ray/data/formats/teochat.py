@@ -14,13 +14,13 @@ from dataclasses import replace
 from datetime import date
 from typing import Any
 
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.schema import Example
 from geovlm_ray.data.formats.base import Converted, Format, Source, Unit, shown
 from geovlm_ray.data.formats.conversations import conversation_rows, images_of, record_id, turn_id
 from geovlm_ray.data.formats.prompts import example_of, task_of
 from geovlm_ray.data.formats.streams import json_records, source_files
 from geovlm_ray.data.table import Row
-from geovlm_ray.errors import DataError
-from geovlm_ray.schema import Example
 from geovlm_ray.tasks import TASKS
 
 _PLACEHOLDER = re.compile(r"(?:Image \d+:\s*)?<image>")

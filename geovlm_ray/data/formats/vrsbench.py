@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.schema import Box, Example, Target
 from geovlm_ray.data.formats import geochat
 from geovlm_ray.data.formats.base import Converted, Format, Source, Unit, field_of, image_reference, shown
 from geovlm_ray.data.formats.conversations import record_id
@@ -22,8 +24,6 @@ from geovlm_ray.data.formats.prompts import question_of, target_of
 from geovlm_ray.data.formats.quads import horizontal_box, rotated_box
 from geovlm_ray.data.formats.streams import LONGEST_RECORD, json_records, outside, read_object, relative, source_files
 from geovlm_ray.data.table import Row
-from geovlm_ray.errors import DataError
-from geovlm_ray.schema import Box, Example, Target
 
 DATASET = "VRSBench"
 DESCRIBE = "Describe the image in detail"

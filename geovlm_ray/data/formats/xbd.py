@@ -17,13 +17,13 @@ from typing import Any
 
 import shapely
 
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.geometry import Frame
+from geovlm_ray.core.schema import Box, Example, target_boxes
 from geovlm_ray.data.formats.base import Format, Source, Unit, field_of, shown
 from geovlm_ray.data.formats.files import counted, first_there, split_of_folder, spread
 from geovlm_ray.data.formats.streams import file_units, read_object
 from geovlm_ray.data.table import Row
-from geovlm_ray.errors import DataError
-from geovlm_ray.geometry import Frame
-from geovlm_ray.schema import Box, Example, target_boxes
 from geovlm_ray.tasks.boxes import LARGEST
 
 BUILDINGS = 8

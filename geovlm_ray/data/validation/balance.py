@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from geovlm_ray.core.schema import Example, target_boxes, target_texts
 from geovlm_ray.data.validation.tally import Findings, Tally
-from geovlm_ray.schema import Example, target_boxes, target_texts
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.labels import label_key
 

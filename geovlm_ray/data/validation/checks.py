@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import shapely
 
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.geometry import rotated_corners
+from geovlm_ray.core.schema import Example, target_boxes, target_texts
 from geovlm_ray.data.answers import FOUND, response_text
 from geovlm_ray.data.convert import UNREADABLE
 from geovlm_ray.data.formats.base import shown
 from geovlm_ray.data.table import to_row
 from geovlm_ray.data.validation.balance import classes_of
-from geovlm_ray.errors import DataError
-from geovlm_ray.geometry import rotated_corners
 from geovlm_ray.rewards import RewardConfig, needs_embedder, score_batch
-from geovlm_ray.schema import Example, target_boxes, target_texts
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.boxes import DIALECTS, LARGEST
 from geovlm_ray.tasks.labels import label_key, label_keys

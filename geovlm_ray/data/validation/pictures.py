@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from geovlm_ray.core.pixels import PixelSettings
 from geovlm_ray.data.convert import UNREADABLE
 from geovlm_ray.data.images import load_image, resolve
 from geovlm_ray.data.validation.fingerprints import file_key, picture_key, text_key
 from geovlm_ray.data.validation.ledger import PICTURE
-from geovlm_ray.pixels import PixelSettings
 
 ABSENT = "expected a file, found none"
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from geovlm_ray.core.pixels import PixelSettings
+from geovlm_ray.core.schema import Example, target_boxes
 from geovlm_ray.data.convert import UNREADABLE
 from geovlm_ray.data.parquet import Dataset
 from geovlm_ray.data.validation.balance import Balance
@@ -17,8 +19,6 @@ from geovlm_ray.data.validation.checks import Verdict, check_records
 from geovlm_ray.data.validation.fingerprints import text_key
 from geovlm_ray.data.validation.ledger import Entries
 from geovlm_ray.data.validation.tally import Findings
-from geovlm_ray.pixels import PixelSettings
-from geovlm_ray.schema import Example, target_boxes
 
 Balances = dict[tuple[str, str], Balance]
 """By dataset and task."""

@@ -39,7 +39,7 @@ OnProgress = Callable[[str, int], None]
 
 
 @dataclass
-class Report:
+class ValidationReport:
     """What validation found. ``unreadable`` are shards that could not be read at all, with the reason."""
 
     records: int = 0
@@ -57,7 +57,9 @@ class Report:
         return self.bad / max(self.records, 1)
 
 
-def validate(datasets: Sequence[Dataset], *, need_images: bool, workers: int, on_progress: OnProgress) -> Report:
+def validate(
+    datasets: Sequence[Dataset], *, need_images: bool, workers: int, on_progress: OnProgress
+) -> ValidationReport:
     """Check all records of some datasets and rewrite their quarantines.
 
     Without ``need_images``, records without images and images that are not there are in order; those that are there
@@ -68,7 +70,7 @@ def validate(datasets: Sequence[Dataset], *, need_images: bool, workers: int, on
         RunError: a worker process died.
         OSError: a quarantine cannot be written.
     """
-    report = Report()
+    report = ValidationReport()
     datasets = [replace(d, root=d.root.resolve()) for d in datasets]
     with Workers(workers) as pool:
         numbered, entries, splits = _scan(datasets, need_images, pool, report, on_progress)
@@ -87,7 +89,7 @@ def validate(datasets: Sequence[Dataset], *, need_images: bool, workers: int, on
 
 
 def _scan(
-    datasets: Sequence[Dataset], need_images: bool, workers: Workers, report: Report, on_progress: OnProgress
+    datasets: Sequence[Dataset], need_images: bool, workers: Workers, report: ValidationReport, on_progress: OnProgress
 ) -> tuple[Numbered, Entries, list[str]]:
     """Check every record by itself: where the records are, what is kept of them, and the names of their splits."""
     jobs = [ShardJob(dataset, shard, need_images) for dataset in datasets for shard in dataset.shards]
@@ -140,7 +142,7 @@ def _pictures(numbered: Numbered, entries: Entries, images: np.ndarray) -> Itera
         yield some
 
 
-def _warn(report: Report, numbered: Numbered, entries: Entries, pictures: np.ndarray, faults: Faults) -> None:
+def _warn(report: ValidationReport, numbered: Numbered, entries: Entries, pictures: np.ndarray, faults: Faults) -> None:
     """Add what is odd, though no record is bad for it."""
     # Datasets of the field give all records about an image one id, and nothing is known by it.
     alike = {
@@ -209,7 +211,7 @@ class _Reasons:
         return f"{name} {looks} split {split!r}, {self.numbered.name(other)}"
 
 
-def _write(dataset: Dataset, reasons: _Reasons, report: Report) -> None:
+def _write(dataset: Dataset, reasons: _Reasons, report: ValidationReport) -> None:
     """Replace the quarantine of a dataset: what conversion set aside, and the bad records."""
     numbers = reasons.numbered.of(dataset, np.flatnonzero(~reasons.faults.good))
     with write_quarantine(dataset.folder) as add:

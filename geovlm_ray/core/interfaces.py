@@ -1,0 +1,174 @@
+"""The interfaces between the training loop and its components: Ray actors, in-process objects and test doubles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from geovlm_ray.core.schema import Prompt, SampleGroup
+
+TRAINED = "trained"
+"""Status of the groups that a step trained on."""
+
+GroupsByStatus = Mapping[str, Sequence[SampleGroup]]
+"""The groups generated for a step, keyed by status: `TRAINED`, or the reason why they were not trained on."""
+
+
+class Span(NamedTuple):
+    """A completed call of an actor; times in seconds since the epoch."""
+
+    name: str
+    begun: float
+    ended: float
+
+
+class RolloutPool(Protocol):
+    """Inference engines that sample completions."""
+
+    def submit(self, prompts: Sequence[Prompt], **sampling: Any) -> Iterable[list[SampleGroup]]:
+        """Start sampling a batch with the engines' current weights; yields groups as they complete.
+
+        ``sampling`` may set ``group_size`` and ``greedy``; defaults are those of training.
+        """
+
+    def generate(self, prompts: Sequence[Prompt], **sampling: Any) -> list[SampleGroup]:
+        """Sample completions of the prompts and wait for them, independently of submitted batches."""
+
+    def probe(self, prompts: Sequence[Prompt], max_tokens: int) -> list[list[SampleGroup]]:
+        """Short completions of the same prompts from every engine, [engines][prompts], for the parity check."""
+
+    def update_weights(self, buckets: Iterable[Any]) -> None:
+        """Send one weight version to every engine; returns after all engines acknowledged it."""
+
+    def close(self) -> None:
+        """Shut the engines down."""
+
+
+class RewardPool(Protocol):
+    """Reward workers; thread-safe."""
+
+    def score_stream(self, parts: Iterable[Sequence[SampleGroup]]) -> list[SampleGroup]:
+        """Score groups as they complete; returns all of them sorted by ``group_id``, with rewards."""
+
+    def score(self, groups: Sequence[SampleGroup]) -> list[SampleGroup]:
+        """Return the groups with the reward of every sample."""
+
+    def close(self) -> None:
+        """Shut the workers down."""
+
+
+class Saver(Protocol):
+    """State that can be saved asynchronously."""
+
+    def save(self, folder: Path) -> None:
+        """Start writing the current state into a folder."""
+
+    def saved(self) -> bool:
+        """Whether the last `save` is complete; raises OSError if writing failed."""
+
+
+class Learner(Saver, Protocol):
+    """The policy being trained; only the learner increments the weight version."""
+
+    def step(self, groups: Sequence[SampleGroup]) -> dict[str, float]:
+        """One policy update; increments the weight version and returns metrics."""
+
+    def logprobs(self, groups: Sequence[SampleGroup]) -> list[np.ndarray]:
+        """Log-probs of every sample's tokens under the current weights, [samples][tokens]."""
+
+    def weights(self) -> Iterable[Any]:
+        """The current weights in the chunks that `RolloutPool.update_weights` takes."""
+
+    def load(self, folder: Path) -> None:
+        """Restore what `save` wrote."""
+
+    def close(self) -> None:
+        """Shut the learner down."""
+
+
+class Prompts(Protocol):
+    """The prompt sampler."""
+
+    def batch(self, step: int) -> list[Prompt]:
+        """The prompts of a step, counted from 0."""
+
+    def replacement(self, prompt: Prompt, attempt: int) -> Prompt:
+        """Another prompt of the same task."""
+
+
+class Tracker(Protocol):
+    """Records metrics and completions."""
+
+    def log_step(self, step: int, metrics: dict[str, float], groups_by_status: GroupsByStatus) -> None:
+        """Record one step and all groups that were generated for it."""
+
+
+class Checkpointer(Protocol):
+    """Writes checkpoints."""
+
+    def save(self, step: int, saver: Saver, metrics: Mapping[str, float]) -> None:
+        """Checkpoint the state after a step asynchronously, with its metrics."""
+
+    def finish(self) -> None:
+        """Wait until the last checkpoint is complete."""
+
+
+class Evaluator(Protocol):
+    """Benchmarks that run beside training."""
+
+    def due(self, step: int) -> bool:
+        """Whether the weights after a step are to be evaluated."""
+
+    def begin(self, step: int) -> None:
+        """Start evaluating the engines' current weights, those after a step."""
+
+    def results(self) -> dict[str, float]:
+        """Metrics of the evaluations that completed since the last call."""
+
+    def finish(self) -> None:
+        """Wait for running evaluations."""
+
+
+Report = Callable[[dict[str, float]], None]
+"""Callback that receives the metrics of every step."""
+Timeline = Callable[[float, float], dict[str, list[Span]]]
+"""Returns the calls of every actor, keyed by actor name, between two times in seconds since the epoch."""
+
+
+class NoTracker:
+    """Records nothing."""
+
+    def log_step(self, step: int, metrics: dict[str, float], groups_by_status: GroupsByStatus) -> None:
+        """Record nothing."""
+
+
+class NoCheckpoints:
+    """Writes no checkpoint."""
+
+    def save(self, step: int, saver: Saver, metrics: Mapping[str, float]) -> None:
+        """Write nothing."""
+
+    def finish(self) -> None:
+        """Wait for nothing."""
+
+
+@dataclass(frozen=True)
+class Components:
+    """Everything that the training loop drives.
+
+    A backend (one process or a Ray cluster) builds the first five; ``report`` receives each step's metrics and
+    ``timeline`` returns the calls of remote actors, where the backend has them.
+    """
+
+    rollouts: RolloutPool
+    rewards: RewardPool
+    learner: Learner
+    report: Report | None = None
+    timeline: Timeline | None = None
+    tracker: Tracker = field(default_factory=NoTracker)
+    checkpoints: Checkpointer = field(default_factory=NoCheckpoints)
+    evaluator: Evaluator | None = None

@@ -1,0 +1,63 @@
+"""The best constant answer of a task: what a policy that never looks at the image can earn."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.interfaces import RewardPool
+from geovlm_ray.core.schema import Example, Prompt, Sample, SampleGroup
+from geovlm_ray.data.answers import answer_text
+from geovlm_ray.data.sampler import Stream
+from geovlm_ray.tasks.grammar import ThinkMode
+
+TRAINING_EXAMPLES = 100
+CANDIDATES = 50
+
+
+@dataclass(frozen=True)
+class ConstantAnswer:
+    """An answer, and the total reward that it earns on each held-out example of its task."""
+
+    answer: str
+    rewards: list[float]
+
+
+def best_constant_answers(
+    rewards: RewardPool, stream: Stream, held_out: Sequence[Example], think: ThinkMode, *, rotated: bool = False
+) -> dict[str, ConstantAnswer]:
+    """The best constant answer of every task of the held-out examples.
+
+    It is chosen on the task's first 100 training examples, among the 50 most frequent of their ideal answers, and then
+    scored on the held-out ones.
+    """
+    found = {}
+    for task in dict.fromkeys(example.task for example in held_out):
+        n = min(TRAINING_EXAMPLES, stream.count(task) or TRAINING_EXAMPLES)
+        training = [stream.of_task(task, k) for k in range(n)]
+        counts: Counter[str] = Counter()
+        for example in training:
+            # An example without a usable target is reported where it is trained on.
+            with suppress(DataError):
+                counts[answer_text(example, rotated=rotated)] += 1
+        candidates = [answer for answer, _ in counts.most_common(CANDIDATES)] or [""]
+        means = np.mean(_scores(rewards, training, candidates, think), axis=0)
+        answer = candidates[int(means.argmax())]
+        examples = [example for example in held_out if example.task == task]
+        found[task] = ConstantAnswer(answer, [row[0] for row in _scores(rewards, examples, [answer], think)])
+    return found
+
+
+def _scores(
+    rewards: RewardPool, examples: Sequence[Example], answers: Sequence[str], think: ThinkMode
+) -> list[tuple[float, ...]]:
+    """Total reward of every answer to every example, [examples][answers]."""
+    thought = "" if think == "none" else "<think></think>"
+    samples = tuple(Sample((), (), f"{thought}<answer>{answer}</answer>", "stop", 0) for answer in answers)
+    groups = [SampleGroup(Prompt(i, example), samples) for i, example in enumerate(examples)]
+    return [group.rewards for group in rewards.score(groups)]

@@ -1,0 +1,172 @@
+"""EarthDial's result files: what stands where, for each folder of its evaluation.
+
+A file is JSON lines, all values strings: ``question``, the model's ``answer`` and the references. In
+``rs_change_detection`` the name of the file says what it holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.schema import Box, Example, GroundedText, Target
+from geovlm_ray.evaluation.metrics import earthdial
+from geovlm_ray.evaluation.metrics.earthdial_boxes import read_boxes
+from geovlm_ray.evaluation.metrics.sound import Answered
+from geovlm_ray.tasks.boxes import parse_boxes
+from geovlm_ray.tasks.labels import parse_labels
+
+Record = Mapping[str, str]
+Records = Sequence[Record]
+
+CAPTIONS = ("caption0", "caption1", "caption2", "caption3", "caption4")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One kind of result file.
+
+    ``keys`` must stand in every record; ``values`` names those with a closed list of values. ``paper`` computes
+    the published metrics, ``task`` and ``target`` make the example of the sound ones, and ``group`` is the key of
+    the size of a record's objects or the type of its question.
+    """
+
+    task: str
+    keys: tuple[str, ...]
+    paper: Callable[[Records], dict[str, float]]
+    target: Callable[[Record], Target]
+    group: str | None = None
+    values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def answered(self, record: Record, number: int) -> Answered:
+        """The record as an answered example of ours."""
+        example = Example(str(number), self.task, (), record.get("question", ""), self.target(record))
+        return Answered(record["answer"], example, record[self.group] if self.group else None)
+
+
+def layout(folder: str, stem: str) -> Layout:
+    """The layout of a result file.
+
+    Args:
+        folder: name of the evaluation folder, such as ``rs_detection``.
+        stem: name of the file without its ending; only ``rs_change_detection`` looks at it.
+
+    Raises:
+        DataError: there is no such folder, or the stem does not say what the file holds.
+    """
+    if folder in LAYOUTS:
+        return LAYOUTS[folder]
+    if folder != CHANGE_FOLDER:
+        known = ", ".join([*LAYOUTS, CHANGE_FOLDER])
+        raise DataError(f"task {folder!r}: expected an evaluation folder of EarthDial, one of {known}")
+    name = stem.lower()
+    for kind, words in CHANGE_STEMS.items():
+        if any(word in name for word in words):
+            return CHANGE_LAYOUTS[kind]
+    known = "; ".join(f"{kind}: {', '.join(words)}" for kind, words in CHANGE_STEMS.items())
+    raise DataError(f"file {stem!r} of {CHANGE_FOLDER}: expected a name that says what it holds ({known})")
+
+
+def _column(records: Records, key: str) -> list[str]:
+    return [record[key] for record in records]
+
+
+def _box_target(text: str) -> tuple[Box, ...]:
+    found = parse_boxes(text)
+    return tuple(Box(coords) for coords in found.boxes) if found else ()
+
+
+def _change_references(record: Record) -> list[str]:
+    """The first caption alone where the second is empty, else all five, as the script of change captions takes them."""
+    return [record[key] for key in (CAPTIONS if record["caption1"] else CAPTIONS[:1])]
+
+
+def _classification(key: str) -> Callable[[Records], dict[str, float]]:
+    return lambda records: earthdial.classification(_column(records, "answer"), _column(records, key))
+
+
+def _detection(records: Records) -> dict[str, float]:
+    boxes = [(read_boxes(r["answer"]), read_boxes(r["gt_bbox"])) for r in records]
+    return earthdial.detection(boxes, _column(records, "size_group"))
+
+
+def _grounded(records: Records) -> dict[str, float]:
+    boxes = [(read_boxes(r["answer"], 5), read_boxes(r["obj_ids"], 5)) for r in records]
+    kept = [r for r in records if len(read_boxes(r["groundtruth"], 5)) < earthdial.CROWDED]
+    answers, references = (
+        [earthdial.description_words(t) for t in _column(kept, k)] for k in ("answer", "groundtruth")
+    )
+    return earthdial.grounding(boxes) | earthdial.region_captions(answers, references)
+
+
+LAYOUTS: dict[str, Layout] = {
+    "rs_classification": Layout(
+        "multilabel_classification",
+        ("answer", "annotation"),
+        _classification("annotation"),
+        lambda record: tuple(parse_labels(record["annotation"])),
+    ),
+    "rs_vqa": Layout(
+        "vqa",
+        ("answer", "annotation", "vqa_type"),
+        lambda records: earthdial.vqa(*(_column(records, key) for key in ("answer", "annotation", "vqa_type"))),
+        lambda record: record["annotation"],
+        group="vqa_type",
+    ),
+    "rs_detection": Layout(
+        "referred_object_detection",
+        ("answer", "gt_bbox", "size_group"),
+        _detection,
+        lambda record: _box_target(record["gt_bbox"]),
+        group="size_group",
+        values={"size_group": earthdial.SIZES},
+    ),
+    "rs_region_captioning": Layout(
+        "region_captioning",
+        ("answer", "annotation"),
+        lambda records: earthdial.region_captions(_column(records, "answer"), _column(records, "annotation")),
+        lambda record: (record["annotation"],),
+    ),
+    "rs_image_caption": Layout(
+        "image_captioning",
+        ("answer", *CAPTIONS),
+        lambda records: earthdial.captions(_column(records, "answer"), [[r[k] for k in CAPTIONS] for r in records]),
+        lambda record: tuple(record[key] for key in CAPTIONS),
+    ),
+    "rs_grounding_description": Layout(
+        "grounded_description",
+        ("answer", "groundtruth", "obj_ids"),
+        _grounded,
+        lambda record: GroundedText(record["groundtruth"], _box_target(record["obj_ids"])),
+    ),
+}
+
+CHANGE_FOLDER = "rs_change_detection"
+CHANGE_STEMS = {
+    "captions": ("caption", "dubai", "levir", "muds", "sysu"),
+    "boxes": ("detection",),
+    "classes": ("fmow", "cls", "testset", "classification"),
+}
+CHANGE_LAYOUTS: dict[str, Layout] = {
+    "captions": Layout(
+        "change_captioning",
+        ("answer", *CAPTIONS),
+        lambda records: earthdial.captions(_column(records, "answer"), list(map(_change_references, records))),
+        lambda record: tuple(_change_references(record)),
+    ),
+    "boxes": Layout(
+        "referred_object_detection",
+        ("answer", "caption0"),
+        lambda records: earthdial.change_detection(
+            [(read_boxes(r["answer"]), read_boxes(r["caption0"])) for r in records]
+        ),
+        lambda record: _box_target(record["caption0"]),
+    ),
+    "classes": Layout(
+        "temporal_classification",
+        ("answer", "caption0"),
+        _classification("caption0"),
+        lambda record: tuple(parse_labels(record["caption0"])),
+    ),
+}

@@ -1,0 +1,145 @@
+"""The ``sound`` set: what a reviewer would ask for, each value with a bootstrap 95% interval.
+
+Sets of classes and short answers: accuracy and F1. Boxes: F1 and COCO average precision, also by object size and
+by one or several true boxes. Texts: ROUGE, METEOR, BLEU, CIDEr and sentence embeddings. All in [0, 1] but CIDEr,
+which goes to 10.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from geovlm_ray.core.schema import Box, Example, GroundedText
+from geovlm_ray.evaluation.metrics.bootstrap import Interval, grouped, intervals, means
+from geovlm_ray.evaluation.metrics.cider import cider
+from geovlm_ray.evaluation.metrics.classes import class_scores
+from geovlm_ray.evaluation.metrics.detection import AP_DRAWS, BoxRecord, average_precision, box_groups, f1, size_group
+from geovlm_ray.evaluation.metrics.text import best_cosine, best_meteor, corpus_bleu, over_references, tokens
+from geovlm_ray.rewards.text_metrics.lexical import rouge_f
+from geovlm_ray.tasks import TASKS
+from geovlm_ray.tasks.boxes import BoxAnswer, parse_boxes, strip_boxes
+from geovlm_ray.tasks.labels import label_key, label_keys, parse_labels
+
+if TYPE_CHECKING:
+    from geovlm_ray.rewards.text_metrics.embedding import Embedder
+
+
+@dataclass(frozen=True)
+class Answered:
+    """An answer (without think and answer tags) beside its example.
+
+    ``group`` is what the dataset itself files the record under: the size of its objects, the type of its question.
+    ``well_formed`` tells an empty answer from a response that broke the answer grammar.
+    """
+
+    answer: str
+    example: Example
+    group: str | None = None
+    well_formed: bool = True
+
+
+Records = Sequence[Answered]
+Intervals = dict[str, Interval]
+
+
+def sound_metrics(records: Records, embedder: Embedder | None = None) -> Intervals:
+    """The metrics of records of one kind of target.
+
+    Args:
+        records: at least one.
+        embedder: needed where `needs_embedder` says so.
+    """
+    return _METRICS[TASKS[records[0].example.task].target_kind](records, embedder)
+
+
+def needs_embedder(task: str) -> bool:
+    """Whether the metrics of a task embed sentences."""
+    return TASKS[task].target_kind in ("captions", "grounded")
+
+
+def answer_boxes(record: Answered) -> BoxAnswer:
+    """The boxes of an answer, none where it cannot be read."""
+    example = record.example
+    labels = {box.label for box in true_boxes(example) if box.label}
+    found = parse_boxes(record.answer, example.dialect, tuple(labels | set(example.labels)) if labels else ())
+    return found or BoxAnswer((), ())
+
+
+def true_boxes(example: Example) -> tuple[Box, ...]:
+    """The boxes of a target, alone or within a grounded description."""
+    target = example.target.boxes if isinstance(example.target, GroundedText) else example.target
+    return tuple(box for box in target if isinstance(box, Box))
+
+
+def _classes(records: Records, embedder: Embedder | None) -> Intervals:
+    targets = [tuple(map(str, r.example.target)) for r in records]  # type: ignore[arg-type]
+    said = [frozenset(parse_labels(r.answer, t, r.example.labels)) for r, t in zip(records, targets, strict=True)]
+    return intervals(class_scores(said, [frozenset(label_keys(t)) for t in targets]), len(records))
+
+
+def _questions(records: Records, embedder: Embedder | None) -> Intervals:
+    """Answers as single classes, of all questions and by type; case, spaces and outer punctuation do not count."""
+    texts = [r.answer for r in records], [str(r.example.target) for r in records]
+    said, wanted = ([frozenset({label_key(text)}) for text in side] for side in texts)
+    types = sorted({r.group for r in records if r.group})
+    groups = {kind: np.array([r.group == kind for r in records]) for kind in types}
+    found = intervals(grouped(class_scores(said, wanted), groups), len(records))
+    # With one class a question, the other means of F1 are the accuracy.
+    return {name: interval for name, interval in found.items() if name.startswith(("accuracy", "F1 macro"))}
+
+
+def _boxes(records: Records, embedder: Embedder | None) -> Intervals:
+    boxes = []
+    for record in records:
+        truth = true_boxes(record.example)
+        boxes.append(BoxRecord(answer_boxes(record), truth, record.group or size_group(truth, record.example.frame)))
+    groups = box_groups(boxes)
+    exact = intervals(grouped(f1(boxes), groups), len(boxes))
+    return exact | intervals(grouped(average_precision(boxes), groups), len(boxes), AP_DRAWS)
+
+
+def _captions(records: Records, embedder: Embedder | None) -> Intervals:
+    references = [tuple(map(str, r.example.target)) for r in records]  # type: ignore[arg-type]
+    return _texts([r.answer for r in records], references, embedder)
+
+
+def _grounded(records: Records, embedder: Embedder | None) -> Intervals:
+    references = []
+    for record in records:
+        assert isinstance(record.example.target, GroundedText)
+        references.append((strip_boxes(record.example.target.text),))
+    return _boxes(records, embedder) | _texts([strip_boxes(r.answer) for r in records], references, embedder)
+
+
+def _texts(answers: Sequence[str], references: Sequence[Sequence[str]], embedder: Embedder | None) -> Intervals:
+    """The best reference counts, for BLEU and CIDEr all of them; records without a reference are left out."""
+    kept = [(a.strip(), [r.strip() for r in refs if r.strip()]) for a, refs in zip(answers, references, strict=True)]
+    kept = [(answer, refs) for answer, refs in kept if refs]
+    if not kept:
+        return {}
+    if embedder is None:
+        raise ValueError("the text metrics embed sentences and were given no embedder")
+    said, wanted = [answer for answer, _ in kept], [refs for _, refs in kept]
+    pairs = [(answer, reference) for answer, refs in kept for reference in refs]
+    counts = list(map(len, wanted))
+    columns = {
+        "ROUGE-1": over_references(rouge_f(pairs, "rouge1"), counts, np.maximum),
+        "ROUGE-L": over_references(rouge_f(pairs, "rougeL"), counts, np.maximum),
+        "METEOR (nltk)": best_meteor([tokens(a) for a in said], [[tokens(r) for r in refs] for refs in wanted]),
+        "CIDEr": cider(said, wanted),
+        "SBERT": best_cosine(said, wanted, embedder),
+    }
+    return intervals(means(columns), len(kept)) | intervals(corpus_bleu(said, wanted), len(kept))
+
+
+_METRICS: dict[str, Callable[[Records, Embedder | None], Intervals]] = {
+    "classes": _classes,
+    "vqa": _questions,
+    "boxes": _boxes,
+    "captions": _captions,
+    "grounded": _grounded,
+}

@@ -1,0 +1,49 @@
+"""References as the text of an answer, and the pool of references that degenerate answers draw from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from geovlm_ray.core.schema import Box, Example, GroundedText
+from geovlm_ray.tasks import TASKS, TargetKind
+from geovlm_ray.tasks.boxes import strip_boxes
+from geovlm_ray.tasks.labels import BIGEARTHNET, BIGEARTHNET_43
+
+
+@dataclass(frozen=True)
+class Item:
+    """A reference, its place among those of its reward, and all references of its task."""
+
+    example: Example
+    index: int
+    pool: Sequence[Example]
+
+    @property
+    def kind(self) -> TargetKind:
+        """The form of its target."""
+        return TASKS[self.example.task].target_kind
+
+
+def texts(example: Example) -> tuple[str, ...]:
+    """The words of a target: class names, the answer, the references of a caption, a grounded description's text."""
+    target = example.target
+    if isinstance(target, GroundedText):
+        return (strip_boxes(target.text),)
+    if isinstance(target, str):
+        return (target,)
+    return tuple(t for t in target if isinstance(t, str))
+
+
+def boxes(example: Example) -> tuple[Box, ...]:
+    """The boxes of a target."""
+    target = example.target.boxes if isinstance(example.target, GroundedText) else example.target
+    return tuple(b for b in target if isinstance(b, Box))
+
+
+def vocabulary(item: Item) -> tuple[str, ...]:
+    """All class names of a record's dataset: its own list, BigEarthNet's, or what the references name."""
+    if item.example.labels:
+        return item.example.labels
+    named = tuple(dict.fromkeys(name for e in item.pool for name in texts(e)))
+    return BIGEARTHNET_43 if set(named) <= set(BIGEARTHNET) else named

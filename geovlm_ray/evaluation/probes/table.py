@@ -1,0 +1,53 @@
+"""The probe table as text and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from geovlm_ray.evaluation.probes.strategies import PROBES
+from geovlm_ray.evaluation.probes.suite import GAMED, ProbeResult
+
+WIDTH = 12
+
+
+def as_text(rows: Sequence[ProbeResult]) -> str:
+    """A line per reward and a column per strategy; a legend explains the marks."""
+    names = [f"({p.name})" if not p.judged else p.name for p in PROBES]
+    first = max(len(row.reward) for row in rows)
+    lines = [" " * first + "".join(f"{name:>{WIDTH + 1}}" for name in ["honest", *names])]
+    for row in rows:
+        cells = [f"{row.honest:.2f}", *(_cell(row, p.name) for p in PROBES)]
+        lines.append(f"{row.reward:{first}}" + "".join(f"{cell:>{WIDTH}}".ljust(WIDTH + 1) for cell in cells))
+    lines.append(
+        f"! {GAMED:.0%} of the honest baseline on the same references or more; (in brackets: shown, not judged)"
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def as_json(rows: Sequence[ProbeResult]) -> dict[str, Any]:
+    """By reward the honest baseline, and by strategy its value and the baseline on the same references."""
+    return {
+        row.reward: {
+            "honest": row.honest,
+            "strategies": {
+                name: {"value": c.value, "honest": c.honest, "n": c.n, "judged": c.judged, "gamed": c.gamed}
+                for name, c in row.cells.items()
+            },
+        }
+        for row in rows
+    }
+
+
+def verdict(rows: Sequence[ProbeResult]) -> str:
+    """Which rewards are gamed by what, in one sentence."""
+    broken = [f"{row.reward} by {', '.join(row.broken)}" for row in rows if row.broken]
+    share = f"{GAMED:.0%} of the honest baseline or more"
+    return f"gamed ({share}): {'; '.join(broken)}" if broken else f"no judged strategy earns {share}"
+
+
+def _cell(row: ProbeResult, name: str) -> str:
+    cell = row.cells.get(name)
+    if cell is None:
+        return "-"
+    return f"{cell.value:.2f}!" if cell.judged and cell.gamed else f"{cell.value:.2f}"

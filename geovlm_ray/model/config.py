@@ -1,0 +1,71 @@
+"""Which policy is trained, and how its prompts read."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from geovlm_ray.core.errors import ConfigError
+
+TINY = "tiny"
+EO_SYSTEM_PROMPT = (
+    "You are an expert in reasoning about Earth Observation imagery. Analyse the question and the image step by "
+    "step. Write your reasoning between <think> and </think>, then the final response between <answer> and "
+    "</answer>. Be clear, logical and concise."
+)
+
+
+class PromptConfig(BaseModel):
+    """How an example becomes a prompt."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    system: str = Field(EO_SYSTEM_PROMPT, description="system message; empty for none")
+    instructions: bool = Field(True, description="append the task's answer-format instruction to the question")
+    resolution: Literal["fixed", "native", "tiles"] = Field(
+        "fixed",
+        description="images are shown as squares of image_size; in their own size and shape, within min_pixels and "
+        "max_pixels; or as a whole and in tiles, each a square of image_size",
+    )
+    image_size: int = Field(448, ge=28, le=4096, description="side in pixels of the square that images are resized to")
+    min_pixels: int | None = Field(None, ge=1, description="native: least area of a picture; null: the processor's")
+    max_pixels: int | None = Field(
+        None, ge=1, description="native: largest area of a picture; null: 1,280 visual tokens or the processor's"
+    )
+    max_tiles: int = Field(4, ge=2, le=64, description="tiles: most of them for an image, beside the whole")
+
+
+class LoraSettings(BaseModel):
+    """A low-rank adapter on the linear layers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    rank: int = Field(16, ge=1, le=256)
+    alpha: float = Field(32, gt=0)
+    targets: Literal["language", "all"] = Field(
+        "language", description="the language layers alone, which engines take as an adapter, or the vision tower too"
+    )
+
+
+class ModelConfig(BaseModel):
+    """The policy."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    path: str = Field(TINY, description="'tiny' (ships with the package), a model folder, or a Hugging Face name")
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    lora: LoraSettings | None = Field(None, description="train an adapter of this form; null trains all weights")
+    attention: Literal["sdpa", "flash_attention_2", "eager"] = Field(
+        "sdpa", description="attention of the learner; flash_attention_2 needs the package flash-attn where it runs"
+    )
+
+
+def check_attention(config: ModelConfig) -> None:
+    """Raise ConfigError where this machine lacks the package of ``model.attention``."""
+    if config.attention == "flash_attention_2" and find_spec("flash_attn") is None:
+        raise ConfigError(
+            "model.attention=flash_attention_2: expected the package flash-attn, found none; install it, or set "
+            "model.attention=sdpa"
+        )

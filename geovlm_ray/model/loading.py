@@ -1,0 +1,206 @@
+"""Loading a policy: a Qwen2.5-VL, its processor, and a LoRA adapter where one is asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import nn
+from transformers import AutoProcessor, ProcessorMixin, Qwen2_5_VLForConditionalGeneration
+from transformers.utils import logging as transformers_logging
+
+from geovlm_ray.core.errors import ModelError, RunError
+from geovlm_ray.core.files import grant_umask_access
+from geovlm_ray.model.config import TINY, LoraSettings, ModelConfig, check_attention
+from geovlm_ray.model.sharding import shard_like
+
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
+MODEL_TYPE = "qwen2_5_vl"
+LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def model_folder(path: str) -> Path:
+    """The folder of a model, fetched from the Hugging Face hub where the path is the name of one there.
+
+    Raises:
+        ModelError: no such folder or hub name, or not a Qwen2.5-VL.
+    """
+    folder = Path(str(files("geovlm_ray.model") / "assets" / "tiny-qwen2.5-vl")) if path == TINY else Path(path)
+    if not folder.is_dir():
+        folder = _from_hub(path)
+    config = folder / "config.json"
+    if not config.is_file():
+        raise ModelError(f"model {folder}: expected a config.json in the folder, found none")
+    try:
+        found = json.loads(config.read_text()).get("model_type")
+    except (json.JSONDecodeError, AttributeError) as error:
+        raise ModelError(f"model {folder}: config.json is not a JSON object: {error}") from error
+    if found != MODEL_TYPE:
+        raise ModelError(
+            f"model {folder}: expected a vision-language model of type {MODEL_TYPE!r}, found model_type {found!r}"
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(f"model {folder}: expected weights in *.safetensors, found none")
+    for weights in folder.glob("*.safetensors"):
+        _check_weights(weights)
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise ModelError(f"model {folder}: expected a tokenizer ({' or '.join(TOKENIZER_FILES)}), found none")
+    return folder
+
+
+def _check_weights(file: Path) -> None:
+    """Raise ModelError where a weights file does not hold what its header says."""
+    try:
+        with safe_open(file, framework="pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"model weights {file}: expected a whole safetensors file, found: {error}") from error
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"model {name!r}: neither a folder here nor to be had from the hub: {reason}") from error
+
+
+def load_processor(folder: Path) -> ProcessorMixin:
+    """The tokenizer and image processor of a model folder.
+
+    Raises:
+        ModelError: the folder holds none.
+    """
+    try:
+        return AutoProcessor.from_pretrained(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"model {folder}: its processor does not load: {error}") from error
+
+
+def load_model(config: ModelConfig, folder: Path, device: torch.device, seed: int) -> nn.Module:
+    """The trainable model on its device.
+
+    Weights that are trained are kept in fp32, whatever the computation's type; a frozen base below a LoRA
+    adapter is kept in ``config.dtype``.
+
+    Raises:
+        ConfigError: the package of ``config.attention`` is missing.
+        ModelError: the weights do not load.
+    """
+    check_attention(config)
+    transformers_logging.disable_progress_bar()
+    dtype = getattr(torch, config.dtype) if config.lora else torch.float32
+    try:
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            folder, dtype=dtype, attn_implementation=config.attention
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(f"model {folder}: its weights do not load: {error}") from error
+    if config.lora:
+        torch.manual_seed(seed)
+        model = get_peft_model(model, _peft_config(config.lora))
+    return model.to(device)
+
+
+def computation(config: ModelConfig, device: torch.device) -> torch.autocast:
+    """The context of forward passes: bf16 over weights kept in fp32; with an adapter the base itself is in bf16."""
+    bf16 = config.dtype == "bfloat16" and config.lora is None
+    return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+
+
+def save_policy(
+    model: nn.Module, processor: ProcessorMixin, folder: Path, weights: Mapping[str, torch.Tensor] | None = None
+) -> None:
+    """Write a model with its processor as a folder that transformers and vLLM load as it is, or a PEFT adapter.
+
+    ``weights``, by the names of the parameters, are written in place of the model's own.
+
+    Raises:
+        OSError: the disk refused it.
+    """
+    try:
+        model.save_pretrained(folder, state_dict=weights)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+    processor.save_pretrained(folder)
+    grant_umask_access(folder)
+
+
+def save_state(state: Mapping[str, Any], file: Path) -> None:
+    """Write what a trainer goes on from.
+
+    Raises:
+        OSError: the disk refused it.
+    """
+    try:
+        torch.save(state, file)
+    except RuntimeError as error:
+        raise OSError(f"{file.name} broke off, perhaps on a full disk: {error}") from error
+
+
+def restore_policy(model: nn.Module, config: ModelConfig, folder: Path) -> None:
+    """Take up the weights that `save_policy` wrote, or of each the part that this process holds.
+
+    Raises:
+        ModelError: they do not load.
+    """
+    for name, tensor in _saved_weights(config, folder).items():
+        parameter = model.get_parameter(name)
+        parameter.detach().copy_(shard_like(parameter, tensor))
+
+
+def _saved_weights(config: ModelConfig, folder: Path) -> dict[str, torch.Tensor]:
+    """What `save_policy` wrote, by the names of the model's parameters."""
+    if config.lora:
+        weights = folder / "adapter_model.safetensors"
+        _check_weights(weights)
+        # PEFT leaves the adapter's name out of its files.
+        return {name.removesuffix("weight") + "default.weight": tensor for name, tensor in load_file(weights).items()}
+    saved = load_model(config, model_folder(str(folder)), torch.device("cpu"), seed=0)
+    return {name: parameter.detach() for name, parameter in saved.named_parameters()}
+
+
+def load_state(file: Path) -> dict[str, Any]:
+    """What `save_state` wrote.
+
+    Raises:
+        RunError: the file is absent or broken.
+    """
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+        raise RunError(
+            f"checkpoint {file}: expected a trainer's state, found: {' '.join(str(error).split())[:200]}; remove "
+            f"{file.parent} to go on from the checkpoint before it"
+        ) from error
+
+
+def _peft_config(lora: LoraSettings) -> LoraConfig:
+    inside = r".*language_model\." if lora.targets == "language" else r".*"
+    names = (*LORA_MODULES, "qkv", "proj") if lora.targets == "all" else LORA_MODULES
+    return LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=rf"{inside}.*\.({'|'.join(names)})")
+
+
+def engine_adapter_config(lora: LoraSettings) -> dict[str, Any]:
+    """The adapter's configuration in the form that engines read."""
+    return {
+        "peft_type": "LORA",
+        "r": lora.rank,
+        "lora_alpha": lora.alpha,
+        "target_modules": list(LORA_MODULES),
+        "bias": "none",
+        "use_rslora": False,
+        "use_dora": False,
+        "modules_to_save": None,
+    }

@@ -1,0 +1,81 @@
+"""Single steps as traces that Perfetto (ui.perfetto.dev) and chrome://tracing show."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from geovlm_ray.core.files import write_atomically
+from geovlm_ray.core.interfaces import Span, Timeline
+from geovlm_ray.observability.heartbeat import HEARTBEAT, Heartbeat
+
+DRIVER = "driver"
+
+
+class Tracer:
+    """Is told the metrics of every step, and writes ``trace-step-NNNNNN.json`` after those that were asked for."""
+
+    def __init__(
+        self, folder: Path, steps: Collection[int], timeline: Timeline | None = None, heartbeat: Heartbeat = HEARTBEAT
+    ) -> None:
+        self.folder = folder
+        self.steps = steps
+        self.timeline = timeline
+        self.heartbeat = heartbeat
+
+    def __call__(self, metrics: Mapping[str, float]) -> None:
+        """Write the trace of the step that is about to end: the driver's parts, and the tasks of the actors.
+
+        Raises:
+            DataError: it cannot be written.
+        """
+        step = int(metrics["step"])
+        if step not in self.steps:
+            return
+        begun, ended = self.heartbeat.step_began or 0.0, time.time()
+        parts = [span for span in self.heartbeat.spans if span.begun >= begun]
+        lanes = {DRIVER: [Span(f"step {step}", begun, ended), *parts]}
+        if self.timeline is not None:
+            lanes |= self.timeline(begun, ended)
+        trace = {"traceEvents": events(lanes), "displayTimeUnit": "ms"}
+        write_atomically(self.folder / f"trace-step-{step:06d}.json", json.dumps(trace) + "\n")
+
+
+def events(lanes: Mapping[str, Iterable[Span]]) -> list[dict[str, Any]]:
+    """Spans of processes, by their names, as events of Chrome's format; times in microseconds since the epoch.
+
+    Spans that overlap without one holding the other are on different threads of their process, or they could not be
+    drawn.
+    """
+    found: list[dict[str, Any]] = []
+    for pid, (name, spans) in enumerate(lanes.items(), 1):
+        found.append({"ph": "M", "name": "process_name", "pid": pid, "tid": 0, "args": {"name": name}})
+        threads: list[list[float]] = []
+        for span in sorted(spans, key=lambda s: (s.begun, -s.ended)):
+            found.append(
+                {
+                    "ph": "X",
+                    "name": span.name,
+                    "cat": name,
+                    "pid": pid,
+                    "tid": _thread(span, threads),
+                    "ts": span.begun * 1e6,
+                    "dur": (span.ended - span.begun) * 1e6,
+                }
+            )
+    return found
+
+
+def _thread(span: Span, threads: list[list[float]]) -> int:
+    """The number of the first thread on which a span fits; each holds the ends of the spans that are open on it."""
+    for number, open_ends in enumerate(threads):
+        while open_ends and open_ends[-1] <= span.begun:
+            open_ends.pop()
+        if not open_ends or span.ended <= open_ends[-1]:
+            open_ends.append(span.ended)
+            return number
+    threads.append([span.ended])
+    return len(threads) - 1

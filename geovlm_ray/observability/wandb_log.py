@@ -1,0 +1,69 @@
+"""A run's metrics at Weights & Biases, for those who ask for it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from geovlm_ray.config import Config
+from geovlm_ray.core.errors import ConfigError, RunError
+from geovlm_ray.core.files import read_text, write_atomically
+
+ID_FILE = "wandb-id.txt"
+
+
+def load_wandb(project: str) -> Any:
+    """The package, which is no dependency.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        import wandb
+    except ImportError as error:
+        raise ConfigError(f"run.wandb={project}: this needs the package wandb; pip install wandb") from error
+    return wandb
+
+
+class WandbLog:
+    """Is told the metrics of every step; a resumed run goes on where it was."""
+
+    def __init__(self, config: Config, project: str) -> None:
+        """Begin or go on.
+
+        Raises:
+            ConfigError: the package is not installed.
+            RunError: Weights & Biases refuses the run.
+        """
+        wandb = load_wandb(project)
+        folder = config.run.folder
+        try:
+            self._run = wandb.init(
+                project=project,
+                name=config.run.name,
+                id=_run_id(folder),
+                resume="allow",
+                dir=str(folder),
+                config=config.model_dump(mode="json"),
+                settings=wandb.Settings(console="off", quiet=True),
+            )
+        except wandb.Error as error:
+            raise RunError(f"run.wandb={project}: {error}") from error
+
+    def __call__(self, metrics: Mapping[str, float]) -> None:
+        """Send the metrics of a step."""
+        self._run.log(dict(metrics), step=int(metrics["step"]))
+
+    def close(self, failed: bool) -> None:
+        """Send what is left, and mark the run as finished or failed."""
+        self._run.finish(exit_code=int(failed))
+
+
+def _run_id(folder: Path) -> str:
+    """The run's name there, which no other run has: chosen once, and kept in the run directory."""
+    file = folder / ID_FILE
+    if not file.is_file():
+        write_atomically(file, uuid.uuid4().hex + "\n")
+    return read_text(file).strip()

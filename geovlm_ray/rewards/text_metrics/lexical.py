@@ -1,0 +1,160 @@
+"""Sentence-level text metrics: ROUGE and METEOR, one score per (hypothesis, reference) pair.
+
+Every string gets a score, and time grows linearly with the length of the hypothesis.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from rapidfuzz.distance import LCSseq
+
+from geovlm_ray.rewards.text_metrics.wordnet import open_wordnet
+
+RougeKind = Literal["rouge1", "rougeL"]
+Pairs = Sequence[tuple[str, str]]
+
+# Longer words and texts are computed each time, so that a hostile answer cannot fill the caches.
+MAX_CACHED_WORD = 64
+MAX_CACHED_TEXT = 1024
+
+_NOT_A_WORD = re.compile(r"[^a-z0-9]+")
+
+
+def rouge(pairs: Pairs, kind: RougeKind, stem: bool = True) -> np.ndarray:
+    """Precision, recall and F1 of ROUGE-1 or ROUGE-L (sentence level), as the package rouge-score has them.
+
+    Lin, "ROUGE: A Package for Automatic Evaluation of Summaries", 2004. Words are runs of ASCII letters and
+    digits of the lower-cased text, Porter-stemmed from four letters on; overlap counts repeated words as often
+    as both texts hold them. A text without words scores 0.
+
+    Args:
+        pairs: n (hypothesis, reference) pairs.
+        kind: ``rouge1`` counts common words, ``rougeL`` the longest common subsequence of words.
+        stem: whether words are stemmed first.
+
+    Returns:
+        Float array of shape (n, 3), each row precision, recall, F1 in [0, 1].
+    """
+    scores = np.zeros((len(pairs), 3))
+    common_words = _overlap if kind == "rouge1" else LCSseq.similarity
+    for row, (hypothesis, reference) in zip(scores, pairs, strict=True):
+        predicted, wanted = _words(hypothesis, stem), _words(reference, stem)
+        common = common_words(predicted, wanted)
+        if common:
+            precision, recall = common / len(predicted), common / len(wanted)
+            row[:] = precision, recall, 2 * precision * recall / (precision + recall)
+    return scores
+
+
+def rouge_f(pairs: Pairs, kind: RougeKind, stem: bool = True) -> np.ndarray:
+    """F1 of ``rouge``: float array of shape (n,) in [0, 1]."""
+    return rouge(pairs, kind, stem)[:, 2]
+
+
+def meteor(pairs: Pairs) -> np.ndarray:
+    """METEOR as nltk computes it: float array of shape (n,) in [0, 1].
+
+    The variant is that of the field's published figures: Lavie & Agarwal 2007 with alpha 0.9, beta 3, gamma
+    0.5 (``nltk.translate.meteor_score``; not METEOR 1.5), modules exact, Porter stem and WordNet synonym, on
+    ``str.split`` tokens. Two identical texts of one word score 0.5, of many words nearly 1.
+
+    Raises:
+        WordNetMissing: the WordNet corpus is not in the environment.
+    """
+    return meteor_of_tokens([(hypothesis.split(), reference.split()) for hypothesis, reference in pairs])
+
+
+def meteor_of_tokens(pairs: Sequence[tuple[Sequence[str], Sequence[str]]]) -> np.ndarray:
+    """``meteor`` of texts that are tokens already."""
+    from nltk.translate.meteor_score import single_meteor_score
+
+    tools = {"stemmer": _CachedStemmer(), "wordnet": _CachedSynonyms()}
+    scores = [single_meteor_score(reference, hypothesis, **tools) for hypothesis, reference in pairs]
+    return np.array(scores, dtype=np.float64)
+
+
+def _words(text: str, stem: bool) -> tuple[str, ...]:
+    """The words of a text in the sense of rouge-score; short texts are remembered, as references repeat."""
+    return _cached_words(text, stem) if len(text) <= MAX_CACHED_TEXT else _find_words(text, stem)
+
+
+def _find_words(text: str, stem: bool) -> tuple[str, ...]:
+    words = _NOT_A_WORD.sub(" ", text.lower()).split()
+    return tuple(_stem(word) if len(word) > 3 else word for word in words) if stem else tuple(words)
+
+
+_cached_words = functools.lru_cache(maxsize=1 << 15)(_find_words)
+
+
+def _overlap(hypothesis: tuple[str, ...], reference: tuple[str, ...]) -> int:
+    """Size of the multiset intersection of two word lists."""
+    left = Counter(reference)
+    common = 0
+    for word in hypothesis:
+        if left[word] > 0:
+            left[word] -= 1
+            common += 1
+    return common
+
+
+@functools.cache
+def _porter() -> Any:
+    from nltk.stem.porter import PorterStemmer
+
+    return PorterStemmer()
+
+
+def _find_stem(word: str) -> str:
+    return _porter().stem(word)
+
+
+_cached_stem = functools.lru_cache(maxsize=1 << 16)(_find_stem)
+
+
+def _stem(word: str) -> str:
+    return _cached_stem(word) if len(word) <= MAX_CACHED_WORD else _find_stem(word)
+
+
+class _CachedStemmer:
+    """The Porter stemmer of nltk's METEOR, which asks for the same few words again and again."""
+
+    def stem(self, word: str) -> str:
+        return _stem(word)
+
+
+class _CachedSynonyms:
+    """WordNet as nltk's METEOR asks for it, answered from a cache: sets of synonyms that hold lemmas."""
+
+    def synsets(self, word: str) -> list[_Synonyms]:
+        return _synonyms(word) if len(word) <= MAX_CACHED_WORD else []
+
+
+class _Lemma(str):
+    """One synonym; a string that answers ``name()``."""
+
+    __slots__ = ()
+
+    def name(self) -> str:
+        return str(self)
+
+
+class _Synonyms:
+    """The synonyms of a word, over all its senses, in the form of one synset."""
+
+    def __init__(self, lemmas: list[_Lemma]) -> None:
+        self._lemmas = lemmas
+
+    def lemmas(self) -> list[_Lemma]:
+        return self._lemmas
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _synonyms(word: str) -> list[_Synonyms]:
+    names = {name for synset in open_wordnet().synsets(word) for name in synset.lemma_names() if "_" not in name}
+    return [_Synonyms([_Lemma(name) for name in sorted(names)])] if names else []

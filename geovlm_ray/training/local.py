@@ -1,0 +1,87 @@
+"""The parts of the loop in one process: for debugging, and wherever one machine is enough."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from geovlm_ray.config import Config
+from geovlm_ray.core.interfaces import Components
+from geovlm_ray.core.schema import Prompt, SampleGroup
+from geovlm_ray.data.image_cache import open_cache
+from geovlm_ray.learner.grpo_learner import GrpoLearner
+from geovlm_ray.learner.ranks import SINGLE_PROCESS, Ranks
+from geovlm_ray.model.loading import load_processor
+from geovlm_ray.model.prompts import PromptEncoder
+from geovlm_ray.observability.heartbeat import HEARTBEAT
+from geovlm_ray.rewards.local import LocalRewards
+from geovlm_ray.rollout.engine import Engine
+from geovlm_ray.training.preflight import Ready
+from geovlm_ray.transport.buckets import WeightBucket
+
+
+def make_encoder(config: Config, model: Path) -> PromptEncoder:
+    """The renderer of prompts that engine and learner share."""
+    return PromptEncoder(load_processor(model), config.prompt, open_cache(config.data.image_cache_gb))
+
+
+def make_engine(config: Config, model: Path) -> Engine:
+    """One engine with the run's base weights."""
+    lora = config.model.lora
+    rank = lora.rank if lora and lora.targets == "language" else 0
+    encoder = make_encoder(config, model)
+    return Engine(model, encoder, config.rollout, dtype=config.model.dtype, lora_rank=rank, seed=config.run.seed)
+
+
+def make_learner(config: Config, model: Path, ranks: Ranks = SINGLE_PROCESS) -> GrpoLearner:
+    """The learner with the run's base weights, or one of several."""
+    return GrpoLearner(
+        config.model,
+        model,
+        make_encoder(config, model),
+        config.learner,
+        temperature=config.rollout.temperature,
+        max_completion_tokens=config.rollout.max_tokens,
+        total_steps=config.run.steps,
+        seed=config.run.seed,
+        on_gpu=config.placement.learner.num_gpus > 0,
+        ranks=ranks,
+    )
+
+
+class LocalRollouts:
+    """One engine; a batch is drawn when it is submitted."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def submit(self, prompts: Sequence[Prompt], **sampling: Any) -> list[list[SampleGroup]]:
+        """Draw a batch now."""
+        with HEARTBEAT.busy("submit"):
+            return [self.engine.generate(prompts, **sampling)]
+
+    def generate(self, prompts: Sequence[Prompt], **sampling: Any) -> list[SampleGroup]:
+        """Completions of each prompt."""
+        return self.engine.generate(prompts, **sampling)
+
+    def probe(self, prompts: Sequence[Prompt], max_tokens: int) -> list[list[SampleGroup]]:
+        """Short draws from the one engine."""
+        return [self.engine.generate(prompts, group_size=1, max_tokens=max_tokens)]
+
+    def update_weights(self, buckets: Iterable[WeightBucket]) -> None:
+        """Give the engine its weights."""
+        for bucket in buckets:
+            self.engine.receive(bucket)
+
+    def close(self) -> None:
+        """Nothing to end: the engine goes with the process."""
+
+
+def build(config: Config, ready: Ready) -> Components:
+    """All parts of a run in this process."""
+    return Components(
+        LocalRollouts(make_engine(config, ready.model)),
+        LocalRewards(config.reward),
+        make_learner(config, ready.model),
+    )

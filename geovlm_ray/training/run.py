@@ -1,0 +1,175 @@
+"""A run from beginning to end: checks, resume, evaluation, training, summary and report."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from geovlm_ray.config import Config, check_same, to_yaml
+from geovlm_ray.core.errors import LostError, StartError
+from geovlm_ray.core.files import read_object, write_atomically
+from geovlm_ray.core.interfaces import Components
+from geovlm_ray.core.interrupts import Interrupted
+from geovlm_ray.core.locks import locked
+from geovlm_ray.core.schema import Example, Prompt
+from geovlm_ray.data.sampler import PromptSampler
+from geovlm_ray.evaluation.constant_answers import best_constant_answers
+from geovlm_ray.evaluation.validation import (
+    Completion,
+    read_completions,
+    rewards_of,
+    summarise,
+    validation_completions,
+    write_completions,
+)
+from geovlm_ray.learner.objectives import advantages as group_advantages
+from geovlm_ray.observability.heartbeat import HEARTBEAT
+from geovlm_ray.observability.run_monitor import RunMonitor, monitor_run
+from geovlm_ray.observability.tracking import RunTracker
+from geovlm_ray.report.html import write_report
+from geovlm_ray.rewards.monitor import HackingMonitor
+from geovlm_ray.training.benchmark_evaluation import in_loop_evaluation
+from geovlm_ray.training.checkpoint import CheckpointFolder, open_mirror
+from geovlm_ray.training.loop import train
+from geovlm_ray.training.preflight import Ready
+
+log = logging.getLogger(__name__)
+
+Build = Callable[[Config, Ready], Components]
+NAMES = ("run directory", "choose another run.name")
+RESERVED = ("num_cpus", "num_gpus", "memory_gb")
+MAY_CHANGE = (
+    *("run.steps", "run.dir", "run.wait_for_nodes_s", "run.restarts"),
+    *("checkpoint.every", "checkpoint.keep", "checkpoint.best", "checkpoint.url"),
+    "rollout.stall_s",
+    *(f"placement.{kind}.{key}" for kind in ("rollout", "reward", "learner") for key in ("actors", *RESERVED)),
+    *(f"placement.sbert.{key}" for key in RESERVED),
+    "placement.strategy",
+    *("run.step_limit_s", "run.trace_steps", "run.wandb", "run.log_level"),
+)
+"""Settings with which a run may go on that did not begin with them."""
+
+
+def execute(config: Config, ready: Ready, build: Build, console: Console) -> dict[str, Any]:
+    """Run or resume, and return what ``summary.json`` holds.
+
+    ``build`` makes the components (in one process or as actors) from the configuration and the model's folder.
+
+    Raises:
+        UserError: the run cannot start or go on; the message says why.
+    """
+    begun = time.time()
+    folder = config.run.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder, *NAMES):
+        check_same(config, folder / "config.yaml", MAY_CHANGE, *NAMES)
+        write_atomically(folder / "config.yaml", to_yaml(config))
+        finished = _finished(folder, config)
+        if finished:
+            console.print(
+                f"Run {config.run.name} is finished; remove {folder} or choose another run.name to start anew"
+            )
+            write_report(folder)
+            return finished
+        with monitor_run(config) as watch:
+            summary = _to_its_end(config, ready, build, watch, console)
+        summary = {"seconds": time.time() - begun, "steps": config.run.steps, **summary}
+        write_atomically(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+        write_report(folder)
+    return summary
+
+
+def _to_its_end(config: Config, ready: Ready, build: Build, watch: RunMonitor, console: Console) -> dict[str, Any]:
+    """Run, and go on from the newest checkpoint where a part is lost that cannot be replaced alone."""
+    settings = config.checkpoint
+    mirror = open_mirror(settings.url, config.run.name)
+    checkpoints = CheckpointFolder(config.run.folder / "checkpoints", settings.keep, settings.best, mirror)
+    try:
+        for left in range(config.run.restarts, 0, -1):
+            try:
+                return _attempt(config, ready, build, checkpoints, watch, console)
+            except StartError:
+                raise
+            except LostError as error:
+                log.warning("%s; the run goes on from its newest checkpoint (run.restarts: %d left)", error, left - 1)
+        return _attempt(config, ready, build, checkpoints, watch, console)
+    except Interrupted as error:
+        raise Interrupted(error.number, checkpoints.where_it_stands(config.run.steps)) from error
+
+
+def _attempt(
+    config: Config, ready: Ready, build: Build, checkpoints: CheckpointFolder, watch: RunMonitor, console: Console
+) -> dict[str, Any]:
+    """Start all parts, go on from the newest checkpoint, and end the parts."""
+    found = checkpoints.latest()
+    start = found[0] if found else 0
+    advantages = partial(group_advantages, config=config.learner, max_completion_tokens=config.rollout.max_tokens)
+    monitor = HackingMonitor(config.reward.think)
+    tracker = RunTracker(config.run.folder, config.run.steps, console, monitor, advantages)
+    tracker.rewind(start)
+    console.print(f"Starting engines and learner for {ready.model.name} ...")
+    with HEARTBEAT.busy("start"):
+        components = build(config, ready)
+    tracker.report = watch.reports(components.report, components.timeline)
+    try:
+        if found:
+            components.learner.load(found[1])
+            console.print(f"Resuming after step {start} from {found[1]}")
+        evaluation = in_loop_evaluation(config, components.rollouts, checkpoints, start)
+        components = replace(components, tracker=tracker, checkpoints=checkpoints, evaluator=evaluation)
+        return _train_and_evaluate(config, ready, components, start, console)
+    finally:
+        for component in (components.rollouts, components.rewards, components.learner):
+            component.close()
+        checkpoints.abandon()
+        tracker.close()
+
+
+def _finished(folder: Path, config: Config) -> dict[str, Any] | None:
+    """The summary of a run that has already come to its end."""
+    path = folder / "summary.json"
+    summary = read_object(path) if path.is_file() else {}
+    return summary if summary.get("steps") == config.run.steps else None
+
+
+def _train_and_evaluate(
+    config: Config, ready: Ready, components: Components, start: int, console: Console
+) -> dict[str, Any]:
+    sampler = PromptSampler(ready.stream, config.data, config.rollout.prompts_per_step)
+    probe = sampler.batch(0)[: config.sync.parity_prompts]
+    if not config.evaluation.num_examples:
+        return {"parity_max_abs": train(config, components, sampler, probe, start)}
+    examples = ready.stream.held_out(ready.tasks, config.evaluation.num_examples)
+    before = _held_out(config, components, examples, "before", console)
+    worst = train(config, components, sampler, probe, start)
+    after = _held_out(config, components, examples, "after", console)
+    think, rotated = config.reward.think, config.reward.rotated
+    constants = best_constant_answers(components.rewards, ready.stream, examples, think, rotated=rotated)
+    return {
+        "heldout": summarise(before, after, constants, think),
+        "heldout_rewards": {"before": rewards_of(before), "after": rewards_of(after)},
+        "parity_max_abs": worst,
+    }
+
+
+def _held_out(
+    config: Config, components: Components, examples: Sequence[Example], when: str, console: Console
+) -> list[Completion]:
+    """Completions of held-out examples, of which a run that is resumed keeps those from before training."""
+    path = config.run.folder / f"heldout_{when}.jsonl"
+    if when == "before" and path.is_file():
+        return read_completions(path)
+    console.print(f"Scoring {len(examples)} held-out examples {when} training, sampled and greedy ...")
+    with HEARTBEAT.busy("evaluation"):
+        prompts = [Prompt(i, example) for i, example in enumerate(examples)]
+        rows = validation_completions(components.rollouts, components.rewards, prompts)
+    write_completions(rows, path)
+    return rows

@@ -1,0 +1,99 @@
+"""What supervised fine-tuning writes down as it goes: a line a step, a line on the terminal, a page of curves."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from geovlm_ray.core.errors import RunError
+from geovlm_ray.core.files import read_objects, write_atomically
+from geovlm_ray.report.curves import curve
+from geovlm_ray.report.page import page
+
+FILE = "sft.jsonl"
+PAGE = "sft.html"
+StepMetrics = dict[str, Any]
+
+
+class SftLog:
+    """The records of one output folder; ``rows`` has one per step, those with an evaluation ``eval/...`` keys."""
+
+    def __init__(self, folder: Path, steps: int, every: int, console: Console) -> None:
+        self.folder = folder
+        self.steps = steps
+        self.every = every
+        self.console = console
+        self.rows: list[StepMetrics] = []
+        self._shown = 0
+
+    def rewind(self, step: int) -> None:
+        """Forget what was written after ``step``, as the training goes on from there."""
+        file = self.folder / FILE
+        self.rows = [row for row in read_objects(file) if row["step"] <= step] if file.is_file() else []
+        write_atomically(file, "".join(f"{json.dumps(row)}\n" for row in self.rows))
+        self._shown = len(self.rows)
+
+    def add(self, row: StepMetrics) -> None:
+        """Write down a step, and show it where it is one of every so many, was evaluated, or is the last.
+
+        Raises:
+            RunError: the disk refused it.
+        """
+        self.rows.append(row)
+        try:
+            with (self.folder / FILE).open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise RunError(f"{self.folder / FILE} cannot be written: {error.strerror or error}") from error
+        if row["step"] % self.every == 0 or row["step"] == self.steps or "eval/loss" in row:
+            self._show(row)
+
+    def write_page(self, title: str) -> Path:
+        """Draw the curves into one self-contained page, and return its path."""
+        charts = (
+            curve(self.rows, {"loss": "training", "eval/loss": "held out"}, "Loss", "nats per response token"),
+            curve(self.rows, {"eval/token_accuracy": "held out"}, "Token accuracy, held out", "share of tokens"),
+            curve(self.rows, {"lr": "rate"}, "Learning rate", "rate"),
+            curve(self.rows, {"grad_norm": "norm"}, "Gradient norm before clipping", "norm"),
+        )
+        name = html.escape(title)
+        body = f'<h1>{name} <small>supervised fine-tuning</small></h1><div class="charts">{"".join(charts)}</div>'
+        write_atomically(self.folder / PAGE, page(title, body))
+        return self.folder / PAGE
+
+    def _show(self, row: StepMetrics) -> None:
+        """The mean loss since the last line, the speed since then, and how long the rest takes at that speed."""
+        recent = self.rows[self._shown :]
+        self._shown = len(self.rows)
+        seconds = sum(r["seconds"] for r in recent)
+        left = seconds / len(recent) * (self.steps - row["step"])
+        line = f"step {row['step']}/{self.steps}  loss {_mean(recent, 'loss'):.4f}"
+        if "eval/loss" in row:
+            line += f"  held out: loss {row['eval/loss']:.4f}, token accuracy {row['eval/token_accuracy']:.3f}"
+        speed = sum(r["tokens"] for r in recent) / seconds
+        self.console.print(f"{line}  {speed:,.0f} tokens/s  {left:.0f} s left", highlight=False, soft_wrap=True)
+
+
+def summarise(rows: Sequence[StepMetrics]) -> dict[str, Any]:
+    """Steps, seconds of training, tokens, last loss, and the best and last evaluation by loss (None without one)."""
+    evaluated = [
+        {"step": row["step"], "loss": row["eval/loss"], "token_accuracy": row["eval/token_accuracy"]}
+        for row in rows
+        if "eval/loss" in row
+    ]
+    return {
+        "steps": len(rows),
+        "seconds": sum(row["seconds"] for row in rows),
+        "tokens": sum(row["tokens"] for row in rows),
+        "loss": rows[-1]["loss"],
+        "evaluation": {"best": min(evaluated, key=lambda e: e["loss"]), "last": evaluated[-1]} if evaluated else None,
+    }
+
+
+def _mean(rows: Sequence[StepMetrics], name: str) -> float:
+    return sum(row[name] for row in rows) / len(rows)

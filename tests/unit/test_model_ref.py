@@ -1,0 +1,141 @@
+"""What is meant by a model is found, with the settings that its prompts are written with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from geovlm_ray.config import load_config, to_yaml
+from geovlm_ray.core.errors import ConfigError, ModelError, RunError
+from geovlm_ray.model.loading import model_folder
+from geovlm_ray.serving.model_ref import ModelRef, resolve_model
+from geovlm_ray.training.checkpoint import CheckpointFolder
+
+TINY = model_folder("tiny")
+
+
+class Copies:
+    """Saves a whole model, or an adapter."""
+
+    def __init__(self, adapter: bool = False) -> None:
+        self.adapter = adapter
+
+    def save(self, folder: Path) -> None:
+        if self.adapter:
+            write_adapter(folder)
+        else:
+            shutil.copytree(TINY, folder, dirs_exist_ok=True)
+
+    def saved(self) -> bool:
+        return True
+
+
+def write_adapter(folder: Path, base: str = str(TINY)) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
+    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    return folder
+
+
+def run(folder: Path, steps: tuple[int, ...], settings: str = "config.yaml", adapter: bool = False) -> Path:
+    """A run directory with checkpoints, whose images are of another size than any recipe's."""
+    checkpoints = CheckpointFolder(folder / "checkpoints", keep=9)
+    for step in steps:
+        checkpoints.save(step, Copies(adapter), {})
+        checkpoints.finish()
+    folder.mkdir(exist_ok=True)
+    (folder / settings).write_text(to_yaml(load_config("demo", ["prompt.image_size=84"])))
+    return folder
+
+
+def image_size(ref: ModelRef) -> int:
+    return ref.config.prompt.image_size
+
+
+def test_the_tiny_policy_and_its_likes_go_by_the_demo_and_others_by_the_paper(tmp_path: Path) -> None:
+    found = resolve_model("tiny")
+    assert (found.path, found.adapter, found.run, found.trained) == (TINY, False, None, None)
+    assert found.config == load_config("demo")
+    like = shutil.copytree(TINY, tmp_path / "like")
+    assert resolve_model(str(like)).config == load_config("demo")
+    assert resolve_model(str(write_adapter(tmp_path / "adapter"))).config == load_config("demo")
+    config = json.loads((like / "config.json").read_text())
+    config["text_config"]["vocab_size"] = 151_936
+    (like / "config.json").write_text(json.dumps(config))
+    assert resolve_model(str(like)).config == load_config("geovlm-r1")
+    assert resolve_model(
+        str(write_adapter(tmp_path / "adapter", "Qwen/Qwen2.5-VL-3B-Instruct"))
+    ).config.prompt.instructions
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_a_run_is_its_newest_checkpoint_that_is_whole(adapter: bool, tmp_path: Path) -> None:
+    folder = run(tmp_path / "run", (2, 10, 4), adapter=adapter)
+    under_way = folder / "checkpoints" / ".partial-of-another-process"
+    under_way.mkdir()
+    found = resolve_model(str(folder))
+    assert found.path == folder / "checkpoints" / "step-000010"
+    assert (found.adapter, found.run, image_size(found)) == (adapter, folder, 84)
+    assert under_way.is_dir(), "it may be written just now"
+    weights = "adapter_model.safetensors" if adapter else "model.safetensors"
+    (found.path / weights).write_bytes(b"broken")
+    assert resolve_model(str(folder)).path.name == "step-000004"
+    for step in (2, 4):
+        (folder / "checkpoints" / f"step-{step:06d}" / weights).unlink()
+    with pytest.raises(RunError, match=r"expected a whole checkpoint in .*run/checkpoints, found checkpoint .*step-00"):
+        resolve_model(str(folder))
+
+
+def test_a_checkpoint_is_itself_and_knows_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = run(tmp_path / "run", (2, 4))
+    found = resolve_model(str(folder / "checkpoints" / "step-000002"))
+    assert (found.path.name, found.run, image_size(found)) == ("step-000002", folder, 84)
+    monkeypatch.chdir(folder / "checkpoints" / "step-000002")
+    assert (resolve_model(".").run, image_size(resolve_model("."))) == (folder, 84)
+
+
+def test_a_run_without_checkpoints_is_named(tmp_path: Path) -> None:
+    folder = run(tmp_path / "run", ())
+    with pytest.raises(RunError, match=r"run: expected a whole checkpoint in .*run/checkpoints, found none"):
+        resolve_model(str(folder))
+
+
+def test_a_fine_tuned_model_its_adapter_and_its_checkpoints_go_by_its_settings(tmp_path: Path) -> None:
+    folder = run(tmp_path / "out", (5,), "sft.yaml")
+    assert resolve_model(str(folder)).path.name == "step-000005", "it is not finished"
+    assert (resolve_model(str(folder / "checkpoints" / "step-000005")).run) == folder
+    shutil.copytree(TINY, folder, dirs_exist_ok=True)
+    finished = resolve_model(str(folder))
+    assert (finished.path, finished.adapter, finished.run, image_size(finished)) == (folder, False, folder, 84)
+    adapter = resolve_model(str(write_adapter(folder / "adapter")))
+    assert (adapter.adapter, adapter.run, image_size(adapter)) == (True, folder, 84)
+
+
+def test_settings_that_a_model_carries_count_and_a_recipe_and_overrides_count_more(tmp_path: Path) -> None:
+    model = shutil.copytree(TINY, tmp_path / "model")
+    (model / "geovlm_ray.yaml").write_text("prompt: {image_size: 56}\n")
+    (model / "config.yaml").write_text("of: its makers\n")
+    found = resolve_model(str(model))
+    assert (image_size(found), found.run) == (56, None)
+    assert image_size(resolve_model(str(model), "demo")) == 112
+    assert image_size(resolve_model(str(model), "demo", ["prompt.image_size=28"])) == 28
+    trained = run(tmp_path / "run", (1,))
+    replaced = resolve_model(str(trained), "geovlm-r1")
+    assert image_size(replaced) == 448
+    assert replaced.trained
+    assert replaced.trained.prompt.image_size == 84, "the recipe does not change what it was trained with"
+
+
+def test_what_is_not_there_or_wrong_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ModelError, match="'absent/model': neither a folder here nor to be had from the hub"):
+        resolve_model("absent/model")
+    with pytest.raises(ModelError, match=r"expected a config.json in the folder, found none"):
+        resolve_model(str(tmp_path))
+    with pytest.raises(ConfigError, match="did you mean 'demo'"):
+        resolve_model("tiny", "demmo")
+    with pytest.raises(ConfigError, match=r"unknown key 'prompt.size'"):
+        resolve_model("tiny", None, ["prompt.size=3"])
