@@ -10,7 +10,6 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -191,9 +190,8 @@ def make_run(
         prompts = sampler.batch(step)
         log(tracker, step, rewards.score(rising.generate(prompts, 3, False)))
     tracker.close()
-    parts: Any = SimpleNamespace(rollouts=model, rewards=rewards)
     heldout = [Prompt(i, e) for i, e in enumerate(SceneStream(0).held_out(TASKS, scenes))]
-    rows = validation_completions(parts, heldout)
+    rows = validation_completions(model, rewards, heldout)
     found = rewards_of(rows)
     constants = {task: ConstantAnswer("", values) for task, values in found["greedy"].items()}
     summary = {

@@ -26,7 +26,7 @@ from geovlm_ray.evaluation.metrics.paper import paper_metrics
 from geovlm_ray.evaluation.metrics.sound import Answered
 from geovlm_ray.model.prompts import PromptEncoder
 from geovlm_ray.rewards import Embedder, RewardConfig, score_batch
-from geovlm_ray.rewards.base import Judged, RewardSpec
+from geovlm_ray.rewards.base import RewardResult, RewardSpec
 from geovlm_ray.rewards.registry import REWARDS
 from geovlm_ray.tasks import TASKS, Task
 from tests.unit.judging import accuracy, example
@@ -63,16 +63,16 @@ NUMBER = re.compile(r"[0-9]{1,6}")
 
 def closeness(
     answers: Sequence[str], examples: Sequence[Example], config: RewardConfig, embedder: Embedder | None
-) -> list[Judged]:
+) -> list[RewardResult]:
     """Of two numbers the lesser over the greater; other answers have to be the same."""
     judged = []
     for answer, record in zip(answers, examples, strict=True):
         said, true = answer.strip(), str(record.target)
         if NUMBER.fullmatch(said) and NUMBER.fullmatch(true):
             less, more = sorted((int(said), int(true)))
-            judged.append(Judged(less / more if more else 1.0, {"off": float(more - less)}))
+            judged.append(RewardResult(less / more if more else 1.0, {"off": float(more - less)}))
         else:
-            judged.append(Judged(float(said == true)))
+            judged.append(RewardResult(float(said == true)))
     return judged
 
 

@@ -17,7 +17,7 @@ from geovlm_ray.evaluation.probes.answers import Item, vocabulary
 from geovlm_ray.evaluation.probes.honest import honest, paraphrase
 from geovlm_ray.evaluation.probes.references import drawn_references, file_references
 from geovlm_ray.evaluation.probes.strategies import PROBES
-from geovlm_ray.evaluation.probes.suite import Cell, Row, run_probes
+from geovlm_ray.evaluation.probes.suite import Cell, ProbeResult, run_probes
 from geovlm_ray.evaluation.probes.swap import swapped
 from geovlm_ray.evaluation.probes.table import as_text, verdict
 from geovlm_ray.rewards import RewardConfig
@@ -133,7 +133,7 @@ def test_a_reward_is_gamed_from_three_fifths_of_the_baseline_on() -> None:
         "constant": Cell(1.0, 1.0, 5, judged=False),
         "template": Cell(0.0, 0.0, 1, judged=True),
     }
-    row = Row("recall", 1.0, cells)
+    row = ProbeResult("recall", 1.0, cells)
     assert row.broken == ["all classes"]
     assert verdict([row]).endswith("recall by all classes")
     assert "0.60!" in as_text([row])

@@ -42,7 +42,7 @@ def scored_batch(step: int) -> list[SampleGroup]:
     return score_groups([draw(p) for p in sampler.batch(step)], CONFIG.reward, embedder)
 
 
-ADVANTAGES = partial(advantages, config=CONFIG.learner, longest=CONFIG.rollout.max_tokens)
+ADVANTAGES = partial(advantages, config=CONFIG.learner, max_completion_tokens=CONFIG.rollout.max_tokens)
 
 
 def log(tracker: RunTracker, step: int, groups: list[SampleGroup]) -> None:

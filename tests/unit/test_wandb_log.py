@@ -9,12 +9,12 @@ import pytest
 
 from geovlm_ray.config import load_config
 from geovlm_ray.core.errors import ConfigError
-from geovlm_ray.observability.run_monitor import watching
+from geovlm_ray.observability.run_monitor import monitor_run
 
 
 def test_without_the_package_the_run_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     config = load_config("demo", [f"run.dir={tmp_path}", "run.wandb=mine"])
-    with pytest.raises(ConfigError, match=r"run\.wandb=mine.*pip install wandb"), watching(config):
+    with pytest.raises(ConfigError, match=r"run\.wandb=mine.*pip install wandb"), monitor_run(config):
         pass
     assert list(tmp_path.iterdir()) == []

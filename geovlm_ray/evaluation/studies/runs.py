@@ -166,6 +166,6 @@ def _run_one(command: list[str], log: Path) -> str | None:
 
 def _paths() -> Iterator[str]:
     """Where this very package lies, before what the environment says."""
-    yield str(Path(__file__).parents[2])
+    yield str(Path(__file__).parents[3])
     if os.environ.get("PYTHONPATH"):
         yield os.environ["PYTHONPATH"]

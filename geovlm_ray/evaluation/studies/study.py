@@ -75,7 +75,7 @@ class Study(Part):
 
 def study_names() -> list[str]:
     """All studies."""
-    found = (path.name for path in (files("geovlm_ray") / "studies").iterdir())
+    found = (path.name for path in (files("geovlm_ray.evaluation.studies")).iterdir())
     return sorted(name.removesuffix(".yaml") for name in found if name.endswith(".yaml"))
 
 
@@ -89,5 +89,5 @@ def load_study(name: str) -> Study:
         near = difflib.get_close_matches(name, study_names(), 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ConfigError(f"study {name!r}: expected one of {', '.join(study_names())}{hint}")
-    text = (files("geovlm_ray") / "studies" / f"{name}.yaml").read_text()
+    text = (files("geovlm_ray.evaluation.studies") / f"{name}.yaml").read_text()
     return Study(name=name, **yaml.safe_load(text))

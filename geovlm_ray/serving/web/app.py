@@ -159,4 +159,4 @@ def _body(name: str, *, instructed: bool) -> str:
 
 
 def _part(file: str) -> str:
-    return (files("geovlm_ray") / "web" / file).read_text(encoding="utf-8")
+    return (files("geovlm_ray.serving.web") / file).read_text(encoding="utf-8")
