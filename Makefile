@@ -7,15 +7,16 @@ WORDNET := $(VENV)/.wordnet
 UV_VERSION := 0.13.9
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test test-all lint bench clean
 
 help:
-	@echo "make demo    set up, train the tiny policy on drawn scenes, write a report"
-	@echo "make test    set up, run all tests"
-	@echo "make setup   set up only"
-	@echo "make lint    formatting, types, architecture"
-	@echo "make bench   all benchmarks, results in benchmarks/results"
-	@echo "make clean   remove what the other commands made, .venv included"
+	@echo "make demo      set up, train the tiny policy on drawn scenes, write a report"
+	@echo "make test      set up, run the tests (15 minutes on two cores)"
+	@echo "make test-all  those and the long ones (75 minutes on two cores)"
+	@echo "make setup     set up only"
+	@echo "make lint      formatting, types, architecture"
+	@echo "make bench     all benchmarks, results in benchmarks/results"
+	@echo "make clean     remove what the other commands made, .venv included"
 
 setup: $(READY) $(WORDNET)
 
@@ -40,10 +41,14 @@ demo: setup
 	@$(BIN)/geovlm-ray train demo
 
 test: setup
-	@echo "Unit tests (no Ray, no vLLM) ..."
-	@$(BIN)/pytest tests/unit -n 2 --dist loadfile --durations=15
-	@echo "System tests (real engines, real Ray; about 45 minutes on two cores) ..."
-	@$(BIN)/pytest tests/system --durations=15
+	@echo "Unit tests (no Ray, no vLLM; about two minutes on two cores) ..."
+	@$(BIN)/pytest tests/unit -n 2 --dist loadfile --durations=10
+	@echo "System tests (real engines, real Ray; about ten minutes on two cores) ..."
+	@$(BIN)/pytest tests/system --durations=10
+
+test-all: test
+	@echo "Long tests (nodes, images, studies, pages of docs, faults, benchmarks; about an hour on two cores) ..."
+	@$(BIN)/pytest tests/long --durations=10
 
 lint: $(READY)
 	@$(BIN)/ruff check .

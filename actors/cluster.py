@@ -22,7 +22,7 @@ from actors.timeline import RayTimeline
 from geovlm_ray.config import Config
 from geovlm_ray.core.errors import RunError
 from geovlm_ray.core.interfaces import Components
-from geovlm_ray.core.interrupts import handlers_kept
+from geovlm_ray.core.interrupts import preserve_signal_handlers
 from geovlm_ray.core.third_party_logs import silence_third_party_logs
 from geovlm_ray.observability.heartbeat import HEARTBEAT
 from geovlm_ray.training.capacity import Node, check_fits, resource_requests
@@ -50,7 +50,7 @@ def connect() -> None:
             os.environ["RAY_AUTH_TOKEN"] = _own_token()
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         try:
-            with handlers_kept():
+            with preserve_signal_handlers():
                 ray.init(
                     "local" if own else None,
                     logging_level=logging.ERROR,

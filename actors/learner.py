@@ -65,10 +65,10 @@ class LearnerActor:
 
     def weights(self) -> Iterator[WeightBucket]:
         """The present weights, a part at a time."""
-        from geovlm_ray.transport.buckets import packed_ahead
+        from geovlm_ray.transport.buckets import prefetch_buckets
 
         with trace_call("weights"):
-            yield from packed_ahead(self.learner.weights())
+            yield from prefetch_buckets(self.learner.weights())
 
     def save(self, folder: Path) -> None:
         """Begin to write model and optimizer."""

@@ -1,7 +1,7 @@
-"""The front door: ``geovlm-ray COMMAND ...``.
+"""Command-line entry point: ``geovlm-ray COMMAND ...``.
 
-Each command is a module of ``geovlm_ray.commands`` with ``add_arguments(parser)`` and ``run(args) -> int``;
-only the module of the command that was called is imported, so that help answers at once.
+Each command is a module in ``geovlm_ray.commands`` with ``add_arguments(parser)`` and ``run(args) -> int``.
+Only the module of the invoked command is imported, which keeps ``--help`` fast.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from geovlm_ray.core.third_party_logs import silence_third_party_logs
 COMMANDS = {
     "train": "reinforcement fine-tuning with GRPO, on a Ray cluster or in one process",
     "sft": "supervised fine-tuning, the warm-up before reinforcement learning",
-    "evaluate": "a model on benchmarks, or given responses: published metrics and sound ones",
-    "compare": "runs or evaluations side by side, with significance",
-    "study": "answer a question by a few small runs, and write a page",
-    "export": "a merged Hugging Face model with its card",
-    "chat": "ask a model about an image, in the terminal",
-    "web": "ask a model about an image, in a browser",
-    "score": "rewards of given responses, offline",
-    "top": "what the actors of a run are doing now",
-    "report": "make a run's self-contained report.html again",
-    "data": "convert datasets of the field, check them, count them, look at them",
-    "plan": "how to split GPUs between engines and learner, from measured rates",
-    "doctor": "what this machine and cluster can do",
+    "evaluate": "evaluate a model, or given responses, on benchmarks with published and corrected metrics",
+    "compare": "compare runs or evaluations, with significance tests",
+    "study": "run a small ablation study and write a report",
+    "export": "export a merged Hugging Face model with a model card",
+    "chat": "ask a model about an image in the terminal",
+    "web": "ask a model about an image in a browser",
+    "score": "score given responses with the reward, offline",
+    "top": "show what the actors of a run are doing",
+    "report": "regenerate a run's self-contained report.html",
+    "data": "convert, validate, count and preview datasets",
+    "plan": "plan the GPU split between engines and learner from measured rates",
+    "doctor": "check this machine and cluster",
 }
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 done, 1 failed, 2 wrong arguments, 130 or 143 interrupted."""
+    """Run one command; returns its exit code: 0 success, 1 failure, 2 usage error, 130 or 143 interrupted."""
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(
         prog="geovlm-ray", description="Reinforcement fine-tuning of vision-language models for remote sensing."
@@ -49,10 +49,10 @@ def main(argv: list[str] | None = None) -> int:
             module.add_arguments(sub)
             sub.set_defaults(run=module.run)
     args, rest = parser.parse_known_args(argv)
-    # Overrides may stand on either side of options, which argparse does not allow for positional arguments.
-    misplaced = [a for a in rest if a.startswith("-") or "=" not in a or not hasattr(args, "overrides")]
-    if misplaced:
-        parser.error(f"unrecognized arguments: {' '.join(misplaced)}")
+    # argparse rejects positional arguments on both sides of options; overrides are accepted there.
+    unknown = [a for a in rest if a.startswith("-") or "=" not in a or not hasattr(args, "overrides")]
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if rest:
         args.overrides = [*args.overrides, *rest]
     silence_third_party_logs()

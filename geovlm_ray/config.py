@@ -1,7 +1,7 @@
-"""The configuration of a run: one typed root, its sections defined beside the code that reads them.
+"""Run configuration: one typed root whose sections are defined next to the code that reads them.
 
 A configuration is a recipe or a YAML file plus ``key=value`` overrides. Unknown keys and values out of range
-are errors; nothing is repaired.
+are errors; no value is corrected silently.
 """
 
 from __future__ import annotations
@@ -28,114 +28,114 @@ from geovlm_ray.rewards.registry import check_forms
 from geovlm_ray.rollout.config import RolloutConfig
 
 RENAMED = {"evaluation.scenes": "evaluation.num_examples"}
-"""Keys of earlier versions, with their present names."""
+"""Renamed keys: old name to current name."""
 
 
 class Section(BaseModel):
-    """A part of the configuration: immutable, and without unknown keys."""
+    """Base of the configuration sections: immutable; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class RunConfig(Section):
-    """The run as a whole."""
+    """Name, location, length and monitoring of the run."""
 
-    name: str = Field("run", pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$", description="folder of the run below `dir`")
-    dir: str = Field("runs", description="folder of all runs; on a cluster, one that every node sees")
+    name: str = Field("run", pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$", description="run directory, inside `dir`")
+    dir: str = Field("runs", description="parent directory of all runs; on a cluster, on storage shared by all nodes")
     seed: int = Field(0, ge=0)
     steps: int = Field(100, ge=1, description="learner steps")
     wait_for_nodes_s: float = Field(
-        0, ge=0, description="how long to wait for the cluster, or its autoscaler, to have room for all actors"
+        0, ge=0, description="seconds to wait until the cluster, or its autoscaler, has the resources for all actors"
     )
     restarts: int = Field(
         3,
         ge=0,
-        description="times that a run goes on by itself from its newest checkpoint after a part died that cannot be "
-        "replaced alone, such as a learner",
+        description="automatic restarts from the latest checkpoint after the loss of a component that cannot be "
+        "replaced on its own, such as a learner",
     )
     step_limit_s: float = Field(
-        3600, gt=0, description="seconds after which a step counts as hanging, and who waits for whom is written down"
+        3600, gt=0, description="seconds after which a step counts as hung and a report on the actors is written"
     )
     trace_steps: list[Annotated[int, Field(ge=1)]] = Field(
-        [], description="steps, counted from 1, after which a trace of the step is written"
+        [], description="steps, counted from 1, for which a trace is written"
     )
-    wandb: str | None = Field(None, min_length=1, description="project at Weights & Biases that is sent the metrics")
+    wandb: str | None = Field(None, min_length=1, description="Weights & Biases project to log metrics to")
     log_level: Literal["info", "debug"] = Field(
-        "info", description="of the logs of driver and actors; debug adds every version of the weights"
+        "info", description="log level of driver and actors; debug adds every weight update"
     )
 
     @property
     def folder(self) -> Path:
-        """Where the run leaves everything."""
+        """The run directory."""
         return Path(self.dir) / self.name
 
 
 class LoopConfig(Section):
-    """How far rollouts may run ahead of the learner, and what becomes of groups that teach nothing."""
+    """Staleness bound, and resampling of groups without reward variance."""
 
     max_staleness: int = Field(
-        0, ge=0, le=64, description="0: on-policy; 1: the next batch is drawn while the learner trains; more: further"
+        0, ge=0, le=64, description="batches that rollouts may run ahead of the learner; 0: on-policy"
     )
     resample: int = Field(
         0,
         ge=0,
         le=16,
-        description="times that a prompt whose completions all earned the same is replaced by another one of its task "
-        "before training (dynamic sampling); 0: such groups are trained on as they are",
+        description="rounds of dynamic sampling: replace groups without reward variance by groups of other prompts of "
+        "the same task before training; 0: train on them unchanged",
     )
 
 
 class SyncConfig(Section):
-    """When engines take new weights, and the check that they then agree with the learner."""
+    """Weight sync, and the parity check of engine and learner log-probs after it."""
 
     mode: Literal["drained", "in_flight"] = Field(
         "drained",
-        description="new weights wait until the batches that were submitted before them are drawn, or are taken "
-        "between two steps of an engine, and completions under way go on with them",
+        description="drained: engines finish the batches submitted earlier before they load new weights; in_flight: "
+        "they load them between two decoding steps, and running completions continue with the new weights",
     )
     parity_tolerance: float = Field(
-        1e-3, gt=0, description="largest difference of a token's log-prob; bf16 needs about 0.5"
+        1e-3, gt=0, description="largest allowed absolute log-prob difference of a token; bf16 needs about 0.5"
     )
-    parity_prompts: int = Field(4, ge=1, description="prompts of the fixed probe batch")
-    parity_tokens: int = Field(4, ge=1, description="tokens per completion of the probe batch")
+    parity_prompts: int = Field(4, ge=1, description="prompts in the fixed probe batch")
+    parity_tokens: int = Field(4, ge=1, description="tokens per completion in the probe batch")
 
 
 class CheckpointConfig(Section):
-    """What is kept to resume from; `sft` takes only `keep` of it."""
+    """Checkpoint frequency and retention; `sft` reads only `keep`."""
 
-    every: int = Field(10, ge=1, description="learner steps between two checkpoints; the last step always has one")
-    keep: int = Field(2, ge=1, description="newest checkpoints kept")
+    every: int = Field(10, ge=1, description="learner steps between checkpoints; the last step is always saved")
+    keep: int = Field(2, ge=1, description="number of latest checkpoints to keep")
     best: str | None = Field(
-        None, description="metric (reward/mean, ...) of whose largest value the checkpoint is kept too"
+        None, description="metric (reward/mean, ...); the checkpoint with its largest value is kept as well"
     )
     url: str | None = Field(
         None,
-        description="where checkpoints are copied to as well, below the run's name, and taken from where they are "
-        "newer: any URL that fsspec knows, such as s3://bucket/runs",
+        description="fsspec URL, such as s3://bucket/runs, to mirror checkpoints to, in a folder named after the run; "
+        "a run resumes from the mirror if its checkpoint is newer than the local ones",
     )
 
 
 class EvaluationConfig(Section):
-    """Held-out examples scored before the first and after the last step, and benchmarks on the way."""
+    """Held-out examples scored before and after training, and benchmarks evaluated during training."""
 
     num_examples: int = Field(
         0,
         ge=0,
-        description="drawn scenes, or records of splits that are not trained on, in equal parts of the trained tasks; "
-        "0 for no evaluation",
+        description="held-out examples, equally many of each trained task: generated scenes, or records of splits that "
+        "are not trained on; 0 disables",
     )
     every: int = Field(
-        0, ge=0, description="learner steps between two evaluations on `benchmarks`, beside the training; 0 for none"
+        0, ge=0, description="learner steps between evaluations on `benchmarks`, run alongside training; 0 disables"
     )
     benchmarks: tuple[str, ...] = Field(
-        (), description="names of `geovlm-ray evaluate --list`, drawn, or paths of one's own"
+        (), description="names shown by `geovlm-ray evaluate --list`, or paths of your own benchmarks"
     )
-    data: str = Field("", description="folder that has a folder for each of the benchmarks that are not drawn")
-    records: int = Field(64, ge=1, description="records of each benchmark, evenly chosen and always the same")
+    data: str = Field("", description="folder with one subfolder per benchmark that is not generated")
+    records: int = Field(64, ge=1, description="records per benchmark, evenly spaced and fixed")
 
 
 class Config(Section):
-    """A whole run."""
+    """The complete configuration of a run."""
 
     run: RunConfig = RunConfig()
     model: ModelConfig = ModelConfig()
@@ -152,48 +152,48 @@ class Config(Section):
     sft: SftConfig = SftConfig()
 
     @model_validator(mode="after")
-    def _reward_forms_fit(self) -> Config:
+    def _check_reward_forms(self) -> Config:
         check_forms(self.reward)
         return self
 
     @model_validator(mode="after")
-    def _lengths_fit(self) -> Config:
+    def _check_lengths(self) -> Config:
         if self.rollout.max_tokens >= self.rollout.max_model_len:
             raise ValueError(
                 f"rollout.max_tokens ({self.rollout.max_tokens}) must be below rollout.max_model_len "
-                f"({self.rollout.max_model_len}), which holds the prompt too"
+                f"({self.rollout.max_model_len}), which includes the prompt"
             )
         return self
 
     @model_validator(mode="after")
-    def _no_password_is_written_down(self) -> Config:
+    def _check_url_has_no_password(self) -> Config:
         if has_password(self.checkpoint.url or ""):
             raise ValueError(
-                "checkpoint.url: expected a URL without a password, for a run's folder holds its configuration; give "
-                "the password by the environment or fsspec's own configuration"
+                "checkpoint.url: expected a URL without a password, since the configuration is saved in the run "
+                "directory; pass the password through the environment or fsspec's configuration"
             )
         return self
 
     @model_validator(mode="after")
-    def _something_to_evaluate(self) -> Config:
+    def _check_benchmarks_have_interval(self) -> Config:
         if bool(self.evaluation.every) != bool(self.evaluation.benchmarks):
             raise ValueError(
-                "evaluation.every and evaluation.benchmarks: expected both or none, found "
+                "evaluation.every and evaluation.benchmarks: expected both or neither, found "
                 f"{self.evaluation.every} and {list(self.evaluation.benchmarks)}"
             )
         return self
 
 
 def recipe_names() -> list[str]:
-    """Recipes that ship with the package."""
+    """Names of the recipes that ship with the package."""
     return sorted(p.name.removesuffix(".yaml") for p in (files("geovlm_ray.training") / "recipes").iterdir())
 
 
 def load_config(source: str, overrides: Iterable[str] = ()) -> Config:
-    """A recipe's name or a YAML file, with ``section.key=value`` overrides.
+    """Load a recipe by name, or a YAML file, and apply ``section.key=value`` overrides.
 
     Raises:
-        ConfigError: the source is neither, is no mapping, or a key or value is wrong.
+        ConfigError: the source is neither a recipe nor a file or not a mapping, or a key or value is invalid.
     """
     return _validated(_overridden(_read(source), overrides), source)
 
@@ -202,7 +202,7 @@ def reward_config(overrides: Iterable[str] = ()) -> RewardConfig:
     """The reward section alone, from ``reward.key=value`` overrides.
 
     Raises:
-        ConfigError: a key or value is wrong, or an override is of another section.
+        ConfigError: a key or value is invalid, or an override is for another section.
     """
     given = list(overrides)
     foreign = next((o for o in given if not o.startswith(("reward.", "reward="))), None)
@@ -212,12 +212,12 @@ def reward_config(overrides: Iterable[str] = ()) -> RewardConfig:
 
 
 def to_yaml(config: Config) -> str:
-    """The resolved configuration, in the form that `load_config` reads."""
+    """The resolved configuration as YAML that `load_config` reads."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
 def flat(config: Config) -> dict[str, Any]:
-    """Every value of a configuration as YAML has it, with keys as ``section.key``."""
+    """All values of a configuration, YAML-serialisable, keyed by ``section.key``."""
     return dict(_leaves(config.model_dump(mode="json")))
 
 
@@ -237,7 +237,7 @@ def _overridden(values: dict[str, Any], overrides: Iterable[str]) -> dict[str, A
         if not equals:
             raise ConfigError(f"override {override!r}: expected key=value, such as run.name=first")
         value = _parse(text, override)
-        # A function may stand in place of the reward section, and must not replace what else the section says.
+        # `reward=path.py:function` is shorthand for reward.function and keeps the other keys of the section.
         name = "reward.function" if key == "reward" and isinstance(value, str) else key
         _assign(values, name.split("."), value)
     return values
@@ -296,7 +296,7 @@ def _explain(error: Mapping[str, Any], source: str) -> str:
 
 
 def _fields(path: list[str]) -> list[str]:
-    """Names of the keys that a section may hold; empty where the path leads through a list or mapping."""
+    """Keys of a section; empty if the path leads through a list or mapping."""
     model: Any = Config
     for part in path:
         annotation = model.model_fields[part].annotation if part in getattr(model, "model_fields", {}) else None
@@ -307,11 +307,13 @@ def _fields(path: list[str]) -> list[str]:
     return list(model.model_fields)
 
 
-def check_same(config: Config, file: Path, may_change: Sequence[str], what: str, remedy: str) -> None:
-    """Compare a configuration with the one that a folder's run began with, if ``file`` holds one.
+def check_unchanged(config: Config, file: Path, may_change: Sequence[str], what: str, remedy: str) -> None:
+    """Compare a configuration with the one stored in ``file``, if it exists, before a run is resumed.
+
+    ``what`` names the folder in the error message, ``remedy`` says what to do.
 
     Raises:
-        ConfigError: they differ in a key that is not among ``may_change``.
+        ConfigError: they differ in a key that is not in ``may_change``.
     """
     if not file.is_file():
         return
@@ -321,6 +323,6 @@ def check_same(config: Config, file: Path, may_change: Sequence[str], what: str,
     if changed:
         key = changed[0]
         raise ConfigError(
-            f"{what} {file.parent} holds a run with another configuration: {key} was {old.get(key)!r}, is now "
+            f"{what} {file.parent} holds a run with a different configuration: {key} was {old.get(key)!r}, is now "
             f"{new.get(key)!r}{f' (and {len(changed) - 1} more keys)' if changed[1:] else ''}; {remedy}"
         )

@@ -87,7 +87,7 @@ def _model(args: argparse.Namespace) -> int:
     from geovlm_ray.evaluation.results import RESULTS
     from geovlm_ray.evaluation.settings import evaluation_config
     from geovlm_ray.evaluation.tables import terminal_table
-    from geovlm_ray.serving.export.merge import whole_model
+    from geovlm_ray.serving.export.merge import merged_model
     from geovlm_ray.serving.model_ref import resolve_model
 
     console = open_console()
@@ -97,7 +97,7 @@ def _model(args: argparse.Namespace) -> int:
     if out.exists() and not out.is_dir():
         raise DataError(f"--out {out}: expected a folder, found a file")
     out.mkdir(parents=True, exist_ok=True)
-    config = evaluation_config(ref.config, whole_model(ref, out / "model"), out, args.data, args.limit)
+    config = evaluation_config(ref.config, merged_model(ref, out / "model"), out, args.data, args.limit)
     with Progress(console) as progress:
         benchmarks += own_benchmarks([Path(name) for name in named if is_path(name)], out, progress.show)
         what = Evaluated(args.model, benchmarks, args.data, args.limit, args.reasoning)

@@ -1,4 +1,4 @@
-"""Work dealt out in shares of about the same size."""
+"""Load balancing: items partitioned into shares of similar total size."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ Item = TypeVar("Item")
 
 
 def balance_by_length(items: Sequence[Item], shares: int, size: Callable[[Item], int]) -> list[list[Item]]:
-    """The items in so many shares, each of about the same size, its largest items first.
+    """Partition items into ``shares`` lists of similar total size, each sorted by decreasing size.
 
-    The largest item goes first, always to the share with the least so far (Graham's rule, SIAM J. Appl. Math. 17,
-    1969: at most 4/3 of the best possible).
+    Greedy longest-processing-time rule: items are assigned in order of decreasing size to the share with the smallest
+    total (Graham, SIAM J. Appl. Math. 17, 1969: the largest share is at most 4/3 of the optimum).
     """
-    dealt: list[list[Item]] = [[] for _ in range(shares)]
+    partition: list[list[Item]] = [[] for _ in range(shares)]
     sizes = [0] * shares
     for item in sorted(items, key=size, reverse=True):
-        least = sizes.index(min(sizes))
-        dealt[least].append(item)
-        sizes[least] += size(item)
-    return dealt
+        smallest = sizes.index(min(sizes))
+        partition[smallest].append(item)
+        sizes[smallest] += size(item)
+    return partition

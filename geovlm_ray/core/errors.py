@@ -1,29 +1,29 @@
-"""Errors that a user can act on: each names what was expected and what was found."""
+"""Errors that a user can act on. Messages state what was expected and what was found."""
 
 
 class UserError(Exception):
-    """Something the user can mend; the command line prints its message alone, without a traceback."""
+    """An error that the user can fix; the command line prints its message without a traceback."""
 
 
 class ConfigError(UserError):
-    """A configuration key or value is wrong."""
+    """Invalid configuration key or value."""
 
 
 class DataError(UserError):
-    """A record, an image or a file of a dataset is wrong."""
+    """Invalid record, image or dataset file."""
 
 
 class ModelError(UserError):
-    """A model folder cannot be used."""
+    """Unusable model folder."""
 
 
 class RunError(UserError):
-    """A run cannot start or go on: a directory, a port, a resource or a component."""
+    """A run cannot start or continue because of a directory, port, resource or component."""
 
 
 class LostError(RunError):
-    """A component died, or something that only a dead one had is needed."""
+    """A component died, or its state is needed after it died."""
 
 
 class StartError(LostError):
-    """A component died before it was ready: it would do so again."""
+    """A component died during start-up; restarting it would fail again."""

@@ -1,4 +1,4 @@
-"""Reading and writing files: one clear error each, and nothing left half written by a killed process."""
+"""File reads and atomic writes, with a `DataError` that names the file."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ BLOCK_BYTES = 2**22
 
 
 def read_text(path: Path) -> str:
-    """The text of a file.
+    """Read a text file.
 
     Raises:
-        DataError: it is not UTF-8.
+        DataError: The file is not UTF-8.
     """
     try:
         return path.read_text(encoding="utf-8")
@@ -30,29 +30,29 @@ def read_text(path: Path) -> str:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """A file's one JSON object.
+    """Read a file that contains a single JSON object.
 
     Raises:
-        DataError: it holds something else.
+        DataError: The content is not a JSON object.
     """
     return _object(read_text(path), str(path))
 
 
 def read_objects(path: Path) -> list[dict[str, Any]]:
-    """A file of JSON objects, one a line; a last line without an end, which a killed process leaves, is passed over.
+    """Read a JSON Lines file of objects, skipping an unterminated last line (left by a killed writer).
 
     Raises:
-        DataError: a line holds something else.
+        DataError: A line is not a JSON object.
     """
     lines = read_text(path).splitlines(keepends=True)
     return [_object(line, f"{path}, line {n}") for n, line in enumerate(lines, 1) if line.endswith("\n")]
 
 
 def last_object(path: Path, within: int = 2**18) -> dict[str, Any] | None:
-    """The last whole line of a file of JSON objects, of which only the last bytes are read; None where there is none.
+    """Last complete line of a JSON Lines file, or None; reads at most the last ``within`` bytes.
 
     Raises:
-        DataError: the line holds something else.
+        DataError: The line is not a JSON object.
     """
     if not path.is_file():
         return None
@@ -63,10 +63,10 @@ def last_object(path: Path, within: int = 2**18) -> dict[str, Any] | None:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replace a file in one step.
+    """Write a file atomically: to a temporary file, then `os.replace`.
 
     Raises:
-        DataError: it cannot be written.
+        DataError: The file cannot be written.
     """
     partial = path.with_name(f".{path.name}.partial")
     with writing(path):
@@ -77,7 +77,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def digest_of(files: Iterable[Path]) -> str:
-    """XXH3 (64 bits) of what files hold, one after the other in the order of their names."""
+    """64-bit XXH3 hex digest of the concatenated file contents, in path order."""
     digest = xxhash.xxh3_64()
     for file in sorted(files):
         with file.open("rb") as stream:
@@ -87,28 +87,28 @@ def digest_of(files: Iterable[Path]) -> str:
 
 
 def grant_umask_access(folder: Path) -> None:
-    """Let all whom the umask admits read the files of a folder; those of weights are written for their owner alone.
+    """Set the modes of all files in a folder to what the umask allows; weight files are written owner-only.
 
     Raises:
-        OSError: it cannot be changed.
+        OSError: A mode cannot be changed.
     """
     status = Path("/proc/self/status").read_text()
-    hidden = int(next(line for line in status.splitlines() if line.startswith("Umask:")).split()[1], 8)
+    umask = int(next(line for line in status.splitlines() if line.startswith("Umask:")).split()[1], 8)
     for file in folder.rglob("*"):
         if file.is_file():
-            file.chmod(0o666 & ~hidden)
+            file.chmod(0o666 & ~umask)
 
 
 UNDONE = "undone"
-"""Folder of what belongs to steps that a learner made which was then lost with them; those steps were made again."""
+"""Folder for the outputs of steps that were rolled back when the learner was lost and then repeated."""
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Write a file within.
+    """Convert an OSError raised while writing ``path`` to a DataError.
 
     Raises:
-        DataError: it cannot be written.
+        DataError: The file cannot be written.
     """
     try:
         yield
@@ -117,7 +117,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def move_aside(path: Path, folder: Path) -> None:
-    """Move a file or folder into a folder under a name that is free there."""
+    """Move a file or folder into ``folder`` under an unused name."""
     folder.mkdir(exist_ok=True)
     names = (folder / f"{path.stem}-{n}{path.suffix}" for n in itertools.count(1))
     path.rename(next(name for name in names if not name.exists()))

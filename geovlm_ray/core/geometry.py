@@ -1,7 +1,7 @@
-"""Boxes: coordinate frames, horizontal and rotated intersection over union, one-to-one matching.
+"""Box geometry: coordinate frames, IoU of horizontal and rotated boxes, one-to-one matching.
 
-A box is a sequence of numbers: ``x1, y1, x2, y2``; the same and an angle in degrees, which turns that
-rectangle about its centre; or six and more numbers, the corners ``x, y`` of a polygon.
+A box is a sequence of numbers: ``x1, y1, x2, y2``; ``x1, y1, x2, y2, angle`` with the rotation about the centre in
+degrees; or six or more numbers, the corners ``x, y`` of a polygon.
 """
 
 from __future__ import annotations
@@ -17,25 +17,24 @@ from scipy.optimize import linear_sum_assignment
 
 FrameKind = Literal["percent", "permille", "pixel"]
 Coords = Sequence[float]
-WHOLE = (0.0, 0.0, 1.0, 1.0)
+FULL_IMAGE = (0.0, 0.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
 class Frame:
-    """The coordinate system in which a dataset writes its boxes.
+    """Coordinate system of boxes.
 
-    ``percent`` counts 0..100 and ``permille`` 0..1000 of the image's width and height; ``pixel`` counts
-    pixels of an image of ``width`` x ``height``. Prompt, reward, evaluation and pictures all convert
-    through this one class.
+    ``percent`` spans 0..100 and ``permille`` 0..1000 of the image's width and height; ``pixel`` uses pixels of an
+    image of ``width`` x ``height``. Prompts, rewards, evaluation and figures all convert through this class.
 
-    A frame may belong to a part of the image, such as a tile: ``window`` is that part (left, top, right, bottom) in
-    fractions of the whole image, and units and size are then those of the part.
+    A frame may cover part of an image, such as a tile: ``window`` is that part (left, top, right, bottom) in fractions
+    of the full image; units and size then refer to the window.
     """
 
     kind: FrameKind = "percent"
     width: float = 0.0
     height: float = 0.0
-    window: tuple[float, float, float, float] = WHOLE
+    window: tuple[float, float, float, float] = FULL_IMAGE
 
     def __post_init__(self) -> None:
         if self.kind == "pixel" and not (self.width > 0 and self.height > 0):
@@ -46,29 +45,29 @@ class Frame:
 
     @property
     def scale(self) -> tuple[float, float]:
-        """Width and height, in this frame's units, of what it covers: the whole image or the window."""
+        """Width and height of the window (by default the full image) in this frame's units."""
         if self.kind == "pixel":
             return self.width, self.height
         side = 100.0 if self.kind == "percent" else 1000.0
         return side, side
 
     def convert(self, coords: Coords, to: Frame) -> tuple[float, ...]:
-        """A box of this frame in the units of another frame of the same image; an angle stays as it is.
+        """Convert a box to another frame of the same image; an angle is unchanged.
 
-        What lies outside the other frame's window has coordinates below 0 or beyond its scale. `turn` keeps a rotated
-        box on its object where the two frames' units differ in shape.
+        Points outside the target window get coordinates below 0 or above its scale. Use `convert_coords` for rotated
+        boxes: it is correct if the two frames scale x and y differently.
         """
         factors, shifts = [], []
         for axis in (0, 1):
-            here, there = (frame.window[axis + 2] - frame.window[axis] for frame in (self, to))
-            factors.append((to.scale[axis] / there) / (self.scale[axis] / here))
-            shifts.append((self.window[axis] - to.window[axis]) / there * to.scale[axis])
+            source_extent, target_extent = (frame.window[axis + 2] - frame.window[axis] for frame in (self, to))
+            factors.append((to.scale[axis] / target_extent) / (self.scale[axis] / source_extent))
+            shifts.append((self.window[axis] - to.window[axis]) / target_extent * to.scale[axis])
         corners = len(coords) - len(coords) % 2
         return tuple(c * factors[i % 2] + shifts[i % 2] if i < corners else c for i, c in enumerate(coords))
 
 
-def turn(coords: Coords, frame: Frame, to: Frame) -> tuple[float, ...]:
-    """A box of one frame in another, a rotated one as the smallest rectangle around its converted corners."""
+def convert_coords(coords: Coords, frame: Frame, to: Frame) -> tuple[float, ...]:
+    """Convert a box to another frame; a rotated box becomes the minimum-area rectangle of its converted corners."""
     if len(coords) != 5 or not coords[4] % 180:
         return frame.convert(coords, to)
     corners = rotated_corners(np.array([coords], dtype=np.float64))[0].ravel()
@@ -76,15 +75,15 @@ def turn(coords: Coords, frame: Frame, to: Frame) -> tuple[float, ...]:
 
 
 def hbb(boxes: Sequence[Coords]) -> np.ndarray:
-    """Horizontal boxes, float64 [n, 4]: an angle is dropped (the paper's HBB), a polygon becomes its envelope."""
+    """Horizontal boxes (HBB), float64 [n, 4]: angles are dropped, as in the paper; polygons become their envelope."""
     rows = [b[:4] if len(b) < 6 else (min(b[::2]), min(b[1::2]), max(b[::2]), max(b[1::2])) for b in boxes]
     return np.array(rows, dtype=np.float64).reshape(-1, 4)
 
 
 def iou_hbb(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union of horizontal boxes: [n, 4] and [m, 4] to [n, m] in [0, 1].
+    """Pairwise IoU of horizontal boxes [n, 4] and [m, 4]: [n, m] in [0, 1].
 
-    Two boxes that together cover no area have 1 where they are the same box and 0 elsewhere.
+    For two boxes of zero area, IoU is 1 if they are identical, else 0.
     """
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
@@ -92,19 +91,19 @@ def iou_hbb(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     area_a = np.prod(np.maximum(a[:, 2:] - a[:, :2], 0.0), axis=1)
     area_b = np.prod(np.maximum(b[:, 2:] - b[:, :2], 0.0), axis=1)
     union = area_a[:, None] + area_b[None, :] - inter
-    flat = union <= 0.0
-    iou = inter / np.where(flat, 1.0, union)
-    if flat.any():
-        iou = np.where(flat, (a[:, None] == b[None, :]).all(axis=2), iou)
+    zero_area = union <= 0.0
+    iou = inter / np.where(zero_area, 1.0, union)
+    if zero_area.any():
+        iou = np.where(zero_area, (a[:, None] == b[None, :]).all(axis=2), iou)
     return np.minimum(iou, 1.0)
 
 
 def rotated_corners(boxes: np.ndarray, sense: Literal[1, -1] = 1) -> np.ndarray:
-    """Corners of rotated boxes: [n, 5] to [n, 4, 2].
+    """Corners of rotated boxes [n, 5]: [n, 4, 2].
 
-    With ``sense`` 1 a corner at (x, y) from the centre goes to (x cos - y sin, x sin + y cos), as TEOChat
-    reads GeoChat's boxes (ermongroup/TEOChat, eval_geochat_referring.py); -1 is the opposite sense, that of
-    EarthDial's rs_detection/eval.py.
+    ``sense`` 1 maps a corner at offset (x, y) from the centre to (x cos - y sin, x sin + y cos), as TEOChat does for
+    GeoChat's boxes (ermongroup/TEOChat, eval_geochat_referring.py); -1 rotates in the opposite direction, as
+    EarthDial's rs_detection/eval.py does.
     """
     centre = (boxes[:, :2] + boxes[:, 2:4]) / 2
     half = (boxes[:, 2:4] - boxes[:, :2]) / 2
@@ -116,10 +115,10 @@ def rotated_corners(boxes: np.ndarray, sense: Literal[1, -1] = 1) -> np.ndarray:
 
 
 def rotated_box(corners: Coords) -> tuple[float, ...] | None:
-    """``x1, y1, x2, y2, angle`` of the smallest rectangle around corners ``x, y, x, y, ...``, in their units.
+    """``x1, y1, x2, y2, angle`` of the minimum-area rectangle around corners ``x, y, x, y, ...``, in the same units.
 
-    The angle, from -45 to 45 degrees, turns as `rotated_corners` does with sense 1. None where the corners enclose
-    no area.
+    The angle lies in [-45, 45] degrees and follows `rotated_corners` with ``sense`` 1. None if the corners enclose no
+    area.
     """
     points = list(zip(corners[::2], corners[1::2], strict=True))
     rectangle = shapely.oriented_envelope(shapely.MultiPoint(points))
@@ -141,7 +140,7 @@ def rotated_box(corners: Coords) -> tuple[float, ...] | None:
 
 
 def polygons(boxes: Sequence[Coords], sense: Literal[1, -1] = 1) -> np.ndarray:
-    """Boxes as shapely polygons [n]; a polygon that crosses itself is taken by its convex hull."""
+    """Boxes as shapely polygons [n]; a self-intersecting polygon is replaced by its convex hull."""
     shapes = np.empty(len(boxes), dtype=object)
     rectangles = [i for i, b in enumerate(boxes) if len(b) < 6]
     if rectangles:
@@ -155,10 +154,10 @@ def polygons(boxes: Sequence[Coords], sense: Literal[1, -1] = 1) -> np.ndarray:
 
 
 def iou_polygons(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union of shapely polygons: [n] and [m] to [n, m] in [0, 1].
+    """Pairwise IoU of shapely polygons [n] and [m]: [n, m] in [0, 1].
 
-    Only pairs whose envelopes meet are intersected. Shapes that together cover no area have 1 where they
-    are the same shape and 0 elsewhere.
+    Only pairs with overlapping envelopes are intersected. For two shapes of zero area, IoU is 1 if they are equal,
+    else 0.
     """
     iou = np.zeros((len(a), len(b)))
     if not len(a) or not len(b):
@@ -172,10 +171,10 @@ def iou_polygons(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def iou_matrix(a: Sequence[Coords], b: Sequence[Coords], rotated: bool = False) -> np.ndarray:
-    """Intersection over union of two lists of boxes, [n, m]: horizontal, or by polygons where ``rotated``."""
+    """Pairwise IoU of two lists of boxes, [n, m]: of horizontal boxes, or of polygons if ``rotated``."""
     return iou_polygons(polygons(a), polygons(b)) if rotated else iou_hbb(hbb(a), hbb(b))
 
 
 def match(iou: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """One-to-one matching of greatest total: row and column indices, each of length min(n, m)."""
+    """One-to-one assignment with maximum total IoU: row and column indices, each of length min(n, m)."""
     return linear_sum_assignment(iou, maximize=True)

@@ -15,11 +15,11 @@ TRAINED = "trained"
 """Status of the groups that a step trained on."""
 
 GroupsByStatus = Mapping[str, Sequence[SampleGroup]]
-"""The groups generated for a step, keyed by status: `TRAINED`, or the reason why they were not trained on."""
+"""The groups generated for a step, keyed by status: `TRAINED`, or the reason they were dropped."""
 
 
 class Span(NamedTuple):
-    """A completed call of an actor; times in seconds since the epoch."""
+    """A completed actor call; ``begun`` and ``ended`` in seconds since the epoch."""
 
     name: str
     begun: float
@@ -55,7 +55,7 @@ class RewardPool(Protocol):
         """Score groups as they complete; returns all of them sorted by ``group_id``, with rewards."""
 
     def score(self, groups: Sequence[SampleGroup]) -> list[SampleGroup]:
-        """Return the groups with the reward of every sample."""
+        """Return the groups with a reward for every sample."""
 
     def close(self) -> None:
         """Shut the workers down."""
@@ -118,7 +118,7 @@ class Checkpointer(Protocol):
 
 
 class Evaluator(Protocol):
-    """Benchmarks that run beside training."""
+    """Benchmark evaluations that run concurrently with training."""
 
     def due(self, step: int) -> bool:
         """Whether the weights after a step are to be evaluated."""
@@ -161,7 +161,7 @@ class Components:
     """Everything that the training loop drives.
 
     A backend (one process or a Ray cluster) builds the first five; ``report`` receives each step's metrics and
-    ``timeline`` returns the calls of remote actors, where the backend has them.
+    ``timeline`` returns the calls of remote actors, if the backend has any.
     """
 
     rollouts: RolloutPool

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a training ends between two updates, keeps what was learnt, and says how to go on."""
+"""SIGINT and SIGTERM handling: training stops between two updates so that its state can be saved and resumed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked this process to end; ``exit_code`` is what a shell expects then (130 or 143)."""
+    """Raised on SIGINT or SIGTERM; ``exit_code`` follows the shell convention (130 or 143)."""
 
     def __init__(self, number: int, message: str = "interrupted") -> None:
         super().__init__(message)
@@ -20,21 +20,21 @@ class Interrupted(KeyboardInterrupt):
 
     @property
     def exit_code(self) -> int:
-        """128 and the signal's number."""
+        """128 + signal number."""
         return 128 + self.number
 
 
 class _Signals:
-    """Raises `Interrupted` where a signal arrives, or at the end of the block that must not be broken off."""
+    """Signal handler that raises `Interrupted` at once, or at the end of an `uninterrupted` block."""
 
     def __init__(self) -> None:
         self.depth = 0
         self.received: int | None = None
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Take notice of a signal; a second one ends the process at once."""
-        for each in SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
+        """Handle the first signal; the default handlers are restored, so a second one kills the process."""
+        for handled in SIGNALS:
+            signal.signal(handled, signal.SIG_DFL)
         if self.depth:
             self.received = number
         else:
@@ -46,24 +46,24 @@ _signals = _Signals()
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Within, the first SIGINT or SIGTERM raises `Interrupted` in the main thread, and the second ends the process.
+    """Raise `Interrupted` in the main thread on the first SIGINT or SIGTERM; a second signal kills the process.
 
-    In other threads, which get no signals, it does nothing.
+    No effect in other threads, because Python delivers signals to the main thread only.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, _signals.handle) for number in SIGNALS}
+    previous = {number: signal.signal(number, _signals.handle) for number in SIGNALS}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Put off a signal until the end of the block: an update, and what is written down of it, are done whole."""
+    """Defer signals to the end of the block, so that an update and its records complete."""
     _signals.depth += 1
     try:
         yield
@@ -75,21 +75,21 @@ def uninterrupted() -> Iterator[None]:
 
 
 @contextmanager
-def no_interrupts_inherited() -> Iterator[None]:
-    """Processes that are started within ignore Ctrl-C, which a terminal sends to all: this process ends them."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def children_ignore_sigint() -> Iterator[None]:
+    """Processes started in the block ignore SIGINT, which a terminal sends to the whole group; the parent stops them."""
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, previous)
 
 
 @contextmanager
-def handlers_kept() -> Iterator[None]:
-    """Restore the handlers that `interruptible` set, where a library sets its own within."""
-    ours = [number for number in SIGNALS if signal.getsignal(number) == _signals.handle]
+def preserve_signal_handlers() -> Iterator[None]:
+    """Restore the handlers of `interruptible` after a block in which a library installs its own."""
+    replaced = [number for number in SIGNALS if signal.getsignal(number) == _signals.handle]
     try:
         yield
     finally:
-        for number in ours:
+        for number in replaced:
             signal.signal(number, _signals.handle)

@@ -1,4 +1,4 @@
-"""Folders that one process at a time may write to."""
+"""Exclusive folder locks between processes."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from pathlib import Path
 
 from geovlm_ray.core.errors import RunError
 
-ORPHANS_S = 10.0
-"""Seconds in which the reader processes of a killed training notice that it is gone."""
+LOCK_TIMEOUT_S = 10.0
+"""Seconds to wait for a lock: reader processes of a killed training run may hold it this long before they exit."""
 
 
 @contextmanager
-def locked(folder: Path, what: str, remedy: str) -> Iterator[None]:
-    """Hold a folder for this process; waits `ORPHANS_S` for processes that one which was killed left behind.
+def locked(folder: Path, description: str, remedy: str) -> Iterator[None]:
+    """Hold an exclusive lock on a folder; waits up to `LOCK_TIMEOUT_S` for it.
 
     Raises:
-        RunError: another process holds it; ``what`` the folder is and the ``remedy`` stand in the message.
+        RunError: Another process holds the lock. The message contains ``description`` of the folder and ``remedy``.
     """
     with (folder / ".lock").open("w") as lock:
-        end = time.monotonic() + ORPHANS_S
+        deadline = time.monotonic() + LOCK_TIMEOUT_S
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except OSError as error:
-                if time.monotonic() >= end:
-                    raise RunError(f"{what} {folder} is in use by another process; {remedy}") from error
+                if time.monotonic() >= deadline:
+                    raise RunError(f"{description} {folder} is in use by another process; {remedy}") from error
             time.sleep(0.2)
         yield

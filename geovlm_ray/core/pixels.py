@@ -1,4 +1,4 @@
-"""How the bands of a remote-sensing image become an RGB picture."""
+"""Conversion of multi-band remote-sensing images to 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ PERCENTILES = (2.0, 98.0)
 
 @dataclass(frozen=True)
 class PixelSettings:
-    """A dataset's choice of bands and stretch; images of 8-bit RGB are shown as they are under the defaults.
+    """Band selection and contrast stretch of a dataset; the defaults leave 8-bit RGB images unchanged.
 
-    ``bands`` (counted from 1, as in GDAL) are one band, shown grey, or three, shown as red, green and blue; empty:
-    the first three, or the only one. Values that are not 8-bit are mapped to 0..255 from ``value_range`` where it is
-    given, else from these ``percentiles`` of each band's valid values; 8-bit ones where either is not the default.
-    ``nodata`` pixels become black and count in no percentile; None takes what the file itself says.
+    ``bands`` (1-based, as in GDAL) selects one band (greyscale) or three (red, green, blue); empty selects the first
+    three, or the first if the image has fewer. ``value_range`` maps to 0..255; without it, ``percentiles`` of each
+    band's valid values do. 8-bit images are stretched only if one of the two is set to a non-default value.
+    ``nodata`` pixels become black and are excluded from percentiles; None uses the file's own nodata value.
     """
 
     bands: tuple[int, ...] = ()
@@ -36,55 +36,55 @@ class PixelSettings:
 
 
 def to_rgb(bands: np.ndarray, settings: PixelSettings, nodata: float | None = None) -> np.ndarray:
-    """An image's bands [rows, columns, n] of any number type as a picture, uint8 [rows, columns, 3].
+    """Convert bands [rows, columns, n] of any numeric dtype to RGB, uint8 [rows, columns, 3].
 
-    ``nodata`` is what the file itself marks as such. NaN and infinity are never valid, and of complex values the
-    magnitude is shown. A pixel without a valid value in any shown band is black.
+    ``nodata`` is the file's own nodata value, used if the settings have none. NaN and infinity are invalid; complex
+    values are replaced by their magnitude. A pixel without a valid value in any selected band is black.
 
     Raises:
-        DataError: the settings ask for a band that the image lacks.
+        DataError: The settings select a band that the image does not have.
     """
-    count = bands.shape[2]
-    chosen = settings.bands or ((1, 2, 3) if count >= 3 else (1,))
-    if max(chosen) > count:
-        raise DataError(f"pixels.bands: expected bands among the image's 1 to {count}, found {max(chosen)}")
-    shown = bands if chosen == tuple(range(1, count + 1)) else bands[..., [b - 1 for b in chosen]]
-    if shown.dtype == np.bool_:
-        shown = shown * np.uint8(255)
-    if np.iscomplexobj(shown):
-        shown = np.abs(shown)
-    valid = _valid(shown, nodata if settings.nodata is None else settings.nodata)
-    if shown.dtype == np.uint8 and settings.value_range is None and settings.percentiles == PERCENTILES:
-        rgb = shown if valid is None else shown * valid.any(axis=2, keepdims=True)
+    num_bands = bands.shape[2]
+    chosen = settings.bands or ((1, 2, 3) if num_bands >= 3 else (1,))
+    if max(chosen) > num_bands:
+        raise DataError(f"pixels.bands: expected bands among the image's 1 to {num_bands}, found {max(chosen)}")
+    selected = bands if chosen == tuple(range(1, num_bands + 1)) else bands[..., [b - 1 for b in chosen]]
+    if selected.dtype == np.bool_:
+        selected = selected * np.uint8(255)
+    if np.iscomplexobj(selected):
+        selected = np.abs(selected)
+    valid = _valid(selected, nodata if settings.nodata is None else settings.nodata)
+    if selected.dtype == np.uint8 and settings.value_range is None and settings.percentiles == PERCENTILES:
+        rgb = selected if valid is None else selected * valid.any(axis=2, keepdims=True)
     else:
         masks = [None if valid is None else valid[..., i] for i in range(len(chosen))]
-        planes = [_stretched(shown[..., i], mask, settings) for i, mask in enumerate(masks)]
+        planes = [_stretch(selected[..., i], mask, settings) for i, mask in enumerate(masks)]
         rgb = np.stack(planes, axis=2)
     return rgb if len(chosen) == 3 else np.repeat(rgb, 3, axis=2)
 
 
 def _valid(values: np.ndarray, nodata: float | None) -> np.ndarray | None:
-    """Which values are finite and not nodata; None where all are."""
+    """Mask of finite values that are not nodata; None if all values are valid."""
     valid = np.isfinite(values) if values.dtype.kind == "f" else None
     if nodata is not None:
-        # A nodata value beyond the type's range, as old files have it, equals none of its values.
+        # A nodata value outside the range of the dtype, as in old files, matches no pixel.
         with np.errstate(over="ignore"):
-            data = values != nodata
-        valid = data if valid is None else valid & data
+            is_data = values != nodata
+        valid = is_data if valid is None else valid & is_data
     return None if valid is None or valid.all() else valid
 
 
-def _stretched(band: np.ndarray, valid: np.ndarray | None, settings: PixelSettings) -> np.ndarray:
-    """One band mapped to 0..255 uint8; 0 where it is not valid."""
+def _stretch(band: np.ndarray, valid: np.ndarray | None, settings: PixelSettings) -> np.ndarray:
+    """One band stretched to 0..255, uint8; invalid pixels are 0."""
     band = band.astype(np.promote_types(band.dtype, np.float32), copy=False)
     values = band if valid is None else band[valid]
     if not values.size:
         return np.zeros(band.shape, np.uint8)
-    # Values near the ends of their type overflow, to infinity or from there to NaN.
+    # Values near the limits of the dtype overflow, to infinity or from there to NaN.
     with np.errstate(over="ignore", invalid="ignore"):
         low, high = map(float, settings.value_range or np.percentile(values, settings.percentiles))
         if not low < high:
-            # Nearly constant: the few other values are what there is to see.
+            # Nearly constant band: stretch the full range so that the few other values stay visible.
             low, high = float(values.min()), float(values.max())
         scaled = band - low
         if low < high:

@@ -1,4 +1,4 @@
-"""What is kept from logs and from users' code: variables named after secrets, and passwords in URLs."""
+"""Redaction of secret environment variables and URL passwords from logs and user code."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import re
 
 _NAME = re.compile(r"TOKEN(?!IZ)|KEY|SECRET|PASSW|PASS(_|$)|CREDENTIAL|(^|_)AUTH(_|$)", re.IGNORECASE)
 _PASSWORD = re.compile(r"(?<=://)([^/\s:@]*):[^/\s@]+@")
-_SHORTEST = 6
-"""Shorter values are no secrets, and would be found in any text."""
+_MIN_SECRET_CHARS = 6
+"""Shorter values are not redacted: they would match unrelated text."""
 
 
 def is_secret(variable: str) -> bool:
-    """Whether the name of an environment variable speaks of a secret."""
+    """Whether the name of an environment variable suggests a secret."""
     return _NAME.search(variable) is not None
 
 
 def has_password(url: str) -> bool:
-    """Whether a URL names a user with a password."""
+    """Whether a URL contains a password."""
     return _PASSWORD.search(url) is not None
 
 
 def without_secrets(text: str) -> str:
-    """A text in which names stand for the values of this process's secret variables, and URLs have no password."""
+    """The text with values of secret environment variables replaced by their names, and URL passwords removed."""
     for name, value in os.environ.items():
-        if len(value) >= _SHORTEST and is_secret(name):
+        if len(value) >= _MIN_SECRET_CHARS and is_secret(name):
             text = text.replace(value, f"[{name}]")
     return _PASSWORD.sub(r"\1:[password]@", text)

@@ -1,4 +1,4 @@
-"""The objects that flow through the system, frozen, each checking its own invariants."""
+"""Data classes passed between components; immutable, with invariants checked on construction."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TASK_NAMES = (
 
 @dataclass(frozen=True)
 class Box:
-    """``(x1, y1, x2, y2)`` or ``(x1, y1, x2, y2, angle in degrees)`` in the units of the example's frame."""
+    """``(x1, y1, x2, y2)`` or ``(x1, y1, x2, y2, angle in degrees)`` in the example's frame."""
 
     coords: tuple[float, ...]
     label: str | None = None
@@ -37,25 +37,25 @@ class Box:
 
 @dataclass(frozen=True)
 class GroundedText:
-    """A description and the boxes of the objects it speaks of."""
+    """A description and the boxes of the objects that it mentions."""
 
     text: str
     boxes: tuple[Box, ...]
 
 
-# Classes and captions are tuples of strings (captions: alternative references), VQA answers are a string.
+# Class names and captions (alternative references) are tuples of strings; a VQA answer is a string.
 Target = tuple[str, ...] | str | tuple[Box, ...] | GroundedText
 
 
 def target_boxes(target: Target) -> tuple[Box, ...]:
-    """The boxes of a target; none where it is of another kind."""
+    """Boxes of a target; empty if it has none."""
     if isinstance(target, GroundedText):
         return target.boxes
     return tuple(item for item in target if isinstance(item, Box))
 
 
 def target_texts(target: Target) -> tuple[str, ...]:
-    """The texts of a target: class names, the answer, the captions, or the words of a grounded description."""
+    """Texts of a target: class names, VQA answer, captions, or the text of a grounded description."""
     if isinstance(target, GroundedText):
         return (target.text,)
     return (target,) if isinstance(target, str) else tuple(item for item in target if isinstance(item, str))
@@ -65,10 +65,9 @@ def target_texts(target: Target) -> tuple[str, ...]:
 class Example:
     """One record of a dataset.
 
-    ``images`` are references (`geovlm_ray.data.images.load_image` says which there are), in the order in which the
-    prompt shows them. ``labels`` is the vocabulary of the dataset where it has one; ``reasoning`` a chain of
-    thought where the dataset carries one. ``gsd`` is metres per pixel. ``pixels`` says how the bands of the images
-    become RGB.
+    ``images`` are image references (see `geovlm_ray.data.images.load_image`) in prompt order. ``labels`` is the
+    dataset's label vocabulary and ``reasoning`` its chain of thought, if it has them. ``gsd`` is the ground sample
+    distance in metres per pixel. ``pixels`` configures the conversion of image bands to RGB.
     """
 
     id: str
@@ -88,15 +87,15 @@ class Example:
 
     def __post_init__(self) -> None:
         if self.task not in TASK_NAMES:
-            raise ValueError(f"record {self.id!r}: task {self.task!r} is none of {', '.join(TASK_NAMES)}")
+            raise ValueError(f"record {self.id!r}: expected a task of {', '.join(TASK_NAMES)}, found {self.task!r}")
 
 
 @dataclass(frozen=True)
 class RewardScore:
-    """What one completion earned.
+    """Reward of one completion.
 
-    ``format`` and ``accuracy`` lie in [0, 1]; ``total`` is their combination; ``components`` are the named
-    parts of the accuracy; ``status`` is ``ok``, ``unparseable``, ``too_long``, ``timeout``, ``error`` or
+    ``format`` and ``accuracy`` lie in [0, 1]; ``total`` combines them; ``components`` are the named components of the
+    accuracy; ``status`` is ``ok``, ``unparseable``, ``too_long``, ``timeout``, ``error`` or
     ``invalid_record``.
     """
 
@@ -109,9 +108,9 @@ class RewardScore:
 
 @dataclass(frozen=True)
 class Prompt:
-    """One draw of the sampler: an example and the place of the draw in the sampler's sequence.
+    """An example drawn by the prompt sampler; ``group_id`` is its position in the sampler's sequence.
 
-    ``prefill`` is the beginning of the completion, which the model then goes on with.
+    ``prefill`` is a fixed beginning of the completion, which the model continues.
     """
 
     group_id: int
@@ -123,10 +122,10 @@ class Prompt:
 class Sample:
     """One completion.
 
-    ``token_ids`` and ``logprobs`` have the same length: the sampled ids, the end-of-sequence id included
-    where it was drawn, and the log-probability each had when it was drawn. ``weight_version`` is the
-    version of the weights that drew it; where engines took new ones on the way, ``weight_updates`` holds (number of
-    the first token, version) of each later version. ``reward`` is None until the reward pool has scored it.
+    ``token_ids`` are the sampled tokens, including an end-of-sequence token if one was sampled; ``logprobs`` are their
+    log-probs under the sampling policy, of the same length. ``weight_version`` is the weight version at the start of
+    generation. If weights were synced during generation, ``weight_updates`` holds (index of the first token, version)
+    of each later version. ``reward`` is None until the reward pool scores the sample.
     """
 
     token_ids: tuple[int, ...]
@@ -144,19 +143,19 @@ class Sample:
 
 @dataclass(frozen=True)
 class SampleGroup:
-    """The G completions of one prompt; the prompt and its images stand in it once."""
+    """The G completions of one prompt; the prompt and its image references are stored once."""
 
     prompt: Prompt
     samples: tuple[Sample, ...]
 
     @property
     def group_id(self) -> int:
-        """The number by which the group is known everywhere."""
+        """Identifier of the group, equal to that of its prompt."""
         return self.prompt.group_id
 
     @property
     def weight_version(self) -> int:
-        """The oldest weights that drew any of its samples."""
+        """Oldest weight version among the samples."""
         return min(s.weight_version for s in self.samples)
 
     @property
@@ -164,7 +163,7 @@ class SampleGroup:
         """Total reward of each sample.
 
         Raises:
-            ValueError: a sample has not been scored.
+            ValueError: A sample has not been scored.
         """
         if any(s.reward is None for s in self.samples):
             raise ValueError(f"group {self.group_id} has samples without a reward")

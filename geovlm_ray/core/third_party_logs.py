@@ -1,4 +1,4 @@
-"""Silence about things that no user of this package can act on."""
+"""Suppression of third-party log messages and warnings that users cannot act on."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
 }
-LOUD_LOGGERS = ("vllm", "torch.utils.cpp_extension", "transformers")
+NOISY_LOGGERS = ("vllm", "torch.utils.cpp_extension", "transformers")
 
 
 def silence_third_party_logs() -> None:
-    """Call before torch, transformers and vllm are imported; a user's own settings are kept."""
+    """Lower third-party log levels; call before importing torch, transformers or vllm.
+
+    Environment variables that are already set take precedence.
+    """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    for name in LOUD_LOGGERS:
+    for name in NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(vllm|torch|transformers)\b.*")

@@ -1,4 +1,4 @@
-"""The ideal response to an example: what supervised fine-tuning teaches, and what earns the full reward."""
+"""Reference responses of examples: the targets of supervised fine-tuning, which earn the full reward."""
 
 from __future__ import annotations
 
@@ -9,70 +9,74 @@ from typing import Literal
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.geometry import iou_matrix
 from geovlm_ray.core.schema import Box, Example, GroundedText
-from geovlm_ray.data.scenes import DRAWN_SCENES, demonstration
+from geovlm_ray.data.scenes import SCENES_DATASET, demonstration
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.boxes import parse_boxes, replace_boxes, strip_boxes
 from geovlm_ray.tasks.grammar import Parsed, ThinkMode, parse_response
 
 Reasoning = Literal["empty", "none"]
 THINK_MODES: dict[Reasoning, ThinkMode] = {"empty": "required", "none": "none"}
-"""The answer grammar that a template fits."""
+"""Answer grammar of each reasoning mode."""
 
-FOUND = 0.5
-"""IoU below which a box written in whole numbers would count as missed; it then gets decimals."""
-MOST_DECIMALS = 4
+MIN_IOU = 0.5
+"""Minimum IoU of a rounded box with the original; below it, coordinates get more decimals."""
+MAX_DECIMALS = 4
 
 
 def response_text(example: Example, reasoning: Reasoning = "empty", choice: int = 0, *, rotated: bool = False) -> str:
-    """The ideal response, tags included.
+    """Reference response of an example, including the tags.
 
-    With ``empty`` the reasoning is the example's own, or nothing between its tags where it has none; with ``none``
-    there is no reasoning and there are no tags for it. ``choice`` and ``rotated`` are those of `answer_text`.
+    ``reasoning="empty"`` writes the example's reasoning between think tags, or empty think tags if it has none;
+    ``"none"`` omits the reasoning and its tags. ``choice`` and ``rotated`` are passed to `answer_text`.
 
     Raises:
-        DataError: the example has no usable target, or target or reasoning hold one of the tags.
+        DataError: The example has no usable target, or its target or reasoning contains a response tag.
     """
     mode = THINK_MODES[reasoning]
     answer = answer_text(example, choice, rotated=rotated)
-    thought = f"<think>{_reasoning(example)}</think>" if mode == "required" else ""
-    response = f"{thought}<answer>{answer}</answer>"
+    think = f"<think>{_reasoning(example)}</think>" if mode == "required" else ""
+    response = f"{think}<answer>{answer}</answer>"
     if parse_response(response, mode) is None:
-        raise DataError(f"record {example.id!r}: its target or reasoning holds one of the tags of a response")
+        raise DataError(f"record {example.id!r}: expected target and reasoning without response tags, found a tag")
     return response
 
 
 def answer_text(example: Example, choice: int = 0, *, rotated: bool = False) -> str:
-    """What stands between the answer tags of the ideal response, in the example's frame and dialect.
+    """Text between the answer tags of the reference response, in the example's frame and dialect.
 
-    Of several captions the one number ``choice`` is taken, counted round and round. Boxes are horizontal, or keep
-    their angle where ``rotated``; their coordinates are whole numbers unless that would miss the box.
+    Args:
+        example: The example to answer.
+        choice: Index of the caption to use, modulo the number of captions.
+        rotated: Keep the angle of rotated boxes; otherwise write horizontal boxes.
+
+    Coordinates are integers, with decimals only where rounding would reduce the IoU below `MIN_IOU`.
 
     Raises:
-        DataError: the example has no usable target.
+        DataError: The example has no usable target.
     """
-    if example.dataset == DRAWN_SCENES:
-        return _demonstrated(example).answer
+    if example.dataset == SCENES_DATASET:
+        return _parsed_demonstration(example).answer
     target = example.target
     if isinstance(target, GroundedText):
-        return _grounded(example, target, rotated)
+        return _format_grounded(example, target, rotated)
     if isinstance(target, str):
-        return _said(example, target)
+        return _require_text(example, target)
     kind = TASKS[example.task].target_kind
     if kind == "boxes":
-        return _boxes(example, [b for b in target if isinstance(b, Box)], rotated)
+        return _format_target_boxes(example, [b for b in target if isinstance(b, Box)], rotated)
     texts = [str(t).strip() for t in target if str(t).strip()]
     if kind == "captions" and texts:
         return texts[choice % len(texts)]
-    return _said(example, ", ".join(dict.fromkeys(texts)))
+    return _require_text(example, ", ".join(dict.fromkeys(texts)))
 
 
-def written(found: Sequence[tuple[Sequence[float], str | None]], dialect: str = "brackets") -> str:
-    """Boxes, each with a label or None, in a dialect; labels stand where the dialect has a place for them."""
-    if not found:
+def format_boxes(boxes: Sequence[tuple[Sequence[float], str | None]], dialect: str = "brackets") -> str:
+    """Format boxes, each with an optional label, in a dialect; ``geochat`` has no labels."""
+    if not boxes:
         return "[]"
     if dialect == "json":
-        return json.dumps([{"bbox_2d": list(row)} | ({"label": name} if name else {}) for row, name in found])
-    rows = [([f"{v:g}" for v in row], name) for row, name in found]
+        return json.dumps([{"bbox_2d": list(row)} | ({"label": name} if name else {}) for row, name in boxes])
+    rows = [([f"{v:g}" for v in row], name) for row, name in boxes]
     if dialect == "geochat":
         return "".join(
             "{" + "".join(f"<{v}>" for v in row[:4]) + "".join(f"|<{v}>" for v in row[4:]) + "}" for row, _ in rows
@@ -81,52 +85,52 @@ def written(found: Sequence[tuple[Sequence[float], str | None]], dialect: str = 
         return "".join(
             (f"<ref>{name}</ref>" if name else "") + f"<box>[[{', '.join(row)}]]</box>" for row, name in rows
         )
-    listed = ", ".join((f"{name} " if name else "") + f"[{', '.join(row)}]" for row, name in rows)
-    return listed if any(name for _, name in rows) else f"[{listed}]"
+    joined = ", ".join((f"{name} " if name else "") + f"[{', '.join(row)}]" for row, name in rows)
+    return joined if any(name for _, name in rows) else f"[{joined}]"
 
 
-def _grounded(example: Example, target: GroundedText, rotated: bool) -> str:
-    """The text with its boxes where it has them, or after it."""
-    text = _said(example, strip_boxes(target.text))
-    inside = parse_boxes(target.text, example.dialect)
-    if inside is not None and not inside.malformed and len(inside.boxes) == len(target.boxes):
+def _format_grounded(example: Example, target: GroundedText, rotated: bool) -> str:
+    """The text with its boxes inline if it contains all of them, else with the boxes appended."""
+    text = _require_text(example, strip_boxes(target.text))
+    inline = parse_boxes(target.text, example.dialect)
+    if inline is not None and not inline.malformed and len(inline.boxes) == len(target.boxes):
         boxes = iter(target.boxes)
-        # The text is in the dataset's frame, the boxes are in that of the answer.
-        placed = replace_boxes(target.text, lambda coords: _rounded(next(boxes, Box(coords)), rotated))
-        return " ".join(placed.split())
+        # Boxes in the text are in the dataset's frame; replace them by the target boxes, in the answer frame.
+        replaced = replace_boxes(target.text, lambda coords: _rounded(next(boxes, Box(coords)), rotated))
+        return " ".join(replaced.split())
     rows = [(_rounded(b, rotated), b.label if example.dialect != "brackets" else None) for b in target.boxes]
-    return f"{text} {written(rows, example.dialect)}" if rows else text
+    return f"{text} {format_boxes(rows, example.dialect)}" if rows else text
 
 
-def _boxes(example: Example, boxes: Sequence[Box], rotated: bool) -> str:
-    """Boxes in the example's dialect; brackets carry labels only where boxes of several are told apart."""
-    named = example.dialect != "brackets" or len({b.label for b in boxes}) > 1
-    return written([(_rounded(b, rotated), b.label if named else None) for b in boxes], example.dialect)
+def _format_target_boxes(example: Example, boxes: Sequence[Box], rotated: bool) -> str:
+    """Boxes in the example's dialect; ``brackets`` writes labels only if the boxes have more than one."""
+    labelled = example.dialect != "brackets" or len({b.label for b in boxes}) > 1
+    return format_boxes([(_rounded(b, rotated), b.label if labelled else None) for b in boxes], example.dialect)
 
 
 def _rounded(box: Box, rotated: bool) -> tuple[float, ...]:
-    """The coordinates with as few decimals as find the box."""
+    """Coordinates with the fewest decimals that keep the IoU at `MIN_IOU` or above."""
     coords = box.coords if rotated else box.coords[:4]
-    for decimals in range(MOST_DECIMALS + 1):
+    for decimals in range(MAX_DECIMALS + 1):
         rounded = tuple(round(float(v), decimals) for v in coords)
-        if iou_matrix([rounded], [coords])[0, 0] >= FOUND:
+        if iou_matrix([rounded], [coords])[0, 0] >= MIN_IOU:
             break
     return tuple(int(v) if v.is_integer() else v for v in rounded)
 
 
-def _said(example: Example, text: str) -> str:
+def _require_text(example: Example, text: str) -> str:
     if not text.strip():
-        raise DataError(f"record {example.id!r}: expected a target that says something, found {example.target!r}")
+        raise DataError(f"record {example.id!r}: expected a non-empty target, found {example.target!r}")
     return text.strip()
 
 
 def _reasoning(example: Example) -> str:
-    if example.dataset == DRAWN_SCENES:
-        return _demonstrated(example).think or ""
+    if example.dataset == SCENES_DATASET:
+        return _parsed_demonstration(example).think or ""
     return (example.reasoning or "").strip()
 
 
-def _demonstrated(example: Example) -> Parsed:
+def _parsed_demonstration(example: Example) -> Parsed:
     parsed = parse_response(demonstration(example))
     assert parsed is not None
     return parsed

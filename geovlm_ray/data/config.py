@@ -1,4 +1,4 @@
-"""Where prompts come from."""
+"""Configuration of the training data."""
 
 from __future__ import annotations
 
@@ -11,59 +11,59 @@ from geovlm_ray.core.schema import TASK_NAMES
 
 
 class Stage(BaseModel):
-    """A stretch of training on some tasks; stages follow one another, as in the paper."""
+    """A curriculum stage: a number of learner steps on a set of tasks. Stages run in order, as in the paper."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     tasks: tuple[str, ...] = Field(min_length=1)
-    steps: int = Field(ge=1, description="learner steps of this stage; the last stage goes on to the end")
+    steps: int = Field(ge=1, description="learner steps of this stage; the last stage runs until training ends")
 
     @field_validator("tasks")
     @classmethod
-    def _known(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_tasks(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
         for task in tasks:
             if task not in TASK_NAMES:
-                raise ValueError(f"{task!r} is no task; expected one of {', '.join(TASK_NAMES)}")
+                raise ValueError(f"expected one of {', '.join(TASK_NAMES)}, found {task!r}")
         return tasks
 
 
 class DataConfig(BaseModel):
-    """A source of examples and the order in which they are drawn."""
+    """Source of the training examples and how they are sampled."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     source: str = Field(
         "scenes",
-        description="'scenes' (drawn without end), 'parquet' (folders that `data convert` wrote), or a format of "
-        "`data convert`, which is then read as it is",
+        description="'scenes' (synthetic scenes, unlimited), 'parquet' (output folders of `data convert`), or a format "
+        "of `data convert`, which is then converted in memory",
     )
-    path: str = Field("", description="file or folder of a source that is read; several datasets may lie below it")
-    root: str = Field("", description="folder that image paths are relative to; empty: as converted, or beside `path`")
-    splits: tuple[str, ...] = Field(("train",), min_length=1, description="splits of records that are trained on")
+    path: str = Field("", description="file or folder of the source; may contain several datasets")
+    root: str = Field("", description="folder that image paths are relative to; empty: as set at conversion, or the folder of `path`")
+    splits: tuple[str, ...] = Field(("train",), min_length=1, description="splits used for training")
     frame: Literal["dataset", "percent", "permille"] | tuple[int, int] = Field(
         "percent",
-        description="units in which the model answers with boxes: as the dataset writes them, percent or permille of "
-        "the image, or pixels of an image of [width, height]",
+        description="coordinate system of boxes in prompts and answers: that of the dataset, percent or permille of the "
+        "image size, or pixels of an image of [width, height]",
     )
-    seed: int = Field(0, ge=0, lt=1_000_000_000, description="larger ones are kept for held-out scenes")
+    seed: int = Field(0, ge=0, lt=1_000_000_000, description="data seed; larger values are reserved for held-out scenes")
     mixture: Literal["balanced", "natural", "temperature"] = Field(
         "balanced",
-        description="share of each task: equal, by its number of records (then every record comes once an epoch), or "
-        "by that number ** (1 / temperature)",
+        description="sampling weight of each task: equal, its number of records (each record once per epoch), or its "
+        "number of records ** (1 / temperature)",
     )
-    temperature: float = Field(2.0, ge=1, description="of the mixture of that name: 1 is natural, large is balanced")
-    stages: tuple[Stage, ...] = Field((), description="tasks one after the other; empty: all tasks together")
-    image_cache_gb: float = Field(2.0, ge=0, description="bound of each node's cache of decoded images; 0: none")
+    temperature: float = Field(2.0, ge=1, description="temperature of mixture=temperature: 1 is natural, infinity is balanced")
+    stages: tuple[Stage, ...] = Field((), description="curriculum stages in order; empty: all tasks at once")
+    image_cache_gb: float = Field(2.0, ge=0, description="size limit of each node's cache of decoded images, in GiB; 0 disables it")
 
     @property
     def answer_frame(self) -> Frame | None:
-        """The frame in which the model answers; None where that is the dataset's."""
+        """Frame of the boxes in the model's answers; None for the dataset's own frame."""
         if isinstance(self.frame, tuple):
             return Frame("pixel", *self.frame)
         return None if self.frame == "dataset" else Frame(self.frame)
 
     @model_validator(mode="after")
-    def _frame_has_an_area(self) -> Self:
+    def _check_frame(self) -> Self:
         if isinstance(self.frame, tuple) and min(self.frame) < 1:
             raise ValueError(f"frame: expected [width, height] above 0, found {list(self.frame)}")
         return self

@@ -1,8 +1,8 @@
-"""From a source in a format of the field to a folder of Parquet shards.
+"""Conversion of a source dataset into a folder of Parquet shards.
 
-The main process reads units in a stream and deals them out; worker processes convert them and write a shard each.
-What cannot be converted goes to ``quarantine.parquet`` with its reason, never away. The folder appears at its name
-when it is complete.
+The main process streams units from the source in batches; each worker process converts one batch and writes one shard.
+Units that cannot be converted are written to ``quarantine.parquet`` with the reason. The output folder is renamed to
+its final name once it is complete.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from geovlm_ray.core.files import write_atomically, writing
 from geovlm_ray.data.formats import FORMATS
 from geovlm_ray.data.formats.base import Converted, Source, Unit
 from geovlm_ray.data.parallel import Workers
-from geovlm_ray.data.quarantine import SetAside, write_quarantine
+from geovlm_ray.data.quarantine import QuarantineEntry, write_quarantine
 from geovlm_ray.data.table import VERSION, Row, to_table
 
 UNITS_PER_SHARD = 5_000
 UNITS_WITH_IMAGES_PER_SHARD = 200
 CARD = "dataset.json"
 UNREADABLE = (DataError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError, OSError)
-"""What hostile content makes a reader raise, beyond its own DataError."""
+"""Exceptions that malformed content can cause in a reader."""
 
 
 @dataclass(frozen=True)
 class MetadataOverrides:
-    """What the user says of the whole source; None and empty leave what the format finds."""
+    """Values that replace the metadata of every record; None keeps what the format reads."""
 
     dataset: str | None = None
     split: str | None = None
@@ -48,7 +48,11 @@ class MetadataOverrides:
 
 @dataclass
 class Counts:
-    """What became of the units so far."""
+    """Counts of a conversion.
+
+    ``parts`` counts source entries in converted records; ``passed_over`` counts units without a usable record;
+    ``set_aside`` counts quarantined entries, ``reasons`` by kind.
+    """
 
     records: int = 0
     parts: int = 0
@@ -60,11 +64,11 @@ class Counts:
 
     @property
     def bad_fraction(self) -> float:
-        """What was set aside over all entries of the source that should be in records."""
+        """Fraction of quarantined entries among all entries that should be in records."""
         return self.set_aside / max(self.set_aside + self.parts, 1)
 
     def add(self, other: Counts) -> None:
-        """Take in the counts of a shard."""
+        """Add the counts of a shard."""
         self.records += other.records
         self.parts += other.parts
         self.passed_over += other.passed_over
@@ -76,11 +80,11 @@ class Counts:
 
 @dataclass(frozen=True)
 class _Job:
-    """A shard to make."""
+    """Input of one output shard."""
 
     format: str
     source: Source
-    labels: MetadataOverrides
+    overrides: MetadataOverrides
     folder: Path
     number: int
     units: Sequence[Unit]
@@ -90,30 +94,30 @@ def convert(
     name: str,
     source: Source,
     out: Path,
-    labels: MetadataOverrides,
+    overrides: MetadataOverrides,
     *,
     workers: int,
     on_progress: Callable[[Counts], None],
 ) -> Counts:
-    """Convert a source into the folder ``out``, which must not hold anything yet.
+    """Convert a source into the folder ``out``, which must be absent or empty.
 
     Raises:
-        DataError: the source is absent, holds nothing of the format, or ``out`` is taken or cannot be written.
-        RunError: a worker process died.
+        DataError: The source is absent or has no data of the format, or ``out`` is not empty or not writable.
+        RunError: A worker process died.
     """
     if not source.path.exists():
         raise DataError(f"{source.path}: expected a file or folder, found none")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out}: expected no such folder or an empty one, found something in it; remove it first")
+        raise DataError(f"{out}: expected an absent or empty folder, found other content; remove it first")
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     counts = Counts()
     try:
         with write_quarantine(partial) as quarantine, Workers(workers) as pool:
-            for done, aside in pool.in_order(_make_shard, _jobs(name, source, labels, partial)):
-                counts.add(done)
-                quarantine(aside)
+            for shard_counts, quarantined in pool.in_order(_write_shard, _jobs(name, source, overrides, partial)):
+                counts.add(shard_counts)
+                quarantine(quarantined)
                 on_progress(counts)
         write_atomically(partial / CARD, json.dumps(_card(name, source, counts), indent=2, ensure_ascii=False) + "\n")
         if out.exists():
@@ -124,27 +128,27 @@ def convert(
     return counts
 
 
-def _jobs(name: str, source: Source, labels: MetadataOverrides, folder: Path) -> Iterator[_Job]:
+def _jobs(name: str, source: Source, overrides: MetadataOverrides, folder: Path) -> Iterator[_Job]:
     form = FORMATS[name]
     size = UNITS_WITH_IMAGES_PER_SHARD if form.stores_images_of(source) else UNITS_PER_SHARD
     units = form.units(source)
     for number in itertools.count():
-        with _without_collections():
+        with _gc_disabled():
             batch = list(itertools.islice(units, size))
         if not batch:
             return
-        yield _Job(name, source, labels, folder, number, batch)
+        yield _Job(name, source, overrides, folder, number, batch)
 
 
-def _make_shard(job: _Job) -> tuple[Counts, list[SetAside]]:
-    """Convert a job's units and write what came of them; the counts, and what was set aside."""
-    with _without_collections():
-        return _shard(job)
+def _write_shard(job: _Job) -> tuple[Counts, list[QuarantineEntry]]:
+    """Convert a job's units and write the shard; return its counts and quarantined entries."""
+    with _gc_disabled():
+        return _convert_job(job)
 
 
 @contextmanager
-def _without_collections() -> Iterator[None]:
-    """No garbage collections: with a shard's units or rows alive they take a third of the time and find nothing."""
+def _gc_disabled() -> Iterator[None]:
+    """Disable the garbage collector: with a shard's objects alive it takes a third of the time and frees nothing."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -154,14 +158,14 @@ def _without_collections() -> Iterator[None]:
             gc.enable()
 
 
-def _shard(job: _Job) -> tuple[Counts, list[SetAside]]:
-    counts, aside, rows = Counts(), [], []
+def _convert_job(job: _Job) -> tuple[Counts, list[QuarantineEntry]]:
+    counts, quarantined, rows = Counts(), [], []
     for unit in job.units:
         try:
             converted, bad, files = _convert_unit(unit, job)
         except UNREADABLE as error:
             reason = str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
-            aside.append(SetAside.of_unit(unit, reason))
+            quarantined.append(QuarantineEntry.of_unit(unit, reason))
             continue
         for name, content in files.items():
             path = job.folder / name
@@ -170,74 +174,74 @@ def _shard(job: _Job) -> tuple[Counts, list[SetAside]]:
                 path.write_bytes(content)
         counts.passed_over += not converted and not bad
         rows += converted
-        aside += bad
-    kept, table, broken = _writable(rows)
-    aside += broken
+        quarantined += bad
+    kept, table, rejected = _writable(rows)
+    quarantined += rejected
     if kept:
         path = job.folder / f"part-{job.number:05d}.parquet"
         with writing(path):
             pq.write_table(table, path, compression="zstd")
     counts.records = len(kept)
     counts.parts = sum(row.parts for row in kept)
-    counts.set_aside = len(aside)
+    counts.set_aside = len(quarantined)
     counts.tasks.update(row.example.task for row in kept)
     counts.splits.update(row.example.split for row in kept)
-    counts.reasons.update(item.kind for item in aside)
-    return counts, aside
+    counts.reasons.update(item.kind for item in quarantined)
+    return counts, quarantined
 
 
-def _convert_unit(unit: Unit, job: _Job) -> tuple[list[Row], list[SetAside], dict[str, bytes]]:
-    """The rows of a unit, labelled, its bad parts, and the files that have to be written for the rows."""
+def _convert_unit(unit: Unit, job: _Job) -> tuple[list[Row], list[QuarantineEntry], dict[str, bytes]]:
+    """Rows of a unit with overrides applied, its quarantined parts, and the image files to write (path: content)."""
     if unit.problem is not None:
         raise DataError(unit.problem)
     rows, bad = [], []
     files: dict[str, bytes] = {}
     for item in FORMATS[job.format].convert(unit, job.source):
         if isinstance(item, Unit):
-            bad.append(SetAside.of_unit(item, str(item.problem)))
+            bad.append(QuarantineEntry.of_unit(item, str(item.problem)))
             continue
         row = item.row if isinstance(item, Converted) else item
-        rows.append(_labelled(row, unit, job.labels))
+        rows.append(_with_overrides(row, unit, job.overrides))
         if isinstance(item, Converted):
             files.update(item.files)
     return rows, bad, files
 
 
-def _labelled(row: Row, unit: Unit, labels: MetadataOverrides) -> Row:
+def _with_overrides(row: Row, unit: Unit, overrides: MetadataOverrides) -> Row:
     example = row.example
-    if labels.dataset is not None or labels.split is not None:
+    if overrides.dataset is not None or overrides.split is not None:
         example = replace(
             example,
-            dataset=example.dataset if labels.dataset is None else labels.dataset,
-            split=example.split if labels.split is None else labels.split,
+            dataset=example.dataset if overrides.dataset is None else overrides.dataset,
+            split=example.split if overrides.split is None else overrides.split,
         )
     return replace(
         row,
         example=example,
         source_file=unit.file,
         source_record=unit.number,
-        licence=row.licence if labels.licence is None else labels.licence,
+        licence=row.licence if overrides.licence is None else overrides.licence,
     )
 
 
-def _writable(rows: list[Row]) -> tuple[list[Row], pa.Table, list[SetAside]]:
-    """Rows that Parquet can hold, as they are and as a table, and those whose text or numbers it cannot."""
+def _writable(rows: list[Row]) -> tuple[list[Row], pa.Table, list[QuarantineEntry]]:
+    """Rows that Parquet can store, the same rows as a table, and quarantine entries for the others."""
     try:
         return rows, to_table(rows), []
     except (pa.ArrowException, UnicodeError, ValueError, OverflowError, TypeError):
         pass
-    kept, broken = [], []
+    kept, rejected = [], []
     for row in rows:
         try:
             to_table([row])
             kept.append(row)
         except (pa.ArrowException, UnicodeError, ValueError, OverflowError, TypeError) as error:
-            broken.append(SetAside.of_row(row, f"a value that Parquet cannot hold: {error}"))
-    return kept, to_table(kept), broken
+            rejected.append(QuarantineEntry.of_row(row, f"Parquet cannot store a value: {error}"))
+    return kept, to_table(kept), rejected
 
 
 def _card(name: str, source: Source, counts: Counts) -> dict[str, Any]:
-    """What a reader needs to know of a converted dataset, beside its records."""
+    """Metadata of a converted dataset, written to `CARD`."""
     form = FORMATS[name]
     return {
         "schema_version": VERSION,

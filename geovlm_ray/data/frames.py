@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from geovlm_ray.core.geometry import Frame, turn
+from geovlm_ray.core.geometry import Frame, convert_coords
 from geovlm_ray.core.schema import Box, Example, GroundedText, Target
 from geovlm_ray.tasks.boxes import replace_boxes
 
@@ -18,7 +18,7 @@ def in_frame(example: Example, frame: Frame) -> Example:
         return replace(example, frame=frame)
 
     def convert(coords: tuple[float, ...]) -> tuple[float, ...]:
-        return turn(coords, example.frame, frame)
+        return convert_coords(coords, example.frame, frame)
 
     return replace(
         example,

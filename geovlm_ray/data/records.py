@@ -10,7 +10,7 @@ from geovlm_ray.core.geometry import Frame
 from geovlm_ray.core.pixels import PixelSettings
 from geovlm_ray.core.schema import Box, Example, GroundedText, Target
 from geovlm_ray.tasks import TASKS
-from geovlm_ray.tasks.boxes import DIALECTS, LARGEST
+from geovlm_ray.tasks.boxes import DIALECTS, MAX_COORDINATE
 
 
 def target_from_json(task: str, value: Any) -> Target:
@@ -114,7 +114,7 @@ def _box_from_json(task: str, item: Any) -> Box:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_COORDINATE
 
 
 def _shown(value: Any) -> str:

@@ -1,1 +1,1 @@
-"""Evaluation: of given responses, and of models on the benchmarks of the field."""
+"""Evaluation of models on remote-sensing benchmarks, and of files of responses."""

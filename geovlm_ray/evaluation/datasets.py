@@ -1,4 +1,4 @@
-"""Datasets of an evaluation, converted once below its folder; the answers there are all of the same records."""
+"""Convert the sources of an evaluation once, and detect when a source has changed under existing predictions."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from geovlm_ray.data.quarantine import FILE as QUARANTINE
 from geovlm_ray.data.quarantine import read_quarantine
 
 FOLDER = "data"
-PICTURES = {".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-"""Of these files only the names are looked at: there may be hundreds of thousands."""
+IMAGE_SUFFIXES = {".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+"""Files that are fingerprinted by name only, because there may be hundreds of thousands."""
 
 
-def converted_once(
+def convert_once(
     name: str,
     reader: str,
     options: Mapping[str, str],
@@ -31,24 +31,24 @@ def converted_once(
     out: Path,
     on_progress: Callable[[Counts], None],
 ) -> Path:
-    """The folder of shards of a dataset: ``data`` itself, or what a source there is converted to below ``out``.
+    """Folder of a dataset's shards: ``data`` itself if it is converted, else a conversion of it below ``out``.
 
-    A source that has changed is converted again where nothing in ``out`` answers to it yet.
+    A source that has changed is converted again, unless ``out`` already has predictions for it.
 
     Args:
-        name: of the dataset; answers to it are those of benchmarks ``name`` or ``name-TASK``.
-        on_progress: is told how many records are converted.
+        name: name of the dataset; its benchmarks are ``name`` and ``name-TASK``.
+        on_progress: receives the conversion counts.
 
     Raises:
-        DataError: it cannot be read, holds no record, or has changed since answers to it were drawn.
+        DataError: the source cannot be read, has no record, or has changed since predictions were generated for it.
     """
-    folder, mark = out / FOLDER / name, out / FOLDER / f"{name}.source.json"
-    now = {"fingerprint": _fingerprint(data)}
-    if mark.is_file() and read_object(mark) != now:
-        if _is_answered(name, out):
+    folder, fingerprint_file = out / FOLDER / name, out / FOLDER / f"{name}.source.json"
+    fingerprint = {"fingerprint": _fingerprint(data)}
+    if fingerprint_file.is_file() and read_object(fingerprint_file) != fingerprint:
+        if _has_predictions(name, out):
             raise DataError(
-                f"{data}: expected it as it was when the answers in {out} were drawn, found that it has changed; put "
-                "it back, or evaluate into another folder"
+                f"{data}: expected the data of the predictions in {out}, found that it has changed since; restore it, "
+                "or evaluate into another folder"
             )
         shutil.rmtree(folder, ignore_errors=True)
     if (data / CARD).is_file():
@@ -57,37 +57,39 @@ def converted_once(
         source = Source(data, data if data.is_dir() else data.parent, dict(options))
         counts = convert(reader, source, folder, MetadataOverrides(), workers=1, on_progress=on_progress)
         if not counts.records:
-            aside = read_quarantine(folder, "convert")
-            first = next((f": {a.source_file}, record {a.source_record}: {a.reason}" for a in aside), "")
+            quarantined = read_quarantine(folder, "convert")
+            first = next((f": {q.source_file}, record {q.source_record}: {q.reason}" for q in quarantined), "")
             shutil.rmtree(folder)
-            raise DataError(f"{data}: expected what `geovlm-ray data convert {reader}` reads, found no record{first}")
-    mark.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(mark, json.dumps(now) + "\n")
+            raise DataError(
+                f"{data}: expected records in a format of `geovlm-ray data convert {reader}`, found none{first}"
+            )
+    fingerprint_file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(fingerprint_file, json.dumps(fingerprint) + "\n")
     return folder
 
 
 def left_out(folder: Path) -> str | None:
-    """In words, how much of its source a converted dataset lacks; None where it has everything."""
+    """How many source entries conversion skipped and quarantined, as text; None if it converted all of them."""
     card = read_object(folder / CARD)
-    passed, aside = card.get("passed_over", 0), card.get("set_aside", 0)
-    where = f", for the reasons in {folder / QUARANTINE}" if aside else ""
-    text = f"{passed:,} entries of the source hold no question with a reference, {aside:,} were set aside{where}"
-    return text if passed or aside else None
+    skipped, quarantined = card.get("passed_over", 0), card.get("set_aside", 0)
+    where = f" (reasons in {folder / QUARANTINE})" if quarantined else ""
+    text = f"skipped {skipped:,} source entries without a question and reference, quarantined {quarantined:,}{where}"
+    return text if skipped or quarantined else None
 
 
 def _fingerprint(data: Path) -> str:
-    """A digest of the names of all files, and of the sizes and times of those that are no pictures."""
+    """Digest of all file names, and of the sizes and modification times of all files except images."""
     digest = xxhash.xxh3_64()
     files = [data] if data.is_file() else sorted(Path(top) / name for top, _, names in os.walk(data) for name in names)
     for file in files:
         digest.update(str(file.relative_to(data)).encode("utf-8", "surrogateescape"))
-        if file.suffix.lower() not in PICTURES and file.is_file():
+        if file.suffix.lower() not in IMAGE_SUFFIXES and file.is_file():
             digest.update(f"{file.stat().st_size} {file.stat().st_mtime_ns}".encode())
     return digest.hexdigest()
 
 
-def _is_answered(name: str, out: Path) -> bool:
-    """Whether there are answers to a dataset in an evaluation's folder, or in those of a run's steps."""
+def _has_predictions(name: str, out: Path) -> bool:
+    """Whether an evaluation folder, or that of any evaluated step of a run, has predictions for a dataset."""
     benchmarks = {name, *(f"{name}-{task}" for task in TASK_NAMES)}
-    answers = (*out.glob("predictions/*"), *out.glob("step-*/predictions/*"))
-    return any(answer.name.split(".")[0] in benchmarks for answer in answers)
+    files = (*out.glob("predictions/*"), *out.glob("step-*/predictions/*"))
+    return any(file.name.split(".")[0] in benchmarks for file in files)

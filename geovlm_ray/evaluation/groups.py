@@ -1,4 +1,4 @@
-"""What a dataset files a record under: the type of its question, or the size of its objects."""
+"""Category of a record in its dataset: the question type, or the object size."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from geovlm_ray.tasks import TASKS
 
 
 def record_group(example: Example, extra: Mapping[str, Any]) -> str | None:
-    """The group of a record, None where there is none.
+    """The category of a record, or None.
 
     Args:
-        extra: fields of the source that the example does not hold: RSVQA's ``type``, GeoChat's ``size_group``, which
-            EarthDial's shards keep in double quotes; where the latter is absent the boxes tell.
+        extra: source fields that `Example` lacks: RSVQA's ``type``, and GeoChat's ``size_group``, which EarthDial's
+            shards wrap in double quotes. Without ``size_group``, the size is computed from the true boxes.
     """
     kind = TASKS[example.task].target_kind
     given = extra.get("type" if kind == "vqa" else "size_group")

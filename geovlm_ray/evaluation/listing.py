@@ -1,4 +1,4 @@
-"""The benchmarks as a list."""
+"""Output of ``geovlm-ray evaluate --list``."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from geovlm_ray.evaluation.registry import ANY, BENCHMARKS, DRAWN, Benchmark
 
 
 def print_benchmarks(console: Console) -> None:
-    """The 28 with what is published and where their data is to be had, then the drawn ones."""
+    """Print the 28 benchmarks with published results and data sources, then the synthetic ones."""
     for benchmark in BENCHMARKS.values():
         console.print(Text(benchmark.name, style="bold"), Text(f"({benchmark.title})"), soft_wrap=True)
         for line in _lines(benchmark):
             console.print(Text(f"    {line}"), soft_wrap=True)
     console.print(
         Text(
-            f"\n{len(BENCHMARKS)} benchmarks; figures are percent, of GeoVLM-R1 (EarthDial). A benchmark's data lies "
-            "in the folder of its name below --data, in the format named or as `geovlm-ray data convert` writes it.\n"
-            f"Drawn scenes, which need no data: {', '.join(DRAWN)}"
+            f"\n{len(BENCHMARKS)} benchmarks; published results are in percent: GeoVLM-R1 (EarthDial). --data needs "
+            "one folder per benchmark, of the same name, in the listed format or converted by `geovlm-ray data convert`.\n"
+            f"Synthetic scenes, no data needed: {', '.join(DRAWN)}"
         ),
         soft_wrap=True,
     )

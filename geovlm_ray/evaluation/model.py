@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from geovlm_ray.config import Config, check_same, to_yaml
+from geovlm_ray.config import Config, check_unchanged, to_yaml
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.files import write_atomically
 from geovlm_ray.core.interfaces import RewardPool, RolloutPool
@@ -115,7 +115,7 @@ def evaluate(
     with locked(out, *NAMES):
         origin = origin_of(what.model, Path(config.model.path), what.limit)
         check_origin(origin, out)
-        check_same(config, out / "config.yaml", MAY_CHANGE, *NAMES)
+        check_unchanged(config, out / "config.yaml", MAY_CHANGE, *NAMES)
         found = find_cases(what, config, out, on_progress)
         for name, why in (found.absent | found.left_out).items():
             _warn(console, name, why)

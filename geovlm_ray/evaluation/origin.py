@@ -1,4 +1,4 @@
-"""``origin.json`` of an evaluation: whose answers it holds, and to how many records of each benchmark."""
+"""``origin.json`` of an evaluation: the model and the record limit of its predictions."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ FILE = "origin.json"
 
 
 def origin_of(name: str, model: Path, limit: int | None) -> dict[str, str | int | None]:
-    """A model by the name that it was given and by a digest of its weights, and the most records of a benchmark."""
+    """The model's name as given, a digest of its weights, and the maximum number of records per benchmark."""
     return {"model": name, "weights": digest_of(model.glob("*.safetensors")), "limit": limit}
 
 
 def check_origin(origin: dict[str, str | int | None], out: Path) -> None:
-    """Compare with what the answers in a folder are of, if it holds any.
+    """Check that a folder's predictions, if any, have the same origin.
 
     Raises:
-        ConfigError: they are those of other weights, or to another number of records.
+        ConfigError: they come from other weights, or have another record limit.
     """
     if not (out / FILE).is_file():
         return
     found = read_object(out / FILE)
     if found.get("weights") != origin["weights"]:
-        whose = f"the model {found.get('model')}"
-        if found.get("model") == origin["model"]:
-            whose += " as it was then; its weights are others now"
-        raise ConfigError(f"evaluation folder {out} holds answers of {whose}; choose another --out")
+        weights = " with other weights" if found.get("model") == origin["model"] else ""
+        raise ConfigError(
+            f"evaluation folder {out} holds predictions of the model {found.get('model')}{weights}; choose another --out"
+        )
     if found.get("limit") != origin["limit"]:
         raise ConfigError(
-            f"evaluation folder {out} holds answers to {_records(found.get('limit'))} of each benchmark, asked for are "
+            f"evaluation folder {out} holds predictions for {_records(found.get('limit'))} of each benchmark, expected "
             f"{_records(origin['limit'])} (--limit); choose another --out"
         )
 
 
 def write_origin(origin: dict[str, str | int | None], out: Path) -> None:
-    """Write it down."""
+    """Write ``origin.json``."""
     write_atomically(out / FILE, json.dumps(origin, indent=2) + "\n")
 
 

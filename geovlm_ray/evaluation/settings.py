@@ -1,4 +1,4 @@
-"""The configuration of an evaluation: the model's own, without what only training needs."""
+"""Configuration of an evaluation, derived from the model's training configuration."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from pathlib import Path
 from geovlm_ray.config import Config
 from geovlm_ray.core.placement import ActorResources
 
-ALL = 1_000_000_000
+NO_LIMIT = 1_000_000_000
 """More records than any benchmark has."""
 
 
 def evaluation_config(
     config: Config, model: Path, out: Path, data: Path | None = None, limit: int | None = None
 ) -> Config:
-    """A configuration with whole models only, rollout actors only, and engines that take batches while they draw.
+    """The configuration without a LoRA adapter, with rollout actors only, and engines that accept batches in flight.
 
     Args:
-        config: as the model was trained.
-        model: folder that engines load.
-        out: folder of the evaluation, where actors leave their logs.
+        config: training configuration of the model.
+        model: folder of the full model that engines load.
+        out: folder of the evaluation, where actors write their logs.
         data: folder of the benchmarks' data.
-        limit: most records of a benchmark.
+        limit: maximum number of records per benchmark.
     """
     absolute = out.absolute()
     values = config.model_dump(mode="json")
     values["run"] |= {"dir": str(absolute.parent), "name": absolute.name}
     values["model"] |= {"path": str(model.absolute()), "lora": None}
-    values["evaluation"] = {"records": limit or ALL, "data": str(data.absolute()) if data else ""}
+    values["evaluation"] = {"records": limit or NO_LIMIT, "data": str(data.absolute()) if data else ""}
     values["sync"]["mode"] = "in_flight"
     values["loop"]["max_staleness"] = 1
     for kind in ("reward", "sbert", "learner"):

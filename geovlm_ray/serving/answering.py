@@ -1,4 +1,4 @@
-"""One model that answers one question about images at a time, shown them exactly as in training."""
+"""Interactive inference: one question about images at a time, with the prompts and image processing of training."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from geovlm_ray.data.images import load_image
 from geovlm_ray.model.prompts import MAX_IMAGES, EncodedPrompt, PromptEncoder
 from geovlm_ray.report.boxes import PREDICTED_COLOUR, draw_boxes
 from geovlm_ray.report.page import fitted
-from geovlm_ray.serving.export.merge import generate_greedy, load_located, processor_of
+from geovlm_ray.serving.export.merge import generate_greedy, load_for_inference, processor_of
 from geovlm_ray.serving.model_ref import ModelRef
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.boxes import parse_boxes
 from geovlm_ray.tasks.grammar import parse_response
 
-PICTURE_PIXELS = 1024
-"""Longer side of a picture with boxes."""
+ANNOTATED_PIXELS = 1024
+"""Longer side of an image annotated with boxes, in pixels."""
 DIALECTS = ("json", "tagged", "geochat", "brackets")
-"""In the order in which an answer is tried; the first ones name what their boxes show."""
+"""Box dialects in the order in which an answer is parsed; those with labels come first."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model says: the whole response, its parts, None where it breaks the grammar, and the boxes in it."""
+    """A parsed response: ``reasoning`` and ``answer`` are None where it violates the grammar, ``seconds`` is the latency."""
 
     response: str
     reasoning: str | None
@@ -40,13 +40,13 @@ class Answer:
 
 
 class Answerer:
-    """A model in memory, on the GPU where there is one; not to be called from two threads at once.
+    """A loaded model, on the GPU if one is available; not thread-safe.
 
-    ``frame`` is that of its boxes.
+    ``frame`` is the coordinate system of its boxes.
 
     Raises:
-        ModelError: it does not load.
-        ConfigError: the units of its boxes are unknown.
+        ModelError: the model does not load.
+        ConfigError: the frame of its boxes is unknown.
     """
 
     def __init__(self, ref: ModelRef) -> None:
@@ -54,7 +54,7 @@ class Answerer:
         frame = ref.config.data.answer_frame
         if frame is None:
             raise ConfigError(
-                "data.frame: expected the units in which the model answers with boxes, percent, permille or "
+                "data.frame: expected the frame of the boxes in the model's answers, percent, permille or "
                 "[width, height], found 'dataset'"
             )
         self.frame: Frame = frame
@@ -63,42 +63,46 @@ class Answerer:
         plain = ref.config.prompt.model_copy(update={"instructions": False})
         self.plain_encoder = PromptEncoder(processor, plain)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = load_located(ref, ref.config.model.dtype).to(device)
+        self.model = load_for_inference(ref, ref.config.model.dtype).to(device)
 
     def answer(self, images: Sequence[str], question: str, task: str | None = None) -> Answer:
-        """Answer a question greedily; with a ``task`` its answer format is asked for, where it was in training.
+        """Answer a question by greedy decoding.
+
+        Args:
+            images: paths, in order.
+            task: appends the task's instruction to the question if prompts had instructions in training.
 
         Raises:
-            DataError: an image cannot be shown, or there are none or too many, or the question is empty, too long or
-                holds a placeholder of images.
+            DataError: an image cannot be read, the number of images is out of range, or the question is empty, too
+                long or contains an image placeholder.
         """
-        begun = time.perf_counter()
+        start = time.perf_counter()
         example = _example(images, question, task)
         encoder = self.encoder if task else self.plain_encoder
         response = self._complete(encoder.encode(example))
         parsed = parse_response(response) or parse_response(response, "none")
-        said = parsed.answer.strip() if parsed else None
+        answer = parsed.answer.strip() if parsed else None
         return Answer(
             response=response,
             reasoning=parsed.think.strip() if parsed and parsed.think is not None else None,
-            answer=said,
-            boxes=_boxes(said or "", task),
-            seconds=time.perf_counter() - begun,
+            answer=answer,
+            boxes=_boxes(answer or "", task),
+            seconds=time.perf_counter() - start,
         )
 
-    def picture(self, image: str, boxes: Sequence[Box]) -> Image.Image:
-        """An image with the boxes of an answer.
+    def annotate(self, image: str, boxes: Sequence[Box]) -> Image.Image:
+        """Draw the boxes of an answer on an image.
 
         Raises:
             DataError: the image cannot be read.
         """
-        return draw_boxes(fitted(load_image(image), PICTURE_PIXELS), boxes, self.frame, PREDICTED_COLOUR)
+        return draw_boxes(fitted(load_image(image), ANNOTATED_PIXELS), boxes, self.frame, PREDICTED_COLOUR)
 
     def _complete(self, prompt: EncodedPrompt) -> str:
-        length, longest = len(prompt.input_ids), self.config.rollout.max_model_len
-        if length >= longest:
-            raise DataError(f"prompt: expected less than rollout.max_model_len={longest} tokens, found {length}")
-        ids = generate_greedy(self.model, prompt, min(self.config.rollout.max_tokens, longest - length))
+        length, max_length = len(prompt.input_ids), self.config.rollout.max_model_len
+        if length >= max_length:
+            raise DataError(f"prompt: expected fewer than rollout.max_model_len={max_length} tokens, found {length}")
+        ids = generate_greedy(self.model, prompt, min(self.config.rollout.max_tokens, max_length - length))
         return self.encoder.processor.tokenizer.decode(ids, skip_special_tokens=True)
 
 
@@ -111,9 +115,9 @@ def _example(images: Sequence[str], question: str, task: str | None) -> Example:
 
 
 def _boxes(answer: str, task: str | None) -> tuple[Box, ...]:
-    """The boxes in an answer; none for a task whose answers have none."""
+    """Parse the boxes of an answer; empty for tasks without boxes."""
     if task and TASKS[task].target_kind not in ("boxes", "grounded"):
         return ()
-    found = [f for f in (parse_boxes(answer, dialect) for dialect in DIALECTS) if f and f.boxes]
-    pairs = zip(found[0].boxes, found[0].labels, strict=True) if found else ()
+    parsed = next((p for p in (parse_boxes(answer, dialect) for dialect in DIALECTS) if p and p.boxes), None)
+    pairs = zip(parsed.boxes, parsed.labels, strict=True) if parsed else ()
     return tuple(Box(coords, label) for coords, label in pairs if len(coords) in (4, 5))

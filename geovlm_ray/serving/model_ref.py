@@ -1,4 +1,4 @@
-"""What a user may mean by a model: a run, a checkpoint, an adapter, a folder, or a name."""
+"""Resolution of a MODEL argument: run directory, checkpoint, PEFT adapter, model folder, or Hugging Face name."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ log = logging.getLogger(__name__)
 ADAPTER_FILE = "adapter_config.json"
 MODEL_FILE = "config.json"
 RUN_FILES = ("config.yaml", "sft.yaml")
-"""Settings of a training run by `train` and by `sft`."""
+"""Configuration files that `train` and `sft` write."""
 SETTINGS_FILE = "geovlm_ray.yaml"
-"""Settings that an exported model carries: how its prompts are written and its completions drawn."""
-OWN_RECIPE, TINY_RECIPE = "geovlm-r1", "demo"
+"""Prompt and sampling settings inside an exported model folder."""
+DEFAULT_RECIPE, TINY_RECIPE = "geovlm-r1", "demo"
 
 
 @dataclass(frozen=True)
 class ModelRef:
-    """A model that was found.
+    """A resolved model.
 
-    ``path`` is the folder of its weights, ``adapter`` whether those are a PEFT adapter. ``run`` is the folder of the
-    training run, or of the fine-tuning, that left it, and ``trained`` are the settings of that; None where none is
-    known. With ``config`` its prompts are written and its completions drawn.
+    ``path`` is the folder of the weights; ``adapter`` tells whether they are a PEFT adapter. ``run`` is the output
+    folder of the RL or fine-tuning run that produced them and ``trained`` its configuration; both None if unknown.
+    ``config`` defines prompts and sampling at inference.
     """
 
     path: Path
@@ -42,19 +42,19 @@ class ModelRef:
 
 
 def resolve_model(model: str, recipe: str | None = None, overrides: Iterable[str] = ()) -> ModelRef:
-    """Find a model.
+    """Resolve a model and its inference settings.
 
     Args:
-        model: ``tiny``, a Hugging Face name, the folder of a model or of a PEFT adapter, a checkpoint of a run, or a
-            run directory, which stands for its newest whole checkpoint.
-        recipe: recipe or file of the settings; else those of the run, those that an exported model carries, those of
-            ``demo`` for a model with the tiny policy's vocabulary, or those of ``geovlm-r1``.
-        overrides: ``section.key=value``, on top of them.
+        model: ``tiny``, a Hugging Face name, a model folder, a PEFT adapter folder, a checkpoint, or a run directory
+            (its newest intact checkpoint).
+        recipe: recipe name or YAML file. Default: the configuration of the run, else the settings inside an exported
+            model, else ``demo`` for a model with the tiny policy's vocabulary, else ``geovlm-r1``.
+        overrides: ``section.key=value`` overrides of that configuration.
 
     Raises:
-        ModelError: there is no such model.
-        RunError: the run has no checkpoint, or none that is whole.
-        ConfigError: a setting is wrong.
+        ModelError: the model does not exist.
+        RunError: the run has no intact checkpoint.
+        ConfigError: a setting is invalid.
     """
     folder = Path(model)
     settings = _run_settings(folder)
@@ -63,35 +63,36 @@ def resolve_model(model: str, recipe: str | None = None, overrides: Iterable[str
     folder = _newest(folder) if is_run else folder
     adapter = (folder / ADAPTER_FILE).is_file()
     path = folder if adapter else model_folder(model if not is_run else str(folder))
-    carried = settings or (path / SETTINGS_FILE if (path / SETTINGS_FILE).is_file() else None)
-    source = recipe or (str(carried) if carried else TINY_RECIPE if _is_tiny(path, adapter) else OWN_RECIPE)
+    exported = path / SETTINGS_FILE
+    stored = settings or (exported if exported.is_file() else None)
+    source = recipe or (str(stored) if stored else TINY_RECIPE if _is_tiny(path, adapter) else DEFAULT_RECIPE)
     trained = load_config(str(settings)) if settings else None
     return ModelRef(path, adapter, run, load_config(source, overrides), trained)
 
 
 def _run_settings(folder: Path) -> Path | None:
-    """The settings of the run that a folder is, or whose model, checkpoint or adapter it is."""
-    above = folder.absolute().parents
-    places = [folder, *above[: 1 if folder.name == "adapter" else 0]]
+    """The configuration file of the run that ``folder`` is, or that produced the model, checkpoint or adapter in it."""
+    parents = folder.absolute().parents
+    candidates = [folder, *parents[: 1 if folder.name == "adapter" else 0]]
     if (folder / STATE_FILE).is_file():
-        places += above[1:2]
-    files = [place / name for place in places for name in RUN_FILES]
-    # A model's own config.yaml is of its makers.
+        candidates += parents[1:2]
+    files = [candidate / name for candidate in candidates for name in RUN_FILES]
+    # A config.yaml beside model weights may come from the model's publisher.
     return next((f for f in files if f.is_file() and not (f.name == RUN_FILES[0] and _is_model(f.parent))), None)
 
 
 def _newest(run: Path) -> Path:
-    """The newest checkpoint of a run that is as it was written; the run may be under way."""
-    found = [f for f in (run / "checkpoints").glob("step-*") if NAME.fullmatch(f.name)]
+    """The newest checkpoint with valid checksums; the run may still be writing others."""
+    checkpoints = [f for f in (run / "checkpoints").glob("step-*") if NAME.fullmatch(f.name)]
     problem: object = "none"
-    for folder in sorted(found, key=lambda f: int(f.name.removeprefix("step-")), reverse=True):
+    for folder in sorted(checkpoints, key=lambda f: int(f.name.removeprefix("step-")), reverse=True):
         try:
             _verified(folder)
             return folder
         except RunError as error:
             log.warning("%s", error)
             problem = error
-    raise RunError(f"run {run}: expected a whole checkpoint in {run / 'checkpoints'}, found {problem}")
+    raise RunError(f"run {run}: expected an intact checkpoint in {run / 'checkpoints'}, found {problem}")
 
 
 def _is_model(folder: Path) -> bool:
@@ -99,7 +100,7 @@ def _is_model(folder: Path) -> bool:
 
 
 def _is_tiny(path: Path, adapter: bool) -> bool:
-    """Whether a model has the vocabulary of the tiny policy, for which the prompts of ``geovlm-r1`` are too hard."""
+    """Whether a model has the tiny policy's vocabulary, which does not cover the prompts of ``geovlm-r1``."""
     base = Path(str(read_object(path / ADAPTER_FILE).get("base_model_name_or_path"))) if adapter else path
     return _is_model(base) and _vocabulary(base) == _vocabulary(model_folder(TINY))
 

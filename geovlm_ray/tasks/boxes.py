@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-LARGEST = 1e6
+MAX_COORDINATE = 1e6
 """No coordinate may be larger; beyond it areas would lose their precision."""
 LONGEST_NUMBER = 32
 
@@ -128,7 +128,7 @@ def _numbers(pieces: list[str]) -> tuple[float, ...] | None:
         if len(stripped) > LONGEST_NUMBER or not _NUMBER.fullmatch(stripped):
             return None
         values.append(float(stripped))
-    return tuple(values) if max(map(abs, values)) <= LARGEST else None
+    return tuple(values) if max(map(abs, values)) <= MAX_COORDINATE else None
 
 
 def _box(pieces: list[str]) -> tuple[float, ...] | None:
@@ -217,7 +217,7 @@ def _json_box(value: Any) -> tuple[float, ...] | None:
     if not isinstance(value, list) or len(value) not in (4, 5):
         return None
     numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in value)
-    return tuple(map(float, value)) if numeric and all(-LARGEST <= v <= LARGEST for v in value) else None
+    return tuple(map(float, value)) if numeric and all(-MAX_COORDINATE <= v <= MAX_COORDINATE for v in value) else None
 
 
 def _polygons(text: str, vocabulary: tuple[str, ...]) -> Iterator[Found]:

@@ -1,4 +1,4 @@
-"""Which scored groups may be trained on."""
+"""Staleness check at admission: which scored groups are trained on."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from geovlm_ray.core.schema import SampleGroup
 
 
 def admit(groups: Sequence[SampleGroup], *, version: int, max_staleness: int) -> dict[str, list[SampleGroup]]:
-    """Groups whose oldest sample is at most ``max_staleness`` versions behind, and those that are too stale.
+    """Split groups by whether their oldest sample is at most ``max_staleness`` weight versions behind ``version``.
 
-    Groups without reward variance are admitted: they carry no gradient, but count in the mean.
+    Groups without reward variance are admitted: they have no gradient but count in the loss mean.
     """
     admitted = [g for g in groups if version - g.weight_version <= max_staleness]
     return {TRAINED: admitted, "stale": [g for g in groups if version - g.weight_version > max_staleness]}

@@ -10,9 +10,9 @@ from geovlm_ray.core.schema import SampleGroup
 
 
 def batch_metrics(groups: Sequence[SampleGroup], version: int) -> dict[str, float]:
-    """Rewards (overall and per task), lengths, staleness and the share of groups without reward variance.
+    """Rewards (overall and per task), lengths, staleness and the fraction of groups without reward variance.
 
-    ``version`` is that of the learner when the batch is trained on. Lengths are in tokens.
+    ``version`` is the learner's weight version when it trains on the batch. Lengths are in tokens.
     """
     samples = [s for g in groups for s in g.samples]
     scores = [s.reward for s in samples if s.reward is not None]
@@ -31,9 +31,9 @@ def batch_metrics(groups: Sequence[SampleGroup], version: int) -> dict[str, floa
         "staleness/max": float(max(staleness)),
     }
     for task in dict.fromkeys(g.prompt.example.task for g in groups):
-        theirs = [g for g in groups if g.prompt.example.task == task]
-        metrics[f"task/{task}/reward"] = _mean([r for g in theirs for r in g.rewards])
-        metrics[f"task/{task}/zero_variance"] = _mean([len(set(g.rewards)) == 1 for g in theirs])
+        task_groups = [g for g in groups if g.prompt.example.task == task]
+        metrics[f"task/{task}/reward"] = _mean([r for g in task_groups for r in g.rewards])
+        metrics[f"task/{task}/zero_variance"] = _mean([len(set(g.rewards)) == 1 for g in task_groups])
     return metrics
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written to a temporary name, synced, then renamed; verified before a run goes on from one."""
+"""Checkpoints of a run: written to a temporary folder, synced, renamed; verified before a run resumes from one."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ BEST_FILE = "best.json"
 NAME = re.compile(r"step-\d{6,}")
 PARTIAL = ".partial-"
 POLL_S = 0.2
-"""Seconds between two questions whether a checkpoint is written."""
+"""Interval in seconds at which the writer polls `Saver.saved`."""
 
 
 def fill(folder: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a new folder, in place of any that is there, and see that it is on the disk.
+    """Replace ``folder`` by a new one that ``write`` fills, and sync its files to disk.
 
     Raises:
-        OSError: the disk refused it.
+        OSError: writing failed.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -46,19 +46,19 @@ def fill(folder: Path, write: Callable[[Path], None]) -> None:
 
 
 def open_mirror(url: str | None, run: str) -> CheckpointMirror | None:
-    """Where copies of a run's checkpoints are, if anywhere.
+    """The mirror of a run's checkpoints, or None without a URL.
 
     Raises:
-        ConfigError: no file system is known for the URL.
+        ConfigError: fsspec has no file system for the URL.
     """
     return CheckpointMirror(f"{url}/{run}", STATE_FILE) if url else None
 
 
 class CheckpointFolder:
-    """The newest ``keep`` checkpoints of a run, and the best ones: by the metric ``best``, and by evaluation.
+    """Keeps a run's latest ``keep`` checkpoints, the best by the metric ``best``, and the best of each benchmark.
 
-    ``best.json`` says which step was the best by each evaluation, as `judge` was told.
-    With a ``mirror`` each is copied there too, and taken from there where it is newer than all that lie here.
+    ``best.json`` holds the best step and score of every benchmark that `record_scores` received. With a ``mirror``,
+    every checkpoint is copied there, and `latest` fetches one that is newer than all local ones.
     """
 
     def __init__(
@@ -68,84 +68,82 @@ class CheckpointFolder:
         self.keep = keep
         self.best = best
         self.mirror = mirror
-        self._held: set[int] = set()
+        self._protected: set[int] = set()
         self._thread = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
 
     def save(self, step: int, saver: Saver, metrics: Mapping[str, float]) -> None:
-        """Let ``saver`` fill a folder, which becomes the checkpoint of ``step`` in one rename once all of it is there.
+        """Let ``saver`` write the checkpoint of ``step``; returns once ``saver`` has started, `finish` waits for it.
 
-        Returns when ``saver`` has begun; `finish` waits for the rest.
-
-        A step without the metric ``best``, such as that of a task of which it drew nothing, is not the best one.
+        The checkpoint is renamed into place when it is complete. A step whose metrics lack ``best`` (such as the reward
+        of a task without prompts in the step) cannot be the best one.
 
         Raises:
-            RunError: the disk refused it, or the checkpoint before it.
+            RunError: this or the previous checkpoint could not be written.
         """
         self.finish()
         value = metrics.get(self.best) if self.best else None
         if self.best and value is None:
-            there = ", ".join(sorted(metrics))
-            log.warning("checkpoint.best: step %d has no metric %s, only %s", step, self.best, there)
+            log.warning("checkpoint.best: step %d has no metric %s, only %s", step, self.best, ", ".join(sorted(metrics)))
         try:
             partial = self._partial()
             saver.save(partial)
         except OSError as error:
-            raise self._refused(step, error) from error
+            raise self._write_error(step, error) from error
         self._writing = self._thread.submit(self._complete, step, value, partial, saver)
 
-    def hold(self, step: int) -> None:
-        """Keep the checkpoint of a step until it is judged."""
-        self._held.add(step)
+    def protect(self, step: int) -> None:
+        """Keep the checkpoint of a step until its scores are recorded."""
+        self._protected.add(step)
 
-    def rejudge(self, judged: Mapping[int, Mapping[str, float]]) -> None:
-        """Forget what was the best; of these steps, those are judged again of which there is a checkpoint."""
+    def restore_scores(self, scores_by_step: Mapping[int, Mapping[str, float]]) -> None:
+        """Rebuild ``best.json`` from the scores of these steps; steps without a checkpoint are ignored."""
         (self.folder / BEST_FILE).unlink(missing_ok=True)
-        for step in sorted(judged):
+        for step in sorted(scores_by_step):
             if (self.folder / _name(step)).is_dir():
-                self.judge(step, judged[step])
+                self.record_scores(step, scores_by_step[step])
 
-    def judge(self, step: int, values: Mapping[str, float]) -> None:
-        """Take notice of what evaluations of a step gave, by name; of the best of each the checkpoint is kept.
+    def record_scores(self, step: int, scores: Mapping[str, float]) -> None:
+        """Record the scores of a step, keyed by benchmark; the best checkpoint of each benchmark is kept.
 
         Raises:
-            DataError: it cannot be written down.
+            DataError: ``best.json`` cannot be written.
         """
-        best = self._judged()
+        best = self._best_by_benchmark()
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name, value in values.items():
+        for name, value in scores.items():
             if name not in best or value >= best[name]["value"]:
                 best[name] = {"step": step, "value": value}
         write_atomically(self.folder / BEST_FILE, json.dumps(best, indent=2) + "\n")
-        self._held.discard(step)
+        self._protected.discard(step)
 
     def finish(self) -> None:
-        """Wait until the last checkpoint is written.
+        """Wait until the last checkpoint is written and mirrored.
 
         Raises:
-            RunError: the disk refused it, or the mirror.
+            RunError: writing or mirroring it failed.
         """
         if self._writing is not None:
             writing, self._writing = self._writing, None
             writing.result()
 
     def abandon(self) -> None:
-        """Wait for what is still written, which may fail: who was to write it has been ended."""
+        """Wait for the pending checkpoint; only log a failure, since its saver may already be shut down."""
         try:
             self.finish()
         except RunError as error:
             log.warning("%s", error)
 
     def latest(self) -> tuple[int, Path] | None:
-        """Step and folder of the newest checkpoint that is as it was written, or None where there is no checkpoint.
+        """Step and folder of the latest intact checkpoint, or None without checkpoints.
 
-        What earlier processes left half written is removed.
+        Removes partial checkpoints of killed processes.
 
         Raises:
-            RunError: there are some, and all are broken; or the mirror cannot be asked.
+            RunError: all checkpoints are corrupt, or the mirror is not reachable.
         """
-        for left in self.folder.glob(f"{PARTIAL}*"):
-            shutil.rmtree(left, ignore_errors=True)
+        for partial in self.folder.glob(f"{PARTIAL}*"):
+            shutil.rmtree(partial, ignore_errors=True)
         problem = None
         remote = filter(NAME.fullmatch, self.mirror.names() if self.mirror else ())
         for name in sorted({*remote, *self._names()}, key=_step, reverse=True):
@@ -155,19 +153,19 @@ class CheckpointFolder:
                     self._fetch(target)
                 return _verified(target)["step"], target
             except RunError as error:
-                log.warning("%s; the one before it is taken", error)
+                log.warning("%s; falling back to the previous checkpoint", error)
                 problem = error
         if problem:
-            raise RunError(f"no checkpoint in {self.folder} is whole ({problem}); remove them to start anew")
+            raise RunError(f"no checkpoint in {self.folder} is intact ({problem}); remove them to start from scratch")
         return None
 
-    def where_it_stands(self, steps: int) -> str:
-        """One line for whoever interrupted a training of so many steps: how far it is, and how to go on."""
+    def describe_progress(self, steps: int) -> str:
+        """Message for an interrupted training of ``steps`` steps: the saved step and how to resume."""
         names = self._names()
         if not names:
-            return "interrupted; nothing was learnt yet, the same command starts it again"
+            return "interrupted before the first checkpoint; run the same command to start again"
         step, folder = _step(names[-1]), self.folder / names[-1]
-        return f"interrupted at step {step} of {steps}, saved in {folder}; the same command goes on from there"
+        return f"interrupted at step {step} of {steps}, saved in {folder}; run the same command to resume"
 
     def _complete(self, step: int, value: float | None, partial: Path, saver: Saver) -> None:
         target = self.folder / _name(step)
@@ -176,27 +174,28 @@ class CheckpointFolder:
                 time.sleep(POLL_S)
             for file in partial.rglob("*"):
                 _sync(file)
-            (partial / STATE_FILE).write_text(_sealed({"step": step, "value": value, "files": _digests(partial)}))
+            (partial / STATE_FILE).write_text(_with_checksum({"step": step, "value": value, "files": _digests(partial)}))
             _sync(partial / STATE_FILE)
             shutil.rmtree(target, ignore_errors=True)
             partial.rename(target)
             _sync(self.folder)
-            old = set(self._names()) - {*self._names()[-self.keep :], *self._best(), *map(_name, self._evaluated())}
+            kept = {*self._names()[-self.keep :], *self._best(), *map(_name, self._kept_for_evaluation())}
+            old = set(self._names()) - kept
             for name in old:
                 shutil.rmtree(self.folder / name)
         except OSError as error:
-            raise self._refused(step, error) from error
+            raise self._write_error(step, error) from error
         if self.mirror:
             self.mirror.put(target)
-            # What only the mirror has, another machine put there: it may be the best.
+            # Checkpoints that exist only in the mirror come from another machine and may be the best: keep them.
             for name in old.intersection(self.mirror.names()):
                 self.mirror.remove(name)
 
-    def _refused(self, step: int, error: OSError) -> RunError:
+    def _write_error(self, step: int, error: OSError) -> RunError:
         return RunError(f"checkpoint {self.folder / _name(step)} could not be written: {error}")
 
     def _fetch(self, target: Path) -> None:
-        """Bring a checkpoint from the mirror."""
+        """Fetch a checkpoint from the mirror and verify it."""
         assert self.mirror is not None
         partial = self._partial()
         self.mirror.fetch(target.name, partial)
@@ -204,21 +203,21 @@ class CheckpointFolder:
         partial.rename(target)
 
     def _partial(self) -> Path:
-        """A new folder, of which a writer that was cut off from its run, and lives on, knows nothing."""
+        """A new uniquely named folder: an orphaned writer of an earlier process cannot write into it."""
         folder = self.folder / f"{PARTIAL}{uuid.uuid4().hex}"
         folder.mkdir(parents=True)
         return folder
 
-    def _evaluated(self) -> set[int]:
-        """Steps that are the best by an evaluation, or not yet judged."""
-        return {found["step"] for found in self._judged().values()} | self._held
+    def _kept_for_evaluation(self) -> set[int]:
+        """Steps that are the best of a benchmark, or whose evaluation is pending."""
+        return {best["step"] for best in self._best_by_benchmark().values()} | self._protected
 
-    def _judged(self) -> dict[str, Any]:
+    def _best_by_benchmark(self) -> dict[str, Any]:
         file = self.folder / BEST_FILE
         return read_object(file) if file.is_file() else {}
 
     def _best(self) -> list[str]:
-        """The name of the checkpoint with the largest value, the newest of several; none where none has any."""
+        """The checkpoint with the largest value of the metric ``best``, the latest among equals; empty without values."""
         values = {}
         for name in self._names():
             try:
@@ -229,7 +228,7 @@ class CheckpointFolder:
         return [max(known, key=lambda name: (known[name], _step(name)))] if known else []
 
     def _names(self) -> list[str]:
-        """Names of the checkpoints that lie here, the newest last."""
+        """Names of the local checkpoints, the latest last."""
         return sorted((p.name for p in self.folder.glob("step-*") if NAME.fullmatch(p.name) and p.is_dir()), key=_step)
 
 
@@ -242,38 +241,38 @@ def _step(name: str) -> int:
 
 
 def _state(folder: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself; RunError where that is not as it was written."""
+    """Read and verify the state file of a checkpoint; raises RunError if it is corrupt."""
     try:
         text = (folder / STATE_FILE).read_text()
         state = json.loads(text)
-        whole = text == _sealed({key: state[key] for key in ("step", "value", "files")})
+        intact = text == _with_checksum({key: state[key] for key in ("step", "value", "files")})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"checkpoint {folder / STATE_FILE}: expected the state of a run, found: {error}") from error
-    if not whole:
-        raise RunError(f"checkpoint {folder / STATE_FILE}: expected the bytes that were written, found others")
+    if not intact:
+        raise RunError(f"checkpoint {folder / STATE_FILE}: expected the checksum recorded at saving, found another")
     return state
 
 
 def _verified(folder: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself; RunError where one of its files is not as it was written."""
+    """Read the state file and verify all files of a checkpoint; raises RunError if one is missing or corrupt."""
     state = _state(folder)
     found = _digests(folder)
     for name, digest in state["files"].items():
         if name not in found:
             raise RunError(f"checkpoint {folder / name}: expected this file, found none")
         if found[name] != digest:
-            raise RunError(f"checkpoint {folder / name}: expected the bytes that were written, found others")
+            raise RunError(f"checkpoint {folder / name}: expected checksum {digest}, found {found[name]}")
     return state
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """XXH3 (64 bits) of every file, by its path."""
+    """64-bit XXH3 of every file except the state file, keyed by relative path."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / STATE_FILE)
     return {file.relative_to(folder).as_posix(): digest_of([file]) for file in files}
 
 
-def _sealed(state: dict[str, Any]) -> str:
-    """A state as text that tells whether it was changed."""
+def _with_checksum(state: dict[str, Any]) -> str:
+    """The JSON of a state with its own checksum, which reveals later changes."""
     text = json.dumps(state)
     return json.dumps({**state, "seal": xxhash.xxh3_64_hexdigest(text.encode())})
 

@@ -1,4 +1,4 @@
-"""The parts of the loop in one process: for debugging, and wherever one machine is enough."""
+"""In-process backend of the training loop: for debugging, and for runs on a single machine."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from geovlm_ray.transport.buckets import WeightBucket
 
 
 def make_encoder(config: Config, model: Path) -> PromptEncoder:
-    """The renderer of prompts that engine and learner share."""
+    """The prompt encoder; engine and learner use the same settings."""
     return PromptEncoder(load_processor(model), config.prompt, open_cache(config.data.image_cache_gb))
 
 
 def make_engine(config: Config, model: Path) -> Engine:
-    """One engine with the run's base weights."""
+    """An engine with the run's base weights."""
     lora = config.model.lora
     rank = lora.rank if lora and lora.targets == "language" else 0
     encoder = make_encoder(config, model)
@@ -35,7 +35,7 @@ def make_engine(config: Config, model: Path) -> Engine:
 
 
 def make_learner(config: Config, model: Path, ranks: Ranks = SINGLE_PROCESS) -> GrpoLearner:
-    """The learner with the run's base weights, or one of several."""
+    """The learner with the run's base weights, or one rank of it."""
     return GrpoLearner(
         config.model,
         model,
@@ -51,35 +51,35 @@ def make_learner(config: Config, model: Path, ranks: Ranks = SINGLE_PROCESS) -> 
 
 
 class LocalRollouts:
-    """One engine; a batch is drawn when it is submitted."""
+    """Rollout pool of one engine; `submit` generates the batch synchronously."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
     def submit(self, prompts: Sequence[Prompt], **sampling: Any) -> list[list[SampleGroup]]:
-        """Draw a batch now."""
+        """Generate the completions of a batch, blocking until they are complete."""
         with HEARTBEAT.busy("submit"):
             return [self.engine.generate(prompts, **sampling)]
 
     def generate(self, prompts: Sequence[Prompt], **sampling: Any) -> list[SampleGroup]:
-        """Completions of each prompt."""
+        """Sample completions of each prompt."""
         return self.engine.generate(prompts, **sampling)
 
     def probe(self, prompts: Sequence[Prompt], max_tokens: int) -> list[list[SampleGroup]]:
-        """Short draws from the one engine."""
+        """Short completions from the only engine, [1][prompts]."""
         return [self.engine.generate(prompts, group_size=1, max_tokens=max_tokens)]
 
     def update_weights(self, buckets: Iterable[WeightBucket]) -> None:
-        """Give the engine its weights."""
+        """Load the weights into the engine."""
         for bucket in buckets:
             self.engine.receive(bucket)
 
     def close(self) -> None:
-        """Nothing to end: the engine goes with the process."""
+        """Do nothing: the engine ends with the process."""
 
 
 def build(config: Config, ready: Ready) -> Components:
-    """All parts of a run in this process."""
+    """Build all components of a run in this process."""
     return Components(
         LocalRollouts(make_engine(config, ready.model)),
         LocalRewards(config.reward),

@@ -1,7 +1,7 @@
-"""The algorithm on one screen: draw, score, admit, learn, broadcast.
+"""The training loop: roll out, score, admit, update the policy, sync the weights.
 
-Its components are protocols (`core.interfaces`): `actors` implements them with Ray, `training.local` in one process,
-and the same loop runs on both. On-policy is ``max_staleness=0``, pipelined is 1, asynchronous is more.
+The components are protocols (`core.interfaces`), implemented with Ray in `actors` and in one process in
+`training.local`. ``max_staleness=0`` is on-policy, 1 is pipelined, larger values are asynchronous.
 """
 
 from __future__ import annotations
@@ -31,44 +31,43 @@ log = logging.getLogger(__name__)
 def train(config: Config, components: Components, prompts: Prompts, probe: list[Prompt], start: int) -> float:
     """Run learner steps ``start`` to ``config.run.steps``.
 
-    Returns the largest log-prob difference between engines and learner that any sync showed.
-
-    What was learnt is kept where a step fails or the run is interrupted.
+    Returns the largest parity error (absolute log-prob difference between engine and learner) over all weight syncs.
+    When a step fails or the run is interrupted, the completed steps are checkpointed.
 
     Raises:
-        RunError: engines and learner disagree, or every group of a batch was too stale to train on.
-        LostError: a part died that the others cannot replace.
-        Interrupted: a signal asked for the end.
+        RunError: the parity check failed, or every group of a batch was too stale to train on.
+        LostError: a component died that cannot be replaced on its own.
+        Interrupted: a signal requested the end.
     """
-    # One thread scores the batches, in order, while this one trains.
+    # One thread scores the batches in order while the main thread trains.
     scorer = ThreadPoolExecutor(1)
-    kept = Kept(start, start, start, {})
+    progress = Progress(start, start, start, {})
     try:
-        return _steps(config, components, prompts, probe, kept, scorer)
+        return _steps(config, components, prompts, probe, progress, scorer)
     except LostError:
         raise
     except (UserError, Interrupted):
-        _keep(components, kept)
+        _save_progress(components, progress)
         raise
     finally:
         scorer.shutdown(wait=False, cancel_futures=True)
 
 
 @dataclass
-class Kept:
-    """Steps that were learnt, written down with their metrics, and saved."""
+class Progress:
+    """Number of steps that were trained, logged and checkpointed, and the metrics of the last logged step."""
 
-    learnt: int
+    trained: int
     logged: int
     saved: int
     metrics: dict[str, float]
 
 
-def _keep(components: Components, kept: Kept) -> None:
-    """Save what was learnt, unless that is saved; a step that is not written down is done again."""
+def _save_progress(components: Components, progress: Progress) -> None:
+    """Checkpoint the last step if needed; a step that was trained but not logged is repeated after resuming."""
     try:
-        if kept.learnt == kept.logged > kept.saved:
-            components.checkpoints.save(kept.logged, components.learner, kept.metrics)
+        if progress.trained == progress.logged > progress.saved:
+            components.checkpoints.save(progress.logged, components.learner, progress.metrics)
         components.checkpoints.finish()
     except UserError as error:
         log.warning("%s", error)
@@ -79,57 +78,57 @@ def _steps(
     components: Components,
     prompts: Prompts,
     probe: list[Prompt],
-    kept: Kept,
+    progress: Progress,
     scorer: ThreadPoolExecutor,
 ) -> float:
-    worst = 0.0
-    ahead: deque[Future[list[SampleGroup]]] = deque()
+    max_parity = 0.0
+    in_flight: deque[Future[list[SampleGroup]]] = deque()
     with HEARTBEAT.busy("sync"):
-        probed = broadcast(config, components, probe)
-    evaluate(components.evaluator, kept.saved)
-    for step in HEARTBEAT.steps(kept.saved, config.run.steps):
+        probed = sync_weights(config, components, probe)
+    evaluate(components.evaluator, progress.saved)
+    for step in HEARTBEAT.steps(progress.saved, config.run.steps):
         clock = Clock()
-        while step + len(ahead) < min(step + 1 + config.loop.max_staleness, config.run.steps):
-            drawing = components.rollouts.submit(prompts.batch(step + len(ahead)))
-            ahead.append(scorer.submit(components.rewards.score_stream, drawing))
+        while step + len(in_flight) < min(step + 1 + config.loop.max_staleness, config.run.steps):
+            rollout = components.rollouts.submit(prompts.batch(step + len(in_flight)))
+            in_flight.append(scorer.submit(components.rewards.score_stream, rollout))
         with clock("parity"):
-            parity = disagreement(config, components, probed)
-        worst = max(worst, parity)
+            parity = parity_error(config, components, probed)
+        max_parity = max(max_parity, parity)
         with clock("rollout"):
-            scored = ahead.popleft().result()
+            scored = in_flight.popleft().result()
         with clock("resample"):
             scored, replaced = resample(config, components, prompts, scored)
         groups_by_status = admit(scored, version=step, max_staleness=config.loop.max_staleness) | {
             "resampled": replaced
         }
         if not groups_by_status[TRAINED]:
-            raise RunError(f"step {step + 1}: none of {len(scored)} groups could be trained on: all are too stale")
+            raise RunError(f"step {step + 1}: expected groups to train on, found {len(scored)} that are all too stale")
         with uninterrupted():
             with clock("learner"):
-                learned = components.learner.step(groups_by_status[TRAINED])
-                kept.learnt = step + 1
+                learner_metrics = components.learner.step(groups_by_status[TRAINED])
+                progress.trained = step + 1
             with clock("sync"):
-                probed = broadcast(config, components, probe)
-            evaluated = evaluate(components.evaluator, step + 1)
-            metrics = {**batch_metrics(scored, step), **learned, "parity/max_abs": parity}
+                probed = sync_weights(config, components, probe)
+            evaluating = evaluate(components.evaluator, step + 1)
+            metrics = {**batch_metrics(scored, step), **learner_metrics, "parity/max_abs": parity}
             metrics |= {f"groups/{status}": float(len(groups)) for status, groups in groups_by_status.items()}
             metrics |= clock.metrics(metrics) | (components.evaluator.results() if components.evaluator else {})
             with HEARTBEAT.busy("records"):
                 components.tracker.log_step(step + 1, metrics, groups_by_status)
-            kept.logged, kept.metrics = step + 1, metrics
-            if (step + 1) % config.checkpoint.every == 0 or step + 1 == config.run.steps or evaluated:
+            progress.logged, progress.metrics = step + 1, metrics
+            if (step + 1) % config.checkpoint.every == 0 or step + 1 == config.run.steps or evaluating:
                 with HEARTBEAT.busy("checkpoint"):
                     components.checkpoints.save(step + 1, components.learner, metrics)
-                kept.saved = step + 1
+                progress.saved = step + 1
     components.checkpoints.finish()
     if components.evaluator:
         with HEARTBEAT.busy("evaluation"):
             components.evaluator.finish()
-    return max(worst, disagreement(config, components, probed))
+    return max(max_parity, parity_error(config, components, probed))
 
 
 def evaluate(evaluator: Evaluator | None, step: int) -> bool:
-    """Begin to evaluate the weights after a step where that is due; returns whether it is."""
+    """Start evaluating the weights after a step if an evaluation is due; returns whether it is."""
     if evaluator is None or not evaluator.due(step):
         return False
     evaluator.begin(step)
@@ -139,72 +138,73 @@ def evaluate(evaluator: Evaluator | None, step: int) -> bool:
 def resample(
     config: Config, components: Components, prompts: Prompts, scored: list[SampleGroup]
 ) -> tuple[list[SampleGroup], list[SampleGroup]]:
-    """Replace groups without reward variance by groups of other prompts of their task, at most `loop.resample` times.
+    """Replace groups without reward variance by groups of other prompts of the same task.
 
-    Returns the batch with as many groups as before, and the groups that were replaced (DAPO's dynamic sampling,
-    Yu et al., arXiv 2503.14476, with a bound).
+    Dynamic sampling of DAPO (Yu et al., arXiv 2503.14476), bounded to ``loop.resample`` rounds. Returns the batch, with
+    its number of groups unchanged, and the groups that were replaced.
     """
     replaced: list[SampleGroup] = []
     for attempt in range(1, config.loop.resample + 1):
-        flat = [group for group in scored if len(set(group.rewards)) == 1]
-        if not flat:
+        zero_variance = [group for group in scored if len(set(group.rewards)) == 1]
+        if not zero_variance:
             break
-        other = {group.group_id: prompts.replacement(group.prompt, attempt) for group in flat}
-        drawn = components.rewards.score(components.rollouts.generate(list(other.values())))
-        found = {group.group_id: group for group in drawn}
-        replaced += flat
-        scored = [found[other[g.group_id].group_id] if g.group_id in other else g for g in scored]
+        replacements = {group.group_id: prompts.replacement(group.prompt, attempt) for group in zero_variance}
+        rescored = components.rewards.score(components.rollouts.generate(list(replacements.values())))
+        by_id = {group.group_id: group for group in rescored}
+        replaced += zero_variance
+        scored = [by_id[replacements[g.group_id].group_id] if g.group_id in replacements else g for g in scored]
     return scored, replaced
 
 
-def broadcast(config: Config, components: Components, probe: list[Prompt]) -> list[list[SampleGroup]]:
-    """Send the learner's weights to every engine; returns what each then draws for a probe batch with images."""
+def sync_weights(config: Config, components: Components, probe: list[Prompt]) -> list[list[SampleGroup]]:
+    """Send the learner's weights to every engine; returns each engine's completions of the probe batch, for parity."""
     components.rollouts.update_weights(components.learner.weights())
     return components.rollouts.probe(probe, config.sync.parity_tokens)
 
 
-def disagreement(config: Config, components: Components, probed: list[list[SampleGroup]]) -> float:
-    """The largest absolute difference of a token's log-prob between an engine's probe and the learner.
+def parity_error(config: Config, components: Components, probed: list[list[SampleGroup]]) -> float:
+    """Largest absolute per-token log-prob difference between the engines' probe completions and the learner.
 
-    The learner must still have the weights that it last sent; the engines may draw something else meanwhile.
+    ``probed`` is [engines][prompts]. The learner must still hold the weights it last sent; the engines may already be
+    generating.
 
     Raises:
         RunError: it exceeds ``sync.parity_tolerance``.
     """
-    worst = 0.0
+    max_difference = 0.0
     for engine, groups in enumerate(probed):
         learner = np.concatenate(components.learner.logprobs(groups))
-        sampler = np.concatenate([s.logprobs for g in groups for s in g.samples])
-        difference = float(np.abs(learner - sampler).max())
+        rollout = np.concatenate([s.logprobs for g in groups for s in g.samples])
+        difference = float(np.abs(learner - rollout).max())
         if not difference <= config.sync.parity_tolerance:
             raise RunError(
                 f"engine {engine} and learner disagree after the weight sync: a token's log-prob differs by "
                 f"{difference:.3g}, expected at most sync.parity_tolerance={config.sync.parity_tolerance:g}"
             )
-        worst = max(worst, difference)
-    return worst
+        max_difference = max(max_difference, difference)
+    return max_difference
 
 
 class Clock:
-    """Seconds of the named components of one step."""
+    """Wall-clock seconds of the phases of one step."""
 
     def __init__(self) -> None:
         self.started = time.perf_counter()
         self.seconds: dict[str, float] = {}
 
     @contextmanager
-    def __call__(self, part: str) -> Any:
-        """Time a part."""
+    def __call__(self, phase: str) -> Any:
+        """Time a phase."""
         begun = time.perf_counter()
-        with HEARTBEAT.busy(part):
+        with HEARTBEAT.busy(phase):
             yield
-        self.seconds[part] = time.perf_counter() - begun
+        self.seconds[phase] = time.perf_counter() - begun
 
     def metrics(self, counts: dict[str, float]) -> dict[str, float]:
-        """Seconds of every part and of the step (``rollout``: waited for scored completions), and tokens per second."""
+        """Seconds per phase (``rollout``: waiting for scored completions) and per step, and tokens per second."""
         total = time.perf_counter() - self.started
         return {
-            **{f"seconds/{part}": value for part, value in self.seconds.items()},
+            **{f"seconds/{phase}": value for phase, value in self.seconds.items()},
             "seconds/step": total,
             "throughput/learner_tokens_per_s": counts["learner/tokens"] / max(self.seconds["learner"], 1e-9),
             "throughput/tokens_per_s": counts["rollout/tokens"] / total,

@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from geovlm_ray.config import Config, check_same, to_yaml
+from geovlm_ray.config import Config, check_unchanged, to_yaml
 from geovlm_ray.core.errors import LostError, StartError
 from geovlm_ray.core.files import read_object, write_atomically
 from geovlm_ray.core.interfaces import Components
@@ -70,7 +70,7 @@ def execute(config: Config, ready: Ready, build: Build, console: Console) -> dic
     folder = config.run.folder
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, *NAMES):
-        check_same(config, folder / "config.yaml", MAY_CHANGE, *NAMES)
+        check_unchanged(config, folder / "config.yaml", MAY_CHANGE, *NAMES)
         write_atomically(folder / "config.yaml", to_yaml(config))
         finished = _finished(folder, config)
         if finished:

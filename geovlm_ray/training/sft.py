@@ -16,7 +16,7 @@ from rich.console import Console
 from torch import nn
 from transformers import ProcessorMixin
 
-from geovlm_ray.config import Config, check_same, to_yaml
+from geovlm_ray.config import Config, check_unchanged, to_yaml
 from geovlm_ray.core.errors import ConfigError, RunError, UserError
 from geovlm_ray.core.files import read_object, write_atomically
 from geovlm_ray.core.interrupts import Interrupted, uninterrupted
@@ -70,7 +70,7 @@ def fine_tune(config: Config, out: Path, console: Console) -> dict[str, Any]:
     _check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     with locked(out, *NAMES):
-        check_same(config, out / CONFIG_FILE, MAY_CHANGE, *NAMES)
+        check_unchanged(config, out / CONFIG_FILE, MAY_CHANGE, *NAMES)
         if (out / SUMMARY_FILE).is_file():
             console.print(f"{out} is finished; remove it or {NAMES[1]} to start anew", markup=False)
             return read_object(out / SUMMARY_FILE)

@@ -1,4 +1,4 @@
-"""Weights on their way from the learner to the engines: a version of them in buckets, each with its checksum."""
+"""Weight-sync transport from the learner to the engines: checksummed buckets of one weight version."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ import xxhash
 from geovlm_ray.core.errors import RunError
 
 BUCKET_BYTES = 2**27
-"""Size at which a bucket is closed, so that the first ones are under way while the last are still packed."""
+"""Size at which a bucket is closed, so that sending overlaps with packing."""
 
 
 @dataclass(frozen=True)
 class WeightBucket:
-    """Some of the weights of one version of the policy.
+    """A subset of the tensors of one weight version.
 
-    Buckets are numbered from 0; ``last`` marks the one with the highest number. ``arrays`` are in shared-memory form:
-    bf16 as uint16, else their own type; ``dtypes`` says what each was. ``adapter`` is None for (merged or full) model
-    weights under their Hugging Face names, else the PEFT configuration of the LoRA adapter whose weights these are.
+    ``number`` counts from 0; ``last`` marks the highest. ``arrays`` maps tensor names to NumPy arrays that Ray can
+    share without a copy (bf16 as uint16); ``dtypes`` holds the original torch dtypes. ``adapter`` is None for full or
+    merged model weights under their Hugging Face names, or the PEFT configuration of the LoRA adapter.
     """
 
     version: int
@@ -38,14 +38,14 @@ class WeightBucket:
 
     @property
     def nbytes(self) -> int:
-        """Size of its weights in bytes."""
+        """Total size of the arrays in bytes."""
         return sum(a.nbytes for a in self.arrays.values())
 
     def verify(self) -> None:
-        """Compare the bytes that arrived with those that were sent.
+        """Check the received bytes against the sender's checksum.
 
         Raises:
-            RunError: they are others.
+            RunError: The checksums differ.
         """
         found = checksum(self.version, self.arrays)
         if found != self.checksum:
@@ -55,7 +55,7 @@ class WeightBucket:
             )
 
     def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """The weights as tensors on the bucket's own memory, which is not to be written to."""
+        """Named tensors that share the bucket's memory; read-only."""
         for name, array in self.arrays.items():
             with warnings.catch_warnings(action="ignore", category=UserWarning):
                 tensor = torch.from_numpy(array)
@@ -68,9 +68,9 @@ def pack(
     adapter: Mapping[str, Any] | None = None,
     size: int = BUCKET_BYTES,
 ) -> Iterator[WeightBucket]:
-    """Buckets of about ``size`` bytes with tensors of any device, each closed as soon as it is full.
+    """Pack tensors from any device into buckets of about ``size`` bytes.
 
-    Tensors on the CPU are not copied: a bucket is valid until they change.
+    CPU tensors are not copied: a bucket is valid until they are modified.
     """
     arrays: dict[str, np.ndarray] = {}
     dtypes: dict[str, str] = {}
@@ -86,7 +86,7 @@ def pack(
 
 
 def checksum(version: int, arrays: Mapping[str, np.ndarray]) -> int:
-    """XXH3 (64 bits) over the version, and over names and bytes in the order of the names."""
+    """64-bit XXH3 over the version, then each array's name and bytes in name order."""
     digest = xxhash.xxh3_64(str(version).encode())
     for name in sorted(arrays):
         digest.update(name.encode())
@@ -95,39 +95,39 @@ def checksum(version: int, arrays: Mapping[str, np.ndarray]) -> int:
 
 
 class Inbox:
-    """Where buckets arrive, in any order and from several threads."""
+    """Collects the buckets of a weight version, received in any order; thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._version = -1
-        self._held: dict[int, WeightBucket] = {}
+        self._received: dict[int, WeightBucket] = {}
 
     def put(self, bucket: WeightBucket) -> Sequence[WeightBucket] | None:
-        """Verify and keep a bucket; returns all of its version once they are there.
+        """Verify and store a bucket; returns all buckets of its version once complete, else None.
 
-        What is left of a version that never became whole goes when a later one begins.
+        An incomplete version is discarded when the first bucket of a later one arrives.
 
         Raises:
-            RunError: its bytes are not those that were sent, or it is of a version before the one that arrives.
+            RunError: The checksum differs, or the bucket belongs to an older version than the current one.
         """
         bucket.verify()
         with self._lock:
             if bucket.version < self._version:
                 raise RunError(f"weights of version {bucket.version} arrived after those of version {self._version}")
             if bucket.version > self._version:
-                self._version, self._held = bucket.version, {}
-            self._held[bucket.number] = bucket
-            whole = [self._held[number] for number in sorted(self._held)]
-            if not whole[-1].last or len(whole) <= whole[-1].number:
+                self._version, self._received = bucket.version, {}
+            self._received[bucket.number] = bucket
+            buckets = [self._received[number] for number in sorted(self._received)]
+            if not buckets[-1].last or len(buckets) <= buckets[-1].number:
                 return None
-            self._held = {}
-            return whole
+            self._received = {}
+            return buckets
 
 
-def packed_ahead(buckets: Iterator[WeightBucket]) -> Iterator[WeightBucket]:
-    """The same buckets, each packed while the one before it is sent."""
+def prefetch_buckets(buckets: Iterator[WeightBucket]) -> Iterator[WeightBucket]:
+    """Yield the buckets, packing the next one in a thread while the current one is sent."""
     with ThreadPoolExecutor(1) as packer:
-        coming = packer.submit(next, buckets, None)
-        while (bucket := coming.result()) is not None:
-            coming = packer.submit(next, buckets, None)
+        pending = packer.submit(next, buckets, None)
+        while (bucket := pending.result()) is not None:
+            pending = packer.submit(next, buckets, None)
             yield bucket

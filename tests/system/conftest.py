@@ -1,4 +1,4 @@
-"""What the tests of single actors share."""
+"""Fixtures that tests share: one Ray cluster in this process, and one run whose files many tests read."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from collections.abc import Iterator
 import pytest
 import ray
 
+from tests.system.golden import GoldenRun, golden_run
 
-@pytest.fixture(scope="module")
+
+@pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
     """Ray on this machine, whatever cluster the environment names."""
     from actors.cluster import connect
@@ -20,3 +22,9 @@ def cluster() -> Iterator[None]:
         connect()
         yield
         ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def golden(tmp_path_factory: pytest.TempPathFactory) -> GoldenRun:
+    """A finished run on Ray (`tests.system.golden`)."""
+    return golden_run(tmp_path_factory.mktemp("runs"))

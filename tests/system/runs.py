@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -66,6 +68,14 @@ def wait_for_step(
         time.sleep(0.05)
 
 
+def kill_actor(process: subprocess.Popen[bytes], actor: str) -> None:
+    """SIGKILL one of a run's actors of a class."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    victims = [child.pid for child in children if child.name().startswith(f"ray::{actor}"[:15])]
+    assert victims, [child.name() for child in children]
+    os.kill(victims[0], signal.SIGKILL)
+
+
 def metrics(folder: Path) -> list[dict[str, float]]:
     """The lines of a run's metrics file."""
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -81,10 +91,10 @@ def samples(run: Path) -> pa.Table:
     return pa.concat_tables(pq.read_table(file) for file in sorted((run / "rollouts").glob("*.parquet")))
 
 
-def check_samples(run: Path, steps: int) -> None:
-    """Every step is there once, and every sample of every prompt was drawn once and trained on."""
+def check_samples(run: Path, steps: int, prompts: int = PROMPTS) -> None:
+    """Every step was recorded once, and every sample of every prompt was generated once and trained on."""
     assert [row["step"] for row in metrics(run)] == list(range(1, steps + 1))
     table = samples(run).to_pydict()
     counts = Counter(zip(table["group_id"], table["sample"], strict=True))
-    assert counts == Counter((g, s) for g in range(steps * PROMPTS) for s in range(GROUP))
+    assert counts == Counter((g, s) for g in range(steps * prompts) for s in range(GROUP))
     assert set(table["group_status"]) == {"trained"}

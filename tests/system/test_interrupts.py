@@ -45,7 +45,7 @@ def check_line(printed: str, command: str, folder: Path) -> int:
     """The last line says where the training stands; there is nothing like a traceback. Returns the step."""
     assert "Traceback" not in printed
     said = re.fullmatch(
-        rf"geovlm-ray {command}: interrupted at step (\d+) of \d+, saved in (\S+); the same command goes on from there",
+        rf"geovlm-ray {command}: interrupted at step (\d+) of \d+, saved in (\S+); run the same command to resume",
         printed.splitlines()[-1],
     )
     assert said, printed[-3000:]
@@ -54,11 +54,10 @@ def check_line(printed: str, command: str, folder: Path) -> int:
     return int(said[1])
 
 
-@pytest.mark.parametrize(("number", "mode"), [(signal.SIGINT, ["--local"]), (signal.SIGTERM, [])])
-def test_an_interrupted_run_keeps_its_newest_step(number: int, mode: list[str], tmp_path: Path) -> None:
+def test_an_interrupted_run_keeps_its_newest_step(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    command = arguments(tmp_path, "run", 200, "checkpoint.every=100", "model.lora={rank: 8}", *mode)
-    step = check_line(interrupt(command, number, run, "metrics.jsonl"), "train", run)
+    command = arguments(tmp_path, "run", 200, "checkpoint.every=100", "model.lora={rank: 8}")
+    step = check_line(interrupt(command, signal.SIGTERM, run, "metrics.jsonl"), "train", run)
     assert step == len(metrics(run)) >= 3
 
 

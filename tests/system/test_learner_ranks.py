@@ -1,104 +1,15 @@
-"""A learner of several processes does what a learner of one does."""
+"""A learner of two processes does what a learner of one does."""
 
 from __future__ import annotations
 
-import dataclasses
-import socket
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
-from geovlm_ray.config import load_config
-from geovlm_ray.core.schema import Prompt, RewardScore, Sample, SampleGroup
-from geovlm_ray.data.scenes import scene_example
-from geovlm_ray.learner.ranks import Ranks
-from geovlm_ray.model.loading import model_folder
-from geovlm_ray.training.local import make_learner
-from tests.system.runs import metrics, train
+from tests.system.ranks import check_two_ranks_equal_one
 
 pytestmark = pytest.mark.slow
 
-FULL = "learner.kl_beta=0.1", "learner.mini_batches=2"
-ADAPTER = "model.lora={rank: 8}", "learner.old_logprobs=learner"
-ALL_LAYERS = ("model.lora={rank: 8, targets: all}",)
 
-
-def group(group_id: int, rewards: list[float], length: int, *, image: bool = True) -> SampleGroup:
-    example = scene_example("vqa", 0, group_id)
-    samples = [
-        Sample(tuple(range(300, 300 + length + i)), (-2.0,) * (length + i), "text", "stop", 0, RewardScore(r, 1.0, r))
-        for i, r in enumerate(rewards)
-    ]
-    return SampleGroup(Prompt(group_id, example if image else dataclasses.replace(example, images=())), tuple(samples))
-
-
-# One prompt has no image, one group teaches nothing, and with a pass for each the ranks have unequal numbers of them.
-GROUPS = [
-    group(0, [0.0, 1.0], 4),
-    group(1, [1.0, 0.0, 0.0], 30, image=False),
-    group(2, [1.0, 1.0], 3),
-    group(3, [0.5, 0.0], 5, image=False),
-    group(4, [0.0, 2.0], 6),
-]
-
-
-def learn(rank: int, size: int, address: str, overrides: tuple[str, ...], folder: Path, load: str, save: str) -> None:
-    """Take up a checkpoint, make two steps, and leave the weights, the metrics and another checkpoint."""
-    settings = ["learner.lr=1e-3", "learner.tokens_per_micro_batch=1", *overrides]
-    learner = make_learner(load_config("demo", settings), model_folder("tiny"), Ranks.join(rank, size, address))
-    if load:
-        learner.load(folder / load)
-    rows = [learner.step(GROUPS) for _ in range(2)]
-    weights = {name: tensor.clone() for bucket in learner.weights() for name, tensor in bucket.tensors()}
-    logprobs = [torch.from_numpy(row) for row in learner.logprobs(GROUPS)]
-    (folder / save).mkdir(exist_ok=True)
-    learner.save(folder / save)
-    while not learner.saved():
-        time.sleep(0.01)
-    torch.save({"rows": rows, "weights": weights, "logprobs": logprobs}, folder / save / f"seen-{rank}.pt")
-    if size > 1:
-        # A process that leaves while the other's threads still speak to it may be aborted.
-        dist.barrier()
-        dist.destroy_process_group()
-
-
-def run(size: int, overrides: tuple[str, ...], folder: Path, load: str, save: str) -> list[dict[str, Any]]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-    mp.spawn(learn, args=(size, address, overrides, folder, load, save), nprocs=size)
-    return [torch.load(folder / save / f"seen-{rank}.pt") for rank in range(size)]
-
-
-@pytest.mark.parametrize("overrides", [FULL, ADAPTER, ALL_LAYERS])
-def test_two_ranks_equal_one_and_either_goes_on_from_the_others_checkpoint(
-    overrides: tuple[str, ...], tmp_path: Path
-) -> None:
-    (alone,) = run(1, overrides, tmp_path, "", "one")
-    first, second = run(2, overrides, tmp_path, "", "two")
-    assert not second["weights"], "rank 1 sent weights too"
-    (resumed_alone,) = run(1, overrides, tmp_path, "two", "three")
-    resumed_together = run(2, overrides, tmp_path, "one", "four")[0]
-    for expected, found in ((alone, first), (resumed_alone, resumed_together)):
-        assert found["rows"] == [pytest.approx(row, rel=1e-4, abs=1e-6) for row in expected["rows"]]
-        assert found["weights"].keys() == expected["weights"].keys()
-        # A hundredth of one step: AdamW divides gradients that are little more than rounding by their own size.
-        for name, weight in expected["weights"].items():
-            assert torch.allclose(found["weights"][name], weight, atol=1e-5), name
-        assert torch.allclose(torch.cat(found["logprobs"]), torch.cat(expected["logprobs"]), atol=1e-4)
-    assert first["rows"] == second["rows"]
-
-
-def test_a_run_with_two_learner_actors_is_one_with_a_single_one(tmp_path: Path) -> None:
-    settings = "placement.rollout.num_cpus=0.5", "placement.learner.num_cpus=0.5"
-    one = metrics(train(tmp_path, "one", 3, *settings))
-    two = metrics(train(tmp_path, "two", 3, *settings, "placement.learner.actors=2"))
-    # Later draws may differ, where rounding decides between two tokens.
-    for key in ("reward/mean", "grad_norm", "loss/policy", "learner/tokens"):
-        assert two[0][key] == pytest.approx(one[0][key], rel=1e-3, abs=1e-6), key
-    assert all(row["parity/max_abs"] <= 1e-3 for row in two)
+def test_two_ranks_equal_one_and_either_resumes_from_the_others_checkpoint(tmp_path: Path) -> None:
+    check_two_ranks_equal_one(("learner.kl_beta=0.1", "learner.mini_batches=2"), tmp_path)

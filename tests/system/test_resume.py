@@ -1,4 +1,4 @@
-"""A killed run goes on as if nothing had happened."""
+"""A run that is killed and resumed equals one that was not."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import pytest
 from tests.system.runs import metrics, started, train, without_timings
 
 pytestmark = pytest.mark.slow
-ON_POLICY = "loop.max_staleness=0"
-STEPS = 7
+LOCAL = ("--local", "loop.max_staleness=0")
+STEPS = 5
 
 
 def test_metrics_after_a_kill_equal_those_of_an_undisturbed_run(tmp_path: Path) -> None:
-    undisturbed = train(tmp_path, "undisturbed", STEPS, ON_POLICY)
-    process = started(tmp_path, "killed", STEPS, 3, ON_POLICY)
+    undisturbed = train(tmp_path, "undisturbed", STEPS, *LOCAL)
+    process = started(tmp_path, "killed", STEPS, 3, *LOCAL)
     process.kill()
     process.wait()
     assert len(metrics(tmp_path / "killed")) < STEPS
-    resumed = train(tmp_path, "killed", STEPS, ON_POLICY)
+    resumed = train(tmp_path, "killed", STEPS, *LOCAL)
     assert without_timings(metrics(resumed)) == without_timings(metrics(undisturbed))
     for step in range(1, STEPS + 1):
         files = [run / "rollouts" / f"step-{step:06d}.parquet" for run in (undisturbed, resumed)]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geovlm_ray.tasks.boxes import DIALECTS, LARGEST, BoxAnswer, parse_boxes, strip_boxes
+from geovlm_ray.tasks.boxes import DIALECTS, MAX_COORDINATE, BoxAnswer, parse_boxes, strip_boxes
 
 A, B = (1.0, 2.0, 30.0, 40.0), (50.0, 50.0, 60.0, 60.0)
 ROTATED = (87.0, 34.0, 91.0, 35.0, 90.0)
@@ -63,7 +63,7 @@ def test_reads(dialect: str, text: str, expected: tuple[tuple[float, ...], ...])
         ("brackets", "[1, 2, 3, 1_0]", 1),
         ("brackets", "[1, 2, 3, ４]", 1),
         ("brackets", f"[0, 0, 1, {'9' * 5000}]", 1),
-        ("brackets", f"[0, 0, 1, {2 * LARGEST}]", 1),
+        ("brackets", f"[0, 0, 1, {2 * MAX_COORDINATE}]", 1),
         ("brackets", "[1, 2, x, 4]", 1),
         ("geochat", "{<1><2><3>}", 1),
         ("geochat", "{<1><2><3><4>|<5>|<6>}", 1),
@@ -148,7 +148,7 @@ def test_any_text_is_read_or_refused(text: str, dialect: str) -> None:
     found = parse_boxes(text, dialect, ("a", "box"))
     if found is not None:
         assert len(found.boxes) == len(found.labels)
-        assert all(abs(v) <= LARGEST for box in found.boxes for v in box)
+        assert all(abs(v) <= MAX_COORDINATE for box in found.boxes for v in box)
 
 
 def test_strips_boxes_of_every_dialect() -> None:

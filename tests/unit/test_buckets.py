@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from geovlm_ray.core.errors import RunError
-from geovlm_ray.transport.buckets import Inbox, pack, packed_ahead
+from geovlm_ray.transport.buckets import Inbox, pack, prefetch_buckets
 
 SIZE = 64
 """Bytes of a bucket here."""
@@ -39,7 +39,7 @@ def test_types_and_shapes_may_be_mixed_and_buckets_packed_ahead() -> None:
         "c": torch.tensor(3, dtype=torch.int64),
         "d": torch.randn(40),
     }
-    buckets = list(packed_ahead(pack(1, sent.items(), size=SIZE)))
+    buckets = list(prefetch_buckets(pack(1, sent.items(), size=SIZE)))
     assert [(b.number, b.last) for b in buckets] == [(i, i == len(buckets) - 1) for i in range(len(buckets))]
     received = dict(pair for bucket in buckets for pair in bucket.tensors())
     assert all(torch.equal(received[name], sent[name]) and received[name].dtype == sent[name].dtype for name in sent)

@@ -55,7 +55,7 @@ def test_questions_are_asked_for_until_an_empty_line_and_a_wrong_one_ends_nothin
         (["scene.png", "absent.png"], "absent.png: expected a file, found none"),
         (["scene.png", "--out", "answer.jpg"], "--out: expected the name of a PNG"),
         (["scene.png", "--out", "nowhere/answer.png"], "--out nowhere/answer.png: expected an existing folder"),
-        (["scene.png", "data.frame=dataset"], "data.frame: expected the units"),
+        (["scene.png", "data.frame=dataset"], "data.frame: expected the frame"),
         (["scene.png", "prompt.image_size=9000"], "prompt.image_size"),
         (["scene.png", "--question", " "], "expected a question, found none"),
         (["scene.png"] * 9, "expected 1 to 8 images, found 9"),

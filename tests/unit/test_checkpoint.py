@@ -64,15 +64,15 @@ def every_damage(folder: Path) -> list[tuple[Path, bytes | None]]:
 
 def test_checkpoints_that_an_evaluation_waits_for_or_calls_the_best_are_kept(tmp_path: Path) -> None:
     checkpoints = CheckpointFolder(tmp_path, keep=1)
-    checkpoints.hold(1)
+    checkpoints.protect(1)
     saved(checkpoints, 0, 0, 0)
     assert names(tmp_path) == [1, 3]
-    checkpoints.judge(1, {"vqa": 0.5, "overall": 0.6})
+    checkpoints.record_scores(1, {"vqa": 0.5, "overall": 0.6})
     for step, vqa, overall in ((4, 0.4, 0.7), (5, 0.3, 0.2), (6, 0.1, 0.1)):
-        checkpoints.hold(step)
+        checkpoints.protect(step)
         checkpoints.save(step, State(), {})
         checkpoints.finish()
-        checkpoints.judge(step, {"vqa": vqa, "overall": overall})
+        checkpoints.record_scores(step, {"vqa": vqa, "overall": overall})
     saved(checkpoints, *[0.0])
     assert names(tmp_path) == [1, 4, 6]
     best = json.loads((tmp_path / "best.json").read_text())
@@ -81,8 +81,8 @@ def test_checkpoints_that_an_evaluation_waits_for_or_calls_the_best_are_kept(tmp
 
 def test_steps_that_are_made_again_are_no_longer_the_best(tmp_path: Path) -> None:
     checkpoints = saved(CheckpointFolder(tmp_path, keep=3), 0, 0, 0)
-    checkpoints.judge(3, {"vqa": 0.9})
-    checkpoints.rejudge({1: {"vqa": 0.2}, 2: {"vqa": 0.3}, 7: {"vqa": 0.8}})
+    checkpoints.record_scores(3, {"vqa": 0.9})
+    checkpoints.restore_scores({1: {"vqa": 0.2}, 2: {"vqa": 0.3}, 7: {"vqa": 0.8}})
     assert json.loads((tmp_path / "best.json").read_text()) == {"vqa": {"step": 2, "value": 0.3}}
 
 
@@ -159,7 +159,7 @@ def test_where_all_checkpoints_are_broken_the_run_does_not_start_anew_by_itself(
     found = saved(CheckpointFolder(tmp_path, keep=3), 0, 0)
     for step in (1, 2):
         (tmp_path / f"step-00000{step}" / "model.safetensors").write_bytes(b"")
-    with pytest.raises(RunError, match=r"no checkpoint .* is whole .*step-000001/model\.safetensors"):
+    with pytest.raises(RunError, match=r"no checkpoint .* is intact .*step-000001/model\.safetensors"):
         found.latest()
 
 
@@ -234,5 +234,5 @@ def test_a_mirror_that_refuses_a_copy_is_named_and_the_checkpoint_stays_here(tmp
 
 
 def test_a_url_that_nothing_is_known_of_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"checkpoint.url: expected a URL that fsspec knows, found 'nowhere://x'"):
+    with pytest.raises(ConfigError, match=r"checkpoint.url: expected a URL that fsspec supports, found 'nowhere://x'"):
         CheckpointMirror("nowhere://x", STATE_FILE)

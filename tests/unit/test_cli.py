@@ -38,8 +38,8 @@ def test_help_loads_no_heavy_package() -> None:
     [
         (["train", "demmo"], "did you mean 'demo'"),
         (["train", "demo", "checkpoint.url=ftp://me:hidden@disk/runs"], "expected a URL without a password"),
-        (["train", "demo", "checkpoint.url=nowhere://disk/runs"], "expected a URL that fsspec knows"),
-        (["train", "demo", "placement.rollout.num_gpus=1.5"], "a whole number of them"),
+        (["train", "demo", "checkpoint.url=nowhere://disk/runs"], "expected a URL that fsspec supports"),
+        (["train", "demo", "placement.rollout.num_gpus=1.5"], "a whole number of GPUs"),
         (["train", "demo", "run.trace_steps=[0]"], "run.trace_steps.0"),
         (["train", "demo", "learner.learning_rate=1"], "unknown key 'learner.learning_rate'"),
         (["train", "demo", "lerner.lr=1"], "did you mean 'learner'"),
@@ -156,7 +156,7 @@ def test_no_records_to_hold_out_are_named_before_anything_starts(
 def test_a_run_directory_in_use_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("geovlm_ray.core.locks.ORPHANS_S", 0.5)
+    monkeypatch.setattr("geovlm_ray.core.locks.LOCK_TIMEOUT_S", 0.5)
     folder = tmp_path / "taken"
     folder.mkdir()
     with (folder / ".lock").open("w") as lock:

@@ -28,7 +28,7 @@ from geovlm_ray.evaluation.results import Result, Results, write_results
 from geovlm_ray.model.config import LoraSettings, ModelConfig
 from geovlm_ray.model.loading import load_model, load_processor, model_folder, save_policy
 from geovlm_ray.serving.answering import Answerer
-from geovlm_ray.serving.export.merge import whole_model
+from geovlm_ray.serving.export.merge import merged_model
 from geovlm_ray.serving.export.write import export
 from geovlm_ray.serving.model_ref import resolve_model
 from geovlm_ray.training.checkpoint import CheckpointFolder
@@ -257,12 +257,12 @@ def test_an_adapter_is_merged_once_for_an_engine(tmp_path: Path) -> None:
     for seed, folder in enumerate(adapters):
         Adapter(seed).save(folder)
     one, two = (resolve_model(str(folder)) for folder in adapters)
-    merged = whole_model(one, tmp_path / "merged")
+    merged = merged_model(one, tmp_path / "merged")
     written = (merged / "model.safetensors").stat().st_mtime_ns
-    assert whole_model(one, tmp_path / "merged") == merged
+    assert merged_model(one, tmp_path / "merged") == merged
     assert (merged / "model.safetensors").stat().st_mtime_ns == written
     with pytest.raises(ModelError, match="found another"):
-        whole_model(two, tmp_path / "merged")
-    assert whole_model(resolve_model("tiny"), tmp_path / "unused") == TINY
+        merged_model(two, tmp_path / "merged")
+    assert merged_model(resolve_model("tiny"), tmp_path / "unused") == TINY
     config: Config = one.config
     assert config.model.dtype == "float32"

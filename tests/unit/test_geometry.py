@@ -11,7 +11,7 @@ import shapely.affinity
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geovlm_ray.core.geometry import Frame, hbb, iou_hbb, iou_matrix, match, polygons, rotated_corners, turn
+from geovlm_ray.core.geometry import Frame, convert_coords, hbb, iou_hbb, iou_matrix, match, polygons, rotated_corners
 
 side = st.integers(0, 40)
 hboxes = st.lists(st.tuples(side, side, side, side), max_size=5)
@@ -115,9 +115,9 @@ def test_matching_is_the_best_of_all(n: int, m: int, random: object) -> None:
 def test_a_rotated_box_stays_on_its_object_in_a_frame_of_another_shape(angle: float) -> None:
     box, wide, percent = (300.0, 190.0, 500.0, 210.0, angle), Frame("pixel", 800, 400), Frame()
     corners = rotated_corners(np.array([box]))[0] / (8, 4)
-    converted = turn(box, wide, percent)
+    converted = convert_coords(box, wide, percent)
     found = iou_matrix([converted], [tuple(corners.ravel())], rotated=True)[0, 0]
     # The image of a rectangle is a parallelogram; no rectangle around it is nearer to it than this.
     exact = shapely.Polygon(corners)
     assert found == pytest.approx(exact.area / exact.minimum_rotated_rectangle.area, abs=1e-6)
-    assert iou_matrix([turn(converted, percent, wide)], [box], rotated=True)[0, 0] > 0.2
+    assert iou_matrix([convert_coords(converted, percent, wide)], [box], rotated=True)[0, 0] > 0.2

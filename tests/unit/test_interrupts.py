@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from geovlm_ray.core.interrupts import Interrupted, interruptible, no_interrupts_inherited, uninterrupted
+from geovlm_ray.core.interrupts import Interrupted, children_ignore_sigint, interruptible, uninterrupted
 from tests.unit.test_loop import Book, run
 
 
@@ -75,6 +75,6 @@ def test_a_second_signal_ends_the_process_at_once() -> None:
 
 def test_processes_that_are_started_quietly_ignore_ctrl_c() -> None:
     code = "import signal; print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
-    with no_interrupts_inherited():
+    with children_ignore_sigint():
         child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert child.communicate(timeout=30)[0].strip() == "True"

@@ -85,7 +85,9 @@ def test_a_run_is_its_newest_checkpoint_that_is_whole(adapter: bool, tmp_path: P
     assert resolve_model(str(folder)).path.name == "step-000004"
     for step in (2, 4):
         (folder / "checkpoints" / f"step-{step:06d}" / weights).unlink()
-    with pytest.raises(RunError, match=r"expected a whole checkpoint in .*run/checkpoints, found checkpoint .*step-00"):
+    with pytest.raises(
+        RunError, match=r"expected an intact checkpoint in .*run/checkpoints, found checkpoint .*step-00"
+    ):
         resolve_model(str(folder))
 
 
@@ -99,7 +101,7 @@ def test_a_checkpoint_is_itself_and_knows_its_run(tmp_path: Path, monkeypatch: p
 
 def test_a_run_without_checkpoints_is_named(tmp_path: Path) -> None:
     folder = run(tmp_path / "run", ())
-    with pytest.raises(RunError, match=r"run: expected a whole checkpoint in .*run/checkpoints, found none"):
+    with pytest.raises(RunError, match=r"run: expected an intact checkpoint in .*run/checkpoints, found none"):
         resolve_model(str(folder))
 
 

@@ -110,7 +110,7 @@ def test_requests_that_are_too_large_or_come_from_elsewhere_are_refused(
     assert status(origin="null") == 403
     assert status(host="rebound.example") == 403
     assert client.post("/answer", content=iter([b"chunked"])).status_code == 411
-    monkeypatch.setattr(web, "MOST_BYTES", 1000)
+    monkeypatch.setattr(web, "MAX_UPLOAD_BYTES", 1000)
     assert status() == 413
 
 

@@ -16,7 +16,7 @@ from geovlm_ray.data.formats.base import Source, Unit, field_of, image_reference
 from geovlm_ray.data.formats.json_members import json_members
 from geovlm_ray.data.formats.spool import Spool
 from geovlm_ray.data.formats.streams import outside, relative
-from geovlm_ray.tasks.boxes import LARGEST
+from geovlm_ray.tasks.boxes import MAX_COORDINATE
 
 ARRAYS = ("images", "annotations", "categories")
 Id = int | str
@@ -136,7 +136,7 @@ class Join:
         code = _code(self.image_codes, field_of(unit.value, "id", (int, str)))
         image_reference(field_of(unit.value, "file_name"))
         for side in ("width", "height"):
-            if not 0 < field_of(unit.value, side, (int, float)) <= LARGEST:
+            if not 0 < field_of(unit.value, side, (int, float)) <= MAX_COORDINATE:
                 raise DataError(f"{side}: expected a positive number of pixels, found {unit.value[side]}")
         if code in self.image_at:
             raise DataError(f"id: expected one that no other image has, found {shown(unit.value['id'])} again")
@@ -178,4 +178,4 @@ def _code(codes: dict[Id, int], id: Id) -> int:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST
+    return isinstance(value, int | float) and not isinstance(value, bool) and -MAX_COORDINATE <= value <= MAX_COORDINATE

@@ -21,7 +21,7 @@ from geovlm_ray.data.formats.quads import horizontal_box, rotated_box
 from geovlm_ray.data.formats.streams import file_units, lines, relative
 from geovlm_ray.data.images import ROOT_END, image_size
 from geovlm_ray.data.table import Row
-from geovlm_ray.tasks.boxes import LARGEST
+from geovlm_ray.tasks.boxes import MAX_COORDINATE
 
 QUESTION = "Give me the location of every {label} in the image."
 MOST_BAD = 1000
@@ -67,7 +67,7 @@ def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
             dataset="DOTA",
             split=split_of_folder(path.parent, source),
             frame=Frame("pixel", width, height),
-            gsd=float(gsd) if _NUMBER.fullmatch(gsd) and 0 < float(gsd) < LARGEST else None,
+            gsd=float(gsd) if _NUMBER.fullmatch(gsd) and 0 < float(gsd) < MAX_COORDINATE else None,
             sensor=about.get("imagesource"),
         )
         extra = {"difficult": objects.difficult} if objects.difficult else {}
@@ -115,7 +115,7 @@ def _object(line: str, horizontal: bool) -> tuple[Box, bool]:
     if len(numbers) < 8 or not all(map(_NUMBER.fullmatch, numbers)) or not name:
         raise DataError(f"expected x1 y1 x2 y2 x3 y3 x4 y4 class difficult, found {shown(line)}")
     corners = list(map(float, numbers))
-    if max(map(abs, corners)) > LARGEST:
+    if max(map(abs, corners)) > MAX_COORDINATE:
         raise DataError(f"expected corners in pixels, found {shown(line)}")
     turned = rotated_box(corners)  # refuses corners without an area, which may yet have an envelope with one
     return Box(horizontal_box(corners) if horizontal else turned, " ".join(name)), difficult

@@ -24,7 +24,7 @@ from geovlm_ray.data.formats.base import Format, Source, Unit, field_of, shown
 from geovlm_ray.data.formats.files import counted, first_there, split_of_folder, spread
 from geovlm_ray.data.formats.streams import file_units, read_object
 from geovlm_ray.data.table import Row
-from geovlm_ray.tasks.boxes import LARGEST
+from geovlm_ray.tasks.boxes import MAX_COORDINATE
 
 BUILDINGS = 8
 PRE, POST = "_pre_disaster", "_post_disaster"
@@ -62,7 +62,7 @@ def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
     labels = read_object(Path(unit.value))
     about = field_of(labels, "metadata", dict)
     size = [field_of(about, side, (int, float)) for side in ("width", "height")]
-    if not all(0 < side <= LARGEST for side in size):
+    if not all(0 < side <= MAX_COORDINATE for side in size):
         raise DataError(f"metadata: expected a positive width and height, found {shown(size)}")
     frame = Frame("pixel", *size)
     boxes = []
@@ -93,7 +93,7 @@ def _boxes(feature: Any) -> list[Box]:
         coords = shapely.from_wkt(text).bounds
     except shapely.errors.ShapelyError as error:
         raise DataError(f"wkt: expected a polygon, found {shown(text)}") from error
-    finite = all(math.isfinite(c) and abs(c) <= LARGEST for c in coords)
+    finite = all(math.isfinite(c) and abs(c) <= MAX_COORDINATE for c in coords)
     if not finite or not (coords[0] < coords[2] and coords[1] < coords[3]):
         raise DataError(f"wkt: expected a polygon with an area, found {shown(text)}")
     return [Box(coords, damage)]

@@ -20,7 +20,7 @@ from geovlm_ray.data.table import to_row
 from geovlm_ray.data.validation.balance import classes_of
 from geovlm_ray.rewards import RewardConfig, needs_embedder, score_batch
 from geovlm_ray.tasks import TASKS
-from geovlm_ray.tasks.boxes import DIALECTS, LARGEST
+from geovlm_ray.tasks.boxes import DIALECTS, MAX_COORDINATE
 from geovlm_ray.tasks.labels import label_key, label_keys
 
 INSIDE = 0.5
@@ -78,9 +78,9 @@ def _check_values(example: Example, need_images: bool) -> None:
         if not isinstance(image, str) or not image.strip():
             raise DataError(f"images: expected paths, found {shown(image)}")
     frame = example.frame
-    if frame.kind not in ("percent", "permille", "pixel") or not 0 < max(frame.scale) <= LARGEST:
+    if frame.kind not in ("percent", "permille", "pixel") or not 0 < max(frame.scale) <= MAX_COORDINATE:
         raise DataError(
-            f"frame: expected percent, permille or pixel with a size of at most {LARGEST:g}, found {shown(frame)}"
+            f"frame: expected percent, permille or pixel with a size of at most {MAX_COORDINATE:g}, found {shown(frame)}"
         )
     if example.dialect not in DIALECTS:
         raise DataError(f"dialect: expected one of {', '.join(DIALECTS)}, found {example.dialect!r}")
@@ -144,7 +144,7 @@ def share_inside(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     NaN for a box that is not finite, or has no area.
     """
     share = np.full(len(boxes), np.nan)
-    sound = (np.abs(boxes) <= LARGEST).all(axis=1) & (boxes[:, 0] < boxes[:, 2]) & (boxes[:, 1] < boxes[:, 3])
+    sound = (np.abs(boxes) <= MAX_COORDINATE).all(axis=1) & (boxes[:, 0] < boxes[:, 2]) & (boxes[:, 1] < boxes[:, 3])
     shapes = shapely.polygons(rotated_corners(boxes[sound]))
     images = shapely.box(0.0, 0.0, sizes[sound, 0], sizes[sound, 1])
     area = shapely.area(shapes)

@@ -15,7 +15,7 @@ import numpy as np
 import shapely
 
 from geovlm_ray.core.geometry import Coords
-from geovlm_ray.tasks.boxes import LARGEST
+from geovlm_ray.tasks.boxes import MAX_COORDINATE
 
 BoxPairs = Sequence[tuple[Sequence[Coords], Sequence[Coords]]]
 """Predicted and true boxes of each record."""
@@ -68,7 +68,7 @@ def _polygons(boxes: list[Coords]) -> np.ndarray:
     Corners are row vectors times the matrix of the angle, multiplied as the scripts do it: at the threshold the
     last bit decides.
     """
-    rows = np.array([box for box in boxes if max(map(abs, box)) <= LARGEST], dtype=np.float64).reshape(-1, 5)
+    rows = np.array([box for box in boxes if max(map(abs, box)) <= MAX_COORDINATE], dtype=np.float64).reshape(-1, 5)
     corners = rows[:, [[0, 1], [2, 1], [2, 3], [0, 3]]]
     centre = (rows[:, None, :2] + rows[:, None, 2:4]) / 2
     cos, sin = np.cos(np.radians(rows[:, 4])), np.sin(np.radians(rows[:, 4]))

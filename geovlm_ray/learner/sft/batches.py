@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch.utils.data import DataLoader, Dataset
 
 from geovlm_ray.core.errors import DataError, RunError, UserError
-from geovlm_ray.core.interrupts import no_interrupts_inherited
+from geovlm_ray.core.interrupts import children_ignore_sigint
 from geovlm_ray.core.schema import Example, Prompt
 from geovlm_ray.data.answers import Reasoning, response_text
 from geovlm_ray.data.sampler import PromptSampler
@@ -153,7 +153,7 @@ def read_batches(sampler: PromptSampler, teacher: Teacher, start: int, end: int,
         num_workers=readers,
         prefetch_factor=AHEAD if readers else None,
     )
-    with no_interrupts_inherited():
+    with children_ignore_sigint():
         batches = iter(loader)
     try:
         while (batch := _next(batches)) is not None:

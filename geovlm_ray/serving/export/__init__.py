@@ -1,1 +1,1 @@
-"""The model out: a whole Hugging Face folder with its card."""
+"""Export of a trained model as a merged Hugging Face folder with a model card."""

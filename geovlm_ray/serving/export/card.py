@@ -1,4 +1,4 @@
-"""The model card: what a model is, how it came about, what it scores, and how to ask it."""
+"""The model card: description, training method, data, rewards, scores and usage."""
 
 from __future__ import annotations
 
@@ -16,177 +16,183 @@ from geovlm_ray.evaluation.tables import header, lines
 from geovlm_ray.model.config import TINY
 from geovlm_ray.model.prompts import PromptEncoder
 from geovlm_ray.report.curves import curve
-from geovlm_ray.serving.export.prompting import asking
-from geovlm_ray.serving.export.sources import Past, is_rl
+from geovlm_ray.serving.export.prompting import usage_section
+from geovlm_ray.serving.export.sources import Provenance, is_rl
 from geovlm_ray.serving.model_ref import ModelRef
 
 CARD = "README.md"
 CURVE = "reward.svg"
 LIMITS = (
-    "- The reasoning is what earned reward beside the answer; that the answer follows from it is not shown.",
-    "- Scores are those of the data above; on other sensors, resolutions, regions and questions expect less.",
-    "- Counts, boxes and damage are estimates by a model and no basis for decisions about people or property.",
+    "- The reasoning may be unfaithful: the answer does not necessarily follow from it.",
+    "- Scores hold for the data above; expect lower ones on other sensors, resolutions, regions and questions.",
+    "- Counts, boxes and damage levels are estimates; do not base decisions about people or property on them.",
 )
 
 
 def card(
-    ref: ModelRef, past: Past, encoder: PromptEncoder, name: str, dtype: str, evaluations: Sequence[Results]
+    ref: ModelRef, provenance: Provenance, encoder: PromptEncoder, name: str, dtype: str, evaluations: Sequence[Results]
 ) -> str:
-    """The card as Markdown with its YAML head, for a model that is exported as the folder ``name``."""
+    """The card of a model exported to the folder ``name``: Markdown with YAML metadata."""
     config, trained = ref.config, ref.trained
     sections = [
-        _head(past),
+        _head(provenance),
         f"# {_plain(name)}",
-        _what(past, trained, is_rl(ref), dtype),
-        *(_method(past, trained, is_rl(ref)) if trained else ()),
-        *(_data(past, trained) if trained else ()),
-        *(_rewards(past, trained) if trained and is_rl(ref) else ()),
-        *_scores(ref, past, evaluations),
-        "## How to ask it",
-        asking(config, encoder, name, past.tasks),
+        _description(provenance, trained, is_rl(ref), dtype),
+        *(_method(provenance, trained, is_rl(ref)) if trained else ()),
+        *(_data(provenance, trained) if trained else ()),
+        *(_rewards(provenance, trained) if trained and is_rl(ref) else ()),
+        *_scores(ref, provenance, evaluations),
+        "## Usage",
+        usage_section(config, encoder, name, provenance.tasks),
         "## Limitations",
-        "\n".join([*_origin_limits(past, trained), *LIMITS]),
+        "\n".join([*_origin_limits(provenance, trained), *LIMITS]),
         "## Licence",
-        _licence(past),
+        _licence(provenance),
     ]
     return "\n\n".join(sections) + "\n"
 
 
-def reward_curve(past: Past) -> str | None:
-    """The curve of the reward as SVG; None where there was none."""
-    rows = [row for row in past.metrics if past.step is None or row["step"] <= past.step]
+def reward_curve(provenance: Provenance) -> str | None:
+    """The reward curve up to the model's step as SVG; None without metrics."""
+    rows = [row for row in provenance.metrics if provenance.step is None or row["step"] <= provenance.step]
     return curve(rows, {"reward/mean": "reward"}, "Sampled reward", "mean reward") if rows else None
 
 
-def _head(past: Past) -> str:
+def _head(provenance: Provenance) -> str:
     values = {
         "library_name": "transformers",
         "pipeline_tag": "image-text-to-text",
-        **({"base_model": past.hub} if past.hub else {}),
+        **({"base_model": provenance.hub} if provenance.hub else {}),
         "tags": ["remote-sensing", "earth-observation", "geovlm-ray", "qwen2_5_vl"],
     }
     return f"---\n{yaml.safe_dump(values, sort_keys=False)}---"
 
 
-def _what(past: Past, trained: Config | None, rl: bool, dtype: str) -> str:
-    base = _base(past)
+def _description(provenance: Provenance, trained: Config | None, rl: bool, dtype: str) -> str:
+    base = _base(provenance)
     if trained is None:
-        text = (
-            f"A vision-language model of the Qwen2.5-VL architecture, made of {base}. Of its training nothing is known."
-        )
+        text = f"A vision-language model of the Qwen2.5-VL architecture, based on {base}. Its training is unknown."
     else:
         how = "reinforcement fine-tuning (GRPO) with verifiable rewards" if rl else "supervised fine-tuning"
-        text = f"A vision-language model for questions about remote-sensing images, made of {base} by {how}."
-    return f"{text} Written by geovlm_ray {__version__} as {dtype}, any adapter merged."
+        text = f"A vision-language model for remote-sensing images, trained from {base} by {how}."
+    return f"{text} Exported by geovlm_ray {__version__} in {dtype}, with any adapter merged."
 
 
-def _base(past: Past) -> str:
-    if not past.base:
-        return "a small Qwen2.5-VL from random weights"
-    if past.base == TINY:
-        return "the tiny policy of geovlm_ray, a Qwen2.5-VL of 1.7 million weights"
-    return f"[{past.hub}](https://huggingface.co/{past.hub})" if past.hub else f"`{_plain(past.base)}`"
+def _base(provenance: Provenance) -> str:
+    if not provenance.base:
+        return "a small randomly initialized Qwen2.5-VL"
+    if provenance.base == TINY:
+        return "the tiny policy of geovlm_ray, a Qwen2.5-VL with 1.7 million parameters"
+    return (
+        f"[{provenance.hub}](https://huggingface.co/{provenance.hub})"
+        if provenance.hub
+        else f"`{_plain(provenance.base)}`"
+    )
 
 
-def _method(past: Past, trained: Config, rl: bool) -> list[str]:
-    """What was done, as a table."""
-    lora, sft, step = trained.model.lora, trained.sft, past.step
+def _method(provenance: Provenance, trained: Config, rl: bool) -> list[str]:
+    """Training settings as a table."""
+    lora, sft, step = trained.model.lora, trained.sft, provenance.step
     weights = f"LoRA, rank {lora.rank}, alpha {lora.alpha:g}, {lora.targets} layers" if lora else "all"
-    shared = {"weights trained": weights, "computation": trained.model.dtype, "seed": trained.run.seed}
-    warm = past.warmed.sft if past.warmed else None
+    shared = {"trained weights": weights, "dtype": trained.model.dtype, "seed": trained.run.seed}
+    warm_up = provenance.sft.sft if provenance.sft else None
     if not rl:
-        done = step or past.summary.get("steps", sft.steps)
-        facts: dict[str, Any] = {"steps": done, "records a step": sft.batch_size, "learning rate": sft.lr}
+        steps = step or provenance.summary.get("steps", sft.steps)
+        facts: dict[str, Any] = {"steps": steps, "records per step": sft.batch_size, "learning rate": sft.lr}
         facts["optimizer"] = sft.optimizer
-        return ["## Method", "Supervised fine-tuning, the loss on the response alone.", _facts(facts | shared)]
+        return ["## Method", "Supervised fine-tuning; the loss covers response tokens only.", _facts(facts | shared)]
     learner, rollout = trained.learner, trained.rollout
     facts = {
-        "warm-up": f"supervised fine-tuning, {warm.steps} steps of {warm.batch_size} records" if warm else "none",
+        "warm-up": f"supervised fine-tuning, {warm_up.steps} steps of {warm_up.batch_size} records"
+        if warm_up
+        else "none",
         "objective": learner.objective,
         "steps": f"{step} of {trained.run.steps}" if step is not None else trained.run.steps,
-        "prompts a step": rollout.prompts_per_step,
-        "completions a prompt (G)": rollout.group_size,
-        "KL to the reference": f"{learner.kl_beta:g}" if learner.kl_beta else "none",
-        "clip": f"{learner.clip_low:g} below, {learner.clip_high:g} above",
+        "prompts per step": rollout.prompts_per_step,
+        "completions per prompt (G)": rollout.group_size,
+        "KL coefficient (reference policy)": f"{learner.kl_beta:g}" if learner.kl_beta else "none",
+        "clip range": f"{learner.clip_low:g} below, {learner.clip_high:g} above",
         "learning rate": learner.lr,
         "sampling temperature": rollout.temperature,
-        "longest completion": f"{rollout.max_tokens} tokens",
-        "staleness at most": trained.loop.max_staleness,
+        "max completion length": f"{rollout.max_tokens} tokens",
+        "max staleness (steps)": trained.loop.max_staleness,
     }
     text = (
         "Group relative policy optimization: G completions of every prompt are sampled and scored, and those above "
         "their group's mean become more likely."
     )
-    picture = [f"![Mean reward of the sampled completions over the steps]({CURVE})"] if past.metrics else []
-    return ["## Method", text, _facts(facts | shared), *picture]
+    figure = [f"![Mean reward of the sampled completions over the steps]({CURVE})"] if provenance.metrics else []
+    return ["## Method", text, _facts(facts | shared), *figure]
 
 
-def _data(past: Past, trained: Config) -> list[str]:
-    """Where prompts came from."""
+def _data(provenance: Provenance, trained: Config) -> list[str]:
+    """Training data: source, tasks, mixture, and records with their licences."""
     data = trained.data
     if data.source == "scenes":
-        text = "Scenes that geovlm_ray draws: simple shapes that stand for land covers, ships, planes and buildings."
+        text = "Synthetic scenes rendered by geovlm_ray: simple shapes for land covers, ships, planes and buildings."
     else:
-        form = "converted to Parquet" if data.source == "parquet" else f"in the format {data.source}"
-        text = f"`{_plain(Path(data.path).name)}`, {form}, splits {_plain(', '.join(data.splits))}."
-    facts = [f"Tasks: {', '.join(past.tasks)}."] if past.tasks else []
-    by = f" (temperature {data.temperature:g})" if data.mixture == "temperature" else ""
-    facts.append(f"Mixture of tasks: {data.mixture}{by}.")
+        file_format = "converted to Parquet" if data.source == "parquet" else f"format {data.source}"
+        text = f"`{_plain(Path(data.path).name)}`, {file_format}, splits {_plain(', '.join(data.splits))}."
+    facts = [f"Tasks: {', '.join(provenance.tasks)}."] if provenance.tasks else []
+    temperature = f" (temperature {data.temperature:g})" if data.mixture == "temperature" else ""
+    facts.append(f"Task mixture: {data.mixture}{temperature}.")
     stages = [f"{stage.steps} steps of {', '.join(stage.tasks)}" for stage in data.stages]
     if len(stages) > 1:
         facts.append(f"Stages: {'; '.join(stages)}.")
     parts = ["## Data", " ".join([text, *facts])]
-    if past.records:
-        rows = [(*key, f"{n:,}") for key, n in sorted(past.records.items())]
+    if provenance.records:
+        rows = [(*key, f"{n:,}") for key, n in sorted(provenance.records.items())]
         named = [(dataset, task, n, licence or "not stated") for dataset, task, licence, n in rows]
         parts.append(_table(("dataset", "task", "records", "licence"), named))
     elif data.source != "scenes":
-        parts.append("The licences of its records are not known here; see the sources of the data.")
+        parts.append("The licences of its records are unknown; see the data sources.")
     return parts
 
 
-def _rewards(past: Past, trained: Config) -> list[str]:
+def _rewards(provenance: Provenance, trained: Config) -> list[str]:
     reward = trained.reward
-    combined = {"sum": "format + accuracy", "gated": "format x accuracy"}
+    formulas = {"sum": "format + accuracy", "gated": "format x accuracy"}
     weighted = f"{reward.format_weight:g} x format + {1 - reward.format_weight:g} x accuracy"
-    form = "<answer>...</answer>" if reward.think == "none" else "<think>...</think><answer>...</answer>"
-    text = f"Reward: {combined.get(reward.combine, weighted)}. The format is `{form}`; the accuracy goes by the task:"
-    names = {task: _function(reward.form(task)) for task in past.tasks}
-    return ["## Rewards", text, _table(("task", "form"), list(names.items()))]
+    response_format = "<answer>...</answer>" if reward.think == "none" else "<think>...</think><answer>...</answer>"
+    text = f"Reward: {formulas.get(reward.combine, weighted)}. Response format: `{response_format}`. Accuracy reward by task:"
+    names = {task: _reward_name(reward.form(task)) for task in provenance.tasks}
+    return ["## Rewards", text, _table(("task", "reward"), list(names.items()))]
 
 
-def _function(form: str) -> str:
+def _reward_name(form: str) -> str:
     path, colon, function = form.rpartition(":")
-    return f"a function of the makers', {Path(path).name}:{function}" if colon else form
+    return f"custom function {Path(path).name}:{function}" if colon else form
 
 
-def _scores(ref: ModelRef, past: Past, evaluations: Sequence[Results]) -> list[str]:
-    parts = _held_out(past) if is_rl(ref) else _sft_loss(past)
+def _scores(ref: ModelRef, provenance: Provenance, evaluations: Sequence[Results]) -> list[str]:
+    parts = _held_out(provenance) if is_rl(ref) else _sft_loss(provenance)
     for results in evaluations:
         rows = [line.cells for line in lines(results, whole=False)]
         name = _plain(Path(results.model).name)
-        parts += [f"Benchmarks, in percent, of the model called {name}:", _table(header(results), rows)]
+        parts += [f"Benchmark results of {name}, in percent:", _table(header(results), rows)]
     return ["## Scores", *(parts or ["Not evaluated."])]
 
 
-def _held_out(past: Past) -> list[str]:
-    """Rewards of held-out records, if they are of this checkpoint."""
-    held_out = past.summary.get("heldout")
-    # Earlier versions wrote no paired changes.
-    if not held_out or "constant" not in held_out or past.summary["steps"] != past.step:
+def _held_out(provenance: Provenance) -> list[str]:
+    """Held-out rewards, if the run's summary is for this checkpoint."""
+    held_out = provenance.summary.get("heldout")
+    # Summaries of earlier versions have no paired changes.
+    if not held_out or "constant" not in held_out or provenance.summary["steps"] != provenance.step:
         return []
-    both = ("sampled", "greedy")
-    rows = [("all", mode, *_before_after(held_out[mode])) for mode in both]
-    rows += [(task, mode, *_before_after(modes[mode])) for task, modes in held_out["per_task"].items() for mode in both]
+    modes = ("sampled", "greedy")
+    rows = [("all", mode, *_before_after(held_out[mode])) for mode in modes]
+    rows += [
+        (task, mode, *_before_after(pairs[mode])) for task, pairs in held_out["per_task"].items() for mode in modes
+    ]
     text = (
-        "Mean reward ± standard error on held-out records, before and after training, one completion a record, and the "
-        "paired change:"
+        "Mean reward ± standard error on held-out records before and after training, one completion per record, and "
+        "the paired difference:"
     )
     return [text, _table(("task", "decoding", "records", "before", "after", "change"), rows)]
 
 
-def _sft_loss(past: Past) -> list[str]:
-    last = (past.summary.get("evaluation") or {}).get("last")
+def _sft_loss(provenance: Provenance) -> list[str]:
+    last = (provenance.summary.get("evaluation") or {}).get("last")
     if not last:
         return []
     return [f"Held-out records: loss {last['loss']:.4f}, token accuracy {last['token_accuracy']:.3f}."]
@@ -197,19 +203,21 @@ def _before_after(pair: Mapping[str, Mapping[str, float]]) -> tuple[str, str, st
     return f"{pair['after']['n']}", before, after, f"{pair['change']['mean']:+.3f} ± {pair['change']['se']:.3f}"
 
 
-def _origin_limits(past: Past, trained: Config | None) -> list[str]:
+def _origin_limits(provenance: Provenance, trained: Config | None) -> list[str]:
     limits = []
-    if past.base in ("", TINY):
-        limits.append("- It is small enough for two cores and made to try things out: it is often wrong.")
+    if provenance.base in ("", TINY):
+        limits.append("- This is a tiny model for testing on two CPU cores; its answers are often wrong.")
     if trained and trained.data.source == "scenes":
-        limits.append("- It was trained on drawn scenes alone, which tells nothing of real imagery.")
+        limits.append("- Trained on synthetic scenes only; it has not learned to interpret real imagery.")
     return limits
 
 
-def _licence(past: Past) -> str:
-    stated = f"its folder says `{_plain(past.licence)}`" if past.licence else "see the base model"
-    of_base = f"Of the base model, {_base(past)}: {stated}." if past.base else "The weights are of your own making."
-    return f"{of_base} The licences of the data, where they are known, stand above; they may bind this model too."
+def _licence(provenance: Provenance) -> str:
+    stated = f"`{_plain(provenance.licence)}`" if provenance.licence else "see its model card"
+    of_base = (
+        f"Base model {_base(provenance)}: {stated}." if provenance.base else "The weights were trained from scratch."
+    )
+    return f"{of_base} Known licences of the training data are listed above and may also apply to this model."
 
 
 def _facts(facts: Mapping[str, Any]) -> str:
@@ -222,6 +230,6 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def _plain(text: str) -> str:
-    """A text without what Markdown or HTML would make of it, in one line."""
+    """Escape a text for Markdown and HTML, on one line."""
     escaped = html.escape(" ".join(text.split()), quote=False)
     return "".join(f"\\{c}" if c in "\\|[]" else "'" if c == "`" else c for c in escaped)

@@ -1,4 +1,4 @@
-"""A whole model from a ref one: an adapter on its base, or merged into it."""
+"""Loading of a resolved model for inference, and merging of a PEFT adapter into its base model."""
 
 from __future__ import annotations
 
@@ -21,71 +21,75 @@ from geovlm_ray.model.loading import load_processor, model_folder, save_policy
 from geovlm_ray.model.prompts import EncodedPrompt, banned_token_ids
 from geovlm_ray.serving.model_ref import ADAPTER_FILE, ModelRef
 
-MADE_OF = "made_of.json"
-"""Says of which weights a folder was made, and in which type."""
+SOURCE_FILE = "made_of.json"
+"""File with the digest of the source weights and the dtype of a merged model."""
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 
 
-def whole_model(ref: ModelRef, folder: Path) -> Path:
-    """The folder that transformers and vLLM load as it is: that of the model, or ``folder`` with the adapter merged in.
+def merged_model(ref: ModelRef, folder: Path) -> Path:
+    """A folder that transformers and vLLM can load: the model's own, or ``folder`` with the adapter merged in.
 
     Raises:
-        ModelError: the adapter or its base does not load, ``folder`` holds something else, or cannot be written.
+        ModelError: the adapter or its base model does not load, ``folder`` has other content or is not writable.
     """
     if not ref.adapter:
         return ref.path
     dtype = ref.config.model.dtype
     if folder.exists():
-        if not is_made_of(folder, ref, dtype):
-            raise ModelError(f"{folder}: expected no such folder, or the adapter {ref.path} merged, found another")
+        if not is_merged_from(folder, ref, dtype):
+            raise ModelError(f"{folder}: expected no such folder or the merged adapter {ref.path}, found other content")
         return folder
     partial = folder.with_name(f".{folder.name}.partial")
-    write_whole(ref, dtype, partial)
+    write_merged(ref, dtype, partial)
     partial.rename(folder)
     return folder
 
 
-def write_whole(ref: ModelRef, dtype: str, folder: Path) -> None:
-    """Write a whole model, any adapter merged in, with its processor into a folder, in place of what is there.
+def write_merged(ref: ModelRef, dtype: str, folder: Path) -> None:
+    """Write a model, with any adapter merged, and its processor to ``folder``; existing content is replaced.
 
     Raises:
-        ModelError: it does not load, or cannot be written.
+        ModelError: the model does not load or the folder is not writable.
     """
-    model: Any = load_located(ref, dtype)
+    model: Any = load_for_inference(ref, dtype)
     if ref.adapter:
         model = model.merge_and_unload(safe_merge=True)
     try:
         shutil.rmtree(folder, ignore_errors=True)
         save_policy(model, processor_of(ref), folder)
-        (folder / MADE_OF).write_text(json.dumps(_made_of(ref, dtype)) + "\n")
+        (folder / SOURCE_FILE).write_text(json.dumps(_source_digest(ref, dtype)) + "\n")
     except OSError as error:
         raise ModelError(f"model {folder} cannot be written: {error.strerror or error}") from error
 
 
-def is_made_of(folder: Path, ref: ModelRef, dtype: str) -> bool:
-    """Whether a folder is what `write_whole` made of the same weights in the same type."""
-    return (folder / MADE_OF).is_file() and read_object(folder / MADE_OF) == _made_of(ref, dtype)
+def is_merged_from(folder: Path, ref: ModelRef, dtype: str) -> bool:
+    """Whether `write_merged` wrote ``folder`` from the same weights with the same dtype."""
+    return (folder / SOURCE_FILE).is_file() and read_object(folder / SOURCE_FILE) == _source_digest(ref, dtype)
 
 
-def load_located(ref: ModelRef, dtype: str) -> nn.Module:
-    """A model in memory, an adapter on top of its base; ``generate`` draws greedily, and no token banned in training.
+def load_for_inference(ref: ModelRef, dtype: str) -> nn.Module:
+    """Load a model in eval mode, with any adapter unmerged.
+
+    Its ``generation_config`` decodes greedily and suppresses the tokens that are banned in training.
 
     Raises:
-        ModelError: it does not load.
+        ModelError: the weights do not load.
     """
     transformers_logging.disable_progress_bar()
     try:
         model = Qwen2_5_VLForConditionalGeneration.from_pretrained(base_of(ref), dtype=getattr(torch, dtype))
-        model.generation_config = _greedy(processor_of(ref), model.config.get_text_config().vocab_size)
+        model.generation_config = _greedy_config(processor_of(ref), model.config.get_text_config().vocab_size)
         return PeftModel.from_pretrained(model, ref.path).eval() if ref.adapter else model.eval()
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        raise ModelError(f"model {ref.path}: its weights do not load: {' '.join(str(error).split())}") from error
+        raise ModelError(
+            f"model {ref.path}: expected weights that load, found: {' '.join(str(error).split())}"
+        ) from error
 
 
 def generate_greedy(model: nn.Module, prompt: EncodedPrompt, max_new_tokens: int) -> list[int]:
-    """Ids of the completion of a prompt by a model of `load_located`, the end of the turn included where it comes."""
+    """Token ids of the completion by a model from `load_for_inference`, including the EOS token if generated."""
     ids = prompt.input_ids[None].to(model.device)
-    drawn = model.generate(
+    output = model.generate(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         mm_token_type_ids=prompt.mm_token_type_ids[None].to(model.device),
@@ -93,14 +97,14 @@ def generate_greedy(model: nn.Module, prompt: EncodedPrompt, max_new_tokens: int
         image_grid_thw=prompt.image_grid_thw.to(model.device),
         max_new_tokens=max_new_tokens,
     )
-    return drawn[0, ids.shape[1] :].tolist()
+    return output[0, ids.shape[1] :].tolist()
 
 
 def base_of(ref: ModelRef) -> Path:
-    """The folder of the whole model that an adapter belongs to, or the model's own.
+    """The folder of an adapter's base model, or of the model itself.
 
     Raises:
-        ModelError: it is not to be had.
+        ModelError: the base model is not available.
     """
     if not ref.adapter:
         return ref.path
@@ -112,28 +116,28 @@ def base_of(ref: ModelRef) -> Path:
 
 
 def processor_of(ref: ModelRef) -> ProcessorMixin:
-    """Tokenizer and image processor, of the adapter's folder where it has them, else of its base.
+    """Tokenizer and image processor, from the adapter's folder if present there, else from its base model.
 
     Raises:
-        ModelError: they do not load.
+        ModelError: the processor does not load.
     """
     own = any((ref.path / name).is_file() for name in PROCESSOR_FILES)
     return load_processor(ref.path if own else base_of(ref))
 
 
-def _greedy(processor: ProcessorMixin, vocabulary: int) -> GenerationConfig:
-    """What training draws from, without chance."""
+def _greedy_config(processor: ProcessorMixin, vocab_size: int) -> GenerationConfig:
+    """Greedy decoding over the token set of the training rollouts."""
     tokenizer = processor.tokenizer
     return GenerationConfig(
         do_sample=False,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        suppress_tokens=banned_token_ids(processor, vocabulary),
+        suppress_tokens=banned_token_ids(processor, vocab_size),
     )
 
 
-def _made_of(ref: ModelRef, dtype: str) -> dict[str, str]:
-    """A digest of a model's weights, with an adapter's settings, and the type in which they are written."""
+def _source_digest(ref: ModelRef, dtype: str) -> dict[str, str]:
+    """SHA-256 of the source weights (and of the adapter's settings), and the dtype of the merged weights."""
     files = [*sorted(ref.path.glob("*.safetensors")), *ref.path.glob(ADAPTER_FILE)]
     digest = hashlib.sha256()
     try:
@@ -141,5 +145,5 @@ def _made_of(ref: ModelRef, dtype: str) -> dict[str, str]:
             with file.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
     except OSError as error:
-        raise ModelError(f"model {file}: expected to read it, found: {error.strerror}") from error
+        raise ModelError(f"model file {file}: expected a readable file, found: {error.strerror}") from error
     return {"sha256": digest.hexdigest(), "dtype": dtype}

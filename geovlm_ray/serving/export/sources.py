@@ -1,4 +1,4 @@
-"""What a model card says about a model's past: its base, its training run, its data and its scores."""
+"""Provenance of a model for its model card: base model, training run, data and scores."""
 
 from __future__ import annotations
 
@@ -21,56 +21,59 @@ from geovlm_ray.evaluation.results import RESULTS, Result, Results, read_results
 from geovlm_ray.model.config import TINY
 from geovlm_ray.serving.model_ref import ADAPTER_FILE, RUN_FILES, ModelRef
 
-DESCRIBED = ("dataset", "task", "licence")
+RECORD_KEYS = ("dataset", "task", "licence")
 LICENCE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE")
-LONGEST_LICENCE = 100
+MAX_LICENCE_CHARS = 100
 TINY_LICENCE = "apache-2.0"
-_STATED = re.compile(r"---\n.*?^license(?:_name)?: *(\S+) *$.*?^---$", re.M | re.S)
+_LICENCE_ENTRY = re.compile(r"---\n.*?^license(?:_name)?: *(\S+) *$.*?^---$", re.M | re.S)
 
 
 @dataclass(frozen=True)
-class Past:
-    """What is known of a ref model, each part empty where nothing is.
+class Provenance:
+    """Provenance of a resolved model; unknown fields are empty or None.
 
-    ``base`` is what training began with, as the card calls it, and ``hub`` its name on the Hugging Face hub.
-    ``licence`` is what the base's folder says. ``warmed`` are the settings of a fine-tuning before the run. ``records``
-    are {(dataset, task, licence): number of records} that could be trained on; None where the data is not to be read.
+    ``base`` is the display name of the initial model and ``hub`` its Hugging Face name. ``licence`` is the licence in
+    the base model's folder. ``sft`` is the configuration of a preceding supervised fine-tuning. ``records`` is
+    {(dataset, task, licence): number of records} of the training splits, None if the data cannot be read.
     """
 
     base: str
     hub: str | None
     licence: str
     step: int | None
-    warmed: Config | None
+    sft: Config | None
     tasks: tuple[str, ...]
     metrics: list[dict[str, float]] = field(default_factory=list)
     summary: Mapping[str, Any] = field(default_factory=dict)
     records: Mapping[tuple[str, ...], int] | None = None
 
 
-def past_of(ref: ModelRef, named: str) -> Past:
-    """What is known of a model that the user named so.
+def provenance_of(ref: ModelRef, name: str) -> Provenance:
+    """Collect the provenance of a model.
+
+    Args:
+        name: the MODEL argument as the user gave it.
 
     Raises:
-        DataError: a file of its run does not hold what it should.
+        DataError: a file of the run is invalid.
     """
     trained, run = ref.trained, ref.run
-    base = trained.model.path if trained else _base_name(ref, named)
-    warmed = None
+    base = trained.model.path if trained else _base_name(ref, name)
+    sft = None
     if trained and (Path(base) / RUN_FILES[1]).is_file():
-        warmed = load_config(str(Path(base) / RUN_FILES[1]))
-        base = warmed.model.path
-    first = warmed or trained
+        sft = load_config(str(Path(base) / RUN_FILES[1]))
+        base = sft.model.path
+    first = sft or trained
     if first and first.sft.scratch:
         base = ""
     metrics = _metrics(run) if run else []
     summary = run / ("summary.json" if is_rl(ref) else "sft_summary.json") if run else None
-    return Past(
+    return Provenance(
         base=TINY if base == TINY else hub_name(base) or Path(base).name,
         hub=hub_name(base),
         licence=_licence(base),
         step=_step(ref),
-        warmed=warmed,
+        sft=sft,
         tasks=_tasks(trained, metrics),
         metrics=metrics,
         summary=read_object(summary) if summary and summary.is_file() else {},
@@ -79,12 +82,12 @@ def past_of(ref: ModelRef, named: str) -> Past:
 
 
 def is_rl(ref: ModelRef) -> bool:
-    """Whether a model comes from reinforcement learning."""
+    """Whether the model was trained by reinforcement learning."""
     return ref.run is not None and (ref.run / RUN_FILES[0]).is_file()
 
 
 def hub_name(path: str) -> str | None:
-    """The name on the hub of a model that was given by it or lies in the hub's cache."""
+    """The Hugging Face name of a model given by name or by a path in the hub cache; None for other folders."""
     cached = next((part for part in Path(path).parts if part.startswith("models--")), None)
     if cached:
         return "/".join(cached.split("--")[1:])
@@ -93,23 +96,25 @@ def hub_name(path: str) -> str | None:
 
 
 def read_evaluation(folder: Path) -> Results:
-    """The results of an evaluation.
+    """Read the results of an evaluation.
 
     Raises:
-        DataError: the folder holds none.
+        DataError: the results are missing or invalid.
     """
     if not (folder / RESULTS).is_file():
         raise DataError(f"evaluation {folder}: expected a {RESULTS} of `geovlm-ray evaluate`, found none")
-    found = read_results(folder)
+    values = read_results(folder)
     try:
-        benchmarks = {name: _result(values) for name, values in found["benchmarks"].items()}
-        return Results(found["model"], benchmarks)
+        benchmarks = {name: _result(result) for name, result in values["benchmarks"].items()}
+        return Results(values["model"], benchmarks)
     except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{folder / RESULTS}: expected the results of an evaluation, found others: {error}") from error
+        raise DataError(
+            f"{folder / RESULTS}: expected results of `geovlm-ray evaluate`, found an invalid entry: {error}"
+        ) from error
 
 
 def own_evaluation(ref: ModelRef, step: int | None) -> Path | None:
-    """The folder of the evaluation that a run made of a checkpoint on the way."""
+    """The folder of the evaluation of a checkpoint during its training run, if there is one."""
     folder = ref.run / "evaluations" / f"step-{step:06d}" if ref.run and step is not None else None
     return folder if folder and (folder / RESULTS).is_file() else None
 
@@ -119,14 +124,14 @@ def _result(values: Mapping[str, Any]) -> Result:
     return Result(**{**values, "sound": intervals, "score": Interval(**values["score"])})
 
 
-def _base_name(ref: ModelRef, named: str) -> str:
+def _base_name(ref: ModelRef, name: str) -> str:
     if not ref.adapter:
-        return named
+        return name
     return str(read_object(ref.path / ADAPTER_FILE).get("base_model_name_or_path"))
 
 
 def _step(ref: ModelRef) -> int | None:
-    """Training steps behind the weights, as their checkpoint says."""
+    """The training step recorded in the checkpoint."""
     state = ref.path / "run_state.json"
     return int(read_object(state)["step"]) if state.is_file() else None
 
@@ -137,11 +142,11 @@ def _metrics(run: Path) -> list[dict[str, float]]:
 
 
 def _tasks(trained: Config | None, metrics: list[dict[str, float]]) -> tuple[str, ...]:
-    """Tasks that were trained on."""
-    seen = (re.fullmatch(r"task/(\w+)/reward", name) for row in metrics for name in row)
-    drawn = dict.fromkeys(hit[1] for hit in seen if hit)
+    """Tasks in the metrics of the run, else in its curriculum stages."""
+    matches = (re.fullmatch(r"task/(\w+)/reward", name) for row in metrics for name in row)
+    logged = dict.fromkeys(match[1] for match in matches if match)
     staged = dict.fromkeys(task for stage in (trained.data.stages if trained else ()) for task in stage.tasks)
-    return tuple(drawn or staged)
+    return tuple(logged or staged)
 
 
 def _records(data: DataConfig) -> dict[tuple[str, ...], int] | None:
@@ -151,9 +156,9 @@ def _records(data: DataConfig) -> dict[tuple[str, ...], int] | None:
     try:
         for dataset in open_datasets(Path(data.path)):
             for shard in dataset.shards:
-                table = pq.read_table(shard, columns=["split", *DESCRIBED], filters=[("split", "in", data.splits)])
-                for row in table.group_by(list(DESCRIBED)).aggregate([([], "count_all")]).to_pylist():
-                    key = tuple(row[name] or "" for name in DESCRIBED)
+                table = pq.read_table(shard, columns=["split", *RECORD_KEYS], filters=[("split", "in", data.splits)])
+                for row in table.group_by(list(RECORD_KEYS)).aggregate([([], "count_all")]).to_pylist():
+                    key = tuple(row[name] or "" for name in RECORD_KEYS)
                     counts[key] = counts.get(key, 0) + row["count_all"]
     except (DataError, pa.ArrowException, OSError):
         return None
@@ -161,13 +166,13 @@ def _records(data: DataConfig) -> dict[tuple[str, ...], int] | None:
 
 
 def _licence(base: str) -> str:
-    """What the folder of a model says of its licence: the card's entry, else the first line of the licence itself."""
+    """The licence of a model folder: the entry of its model card, else the first line of its licence file."""
     if base == TINY:
         return TINY_LICENCE
     card = Path(base) / "README.md"
-    stated = _STATED.match(read_text(card)) if card.is_file() else None
-    if stated:
-        return stated[1]
+    entry = _LICENCE_ENTRY.match(read_text(card)) if card.is_file() else None
+    if entry:
+        return entry[1]
     file = next((Path(base) / name for name in LICENCE_FILES if (Path(base) / name).is_file()), None)
     lines = (line.strip() for line in read_text(file).splitlines()) if file else iter(())
-    return next((line for line in lines if line), "")[:LONGEST_LICENCE]
+    return next((line for line in lines if line), "")[:MAX_LICENCE_CHARS]

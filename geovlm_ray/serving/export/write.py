@@ -1,4 +1,4 @@
-"""A model written out: whole weights, the settings that go with them, a card, and the proof that they are the same."""
+"""Export: merged weights, settings and model card, verified by comparing log-probs with the source policy."""
 
 from __future__ import annotations
 
@@ -16,81 +16,90 @@ from geovlm_ray.data.scenes import scene_example
 from geovlm_ray.model.forward import Pack, packed_logits
 from geovlm_ray.model.prompts import EncodedPrompt, PromptEncoder
 from geovlm_ray.serving.export.card import CARD, CURVE, card, reward_curve
-from geovlm_ray.serving.export.merge import generate_greedy, is_made_of, load_located, processor_of, write_whole
+from geovlm_ray.serving.export.merge import (
+    generate_greedy,
+    is_merged_from,
+    load_for_inference,
+    processor_of,
+    write_merged,
+)
 from geovlm_ray.serving.export.prompting import carried_settings
-from geovlm_ray.serving.export.sources import own_evaluation, past_of, read_evaluation
+from geovlm_ray.serving.export.sources import own_evaluation, provenance_of, read_evaluation
 from geovlm_ray.serving.model_ref import SETTINGS_FILE, ModelRef
 
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.5}
-"""Largest difference of a token's log-prob that the type's rounding explains."""
-CHECKED = ("vqa", 1_000_000_007, 0)
-"""The drawn scene on which models are compared, of a seed that is not trained on."""
-CHECKED_TOKENS = 16
+"""Maximum absolute difference of token log-probs that is attributed to rounding, by dtype."""
+PROBE_SCENE = ("vqa", 1_000_000_007, 0)
+"""Synthetic scene (task, seed, index) for the comparison; the seed is not used in training."""
+PROBE_TOKENS = 16
 
 
-def export(ref: ModelRef, named: str, out: Path, dtype: str, evaluations: Sequence[Path] = ()) -> float:
-    """Write a model into ``out`` and return the largest difference of a log-prob to the policy that it was made of.
+def export(ref: ModelRef, name: str, out: Path, dtype: str, evaluations: Sequence[Path] = ()) -> float:
+    """Export a model to ``out`` and return the maximum absolute log-prob difference to the source policy.
 
-    Where ``out`` is an export of the same weights, its settings and card are written anew.
+    If ``out`` is already an export of the same weights, only its settings and card are rewritten.
 
     Args:
-        named: how the user named the model.
+        name: the MODEL argument as the user gave it.
         dtype: ``float32`` or ``bfloat16``.
-        evaluations: folders of `geovlm-ray evaluate` whose tables go into the card, beside the run's own.
+        evaluations: folders of `geovlm-ray evaluate` to include in the card, in addition to the run's own evaluation.
 
     Raises:
-        ModelError: the model does not load, ``out`` holds something else or cannot be written, or the difference is
-            larger than the type's rounding explains.
-        DataError: a file of the run or of an evaluation does not hold what it should.
+        ModelError: the model does not load, ``out`` has other content or is not writable, or the log-prob difference
+            exceeds the tolerance of the dtype.
+        DataError: a file of the run or of an evaluation is invalid.
     """
     out = out.absolute()
-    again = out.is_dir() and is_made_of(out, ref, dtype)
-    if not again and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
-        raise ModelError(f"{out}: expected no such folder, an empty one, or an export of the same model, found another")
+    is_update = out.is_dir() and is_merged_from(out, ref, dtype)
+    if not is_update and (out.is_file() or (out.is_dir() and any(out.iterdir()))):
+        raise ModelError(
+            f"{out}: expected no such folder, an empty one, or an export of the same model, found other content"
+        )
     encoder = PromptEncoder(processor_of(ref), ref.config.prompt)
-    past = past_of(ref, named)
-    own = own_evaluation(ref, past.step)
+    provenance = provenance_of(ref, name)
+    own = own_evaluation(ref, provenance.step)
     results = [read_evaluation(folder) for folder in ([own] if own else []) + list(evaluations)]
-    prompt = encoder.encode(scene_example(*CHECKED))
-    ids, before = _drawn(ref, prompt, (ref.trained or ref.config).model.dtype)
-    folder = out if again else out.with_name(f".{out.name}.partial")
+    prompt = encoder.encode(scene_example(*PROBE_SCENE))
+    ids, expected = _greedy_completion(ref, prompt, (ref.trained or ref.config).model.dtype)
+    folder = out if is_update else out.with_name(f".{out.name}.partial")
     try:
-        if not again:
+        if not is_update:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(ref, dtype, folder)
-        difference = _difference(ModelRef(folder, False, None, ref.config, None), dtype, prompt, ids, before)
+            write_merged(ref, dtype, folder)
+        difference = _difference(ModelRef(folder, False, None, ref.config, None), dtype, prompt, ids, expected)
         if not difference <= TOLERANCE[dtype]:
             raise ModelError(
-                f"{out}: expected log-probs that differ by at most {TOLERANCE[dtype]} from those of {ref.path}, "
-                f"found {difference:.2g}"
+                f"{out}: expected log-probs within {TOLERANCE[dtype]} of those of {ref.path}, "
+                f"found a difference of {difference:.2g}"
             )
         write_atomically(folder / SETTINGS_FILE, carried_settings(ref.config, dtype))
-        write_atomically(folder / CARD, card(ref, past, encoder, out.name, dtype, results))
-        if svg := reward_curve(past):
+        write_atomically(folder / CARD, card(ref, provenance, encoder, out.name, dtype, results))
+        if svg := reward_curve(provenance):
             write_atomically(folder / CURVE, svg)
-        if not again:
+        if not is_update:
             folder.rename(out)
     finally:
-        if not again:
+        if not is_update:
             shutil.rmtree(folder, ignore_errors=True)
     return difference
 
 
-def _drawn(ref: ModelRef, prompt: EncodedPrompt, dtype: str) -> tuple[list[int], torch.Tensor]:
-    """Tokens [n] that a policy draws greedily, and their log-probs."""
-    model = load_located(ref, dtype)
-    ids = generate_greedy(model, prompt, CHECKED_TOKENS)
+def _greedy_completion(ref: ModelRef, prompt: EncodedPrompt, dtype: str) -> tuple[list[int], torch.Tensor]:
+    """Token ids [n] of the policy's greedy completion and their log-probs [n]."""
+    model = load_for_inference(ref, dtype)
+    ids = generate_greedy(model, prompt, PROBE_TOKENS)
     return ids, _logprobs(model, prompt, ids)
 
 
-def _difference(ref: ModelRef, dtype: str, prompt: EncodedPrompt, ids: list[int], before: torch.Tensor) -> float:
-    # Two models of billions of weights need not be in memory at once.
+def _difference(ref: ModelRef, dtype: str, prompt: EncodedPrompt, ids: list[int], expected: torch.Tensor) -> float:
+    """Maximum absolute difference between the model's log-probs of ``ids`` and ``expected`` [n]."""
+    # Free the source model before loading the exported one.
     gc.collect()
-    return float((_logprobs(load_located(ref, dtype), prompt, ids) - before).abs().max())
+    return float((_logprobs(load_for_inference(ref, dtype), prompt, ids) - expected).abs().max())
 
 
 def _logprobs(model: nn.Module, prompt: EncodedPrompt, ids: list[int]) -> torch.Tensor:
-    """Log-probs [n] of the tokens of a completion."""
+    """Log-probs [n] of the completion tokens."""
     with torch.no_grad():
         logits = packed_logits(model, Pack.of([(prompt, ids)])).float()
     return logits.log_softmax(-1).gather(-1, torch.tensor(ids)[:, None])[:, 0]

@@ -25,9 +25,9 @@ from geovlm_ray.model.prompts import MAX_IMAGES
 from geovlm_ray.report.page import STYLE, data_uri, page
 from geovlm_ray.serving.answering import Answerer
 
-MOST_BYTES = 64 * 2**20
+MAX_UPLOAD_BYTES = 64 * 2**20
 """Of all images of a question together."""
-LONGEST_QUESTION = 2000
+MAX_QUESTION_CHARS = 2000
 INSTRUCTED, FREE = "(optional: asks for the form of its answers)", "(optional)"
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
@@ -68,7 +68,7 @@ def make_app(answerer: Answerer, name: str, host: str) -> FastAPI:
     @app.post("/answer")
     def answer(
         images: Annotated[list[UploadFile], File()],
-        question: Annotated[str, Form(max_length=LONGEST_QUESTION)],
+        question: Annotated[str, Form(max_length=MAX_QUESTION_CHARS)],
         task: Annotated[str, Form()] = "",
     ) -> dict[str, Any]:
         if task and task not in TASK_NAMES:
@@ -118,8 +118,8 @@ def _refusal(request: Request, host: str) -> tuple[int, str] | None:
         length = request.headers.get("content-length", "")
         if not length.isdecimal():
             return 411, "expected the length of the request, found none"
-        if int(length) > MOST_BYTES:
-            return 413, f"expected at most {MOST_BYTES // 2**20} MiB of images, found {int(length) / 2**20:.0f}"
+        if int(length) > MAX_UPLOAD_BYTES:
+            return 413, f"expected at most {MAX_UPLOAD_BYTES // 2**20} MiB of images, found {int(length) / 2**20:.0f}"
     return None
 
 
@@ -152,9 +152,9 @@ def _body(name: str, *, instructed: bool) -> str:
         name=html.escape(name),
         tasks=tasks,
         task_note=INSTRUCTED if instructed else FREE,
-        limit=MOST_BYTES,
+        limit=MAX_UPLOAD_BYTES,
         most=MAX_IMAGES,
-        longest=LONGEST_QUESTION,
+        longest=MAX_QUESTION_CHARS,
     )
 
 

@@ -14,7 +14,7 @@ from geovlm_ray.config import RunConfig, load_config
 from geovlm_ray.data.sampler import SceneStream
 from geovlm_ray.rewards.config import SbertConfig
 from geovlm_ray.training.preflight import Ready
-from tests.system.clusters import cluster
+from tests.long.clusters import cluster
 from tests.unit.test_deploy import KUBERAY, read
 
 pytestmark = pytest.mark.slow

@@ -1,29 +1,22 @@
-"""The pages below docs/ and the README, done as they say."""
+"""The README, done as it says."""
 
 from __future__ import annotations
 
-import functools
-import json
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from geovlm_ray.tasks import TASKS
-from tests.docs import PAGES, README, TOP, blocks, check_printed, environment, readme_commands, run
-from tests.system.runs import metrics
+from geovlm_ray.cli import main
+from tests.docs import README, TOP, environment, readme_commands, run
 from tests.unit.converting import talk, write_json
 
 pytestmark = pytest.mark.slow
-METRICS = TOP / "docs" / "metrics.md"
-
 NOT_HERE = {
     "train geovlm-r1": "needs five GPUs",
     "train debug-gpu": "needs a GPU",
@@ -57,57 +50,6 @@ MORE = {
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder in which a page was done, once."""
-
-    @functools.cache
-    def do(name: str) -> Path:
-        folder = tmp_path_factory.mktemp(name.removesuffix(".md"))
-        for block in blocks(TOP / "docs" / name):
-            if block.runs:
-                check_printed(block, run(block.language, block.text, folder))
-        return folder
-
-    return do
-
-
-@pytest.mark.parametrize("name", [page.name for page in PAGES if any(block.runs for block in blocks(page))])
-def test_a_page_does_what_it_shows(done: Callable[[str], Path], name: str) -> None:
-    assert done(name).is_dir()
-
-
-def names_of(section: str) -> dict[str, str]:
-    """The names in the table of a section of the page on metrics, each as a pattern."""
-    (text,) = re.findall(rf"^## {section}\n(.*?)(?=^## |\Z)", METRICS.read_text(), re.M | re.S)
-    cells = [row.split(" | ")[0] for row in re.findall(r"^\| (`.*)$", text, re.M)]
-    names = [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
-    tasks, others = "|".join(TASKS), r"drawn-\w+"
-    return {name: name.replace("TASK", f"({tasks})").replace("NAME", f"({others})") for name in names}
-
-
-def check_names(section: str, written: set[str]) -> None:
-    """Every name that is written stands in a section, and every one there is written."""
-    said = names_of(section)
-    unknown = {name for name in written if not any(re.fullmatch(pattern, name) for pattern in said.values())}
-    assert not unknown, "written and not on the page"
-    assert not {name for name, pattern in said.items() if not any(re.fullmatch(pattern, w) for w in written)}
-
-
-def test_the_page_on_metrics_names_what_a_run_writes(done: Callable[[str], Path]) -> None:
-    folder = done("evaluation.md") / "runs" / "watched"
-    written = {name for row in metrics(folder) for name in row}
-    check_names("Reinforcement learning", written)
-    events = EventAccumulator(str(folder / "tensorboard"))
-    events.Reload()
-    assert set(events.Tags()["scalars"]) == written - {"step"}
-
-
-def test_the_page_on_metrics_names_what_fine_tuning_writes(done: Callable[[str], Path]) -> None:
-    lines = (done("own-data.md") / "model" / "sft.jsonl").read_text().splitlines()
-    check_names("Supervised fine-tuning", {name for line in lines for name in json.loads(line)})
-
-
-@pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with something small for each name that the README's commands speak of."""
     folder = tmp_path_factory.mktemp("readme")
@@ -136,11 +78,13 @@ def here(words: list[str]) -> list[str]:
     return [*call, *(word for begins, more in MORE.items() if shlex.join(call).startswith(begins) for word in more)]
 
 
-def test_the_readme_does_what_it_says(workplace: Path) -> None:
+def test_the_readme_does_what_it_says(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All calls one after the other, as later ones take up what earlier ones left."""
+    monkeypatch.chdir(workplace)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for words in readme_commands():
         if not shlex.join(words).startswith(tuple(NOT_HERE)):
-            run("sh", shlex.join(["geovlm-ray", *here(words)]), workplace)
+            assert main(here(words)) == 0, words
     assert {path.name for path in (workplace / "runs").iterdir()} == {"demo", "second", "mine"}
     assert not [begins for begins in NOT_HERE if not any(shlex.join(w).startswith(begins) for w in readme_commands())]
 

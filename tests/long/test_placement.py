@@ -14,7 +14,7 @@ from actors.rollout_pool import RayRollouts
 from benchmarks.instant_engine import InstantActor
 from geovlm_ray.config import load_config
 from geovlm_ray.core.errors import LostError, RunError
-from tests.system.clusters import cluster
+from tests.long.clusters import cluster
 
 pytestmark = pytest.mark.slow
 NODES, CORES = 2, 8

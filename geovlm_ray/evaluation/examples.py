@@ -1,0 +1,97 @@
+"""Examples of a benchmark: synthetic scenes, or the records of a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.geometry import Frame
+from geovlm_ray.core.schema import Example
+from geovlm_ray.data.frames import in_frame
+from geovlm_ray.data.parquet import RecordTable, open_datasets
+from geovlm_ray.data.sampler import HELD_OUT_SEED
+from geovlm_ray.data.scenes import scene_example
+from geovlm_ray.evaluation.groups import record_group
+from geovlm_ray.evaluation.registry import ANY, Benchmark
+
+SYNTHETIC_EXAMPLES = 200
+"""Examples of a synthetic benchmark without a limit."""
+
+
+@dataclass(frozen=True)
+class BenchmarkExample:
+    """An example with the benchmark's prompt; ``group`` is its category in the dataset, such as the question type."""
+
+    example: Example
+    group: str | None = None
+
+
+class BenchmarkExamples(Sequence[BenchmarkExample]):
+    """The selected examples of a benchmark, read lazily."""
+
+    def __init__(self, count: int, read: Callable[[int], BenchmarkExample], limit: int | None) -> None:
+        selected = count if limit is None else min(count, limit)
+        # Evenly spaced and deterministic.
+        self._indices = np.linspace(0, count - 1, selected).astype(int)
+        self._read = read
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, i: int) -> BenchmarkExample:  # type: ignore[override]
+        return self._read(int(self._indices[i]))
+
+
+def synthetic_examples(benchmark: Benchmark, limit: int | None) -> BenchmarkExamples:
+    """Synthetic scenes with the held-out seed, which training never uses."""
+
+    def read(i: int) -> BenchmarkExample:
+        return BenchmarkExample(scene_example(benchmark.task, HELD_OUT_SEED, i, split="heldout"))
+
+    return BenchmarkExamples(limit or SYNTHETIC_EXAMPLES, read, limit)
+
+
+def dataset_examples(
+    benchmark: Benchmark, data: Path, shards: Path, frame: Frame | None, limit: int | None
+) -> BenchmarkExamples:
+    """Records of the benchmark's split and task.
+
+    Args:
+        data: the benchmark's data, named in error messages.
+        shards: folder of the converted dataset.
+        frame: frame (coordinate system) of the boxes in answers; None for the dataset's frame.
+        limit: maximum number of records, evenly spaced.
+
+    Raises:
+        DataError: the dataset cannot be read, or has no record of that split and task.
+    """
+    table = RecordTable(open_datasets(shards))
+    splits, tasks = table.places("split"), table.places("task")
+    none = np.empty(0, dtype=int)
+    indices = tasks.get(benchmark.task, none)
+    if benchmark.split != ANY:
+        indices = np.intersect1d(indices, splits.get(benchmark.split, none), assume_unique=True)
+    if not len(indices):
+        raise DataError(
+            f"{data}: expected records of {benchmark.task} in the split {benchmark.split!r} for the benchmark "
+            f"{benchmark.name}, found tasks {', '.join(tasks)} and splits {', '.join(splits)}"
+        )
+
+    def read(i: int) -> BenchmarkExample:
+        row = table.row(int(indices[i]))
+        example = row.example if frame is None else in_frame(row.example, frame)
+        return BenchmarkExample(_with_prompt(benchmark, example), record_group(example, row.extra))
+
+    return BenchmarkExamples(len(indices), read, limit)
+
+
+def _with_prompt(benchmark: Benchmark, example: Example) -> Example:
+    """The example with the benchmark's prompt as its question, if the benchmark defines one."""
+    if benchmark.prompt is None:
+        return example
+    question = benchmark.prompt.format(question=example.question, labels=", ".join(example.labels))
+    return replace(example, question=question)

@@ -1,0 +1,62 @@
+"""Small supervised fine-tunings through the command line, as a user starts them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.system.runs import COMMAND, MINUTES, environment
+
+SMALL = ("sft.batch_size=6", "sft.eval_examples=12", "sft.eval_every=3", "sft.checkpoint_every=2", "sft.log_every=1")
+STEPS = 9
+SCRATCH = ("tiny-sft", "--scratch")
+ADAPTER = ("demo", "model.lora={rank: 4}", "sft.lr=0.003", "sft.optimizer=muon")
+
+
+def arguments(out: Path, *more: str, steps: int = STEPS) -> list[str]:
+    return [COMMAND, "sft", "--out", str(out), *more[:1], *SMALL, f"sft.steps={steps}", *more[1:]]
+
+
+def fine_tune(out: Path, *more: str, steps: int = STEPS) -> Path:
+    """Run to the end; the output is shown where it fails."""
+    command = arguments(out, *more, steps=steps)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=12 * MINUTES, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    return out
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    """The lines of a training's log without what depends on the machine's speed."""
+    lines = [json.loads(line) for line in (out / "sft.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+
+
+def kill_after(step: int, out: Path, *more: str) -> None:
+    """Start a training, and SIGKILL it as soon as ``step`` steps are written down."""
+    log = out.with_suffix(".log").open("w")
+    process = subprocess.Popen(arguments(out, *more), env=environment(), stdout=log, stderr=subprocess.STDOUT)
+    deadline = time.monotonic() + 10 * MINUTES
+    written = out / "sft.jsonl"
+    while not written.is_file() or len(written.read_text().splitlines()) < step:
+        assert process.poll() is None, out.with_suffix(".log").read_text()[-4000:]
+        assert time.monotonic() < deadline, "the training did not get as far as the step at which it is killed"
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+
+
+def check_resumed(recipe: tuple[str, ...], tmp_path: Path) -> None:
+    """A training that is killed and resumed has the losses and the weights of one that was not."""
+    undisturbed = fine_tune(tmp_path / "undisturbed", *recipe)
+    killed = tmp_path / "killed"
+    kill_after(5, killed, *recipe)
+    assert len(rows(killed)) < STEPS
+    assert not (killed / "config.json").exists()
+    fine_tune(killed, *recipe)
+    assert rows(killed) == rows(undisturbed)
+    assert [row["step"] for row in rows(killed)] == list(range(1, STEPS + 1))
+    assert (killed / "model.safetensors").read_bytes() == (undisturbed / "model.safetensors").read_bytes()
+    assert (killed / "sft_summary.json").is_file()

@@ -1,0 +1,85 @@
+"""Learners of one and of several processes on the same groups, for the tests that compare them."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from geovlm_ray.config import load_config
+from geovlm_ray.core.schema import Prompt, RewardScore, Sample, SampleGroup
+from geovlm_ray.data.scenes import scene_example
+from geovlm_ray.learner.ranks import Ranks
+from geovlm_ray.model.loading import model_folder
+from geovlm_ray.training.local import make_learner
+
+
+def group(group_id: int, rewards: list[float], length: int, *, image: bool = True) -> SampleGroup:
+    example = scene_example("vqa", 0, group_id)
+    samples = [
+        Sample(tuple(range(300, 300 + length + i)), (-2.0,) * (length + i), "text", "stop", 0, RewardScore(r, 1.0, r))
+        for i, r in enumerate(rewards)
+    ]
+    return SampleGroup(Prompt(group_id, example if image else dataclasses.replace(example, images=())), tuple(samples))
+
+
+# One prompt has no image, one group teaches nothing, and with a pass for each the ranks have unequal numbers of them.
+GROUPS = [
+    group(0, [0.0, 1.0], 4),
+    group(1, [1.0, 0.0, 0.0], 30, image=False),
+    group(2, [1.0, 1.0], 3),
+    group(3, [0.5, 0.0], 5, image=False),
+    group(4, [0.0, 2.0], 6),
+]
+
+
+def learn(rank: int, size: int, address: str, overrides: tuple[str, ...], folder: Path, load: str, save: str) -> None:
+    """Take up a checkpoint, make two steps, and leave the weights, the metrics and another checkpoint."""
+    settings = ["learner.lr=1e-3", "learner.tokens_per_micro_batch=1", *overrides]
+    learner = make_learner(load_config("demo", settings), model_folder("tiny"), Ranks.join(rank, size, address))
+    if load:
+        learner.load(folder / load)
+    rows = [learner.step(GROUPS) for _ in range(2)]
+    weights = {name: tensor.clone() for bucket in learner.weights() for name, tensor in bucket.tensors()}
+    logprobs = [torch.from_numpy(row) for row in learner.logprobs(GROUPS)]
+    (folder / save).mkdir(exist_ok=True)
+    learner.save(folder / save)
+    while not learner.saved():
+        time.sleep(0.01)
+    torch.save({"rows": rows, "weights": weights, "logprobs": logprobs}, folder / save / f"seen-{rank}.pt")
+    if size > 1:
+        # A process that leaves while the other's threads still speak to it may be aborted.
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def learn_on(size: int, overrides: tuple[str, ...], folder: Path, load: str, save: str) -> list[dict[str, Any]]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    mp.spawn(learn, args=(size, address, overrides, folder, load, save), nprocs=size)
+    return [torch.load(folder / save / f"seen-{rank}.pt") for rank in range(size)]
+
+
+def check_two_ranks_equal_one(overrides: tuple[str, ...], tmp_path: Path) -> None:
+    """Two ranks learn what one learns, and each resumes from the checkpoint of the other."""
+    (alone,) = learn_on(1, overrides, tmp_path, "", "one")
+    first, second = learn_on(2, overrides, tmp_path, "", "two")
+    assert not second["weights"], "rank 1 sent weights too"
+    (resumed_alone,) = learn_on(1, overrides, tmp_path, "two", "three")
+    resumed_together = learn_on(2, overrides, tmp_path, "one", "four")[0]
+    for expected, found in ((alone, first), (resumed_alone, resumed_together)):
+        assert found["rows"] == [pytest.approx(row, rel=1e-4, abs=1e-6) for row in expected["rows"]]
+        assert found["weights"].keys() == expected["weights"].keys()
+        # A hundredth of one step: AdamW divides gradients that are little more than rounding by their own size.
+        for name, weight in expected["weights"].items():
+            assert torch.allclose(found["weights"][name], weight, atol=1e-5), name
+        assert torch.allclose(torch.cat(found["logprobs"]), torch.cat(expected["logprobs"]), atol=1e-4)
+    assert first["rows"] == second["rows"]

@@ -1,0 +1,40 @@
+"""A trained adapter, exported: transformers and vLLM load the folder, and it answers as the adapter did."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from geovlm_ray.config import load_config
+from geovlm_ray.core.schema import Prompt
+from geovlm_ray.data.scenes import scene_example
+from geovlm_ray.serving.answering import Answerer
+from geovlm_ray.serving.model_ref import resolve_model
+from geovlm_ray.training.local import make_engine
+from tests.system.exports import command, train_adapter
+from tests.system.runs import COMMAND
+
+pytestmark = pytest.mark.slow
+TASKS = ("vqa", "object_detection", "visual_grounding", "multilabel_classification")
+EACH = 3
+
+
+def test_the_exported_model_answers_as_the_adapter_in_transformers_and_in_vllm(tmp_path: Path) -> None:
+    trained = train_adapter(tmp_path)
+    folder = tmp_path
+    said = command(COMMAND, "export", str(trained), "model", cwd=folder)
+    assert "Log-probs of a drawn prompt differ by at most" in said
+    examples = [scene_example(task, 1_000_000_011, k) for task in TASKS for k in range(EACH)]
+    asked = [(example.images, example.question, example.task) for example in examples]
+    adapter = resolve_model(str(trained))
+    assert adapter.adapter
+    expected = [Answerer(adapter).answer(*ask).response for ask in asked]
+    untrained = Answerer(resolve_model("tiny"))
+    assert [untrained.answer(*ask).response for ask in asked] != expected
+    exported = resolve_model(str(folder / "model"))
+    assert not exported.adapter
+    assert [Answerer(exported).answer(*ask).response for ask in asked] == expected
+    engine = make_engine(load_config(str(folder / "model" / "geovlm_ray.yaml")), exported.path)
+    groups = engine.generate([Prompt(k, example) for k, example in enumerate(examples)], greedy=True)
+    assert [group.samples[0].text for group in groups] == expected
