@@ -1,1 +1,1 @@
-"""The parts of the loop as Ray actors; the only package that imports ray."""
+"""Ray actors for the components of the training loop; the only package that imports ray."""

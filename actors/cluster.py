@@ -1,4 +1,4 @@
-"""The Ray cluster of a run: connecting, checking that everything fits, building the actors."""
+"""The Ray cluster of a run: connection, capacity check and actor creation."""
 
 from __future__ import annotations
 
@@ -31,30 +31,30 @@ from geovlm_ray.training.preflight import Ready
 log = logging.getLogger(__name__)
 
 POLL_S = 10.0
-"""Seconds between two looks at the cluster, while a run waits for nodes."""
+"""Seconds between capacity checks while a run waits for nodes."""
 
 
 def connect() -> None:
-    """Join the cluster that RAY_ADDRESS names, or start one on this machine.
+    """Connect to the cluster at RAY_ADDRESS, or start a local one.
 
-    A cluster that `ray start` left its address of in the temporary folder is not looked for: it may be dead, and Ray
-    would wait for it.
+    The address that `ray start` leaves in the temporary folder is ignored: that cluster may be dead, and Ray would wait
+    for it.
 
     Raises:
-        RunError: it cannot be reached or started.
+        RunError: the cluster cannot be reached or started.
     """
     if not ray.is_initialized():
-        own = "RAY_ADDRESS" not in os.environ
-        if own and "RAY_AUTH_MODE" not in os.environ:
-            # Ray then turns its token mode on by itself, and takes this token in place of one in the home folder.
-            os.environ["RAY_AUTH_TOKEN"] = _own_token()
+        local = "RAY_ADDRESS" not in os.environ
+        if local and "RAY_AUTH_MODE" not in os.environ:
+            # Ray then enables token authentication, with this token instead of the one in the home folder.
+            os.environ["RAY_AUTH_TOKEN"] = _local_token()
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         try:
             with preserve_signal_handlers():
                 ray.init(
-                    "local" if own else None,
+                    "local" if local else None,
                     logging_level=logging.ERROR,
-                    include_dashboard=False if own else None,
+                    include_dashboard=False if local else None,
                     runtime_env={"worker_process_setup_hook": silence_third_party_logs},
                 )
         except (ConnectionError, RuntimeError) as error:
@@ -63,50 +63,50 @@ def connect() -> None:
 
 
 @cache
-def _own_token() -> str:
-    """A token for the clusters that this process starts: Ray listens on all interfaces, and runs code for its clients.
+def _local_token() -> str:
+    """Authentication token of local clusters: Ray listens on all interfaces and runs code for its clients.
 
-    It is in the environment alone, so that no file of it is left behind.
+    The token is only in the environment, so no file is left behind.
     """
     return secrets.token_hex(32)
 
 
 def nodes() -> list[Node]:
-    """What every living node has."""
+    """Resources of every live node."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def wait_for_room(config: Config) -> None:
-    """Ask the autoscaler, where there is one, for room for all actors of a run, and wait until there is.
+def wait_for_capacity(config: Config) -> None:
+    """Wait until the cluster has capacity for all actors of a run; requests it from an autoscaler.
 
     Raises:
-        RunError: there is none after ``run.wait_for_nodes_s``.
+        RunError: the capacity is missing after ``run.wait_for_nodes_s``.
     """
-    end = time.monotonic() + config.run.wait_for_nodes_s
-    asked = False
+    deadline = time.monotonic() + config.run.wait_for_nodes_s
+    requested = False
     while True:
         try:
             check_fits(config, nodes())
             break
         except RunError as error:
-            left = end - time.monotonic()
+            left = deadline - time.monotonic()
             if left <= 0:
                 raise
             log.warning("waiting for nodes, %.0f s left: %s", left, error)
-        if not asked:
+        if not requested:
             kinds = [kind for kind in resource_requests(config) for _ in range(kind.count)]
             request_resources(bundles=[p.bundle for p in kinds if p.bundle])
-            asked = True
+            requested = True
         time.sleep(min(POLL_S, left))
-    if asked:
-        # From here on the actors themselves keep their nodes.
+    if requested:
+        # From here on, the actors themselves keep the nodes.
         request_resources(bundles=[])
 
 
 def build(config: Config, ready: Ready) -> Components:
     """Start all actors of a run."""
-    HEARTBEAT.wrote = HeartbeatGauges()
-    # Actors of other nodes have another working directory.
+    HEARTBEAT.on_write = HeartbeatGauges()
+    # Actors on other nodes have another working directory.
     folder = str(Path(config.run.dir).absolute())
     config = config.model_copy(update={"run": config.run.model_copy(update={"dir": folder})})
     rollouts, rewards, learner = start_actors(config, ready)
@@ -116,23 +116,23 @@ def build(config: Config, ready: Ready) -> Components:
 def start_actors(
     config: Config, ready: Ready, rollout: type[RolloutActor] = RolloutActor, learner: type[LearnerActor] = LearnerActor
 ) -> tuple[RayRollouts, RayRewards, RayLearner]:
-    """Start all actors of a run, the largest first.
+    """Start all actors of a run, largest first.
 
-    A smaller one on the only node that holds a larger one would keep that out. `RayLearner` returns when its actors are
-    placed, and `RayRewards` starts the SBERT actor before those that need no GPU.
+    A smaller actor could otherwise block the only node that fits a larger one. `RayLearner` returns when its actors are
+    placed, and `RayRewards` starts the SBERT actor before the reward actors, which need no GPU.
 
     Raises:
-        RunError: the cluster has no room for them.
+        RunError: the cluster has no capacity for them.
     """
     connect()
-    wait_for_room(config)
+    wait_for_capacity(config)
     learners = RayLearner(config, ready.model, learner)
     rollouts = RayRollouts(config, ready.model, rollout)
     return rollouts, RayRewards(config, ready.tasks), learners
 
 
-def engines(config: Config) -> RayRollouts:
-    """Start the rollout actors of an evaluation, whose model is a folder that all nodes see."""
+def start_rollouts(config: Config) -> RayRollouts:
+    """Start the rollout actors of an evaluation; ``model.path`` must be a folder that all nodes see."""
     connect()
-    wait_for_room(config)
+    wait_for_capacity(config)
     return RayRollouts(config, Path(config.model.path))

@@ -1,4 +1,4 @@
-"""Results of actor calls, with a dead or failing actor told apart and named."""
+"""Results of actor calls; Ray errors become errors of this package, which name the actor."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _LOST = (
 
 
 def fetch(calls: Sequence[ray.ObjectRef], who: str) -> list[Any]:
-    """The results of calls, in order; waits for all.
+    """Wait for calls and return their results in order; ``who`` names the actor in error messages.
 
     Raises:
-        UserError: as the actor raised it.
-        StartError: the actor did not get as far as its first call.
+        UserError: raised by the actor.
+        StartError: the actor died in its constructor.
         LostError: the actor died, or the node that held a result.
-        RunError: it failed in a way that no user error describes.
+        RunError: the call raised any other exception.
     """
     try:
         return ray.get(list(calls))
@@ -43,15 +43,15 @@ def fetch(calls: Sequence[ray.ObjectRef], who: str) -> list[Any]:
         if isinstance(error.cause, UserError):
             raise error.cause from error
         if isinstance(error.cause, _LOST):
-            raise LostError(f"{who} lost what it was given: {_reason(error.cause)}") from error
+            raise LostError(f"{who} lost an argument of its call: {_reason(error.cause)}") from error
         raise RunError(f"{who} failed: {error.cause!r}") from error
     except _LOST as error:
         kind = StartError if getattr(error, "actor_init_failed", False) else LostError
         raise kind(f"{who} died: {_reason(error)}") from error
 
 
-def never_ran(error: RunError) -> bool:
-    """Whether an error of `fetch` tells of an actor that had not started yet: not it, but its node died."""
+def died_before_start(error: RunError) -> bool:
+    """Whether an error of `fetch` means that the actor had not started: its node died, the actor is not the cause."""
     return isinstance(error.__cause__, ActorDiedError) and "The actor never ran" in str(error.__cause__)
 
 

@@ -1,4 +1,4 @@
-"""The learner as actors: one, or several that share the weights and the batch."""
+"""Learner actors: one learner, or several ranks that shard weights and batch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import ray
 
 from actors.failures import fetch
 from actors.names import next_name
-from actors.options import actor_options, not_started, start_limit_s
+from actors.options import actor_options, start_timeout_error, start_timeout_s
 from actors.tracing import set_weight_version, start_monitoring, trace_call
 from geovlm_ray.config import Config
 from geovlm_ray.core.errors import LostError, RunError
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 
 class LearnerActor:
-    """One learner, or one rank of it."""
+    """Hosts the learner, or one rank of it."""
 
     def address(self, model: ModelConfig) -> str:
-        """Where the other ranks can meet this one: its node's address, and a port that was free.
+        """Rendezvous address of the process group: this node's IP address and a free port.
 
         Raises:
-            ConfigError: this node lacks the package of ``model.attention``.
+            ConfigError: the package that ``model.attention`` needs is not installed on this node.
         """
         check_attention(model)
         with socket.socket() as free:
@@ -40,8 +40,8 @@ class LearnerActor:
             return f"tcp://{ray.util.get_node_ip_address()}:{free.getsockname()[1]}"
 
     def start(self, config: Config, model: Path, rank: int, size: int, address: str) -> None:
-        """Meet the other ranks and load the model."""
-        # Here and below, so that an actor with a learner of another kind needs no torch.
+        """Join the process group and load the model."""
+        # Imported here and below so that actors with another kind of learner do not need torch.
         from geovlm_ray.learner.ranks import Ranks
         from geovlm_ray.training.local import make_learner
 
@@ -51,7 +51,7 @@ class LearnerActor:
         set_weight_version(self.learner.version)
 
     def step(self, groups: Sequence[SampleGroup]) -> dict[str, float]:
-        """One update."""
+        """One policy update."""
         with trace_call("step", len(groups)):
             metrics = self.learner.step(groups)
         HEARTBEAT.count(metrics["learner/tokens"])
@@ -64,129 +64,128 @@ class LearnerActor:
             return self.learner.logprobs(groups)
 
     def weights(self) -> Iterator[WeightBucket]:
-        """The present weights, a part at a time."""
+        """The current weights, bucket by bucket."""
         from geovlm_ray.transport.buckets import prefetch_buckets
 
         with trace_call("weights"):
             yield from prefetch_buckets(self.learner.weights())
 
     def save(self, folder: Path) -> None:
-        """Begin to write model and optimizer."""
+        """Start writing model and optimizer state."""
         with trace_call("save"):
             self.learner.save(folder)
 
     def saved(self) -> bool:
-        """Whether that is done."""
+        """Whether the last `save` is complete."""
         return self.learner.saved()
 
     def load(self, folder: Path) -> None:
-        """Take up what `save` wrote."""
+        """Restore what `save` wrote."""
         with trace_call("load"):
             self.learner.load(folder)
         set_weight_version(self.learner.version)
 
 
-WHO = "the learner"
-DEATH_KNOWN_S = 30.0
-"""Seconds in which it becomes known that a rank died, after another one complained of it."""
+LEARNER = "the learner"
+DEATH_DETECTION_S = 30.0
+"""Seconds within which Ray detects that a rank died, after another rank failed because of it."""
 
 
 class RayLearner:
-    """The learner actors as the loop sees them: as one learner.
+    """The learner actors behind the interface of one learner.
 
-    Where one of them dies, what it held of weights and optimizer is lost, and with it this learner: every call raises
-    LostError.
+    If a rank dies, its shard of weights and optimizer state is lost; from then on every call raises LostError.
     """
 
-    def __init__(self, config: Config, model: Path, kind: type[LearnerActor] = LearnerActor) -> None:
+    def __init__(self, config: Config, model: Path, actor_class: type[LearnerActor] = LearnerActor) -> None:
         size = config.placement.learner.actors
         self.actors = [
-            ray.remote(kind).options(**actor_options(config, "learner", next_name("learner"))).remote()
+            ray.remote(actor_class).options(**actor_options(config, "learner", next_name("learner"))).remote()
             for _ in range(size)
         ]
         addresses = [actor.address.remote(config.model) for actor in self.actors]
-        if ray.wait(addresses, num_returns=size, timeout=start_limit_s(config))[1]:
+        if ray.wait(addresses, num_returns=size, timeout=start_timeout_s(config))[1]:
             self.close()
-            raise not_started(config, "not every learner actor has started")
-        address = fetch(addresses, WHO)[0]
+            raise start_timeout_error(config, "not every learner actor has started")
+        address = fetch(addresses, LEARNER)[0]
         self._started = [actor.start.remote(config, model, i, size, address) for i, actor in enumerate(self.actors)]
 
     def step(self, groups: Sequence[SampleGroup]) -> dict[str, float]:
-        """One update."""
-        return self._all("step", ray.put(groups))
+        """One policy update."""
+        return self._call_all("step", ray.put(groups))
 
     def logprobs(self, groups: Sequence[SampleGroup]) -> list[np.ndarray]:
         """Log-probs of every sample's tokens."""
-        return self._all("logprobs", ray.put(groups))
+        return self._call_all("logprobs", ray.put(groups))
 
     def weights(self) -> Iterator[ray.ObjectRef]:
-        """The present weights, a part at a time left in the object store for the engines to read."""
+        """The current weights, bucket by bucket, as references into the object store."""
         self._results(self._started)
-        # All ranks give what they hold of each weight; the first one has the whole, and sends it.
+        # All ranks take part in gathering each weight; only rank 0 yields buckets.
         for parts in [actor.weights.options(num_returns="streaming").remote() for actor in self.actors]:
             yield from parts
-        # The parts of one that died on the way are no weights, and the engines should not be blamed for that.
+        # If a rank died meanwhile, fail here: its buckets are unusable, and the engines would be blamed.
         self._results([actor.__ray_ready__.remote() for actor in self.actors])
 
     def save(self, folder: Path) -> None:
-        """Begin to write model and optimizer into a folder that this process sees too.
+        """Start writing model and optimizer state into a folder that this process can access too.
 
         Raises:
-            OSError: the disk refused it.
+            OSError: writing failed.
         """
         with _disk_errors():
-            self._all("save", folder)
+            self._call_all("save", folder)
 
     def saved(self) -> bool:
-        """Whether that is done.
+        """Whether the last `save` is complete.
 
         Raises:
-            OSError: the disk refused it.
+            OSError: writing failed.
         """
         with _disk_errors():
-            return fetch([self.actors[0].saved.remote()], WHO)[0]
+            return fetch([self.actors[0].saved.remote()], LEARNER)[0]
 
     def load(self, folder: Path) -> None:
-        """Take up what `save` wrote."""
-        self._all("load", folder)
+        """Restore what `save` wrote."""
+        self._call_all("load", folder)
 
     def close(self) -> None:
-        """End the actors, whatever they are waiting for."""
+        """Kill the actors, even if they are blocked."""
         for actor in self.actors:
             ray.kill(actor)
 
-    def _all(self, method: str, argument: Any) -> Any:
-        """What the first rank returns of a call that all make together."""
+    def _call_all(self, method: str, argument: Any) -> Any:
+        """Call a method on all ranks; returns the result of rank 0."""
         self._results(self._started)
         return self._results([getattr(actor, method).remote(argument) for actor in self.actors])[0]
 
     def _results(self, calls: Sequence[ray.ObjectRef]) -> list[Any]:
-        """The results of one call to every rank; does not wait for those that wait for a dead one."""
+        """Results of one call to every rank; fails with the first rank, since the others may be blocked by it."""
         waiting = list(calls)
         while waiting:
             done, waiting = ray.wait(waiting)
             try:
-                fetch(done, WHO)
+                fetch(done, LEARNER)
             except LostError:
                 raise
             except RunError:
-                # Of a dead rank the others say that it closed its connection.
+                # If a rank died, the others fail with a closed connection.
                 self._raise_if_dead()
                 raise
-        return fetch(calls, WHO)
+        return fetch(calls, LEARNER)
 
     def _raise_if_dead(self) -> None:
         pings = [actor.__ray_ready__.remote() for actor in self.actors]
         while pings:
-            done, pings = ray.wait(pings, timeout=DEATH_KNOWN_S)
-            fetch(done, WHO)
+            done, pings = ray.wait(pings, timeout=DEATH_DETECTION_S)
+            fetch(done, LEARNER)
             if not done:
                 return
 
 
 @contextmanager
 def _disk_errors() -> Iterator[None]:
-    """Raise an actor's OSError as it is: whoever wanted something written knows what."""
+    """Re-raise an actor's OSError itself, so that the caller can name what was being written."""
     try:
         yield
     except RunError as error:

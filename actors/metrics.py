@@ -1,4 +1,4 @@
-"""A run's metrics where Ray's Prometheus endpoint shows them."""
+"""Run metrics as gauges on Ray's Prometheus endpoint."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ PREFIX = "geovlm"
 
 
 class RayMetrics:
-    """One gauge a metric, labelled by run and, where it is a task's, by task; Ray puts ``ray_`` before its name."""
+    """One gauge per metric, labelled by run and, for per-task metrics, by task; Ray adds the prefix ``ray_``."""
 
     def __init__(self, run: str) -> None:
         self.run = run
         self._gauges: dict[str, Gauge] = {}
 
     def __call__(self, metrics: dict[str, float]) -> None:
-        """Show the metrics of a step."""
+        """Export the metrics of a step."""
         for key, value in metrics.items():
             name, task = gauge_name(key)
             if name not in self._gauges:
@@ -26,7 +26,7 @@ class RayMetrics:
 
 
 def gauge_name(key: str) -> tuple[str, str]:
-    """A metric's name in Prometheus, which ends in its unit, and its task, or an empty text.
+    """Prometheus name of a metric, which ends in its unit, and its task, or an empty string.
 
     ``seconds/step`` becomes ``geovlm_step_seconds``, ``task/vqa/reward`` becomes ``geovlm_task_reward`` of ``vqa``.
     """

@@ -1,4 +1,4 @@
-"""Names of actors, by which people find them in Ray's tools and in the run directory."""
+"""Actor names, as shown by Ray's tools and used in the run directory."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ _numbers: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)
 
 
 def next_name(kind: str) -> str:
-    """A name that no other actor of this process had: one that replaces a dead one may start before that is gone."""
+    """A name that is unique in this process: a replacement may start before the dead actor is gone."""
     return f"{kind}-{next(_numbers[kind])}"

@@ -1,4 +1,4 @@
-"""Where an actor may stand, as Ray is told, and how long it may take until it does."""
+"""Ray scheduling options of actors, and their start timeout."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ STRATEGIES = {"pack": "DEFAULT", "spread": "SPREAD"}
 
 
 def actor_options(config: Config, kind: str, name: str) -> dict[str, Any]:
-    """Options of an actor of a kind, a field of `PlacementConfig`, with a name."""
-    share = getattr(config.placement, kind)
+    """Ray options of an actor; ``kind`` is a field of `PlacementConfig`."""
+    resources = getattr(config.placement, kind)
     return {
-        "num_cpus": share.num_cpus,
-        "num_gpus": share.num_gpus,
-        "memory": int(share.memory_gb * GIB) or None,
+        "num_cpus": resources.num_cpus,
+        "num_gpus": resources.num_gpus,
+        "memory": int(resources.memory_gb * GIB) or None,
         "scheduling_strategy": STRATEGIES[config.placement.strategy],
         "name": f"{config.run.name}-{name}",
     }
 
 
-def start_limit_s(config: Config) -> float:
-    """Seconds after which actors that have not started are waited for no longer."""
+def start_timeout_s(config: Config) -> float:
+    """Seconds to wait for actors to start."""
     return max(config.rollout.stall_s, config.run.wait_for_nodes_s)
 
 
-def not_started(config: Config, what: str) -> LostError:
-    """The error of a run that has waited so long; what is the case comes first in its message."""
+def start_timeout_error(config: Config, problem: str) -> LostError:
+    """The error of actors that did not start in time; ``problem`` begins the message."""
     return LostError(
-        f"{what} within {start_limit_s(config):g} s, the longer of rollout.stall_s and "
-        "run.wait_for_nodes_s; `ray status` says what is free, and what is asked for in vain"
+        f"{problem} within {start_timeout_s(config):g} s, the longer of rollout.stall_s and "
+        "run.wait_for_nodes_s; `ray status` shows free resources and pending demands"
     )

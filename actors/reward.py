@@ -1,4 +1,4 @@
-"""The reward pool: CPU actors that score in parallel, and one that embeds texts for them."""
+"""The reward pool: CPU actors that score in parallel, and the SBERT actor that embeds texts for them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import ray
 
-from actors.failures import fetch, never_ran
+from actors.failures import died_before_start, fetch
 from actors.names import next_name
-from actors.options import actor_options, not_started, start_limit_s
+from actors.options import actor_options, start_timeout_error, start_timeout_s
 from actors.tracing import start_monitoring, trace_call
 from geovlm_ray.config import Config, RunConfig
 from geovlm_ray.core.errors import LostError, RunError
@@ -27,18 +27,18 @@ from geovlm_ray.rewards.sbert import SbertEmbedder
 
 log = logging.getLogger(__name__)
 
-CHUNK = 256
-"""Samples of one call, about: no more than these are scored again where an actor dies."""
-DEATHS = 3
-"""Samples at which so many actors died are what kills them."""
+CHUNK_SAMPLES = 256
+"""Approximate number of samples per call; bounds what is rescored after a crash."""
+MAX_CRASHES_PER_CHUNK = 3
+"""Crashes while scoring one chunk after which its samples are taken to be the cause."""
 
 
 class SbertDeathError(LostError):
-    """The SBERT actor died while a reward actor waited for it."""
+    """The SBERT actor died during a call of a reward actor."""
 
 
 class SbertActor:
-    """Sentence embeddings, on a GPU where one is given."""
+    """Computes sentence embeddings, on a GPU if it has one."""
 
     def __init__(self, config: SbertConfig, run: RunConfig) -> None:
         start_monitoring(run)
@@ -46,7 +46,7 @@ class SbertActor:
             self.embedder = SbertEmbedder.from_config(config)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit vectors of texts, [n, d] fp32."""
+        """Unit-length embeddings of texts, [n, d] fp32."""
         with trace_call("encode", len(texts)):
             vectors = self.embedder.encode(texts)
         HEARTBEAT.count(len(texts))
@@ -54,13 +54,13 @@ class SbertActor:
 
 
 class RemoteEmbedder:
-    """The SBERT actor as an `Embedder`."""
+    """An `Embedder` that calls the SBERT actor."""
 
     def __init__(self, actor: ray.actor.ActorHandle) -> None:
         self.actor = actor
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit vectors of texts, [n, d] fp32.
+        """Unit-length embeddings of texts, [n, d] fp32.
 
         Raises:
             SbertDeathError: the actor died.
@@ -72,7 +72,7 @@ class RemoteEmbedder:
 
 
 class RewardActor:
-    """Scores whole groups. Only the scores are sent back: the samples are much larger, and known there."""
+    """Scores whole groups; returns only scores, since the caller already holds the much larger samples."""
 
     def __init__(self, config: RewardConfig, run: RunConfig, prompts_per_step: int) -> None:
         self.config = config
@@ -80,11 +80,11 @@ class RewardActor:
         start_monitoring(run)
 
     def score(self, groups: Sequence[SampleGroup], sbert: ray.actor.ActorHandle | None) -> list[list[RewardScore]]:
-        """The reward of every sample of every group."""
+        """Rewards of all samples, [groups][samples]."""
         embedder: Embedder | None = RemoteEmbedder(sbert) if sbert is not None else None
         samples = sum(len(group.samples) for group in groups)
         HEARTBEAT.step = min(step_of(group.group_id, self.prompts_per_step) for group in groups)
-        log.debug("scores %d samples", samples)
+        log.debug("scoring %d samples", samples)
         with trace_call("score", samples):
             scored = score_groups(groups, self.config, embedder)
         HEARTBEAT.count(samples)
@@ -93,15 +93,15 @@ class RewardActor:
 
 @dataclass
 class _Chunk:
-    """Groups of one call, and how many actors died while they were scored."""
+    """Groups scored in one call, and the number of actor crashes while scoring them."""
 
     groups: list[SampleGroup]
-    deaths: int = 0
+    crashes: int = 0
 
 
 @dataclass
 class _Call:
-    """A chunk on its way through an actor, with the actors that it needs."""
+    """A running score call, with the actors that it uses."""
 
     chunk: _Chunk
     slot: int
@@ -110,37 +110,34 @@ class _Call:
 
 
 class RayRewards:
-    """All reward actors as one pool; one that dies is replaced, and what it was scoring is scored again.
-
-    Several threads may score at once.
-    """
+    """All reward actors as one pool; a dead actor is replaced and its chunk is scored again. Thread-safe."""
 
     def __init__(self, config: Config, tasks: Sequence[str]) -> None:
         self.config = config
-        self._replacing = threading.Lock()
+        self._lock = threading.Lock()
         self._closed = False
         self._names: dict[ray.actor.ActorHandle, str] = {}
-        # What those that are not known to have started answer once they have.
+        # Readiness checks of actors that may not have started yet.
         self._starting: dict[ray.actor.ActorHandle, ray.ObjectRef] = {}
         embeds = any(needs_embedder(task, config.reward) for task in tasks)
         self.sbert = self._start_sbert() if embeds else None
         self.actors = [self._start() for _ in range(config.placement.reward.actors)]
 
     def score(self, groups: Sequence[SampleGroup]) -> list[SampleGroup]:
-        """The same groups in the same order, every sample with its reward.
+        """The same groups in the same order, with the reward of every sample.
 
         Raises:
-            RunError: actors died `DEATHS` times at the same groups, or one failed in another way.
-            LostError: none has started within `start_limit_s`.
+            RunError: a chunk reached `MAX_CRASHES_PER_CHUNK`, or a call failed in another way.
+            LostError: no actor has started within `start_timeout_s`.
         """
         scored = {g.group_id: g for g in self.score_stream([groups])}
         return [scored[g.group_id] for g in groups]
 
     def score_stream(self, parts: Iterable[Sequence[SampleGroup]]) -> list[SampleGroup]:
-        """All groups, sorted, every sample with its reward; the first are scored while the last are still drawn.
+        """All groups sorted by group id, with the reward of every sample; groups are scored as ``parts`` yields them.
 
         Raises:
-            RunError: as in `score`, or as the drawing raises it.
+            RunError: as in `score`, or raised by ``parts``.
         """
         scored: list[SampleGroup] = []
         waiting: deque[_Chunk] = deque()
@@ -149,13 +146,13 @@ class RayRewards:
             waiting.extend(self._chunks(part))
             self._dispatch(waiting, running)
             while waiting:
-                scored += self._take(waiting, running)
+                scored += self._next_result(waiting, running)
         while running:
-            scored += self._take(waiting, running)
+            scored += self._next_result(waiting, running)
         return sorted(scored, key=lambda g: g.group_id)
 
     def _dispatch(self, waiting: deque[_Chunk], running: dict[ray.ObjectRef, _Call]) -> None:
-        """Give chunks to actors that have started and have none of this batch; waits for one where nothing runs."""
+        """Send chunks to started actors without a call of this batch; waits for an actor if no call is running."""
         if not waiting:
             return
         wait = not running
@@ -168,8 +165,8 @@ class RayRewards:
             call = _Call(waiting.popleft(), slot, actors[slot], sbert)
             running[call.actor.score.remote(call.chunk.groups, call.sbert)] = call
 
-    def _take(self, waiting: deque[_Chunk], running: dict[ray.ObjectRef, _Call]) -> list[SampleGroup]:
-        """The groups of the next call that ends; none where an actor died at it, and they wait again."""
+    def _next_result(self, waiting: deque[_Chunk], running: dict[ray.ObjectRef, _Call]) -> list[SampleGroup]:
+        """Groups of the next call that finishes; none if an actor crashed, and the chunk is queued again."""
         (done,), _ = ray.wait(list(running))
         call = running.pop(done)
         try:
@@ -177,70 +174,72 @@ class RayRewards:
             groups = [_rewarded(group, scores) for group, scores in zip(call.chunk.groups, rewards, strict=True)]
         except LostError as error:
             self._replace_dead(error, call)
-            call.chunk.deaths += not never_ran(error)
-            if call.chunk.deaths == DEATHS:
+            call.chunk.crashes += not died_before_start(error)
+            if call.chunk.crashes == MAX_CRASHES_PER_CHUNK:
                 ids = ", ".join(str(g.group_id) for g in call.chunk.groups)
-                raise RunError(f"{DEATHS} actors died while they scored groups {ids}; the last: {error}") from error
+                raise RunError(
+                    f"{MAX_CRASHES_PER_CHUNK} actors crashed while scoring groups {ids}; last: {error}"
+                ) from error
             waiting.appendleft(call.chunk)
             groups = []
         self._dispatch(waiting, running)
         return groups
 
-    def _started(self, actors: Sequence[ray.actor.ActorHandle], otherwise: str, wait: bool) -> list[int]:
-        """Which of some actors have started; waits for the first where asked.
+    def _started(self, actors: Sequence[ray.actor.ActorHandle], problem: str, wait: bool) -> list[int]:
+        """Indices of the actors that have started; with ``wait``, waits for the first one.
 
         Raises:
-            LostError: it was waited for, and none has started within `start_limit_s`.
+            LostError: with ``wait``, no actor has started within `start_timeout_s`; ``problem`` begins the message.
         """
         starting = {ref: actor for actor in actors if (ref := self._starting.get(actor)) is not None}
         if starting:
             if wait and len(starting) == len(actors):
-                ray.wait(list(starting), timeout=start_limit_s(self.config))
+                ray.wait(list(starting), timeout=start_timeout_s(self.config))
             for ref in ray.wait(list(starting), num_returns=len(starting), timeout=0)[0]:
                 self._starting.pop(starting[ref], None)
         started = [slot for slot, actor in enumerate(actors) if actor not in self._starting]
         if wait and not started:
-            raise not_started(self.config, otherwise)
+            raise start_timeout_error(self.config, problem)
         return started
 
     def close(self) -> None:
-        """End the actors; none takes their place."""
-        with self._replacing:
+        """Kill the actors without replacement."""
+        with self._lock:
             self._closed = True
             for actor in [*self.actors, *([self.sbert] if self.sbert is not None else [])]:
                 ray.kill(actor)
 
     def _chunks(self, groups: Sequence[SampleGroup]) -> list[_Chunk]:
-        """Groups dealt out by task, so that every chunk has a share of each; at least one chunk an actor."""
+        """Split groups into chunks with the same mix of tasks, if possible at least one per actor."""
         by_task = sorted(groups, key=lambda g: g.prompt.example.task)
         samples = sum(len(g.samples) for g in groups)
-        n = min(max(len(self.actors), -(-samples // CHUNK)), len(groups))
+        n = min(max(len(self.actors), -(-samples // CHUNK_SAMPLES)), len(groups))
         return [_Chunk(by_task[k::n]) for k in range(n)]
 
     def _replace_dead(self, error: LostError, call: _Call) -> None:
-        """Start another actor in place of the one whose death an error tells of, unless that was done already."""
-        with self._replacing:
+        """Replace the actor whose death caused an error, unless it was already replaced."""
+        with self._lock:
             if self._closed:
                 raise error
             if isinstance(error, SbertDeathError):
                 if call.sbert is self.sbert:
-                    self._end(call.sbert, error)
+                    self._discard(call.sbert, error)
                     self.sbert = self._start_sbert()
             elif call.actor is self.actors[call.slot]:
-                self._end(call.actor, error)
+                self._discard(call.actor, error)
                 self.actors[call.slot] = self._start()
 
-    def _end(self, actor: ray.actor.ActorHandle, error: RunError) -> None:
+    def _discard(self, actor: ray.actor.ActorHandle, error: RunError) -> None:
         name = self._names.pop(actor)
         self._starting.pop(actor, None)
-        log.warning("%s: %s; another one takes its place", name, error)
+        log.warning("%s: %s; starting a replacement", name, error)
         ray.kill(actor)
         remove_heartbeats(self.config.run.folder, name)
 
     def _start(self) -> ray.actor.ActorHandle:
         config, name = self.config, next_name("reward")
         actor = ray.remote(RewardActor).options(**actor_options(config, "reward", name))
-        return self._named(name, actor.remote(config.reward, config.run, config.rollout.prompts_per_step))
+        return self._register(name, actor.remote(config.reward, config.run, config.rollout.prompts_per_step))
 
     def _start_sbert(self) -> ray.actor.ActorHandle:
         config, name = self.config, next_name("sbert")
@@ -248,15 +247,15 @@ class RayRewards:
         if config.placement.sbert.num_gpus:
             sbert = sbert.model_copy(update={"device": "cuda"})
         actor = ray.remote(SbertActor).options(**actor_options(config, "sbert", name))
-        return self._named(name, actor.remote(sbert, config.run))
+        return self._register(name, actor.remote(sbert, config.run))
 
-    def _named(self, name: str, actor: ray.actor.ActorHandle) -> ray.actor.ActorHandle:
+    def _register(self, name: str, actor: ray.actor.ActorHandle) -> ray.actor.ActorHandle:
         self._names[actor] = name
         self._starting[actor] = actor.__ray_ready__.remote()
         return actor
 
 
 def _rewarded(group: SampleGroup, scores: Sequence[RewardScore]) -> SampleGroup:
-    """The group, every sample with its reward."""
+    """The group with the reward of every sample."""
     samples = zip(group.samples, scores, strict=True)
     return replace(group, samples=tuple(replace(sample, reward=score) for sample, score in samples))

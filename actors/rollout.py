@@ -1,4 +1,4 @@
-"""The rollout actor: one vLLM engine on its share of the machine."""
+"""The rollout actor, which hosts one vLLM engine."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from geovlm_ray.observability.heartbeat import HEARTBEAT
 if TYPE_CHECKING:
     from geovlm_ray.transport.buckets import WeightBucket
 
-HAND_OVER_S = 0.1
-"""Seconds between two messages of an actor that draws: each costs the engine about a millisecond."""
-MESSAGE_GROUPS = 16
-"""Groups of one message, about: more would keep the reward actors waiting."""
+FLUSH_INTERVAL_S = 0.1
+"""Seconds between messages of a streaming actor; each message costs the engine about a millisecond."""
+FLUSH_GROUPS = 16
+"""Number of finished groups that are sent without waiting for `FLUSH_INTERVAL_S`, to keep reward actors busy."""
 
 
 class RolloutActor:
-    """One engine."""
+    """Hosts one engine."""
 
     def __init__(self, config: Config, model: Path) -> None:
-        # Here, so that an actor with an engine of another kind needs no torch.
+        # Imported here so that actors with another kind of engine do not need torch.
         from geovlm_ray.training.local import make_engine
 
         start_monitoring(config.run)
@@ -34,28 +34,28 @@ class RolloutActor:
         set_weight_version(self.engine.version)
 
     def stream(self, prompts: Sequence[Prompt], **sampling: Any) -> Iterator[list[SampleGroup]]:
-        """Draw completions of each prompt; what is finished within `HAND_OVER_S` comes together, in parts."""
+        """Sample completions of each prompt; groups that finish within `FLUSH_INTERVAL_S` are yielded together."""
         finished: list[SampleGroup] = []
-        handed_over = time.monotonic()
+        last_flush = time.monotonic()
         with trace_call("stream", len(prompts)):
             for groups in self.engine.stream(prompts, **sampling):
                 HEARTBEAT.count(_tokens(groups))
                 finished += groups
-                if len(finished) >= MESSAGE_GROUPS or time.monotonic() - handed_over >= HAND_OVER_S:
+                if len(finished) >= FLUSH_GROUPS or time.monotonic() - last_flush >= FLUSH_INTERVAL_S:
                     yield finished
-                    finished, handed_over = [], time.monotonic()
+                    finished, last_flush = [], time.monotonic()
             if finished:
                 yield finished
 
     def generate(self, prompts: Sequence[Prompt], **sampling: Any) -> list[SampleGroup]:
-        """Draw completions of each prompt."""
+        """Sample completions of each prompt."""
         with trace_call("generate", len(prompts)):
             groups = self.engine.generate(prompts, **sampling)
         HEARTBEAT.count(_tokens(groups))
         return groups
 
     def receive(self, bucket: WeightBucket) -> int:
-        """Take a part of a version of the weights; returns the version that the engine holds."""
+        """Accept one bucket of a weight version; returns the version that the engine holds."""
         with trace_call("receive"):
             version = self.engine.receive(bucket)
         set_weight_version(version)

@@ -1,4 +1,4 @@
-"""What every benchmark writes, and how."""
+"""Shared by all benchmarks: figures with limits, paired measurements, command line and JSON output."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROUNDS = 5
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured figure; ``limit`` says in words what it must be, ``holds`` whether it is."""
+    """A measured value; ``limit`` is its bound as text, ``holds`` whether the value satisfies it."""
 
     name: str
     value: float
@@ -35,17 +35,17 @@ class Figure:
 
 
 def at_least(name: str, value: float, limit: float) -> Figure:
-    """A figure that must reach a limit."""
+    """A figure with a lower bound."""
     return Figure(name, value, f">= {limit:g}", value >= limit)
 
 
 def at_most(name: str, value: float, limit: float) -> Figure:
-    """A figure that must not exceed a limit."""
+    """A figure with an upper bound."""
     return Figure(name, value, f"<= {limit:g}", value <= limit)
 
 
 def in_turns(contenders: Mapping[str, Callable[[], float]], rounds: int = ROUNDS) -> dict[str, list[float]]:
-    """What each contender measures, one after the other in every round."""
+    """Measurements of each contender, interleaved: every contender measures once per round."""
     measured: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, measure in contenders.items():
@@ -54,13 +54,13 @@ def in_turns(contenders: Mapping[str, Callable[[], float]], rounds: int = ROUNDS
 
 
 def pairs(a: Callable[[], object], b: Callable[[], object], rounds: int = ROUNDS) -> tuple[list[float], list[float]]:
-    """Seconds of two calls that are made in turns; one more round goes before, uncounted, in which caches fill."""
+    """Seconds of two interleaved calls, ``rounds`` times each, after one warm-up round that is not counted."""
     measured = in_turns({"a": lambda: seconds(a), "b": lambda: seconds(b)}, rounds + 1)
     return measured["a"][1:], measured["b"][1:]
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """How long a call takes."""
+    """Wall-clock time of a call."""
     begun = time.perf_counter()
     call()
     return time.perf_counter() - begun
@@ -69,7 +69,7 @@ def seconds(call: Callable[[], object]) -> float:
 def ratio_figures(
     name: str, over: ArrayLike, under: ArrayLike, limit: Callable[[str, float], Figure] = Figure
 ) -> list[Figure]:
-    """Ratios of pairs: their median, with its limit (such as ``partial(at_least, limit=2)``), least and largest."""
+    """Median of pairwise ratios, with its limit (such as ``partial(at_least, limit=2)``), minimum and maximum."""
     ratios = np.divide(over, under)
     return [
         limit(name, float(np.median(ratios))),
@@ -79,34 +79,41 @@ def ratio_figures(
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    """The arguments that all benchmarks share."""
+    """A parser with the options that all benchmarks share."""
     arguments = argparse.ArgumentParser(description=description)
-    arguments.add_argument("--json", type=Path, help="file for the figures; default: standard output only")
+    arguments.add_argument("--json", type=Path, help="output file of the figures; default: standard output only")
+    arguments.add_argument(
+        "--smoke",
+        action="store_true",
+        help="run every measurement once in its smallest form, to check that the benchmark works; limits are not "
+        "enforced",
+    )
     return arguments
 
 
-def publish(name: str, figures: Sequence[Figure], path: Path | None, **more: Any) -> int:
-    """Print the figures, write them where asked, and return 1 where a limit does not hold."""
+def publish(name: str, figures: Sequence[Figure], options: argparse.Namespace, **more: Any) -> int:
+    """Print the figures and write them to ``--json``; returns 1 if a limit does not hold, except with ``--smoke``."""
     for figure in figures:
-        verdict = "" if figure.holds is None else f"  (must be {figure.limit}: {'holds' if figure.holds else 'FAILS'})"
+        verdict = "" if figure.holds is None else f"  (limit {figure.limit}: {'holds' if figure.holds else 'FAILS'})"
         print(f"{figure.name:<60} {figure.value:>14,.4g}{verdict}")
-    if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
         content = {
             "name": name,
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            "smoke": options.smoke,
             "figures": [asdict(figure) for figure in figures],
             **more,
             "machine": machine(),
             "versions": versions(),
             "commit": commit(),
         }
-        path.write_text(json.dumps(content, indent=2) + "\n")
-    return int(any(figure.holds is False for figure in figures))
+        options.json.write_text(json.dumps(content, indent=2) + "\n")
+    return int(not options.smoke and any(figure.holds is False for figure in figures))
 
 
 def machine() -> dict[str, Any]:
-    """Cores, memory and GPUs."""
+    """CPU model, cores, memory and GPUs."""
     return {
         "cpu": _cpu(),
         "cores": os.cpu_count(),
@@ -116,13 +123,13 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Python and the packages that matter."""
+    """Versions of Python and of the installed packages among `PACKAGES`."""
     installed = {d.metadata["Name"].lower(): d.version for d in importlib.metadata.distributions()}
     return {"python": platform.python_version(), **{p: installed[p] for p in PACKAGES if p in installed}}
 
 
 def commit() -> str:
-    """The commit of the checkout, marked where files differ from it."""
+    """The commit of the checkout, with ``-dirty`` if files differ from it."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
     return done.stdout.strip() or "unknown"

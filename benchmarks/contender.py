@@ -1,4 +1,4 @@
-"""A contender of a benchmark: a process that measures on request."""
+"""A contender of a benchmark: a separate process that measures on request."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from typing import Any
 
 
 class Contender:
-    """A process of its own, so that contenders share neither threads nor settings of libraries.
+    """A separate process, so that contenders share neither threads nor library settings.
 
-    ``serve`` is called there with a pipe and the arguments. It sends one figure for its warm-up, then one for every
-    request that it receives, until a request is None.
+    ``serve`` is called in the process with a pipe and the arguments. It sends one value for its warm-up, then one for
+    every request that it receives, until a request is None.
     """
 
     def __init__(self, serve: Callable[..., None], *arguments: Any) -> None:
         context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(theirs, *arguments))
+        self._pipe, child_pipe = context.Pipe()
+        self._process = context.Process(target=serve, args=(child_pipe, *arguments))
         self._process.start()
-        theirs.close()
-        self._answer()
+        child_pipe.close()
+        self._receive()
 
     def measure(self, request: Any) -> float:
-        """The figure for a request.
+        """The measured value for a request.
 
         Raises:
-            RuntimeError: the process has died; what it died of stands on standard error.
+            RuntimeError: the process died; its error is on standard error.
         """
         self._pipe.send(request)
-        return self._answer()
+        return self._receive()
 
     def close(self) -> None:
         """End the process."""
@@ -37,9 +37,9 @@ class Contender:
             self._pipe.send(None)
         self._process.join()
 
-    def _answer(self) -> float:
+    def _receive(self) -> float:
         try:
             return self._pipe.recv()
         except EOFError as error:
             self._process.join()
-            raise RuntimeError(f"a contender died with exit code {self._process.exitcode}") from error
+            raise RuntimeError(f"a contender process died with exit code {self._process.exitcode}") from error

@@ -1,10 +1,10 @@
-"""A day of training in minutes: ``python -m benchmarks.endurance [--steps 20000] [--json OUT]``.
+"""Resource leaks over many steps: ``python -m benchmarks.endurance [--steps 20000] [--json OUT]``.
 
-Short steps of the policy of `benchmarks.toy_policy` through the real loop, actors, records and checkpoints on Ray. What
-would run out on a long run has to stay flat: memory and open files of all processes, the object store, the logs.
+Short steps of `benchmarks.toy_policy` through the real loop, actors, records and checkpoints on Ray. Memory and open
+files of all processes, the object store and the logs must not grow.
 
-Two of Ray's own bounds are set lower, so that they are met within minutes as they are within a day: the size at which
-its logs rotate, and the number of past tasks that it remembers.
+Two limits of Ray are lowered so that they are reached within minutes instead of a day: the size at which logs rotate,
+and the number of past tasks that the GCS keeps.
 """
 
 from __future__ import annotations
@@ -45,48 +45,50 @@ BOUNDS = {
     "RAY_ROTATION_BACKUP_COUNT": "1",
     "RAY_task_events_max_num_task_in_gcs": "10000",
 }
-LOOKS = 100
-"""Times that everything is looked at, in equal distances; at the object store, whose content swings from step to step,
-after each step, and the mean since the look before is taken."""
+SAMPLES = 100
+"""Measurements per run, evenly spaced. The object store, whose content fluctuates, is measured after every step and
+averaged between measurements."""
+SMOKE_STEPS = 10
 GROWTH = 1.05
 FLAT = ("memory, MB", "open files", "object store, MB", "objects in the store", "Ray's logs, MB", "the run's logs, MB")
 
 
 def main() -> int:
-    """Run and publish."""
+    """Run, measure and publish."""
     arguments = parser(__doc__ or "")
     arguments.add_argument("--steps", type=int, default=20_000, help="steps (default: 20000)")
     options = arguments.parse_args()
+    steps = SMOKE_STEPS if options.smoke else options.steps
     silence_third_party_logs()
     os.environ.update(BOUNDS)
     with tempfile.TemporaryDirectory(prefix="geovlm-ray-bench-") as runs:
-        config = load_config("demo", [*SETTINGS, f"run.dir={runs}", f"run.steps={options.steps}"])
+        config = load_config("demo", [*SETTINGS, f"run.dir={runs}", f"run.steps={steps}"])
         connect()
         stream = open_stream(config.data)
-        looks: list[dict[str, float]] = []
+        samples: list[dict[str, float]] = []
         begun = time.perf_counter()
-        watched = partial(watching, looks=looks)
-        execute(config, Ready(Path("toy"), stream, trained_tasks(config, stream)), watched, Console(quiet=True))
+        build_sampled = partial(build_with_sampling, samples=samples)
+        execute(config, Ready(Path("toy"), stream, trained_tasks(config, stream)), build_sampled, Console(quiet=True))
         seconds = time.perf_counter() - begun
         written = len(list((config.run.folder / "rollouts").glob("*.parquet")))
         ray.shutdown()
-    rows = {name: [look[name] for look in looks] for name in looks[0]}
+    columns = {name: [sample[name] for sample in samples] for name in samples[0]}
     figures = [
-        at_least("steps written down", written, options.steps),
-        Figure("steps/s", options.steps / seconds),
-        *(figure for name in FLAT for figure in flat(name, rows[name])),
+        at_least("steps written down", written, steps),
+        Figure("steps/s", steps / seconds),
+        *(figure for name in FLAT for figure in growth(name, columns[name])),
     ]
-    return publish("endurance", figures, options.json, settings=SETTINGS, looks=rows)
+    return publish("endurance", figures, options, settings=SETTINGS, looks=columns)
 
 
-def watching(config: Config, ready: Ready, looks: list[dict[str, float]]) -> Components:
-    """The parts of the run, and a look at everything now and then."""
-    return replace(build(config, ready), report=look_at(config, looks))
+def build_with_sampling(config: Config, ready: Ready, samples: list[dict[str, float]]) -> Components:
+    """The components of the run, with a report that appends resource usage to ``samples``."""
+    return replace(build(config, ready), report=resource_sampler(config, samples))
 
 
-def look_at(config: Config, looks: list[dict[str, float]]) -> Callable[[dict[str, Any]], None]:
-    """What is told of every step and looks at everything after some."""
-    every = max(1, config.run.steps // LOOKS)
+def resource_sampler(config: Config, samples: list[dict[str, float]]) -> Callable[[dict[str, Any]], None]:
+    """A callback for every step that appends the resource usage to ``samples`` at evenly spaced steps."""
+    every = max(1, config.run.steps // SAMPLES)
     state = get_state_from_address(ray.get_runtime_context().gcs_address)
     session = Path(ray._private.worker.global_worker.node.get_session_dir_path())
 
@@ -100,7 +102,7 @@ def look_at(config: Config, looks: list[dict[str, float]]) -> Callable[[dict[str
         megabytes, objects = (fmean(column) for column in zip(*stored, strict=True))
         stored.clear()
         memory, files = processes()
-        looks.append(
+        samples.append(
             {
                 "step": metrics["step"],
                 "memory, MB": memory,
@@ -116,10 +118,10 @@ def look_at(config: Config, looks: list[dict[str, float]]) -> Callable[[dict[str
 
 
 def processes() -> tuple[float, float]:
-    """Memory without pages of files, in MB, and open files of this process and all that belong to its cluster."""
-    this = psutil.Process()
+    """Memory without file-backed pages, in MB, and open files of this process and its local cluster."""
+    driver = psutil.Process()
     memory = files = 0.0
-    for process in (this, *this.children(recursive=True)):
+    for process in (driver, *driver.children(recursive=True)):
         try:
             info = process.memory_info()
             memory += (info.rss - info.shared) / 1e6
@@ -130,12 +132,12 @@ def processes() -> tuple[float, float]:
 
 
 def size(folder: Path) -> float:
-    """Of all files in a folder, in MB."""
+    """Total size of the files in a folder, in MB."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
 
 
-def flat(name: str, values: list[float]) -> list[Figure]:
-    """How the mean of something grew from the second fifth of the run to the last; from nothing it may not at all."""
+def growth(name: str, values: list[float]) -> list[Figure]:
+    """Growth of the mean from the second to the last fifth of the run; a mean of 0 must stay 0."""
     fifth = len(values) // 5
     early, late = fmean(values[fifth : 2 * fifth]), fmean(values[-fifth:])
     return [

@@ -1,4 +1,4 @@
-"""A learner of a model of middle size, and completions of made-up tokens to train on without drawing any."""
+"""A learner with random weights, and completions of random tokens, to train without rollouts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.random_model import mid_model
+from benchmarks.random_model import SHAPES, write_model
 from geovlm_ray.config import Config
 from geovlm_ray.core.schema import Prompt, RewardScore, Sample, SampleGroup
 from geovlm_ray.data.scenes import scene_example
@@ -17,17 +17,18 @@ from geovlm_ray.training.local import make_learner
 MID_SETTINGS = ("prompt.image_size=448", "learner.threads=2", "learner.lr=1e-6")
 
 
-def mid_learner(config: Config) -> GrpoLearner:
-    """A learner of the model of 45 million weights."""
+def random_learner(config: Config, shape: str) -> GrpoLearner:
+    """A learner of a model of random weights; ``shape`` is a key of `SHAPES`."""
     with tempfile.TemporaryDirectory(prefix="geovlm-ray-bench-") as folder:
-        return make_learner(config, mid_model(Path(folder) / "model"))
+        write_model(Path(folder), SHAPES[shape])
+        return make_learner(config, Path(folder))
 
 
 def scored_groups(config: Config, learner: GrpoLearner, groups: int, size: int, tokens: int) -> list[SampleGroup]:
-    """Groups of ``size`` completions of ``tokens`` tokens behind drawn scenes, with rewards 0 and 1 in turns."""
+    """Groups of ``size`` random completions of ``tokens`` tokens for synthetic scenes, with alternating rewards 0 and 1."""
     generator = torch.Generator().manual_seed(config.run.seed)
     allowed = sorted(set(range(len(learner.encoder.processor.tokenizer))) - set(learner.banned.tolist()))
-    drawn = torch.tensor(allowed)[torch.randint(len(allowed), (groups, size, tokens), generator=generator)]
+    token_ids = torch.tensor(allowed)[torch.randint(len(allowed), (groups, size, tokens), generator=generator)]
     return [
         SampleGroup(
             Prompt(number, scene_example("object_detection", config.run.seed, number)),
@@ -36,5 +37,5 @@ def scored_groups(config: Config, learner: GrpoLearner, groups: int, size: int, 
                 for i, ids in enumerate(completions)
             ),
         )
-        for number, completions in enumerate(drawn.tolist())
+        for number, completions in enumerate(token_ids.tolist())
     ]

@@ -1,8 +1,8 @@
-"""Do learner and rollout hide each other? A step of the loop, one batch ahead, against the slower of the two alone.
+"""Overlap of learner and rollout: a pipelined step of the loop against the slower of the two alone.
 
-``python -m benchmarks.overlap [--json OUT] [section.key=value ...]`` (about 5 minutes). The tiny policy on Ray, a core
-each for engine and learner, completions of one length, rewards that cost next to nothing. What is measured takes turns;
-a step of the loop has everything in it: dispatch, rewards, admission, weights out and the parity check.
+``python -m benchmarks.overlap [--json OUT] [section.key=value ...]`` (about 5 minutes). The tiny policy on Ray, with one
+core each for engine and learner, completions of equal length, and rewards of negligible cost. Measurements are
+interleaved. A step of the loop is complete: dispatch, rewards, admission, weight sync and parity check.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ from geovlm_ray.model.loading import model_folder
 RECIPE = "demo"
 SETTINGS = ("rollout.prompts_per_step=64", "learner.lr=1.0e-6", "learner.warmup_steps=0", "learner.threads=1")
 ROUNDS = 6
-"""The first of which is not counted."""
+"""Including one warm-up round."""
 
 
 def main() -> int:
-    """Measure in turns, and publish."""
+    """Measure and publish."""
     arguments = parser(__doc__ or "")
     arguments.add_argument("overrides", nargs="*", metavar="section.key=value")
     options = arguments.parse_args()
     silence_third_party_logs()
     settings = [*SETTINGS, *options.overrides]
+    rounds = 2 if options.smoke else ROUNDS
     with tempfile.TemporaryDirectory(prefix="geovlm-ray-bench-") as folder:
         model = endless(model_folder("tiny"), Path(folder) / "endless")
         loop = Loop(RECIPE, [*settings, f"model.path={model}", f"run.dir={folder}"], on_ray=True)
@@ -42,7 +43,7 @@ def main() -> int:
             "learner alone": partial(learner_seconds, loop),
             "loop, staleness 1": lambda: loop.samples / loop.samples_per_second(1),
         }
-        measured = {name: values[1:] for name, values in in_turns(contenders, ROUNDS).items()}
+        measured = {name: values[1:] for name, values in in_turns(contenders, rounds).items()}
         loop.close()
     slower = np.maximum(measured["rollout alone"], measured["learner alone"])
     together = np.add(measured["rollout alone"], measured["learner alone"])
@@ -52,19 +53,19 @@ def main() -> int:
         *ratio_figures("step of the loop / the slower of the two alone", step, slower, partial(at_most, limit=1.15)),
         *ratio_figures("step of the loop / the two alone, one after the other", step, together),
     ]
-    return publish("overlap", figures, options.json, recipe=RECIPE, overrides=settings)
+    return publish("overlap", figures, options, recipe=RECIPE, overrides=settings)
 
 
 def rollout_seconds(loop: Loop) -> float:
-    """A batch drawn by the engine, with the learner idle."""
+    """Seconds of generating a batch, with the learner idle."""
     prompts = loop.prompts.batch(loop.done)
     return seconds(lambda: [group for part in loop.components.rollouts.submit(prompts) for group in part])
 
 
 def learner_seconds(loop: Loop) -> float:
-    """A learner step on a batch, with the engine idle."""
-    drawn = loop.components.rollouts.generate(loop.prompts.batch(loop.done))
-    scored = loop.components.rewards.score(drawn)
+    """Seconds of a learner step on a batch, with the engine idle."""
+    groups = loop.components.rollouts.generate(loop.prompts.batch(loop.done))
+    scored = loop.components.rewards.score(groups)
     loop.done += 1
     return seconds(lambda: loop.components.learner.step(scored))
 

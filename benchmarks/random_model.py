@@ -1,9 +1,9 @@
-"""Models of Qwen2.5-VL's architecture with random weights, to measure speed and memory without the real ones.
+"""Models of Qwen2.5-VL's architecture with random weights, to measure speed and memory without the real weights.
 
 ``python -m benchmarks.random_model FOLDER`` writes one of the 3B's shape (7.5 GB in bf16) with the tiny policy's
-tokenizer, filled up to the real one's size; then ``geovlm-ray train debug-gpu model.path=FOLDER`` or ``python -m
+tokenizer, padded to the real vocabulary size; then ``geovlm-ray train debug-gpu model.path=FOLDER`` or ``python -m
 benchmarks.throughput --recipe debug-gpu model.path=FOLDER``. ``--shape mid`` writes one that two cores can train. Their
-log-probs say nothing about quality.
+log-probs are not meaningful.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from geovlm_ray.model.loading import load_processor, model_folder
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of the language model and of the vision tower, and the type that the weights are written in."""
+    """Sizes of the language model and of the vision tower, and the dtype of the saved weights."""
 
     text: dict[str, Any]
     vision: dict[str, Any]
@@ -32,7 +32,7 @@ class Shape:
 
 
 UNUSED_IDS = 271
-"""Width of the output of Qwen2.5-VL-3B beyond its tokenizer of 151,665 tokens."""
+"""Output logits of Qwen2.5-VL-3B beyond its tokenizer of 151,665 tokens."""
 PATCHES = {"patch_size": 14, "window_size": 112}
 SHAPES = {
     "3b": Shape(
@@ -56,8 +56,8 @@ SHAPES = {
         },
         dtype=torch.bfloat16,
     ),
-    # The 3B's proportions: a fifth of the weights see, one key-value head serves several, most vision blocks are
-    # windowed. Its vocabulary is the tiny policy's.
+    # The 3B's proportions: a fifth of the weights in the vision tower, grouped-query attention, mostly windowed vision
+    # blocks. The vocabulary is the tiny policy's.
     "mid": Shape(
         text={
             "hidden_size": 512,
@@ -79,13 +79,33 @@ SHAPES = {
         dtype=torch.float32,
     ),
 }
-# One layer of the 3B's width, below the mid shape's vision tower: weights as large as the real ones, and few of them.
+# One layer of the 3B's width with the mid shape's vision tower: few tensors, of realistic size.
 _WIDE = {k: v for k, v in SHAPES["3b"].text.items() if k != "vocab_size"}
 SHAPES["layer"] = replace(SHAPES["mid"], text={**_WIDE, "num_hidden_layers": 1})
+# For smoke runs: about the tiny policy's size.
+SHAPES["small"] = replace(
+    SHAPES["mid"],
+    text={
+        **SHAPES["mid"].text,
+        "hidden_size": 128,
+        "intermediate_size": 384,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0, "mrope_section": [4, 6, 6]},
+    },
+    vision={
+        **PATCHES,
+        "depth": 2,
+        "hidden_size": 96,
+        "intermediate_size": 256,
+        "num_heads": 3,
+        "fullatt_block_indexes": [1],
+    },
+)
 
 
 def main() -> int:
-    """Build and write the model."""
+    """Write the model to FOLDER."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("folder", type=Path)
     arguments.add_argument("--shape", choices=list(SHAPES), default="3b", help="default: 3b")
@@ -101,13 +121,13 @@ def main() -> int:
 
 
 def mid_model(folder: Path) -> Path:
-    """Write a model of 45 million weights in fp32, which shows a 448 x 448 image as 256 tokens; returns its folder."""
+    """Write a model of 45 million fp32 weights, which encodes a 448 x 448 image as 256 tokens; returns its folder."""
     write_model(folder, SHAPES["mid"])
     return folder
 
 
 def endless(source: Path, folder: Path) -> Path:
-    """Copy a model without its end of the turn, so that all completions have the most tokens; returns the copy."""
+    """Copy a model without its EOS token, so that all completions have the maximum length; returns the copy."""
     shutil.copytree(source, folder)
     processor = load_processor(source)
     processor.tokenizer.eos_token = None
@@ -116,7 +136,7 @@ def endless(source: Path, folder: Path) -> Path:
 
 
 def write_model(folder: Path, shape: Shape) -> Qwen2_5_VLForConditionalGeneration:
-    """Write a model with random weights, always the same, and the tiny policy's tokenizer."""
+    """Write a model with random weights (fixed seed) and the tiny policy's tokenizer."""
     tiny = model_folder("tiny")
     small = AutoConfig.from_pretrained(tiny)
     text = small.text_config
@@ -153,7 +173,7 @@ def write_model(folder: Path, shape: Shape) -> Qwen2_5_VLForConditionalGeneratio
 
 
 def fill_vocabulary(tokenizer: Path, size: int) -> None:
-    """Add tokens that no text contains to a tokenizer.json until it has ``size``, as a real model's would have."""
+    """Add filler tokens, which occur in no text, to a tokenizer.json until its vocabulary has ``size`` tokens."""
     content = json.loads(tokenizer.read_text())
     vocabulary = content["model"]["vocab"]
     taken = {*vocabulary.values(), *(token["id"] for token in content["added_tokens"])}

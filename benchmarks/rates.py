@@ -1,4 +1,4 @@
-"""The costs of the loop's parts that `geovlm-ray plan` reckons with, measured in one process and on the loop."""
+"""Costs of the loop's components for `geovlm-ray plan`, measured in one process and in the loop."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import nnls
 
+from benchmarks.common import seconds
 from geovlm_ray.config import Config
 from geovlm_ray.core.schema import Prompt, RewardScore, SampleGroup
 from geovlm_ray.learner.grpo_learner import GrpoLearner
@@ -17,12 +18,12 @@ from geovlm_ray.rewards.local import LocalRewards
 from geovlm_ray.rollout.engine import Engine
 from geovlm_ray.training.local import LocalRollouts
 from geovlm_ray.training.plan.compare import measured_idle
-from geovlm_ray.training.plan.rates import of_values, settings
+from geovlm_ray.training.plan.rates import rates_from_values, settings
 from geovlm_ray.training.plan.simulate import Assumed, Setup, learner_seconds
 
 ROUNDS = 3
 PARTS = (1, 4, 16)
-"""A batch, a fourth and a sixteenth of it are drawn, so that iterations and tokens can be told apart."""
+"""Divisors of the batch size: batches of several sizes separate the costs per iteration and per token."""
 
 
 def measure(
@@ -32,15 +33,18 @@ def measure(
     batches: Iterator[list[Prompt]],
     loop: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
-    """The object ``rates``: all of `geovlm_ray.training.plan.rates.Rates`, and figures for readers.
+    """The JSON object ``rates``: all fields of `geovlm_ray.training.plan.rates.Rates`, and derived figures.
 
-    ``batches`` are prompts that the engine has not seen; ``loop`` are the metrics of a run of the same configuration,
-    which tell what the driver adds. The learner is trained by it. The figures for readers are tokens/s of an engine
-    and of the learner, completions/s of a reward actor, MB of a sync, mean and spread of the lengths, and the loop's
-    step and idle shares.
+    The derived figures are tokens/s of an engine and of the learner, completions/s of a reward actor, MB of a weight
+    sync, mean and standard deviation of the lengths, and the loop's step time and idle fractions.
+
+    Args:
+        batches: batches of prompts that the engine has not seen.
+        loop: metrics of a run of the same configuration, which give the driver's overhead.
+        learner: is trained by the measurement.
     """
-    decode, drawn = rollout_costs(config, engine, batches)
-    groups = LocalRewards(config.reward).score(drawn)
+    decode, generated = rollout_costs(config, engine, batches)
+    groups = LocalRewards(config.reward).score(generated)
     learn = learner_costs(learner, groups)
     completions = sum(len(group.samples) for group in groups)
     reward_s = _median_seconds(lambda: LocalRewards(config.reward).score(groups)) / completions
@@ -51,10 +55,10 @@ def measure(
         **learn,
         "reward_s_per_completion": reward_s,
         **sync_costs(config, engine, learner, next(batches)),
-        "overhead_s": max(0.0, _middle(loop, "step", "rollout", "parity", "learner", "sync")),
+        "overhead_s": max(0.0, _median_phase(loop, "step", "rollout", "parity", "learner", "sync")),
         "completion_tokens": lengths,
     }
-    rates = of_values(values, "rates")
+    rates = rates_from_values(values, "rates")
     flat = [length for group in lengths for length in group]
     prompts = [engine.encoder.length(group.prompt.example) for group in groups]
     iterations = len(lengths) * values["prefill_s_per_prompt"] + max(flat) * values["decode_s_per_step"]
@@ -67,7 +71,7 @@ def measure(
         **_spread("prompt_tokens", prompts),
         **_spread("completion_tokens", flat),
         "loop": {
-            "step_s": _middle(loop, "step"),
+            "step_s": _median_phase(loop, "step"),
             "idle": measured_idle(rates, Setup.of(config), loop, "the loop's metrics"),
         },
     }
@@ -76,63 +80,63 @@ def measure(
 def rollout_costs(
     config: Config, engine: Engine, batches: Iterator[list[Prompt]]
 ) -> tuple[dict[str, float], list[SampleGroup]]:
-    """What a prompt, an iteration and a token cost an engine, fitted to draws of several sizes; and the last batch.
+    """An engine's costs per prompt, iteration and token, fitted to batches of several sizes; and the last batch.
 
-    The engines share a batch, so that one of them draws its share of it.
+    Each engine generates an equal share of a batch.
     """
     share = -(-config.rollout.prompts_per_step // config.placement.rollout.actors)
     work: list[list[float]] = []
-    seconds = []
+    durations = []
     engine.generate(next(batches)[:share])
     for _ in range(ROUNDS):
         for size, tokens in ((share, 1), *((max(1, share // part), None) for part in PARTS)):
             prompts = next(batches)[:size]
             begun = time.perf_counter()
             groups = engine.generate(prompts, group_size=2 if tokens else None, max_tokens=tokens)
-            seconds.append(time.perf_counter() - begun)
+            durations.append(time.perf_counter() - begun)
             lengths = [len(sample.token_ids) for group in groups for sample in group.samples]
             work.append([len(prompts), max(lengths), sum(lengths)])
     names = ("prefill_s_per_prompt", "decode_s_per_step", "decode_s_per_token")
-    return _fit(names, work, seconds), engine.generate(next(batches))
+    return _fit(names, work, durations), engine.generate(next(batches))
 
 
 def learner_costs(learner: GrpoLearner, groups: Sequence[SampleGroup]) -> dict[str, float]:
-    """What a group and a token cost the learner, fitted to steps with all and with half of each group's samples.
+    """The learner's costs per group and token, fitted to steps with all and with half of each group's samples.
 
-    The samples get rewards of which none is passed over; the costs are then shared out over all groups, those
-    without reward variance included, which the learner passes over.
+    Measured with rewards that vary in every group, then averaged over all groups, including those without reward
+    variance, which the learner skips.
     """
     useful = float(np.mean([len(set(group.rewards)) > 1 for group in groups]))
     work: list[list[float]] = []
-    seconds = []
+    durations = []
     learner.step(_varied(groups, len(groups[0].samples)))
     for _ in range(ROUNDS):
         for size in (len(groups[0].samples), max(2, len(groups[0].samples) // 2)):
             batch = _varied(groups, size)
             begun = time.perf_counter()
             tokens = learner.step(batch)["learner/tokens"]
-            seconds.append(time.perf_counter() - begun)
+            durations.append(time.perf_counter() - begun)
             work.append([len(batch), tokens])
-    costs = _fit(("learner_s_per_group", "learner_s_per_token"), work, seconds)
+    costs = _fit(("learner_s_per_group", "learner_s_per_token"), work, durations)
     return {name: cost * max(useful, 1 / len(groups)) for name, cost in costs.items()}
 
 
 def sync_costs(config: Config, engine: Engine, learner: GrpoLearner, prompts: list[Prompt]) -> dict[str, float]:
-    """A version's way into an engine, and the two halves of the parity check."""
+    """Seconds of a weight sync to an engine, and of the two halves of the parity check."""
     probe = prompts[: config.sync.parity_prompts]
-    draw: dict[str, Any] = {"group_size": 1, "max_tokens": config.sync.parity_tokens}
+    sampling: dict[str, Any] = {"group_size": 1, "max_tokens": config.sync.parity_tokens}
     rollouts = LocalRollouts(engine)
     sync_s = _median_seconds(lambda: rollouts.update_weights(learner.weights()))
-    groups = engine.generate(probe, **draw)
+    groups = engine.generate(probe, **sampling)
     return {
         "sync_s": sync_s,
-        "probe_s": _median_seconds(lambda: engine.generate(probe, **draw)),
+        "probe_s": _median_seconds(lambda: engine.generate(probe, **sampling)),
         "parity_s": _median_seconds(lambda: learner.logprobs(groups)),
     }
 
 
 def _varied(groups: Sequence[SampleGroup], size: int) -> list[SampleGroup]:
-    """The first samples of each group, with rewards 0 and 1 in turns."""
+    """The first ``size`` samples of each group, with alternating rewards 0 and 1."""
     return [
         replace(
             group,
@@ -145,16 +149,16 @@ def _varied(groups: Sequence[SampleGroup], size: int) -> list[SampleGroup]:
     ]
 
 
-def _fit(names: Sequence[str], work: list[list[float]], seconds: list[float]) -> dict[str, float]:
-    """Costs of at least 0 that explain the seconds best, each draw's relative to its own."""
-    scaled = np.array(work) / np.array(seconds)[:, None]
-    costs, _ = nnls(scaled, np.ones(len(seconds)))
+def _fit(names: Sequence[str], work: list[list[float]], durations: list[float]) -> dict[str, float]:
+    """Non-negative least-squares costs that minimise the relative errors of the durations."""
+    scaled = np.array(work) / np.array(durations)[:, None]
+    costs, _ = nnls(scaled, np.ones(len(durations)))
     return dict(zip(names, map(float, costs), strict=True))
 
 
-def _middle(loop: Sequence[dict[str, Any]], part: str, *less: str) -> float:
-    """Median seconds of a part of the loop's steps, less those of others, without the first step."""
-    return float(np.median([row[f"seconds/{part}"] - sum(row[f"seconds/{p}"] for p in less) for row in loop[1:]]))
+def _median_phase(loop: Sequence[dict[str, Any]], phase: str, *less: str) -> float:
+    """Median seconds of a phase, minus those of the phases ``less``, without the first step."""
+    return float(np.median([row[f"seconds/{phase}"] - sum(row[f"seconds/{p}"] for p in less) for row in loop[1:]]))
 
 
 def _spread(name: str, lengths: Sequence[int]) -> dict[str, float]:
@@ -162,9 +166,4 @@ def _spread(name: str, lengths: Sequence[int]) -> dict[str, float]:
 
 
 def _median_seconds(call: Callable[[], object]) -> float:
-    durations = []
-    for _ in range(ROUNDS):
-        begun = time.perf_counter()
-        call()
-        durations.append(time.perf_counter() - begun)
-    return float(np.median(durations))
+    return float(np.median([seconds(call) for _ in range(ROUNDS)]))

@@ -30,7 +30,7 @@ from benchmarks.common import Figure, at_least, at_most, parser, publish
 from geovlm_ray.config import load_config
 from geovlm_ray.core.schema import TASK_NAMES, Box, Example, GroundedText, Prompt, Sample, SampleGroup, Target
 from geovlm_ray.core.third_party_logs import silence_third_party_logs
-from geovlm_ray.data.answers import written
+from geovlm_ray.data.answers import format_boxes
 from geovlm_ray.rewards import RewardConfig, needs_embedder, score_batch
 from geovlm_ray.rewards.facts import agreement
 from geovlm_ray.rewards.registry import REWARDS
@@ -192,7 +192,7 @@ def rounds(task: str) -> list[Batch]:
 
 def judge(form: str, batch: Batch) -> object:
     """Accuracies of answers by a form that embeds nothing."""
-    return REWARDS[form].judge(batch.answers, batch.examples, RewardConfig(), None)
+    return REWARDS[form].score(batch.answers, batch.examples, RewardConfig(), None)
 
 
 def plain_levenshtein(a: str, b: str) -> float:
@@ -382,7 +382,9 @@ def _answer(target: Target, rng: random.Random) -> str:
         return _reworded(target, rng)
     boxes = [b for b in target if isinstance(b, Box)]
     if boxes:
-        return written([(_moved(b.coords, rng), None) for b in boxes if rng.random() > 0.1] or [((1, 2, 3, 4), None)])
+        return format_boxes(
+            [(_moved(b.coords, rng), None) for b in boxes if rng.random() > 0.1] or [((1, 2, 3, 4), None)]
+        )
     return _reworded(", ".join(map(str, target)), rng)
 
 

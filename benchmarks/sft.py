@@ -31,7 +31,7 @@ from geovlm_ray.core.third_party_logs import silence_third_party_logs
 from geovlm_ray.data.sampler import SceneStream
 from geovlm_ray.data.scenes import SCENE_TASKS, scene_example
 from geovlm_ray.evaluation.validation import MODES
-from geovlm_ray.learner.sft.batches import Encoded, Teacher, pack
+from geovlm_ray.learner.sft.batches import Encoded, SftCollator, pack
 from geovlm_ray.model.attention import attend_within_sequences
 from geovlm_ray.model.config import TINY, ModelConfig
 from geovlm_ray.model.forward import packed_logits
@@ -101,14 +101,14 @@ def packing(name: str, *, thoughts: int, least: float) -> list[Figure]:
     """
     torch.set_num_threads(1)
     config = load_config("demo")
-    teacher = Teacher(make_encoder(config, model_folder(TINY)), "empty", BUDGET, rotated=False)
+    collator = SftCollator(make_encoder(config, model_folder(TINY)), "empty", BUDGET, rotated=False)
     records = []
     for k in range(RECORDS):
         scene = scene_example(SCENE_TASKS[k % len(SCENE_TASKS)], 1, k)
         if thoughts and k % 4 == 0:
             scene = dataclasses.replace(scene, dataset="thoughtful", reasoning=THOUGHT * thoughts)
         records.append(scene)
-    sequences = [(teacher.encoder.encode(scene), teacher.response(scene)) for scene in records]
+    sequences = [(collator.encoder.encode(scene), collator.response(scene)) for scene in records]
     plain, model = (load_model(ModelConfig(), model_folder(TINY), torch.device("cpu"), seed=0).train() for _ in "ab")
     attend_within_sequences(model)
     rows, batches = pack(sequences, BUDGET), padded_batches(sequences)

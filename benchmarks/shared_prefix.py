@@ -1,9 +1,9 @@
-"""What it saves the learner to encode each group's images and prompt once.
+"""Speed-up of the learner from encoding each group's images and prompt once.
 
 ``python -m benchmarks.shared_prefix [--json OUT]`` (about 5 minutes). A learner step on groups of 8 completions of 64
-tokens behind one 448 x 448 image (256 visual tokens), with a model of 45 million weights in fp32, against the same
-learner given 8 separate packed sequences a group: with the image encoded once for each, and once for the group. A pass
-holds one group in all three.
+tokens with one 448 x 448 image (256 visual tokens) and a model of 45 million fp32 weights, against the same learner on
+8 separate packed sequences per group: with the image encoded once per sequence, and once per group. A micro-batch holds
+one group in all three cases.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import partial
 import torch
 
 from benchmarks.common import Figure, at_least, at_most, in_turns, parser, publish, ratio_figures, seconds
-from benchmarks.made_up import MID_SETTINGS, mid_learner, scored_groups
+from benchmarks.made_up import MID_SETTINGS, random_learner, scored_groups
 from geovlm_ray.config import load_config
 from geovlm_ray.core.third_party_logs import silence_third_party_logs
 from geovlm_ray.learner.grpo_learner import GrpoLearner
@@ -29,14 +29,16 @@ SETTINGS = [
     f"rollout.max_tokens={TOKENS}",
     "learner.tokens_per_micro_batch=1",
 ]
+ROUNDS = 7
+"""Including one warm-up round."""
 
 
 def main() -> int:
-    """Compare gradients and times, and publish."""
+    """Compare gradients and step times, and publish."""
     options = parser(__doc__ or "").parse_args()
     silence_third_party_logs()
     config = load_config("demo", SETTINGS)
-    learner = mid_learner(config)
+    learner = random_learner(config, "small" if options.smoke else "mid")
     groups = scored_groups(config, learner, GROUPS, SIZE, TOKENS)
     shared = learner.policy
     policies = {
@@ -46,7 +48,8 @@ def main() -> int:
     }
     micro = MicroBatch.of(groups[:1], learner.encoder.encode)
     gradients = {name: gradient(learner, policy, micro) for name, policy in policies.items()}
-    measured = in_turns({name: partial(step_seconds, learner, policy, groups) for name, policy in policies.items()}, 7)
+    contenders = {name: partial(step_seconds, learner, policy, groups) for name, policy in policies.items()}
+    measured = in_turns(contenders, 2 if options.smoke else ROUNDS)
     measured = {name: values[1:] for name, values in measured.items()}
     samples = GROUPS * SIZE
     visual = int(micro.row.image_grid_thw.prod(-1).sum()) // 4
@@ -72,11 +75,11 @@ def main() -> int:
             for name in list(policies)[1:]
         ),
     ]
-    return publish("shared_prefix", figures, options.json, settings=SETTINGS)
+    return publish("shared_prefix", figures, options, settings=SETTINGS)
 
 
 class SeparateSequences(torch.nn.Module):
-    """Log-probs of the same completions, each behind a prompt of its own."""
+    """Policy that computes the same log-probs with a separate copy of the prompt per completion."""
 
     def __init__(self, shared: RowLogprobs, *, images_once: bool) -> None:
         super().__init__()
@@ -84,7 +87,7 @@ class SeparateSequences(torch.nn.Module):
         self.images_once = images_once
 
     def forward(self, row: GroupRow) -> torch.Tensor:
-        """Log-probability of every completion token, [N] fp32."""
+        """Log-prob of every completion token, [N] fp32."""
         completions = row.targets.split(torch.bincount(row.sample).tolist())
         sizes = [len(group.completions) for group in row.groups]
         prompts = [prompt for prompt, size in zip(row.prompts, sizes, strict=True) for _ in range(size)]
@@ -92,18 +95,18 @@ class SeparateSequences(torch.nn.Module):
         return self._once(separate, row, sizes) if self.images_once else self.shared(separate)
 
     def _once(self, separate: GroupRow, row: GroupRow, sizes: Sequence[int]) -> torch.Tensor:
-        """The row of separate sequences with what the vision tower makes of each group's images repeated."""
+        """Log-probs of the separate sequences, with each group's image features computed once and repeated."""
         inner = base_model(self.shared.model).model
         encode = inner.get_image_features
 
         def repeated(pixel_values: torch.Tensor, image_grid_thw: torch.Tensor, **settings: object) -> object:
-            seen = encode(row.pixel_values, row.image_grid_thw, **settings)
-            pictures = iter(seen.pooler_output)
-            of_groups = [[next(pictures) for _ in prompt.image_grid_thw] for prompt in row.prompts]
-            seen.pooler_output = tuple(
-                picture for pictures, size in zip(of_groups, sizes, strict=True) for picture in pictures * size
+            features = encode(row.pixel_values, row.image_grid_thw, **settings)
+            per_image = iter(features.pooler_output)
+            per_group = [[next(per_image) for _ in prompt.image_grid_thw] for prompt in row.prompts]
+            features.pooler_output = tuple(
+                image for images, size in zip(per_group, sizes, strict=True) for image in images * size
             )
-            return seen
+            return features
 
         inner.get_image_features = repeated
         try:
@@ -113,35 +116,35 @@ class SeparateSequences(torch.nn.Module):
 
 
 def step_seconds(learner: GrpoLearner, policy: torch.nn.Module, groups: Sequence) -> float:
-    """A learner step with a policy in place of its own."""
+    """Seconds of a learner step with another policy."""
     return seconds(with_policy(learner, policy, lambda: learner.step(groups)))
 
 
 def with_policy(learner: GrpoLearner, policy: torch.nn.Module, call: Callable[[], object]) -> Callable[[], object]:
-    """A call during which the learner has another policy."""
+    """The call, wrapped so that the learner uses another policy during it."""
 
     def run() -> object:
-        own, learner.policy = learner.policy, policy
+        original, learner.policy = learner.policy, policy
         try:
             return call()
         finally:
-            learner.policy = own
+            learner.policy = original
 
     return run
 
 
 def gradient(learner: GrpoLearner, policy: torch.nn.Module, micro: MicroBatch) -> torch.Tensor:
-    """The gradient of a weighted sum of the log-probs, of all weights in one row."""
+    """Gradient of a weighted sum of the log-probs with respect to all trained weights, flattened."""
     learner.optimizer.zero_grad()
     logprobs = policy(micro.row)
     logprobs.mul(torch.linspace(-1, 1, len(logprobs))).sum().backward()
-    found = torch.cat([p.grad.flatten() for p in learner.trained.values() if p.grad is not None])
+    flat = torch.cat([p.grad.flatten() for p in learner.trained.values() if p.grad is not None])
     learner.optimizer.zero_grad()
-    return found
+    return flat
 
 
 def difference(gradients: dict[str, torch.Tensor], name: str) -> float:
-    """Norm of the difference to the gradient with everything shared, over the norm of the one named."""
+    """Relative difference between the gradient of the shared policy and that of the policy ``name``."""
     return float((gradients["shared"] - gradients[name]).norm() / gradients[name].norm())
 
 

@@ -1,9 +1,10 @@
-"""Weights on their way to a rollout actor, checksums included, against a plain copy of the same bytes.
+"""Weight sync to a rollout actor, including checksums, against a plain copy of the same bytes.
 
-``python -m benchmarks.sync [--json OUT]`` (about 2 minutes). The weights of one decoder layer of the 3B's size with a
-small vision tower (350 MB in fp32) go from the learner actor through Ray's object store to another actor, which
-verifies them: the loop's own path, up to where an engine would load them. Reported beside it: the engine's own reload
-of the same weights in one process, and what an adapter of rank 16 on all linear layers of the language model moves.
+``python -m benchmarks.sync [--json OUT]`` (about 2 minutes). The weights of one decoder layer of the 3B's size and a
+small vision tower (350 MB in fp32) are sent from the learner actor through Ray's object store to another actor, which
+verifies them: the path of the training loop up to the point where an engine loads them. Also reported: the engine's
+reload of the same weights in one process, and the size of a LoRA adapter of rank 16 on all linear layers of the
+language model.
 """
 
 from __future__ import annotations
@@ -30,42 +31,43 @@ from geovlm_ray.training.local import LocalRollouts, make_engine, make_learner
 from geovlm_ray.transport.buckets import Inbox, WeightBucket
 
 ROUNDS = 14
-"""More than elsewhere, since a transfer takes less than 0.1 s."""
+"""More than in other benchmarks, since a transfer takes less than 0.1 s."""
 UNCOUNTED = 4
-"""Rounds in which the store of Ray grows."""
+"""Warm-up rounds, in which Ray's object store grows."""
 PAUSE_S = 1.5
-"""Before a transfer, as a step goes before it in a run: Ray gives the memory of objects back once a second."""
+"""Pause before each transfer, as long as a training step: Ray frees the memory of objects once per second."""
 SETTINGS = ["prompt.image_size=448", "rollout.max_model_len=1024", "placement.reward.num_cpus=0", "learner.lr=1e-6"]
 
 
 def main() -> int:
-    """Measure, and publish."""
+    """Measure and publish."""
     options = parser(__doc__ or "").parse_args()
     silence_third_party_logs()
     with tempfile.TemporaryDirectory(prefix="geovlm-ray-bench-") as folder:
         model = Path(folder) / "model"
-        write_model(model, SHAPES["layer"])
-        figures = [*to_the_far_side(model), *reload(model), *adapter(model)]
-    return publish("sync", figures, options.json, settings=SETTINGS)
+        write_model(model, SHAPES["small" if options.smoke else "layer"])
+        rounds, uncounted = (2, 1) if options.smoke else (ROUNDS, UNCOUNTED)
+        figures = [*transfer(model, rounds, uncounted), *reload(model, rounds, uncounted), *adapter(model)]
+    return publish("sync", figures, options, settings=SETTINGS)
 
 
 class Receiver(RolloutActor):
-    """A rollout actor without an engine: it verifies what arrives."""
+    """A rollout actor without an engine, which only verifies the received weights."""
 
     def __init__(self, *_: object) -> None:
         self.inbox = Inbox()
 
     def receive(self, bucket: WeightBucket) -> int:
-        """Take a part of a version of the weights; returns the number of its bytes."""
+        """Receive and verify a bucket; returns its size in bytes."""
         self.inbox.put(bucket)
         return bucket.nbytes
 
 
-def to_the_far_side(model: Path) -> list[Figure]:
-    """From one actor to another, against a copy within one process into memory that it already has."""
+def transfer(model: Path, rounds: int, uncounted: int) -> list[Figure]:
+    """Transfer from one actor to another, against a copy in one process into allocated memory."""
     connect()
-    config = load_config("demo", SETTINGS)
-    learner, receivers = RayLearner(config, model), RayRollouts(config, model, kind=Receiver)
+    config = load_config("demo", [*SETTINGS, f"run.dir={model.parent}"])
+    learner, receivers = RayLearner(config, model), RayRollouts(config, model, actor_class=Receiver)
     sizes = ray.get([receivers.actors[0].receive.remote(bucket) for bucket in learner.weights()])
     source = np.random.default_rng(0).integers(0, 255, sum(sizes), dtype=np.uint8)
     target = np.zeros_like(source)
@@ -79,10 +81,10 @@ def to_the_far_side(model: Path) -> list[Figure]:
             "sync": sync,
             "copy": lambda: seconds(lambda: np.copyto(target, source)),
         },
-        ROUNDS,
+        rounds,
     )
     ray.shutdown()
-    transfers, copies = measured["sync"][UNCOUNTED:], measured["copy"][UNCOUNTED:]
+    transfers, copies = measured["sync"][uncounted:], measured["copy"][uncounted:]
     return [
         at_least("weights, MB", len(source) / 1e6, 200),
         Figure("buckets", len(sizes)),
@@ -92,32 +94,32 @@ def to_the_far_side(model: Path) -> list[Figure]:
     ]
 
 
-def reload(model: Path) -> list[Figure]:
-    """The engine's own part, in one process."""
+def reload(model: Path, rounds: int, uncounted: int) -> list[Figure]:
+    """The engine's reload of the weights, in one process, without the time for the checksums."""
     config = load_config("demo", SETTINGS)
     engine, learner = make_engine(config, model), make_learner(config, model)
     rollouts = LocalRollouts(engine)
-    taken = [seconds(lambda: rollouts.update_weights(learner.weights())) for _ in range(ROUNDS)][UNCOUNTED:]
-    verified = [seconds(lambda: verify(learner.weights())) for _ in range(ROUNDS)][UNCOUNTED:]
-    return [Figure("the engine's own reload, seconds", float(np.median(taken) - np.median(verified)))]
+    updates = [seconds(lambda: rollouts.update_weights(learner.weights())) for _ in range(rounds)][uncounted:]
+    checksums = [seconds(lambda: verify(learner.weights())) for _ in range(rounds)][uncounted:]
+    return [Figure("the engine's own reload, seconds", float(np.median(updates) - np.median(checksums)))]
 
 
 def verify(buckets: Iterable[WeightBucket]) -> None:
-    """Check the checksum of every chunk."""
+    """Verify the checksum of every bucket."""
     for bucket in buckets:
         bucket.verify()
 
 
 def adapter(model: Path) -> list[Figure]:
-    """Bytes of an adapter against those of all weights."""
+    """Size of an adapter compared with all weights."""
     lora = "model.lora={rank: 16, alpha: 32}"
-    whole, part = (
+    all_weights, adapter_only = (
         sum(bucket.nbytes for bucket in make_learner(load_config("demo", [*SETTINGS, *more]), model).weights())
         for more in ((), (lora,))
     )
     return [
-        Figure("adapter of rank 16, MB", part / 1e6),
-        at_most("adapter of rank 16 / all weights, bytes", part / whole, 0.06),
+        Figure("adapter of rank 16, MB", adapter_only / 1e6),
+        at_most("adapter of rank 16 / all weights, bytes", adapter_only / all_weights, 0.06),
     ]
 
 

@@ -40,7 +40,7 @@ _FENCED = re.compile(r"^```(?P<info>[^`\n]*)\n(?P<text>.*?)^```$", re.M | re.S)
 _NUMBER = re.compile(r"[<>]?[-+]?\d[\d,.:]*(?:e[-+]\d+)?%?")
 _COMMAND = re.compile(r"(?<![\w/`-])(?:\.venv/bin/)?geovlm-ray (?=\w)")
 _LOGGED = re.compile(r"%(?:\.\d)?[sdf]")
-_PROGRESS = re.compile(r"^[\d,]+ (?:records|.* [a-z]+ed)(?:, [\d,]+/s)?(?:, [\d,]+ set aside)?\n", re.M)
+_PROGRESS = re.compile(r"^[\d,]+ (?:records|.* [a-z]+ed)(?:, [\d,]+/s)?(?:, [\d,]+ quarantined)?\n", re.M)
 _BETWEEN = ("|", ">", "2>", "&", "&&", "||", ";")
 
 

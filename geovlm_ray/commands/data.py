@@ -1,4 +1,4 @@
-"""``geovlm-ray data``: convert the field's formats, check the result, and look at it."""
+"""``geovlm-ray data``: convert, export, validate, summarize and preview datasets."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from geovlm_ray.data.formats.base import Format
     from geovlm_ray.data.validation.validate import ValidationReport
 
-CONVERTED = "folder that `data convert` wrote, or one with several of them below it"
+CONVERTED = "folder written by `data convert`, or a parent folder of several"
 
 
 class _HelpWithFormats(argparse.Action):
-    """Help that lists the formats, which are imported only for that."""
+    """Help that lists the formats, imported lazily."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
@@ -38,56 +38,60 @@ def _options_text(form: Format) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What to do with data."""
+    """Add the subcommands and their arguments."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     _add_convert(actions)
     _add_export(actions)
     _add_validate(actions)
-    stats = actions.add_parser("stats", help="what datasets hold, in numbers")
+    stats = actions.add_parser("stats", help="statistics of datasets")
     stats.add_argument("dir", type=Path, metavar="DIR", help=CONVERTED)
-    stats.add_argument("--json", type=Path, metavar="OUT", help="where the numbers go as JSON")
-    stats.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: one a core)")
-    preview = actions.add_parser("preview", help="a page of records of every task, their boxes drawn on the images")
+    stats.add_argument("--json", type=Path, metavar="OUT", help="output of the statistics as JSON")
+    stats.add_argument("--workers", type=int, default=os.cpu_count(), help="worker processes (default: one per core)")
+    preview = actions.add_parser("preview", help="a page with sample records of every task and their boxes")
     preview.add_argument("dir", type=Path, metavar="DIR", help=CONVERTED)
-    preview.add_argument("--out", type=Path, required=True, metavar="FILE.html", help="page to write")
-    preview.add_argument("--each", type=int, default=6, help="records of each task (default: 6)")
-    preview.add_argument("--seed", type=int, default=0, help="seed of the choice (default: 0)")
+    preview.add_argument("--out", type=Path, required=True, metavar="FILE.html", help="output page")
+    preview.add_argument("--each", type=int, default=6, help="records per task (default: 6)")
+    preview.add_argument("--seed", type=int, default=0, help="seed of the sample (default: 0)")
     _add_images(preview)
-    scenes = actions.add_parser("scenes", help="a picture of drawn scenes of every task, their boxes drawn on them")
-    scenes.add_argument("--out", type=Path, default=Path("scenes.png"), help="PNG to write (default: scenes.png)")
+    scenes = actions.add_parser("scenes", help="an image of synthetic scenes of every task and their boxes")
+    scenes.add_argument("--out", type=Path, default=Path("scenes.png"), help="output PNG (default: scenes.png)")
     scenes.add_argument("--seed", type=int, default=0, help="seed of the scenes (default: 0)")
-    scenes.add_argument("--each", type=int, default=4, help="scenes of each task (default: 4)")
+    scenes.add_argument("--each", type=int, default=4, help="scenes per task (default: 4)")
 
 
 def _add_formatted(actions: Any, name: str, summary: str) -> argparse.ArgumentParser:
     parser = actions.add_parser(
         name, help=summary, add_help=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("-h", "--help", nargs=0, action=_HelpWithFormats, help="show this, the formats with it")
+    parser.add_argument(
+        "-h", "--help", nargs=0, action=_HelpWithFormats, help="show this help with the list of formats"
+    )
     parser.add_argument("format", metavar="FORMAT", help="one of the formats below")
     return parser
 
 
 def _add_convert(actions: Any) -> None:
-    parser = _add_formatted(actions, "convert", "a source in one of the field's formats, to Parquet")
-    parser.add_argument("source", type=Path, metavar="SRC", help="file or folder")
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write, which must be new or empty")
-    parser.add_argument("overrides", nargs="*", metavar="option=value", help="options of the format")
-    parser.add_argument("--images", type=Path, help="folder that image paths are relative to (default: that of SRC)")
-    parser.add_argument("--dataset", help="name of the dataset (default: what the format says)")
-    parser.add_argument("--split", help="train, validation, test or another (default: what the source says, or train)")
-    parser.add_argument("--licence", help="note on the licence, kept with every record")
-    _add_limits(parser, "set aside")
+    parser = _add_formatted(actions, "convert", "convert a dataset to Parquet")
+    parser.add_argument("source", type=Path, metavar="SRC", help="source file or folder")
+    parser.add_argument("out", type=Path, metavar="OUT", help="output folder, new or empty")
+    parser.add_argument("overrides", nargs="*", metavar="option=value", help="format options")
+    parser.add_argument("--images", type=Path, help="base folder of relative image paths (default: that of SRC)")
+    parser.add_argument("--dataset", help="dataset name (default: from the format)")
+    parser.add_argument(
+        "--split", help="train, validation, test or another split (default: from the source, else train)"
+    )
+    parser.add_argument("--licence", help="licence of the dataset, stored with every record")
+    _add_limits(parser, "quarantined")
 
 
 def _add_export(actions: Any) -> None:
-    parser = _add_formatted(actions, "export", "a converted dataset, back to the format that it came in")
-    parser.add_argument("dir", type=Path, metavar="DIR", help="folder that `data convert` wrote")
-    parser.add_argument("out", type=Path, metavar="OUT", help="file or folder to write, which must not exist")
+    parser = _add_formatted(actions, "export", "write a converted dataset in its source format")
+    parser.add_argument("dir", type=Path, metavar="DIR", help="folder written by `data convert`")
+    parser.add_argument("out", type=Path, metavar="OUT", help="output file or folder, must not exist")
 
 
 def _add_validate(actions: Any) -> None:
-    parser = actions.add_parser("validate", help="check every record and image; bad ones are set aside")
+    parser = actions.add_parser("validate", help="check every record and image, quarantine bad records")
     parser.add_argument("dir", type=Path, metavar="DIR", help=CONVERTED)
     _add_images(parser)
     _add_limits(parser, "bad")
@@ -98,20 +102,24 @@ def _add_images(parser: argparse.ArgumentParser) -> None:
         "--images",
         choices=["required", "optional"],
         default="required",
-        help="optional: for sources that come as annotations alone (default: required)",
+        help="optional: the dataset may have annotations without images (default: required)",
     )
-    parser.add_argument("--root", type=Path, help="folder of the images (default: the one given at conversion)")
+    parser.add_argument("--root", type=Path, help="base folder of the images (default: as at conversion)")
 
 
 def _add_limits(parser: argparse.ArgumentParser, bad: str) -> None:
     parser.add_argument(
-        "--max-bad", type=float, default=0.01, metavar="FRACTION", help=f"fail if more is {bad} (default: 0.01)"
+        "--max-bad",
+        type=float,
+        default=0.01,
+        metavar="FRACTION",
+        help=f"fail if a larger fraction is {bad} (default: 0.01)",
     )
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: one a core)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="worker processes (default: one per core)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it; 1 where too much is bad."""
+    """Run the subcommand; exceeding --max-bad raises DataError."""
     from geovlm_ray.core.errors import ConfigError
 
     if getattr(args, "workers", 1) < 1:
@@ -137,7 +145,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def convert(args: argparse.Namespace) -> None:
-    """Convert a source and say what became of it."""
+    """Convert a source to Parquet and print the counts."""
     from rich.console import Console
 
     from geovlm_ray.commands.progress import Progress
@@ -155,7 +163,7 @@ def convert(args: argparse.Namespace) -> None:
     with Progress(console) as progress:
 
         def show(counts: Counts) -> None:
-            progress.show(counts.records, "records", f", {counts.set_aside:,} set aside")
+            progress.show(counts.records, "records", f", {counts.set_aside:,} quarantined")
 
         counts = run_conversion(
             args.format,
@@ -167,11 +175,11 @@ def convert(args: argparse.Namespace) -> None:
         )
     print_conversion(counts, first_examples(args.out), console)
     console.print(f"Dataset: {args.out.resolve()}", highlight=False, markup=False, soft_wrap=True)
-    _judge(counts, args.source, "was set aside", args.out / "quarantine.parquet", args.max_bad)
+    _check_bad_fraction(counts, args.source, "quarantined entries", args.out / "quarantine.parquet", args.max_bad)
 
 
 def export(args: argparse.Namespace) -> None:
-    """Write a dataset back."""
+    """Write a converted dataset in its source format."""
     from geovlm_ray.core.errors import DataError
     from geovlm_ray.core.files import read_object
     from geovlm_ray.data.convert import CARD
@@ -180,26 +188,28 @@ def export(args: argparse.Namespace) -> None:
 
     restore = _format(args.format).restore
     if restore is None:
-        able = ", ".join(name for name, form in FORMATS.items() if form.restore is not None)
-        raise DataError(f"{args.format} cannot be written back, only {able} can")
+        supported = ", ".join(name for name, form in FORMATS.items() if form.restore is not None)
+        raise DataError(f"FORMAT: expected a format with export, one of {supported}, found {args.format!r}")
     datasets = open_datasets(args.dir)
     card = args.dir / CARD
     if len(datasets) > 1 or not card.is_file():
         raise DataError(f"{args.dir}: expected one dataset with its {CARD}, found {len(datasets)} datasets below it")
-    about = read_object(card)
-    if about.get("format") != args.format:
-        raise DataError(f"{args.dir}: expected a dataset converted from {args.format}, found {about.get('format')!r}")
+    metadata = read_object(card)
+    if metadata.get("format") != args.format:
+        raise DataError(
+            f"{args.dir}: expected a dataset converted from {args.format}, found {metadata.get('format')!r}"
+        )
     if args.out.exists():
-        raise DataError(f"{args.out}: expected no such file or folder, found one; remove it first")
-    restore((row for _, _, row in datasets[0].rows()), about.get("header", {}), args.out)
-    print(f"Written: {args.out.resolve()}")
-    if about.get("set_aside"):
-        where = args.dir / "quarantine.parquet"
-        print(f"Without the {about['set_aside']} entries that conversion set aside, see {where}", file=sys.stderr)
+        raise DataError(f"{args.out}: expected a path that does not exist, found one; remove it first")
+    restore((row for _, _, row in datasets[0].rows()), metadata.get("header", {}), args.out)
+    print(f"Output: {args.out.resolve()}")
+    if metadata.get("set_aside"):
+        quarantine = args.dir / "quarantine.parquet"
+        print(f"Excluded {metadata['set_aside']} entries quarantined at conversion, see {quarantine}", file=sys.stderr)
 
 
 def validate(args: argparse.Namespace) -> None:
-    """Check datasets, write their quarantines and say what was found."""
+    """Validate datasets, write their quarantines and print the findings."""
     from rich.console import Console
 
     from geovlm_ray.commands.progress import Progress
@@ -215,34 +225,38 @@ def validate(args: argparse.Namespace) -> None:
             datasets,
             need_images=args.images == "required",
             workers=args.workers,
-            on_progress=lambda what, done: progress.show(done, f"{what} checked"),
+            on_progress=lambda unit, done: progress.show(done, f"{unit} checked"),
         )
     print_validation(report, console)
     if report.unreadable:
-        raise DataError(f"{args.dir}: {len(report.unreadable)} shards cannot be read: convert the source again")
-    _judge(report, args.dir, "of the records are bad", Path("quarantine.parquet"), args.max_bad)
+        raise DataError(
+            f"{args.dir}: expected readable shards, found {len(report.unreadable)} unreadable; convert the source again"
+        )
+    _check_bad_fraction(report, args.dir, "bad records", Path("quarantine.parquet"), args.max_bad)
 
 
 def stats(args: argparse.Namespace) -> None:
-    """Print the numbers, and write them."""
+    """Print the statistics and write them as JSON."""
     from rich.console import Console
 
     from geovlm_ray.commands.progress import Progress
     from geovlm_ray.core.files import write_atomically
     from geovlm_ray.data.parquet import open_datasets
-    from geovlm_ray.data.stats import gather
+    from geovlm_ray.data.stats import collect_stats
     from geovlm_ray.report.data_tables import print_stats
 
     console = Console()
     with Progress(console) as progress:
-        found = gather(open_datasets(args.dir), workers=args.workers, on_progress=lambda n: progress.show(n, "records"))
-    print_stats(found, console)
+        statistics = collect_stats(
+            open_datasets(args.dir), workers=args.workers, on_progress=lambda n: progress.show(n, "records")
+        )
+    print_stats(statistics, console)
     if args.json:
-        write_atomically(args.json, json.dumps(found.plain(), indent=2, ensure_ascii=False) + "\n")
+        write_atomically(args.json, json.dumps(statistics.plain(), indent=2, ensure_ascii=False) + "\n")
 
 
 def preview(args: argparse.Namespace) -> None:
-    """Write the page."""
+    """Write the preview page."""
     from geovlm_ray.core.files import write_atomically
     from geovlm_ray.data.parquet import open_datasets
     from geovlm_ray.report.preview import preview as make_page
@@ -254,26 +268,28 @@ def preview(args: argparse.Namespace) -> None:
 
 
 def scenes(args: argparse.Namespace) -> None:
-    """Write the picture."""
+    """Write the image of synthetic scenes."""
     from geovlm_ray.core.errors import ConfigError
     from geovlm_ray.report.scenes import contact_sheet
 
     if args.out.suffix.lower() != ".png":
-        raise ConfigError(f"--out: expected the name of a PNG, found {args.out}")
+        raise ConfigError(f"--out: expected a .png file, found {args.out}")
     contact_sheet(args.seed, args.each).save(args.out)
     print(f"Scenes: {args.out.resolve()}")
 
 
-def _judge(found: Counts | ValidationReport, source: Path, bad: str, quarantine: Path, max_bad: float) -> None:
-    """Raise DataError where there are no records, or too much is bad."""
+def _check_bad_fraction(
+    counts: Counts | ValidationReport, source: Path, bad: str, quarantine: Path, max_bad: float
+) -> None:
+    """Raise DataError if there are no records or more than ``max_bad`` of them are bad."""
     from geovlm_ray.core.errors import DataError
 
-    if not found.records:
+    if not counts.records:
         raise DataError(f"{source}: expected records, found none")
-    if found.bad_fraction > max_bad:
+    if counts.bad_fraction > max_bad:
         raise DataError(
-            f"{source}: {found.bad_fraction:.2%} {bad}, at most {max_bad:.2%} (--max-bad) may be; which and why is in "
-            f"{quarantine}"
+            f"{source}: expected at most {max_bad:.2%} {bad} (--max-bad), found {counts.bad_fraction:.2%}; "
+            f"reasons in {quarantine}"
         )
 
 
@@ -282,12 +298,12 @@ def _format(name: str) -> Format:
     from geovlm_ray.data.formats import FORMATS
 
     if name not in FORMATS:
-        raise ConfigError(f"FORMAT: expected one of {', '.join(FORMATS)}, found {name!r}{_near(name, FORMATS)}")
+        raise ConfigError(f"FORMAT: expected one of {', '.join(FORMATS)}, found {name!r}{_suggestion(name, FORMATS)}")
     return FORMATS[name]
 
 
 def _options(name: str, given: Iterable[str]) -> dict[str, str]:
-    """The options of a format with their defaults, and what the command line says instead."""
+    """The options of a format: defaults, overridden by the command line."""
     from geovlm_ray.core.errors import ConfigError
 
     options = dict(_format(name).options)
@@ -297,11 +313,11 @@ def _options(name: str, given: Iterable[str]) -> dict[str, str]:
             raise ConfigError(f"{argument!r}: expected option=value")
         if key not in options:
             known = f"expected one of {', '.join(options)}" if options else "the format has none"
-            raise ConfigError(f"unknown option {key!r} of {name}; {known}{_near(key, options)}")
+            raise ConfigError(f"unknown option {key!r} of {name}; {known}{_suggestion(key, options)}")
         options[key] = value
     return options
 
 
-def _near(name: str, known: Iterable[str]) -> str:
+def _suggestion(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, known, 1)
     return f"; did you mean {close[0]!r}?" if close else ""

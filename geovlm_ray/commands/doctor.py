@@ -1,4 +1,4 @@
-"""``geovlm-ray doctor``: what this machine can do."""
+"""``geovlm-ray doctor``: checks of this machine and cluster."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Nothing to choose."""
+    """Add no arguments."""
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print one line a finding; 1 where something needed is missing."""
-    from geovlm_ray.observability.doctor import examine
+    """Print one line per check; return 1 if a requirement is missing."""
+    from geovlm_ray.observability.doctor import check_environment
 
-    findings = examine()
+    findings = check_environment()
     for finding in findings:
-        print(f"{'ok  ' if finding.good else 'MISS'}  {finding.name}: {finding.text}")
-    return int(not all(f.good for f in findings))
+        print(f"{'ok  ' if finding.ok else 'MISS'}  {finding.name}: {finding.text}")
+    return int(not all(f.ok for f in findings))

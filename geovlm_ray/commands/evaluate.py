@@ -1,4 +1,4 @@
-"""``geovlm-ray evaluate``: a model on benchmarks, or a file of given responses."""
+"""``geovlm-ray evaluate``: benchmarks of a model, or metrics of a file of responses."""
 
 from __future__ import annotations
 
@@ -21,35 +21,41 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """A model and its benchmarks, or a file and its format; output."""
+    """Add the arguments of the command."""
     parser.add_argument(
-        "model", nargs="?", help="tiny, a run, checkpoint, adapter or model folder, a Hugging Face name"
+        "model", nargs="?", help="tiny, a run, checkpoint, adapter or model folder, or a Hugging Face name"
     )
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that differ")
-    parser.add_argument("--list", action="store_true", help="show all benchmarks and stop")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="overrides of settings")
+    parser.add_argument("--list", action="store_true", help="list all benchmarks and exit")
     on = parser.add_argument_group("evaluating a model")
     on.add_argument(
-        "--benchmarks", nargs="+", metavar="NAME", help="all, drawn, names of --list, or datasets of your own by path"
+        "--benchmarks", nargs="+", metavar="NAME", help="all, drawn, names from --list, or paths of custom datasets"
     )
-    on.add_argument("--data", type=Path, metavar="ROOT", help="folder that has a folder for each benchmark")
+    on.add_argument("--data", type=Path, metavar="ROOT", help="folder with one subfolder per benchmark")
     on.add_argument(
         "--out",
         type=Path,
-        help="folder of the results (default: evaluations/ and the name of the model, before it that of its run)",
+        help="results folder (default: evaluations/RUN-MODEL)",
     )
-    on.add_argument("--limit", type=int, metavar="N", help="at most N records of each benchmark, evenly chosen")
-    on.add_argument("--recipe", help="how prompts are written (default: as the model was trained, else geovlm-r1)")
-    on.add_argument("--reasoning", action="store_true", help="ask again with the reasoning removed and swapped")
+    on.add_argument("--limit", type=int, metavar="N", help="at most N records per benchmark, evenly spaced")
+    on.add_argument(
+        "--recipe", help="recipe or YAML file of prompt settings (default: those of training, else geovlm-r1)"
+    )
+    on.add_argument(
+        "--reasoning", action="store_true", help="also answer with the reasoning removed and with swapped reasoning"
+    )
     on.add_argument("--local", action="store_true", help="one engine in this process, without Ray")
     given = parser.add_argument_group("evaluating a file of responses")
-    given.add_argument("--predictions", type=Path, help="JSON lines: responses and their targets")
-    given.add_argument("--task", help="records of this task only; with a format, the evaluation folder of the file")
-    given.add_argument("--format", choices=["earthdial"], help="default: records as `score` takes them")
-    parser.add_argument("--json", type=Path, help="where the metrics go as JSON")
+    given.add_argument("--predictions", type=Path, help="JSON lines with responses and targets")
+    given.add_argument(
+        "--task", help="only records of this task; with --format, the name of the file's evaluation folder"
+    )
+    given.add_argument("--format", choices=["earthdial"], help="file format (default: JSON lines as for `score`)")
+    parser.add_argument("--json", type=Path, help="output of the metrics as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate, print both metric sets and write them."""
+    """Evaluate, print both metric sets and write them as JSON."""
     if args.model and "=" in args.model:
         args.model, args.overrides = None, [args.model, *args.overrides]
     if args.json and not args.json.parent.is_dir():
@@ -63,27 +69,27 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(
             f"expected either a model or --predictions FILE, found {'neither' if args.model is None else 'both'}"
         )
-    return _model(args) if args.model else _predictions(args)
+    return _evaluate_model(args) if args.model else _evaluate_predictions(args)
 
 
-def _model(args: argparse.Namespace) -> int:
+def _evaluate_model(args: argparse.Namespace) -> int:
     if not args.benchmarks:
         raise ConfigError(
-            "--benchmarks: expected all, drawn, or names that `geovlm-ray evaluate --list` shows, found none"
+            "--benchmarks: expected all, drawn, names from `geovlm-ray evaluate --list` or paths, found none"
         )
-    # An option that takes several names takes the overrides behind it too.
+    # argparse puts overrides that follow --benchmarks into args.benchmarks.
     args.overrides += [name for name in args.benchmarks if "=" in name]
-    named = [name for name in args.benchmarks if "=" not in name]
+    names = [name for name in args.benchmarks if "=" not in name]
     if args.limit is not None and args.limit < 1:
         raise ConfigError(f"--limit: expected at least 1, found {args.limit}")
     if args.data is not None and not args.data.is_dir():
-        raise DataError(f"--data {args.data}: expected a folder with a folder for each benchmark, found none")
+        raise DataError(f"--data {args.data}: expected a folder with one subfolder per benchmark, found none")
     from geovlm_ray.evaluation.registry import find, is_path
 
-    # What is slow to load comes after what may be wrong.
-    benchmarks = find([name for name in named if not is_path(name)])
-    from geovlm_ray.evaluation.model import Evaluated, evaluate
-    from geovlm_ray.evaluation.own import own_benchmarks
+    # Check the names before the slow imports.
+    benchmarks = find([name for name in names if not is_path(name)])
+    from geovlm_ray.evaluation.custom import custom_benchmarks
+    from geovlm_ray.evaluation.model import EvaluationSpec, evaluate
     from geovlm_ray.evaluation.results import RESULTS
     from geovlm_ray.evaluation.settings import evaluation_config
     from geovlm_ray.evaluation.tables import terminal_table
@@ -99,11 +105,11 @@ def _model(args: argparse.Namespace) -> int:
     out.mkdir(parents=True, exist_ok=True)
     config = evaluation_config(ref.config, merged_model(ref, out / "model"), out, args.data, args.limit)
     with Progress(console) as progress:
-        benchmarks += own_benchmarks([Path(name) for name in named if is_path(name)], out, progress.show)
-        what = Evaluated(args.model, benchmarks, args.data, args.limit, args.reasoning)
-        results = evaluate(what, config, out, _local if args.local else _cluster, console, progress.show)
+        benchmarks += custom_benchmarks([Path(name) for name in names if is_path(name)], out, progress.show)
+        spec = EvaluationSpec(args.model, benchmarks, args.data, args.limit, args.reasoning)
+        results = evaluate(spec, config, out, _local if args.local else _cluster, console, progress.show)
     console.print(terminal_table(results))
-    console.print(f"Everything, worst cases drawn: {(out / 'results.html').resolve()}", soft_wrap=True, highlight=False)
+    console.print(f"Report: {(out / 'results.html').resolve()}", soft_wrap=True, highlight=False)
     if args.json:
         from geovlm_ray.core.files import read_text, write_atomically
 
@@ -118,12 +124,12 @@ def _local(config: Config) -> RolloutPool:
 
 
 def _cluster(config: Config) -> RolloutPool:
-    from actors.cluster import engines
+    from actors.cluster import start_rollouts
 
-    return engines(config)
+    return start_rollouts(config)
 
 
-def _predictions(args: argparse.Namespace) -> int:
+def _evaluate_predictions(args: argparse.Namespace) -> int:
     from geovlm_ray.config import reward_config
     from geovlm_ray.core.files import write_atomically
     from geovlm_ray.evaluation.responses import evaluate_earthdial, evaluate_records
@@ -132,24 +138,24 @@ def _predictions(args: argparse.Namespace) -> int:
     if args.format and not args.task:
         raise DataError("--format earthdial: expected --task with the name of the evaluation folder, found none")
     if args.format:
-        found = evaluate_earthdial(args.predictions, args.task, config)
+        metrics = evaluate_earthdial(args.predictions, args.task, config)
     else:
-        found = evaluate_records(args.predictions, args.task, config)
-    print_tables(found, open_console())
+        metrics = evaluate_records(args.predictions, args.task, config)
+    print_tables(metrics, open_console())
     if args.json:
-        write_atomically(args.json, json.dumps(dataclasses.asdict(found), indent=2))
+        write_atomically(args.json, json.dumps(dataclasses.asdict(metrics), indent=2))
     return 0
 
 
-def print_tables(found: Evaluation, console: Console) -> None:
-    """One table a set."""
+def print_tables(metrics: Evaluation, console: Console) -> None:
+    """Print one table per metric set."""
     paper = Table("metric", "value")
-    for name, value in found.paper.items():
+    for name, value in metrics.paper.items():
         paper.add_row(name, f"{value:.4f}")
     sound = Table("metric", "value", "95% interval")
-    for name, interval in found.sound.items():
+    for name, interval in metrics.sound.items():
         sound.add_row(name, f"{interval.value:.4f}", f"{interval.low:.4f} to {interval.high:.4f}")
-    console.print(f"paper: the published definitions, {found.n} records")
+    console.print(f"paper: the published definitions, {metrics.n} records")
     console.print(paper)
-    console.print("sound: what a reviewer would ask for, with bootstrap intervals")
+    console.print("sound: standard metrics of each task, with bootstrap intervals")
     console.print(sound)

@@ -1,4 +1,4 @@
-"""``geovlm-ray export``: a whole model with its card, ready to be shared."""
+"""``geovlm-ray export``: a merged Hugging Face model with its model card."""
 
 from __future__ import annotations
 
@@ -11,24 +11,28 @@ DTYPES = ("float32", "bfloat16")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The model, where it goes, and what the card tells."""
-    parser.add_argument("model", metavar="MODEL", help="run directory, checkpoint, adapter, model folder or hub name")
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings of prompts and answers")
-    parser.add_argument("--recipe", help="recipe or file of those settings (default: as the model was trained)")
-    parser.add_argument("--dtype", choices=DTYPES, help="type of the weights (default: as the model was trained)")
+    """Add the arguments of the command."""
+    parser.add_argument(
+        "model", metavar="MODEL", help="run directory, checkpoint, adapter, model folder or Hugging Face name"
+    )
+    parser.add_argument("out", type=Path, metavar="OUT", help="output folder")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="section.key=value", help="overrides of prompt and sampling settings"
+    )
+    parser.add_argument("--recipe", help="recipe or YAML file of these settings (default: those of training)")
+    parser.add_argument("--dtype", choices=DTYPES, help="dtype of the weights (default: that of training)")
     parser.add_argument(
         "--evaluation",
         action="append",
         type=Path,
         default=[],
         metavar="FOLDER",
-        help="folder of `geovlm-ray evaluate`, whose table goes into the card; may be given several times",
+        help="results folder of `geovlm-ray evaluate` to include in the card; repeatable",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the model, and say how far it is from what it was made of."""
+    """Export the model and print its log-prob difference to the source model."""
     from geovlm_ray.serving.export.write import export
     from geovlm_ray.serving.model_ref import resolve_model
 
@@ -37,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     difference = export(ref, args.model, args.out, dtype, args.evaluation)
     console = Console()
     console.print(
-        f"Log-probs of a drawn prompt differ by at most {difference:.2g} from those of {ref.path}",
+        f"Max log-prob difference to {ref.path}: {difference:.2g}",
         markup=False,
         highlight=False,
         soft_wrap=True,

@@ -1,4 +1,4 @@
-"""How far a long command is: a live line on a terminal, a line now and then elsewhere."""
+"""Progress of long commands: a live line on a terminal, a line every few seconds otherwise."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
-SECONDS = 10.0
-"""Between two lines where there is no terminal."""
+INTERVAL_S = 10.0
+"""Seconds between lines when the output is not a terminal."""
 WIDTH = 140
-"""Characters a line where there is no terminal."""
+"""Line width in characters when the output is not a terminal."""
 
 
 def open_console() -> Console:
-    """Standard output, wide enough for tables where it is no terminal."""
+    """A console on standard output, wide enough for tables if that is not a terminal."""
     console = Console()
     return console if console.is_terminal else Console(width=WIDTH)
 
 
 class Progress:
-    """``show`` may be called as often as one likes; on a terminal nothing of it stays."""
+    """Progress display; `show` is rate-limited, and a terminal's live line disappears at exit."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.start = self.shown = time.monotonic()
-        self.what, self.before = "", 0
+        self.label, self.offset = "", 0
         self.status = Status("", console=console)
 
     def __enter__(self) -> Self:
@@ -39,15 +39,15 @@ class Progress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.status.stop()
 
-    def show(self, done: int, what: str, more: str = "") -> None:
-        """Say that so many are done of what is named, and how many a second since the first time."""
+    def show(self, done: int, label: str, suffix: str = "") -> None:
+        """Show the count ``done`` with its label and the rate since the first call with this label."""
         now = time.monotonic()
-        if what != self.what:
-            self.what, self.start, self.before = what, now, done
-        speed = f", {(done - self.before) / (now - self.start):,.0f}/s" if now > self.start else ""
-        text = f"{done:,} {what}{speed}{more}"
+        if label != self.label:
+            self.label, self.start, self.offset = label, now, done
+        rate = f", {(done - self.offset) / (now - self.start):,.0f}/s" if now > self.start else ""
+        text = f"{done:,} {label}{rate}{suffix}"
         if self.console.is_terminal:
             self.status.update(Text(text))
-        elif now - self.shown >= SECONDS:
+        elif now - self.shown >= INTERVAL_S:
             self.shown = now
             self.console.print(Text(text), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""``geovlm-ray report``: a run's page, made again."""
+"""``geovlm-ray report``: regenerate a run's report.html."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The run directory."""
-    parser.add_argument("run_dir", type=Path, help="folder of a run, such as runs/demo")
+    """Add the arguments of the command."""
+    parser.add_argument("run_dir", type=Path, help="run directory, such as runs/demo")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the page and print where it is."""
+    """Write the report and print its path."""
     from geovlm_ray.report.html import write_report
 
     print(f"Report: {write_report(args.run_dir).resolve()}")

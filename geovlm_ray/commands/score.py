@@ -1,4 +1,4 @@
-"""``geovlm-ray score``: rewards of given responses, offline; with ``--probe``, how far the rewards can be gamed."""
+"""``geovlm-ray score``: offline rewards of responses; with ``--probe``, a test of the rewards for hackability."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Input, output and reward settings."""
+    """Add the arguments of the command."""
     parser.add_argument(
         "overrides",
         nargs="*",
         metavar="FILE | reward.key=value",
-        help="JSON lines: id, task, response, target, and frame, dialect or labels; and reward settings",
+        help="JSON lines with id, task, response, target, and optional frame, dialect, labels; reward overrides",
     )
-    parser.add_argument("--out", type=Path, help="where the scores go; default: standard output")
+    parser.add_argument("--out", type=Path, help="output of the scores (default: standard output)")
     parser.add_argument(
         "--probe",
         action="store_true",
-        help="what degenerate answers to the references of FILE (default: of drawn scenes) earn; 1 where they pay",
+        help="print rewards of degenerate answers to the references of FILE (default: synthetic scenes); return 1 if a "
+        "reward can be hacked",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Score every line in order, 1 where a line could not be read; or probe, 1 where a reward is gamed."""
+    """Score every line, or probe; return 1 if a line is invalid or a reward can be hacked."""
     from geovlm_ray.config import reward_config
     from geovlm_ray.core.errors import ConfigError
 
@@ -37,14 +38,14 @@ def run(args: argparse.Namespace) -> int:
     config = reward_config(settings)
     if len(files) > 1 or not (files or args.probe):
         raise ConfigError(
-            f"expected one file of JSON lines and reward.key=value, found {', '.join(files) or 'no file'}"
+            f"expected one file of JSON lines and optional reward.key=value, found {', '.join(files) or 'no file'}"
         )
     path = Path(files[0]) if files else None
     return probe(path, args.out, config) if args.probe or path is None else score(path, args.out, config)
 
 
 def score(path: Path, out: Path | None, config: RewardConfig) -> int:
-    """Score the records of a file."""
+    """Score the records of a file; return 1 if a line is invalid."""
     from geovlm_ray.core.errors import DataError
     from geovlm_ray.core.files import write_atomically
     from geovlm_ray.evaluation.scoring import score_lines
@@ -66,27 +67,27 @@ def score(path: Path, out: Path | None, config: RewardConfig) -> int:
 
 
 def probe(path: Path | None, out: Path | None, config: RewardConfig) -> int:
-    """Print the table of probes, and beside the configured rewards the paper's."""
+    """Print probe tables of the configured rewards and the paper preset; return 1 if a configured one is hackable."""
     import json
 
-    from geovlm_ray.evaluation.probes.references import drawn_references, file_references
+    from geovlm_ray.evaluation.probes.references import file_references, scene_references
     from geovlm_ray.evaluation.probes.suite import run_probes
     from geovlm_ray.evaluation.probes.table import as_json, as_text, verdict
     from geovlm_ray.rewards import RewardConfig, needs_embedder
     from geovlm_ray.rewards.sbert import SbertEmbedder
 
-    examples = file_references(path) if path else drawn_references()
+    examples = file_references(path) if path else scene_references()
     paper = RewardConfig(preset="paper", think=config.think, sbert=config.sbert)
-    tables = {"configured": config} if config.preset == "paper" else {"configured": config, "paper": paper}
+    configs = {"configured": config} if config.preset == "paper" else {"configured": config, "paper": paper}
     tasks = {e.task for e in examples}
     embedder = None
-    if any(needs_embedder(task, c) for task in tasks for c in tables.values()):
+    if any(needs_embedder(task, c) for task in tasks for c in configs.values()):
         embedder = SbertEmbedder.from_config(config.sbert)
-    rows = {name: run_probes(examples, c, embedder) for name, c in tables.items()}
+    rows = {name: run_probes(examples, c, embedder) for name, c in configs.items()}
     for name, table in rows.items():
-        print(f"{name} rewards, accuracy part, mean over {len(examples)} references of {path or 'drawn scenes'}")
+        print(f"{name} rewards: mean accuracy reward over {len(examples)} references of {path or 'synthetic scenes'}")
         print(as_text(table) + "\n")
     print(verdict(rows["configured"]))
     if out:
         out.write_text(json.dumps({name: as_json(table) for name, table in rows.items()}, indent=1))
-    return int(any(row.broken for row in rows["configured"]))
+    return int(any(row.gamed_by for row in rows["configured"]))

@@ -11,20 +11,22 @@ from geovlm_ray.config import load_config, recipe_names
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Recipe, output and overrides."""
-    parser.add_argument("recipe", help=f"a recipe ({', '.join(recipe_names())}) or a YAML file")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that differ from it")
+    """Add the arguments of the command."""
+    parser.add_argument("recipe", help=f"recipe ({', '.join(recipe_names())}) or YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="overrides of its settings")
     parser.add_argument(
         "--out",
         type=Path,
         required=True,
-        help="folder for the trained model, which train takes as model.path; the same command goes on with it",
+        help="output folder, usable as model.path of train; an interrupted run resumes with the same command",
     )
-    parser.add_argument("--scratch", action="store_true", help="a new tiny model with random weights, not model.path")
+    parser.add_argument(
+        "--scratch", action="store_true", help="train a randomly initialized tiny model instead of model.path"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train on the ideal responses to the records, and say what came of it."""
+    """Fine-tune on the target responses of the records and print the held-out evaluations."""
     from geovlm_ray.training.sft import fine_tune
 
     overrides = [*args.overrides, *(["sft.scratch=true"] if args.scratch else [])]

@@ -1,4 +1,4 @@
-"""``geovlm-ray study``: a question, answered by a few small runs and written up."""
+"""``geovlm-ray study``: a predefined ablation with a few small runs and a results page."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ from geovlm_ray.core.errors import ConfigError, RunError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which study, on what, and how much of it."""
-    parser.add_argument("name", nargs="?", help="a study, as --list shows them")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings of all runs")
-    parser.add_argument("--list", action="store_true", help="show all studies and stop")
-    parser.add_argument("--out", type=Path, help="folder of runs and page (default: studies/NAME)")
-    parser.add_argument("--recipe", default="demo", help="what all runs have in common (default: demo)")
-    parser.add_argument("--short", action="store_true", help="a few steps only, to see that everything works")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, a core each (default: 2)")
-    parser.add_argument("--cluster", action="store_true", help="runs go through Ray, one after the other")
+    """Add the arguments of the command."""
+    parser.add_argument("name", nargs="?", help="name of a study from --list")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="section.key=value", help="overrides of the settings of all runs"
+    )
+    parser.add_argument("--list", action="store_true", help="list all studies and exit")
+    parser.add_argument("--out", type=Path, help="output folder of runs and page (default: studies/NAME)")
+    parser.add_argument("--recipe", default="demo", help="base recipe of all runs (default: demo)")
+    parser.add_argument("--short", action="store_true", help="a few steps per run, as a smoke test")
+    parser.add_argument("--jobs", type=int, default=2, help="concurrent runs, one core each (default: 2)")
+    parser.add_argument("--cluster", action="store_true", help="run on Ray, one run at a time")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run what is missing of a study and write its page; 1 where a run failed."""
+    """Execute the missing runs of a study and write its page; return 1 if a run failed."""
     from geovlm_ray.evaluation.studies.page import write_study
     from geovlm_ray.evaluation.studies.results import read_runs
     from geovlm_ray.evaluation.studies.runs import StudyPlan, run_all
@@ -40,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
             console.print(Text(f"{name:<14} {load_study(name).title}"), soft_wrap=True)
         return 0
     if args.name is None:
-        raise ConfigError(f"expected a study, one of {', '.join(study_names())}, found none")
+        raise ConfigError(f"NAME: expected a study, one of {', '.join(study_names())}, found none")
     if args.jobs < 1:
         raise ConfigError(f"--jobs: expected at least 1, found {args.jobs}")
     study = load_study(args.name)
@@ -52,7 +54,9 @@ def run(args: argparse.Namespace) -> int:
     runs = read_runs(plan)
     if not any(runs.values()):
         name, reason = next(iter(failed.items()))
-        raise RunError(f"study {args.name}: no run came to its end; {name}: {reason} (logs in {out / 'logs'})")
+        raise RunError(
+            f"study {args.name}: expected a completed run, found none; {name}: {reason} (logs in {out / 'logs'})"
+        )
     page = write_study(plan, runs, failed, shlex.join(["geovlm-ray", *sys.argv[1:]]))
     console.print(Markdown(page.read_text().partition("![")[0]))
     for name, reason in failed.items():

@@ -1,4 +1,4 @@
-"""``geovlm-ray top``: what the actors of a run are doing now."""
+"""``geovlm-ray top``: live status of the actors of a run."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from geovlm_ray.core.files import last_object, read_text
 from geovlm_ray.observability.heartbeat import PERIOD_S, read_heartbeats, silent
 
 WIDTH = 140
-"""Characters a line where the output is no terminal."""
+"""Line width in characters when the output is not a terminal."""
 NONE = "-"
-OVER = ("ended", "failed", "interrupted")
-"""States of a process that is no more."""
+TERMINAL_STATES = ("ended", "failed", "interrupted")
+"""States of a process that has exited."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The run directory, and whether to look once."""
-    parser.add_argument("run_dir", type=Path, help="folder of a run, such as runs/demo")
-    parser.add_argument("--once", action="store_true", help="print the table once, and end")
+    """Add the arguments of the command."""
+    parser.add_argument("run_dir", type=Path, help="run directory, such as runs/demo")
+    parser.add_argument("--once", action="store_true", help="print the table once and exit")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Show the table until it is interrupted, or once."""
+    """Show the table until Ctrl-C, or once with ``--once``."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH)
-    shown = view(args.run_dir, time.time())
+    status = view(args.run_dir, time.time())
     if args.once:
-        console.print(shown)
+        console.print(status)
         return 0
     try:
-        with Live(shown, console=console, auto_refresh=False) as live:
+        with Live(status, console=console, auto_refresh=False) as live:
             while True:
                 time.sleep(PERIOD_S / 2)
                 live.update(view(args.run_dir, time.time()), refresh=True)
@@ -50,10 +50,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def view(folder: Path, now: float) -> Group:
-    """The run's step in one line, and a table of its actors.
+    """The progress line of the run and the table of its actors.
 
     Raises:
-        RunError: the folder is no run directory.
+        RunError: the folder is not a run directory.
     """
     config = folder / "config.yaml"
     if not config.is_file():
@@ -62,29 +62,30 @@ def view(folder: Path, now: float) -> Group:
     table = Table("actor", "state", "since", "weights", "queue", "rate", "idle", "memory", "heartbeat")
     for heartbeat in heartbeats:
         table.add_row(
-            *row(heartbeat, now), style="red" if heartbeat["state"] not in OVER and silent(heartbeat, now) else ""
+            *row(heartbeat, now),
+            style="red" if heartbeat["state"] not in TERMINAL_STATES and silent(heartbeat, now) else "",
         )
     title = head(yaml.safe_load(read_text(config))["run"], last_object(folder / "metrics.jsonl"))
     return Group(Text(title), table if heartbeats else Text("No actor has written a heartbeat yet."))
 
 
 def head(run: dict[str, Any], metrics: dict[str, Any] | None) -> str:
-    """The run's name and its last step."""
+    """The progress line: run name, last step, reward and step time."""
     if metrics is None:
-        return f"{run['name']}  no step of {run['steps']} is done"
+        return f"{run['name']}  step 0/{run['steps']}"
     return (
         f"{run['name']}  step {metrics['step']}/{run['steps']}  reward {metrics['reward/mean']:.3f}  "
-        f"{metrics['seconds/step']:.1f} s a step"
+        f"{metrics['seconds/step']:.1f} s/step"
     )
 
 
 def row(heartbeat: dict[str, Any], now: float) -> list[str]:
-    """The cells of one actor."""
+    """The table cells of one actor; ``now`` is Unix time in seconds."""
     age = now - heartbeat["time"]
     state = heartbeat["state"]
-    if heartbeat["kind"] == "driver" and state not in ("idle", *OVER):
+    if heartbeat["kind"] == "driver" and state not in ("idle", *TERMINAL_STATES):
         state = f"waits for {state}"
-    if silent(heartbeat, now) and state not in OVER:
+    if silent(heartbeat, now) and state not in TERMINAL_STATES:
         state = f"silent (was: {state})"
     return [
         heartbeat["actor"],

@@ -22,21 +22,27 @@ if TYPE_CHECKING:
     from geovlm_ray.training.preflight import Ready
 
 MODES = ("sampled", "greedy")
-SHOWN = 60
-"""Characters of an answer that a table shows."""
+MAX_ANSWER_CHARS = 60
+"""Answers in tables are truncated to this length."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Recipe, overrides and mode."""
-    parser.add_argument("recipe", help=f"a recipe ({', '.join(recipe_names())}) or a YAML file")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that differ from it")
-    parser.add_argument("--local", action="store_true", help="run everything in this one process, without Ray")
-    parser.add_argument("--plan", type=Path, metavar="BENCH.json", help="compare the run with what its rates promise")
-    parser.add_argument("--dry-run", action="store_true", help="check everything, print what would run where, and stop")
+    """Add the arguments of the command."""
+    parser.add_argument("recipe", help=f"recipe ({', '.join(recipe_names())}) or YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="overrides of its settings")
+    parser.add_argument("--local", action="store_true", help="run everything in this process, without Ray")
+    parser.add_argument(
+        "--plan", type=Path, metavar="BENCH.json", help="compare the run with the throughput simulated from these rates"
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check configuration, model and data, print the actor placement, and exit",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train, or print the plan."""
+    """Train, or run the checks of --dry-run."""
     config = load_config(args.recipe, args.overrides)
     console = Console()
     if args.dry_run:
@@ -77,17 +83,17 @@ def _cluster_build(config: Config, ready: Ready) -> Components:
 
 
 def read_plan(path: Path, config: Config) -> Rates:
-    """The rates that a run will be compared with, read before it starts."""
+    """Read the rates for the comparison, before the run starts."""
     from geovlm_ray.core.errors import ConfigError
     from geovlm_ray.training.plan.rates import read_rates
 
     if config.run.steps < 2:
-        raise ConfigError(f"--plan: expected run.steps of at least 2, the first is left out, found {config.run.steps}")
+        raise ConfigError(f"--plan: expected run.steps of at least 2 (step 1 is warm-up), found {config.run.steps}")
     return read_rates(path)
 
 
 def print_comparison(rates: Rates, config: Config, console: Console) -> None:
-    """The run's step and idle shares beside those that were planned."""
+    """Print measured step time and idle fractions next to the planned ones."""
     from geovlm_ray.core.files import read_objects
     from geovlm_ray.training.plan.compare import compare
     from geovlm_ray.training.plan.simulate import Setup
@@ -98,7 +104,7 @@ def print_comparison(rates: Rates, config: Config, console: Console) -> None:
 
 
 def dry_run(config: Config, local: bool, console: Console) -> int:
-    """Print every check and the actors; 1 where something is wrong."""
+    """Print the checks and the requested actors; return 1 if a check fails."""
     from geovlm_ray.core.errors import UserError
     from geovlm_ray.training.benchmark_evaluation import check_benchmarks
     from geovlm_ray.training.capacity import check_fits, describe_node, resource_requests, this_machine, total_resources
@@ -111,16 +117,16 @@ def dry_run(config: Config, local: bool, console: Console) -> int:
     if local:
         console.print("placement: everything in this process")
         return int(failed > 0)
-    where = os.environ.get("RAY_ADDRESS")
-    nodes = _cluster_nodes() if where else [this_machine()]
-    title = "What would run, packed" if config.placement.strategy == "pack" else "What would run, spread over the nodes"
+    address = os.environ.get("RAY_ADDRESS")
+    nodes = _cluster_nodes() if address else [this_machine()]
+    title = "Actors, packed" if config.placement.strategy == "pack" else "Actors, spread over the nodes"
     table = Table("actor", "count", "CPUs each", "GPUs each", "GiB each", title=title)
     for kind in resource_requests(config):
-        reserved = (kind.num_cpus, kind.num_gpus, kind.memory_gb)
-        table.add_row(kind.name, str(kind.count), *(f"{each:g}" for each in reserved))
+        resources = (kind.num_cpus, kind.num_gpus, kind.memory_gb)
+        table.add_row(kind.name, str(kind.count), *(f"{each:g}" for each in resources))
     console.print(table)
-    there = f"cluster {where} of {len(nodes)} nodes" if where else "this machine"
-    console.print(f"{there}: {describe_node(total_resources(nodes))}", markup=False)
+    target = f"cluster {address}, {len(nodes)} nodes" if address else "this machine"
+    console.print(f"{target}: {describe_node(total_resources(nodes))}", markup=False)
     try:
         check_fits(config, nodes)
     except UserError as error:
@@ -130,16 +136,16 @@ def dry_run(config: Config, local: bool, console: Console) -> int:
 
 
 def print_summary(summary: dict, console: Console) -> None:
-    """The held-out rewards before and after, and where they come from."""
+    """Print the run time, the held-out rewards before and after training, and the most common answers."""
     console.print(
-        f"{summary['steps']} steps in {summary['seconds']:.0f} s; engines and learner agreed within "
-        f"{summary['parity_max_abs']:.2g} per token"
+        f"{summary['steps']} steps in {summary['seconds']:.0f} s; max log-prob difference of engines and learner: "
+        f"{summary['parity_max_abs']:.2g}"
     )
     heldout = summary.get("heldout", {})
-    # Earlier versions wrote no constant answers.
+    # Summaries of earlier versions have no constant answers.
     if "constant" not in heldout:
         return
-    title = f"Held-out reward of {heldout['greedy']['before']['n']} examples, of 2 (change: paired ± SE)"
+    title = f"Held-out reward (max 2) of {heldout['greedy']['before']['n']} examples, change: paired ± SE"
     rewards = Table(
         "task", "decoding", "constant", "before", "after", "change", title=title, box=SIMPLE, padding=(0, 1, 0, 0)
     )
@@ -153,16 +159,16 @@ def print_summary(summary: dict, console: Console) -> None:
         "task", "best constant answer", "most common answer after RL", "share", box=SIMPLE, padding=(0, 1, 0, 0)
     )
     for task, common in heldout["most_common"].items():
-        shown = (_short(heldout["constant"][task]["answer"]), _short(common["answer"]))
-        answers.add_row(*map(escape, (task, *shown)), f"{common['share']:.1%}")
+        texts = (_short(heldout["constant"][task]["answer"]), _short(common["answer"]))
+        answers.add_row(*map(escape, (task, *texts)), f"{common['share']:.1%}")
     console.print(answers)
 
 
 def _cells(pair: dict, constant: dict) -> list[str]:
-    """The best constant answer's reward, the means before and after, and the paired change."""
+    """Rewards of the best constant answer, before and after training, and the paired change ± SE."""
     means = (constant["mean"], *(pair[when]["mean"] for when in ("before", "after")))
     return [*(f"{mean:.3f}" for mean in means), f"{pair['change']['mean']:+.3f} ± {pair['change']['se']:.3f}"]
 
 
 def _short(answer: str) -> str:
-    return textwrap.shorten(answer, SHOWN, placeholder="...")
+    return textwrap.shorten(answer, MAX_ANSWER_CHARS, placeholder="...")

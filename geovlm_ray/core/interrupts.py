@@ -76,7 +76,7 @@ def uninterrupted() -> Iterator[None]:
 
 @contextmanager
 def children_ignore_sigint() -> Iterator[None]:
-    """Processes started in the block ignore SIGINT, which a terminal sends to the whole group; the parent stops them."""
+    """Child processes started in the block ignore SIGINT, so that Ctrl-C reaches only the parent, which stops them."""
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield

@@ -35,25 +35,33 @@ class DataConfig(BaseModel):
     source: str = Field(
         "scenes",
         description="'scenes' (synthetic scenes, unlimited), 'parquet' (output folders of `data convert`), or a format "
-        "of `data convert`, which is then converted in memory",
+        "of `data convert`, which is converted on the fly",
     )
     path: str = Field("", description="file or folder of the source; may contain several datasets")
-    root: str = Field("", description="folder that image paths are relative to; empty: as set at conversion, or the folder of `path`")
+    root: str = Field(
+        "", description="folder that image paths are relative to; empty: as set at conversion, or the folder of `path`"
+    )
     splits: tuple[str, ...] = Field(("train",), min_length=1, description="splits used for training")
     frame: Literal["dataset", "percent", "permille"] | tuple[int, int] = Field(
         "percent",
-        description="coordinate system of boxes in prompts and answers: that of the dataset, percent or permille of the "
-        "image size, or pixels of an image of [width, height]",
+        description="coordinate system of boxes in prompts and answers: that of the dataset, percent or permille of "
+        "the image size, or pixels of an image of [width, height]",
     )
-    seed: int = Field(0, ge=0, lt=1_000_000_000, description="data seed; larger values are reserved for held-out scenes")
+    seed: int = Field(
+        0, ge=0, lt=1_000_000_000, description="data seed; larger values are reserved for held-out scenes"
+    )
     mixture: Literal["balanced", "natural", "temperature"] = Field(
         "balanced",
         description="sampling weight of each task: equal, its number of records (each record once per epoch), or its "
         "number of records ** (1 / temperature)",
     )
-    temperature: float = Field(2.0, ge=1, description="temperature of mixture=temperature: 1 is natural, infinity is balanced")
+    temperature: float = Field(
+        2.0, ge=1, description="temperature of mixture=temperature: 1 is natural, infinity is balanced"
+    )
     stages: tuple[Stage, ...] = Field((), description="curriculum stages in order; empty: all tasks at once")
-    image_cache_gb: float = Field(2.0, ge=0, description="size limit of each node's cache of decoded images, in GiB; 0 disables it")
+    image_cache_gb: float = Field(
+        2.0, ge=0, description="size limit of each node's cache of decoded images, in GiB; 0 disables it"
+    )
 
     @property
     def answer_frame(self) -> Frame | None:

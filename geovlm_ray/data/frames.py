@@ -1,4 +1,4 @@
-"""Examples in the frame in which the model shall answer."""
+"""Conversion of examples to the frame of the model's answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Convert = Callable[[tuple[float, ...]], tuple[float, ...]]
 
 
 def in_frame(example: Example, frame: Frame) -> Example:
-    """The example with the boxes of its target and of its texts converted; those in texts become whole numbers."""
+    """Convert the boxes of an example's target and texts to ``frame``; boxes in texts are rounded to integers."""
     if example.frame.scale == frame.scale:
         return replace(example, frame=frame)
 
@@ -23,20 +23,20 @@ def in_frame(example: Example, frame: Frame) -> Example:
     return replace(
         example,
         frame=frame,
-        target=_converted(example.target, convert),
-        question=_text(example.question, convert),
+        target=_convert_target(example.target, convert),
+        question=_convert_text(example.question, convert),
     )
 
 
-def _text(text: str, convert: Convert) -> str:
+def _convert_text(text: str, convert: Convert) -> str:
     return replace_boxes(text, lambda coords: tuple(map(round, convert(coords))))
 
 
-def _converted(target: Target, convert: Convert) -> Target:
+def _convert_target(target: Target, convert: Convert) -> Target:
     if isinstance(target, str):
         return target
     if isinstance(target, GroundedText):
         boxes = tuple(Box(convert(b.coords), b.label) for b in target.boxes)
-        return GroundedText(_text(target.text, convert), boxes)
+        return GroundedText(_convert_text(target.text, convert), boxes)
     boxes = tuple(Box(convert(item.coords), item.label) for item in target if isinstance(item, Box))
     return boxes or target

@@ -1,7 +1,7 @@
-"""Images as pictures: a reference in, RGB out, whatever the file holds.
+"""Loading of images by reference as upright RGB.
 
-References are ``scene:...`` for a drawn scene; ``ROOT//relative/path``, of which nothing outside ROOT is read; or a
-plain path. What a file is, its content says, not its name.
+A reference is ``scene:...`` for a synthetic scene, ``ROOT//relative/path`` for a file that must lie below ROOT, or a
+plain path. The file type is detected from the content, not from the name.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from geovlm_ray.data.scene_draw import SCENE_SIZE
 from geovlm_ray.data.scenes import render_scene
 
 MAX_PIXELS = 178_956_970
-"""The number at which Pillow, too, takes an image for a bomb."""
+"""Maximum number of pixels; equals Pillow's decompression-bomb limit."""
 SCENE_PREFIX = "scene:"
 ROOT_END = "//"
-# Pillow knows more, some of which start other programs; these are what images of the field come in.
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "AVIF", "JPEG2000", "PPM", "TIFF")
-DEFAULT = PixelSettings()
+# Pillow supports more formats, but some of them start external programs.
+PILLOW_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "AVIF", "JPEG2000", "PPM", "TIFF")
+DEFAULT_PIXELS = PixelSettings()
 _ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -39,10 +39,10 @@ _UPRIGHT = {
 
 
 def resolve(reference: str) -> Path:
-    """The file behind a reference that is no scene, links resolved.
+    """Path of the file of a non-scene reference, with symbolic links resolved.
 
     Raises:
-        DataError: it is absent or no file, or lies outside its root.
+        DataError: The file is absent, not a regular file, or outside its root.
     """
     cut = reference.find(ROOT_END, 1)
     try:
@@ -52,38 +52,46 @@ def resolve(reference: str) -> Path:
             root = Path(reference[:cut]).resolve()
             path = (root / reference[cut + len(ROOT_END) :]).resolve()
             if not path.is_relative_to(root):
-                raise DataError(f"image {reference}: expected a path below {root}, found that it leads out of it")
+                raise DataError(f"image {reference}: expected a path below {root}, found a path outside it")
         if not path.is_file():
-            raise DataError(f"image {path}: expected a file, found {'something else' if path.exists() else 'none'}")
+            raise DataError(
+                f"image {path}: expected a file, found {'a directory or special file' if path.exists() else 'none'}"
+            )
     except (OSError, ValueError, RuntimeError) as error:
         raise DataError(f"image {reference!r:.500}: expected the path of a file, found: {error}") from error
     return path
 
 
 def image_size(reference: str) -> tuple[int, int]:
-    """Width and height in pixels of an upright image, from its header alone.
+    """Width and height in pixels of the upright image, read from the header only.
 
     Raises:
-        DataError: it is absent, no image, or of more than 179 million pixels.
+        DataError: The file is absent, not an image, or has more than `MAX_PIXELS` pixels.
     """
     if reference.startswith(SCENE_PREFIX):
         return SCENE_SIZE, SCENE_SIZE
     path = resolve(reference)
-    with _named(path):
+    with _image_errors(path):
         header = _header(path)
-        turned = header.orientation in (5, 6, 7, 8)
-        return (header.height, header.width) if turned else (header.width, header.height)
+        transposed = header.orientation in (5, 6, 7, 8)
+        return (header.height, header.width) if transposed else (header.width, header.height)
 
 
-def load_image(reference: str, pixels: PixelSettings = DEFAULT, at_least: int | None = None) -> Image.Image:
-    """The picture behind a reference: upright, RGB, transparent parts black.
+def load_image(reference: str, pixels: PixelSettings = DEFAULT_PIXELS, at_least: int | None = None) -> Image.Image:
+    """Load an image as upright RGB, with transparent pixels black.
 
-    Of several frames or pages it is the first. With ``at_least`` a JPEG that is much larger may come at a half, a
-    quarter or an eighth of its size, both sides still at least twice that many pixels: reading it is then four times
-    as fast, and no pixel of a picture resized to ``at_least`` changes by more than a few of 255 levels.
+    Of several frames or pages, the first is loaded.
+
+    Args:
+        reference: Scene or file reference.
+        pixels: Band selection and stretch.
+        at_least: Side length in pixels that the caller resizes to. A much larger JPEG is then decoded at 1/2, 1/4 or
+            1/8 of its size, with both sides at least ``2 * at_least``: up to four times as fast, and the resized image
+            differs by at most a few of 255 levels.
 
     Raises:
-        DataError: absent, broken, of an unknown kind, a bomb, or without a band that ``pixels`` asks for.
+        DataError: The image is absent, broken, of an unsupported type, exceeds the decompression-bomb limit, or lacks
+            a band that ``pixels`` selects.
     """
     if reference.startswith(SCENE_PREFIX):
         try:
@@ -91,26 +99,26 @@ def load_image(reference: str, pixels: PixelSettings = DEFAULT, at_least: int | 
         except ValueError as error:
             raise DataError(f"image {reference!r:.200}: {error}") from error
     path = resolve(reference)
-    with _named(path):
+    with _image_errors(path):
         header = _header(path)
         raster = tiff.read_raster(path) if _is_tiff(path) else None
         if raster is not None:
             image = Image.fromarray(to_rgb(raster.values, pixels, raster.nodata))
         else:
-            image = _picture(path, pixels, at_least)
+            image = _load_with_pillow(path, pixels, at_least)
         return image.transpose(_UPRIGHT[header.orientation]) if header.orientation in _UPRIGHT else image
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """One error, with the file's name, for all that reading it may raise."""
+def _image_errors(path: Path) -> Iterator[None]:
+    """Turn every exception of reading the file into a DataError with its path."""
     try:
         yield
     except DataError as error:
         raise DataError(f"image {path}: {error}") from error
     except (*tiff.UNREADABLE, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"image {path}: expected a picture that decodes, found: {reason[:300]}") from error
+        raise DataError(f"image {path}: expected a decodable image, found: {reason[:300]}") from error
 
 
 def _is_tiff(path: Path) -> bool:
@@ -122,33 +130,33 @@ def _header(path: Path) -> tiff.Header:
     if _is_tiff(path):
         header = tiff.read_header(path)
     else:
-        with Image.open(path, formats=FORMATS) as image:
-            # Pillow's own method for PNG decodes all pixels to look for a tag behind them.
+        with Image.open(path, formats=PILLOW_FORMATS) as image:
+            # PngImageFile.getexif decodes all pixels to find a chunk behind them; the base method does not.
             orientation = Image.Image.getexif(image).get(_ORIENTATION, 1)
             header = tiff.Header(*image.size, orientation)
     if header.width * header.height > MAX_PIXELS:
-        raise DataError(f"{header.width} x {header.height} pixels, at most {MAX_PIXELS:,} are read")
+        raise DataError(f"expected at most {MAX_PIXELS:,} pixels, found {header.width} x {header.height}")
     return header
 
 
-def _picture(path: Path, pixels: PixelSettings, at_least: int | None) -> Image.Image:
-    """An image that Pillow reads, as it lies in the file."""
-    with Image.open(path, formats=FORMATS) as image:
-        if at_least is not None and pixels == DEFAULT:
+def _load_with_pillow(path: Path, pixels: PixelSettings, at_least: int | None) -> Image.Image:
+    """Decode an image with Pillow, without applying its orientation."""
+    with Image.open(path, formats=PILLOW_FORMATS) as image:
+        if at_least is not None and pixels == DEFAULT_PIXELS:
             image.draft(None, (2 * at_least, 2 * at_least))
-        bands = _bands(image, path, as_stored=bool(pixels.bands))
+        bands = _raw_bands(image, path, as_stored=bool(pixels.bands))
         if bands is None:
             opaque = _on_black(image) if image.has_transparency_data else image.convert("RGB")
-            if pixels == DEFAULT:
+            if pixels == DEFAULT_PIXELS:
                 return opaque
             bands = np.asarray(opaque)
     return Image.fromarray(to_rgb(bands, pixels))
 
 
-def _bands(image: ImageFile.ImageFile, path: Path, as_stored: bool) -> np.ndarray | None:
-    """The bands [rows, columns, n] of an image of numbers; None for a picture.
+def _raw_bands(image: ImageFile.ImageFile, path: Path, as_stored: bool) -> np.ndarray | None:
+    """Bands [rows, columns, n] of a 16-bit, 32-bit or float image; None for other images.
 
-    With ``as_stored`` the channels of every image that needs no colour conversion are its bands, alpha included.
+    With ``as_stored``, also the channels of 8-bit images that need no colour conversion, alpha included.
     """
     if image.mode in ("RGB", "RGBA") and image.tile and image.tile[0].args in ("RGB;16B", "RGBA;16B"):
         return _sixteen_bit(image, path)
@@ -160,13 +168,11 @@ def _bands(image: ImageFile.ImageFile, path: Path, as_stored: bool) -> np.ndarra
 
 
 def _sixteen_bit(image: ImageFile.ImageFile, path: Path) -> np.ndarray:
-    """The values of a PNG of 16-bit colour, of which Pillow keeps the upper bytes; read the other way round it keeps
-    the lower ones.
-    """
-    with Image.open(path, formats=FORMATS) as other:
-        tile = other.tile[0]
-        other.tile = [tile._replace(args=str(tile.args).replace("16B", "16L"))]
-        return np.asarray(image).astype(np.uint16) * np.uint16(256) + np.asarray(other)
+    """Values of a 16-bit colour PNG: Pillow keeps the high bytes; decoding as little-endian yields the low bytes."""
+    with Image.open(path, formats=PILLOW_FORMATS) as low_bytes:
+        tile = low_bytes.tile[0]
+        low_bytes.tile = [tile._replace(args=str(tile.args).replace("16B", "16L"))]
+        return np.asarray(image).astype(np.uint16) * np.uint16(256) + np.asarray(low_bytes)
 
 
 def _on_black(image: Image.Image) -> Image.Image:

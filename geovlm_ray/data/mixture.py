@@ -1,4 +1,4 @@
-"""Which task is drawn when: exact shares at every moment, as a pure function of the number of the draw."""
+"""Task mixture: assigns a task to each sample index, deterministically and with exact proportions at every prefix."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from functools import reduce
 import numpy as np
 
 UNITS = 10_000
-"""Shares that are no ratios of counts are rounded to parts of this many."""
+"""Resolution of temperature weights: they are rounded to multiples of 1 / `UNITS`."""
 
 
-def shares(counts: Sequence[int | None], mixture: str, temperature: float) -> list[int]:
-    """Whole-number weights of tasks with these numbers of records (None: without end).
+def task_weights(counts: Sequence[int | None], mixture: str, temperature: float) -> list[int]:
+    """Integer sampling weights of tasks, given their numbers of records (None: unlimited).
 
-    ``balanced`` weighs all alike, ``natural`` by their numbers, ``temperature`` T by number ** (1 / T), rounded to
-    ten-thousandths with every task kept (T = 1 is natural, T towards infinity balanced; Raffel et al., T5, 2020).
-    Tasks without end weigh alike in every mixture.
+    ``balanced`` gives equal weights, ``natural`` the numbers of records, and ``temperature`` T the normalized weights
+    count ** (1 / T) (T5, Raffel et al., 2020) in units of 1 / `UNITS`, at least one unit each; T = 1 is natural,
+    infinite T is balanced. If any task is unlimited, all weights are equal.
     """
     finite = [n for n in counts if n is not None]
     if mixture == "balanced" or len(finite) < len(counts):
@@ -34,32 +34,33 @@ def shares(counts: Sequence[int | None], mixture: str, temperature: float) -> li
 
 
 class Schedule:
-    """Deals draws out to tasks so that after any n draws a task of share s has had n * s, rounded up or down.
+    """Assigns samples to tasks: among any first n samples, a task of proportion p has floor(n * p) or ceil(n * p).
 
-    The rule is Tijdeman's (The chairman assignment problem, Discrete Mathematics 32, 1980): among the tasks that are
-    due, the one whose next draw has the earliest deadline. It repeats after as many draws as the weights sum to.
+    Algorithm: Tijdeman, "The chairman assignment problem", Discrete Mathematics 32, 1980. Of the eligible tasks, choose
+    the one whose next sample has the earliest deadline. The schedule repeats with the sum of the weights as period.
     """
 
     def __init__(self, weights: Sequence[int]) -> None:
         divisor = reduce(math.gcd, weights)
         self._weights = [w // divisor for w in weights]
         self._period = sum(self._weights)
-        self._drawn = [0] * len(weights)
-        self._dealt: list[tuple[int, int]] = []
+        self._task_counts = [0] * len(weights)
+        self._assigned: list[tuple[int, int]] = []
 
-    def __getitem__(self, draw: int) -> tuple[int, int]:
-        """Task of a draw, and how many draws of that task came before it."""
-        rounds, within = divmod(draw, self._period)
-        while len(self._dealt) <= within:
-            self._deal()
-        task, before = self._dealt[within]
-        return task, rounds * self._weights[task] + before
+    def __getitem__(self, index: int) -> tuple[int, int]:
+        """Task of a sample, and the number of earlier samples of that task."""
+        periods, offset = divmod(index, self._period)
+        while len(self._assigned) <= offset:
+            self._assign_next()
+        task, previous = self._assigned[offset]
+        return task, periods * self._weights[task] + previous
 
-    def _deal(self) -> None:
-        k, n = len(self._dealt) + 1, max(2 * len(self._weights) - 2, 1)
+    def _assign_next(self) -> None:
+        k, n = len(self._assigned) + 1, max(2 * len(self._weights) - 2, 1)
         total = self._period
-        due = [i for i, w in enumerate(self._weights) if n * (w * k - total * self._drawn[i]) >= total]
-        deadlines = [(n * (total * (self._drawn[i] + 1)) - total) / self._weights[i] for i in due]
-        task = due[int(np.argmin(deadlines))]
-        self._dealt.append((task, self._drawn[task]))
-        self._drawn[task] += 1
+        counts = self._task_counts
+        eligible = [i for i, w in enumerate(self._weights) if n * (w * k - total * counts[i]) >= total]
+        deadlines = [(n * (total * (counts[i] + 1)) - total) / self._weights[i] for i in eligible]
+        task = eligible[int(np.argmin(deadlines))]
+        self._assigned.append((task, counts[task]))
+        counts[task] += 1

@@ -1,4 +1,4 @@
-"""Work on streams in several processes."""
+"""Ordered parallel map over a stream with bounded memory."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from geovlm_ray.core.errors import RunError
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-WAITING = 2
-"""Jobs that wait or run for each worker, at most: memory does not grow with the stream."""
-PATIENCE_S = 1.0
-"""Seconds of work that this process does itself before it starts others, which take about as long to be ready."""
+JOBS_PER_WORKER = 2
+"""Maximum number of queued or running jobs per worker, which bounds memory."""
+SERIAL_S = 1.0
+"""Seconds of work to do in this process before starting workers, which need about as long to start."""
 
 
 class Workers:
-    """A number of worker processes, started once there is work enough for them; a context manager that ends them."""
+    """Context manager for a pool of worker processes, started only once the serial work exceeds `SERIAL_S`."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -37,34 +37,34 @@ class Workers:
             self._pool.shutdown(cancel_futures=True)
 
     def in_order(self, function: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
-        """The results of a function over jobs, in the order of the jobs.
+        """Apply a function to jobs and yield the results in the order of the jobs.
 
         Raises:
-            RunError: a worker process died.
+            RunError: A worker process died.
         """
-        rest = iter(jobs)
-        spent = 0.0
-        while self.count < 2 or ("_pool" not in self.__dict__ and spent < PATIENCE_S):
+        remaining = iter(jobs)
+        elapsed = 0.0
+        while self.count < 2 or ("_pool" not in self.__dict__ and elapsed < SERIAL_S):
             start = time.monotonic()
             try:
-                job = next(rest)
+                job = next(remaining)
             except StopIteration:
                 return
             result = function(job)
-            spent += time.monotonic() - start
+            elapsed += time.monotonic() - start
             yield result
         try:
-            yield from self._shared_out(function, rest)
+            yield from self._map_in_pool(function, remaining)
         except BrokenProcessPool as error:
             raise RunError(
-                f"one of {self.count} worker processes died, most likely for want of memory; fewer --workers need less"
+                f"one of {self.count} worker processes died, probably out of memory; lower --workers"
             ) from error
 
-    def _shared_out(self, function: Callable[[Job], Result], jobs: Iterator[Job]) -> Iterator[Result]:
+    def _map_in_pool(self, function: Callable[[Job], Result], jobs: Iterator[Job]) -> Iterator[Result]:
         running: deque[Future[Result]] = deque()
         for job in jobs:
             running.append(self._pool.submit(function, job))
-            if len(running) > WAITING * self.count:
+            if len(running) > JOBS_PER_WORKER * self.count:
                 yield running.popleft().result()
         while running:
             yield running.popleft().result()

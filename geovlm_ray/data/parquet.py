@@ -1,4 +1,4 @@
-"""Reading converted datasets: in a stream, or any record at once out of a memory-mapped copy."""
+"""Reading of converted datasets, as a stream or with random access through a memory-mapped copy."""
 
 from __future__ import annotations
 
@@ -20,69 +20,72 @@ from geovlm_ray.data.quarantine import FILE as QUARANTINE
 from geovlm_ray.data.quarantine import read_quarantine
 from geovlm_ray.data.table import SCHEMA, VERSION, VERSION_KEY, Row, to_row
 
-ROWS_AT_ONCE = 2_000
+BATCH_ROWS = 2_000
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A folder of shards. ``root`` is the folder that its image paths are relative to."""
+    """A folder of Parquet shards; its image paths are relative to ``root``."""
 
     folder: Path
     root: Path
 
     @cached_property
     def shards(self) -> list[Path]:
-        """The shards in order."""
+        """Shard paths in order."""
         return sorted(p for p in self.folder.glob("*.parquet") if p.name != QUARANTINE)
 
     def batches(self, shard: Path) -> Iterator[pa.RecordBatch]:
-        """The records of a shard, some at a time.
+        """Read the records of a shard in batches.
 
         Raises:
-            DataError: it cannot be read, or is of another schema.
+            DataError: The shard cannot be read or has a different schema.
         """
         try:
             file = pq.ParquetFile(shard)
-            found = (file.schema_arrow.metadata or {}).get(VERSION_KEY)
-            if found != str(VERSION).encode() or not file.schema_arrow.equals(SCHEMA):
+            version = (file.schema_arrow.metadata or {}).get(VERSION_KEY)
+            if version != str(VERSION).encode() or not file.schema_arrow.equals(SCHEMA):
                 raise DataError(
-                    f"{shard}: expected the schema of geovlm_ray, version {VERSION}, found "
-                    f"{f'version {found.decode()}' if found else 'another one'}; convert the source again"
+                    f"{shard}: expected schema version {VERSION} of geovlm_ray, found "
+                    f"{f'version {version.decode()}' if version else 'a different schema'}; convert the source again"
                 )
-            yield from file.iter_batches(ROWS_AT_ONCE)
+            yield from file.iter_batches(BATCH_ROWS)
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{shard}: expected records as Parquet, found: {' '.join(str(error).split())}") from error
+            raise DataError(
+                f"{shard}: expected a readable Parquet file, found: {' '.join(str(error).split())}"
+            ) from error
 
     def rows(self) -> Iterator[tuple[Path, int, Row]]:
-        """Every record with its shard and its place there, set aside or not.
+        """All records with shard path and row index, including quarantined ones.
 
         Raises:
-            DataError: a shard cannot be read.
+            DataError: A shard cannot be read.
         """
         for shard in self.shards:
-            place = 0
+            index = 0
             for batch in self.batches(shard):
                 for values in batch.to_pylist():
-                    yield shard, place, to_row(values)
-                    place += 1
+                    yield shard, index, to_row(values)
+                    index += 1
 
-    def set_aside(self) -> dict[str, set[int]]:
-        """Places of the records, by shard, that validation set aside."""
-        places: dict[str, set[int]] = {}
-        for item in read_quarantine(self.folder, "validate"):
-            if item.shard is not None and item.row is not None:
-                places.setdefault(item.shard, set()).add(item.row)
-        return places
+    def quarantined_rows(self) -> dict[str, set[int]]:
+        """Row indices that validation quarantined, by shard name."""
+        rows: dict[str, set[int]] = {}
+        for entry in read_quarantine(self.folder, "validate"):
+            if entry.shard is not None and entry.row is not None:
+                rows.setdefault(entry.shard, set()).add(entry.row)
+        return rows
 
 
 def open_datasets(path: Path, root: Path | None = None) -> list[Dataset]:
-    """The datasets at and below a folder, each with its image root, or all with ``root``.
+    """Find the datasets in a folder and its subfolders; ``root`` overrides their image roots.
 
     Raises:
-        DataError: there is no folder, no shard in it, or a card names a root that leads out of its folder.
+        DataError: The folder is absent, contains no shard, or a dataset card has a relative image root outside its
+            folder.
     """
     if not path.is_dir():
-        raise DataError(f"{path}: expected a folder that `geovlm-ray data convert` wrote, found none")
+        raise DataError(f"{path}: expected an output folder of `geovlm-ray data convert`, found none")
     folders = sorted({p.parent for p in path.rglob("*.parquet") if p.name != QUARANTINE})
     if not folders:
         raise DataError(f"{path}: expected Parquet shards of `geovlm-ray data convert`, found none")
@@ -90,23 +93,22 @@ def open_datasets(path: Path, root: Path | None = None) -> list[Dataset]:
 
 
 def _image_root(folder: Path) -> Path:
-    """What the dataset's card says; without a card the folder itself."""
+    """Image root from the dataset card; the folder itself without a card."""
     card = folder / CARD
-    named = Path(str(read_object(card).get("image_root", "."))) if card.is_file() else Path()
-    root = (folder / named).resolve()
-    if root == Path(root.anchor) or not (named.is_absolute() or root.is_relative_to(folder.resolve())):
+    configured = Path(str(read_object(card).get("image_root", "."))) if card.is_file() else Path()
+    root = (folder / configured).resolve()
+    if root == Path(root.anchor) or not (configured.is_absolute() or root.is_relative_to(folder.resolve())):
         raise DataError(
-            f"{card}, image_root: expected a folder below the dataset's or a whole path, found {str(named)!r}; "
-            "name the folder of the images by data.root or --root"
+            f"{card}, image_root: expected a folder below the dataset folder or an absolute path, found "
+            f"{str(configured)!r}; set data.root or --root to the image folder"
         )
-    return folder / named
+    return folder / configured
 
 
 class RecordTable:
-    """All records of some datasets that were not set aside; any one is read in microseconds.
+    """Random access to the records of datasets, without quarantined ones; reading one takes microseconds.
 
-    They lie uncompressed in an unnamed temporary file that is mapped into memory, so that a table may be larger than
-    the memory is.
+    The records are stored uncompressed in a memory-mapped unnamed temporary file, so a table may exceed the memory.
     """
 
     def __init__(self, datasets: list[Dataset]) -> None:
@@ -125,15 +127,15 @@ class RecordTable:
     def __len__(self) -> int:
         return self._starts[-1]
 
-    def places(self, column: str) -> dict[str, np.ndarray]:
-        """Numbers of the records that have each value of a text column, in the order in which the values come."""
+    def indices_by(self, column: str) -> dict[str, np.ndarray]:
+        """Record indices by value of a text column, with values in order of first occurrence."""
         chunks = pa.chunked_array([batch[column] for batch in self._batches], type=pa.string())
-        coded = chunks.dictionary_encode().unify_dictionaries().combine_chunks()
-        codes = coded.indices.to_numpy()
-        return {value: np.flatnonzero(codes == i) for i, value in enumerate(coded.dictionary.to_pylist())}
+        encoded = chunks.dictionary_encode().unify_dictionaries().combine_chunks()
+        codes = encoded.indices.to_numpy()
+        return {value: np.flatnonzero(codes == i) for i, value in enumerate(encoded.dictionary.to_pylist())}
 
     def row(self, i: int) -> Row:
-        """Record i, its images as references that name their root."""
+        """Record i, with image references of the form ``ROOT//path``."""
         batch = int(np.searchsorted(self._starts, i, side="right")) - 1
         values = self._batches[batch].slice(i - self._starts[batch], 1).to_pylist()[0]
         row = to_row(values)
@@ -141,17 +143,17 @@ class RecordTable:
         return replace(row, example=replace(row.example, images=images))
 
     def _copy(self, dataset: Dataset, writer: pa.RecordBatchWriter) -> None:
-        aside = dataset.set_aside()
+        quarantined = dataset.quarantined_rows()
         for shard in dataset.shards:
-            place, gone = 0, aside.get(shard.name, set())
+            start, excluded = 0, quarantined.get(shard.name, set())
             for batch in dataset.batches(shard):
                 kept = batch
-                here = [p - place for p in gone if place <= p < place + len(batch)]
-                if here:
+                dropped = [row - start for row in excluded if start <= row < start + len(batch)]
+                if dropped:
                     mask = np.ones(len(batch), dtype=bool)
-                    mask[here] = False
+                    mask[dropped] = False
                     kept = pc.filter(batch, pa.array(mask))
-                place += len(batch)
+                start += len(batch)
                 if len(kept):
                     writer.write_batch(kept)
                     self._roots.append(dataset.root.absolute())

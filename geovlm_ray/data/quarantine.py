@@ -1,4 +1,4 @@
-"""``quarantine.parquet``: what was set aside at conversion or validation, why, and where it stood."""
+"""``quarantine.parquet``: records rejected by conversion or validation, with reason and location."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from geovlm_ray.data.formats.base import Unit
 from geovlm_ray.data.table import Row
 
 FILE = "quarantine.parquet"
-LONGEST_CONTENT = 4_000
+MAX_CONTENT_CHARS = 4_000
 _VALUES = re.compile(r"'.*?'|\".*?\"|\d+(?:[.,]\d+)*")
 
 
 @dataclass(frozen=True)
-class SetAside:
-    """One thing set aside.
+class QuarantineEntry:
+    """One rejected record or part of one.
 
-    ``stage`` is ``convert`` or ``validate``. In the latter ``shard`` and ``row`` say which record of the dataset it
-    is, which training then passes over. ``content`` is the beginning of the source's record.
+    ``stage`` is ``convert`` or ``validate``. For ``validate``, ``shard`` and ``row`` locate the record in the dataset,
+    and training skips it. ``content`` is the source record, truncated to `MAX_CONTENT_CHARS`.
     """
 
     stage: str
@@ -39,19 +39,19 @@ class SetAside:
     row: int | None = None
 
     @classmethod
-    def of_unit(cls, unit: Unit, reason: str) -> SetAside:
-        """A unit that could not be converted."""
+    def of_unit(cls, unit: Unit, reason: str) -> QuarantineEntry:
+        """Entry of a unit that cannot be converted."""
         content = "" if unit.value is None or isinstance(unit.value, bytes) else json.dumps(unit.value, default=repr)
-        return cls("convert", _clean(reason), _clean(unit.file), unit.number, content=content[:LONGEST_CONTENT])
+        return cls("convert", _clean(reason), _clean(unit.file), unit.number, content=content[:MAX_CONTENT_CHARS])
 
     @classmethod
-    def of_row(cls, row: Row, reason: str) -> SetAside:
-        """A record that could not be written."""
+    def of_row(cls, row: Row, reason: str) -> QuarantineEntry:
+        """Entry of a record that cannot be written."""
         return cls("convert", _clean(reason), _clean(row.source_file), row.source_record, _clean(row.example.id))
 
     @property
     def kind(self) -> str:
-        """The reason without the values in it, by which alike problems are counted."""
+        """The reason with values replaced by ``…``, for counting."""
         return _VALUES.sub("…", self.reason)[:120]
 
 
@@ -70,16 +70,16 @@ _SCHEMA = pa.schema(
 
 
 @contextmanager
-def write_quarantine(folder: Path) -> Iterator[Callable[[Sequence[SetAside]], None]]:
-    """A function that adds to the quarantine of a folder; the file is there only if something was added."""
+def write_quarantine(folder: Path) -> Iterator[Callable[[Sequence[QuarantineEntry]], None]]:
+    """Replace a folder's quarantine file; yields a function that adds entries. Without entries, no file is written."""
     writer: pq.ParquetWriter | None = None
     partial = folder / f".{FILE}.partial"
 
-    def add(items: Sequence[SetAside]) -> None:
+    def add(entries: Sequence[QuarantineEntry]) -> None:
         nonlocal writer
-        if items:
+        if entries:
             writer = writer or pq.ParquetWriter(partial, _SCHEMA, compression="zstd")
-            writer.write_table(pa.Table.from_pylist([asdict(item) for item in items], schema=_SCHEMA))
+            writer.write_table(pa.Table.from_pylist([asdict(entry) for entry in entries], schema=_SCHEMA))
 
     yield add
     if writer is None:
@@ -89,18 +89,18 @@ def write_quarantine(folder: Path) -> Iterator[Callable[[Sequence[SetAside]], No
         partial.replace(folder / FILE)
 
 
-def read_quarantine(folder: Path, stage: str) -> Iterator[SetAside]:
-    """What a folder's quarantine holds of a stage.
+def read_quarantine(folder: Path, stage: str) -> Iterator[QuarantineEntry]:
+    """Read the quarantine entries of a stage.
 
     Raises:
-        DataError: the file cannot be read.
+        DataError: The file cannot be read.
     """
     path = folder / FILE
     if not path.is_file():
         return
     try:
         for batch in pq.ParquetFile(path).iter_batches():
-            yield from (SetAside(**v) for v in batch.to_pylist() if v["stage"] == stage)
+            yield from (QuarantineEntry(**v) for v in batch.to_pylist() if v["stage"] == stage)
     except (pa.ArrowException, OSError, TypeError) as error:
         raise DataError(f"{path}: expected a quarantine file, found: {' '.join(str(error).split())}") from error
 

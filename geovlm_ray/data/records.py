@@ -1,4 +1,4 @@
-"""Targets, frames and whole scoring records from JSON values."""
+"""Parsing of targets, frames and scoring records from JSON values."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from geovlm_ray.tasks.boxes import DIALECTS, MAX_COORDINATE
 
 
 def target_from_json(task: str, value: Any) -> Target:
-    """A target of a task from JSON.
+    """Parse the target of a task.
 
     Raises:
-        DataError: the value is not of the task's form.
+        DataError: The value does not have the form of the task's targets.
     """
     kind = TASKS[task].target_kind
     if kind == "vqa":
@@ -37,10 +37,10 @@ def target_from_json(task: str, value: Any) -> Target:
 
 
 def frame_from_json(value: Any) -> Frame:
-    """The inverse of `geovlm_ray.tasks.targets.plain_frame`.
+    """Parse a frame; the inverse of `geovlm_ray.tasks.targets.plain_frame`.
 
     Raises:
-        DataError: it is none of the three.
+        DataError: The value is neither percent, permille nor a pixel frame.
     """
     if value in ("percent", "permille"):
         return Frame(value)
@@ -51,23 +51,23 @@ def frame_from_json(value: Any) -> Frame:
 
 
 def pixels_from_json(value: Mapping[str, Any]) -> PixelSettings:
-    """Pixel settings from their fields, as JSON and Parquet hold them."""
-    span = value["value_range"]
+    """Pixel settings from their fields, as stored in JSON and Parquet."""
+    value_range = value["value_range"]
     return PixelSettings(
         bands=tuple(value["bands"]),
         percentiles=(value["percentiles"][0], value["percentiles"][1]),
-        value_range=None if span is None else (span[0], span[1]),
+        value_range=None if value_range is None else (value_range[0], value_range[1]),
         nodata=value["nodata"],
     )
 
 
 def scoring_record(value: Any) -> tuple[Example, str]:
-    """Example and response of one record ``{"id", "task", "response", "target", ...}``.
+    """Parse a record ``{"id", "task", "response", "target", ...}`` into an example and a response.
 
-    Optional keys are ``frame``, ``dialect``, ``labels`` and ``question``.
+    Optional keys: ``frame``, ``dialect``, ``labels`` and ``question``.
 
     Raises:
-        DataError: a key is absent or of the wrong form.
+        DataError: A key is absent or has an invalid value.
     """
     if not isinstance(value, Mapping):
         raise DataError(f"expected an object, found {_shown(value)}")

@@ -1,8 +1,7 @@
-"""At which size the model is shown an image: a fixed square, its own size within a budget of pixels, or tiles.
+"""Resizing of model inputs: to a fixed square, to native resolution within a pixel budget, or to tiles.
 
-Boxes always refer to the whole image, whatever is shown of it. The pictures of an image are described as frames: of
-kind ``pixel``, with the picture's size and the window of the image that it shows, so that `Frame.convert` finds a
-box of the image in its pictures and the other way round.
+Boxes always refer to the full image. Each model input is described by a frame of kind ``pixel`` with its size and its
+window of the full image, so that `Frame.convert` maps boxes between the image and its model inputs.
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ from geovlm_ray.core.geometry import Frame
 from geovlm_ray.core.pixels import PixelSettings
 from geovlm_ray.data.images import image_size, load_image
 
-LARGEST_RATIO = 200
-"""Of the sides of a picture; Qwen2-VL's image processor takes none beyond."""
+MAX_ASPECT_RATIO = 200
+"""Maximum aspect ratio; the limit of Qwen2-VL's image processor."""
 
 
 @dataclass(frozen=True)
 class Resolution:
-    """How images are sized.
+    """Resizing settings, in pixels.
 
-    ``side`` is that of a square picture, ``factor`` divides all sides, and ``min_pixels`` to ``max_pixels`` (of which
-    the latter is at least 4 times the former) are the area of a picture in native size; all in pixels.
+    ``side`` is the side of a square input, and ``factor`` divides all sides. In native mode the area of an input is
+    between ``min_pixels`` and ``max_pixels``, where ``max_pixels`` is at least 4 times ``min_pixels``.
     """
 
     mode: Literal["fixed", "native", "tiles"]
@@ -38,36 +37,36 @@ class Resolution:
     max_pixels: int
     max_tiles: int
 
-    def pictures(self, width: int, height: int) -> tuple[Frame, ...]:
-        """The pictures that an image of this size is shown as: of tiles first the whole, then row by row.
+    def frames(self, width: int, height: int) -> tuple[Frame, ...]:
+        """Frames of the model inputs of an image; with tiles, first the full image, then the tiles in row-major order.
 
         Raises:
-            DataError: one side is more than 200 times the other and shall stay so.
+            DataError: In native mode, the aspect ratio exceeds `MAX_ASPECT_RATIO`.
         """
         if self.mode == "native":
             return (Frame("pixel", *self.native_size(width, height)),)
-        whole = Frame("pixel", self.side, self.side)
+        full = Frame("pixel", self.side, self.side)
         columns, rows = self.grid(width, height) if self.mode == "tiles" else (1, 1)
         if columns * rows == 1:
-            return (whole,)
+            return (full,)
         tiles = [
             Frame("pixel", self.side, self.side, (c / columns, r / rows, (c + 1) / columns, (r + 1) / rows))
             for r in range(rows)
             for c in range(columns)
         ]
-        return (whole, *tiles)
+        return (full, *tiles)
 
     def native_size(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height nearest an image's own: multiples of the factor, with an area within the bounds.
+        """Width and height closest to the image's own that are multiples of the factor, with an area within the bounds.
 
-        The rule is that of smart_resize in transformers (models/qwen2_vl/image_processing_qwen2_vl.py); images so thin
-        that its result would exceed a bound, and be resized once more, are shortened instead.
+        Same rule as smart_resize in transformers (models/qwen2_vl/image_processing_qwen2_vl.py), except that the long
+        side is clipped where the result would exceed a bound and be resized again.
 
         Raises:
-            DataError: one side is more than 200 times the other.
+            DataError: The aspect ratio exceeds `MAX_ASPECT_RATIO`.
         """
-        if max(width, height) > LARGEST_RATIO * min(width, height):
-            raise DataError(f"{width} x {height} pixels, expected sides of a ratio up to {LARGEST_RATIO}")
+        if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+            raise DataError(f"expected an aspect ratio of at most {MAX_ASPECT_RATIO}, found {width} x {height} pixels")
         sides = [round(n / self.factor) for n in (width, height)]
         unit = self.factor**2
         area = width * height
@@ -78,24 +77,25 @@ class Resolution:
             scale = math.sqrt(self.min_pixels / area)
             sides = [math.ceil(n * scale / self.factor) for n in (width, height)]
         long, short = (0, 1) if width >= height else (1, 0)
-        sides[long] = min(sides[long], self.max_pixels // unit // sides[short], LARGEST_RATIO * sides[short])
+        sides[long] = min(sides[long], self.max_pixels // unit // sides[short], MAX_ASPECT_RATIO * sides[short])
         return sides[0] * self.factor, sides[1] * self.factor
 
     def grid(self, width: int, height: int) -> tuple[int, int]:
-        """Columns and rows of tiles: the squarest there are, of those the most, as long as tiles are about as large as
-        the part of the image that they show, or smaller.
+        """Columns and rows of tiles: the grid with the squarest tiles, then with the most tiles.
+
+        The number of tiles is at most `max_tiles` and the number that covers the image at its own resolution.
         """
-        enough = max(1, round(width / self.side)) * max(1, round(height / self.side))
-        most = min(self.max_tiles, enough)
-        grids = [(c, r) for c in range(1, most + 1) for r in range(1, most // c + 1)]
+        needed = max(1, round(width / self.side)) * max(1, round(height / self.side))
+        limit = min(self.max_tiles, needed)
+        grids = [(c, r) for c in range(1, limit + 1) for r in range(1, limit // c + 1)]
         return min(grids, key=lambda g: (round(abs(math.log(width * g[1] / (height * g[0]))), 6), -g[0] * g[1]))
 
 
 def show(reference: str, pixels: PixelSettings, resolution: Resolution) -> np.ndarray:
-    """The pictures of an image as the model sees them, uint8 [pictures, rows, columns, 3].
+    """Load and resize an image into the model inputs, uint8 [inputs, rows, columns, 3].
 
     Raises:
-        DataError: the image cannot be read, or not be shown at this resolution.
+        DataError: The image cannot be read or its aspect ratio is not supported.
     """
     frames = frames_of(reference, resolution)
     needed = max(
@@ -106,16 +106,16 @@ def show(reference: str, pixels: PixelSettings, resolution: Resolution) -> np.nd
 
 
 def frames_of(reference: str, resolution: Resolution) -> tuple[Frame, ...]:
-    """The frames of the pictures that `show` makes of an image, from its header alone.
+    """Frames of the model inputs that `show` returns, from the image header only.
 
     Raises:
-        DataError: as `show`, where the header tells.
+        DataError: The header cannot be read or its aspect ratio is not supported.
     """
     if resolution.mode == "fixed":
-        return resolution.pictures(resolution.side, resolution.side)
+        return resolution.frames(resolution.side, resolution.side)
     size = image_size(reference)
     try:
-        return resolution.pictures(*size)
+        return resolution.frames(*size)
     except DataError as error:
         raise DataError(f"image {reference}: {error}") from error
 

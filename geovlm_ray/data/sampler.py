@@ -1,7 +1,7 @@
-"""Which example is drawn when: a pure function of the seed and the number of the draw.
+"""Prompt sampling as a pure function of the seed and the sample index.
 
-Draws are numbered from 0 without gaps, and the number is the prompt's ``group_id``; the cursor of a run is
-therefore a single integer, and a resumed run draws what it would have drawn.
+Samples are numbered consecutively from 0, and the index is the prompt's ``group_id``. The data cursor of a run is
+therefore one integer, and a resumed run samples the same sequence.
 """
 
 from __future__ import annotations
@@ -17,108 +17,108 @@ from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.schema import Example, Prompt
 from geovlm_ray.data.config import DataConfig
 from geovlm_ray.data.frames import in_frame
-from geovlm_ray.data.mixture import Schedule, shares
+from geovlm_ray.data.mixture import Schedule, task_weights
 from geovlm_ray.data.parquet import RecordTable
 from geovlm_ray.data.scenes import SCENE_TASKS, scene_example
 
 HELD_OUT_SEED = 1_000_000_007
-REPLACEMENTS = 2**40
-"""Draws from this number on replace others; no run draws as many prompts."""
+REPLACEMENT_OFFSET = 2**40
+"""Sample indices from here on are replacements of other samples; no run samples as many prompts."""
 
 
 def step_of(group_id: int, batch_size: int) -> int:
-    """The step, counted from 0, for which a draw was made, or the one that it replaces."""
-    return group_id % REPLACEMENTS // batch_size
+    """Step (from 0) of a prompt, or of the prompt that it replaces."""
+    return group_id % REPLACEMENT_OFFSET // batch_size
 
 
 class Stream(Protocol):
-    """Examples by task and number; number k of a task is the same in every process and every run."""
+    """Examples by task and index; example k of a task is the same in every process and run."""
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Tasks of which there are examples."""
+        """Tasks that have examples."""
 
     def count(self, task: str) -> int | None:
-        """Number of different examples of a task; None for no end."""
+        """Number of distinct examples of a task; None if unlimited."""
 
     def of_task(self, task: str, k: int) -> Example:
-        """The k-th draw of a task."""
+        """The k-th sample of a task."""
 
     def held_out(self, tasks: Sequence[str], n: int) -> list[Example]:
-        """About ``n`` examples in equal parts of the tasks, none of which is ever drawn, or all that there are."""
+        """About ``n`` examples, equally many per task, that are never sampled; fewer if there are not enough."""
 
 
 class SceneStream:
-    """Drawn scenes without end."""
+    """Unlimited synthetic scenes."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.tasks = SCENE_TASKS
 
     def count(self, task: str) -> int | None:
-        """There is no end."""
+        """None: scenes are unlimited."""
         return None
 
     def of_task(self, task: str, k: int) -> Example:
-        """Scene k of a task."""
+        """The k-th scene of a task."""
         return scene_example(task, self.seed, k)
 
     def held_out(self, tasks: Sequence[str], n: int) -> list[Example]:
-        """At least ``n`` scenes from a seed that no training uses."""
-        each = -(-n // len(tasks))
-        return [scene_example(task, HELD_OUT_SEED, k, split="heldout") for task in tasks for k in range(each)]
+        """At least ``n`` scenes from `HELD_OUT_SEED`, which training cannot use."""
+        per_task = -(-n // len(tasks))
+        return [scene_example(task, HELD_OUT_SEED, k, split="heldout") for task in tasks for k in range(per_task)]
 
 
 class RecordStream:
-    """Records of a dataset in the frame of the answers, each task's shuffled anew in every epoch."""
+    """Records of a dataset in the answer frame, shuffled per task and epoch."""
 
     def __init__(self, table: RecordTable, config: DataConfig, name: str) -> None:
         self.table = table
         self.config = config
         self.name = name
-        splits, tasks = table.places("split"), table.places("task")
-        trained = [splits[s] for s in config.splits if s in splits]
-        if not trained:
-            wanted, found = " or ".join(map(repr, config.splits)), ", ".join(map(repr, splits)) or "none"
-            raise DataError(f"{name}: expected at least one record of the split {wanted}, found splits: {found}")
-        drawn = np.concatenate(trained)
-        self._train = _parts(tasks, drawn)
-        self._rest = _parts(tasks, np.setdiff1d(np.arange(len(table)), drawn))
+        splits, tasks = table.indices_by("split"), table.indices_by("task")
+        selected = [splits[s] for s in config.splits if s in splits]
+        if not selected:
+            expected, found = " or ".join(map(repr, config.splits)), ", ".join(map(repr, splits)) or "none"
+            raise DataError(f"{name}: expected at least one record of the split {expected}, found splits: {found}")
+        train = np.concatenate(selected)
+        self._train = _restrict(tasks, train)
+        self._held_out = _restrict(tasks, np.setdiff1d(np.arange(len(table)), train))
         self._order = lru_cache(maxsize=64)(self._permutation)
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Tasks of which there are records, in the order of the dataset."""
+        """Tasks that have training records, in dataset order."""
         return tuple(self._train)
 
     def count(self, task: str) -> int:
-        """Number of a task's records.
+        """Number of training records of a task.
 
         Raises:
-            DataError: there is none.
+            DataError: The task has no records.
         """
         if task not in self._train:
             raise DataError(f"{self.name}: expected records of task {task!r}, found only {', '.join(self.tasks)}")
         return len(self._train[task])
 
     def record(self, task: str, i: int) -> Example:
-        """Record i of a task, in the order of the dataset."""
+        """Training record i of a task, in dataset order."""
         return self._example(int(self._train[task][i]))
 
     def of_task(self, task: str, k: int) -> Example:
-        """Draw k of a task's records."""
-        epoch, within = divmod(k, len(self._train[task]))
-        return self.record(task, int(self._order(task, epoch)[within]))
+        """The k-th sample of a task's records."""
+        epoch, position = divmod(k, len(self._train[task]))
+        return self.record(task, int(self._order(task, epoch)[position]))
 
     def held_out(self, tasks: Sequence[str], n: int) -> list[Example]:
-        """Records of the other splits, the same ones each time."""
-        each = -(-n // len(tasks))
-        found = []
+        """Records of the splits that are not trained on; deterministic."""
+        per_task = -(-n // len(tasks))
+        examples = []
         for task in tasks:
-            places = self._rest.get(task, np.empty(0, dtype=int))
-            chosen = np.random.default_rng([self.config.seed, *task.encode()]).permutation(len(places))[:each]
-            found += [self._example(int(places[i])) for i in np.sort(chosen)]
-        return found
+            indices = self._held_out.get(task, np.empty(0, dtype=int))
+            chosen = np.random.default_rng([self.config.seed, *task.encode()]).permutation(len(indices))[:per_task]
+            examples += [self._example(int(indices[i])) for i in np.sort(chosen)]
+        return examples
 
     def __len__(self) -> int:
         return sum(map(len, self._train.values()))
@@ -132,7 +132,7 @@ class RecordStream:
 
 
 class PromptSampler:
-    """Draws prompts, ``batch_size`` a step, through the stages of a data section."""
+    """Samples ``batch_size`` prompts per step, following the configured stages."""
 
     def __init__(self, stream: Stream, config: DataConfig, batch_size: int) -> None:
         self.stream = stream
@@ -140,29 +140,29 @@ class PromptSampler:
         stages = [(stage.tasks, stage.steps * batch_size) for stage in config.stages] or [(stream.tasks, 0)]
         self._stages: list[tuple[int, tuple[str, ...], Schedule]] = []
         start = 0
-        for tasks, draws in stages:
-            weights = shares([stream.count(task) for task in tasks], config.mixture, config.temperature)
+        for tasks, samples in stages:
+            weights = task_weights([stream.count(task) for task in tasks], config.mixture, config.temperature)
             self._stages.append((start, tasks, Schedule(weights)))
-            start += draws
+            start += samples
 
     def batch(self, step: int, shard: tuple[int, int] = (0, 1)) -> list[Prompt]:
-        """The prompts of a step (counted from 0), or the i-th of n parts of them for ``shard`` (i, n)."""
+        """Prompts of a step (from 0); with ``shard`` (i, n), every n-th of them starting at i."""
         first = step * self.batch_size
         return [self.prompt(k) for k in range(first + shard[0], first + self.batch_size, shard[1])]
 
     def prompt(self, k: int) -> Prompt:
-        """The prompt of draw k."""
+        """The prompt with sample index k."""
         start, tasks, schedule = next(stage for stage in reversed(self._stages) if stage[0] <= k)
-        task, before = schedule[k - start]
-        return Prompt(k, self.stream.of_task(tasks[task], before))
+        task, task_index = schedule[k - start]
+        return Prompt(k, self.stream.of_task(tasks[task], task_index))
 
     def replacement(self, prompt: Prompt, attempt: int) -> Prompt:
-        """Another prompt of the same task, for the ``attempt``-th time (from 1) that a draw is replaced."""
-        k = attempt * REPLACEMENTS + prompt.group_id % REPLACEMENTS
+        """A different prompt of the same task, for replacement number ``attempt`` (from 1) of a sample."""
+        k = attempt * REPLACEMENT_OFFSET + prompt.group_id % REPLACEMENT_OFFSET
         return replace(prompt, group_id=k, example=self.stream.of_task(prompt.example.task, k))
 
 
-def _parts(tasks: dict[str, np.ndarray], places: np.ndarray) -> dict[str, np.ndarray]:
-    """Those of each task's places that are among ``places``, tasks without any left out."""
-    parts = {task: np.intersect1d(theirs, places, assume_unique=True) for task, theirs in tasks.items()}
-    return {task: theirs for task, theirs in parts.items() if len(theirs)}
+def _restrict(tasks: dict[str, np.ndarray], indices: np.ndarray) -> dict[str, np.ndarray]:
+    """Record indices of each task that are among ``indices``; tasks without any are omitted."""
+    parts = {task: np.intersect1d(records, indices, assume_unique=True) for task, records in tasks.items()}
+    return {task: records for task, records in parts.items() if len(records)}

@@ -1,4 +1,4 @@
-"""Pixels of the drawn scenes: land covers, objects and light, as a small satellite image would show them."""
+"""Rendering of synthetic scenes: land covers, objects and illumination in the style of a small satellite image."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 SCENE_SIZE = 112
 SCALE = 2
+"""Supersampling factor."""
 
 COVERS = ("water", "farmland", "forest", "urban", "bare ground")
 BASE = {
@@ -27,7 +28,7 @@ COLOURS = {
     "yellow": (228, 196, 48),
 }
 OBJECTS = ("ship", "plane", "storage tank", "vehicle", "building")
-# The land that each kind of object stands on, and its usual colours.
+# Land cover under each kind of object, and the colours of the object.
 GROUND = {
     "ship": "water",
     "plane": "bare ground",
@@ -46,7 +47,7 @@ PAINT = {
 
 @dataclass(frozen=True)
 class Thing:
-    """One object: its kind, paint, box ``(x1, y1, x2, y2)`` in pixels, and whether it lies in ruins."""
+    """One object: kind, colour name, box ``(x1, y1, x2, y2)`` in pixels, and whether it is destroyed."""
 
     kind: str
     paint: str
@@ -56,7 +57,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """What one image shows. A second cover lies on ``side`` (left, right, top or bottom)."""
+    """Content of one image. A second land cover, if any, fills the half at ``side`` (left, right, top or bottom)."""
 
     covers: tuple[str, ...]
     things: tuple[Thing, ...] = ()
@@ -66,12 +67,12 @@ class Scene:
 
 
 def render(scene: Scene) -> Image.Image:
-    """Draw a scene as an RGB image of `SCENE_SIZE`."""
+    """Render a scene as an RGB image with a side of `SCENE_SIZE` pixels."""
     side = SCENE_SIZE * SCALE
     rng = np.random.default_rng(scene.texture_seed)
     canvas = _cover(scene.covers[0], rng, side)
     if len(scene.covers) > 1:
-        canvas.paste(_cover(scene.covers[1], rng, side), mask=_part(scene.side, rng, side))
+        canvas.paste(_cover(scene.covers[1], rng, side), mask=_half_mask(scene.side, rng, side))
     for thing in scene.things:
         _draw_thing(canvas, thing, rng)
     small = canvas.resize((SCENE_SIZE, SCENE_SIZE), Image.Resampling.BOX)
@@ -140,16 +141,16 @@ def _patches(draw: ImageDraw.ImageDraw, rng: np.random.Generator, side: int, col
         draw.ellipse([x - r, y - r // 2, x + r, y + r // 2], fill=_shade(colour, rng.uniform(-9, 9)))
 
 
-def _part(where: str, rng: np.random.Generator, side: int) -> Image.Image:
-    """Mask of a half with an uneven edge."""
+def _half_mask(half: str, rng: np.random.Generator, side: int) -> Image.Image:
+    """Mask of one half of the image, with an irregular edge."""
     edge = np.cumsum(rng.normal(0, 1.2, side)) + side // 2
     along, across = np.meshgrid(np.arange(side), np.arange(side), indexing="ij")
-    if where in ("left", "right"):
+    if half in ("left", "right"):
         along, across = across, along
         inside = along < edge[across]
     else:
         inside = along < edge[across]
-    inside = inside if where in ("left", "top") else ~inside
+    inside = inside if half in ("left", "top") else ~inside
     return Image.fromarray((inside * 255).astype(np.uint8))
 
 
@@ -184,8 +185,8 @@ def _ship(draw: ImageDraw.ImageDraw, box: Corners, paints: tuple) -> None:
         hull = [(x1, y2), (x1, y1 + bow), ((x1 + x2) // 2, y1), (x2, y1 + bow), (x2, y2)]
     draw.polygon(hull, fill=paints[0])
     w, h = (x2 - x1) // 5, (y2 - y1) // 5
-    lying = x2 - x1 >= y2 - y1
-    bridge = [x1 + w, y1 + h, x1 + 2 * w + 2, y2 - h] if lying else [x1 + w, y2 - 2 * h, x2 - w, y2 - h]
+    horizontal = x2 - x1 >= y2 - y1
+    bridge = [x1 + w, y1 + h, x1 + 2 * w + 2, y2 - h] if horizontal else [x1 + w, y2 - 2 * h, x2 - w, y2 - h]
     draw.rectangle(bridge, fill=paints[2])
 
 
@@ -244,7 +245,7 @@ def _ruin(draw: ImageDraw.ImageDraw, box: Corners, rng: np.random.Generator) -> 
 
 
 def _light(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """A gradient of illumination, sensor noise and a slight blur."""
+    """Apply an illumination gradient, sensor noise and a slight blur."""
     pixels = np.asarray(image.filter(ImageFilter.GaussianBlur(0.45)), dtype=np.float32)
     direction = rng.uniform(-0.10, 0.10, 2)
     ramp = np.linspace(-1, 1, SCENE_SIZE, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Questions and answers about drawn scenes, one builder a task."""
+"""Questions and answers about synthetic scenes, with one builder per task."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EVENTS = ("no change", "construction", "demolition", "flood")
 
 @dataclass(frozen=True)
 class Record:
-    """One drawn record: what its images show, what is asked, and the ideal response."""
+    """One synthetic record: scenes of its images, question, target and reference response."""
 
     scenes: tuple[Scene, ...]
     question: str
@@ -33,14 +33,14 @@ class Record:
 
 
 def scene_classification(rng: Rng) -> Record:
-    """One land cover."""
+    """Classify an image with one land cover."""
     cover = _pick(rng, COVERS)
     question = _pick(rng, ("which land cover is this ?", "classify the scene .", "what kind of land is shown ?"))
     return Record((_scene(rng, (cover,)),), question, (cover,), f"the image shows {cover} .", cover, COVERS)
 
 
 def multilabel_classification(rng: Rng) -> Record:
-    """One or two land covers, and perhaps a kind of object."""
+    """List the one or two land covers and, in some images, a kind of object."""
     covers = tuple(str(c) for c in rng.permutation(COVERS)[: rng.integers(1, 3)])
     things = _things(rng, _pick(rng, _kinds_on(covers[0])), 1) if len(covers) == 1 and rng.random() < 0.5 else ()
     names = (*covers, *dict.fromkeys(t.kind for t in things))
@@ -53,17 +53,18 @@ def multilabel_classification(rng: Rng) -> Record:
 
 
 def vqa(rng: Rng) -> Record:
-    """Presence, count, and rural or urban."""
+    """Ask for presence, count, or rural versus urban."""
     return _pick(rng, (_presence, _count, _rural_urban))(rng)
 
 
 def _presence(rng: Rng) -> Record:
     kind = _pick(rng, OBJECTS)
-    there = bool(rng.random() < 0.5)
-    things = _things(rng, kind, int(rng.integers(1, 3))) if there else ()
+    present = bool(rng.random() < 0.5)
+    things = _things(rng, kind, int(rng.integers(1, 3))) if present else ()
     question = _pick(rng, (f"is there a {kind} ?", f"can you see a {kind} in the image ?"))
     reasoning = f"{COUNT_WORDS[len(things)]} {_plural(kind, len(things))} on {GROUND[kind]} ."
-    return Record((_scene(rng, (GROUND[kind],), things),), question, *_one("yes" if there else "no", reasoning))
+    answer = "yes" if present else "no"
+    return Record((_scene(rng, (GROUND[kind],), things),), question, *_text_answer(answer, reasoning))
 
 
 def _count(rng: Rng) -> Record:
@@ -71,64 +72,64 @@ def _count(rng: Rng) -> Record:
     things = _things(rng, kind, n)
     question = _pick(rng, (f"how many {_plural(kind, 2)} are there ?", f"count the {_plural(kind, 2)} ."))
     reasoning = f"{COUNT_WORDS[n]} {_plural(kind, n)} on {GROUND[kind]} ."
-    return Record((_scene(rng, (GROUND[kind],), things),), question, *_one(str(n), reasoning))
+    return Record((_scene(rng, (GROUND[kind],), things),), question, *_text_answer(str(n), reasoning))
 
 
 def _rural_urban(rng: Rng) -> Record:
     cover = "urban" if rng.random() < 0.5 else _pick(rng, ("farmland", "forest"))
     answer = "urban" if cover == "urban" else "rural"
     question = _pick(rng, ("is this area rural or urban ?", "rural or urban ?"))
-    return Record((_scene(rng, (cover,)),), question, *_one(answer, f"the image shows {cover} ."))
+    return Record((_scene(rng, (cover,)),), question, *_text_answer(answer, f"the image shows {cover} ."))
 
 
 def object_detection(rng: Rng) -> Record:
-    """All objects of one kind."""
+    """Detect all objects of one kind."""
     kind, n = _pick(rng, OBJECTS), int(rng.choice(3, p=(0.5, 0.35, 0.15))) + 1
     things = _things(rng, kind, n)
     question = _pick(rng, (f"find all {_plural(kind, 2)} .", f"detect every {kind} ."))
     places = " and ".join(dict.fromkeys(place(t) for t in things))
     reasoning = f"{COUNT_WORDS[n]} {_plural(kind, n)} , {places} ."
-    return Record((_scene(rng, (GROUND[kind],), things),), question, *_boxes(things, reasoning))
+    return Record((_scene(rng, (GROUND[kind],), things),), question, *_boxes_answer(things, reasoning))
 
 
 def referred_object_detection(rng: Rng) -> Record:
-    """One of two objects of a kind, told by its paint."""
+    """Detect one of two objects of a kind, identified by its colour."""
     kind = _pick(rng, OBJECTS)
     paints = rng.permutation(PAINT[kind])
     things = tuple(dataclasses.replace(t, paint=str(p)) for t, p in zip(_things(rng, kind, 2), paints, strict=False))
-    meant = things[int(rng.integers(2))]
-    question = _pick(rng, (f"where is the {meant.paint} {kind} ?", f"find the {meant.paint} {kind} ."))
-    reasoning = f"the {meant.paint} {kind} is at the {place(meant)} ."
-    return Record((_scene(rng, (GROUND[kind],), things),), question, *_boxes((meant,), reasoning))
+    referred = things[int(rng.integers(2))]
+    question = _pick(rng, (f"where is the {referred.paint} {kind} ?", f"find the {referred.paint} {kind} ."))
+    reasoning = f"the {referred.paint} {kind} is at the {place(referred)} ."
+    return Record((_scene(rng, (GROUND[kind],), things),), question, *_boxes_answer((referred,), reasoning))
 
 
 def visual_grounding(rng: Rng) -> Record:
-    """The one object of the image."""
+    """Locate the only object in the image."""
     kind = _pick(rng, OBJECTS)
     (thing,) = _things(rng, kind, 1)
     question = _pick(rng, (f"locate the {thing.paint} {kind} .", f"give the box of the {kind} ."))
     reasoning = f"one {thing.paint} {kind} at the {place(thing)} ."
-    return Record((_scene(rng, (GROUND[kind],), (thing,)),), question, *_boxes((thing,), reasoning))
+    return Record((_scene(rng, (GROUND[kind],), (thing,)),), question, *_boxes_answer((thing,), reasoning))
 
 
 def region_captioning(rng: Rng) -> Record:
-    """What lies in a box."""
+    """Caption the object in a box."""
     ground = _pick(rng, tuple(dict.fromkeys(GROUND.values())))
     kinds = [_pick(rng, _kinds_on(ground)) for _ in range(2)]
     things = tuple(
         dataclasses.replace(t, kind=k, paint=_pick(rng, PAINT[k]))
         for t, k in zip(_things(rng, kinds[0], 2), kinds, strict=True)
     )
-    meant = things[int(rng.integers(2))]
-    question = f"what is at {_written(meant)} ?"
-    text = f"a {meant.paint} {meant.kind} on {ground}"
-    references = (text, f"{meant.paint} {meant.kind} on {ground}", f"a {meant.kind} painted {meant.paint} on {ground}")
-    reasoning = f"the box is at the {place(meant)} ."
+    thing = things[int(rng.integers(2))]
+    question = f"what is at {_format_box(thing)} ?"
+    text = f"a {thing.paint} {thing.kind} on {ground}"
+    references = (text, f"{thing.paint} {thing.kind} on {ground}", f"a {thing.kind} painted {thing.paint} on {ground}")
+    reasoning = f"the box is at the {place(thing)} ."
     return Record((_scene(rng, (ground,), things),), question, references, reasoning, text)
 
 
 def image_captioning(rng: Rng) -> Record:
-    """A sentence about the image."""
+    """Caption the image."""
     kind, n = _pick(rng, OBJECTS), int(rng.integers(0, 4))
     things, ground = _things(rng, kind, n), GROUND[kind]
     question = _pick(rng, ("describe the image .", "write a caption ."))
@@ -147,19 +148,19 @@ def image_captioning(rng: Rng) -> Record:
 
 
 def grounded_description(rng: Rng) -> Record:
-    """A sentence with the boxes of what it speaks of."""
+    """Caption the image with the boxes of the objects."""
     kind, n = _pick(rng, OBJECTS), int(rng.integers(1, 3))
-    things, ground = _ordered(_things(rng, kind, n)), GROUND[kind]
+    things, ground = _sorted_by_box(_things(rng, kind, n)), GROUND[kind]
     objects = f"{COUNT_WORDS[n]} {_plural(kind, n)}"
     question = _pick(rng, ("describe the image with boxes .", "describe and locate the objects ."))
     target = GroundedText(f"{objects} on {ground}", tuple(percent_box(t) for t in things))
-    answer = f"<ref>{objects}</ref><box>{_written_all(things)}</box> on {ground}"
+    answer = f"<ref>{objects}</ref><box>{_format_boxes(things)}</box> on {ground}"
     reasoning = f"{objects} , {' and '.join(dict.fromkeys(place(t) for t in things))} ."
     return Record((_scene(rng, (ground,), things),), question, target, reasoning, answer)
 
 
 def change_captioning(rng: Rng) -> Record:
-    """What changed between two images."""
+    """Caption the change between two images."""
     question = _pick(rng, ("what changed between the two images ?", "describe the change ."))
     event = _pick(rng, EVENTS[:3])
     before, after, thing = _pair(rng, event)
@@ -178,10 +179,10 @@ def change_captioning(rng: Rng) -> Record:
 
 
 def temporal_classification(rng: Rng) -> Record:
-    """The event that a sequence of two or three images shows."""
+    """Classify the event in a sequence of two or three images."""
     event = _pick(rng, EVENTS)
     before, after, thing = _pair(rng, event)
-    third = (_again(rng, after),) if rng.random() < 0.5 else ()
+    third = (_relight(rng, after),) if rng.random() < 0.5 else ()
     question = _pick(rng, ("which event does the sequence show ?", "classify the change over time ."))
     reasoning = {
         "no change": "all images look the same .",
@@ -193,13 +194,13 @@ def temporal_classification(rng: Rng) -> Record:
 
 
 def damage_assessment(rng: Rng) -> Record:
-    """Whether the building in a box was destroyed between two images."""
+    """Classify whether the building in a box was destroyed between two images."""
     (thing,) = _things(rng, "building", 1)
     destroyed = bool(rng.random() < 0.5)
     before = _scene(rng, (_pick(rng, ("farmland", "forest")),), (thing,))
-    after = _again(rng, dataclasses.replace(before, things=(dataclasses.replace(thing, destroyed=destroyed),)))
+    after = _relight(rng, dataclasses.replace(before, things=(dataclasses.replace(thing, destroyed=destroyed),)))
     level = DAMAGE[destroyed]
-    question = f"how damaged is the building at {_written(thing)} ?"
+    question = f"how damaged is the building at {_format_box(thing)} ?"
     reasoning = f"the building at the {place(thing)} {'lies in ruins' if destroyed else 'is intact'} ."
     return Record((before, after), question, (level,), reasoning, level, DAMAGE)
 
@@ -224,7 +225,7 @@ BUILDERS: dict[str, Callable[[Rng], Record]] = {
 
 
 def place(thing: Thing) -> str:
-    """The rough place of an object: left, right, top, bottom or center."""
+    """Coarse position of an object: left, right, top, bottom or center."""
     x, y = ((thing.box[i] + thing.box[i + 2]) / 2 / SCENE_SIZE - 0.5 for i in (0, 1))
     if max(abs(x), abs(y)) < 0.1:
         return "center"
@@ -234,7 +235,7 @@ def place(thing: Thing) -> str:
 
 
 def percent_box(thing: Thing) -> Box:
-    """An object's box in whole percent of the side."""
+    """Box of an object in integer percent of the side."""
     return Box(tuple(float(min(99, round(100 * v / SCENE_SIZE))) for v in thing.box))
 
 
@@ -256,65 +257,66 @@ def _scene(rng: Rng, covers: tuple[str, ...], things: tuple[Thing, ...] = ()) ->
     return Scene(covers, things, side, texture_seed=int(seeds[0]), light_seed=int(seeds[1]))
 
 
-def _again(rng: Rng, scene: Scene) -> Scene:
-    """The same place in another light."""
+def _relight(rng: Rng, scene: Scene) -> Scene:
+    """The same scene with a different illumination."""
     return dataclasses.replace(scene, light_seed=int(rng.integers(0, 2**31)))
 
 
 def _pair(rng: Rng, event: str) -> tuple[Scene, Scene, Thing]:
+    """Scenes before and after an event, and the building that may appear or vanish."""
     (thing,) = _things(rng, "building", 1)
     empty = _scene(rng, (_pick(rng, ("farmland", "forest", "bare ground")),))
     built = dataclasses.replace(empty, things=(thing,))
-    still = built if rng.random() < 0.5 else empty
+    unchanged = built if rng.random() < 0.5 else empty
     before, after = {
-        "no change": (still, still),
+        "no change": (unchanged, unchanged),
         "construction": (empty, built),
         "demolition": (built, empty),
-        "flood": (still, dataclasses.replace(still, covers=("water",), things=())),
+        "flood": (unchanged, dataclasses.replace(unchanged, covers=("water",), things=())),
     }[event]
-    return before, _again(rng, after), thing
+    return before, _relight(rng, after), thing
 
 
 def _things(rng: Rng, kind: str, n: int) -> tuple[Thing, ...]:
-    """``n`` objects of a kind that do not touch one another."""
+    """``n`` objects of a kind with gaps between them."""
     while True:
         things: list[Thing] = []
         for _ in range(60):
             if len(things) == n:
                 return tuple(things)
-            box = _place_box(rng, kind, n)
-            if all(_apart(box, t.box) for t in things):
+            box = _random_box(rng, kind, n)
+            if all(_separated(box, t.box) for t in things):
                 things.append(Thing(kind, str(_pick(rng, PAINT[kind])), box))
 
 
-def _place_box(rng: Rng, kind: str, n: int) -> tuple[int, int, int, int]:
-    longest = 56 if n == 1 else 44
-    long = int(rng.integers(28, longest))
+def _random_box(rng: Rng, kind: str, n: int) -> tuple[int, int, int, int]:
+    max_side = 56 if n == 1 else 44
+    long = int(rng.integers(28, max_side))
     short = max(16, round(long / ASPECT[kind]))
     w, h = (long, short) if rng.random() < 0.5 else (short, long)
     x, y = int(rng.integers(3, SCENE_SIZE - w - 6)), int(rng.integers(3, SCENE_SIZE - h - 6))
     return x, y, x + w, y + h
 
 
-def _apart(a: tuple[int, int, int, int], b: tuple[int, int, int, int], gap: int = 6) -> bool:
+def _separated(a: tuple[int, int, int, int], b: tuple[int, int, int, int], gap: int = 6) -> bool:
     return a[2] + gap <= b[0] or b[2] + gap <= a[0] or a[3] + gap <= b[1] or b[3] + gap <= a[1]
 
 
-def _ordered(things: tuple[Thing, ...]) -> tuple[Thing, ...]:
+def _sorted_by_box(things: tuple[Thing, ...]) -> tuple[Thing, ...]:
     return tuple(sorted(things, key=lambda t: t.box))
 
 
-def _written(thing: Thing) -> str:
+def _format_box(thing: Thing) -> str:
     return "[" + ", ".join(f"{int(v):02d}" for v in percent_box(thing).coords) + "]"
 
 
-def _written_all(things: tuple[Thing, ...]) -> str:
-    return "[" + ", ".join(_written(t) for t in _ordered(things)) + "]"
+def _format_boxes(things: tuple[Thing, ...]) -> str:
+    return "[" + ", ".join(_format_box(t) for t in _sorted_by_box(things)) + "]"
 
 
-def _one(answer: str, reasoning: str) -> tuple[str, str, str]:
+def _text_answer(answer: str, reasoning: str) -> tuple[str, str, str]:
     return answer, reasoning, answer
 
 
-def _boxes(things: tuple[Thing, ...], reasoning: str) -> tuple[tuple[Box, ...], str, str]:
-    return tuple(percent_box(t) for t in _ordered(things)), reasoning, _written_all(things)
+def _boxes_answer(things: tuple[Thing, ...], reasoning: str) -> tuple[tuple[Box, ...], str, str]:
+    return tuple(percent_box(t) for t in _sorted_by_box(things)), reasoning, _format_boxes(things)

@@ -1,4 +1,4 @@
-"""The stream of examples that a data section describes."""
+"""Opening of the example stream of a data configuration."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from geovlm_ray.data.sampler import RecordStream, SceneStream, Stream
 
 
 def open_stream(config: DataConfig) -> Stream:
-    """The examples of a data section.
+    """Open the example stream of a data configuration.
 
     Raises:
-        ConfigError: the source is unknown.
-        DataError: a file is absent, a record cannot be read, or a stage names a task without records.
+        ConfigError: The source is unknown.
+        DataError: A file is absent, a record cannot be read, or a stage names a task without records.
     """
     if config.source == "scenes":
         return SceneStream(config.seed)
@@ -39,17 +39,18 @@ def open_stream(config: DataConfig) -> Stream:
 
 
 def read_source(name: str, path: Path, root: Path | None = None) -> RecordTable:
-    """The records of a source in a format, converted on the way; here a record that cannot be read is an error.
+    """Convert a source to a temporary dataset and open it; an unreadable record is an error.
 
     Raises:
-        DataError: it is absent, holds a record that cannot be read, or images inside, which have to be converted first.
+        DataError: The source is absent, has no usable or an unreadable record, or stores images inside its files, which
+            `geovlm-ray data convert` has to extract first.
     """
     if not path.exists():
         raise DataError(f"data.path: expected a file or folder, found none at {str(path)!r}")
     form = FORMATS[name]
     source = Source(path, root or (path if path.is_dir() else path.parent), dict(form.options))
     if form.stores_images_of(source):
-        raise DataError(f"{path}: images have to be taken out of {name}; run `geovlm-ray data convert {name}` first")
+        raise DataError(f"{path}: {name} stores images inside its files; run `geovlm-ray data convert {name}` first")
     with tempfile.TemporaryDirectory(prefix="geovlm-ray-") as folder:
         out = Path(folder) / "data"
         counts = convert(name, source, out, MetadataOverrides(), workers=1, on_progress=lambda counts: None)
@@ -57,5 +58,5 @@ def read_source(name: str, path: Path, root: Path | None = None) -> RecordTable:
             where = path if path.is_file() else path / item.source_file
             raise DataError(f"{where}, record {item.source_record}: {item.reason}")
         if not counts.records:
-            raise DataError(f"{path}: expected records of {name} with a reference, found none")
+            raise DataError(f"{path}: expected {name} records with a reference, found none")
         return RecordTable(open_datasets(out))

@@ -1,4 +1,4 @@
-"""What converted datasets hold, in numbers."""
+"""Statistics of converted datasets."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from geovlm_ray.data.validation.balance import classes_of
 from geovlm_ray.data.validation.tally import Tally
 from geovlm_ray.tasks import TASKS
 
-LISTED = 1_000
+MAX_LISTED = 1_000
 SIZES = {"small": 0.01, "medium": 0.1, "large": float("inf")}
-"""Groups of boxes by the share of their image that they cover: below the number, and not in the group before."""
+"""Box size groups: upper bounds of the box area as a fraction of the image area."""
 
 
 @dataclass
-class Spread:
-    """How often whole numbers occur."""
+class Histogram:
+    """Counts of integer values."""
 
     counts: Counter[int] = field(default_factory=Counter)
 
-    def merge(self, other: Spread) -> None:
-        """Take in another spread."""
+    def merge(self, other: Histogram) -> None:
+        """Add the counts of another histogram."""
         self.counts.update(other.counts)
 
     def summary(self) -> dict[str, float]:
-        """Mean, median (the lower one of two) and largest; nothing where there are no numbers."""
+        """Mean, lower median and largest value; empty without values."""
         n = self.counts.total()
         if not n:
             return {}
-        seen = 0
+        cumulative = 0
         for value in sorted(self.counts):
-            seen += self.counts[value]
-            if 2 * seen >= n:
+            cumulative += self.counts[value]
+            if 2 * cumulative >= n:
                 break
         mean = sum(value * count for value, count in self.counts.items()) / n
         return {"mean": mean, "median": value, "largest": max(self.counts)}
@@ -50,19 +50,19 @@ class Spread:
 
 @dataclass
 class TaskStats:
-    """The records of one task. Lengths are in words; those of answers are of every text of a target."""
+    """Statistics of one task. Question and answer lengths are in words; every text of a target counts as an answer."""
 
     records: int = 0
     reasoned: int = 0
-    images: Spread = field(default_factory=Spread)
-    questions: Spread = field(default_factory=Spread)
-    answers: Spread = field(default_factory=Spread)
-    boxes: Spread = field(default_factory=Spread)
+    images: Histogram = field(default_factory=Histogram)
+    questions: Histogram = field(default_factory=Histogram)
+    answers: Histogram = field(default_factory=Histogram)
+    boxes: Histogram = field(default_factory=Histogram)
     sizes: Counter[str] = field(default_factory=Counter)
     classes: Tally = field(default_factory=Tally)
 
     def add(self, example: Example) -> None:
-        """Count a record."""
+        """Add a record."""
         boxes = target_boxes(example.target)
         self.records += 1
         self.reasoned += bool(example.reasoning)
@@ -76,7 +76,7 @@ class TaskStats:
             self.classes.add(name)
 
     def merge(self, other: TaskStats) -> None:
-        """Take in other records of the task."""
+        """Add the statistics of other records of the task."""
         self.records += other.records
         self.reasoned += other.reasoned
         for name in ("images", "questions", "answers", "boxes", "classes"):
@@ -86,7 +86,7 @@ class TaskStats:
 
 @dataclass
 class Stats:
-    """All records that were not set aside. ``groups`` counts them by dataset, split and task."""
+    """Statistics of all records that are not quarantined. ``groups`` counts them by dataset, split and task."""
 
     set_aside: int = 0
     groups: Counter[tuple[str, str, str]] = field(default_factory=Counter)
@@ -96,18 +96,18 @@ class Stats:
 
     @property
     def records(self) -> int:
-        """Records counted."""
+        """Number of records."""
         return self.groups.total()
 
     def add(self, example: Example) -> None:
-        """Count a record."""
+        """Add a record."""
         self.groups[str(example.dataset), str(example.split), example.task] += 1
         self.tasks.setdefault(example.task, TaskStats()).add(example)
         self.sensors.add(example.sensor or "unknown")
         self.gsd.add("unknown" if example.gsd is None else f"{example.gsd:g} m")
 
     def merge(self, other: Stats) -> None:
-        """Take in other records."""
+        """Add the statistics of other records."""
         self.set_aside += other.set_aside
         self.groups.update(other.groups)
         for name, task in other.tasks.items():
@@ -116,7 +116,7 @@ class Stats:
         self.gsd.merge(other.gsd)
 
     def plain(self) -> dict[str, Any]:
-        """As JSON, of classes, sensors and sampling distances the `LISTED` most frequent."""
+        """JSON-serializable form, with the `MAX_LISTED` most frequent classes, sensors and sampling distances."""
         return {
             "records": self.records,
             "set_aside": self.set_aside,
@@ -133,50 +133,50 @@ class Stats:
                     "answer_words": task.answers.summary(),
                     "boxes_per_record": task.boxes.summary(),
                     "box_sizes": {size: task.sizes[size] for size in SIZES} if task.sizes else {},
-                    "classes": dict(task.classes.ranked()[:LISTED]),
+                    "classes": dict(task.classes.ranked()[:MAX_LISTED]),
                     "classes_distinct": len(task.classes.names),
                 }
                 for name, task in sorted(self.tasks.items())
             },
-            "sensors": dict(self.sensors.ranked()[:LISTED]),
-            "gsd": dict(self.gsd.ranked()[:LISTED]),
+            "sensors": dict(self.sensors.ranked()[:MAX_LISTED]),
+            "gsd": dict(self.gsd.ranked()[:MAX_LISTED]),
         }
 
 
 def size_group(box: Box, frame: Frame) -> str:
-    """The name of a box's size in `SIZES`; its angle does not count."""
+    """Size group of a box in `SIZES`; its angle is ignored."""
     x1, y1, x2, y2 = box.coords[:4]
     width, height = frame.scale
-    share = abs((x2 - x1) * (y2 - y1)) / (width * height)
-    return next((name for name, limit in SIZES.items() if share < limit), "large")
+    fraction = abs((x2 - x1) * (y2 - y1)) / (width * height)
+    return next((name for name, limit in SIZES.items() if fraction < limit), "large")
 
 
-def gather(datasets: Sequence[Dataset], *, workers: int, on_progress: Callable[[int], None]) -> Stats:
-    """Count the records of some datasets; ``on_progress`` is told how many are done.
+def collect_stats(datasets: Sequence[Dataset], *, workers: int, on_progress: Callable[[int], None]) -> Stats:
+    """Collect the statistics of datasets; ``on_progress`` receives the number of processed records.
 
     Raises:
-        DataError: a shard or record cannot be read.
-        RunError: a worker process died.
+        DataError: A shard or record cannot be read.
+        RunError: A worker process died.
     """
     stats = Stats()
-    aside = {d.folder: d.set_aside() for d in datasets}
-    jobs = [(d, shard, frozenset(aside[d.folder].get(shard.name, ()))) for d in datasets for shard in d.shards]
+    quarantined = {d.folder: d.quarantined_rows() for d in datasets}
+    jobs = [(d, shard, frozenset(quarantined[d.folder].get(shard.name, ()))) for d in datasets for shard in d.shards]
     with Workers(workers) as pool:
-        for part in pool.in_order(_count, jobs):
+        for part in pool.in_order(_shard_stats, jobs):
             stats.merge(part)
             on_progress(stats.records)
     return stats
 
 
-def _count(job: tuple[Dataset, Path, frozenset[int]]) -> Stats:
-    dataset, shard, aside = job
-    stats = Stats(set_aside=len(aside))
+def _shard_stats(job: tuple[Dataset, Path, frozenset[int]]) -> Stats:
+    dataset, shard, quarantined = job
+    stats = Stats(set_aside=len(quarantined))
     records = (record for batch in dataset.batches(shard) for record in batch.to_pylist())
     for row, record in enumerate(records):
-        if row in aside:
+        if row in quarantined:
             continue
         try:
             stats.add(to_row(record).example)
         except UNREADABLE as error:
-            raise DataError(f"{shard}, row {row}: {error}; `geovlm-ray data validate` sets such aside") from error
+            raise DataError(f"{shard}, row {row}: {error}; `geovlm-ray data validate` quarantines it") from error
     return stats

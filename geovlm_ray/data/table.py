@@ -1,4 +1,4 @@
-"""The one Parquet schema of all datasets, tasks and numbers of images."""
+"""The Parquet schema shared by all datasets and tasks."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _DEFAULT_PIXELS = PixelSettings()
 
 @dataclass(frozen=True)
 class Row:
-    """One record as it stands in Parquet: the example, and what is known about where it comes from.
+    """One record as stored in Parquet: the example and its provenance.
 
-    ``source_file`` is relative to the source, ``source_record`` counts its records from 1 (in JSON lines and text
-    that is the line). ``extra`` keeps those fields of the source that the example does not reproduce, so that a
-    format can be written back without loss. ``parts`` says of how many entries of the source the record is made (the
-    annotations of a class in an image), against which entries that are set aside are held; it is not stored.
+    ``source_file`` is relative to the source; ``source_record`` is the record number in that file, from 1 (in JSON
+    lines and text files, the line number). ``extra`` keeps the source fields that the example does not reproduce, so
+    that a format can be written back without loss. ``parts`` is the number of source entries in the record (such as the
+    annotations of a class in an image), for the fraction of quarantined entries; it is not stored.
     """
 
     example: Example
@@ -50,12 +50,12 @@ _PIXELS = pa.struct(
     ]
 )
 
-# Name, type, what it holds, and how it is read off a row.
+# Name, type, description and getter of each column.
 _COLUMNS: tuple[tuple[str, pa.DataType, str, Callable[[Row], Any]], ...] = (
-    ("id", pa.string(), "name of the record in its dataset", lambda r: r.example.id),
+    ("id", pa.string(), "record id in its dataset", lambda r: r.example.id),
     ("task", pa.string(), "one of geovlm_ray.core.schema.TASK_NAMES", lambda r: r.example.task),
     ("images", pa.list_(pa.string()), "paths relative to the image root, in order", lambda r: r.example.images),
-    ("question", pa.string(), "the prompt's words, without image placeholders", lambda r: r.example.question),
+    ("question", pa.string(), "question text, without image placeholders", lambda r: r.example.question),
     (
         "target",
         _TARGET,
@@ -69,26 +69,26 @@ _COLUMNS: tuple[tuple[str, pa.DataType, str, Callable[[Row], Any]], ...] = (
         "units of boxes: percent, permille, or pixel of an image of width x height",
         lambda r: {"kind": r.example.frame.kind, "width": r.example.frame.width, "height": r.example.frame.height},
     ),
-    ("dialect", pa.string(), "how an answer writes boxes (geovlm_ray.tasks.boxes)", lambda r: r.example.dialect),
-    ("labels", pa.list_(pa.string()), "vocabulary of the dataset; empty where it has none", lambda r: r.example.labels),
-    ("reasoning", pa.string(), "chain of thought; null where there is none", lambda r: r.example.reasoning),
+    ("dialect", pa.string(), "box format of the answer (geovlm_ray.tasks.boxes)", lambda r: r.example.dialect),
+    ("labels", pa.list_(pa.string()), "class vocabulary of the dataset; may be empty", lambda r: r.example.labels),
+    ("reasoning", pa.string(), "chain of thought; null if absent", lambda r: r.example.reasoning),
     ("dataset", pa.string(), "name of the dataset", lambda r: r.example.dataset),
     ("split", pa.string(), "train, validation, test or the dataset's own name", lambda r: r.example.split),
-    ("sensor", pa.string(), "such as Sentinel-2; null where unknown", lambda r: r.example.sensor),
-    ("gsd", pa.float64(), "ground sampling distance in metres per pixel; null where unknown", lambda r: r.example.gsd),
+    ("sensor", pa.string(), "such as Sentinel-2; null if unknown", lambda r: r.example.sensor),
+    ("gsd", pa.float64(), "ground sampling distance in metres per pixel; null if unknown", lambda r: r.example.gsd),
     (
         "pixels",
         _PIXELS,
-        "how bands become RGB (geovlm_ray.core.pixels.PixelSettings); null for the defaults",
+        "conversion of bands to RGB (geovlm_ray.core.pixels.PixelSettings); null for the defaults",
         lambda r: _plain_pixels(r.example.pixels),
     ),
-    ("licence", pa.string(), "note on the licence; empty where unknown", lambda r: r.licence),
+    ("licence", pa.string(), "licence note; empty if unknown", lambda r: r.licence),
     ("source_file", pa.string(), "file of the source, relative to it", lambda r: r.source_file),
-    ("source_record", pa.int64(), "number of the record in that file, from 1", lambda r: r.source_record),
+    ("source_record", pa.int64(), "record number in that file, from 1", lambda r: r.source_record),
     (
         "extra",
         pa.string(),
-        "JSON object: fields of the source that the other columns do not reproduce",
+        "JSON object of the source fields that the other columns do not reproduce",
         lambda r: json.dumps(r.extra, ensure_ascii=False) if r.extra else "{}",
     ),
 )
@@ -100,17 +100,17 @@ SCHEMA = pa.schema(
 
 
 def to_table(rows: Sequence[Row]) -> pa.Table:
-    """Rows as a table of `SCHEMA`.
+    """Build a table with `SCHEMA` from rows.
 
     Raises:
-        pyarrow.ArrowInvalid, UnicodeEncodeError: a text is no valid Unicode.
+        pyarrow.ArrowInvalid, UnicodeEncodeError: A text is not valid Unicode.
     """
-    arrays = [pa.array([read(row) for row in rows], type=kind) for _, kind, _, read in _COLUMNS]
+    arrays = [pa.array([get(row) for row in rows], type=kind) for _, kind, _, get in _COLUMNS]
     return pa.Table.from_arrays(arrays, schema=SCHEMA)
 
 
 def to_row(values: Mapping[str, Any]) -> Row:
-    """The row behind one record of a table, as ``to_pylist`` gives it."""
+    """Build a row from one record of ``Table.to_pylist``."""
     pixels = values["pixels"]
     example = Example(
         id=values["id"],

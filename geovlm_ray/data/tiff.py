@@ -1,7 +1,7 @@
-"""TIFF files as arrays of bands: any number type, number of bands and layout that tifffile or Pillow decode.
+"""Reading of TIFF files as arrays of bands, with any data type, number of bands and layout.
 
-tifffile decodes them with the package imagecodecs; where it cannot, Pillow's libtiff steps in if Pillow has a mode that
-holds the values as they are.
+tifffile decodes with the package imagecodecs. If it fails, Pillow's libtiff is used, provided that a Pillow mode stores
+the values without loss.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ UNREADABLE = (
     *(*_BUILT_IN, RuntimeError, AssertionError, ImportError, MemoryError),
     *(*_PACKED, tifffile.TiffFileError),
 )
-"""What hostile or unusual content makes tifffile and Pillow raise."""
+"""Exceptions that malformed or unusual content can cause in tifffile and Pillow."""
 _GDAL_NODATA = 42113
 _ORIENTATION = 274
-Stored = tifffile.TiffPage | tifffile.TiffPageSeries
-_COUNTED = (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB)
-# What it would log of a broken file it raises as well, or reads past.
+TiffImage = tifffile.TiffPage | tifffile.TiffPageSeries
+_BAND_PHOTOMETRICS = (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB)
+# tifffile also raises for the errors that it logs, or can read the file despite them.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True)
 class Header:
-    """What stands before the pixels: their extent as stored, and the orientation tag (1 to 8; 1 is upright)."""
+    """Size in pixels as stored, and the orientation tag (1 to 8; 1 is upright)."""
 
     width: int
     height: int
@@ -49,89 +49,89 @@ class Header:
 
 @dataclass(frozen=True)
 class Raster:
-    """The bands of a file, [rows, columns, n], and the value that the file marks as nodata."""
+    """Bands of a file, [rows, columns, n], and its nodata value, if any."""
 
     values: np.ndarray
     nodata: float | None
 
 
 def read_header(path: Path) -> Header:
-    """Extent and orientation of a TIFF.
+    """Read the size and orientation of a TIFF.
 
     Raises:
-        UNREADABLE: it is broken.
+        UNREADABLE: The file is broken.
     """
     with tifffile.TiffFile(path) as tiff:
-        stored, bands = _stored(tiff, _first(tiff))
-        rows, columns = (n for axis, n in enumerate(stored.shape) if axis != bands)
-        return Header(columns, rows, int(_first(tiff).tags.valueof(_ORIENTATION, 1)))
+        image, band_axis = _select_image(tiff, _first_page(tiff))
+        rows, columns = (n for axis, n in enumerate(image.shape) if axis != band_axis)
+        return Header(columns, rows, int(_first_page(tiff).tags.valueof(_ORIENTATION, 1)))
 
 
 def read_raster(path: Path) -> Raster | None:
-    """The bands of a TIFF's first image; None where colours of another kind (palette, CMYK, YCbCr) make it a picture.
+    """Read the bands of the first image of a TIFF; None for 8-bit palette, CMYK or YCbCr images.
 
-    Pages that tifffile wrote as one array of three axes are one image. Smaller copies and masks are not looked at.
+    Pages that tifffile wrote as one three-dimensional array are one image. Overviews and masks are ignored.
 
     Raises:
-        DataError: the decoded bands exceed 4 GiB.
-        UNREADABLE: it is broken.
+        DataError: The decoded bands exceed `MAX_BYTES` (4 GiB).
+        UNREADABLE: The file is broken.
     """
     with tifffile.TiffFile(path) as tiff:
-        page = _first(tiff)
-        if page.photometric not in _COUNTED and page.bitspersample <= 8:
+        page = _first_page(tiff)
+        if page.photometric not in _BAND_PHOTOMETRICS and page.bitspersample <= 8:
             return None
         if page.dtype is None:
-            raise ValueError(f"numbers of {page.bitspersample} bits of TIFF's sample format {page.sampleformat}")
-        stored, bands = _stored(tiff, page)
-        size = stored.size * page.dtype.itemsize
+            raise ValueError(f"unsupported TIFF sample format {page.sampleformat} with {page.bitspersample} bits")
+        image, band_axis = _select_image(tiff, page)
+        size = image.size * page.dtype.itemsize
         if size > MAX_BYTES:
-            raise DataError(f"its bands are {size / 2**30:.1f} GiB, at most {MAX_BYTES / 2**30:.0f} are read")
+            raise DataError(f"expected bands of at most {MAX_BYTES / 2**30:.0f} GiB, found {size / 2**30:.1f} GiB")
         if max(page.databytecounts, default=0) > 2 * math.prod(page.chunks) * page.dtype.itemsize + 1024:
-            # What is compressed would come out far larger than its pixels, and nothing else would stop it.
-            raise ValueError(f"{max(page.databytecounts):,} bytes in a piece of {page.chunks} values")
+            # Decompression bomb: the chunk could decompress to far more than its pixels, and no decoder limits it.
+            raise ValueError(f"{max(page.databytecounts):,} compressed bytes in a chunk of {page.chunks} values")
         try:
-            values = stored.asarray(maxworkers=1)
+            values = image.asarray(maxworkers=1)
         except UNREADABLE as error:
-            values, bands = _decoded_by_pillow(path, stored, error), 2
-        return Raster(values[..., None] if values.ndim == 2 else np.moveaxis(values, bands, 2), _nodata(page))
+            values, band_axis = _decode_with_pillow(path, image, error), 2
+        return Raster(values[..., None] if values.ndim == 2 else np.moveaxis(values, band_axis, 2), _nodata(page))
 
 
-def _first(tiff: tifffile.TiffFile) -> tifffile.TiffPage:
+def _first_page(tiff: tifffile.TiffFile) -> tifffile.TiffPage:
     if not len(tiff.pages):
-        raise ValueError("no image in it")
+        raise ValueError("no image in the file")
     return tiff.pages.first
 
 
-def _stored(tiff: tifffile.TiffFile, page: tifffile.TiffPage) -> tuple[Stored, int]:
-    """The page or pages of the image, and which axis of their array counts the bands; 2 if it has but two."""
+def _select_image(tiff: tifffile.TiffFile, page: tifffile.TiffPage) -> tuple[TiffImage, int]:
+    """The page or page series of the image, and its band axis (2 for a two-dimensional image)."""
     if "S" in page.axes and page.ndim == 3:
         return page, page.axes.index("S")
     if tiff.is_shaped and len(tiff.series[0].shape) == 3:
-        # Written by tifffile from an array, and in no layout that says which axis is which: bands are the fewest.
+        # tifffile stores the shape of an array but not its axes; assume that the band axis is the shorter one.
         shape = tiff.series[0].shape
         return tiff.series[0], 0 if shape[0] <= shape[2] else 2
     if page.ndim != 2:
-        raise ValueError(f"an image of shape {page.shape}, expected rows, columns and bands")
+        raise ValueError(f"expected an image of rows, columns and bands, found shape {page.shape}")
     return page, 2
 
 
-def _decoded_by_pillow(path: Path, stored: Stored, error: Exception) -> np.ndarray:
-    """The values of a page that tifffile cannot decode, bands last, where Pillow has a mode that holds them.
+def _decode_with_pillow(path: Path, page: TiffImage, error: Exception) -> np.ndarray:
+    """Values, with bands last, of a page that tifffile cannot decode but Pillow can without loss.
 
     Raises:
-        Exception: the given error, where nothing helps.
+        Exception: The given error, if Pillow cannot decode the page either.
     """
-    if isinstance(stored, tifffile.TiffPage) and stored.dtype is not None:
+    if isinstance(page, tifffile.TiffPage) and page.dtype is not None:
         with suppress(*UNREADABLE), Image.open(path, formats=["TIFF"]) as image:
             values = np.asarray(image)
             bands = 1 if values.ndim == 2 else values.shape[2]
-            if bands == stored.samplesperpixel and values.dtype.itemsize >= stored.dtype.itemsize:
+            if bands == page.samplesperpixel and values.dtype.itemsize >= page.dtype.itemsize:
                 return values
     raise error
 
 
 def _nodata(page: tifffile.TiffPage) -> float | None:
-    """GDAL's nodata value; what is no number, such as old writers' ``1.#QNAN``, marks nothing that is not NaN."""
+    """GDAL's nodata value; None if absent or not a number, such as ``1.#QNAN`` of old writers."""
     try:
         return float(page.tags.valueof(_GDAL_NODATA))
     except (TypeError, ValueError):

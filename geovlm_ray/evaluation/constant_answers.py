@@ -1,4 +1,4 @@
-"""The best constant answer of a task: what a policy that never looks at the image can earn."""
+"""Constant-answer baseline: the best reward of a policy that ignores the image."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CANDIDATES = 50
 
 @dataclass(frozen=True)
 class ConstantAnswer:
-    """An answer, and the total reward that it earns on each held-out example of its task."""
+    """An answer and its total reward on each held-out example of the task."""
 
     answer: str
     rewards: list[float]
@@ -31,33 +31,33 @@ class ConstantAnswer:
 def best_constant_answers(
     rewards: RewardPool, stream: Stream, held_out: Sequence[Example], think: ThinkMode, *, rotated: bool = False
 ) -> dict[str, ConstantAnswer]:
-    """The best constant answer of every task of the held-out examples.
+    """The best constant answer of every task in the held-out examples.
 
-    It is chosen on the task's first 100 training examples, among the 50 most frequent of their ideal answers, and then
-    scored on the held-out ones.
+    Selected on the task's first 100 training examples among their 50 most frequent reference answers, then scored on
+    the held-out examples.
     """
-    found = {}
+    constants = {}
     for task in dict.fromkeys(example.task for example in held_out):
         n = min(TRAINING_EXAMPLES, stream.count(task) or TRAINING_EXAMPLES)
         training = [stream.of_task(task, k) for k in range(n)]
         counts: Counter[str] = Counter()
         for example in training:
-            # An example without a usable target is reported where it is trained on.
+            # Training reports examples without a usable target.
             with suppress(DataError):
                 counts[answer_text(example, rotated=rotated)] += 1
         candidates = [answer for answer, _ in counts.most_common(CANDIDATES)] or [""]
         means = np.mean(_scores(rewards, training, candidates, think), axis=0)
         answer = candidates[int(means.argmax())]
         examples = [example for example in held_out if example.task == task]
-        found[task] = ConstantAnswer(answer, [row[0] for row in _scores(rewards, examples, [answer], think)])
-    return found
+        constants[task] = ConstantAnswer(answer, [row[0] for row in _scores(rewards, examples, [answer], think)])
+    return constants
 
 
 def _scores(
     rewards: RewardPool, examples: Sequence[Example], answers: Sequence[str], think: ThinkMode
 ) -> list[tuple[float, ...]]:
-    """Total reward of every answer to every example, [examples][answers]."""
-    thought = "" if think == "none" else "<think></think>"
-    samples = tuple(Sample((), (), f"{thought}<answer>{answer}</answer>", "stop", 0) for answer in answers)
+    """Total reward of every answer on every example, [examples][answers]."""
+    reasoning = "" if think == "none" else "<think></think>"
+    samples = tuple(Sample((), (), f"{reasoning}<answer>{answer}</answer>", "stop", 0) for answer in answers)
     groups = [SampleGroup(Prompt(i, example), samples) for i, example in enumerate(examples)]
     return [group.rewards for group in rewards.score(groups)]

@@ -52,8 +52,8 @@ def _benchmarks(path: Path, out: Path, on_progress: OnProgress) -> list[Benchmar
     report = partial(report_converted, on_progress, f"{path.name} records converted")
     folder = convert_once(path.stem, SAMPLES, FORMATS[SAMPLES].options, path, out, report)
     table = RecordTable(open_datasets(folder))
-    split = TEST if TEST in table.places("split") else ANY
-    tasks = table.places("task")
+    split = TEST if TEST in table.indices_by("split") else ANY
+    tasks = table.indices_by("task")
     if not tasks:
         raise DataError(f"{path}: expected records with a reference, found none")
     return [

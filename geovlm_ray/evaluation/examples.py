@@ -70,7 +70,7 @@ def dataset_examples(
         DataError: the dataset cannot be read, or has no record of that split and task.
     """
     table = RecordTable(open_datasets(shards))
-    splits, tasks = table.places("split"), table.places("task")
+    splits, tasks = table.indices_by("split"), table.indices_by("task")
     none = np.empty(0, dtype=int)
     indices = tasks.get(benchmark.task, none)
     if benchmark.split != ANY:

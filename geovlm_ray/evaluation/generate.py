@@ -1,4 +1,4 @@
-"""Answers of a model to the cases of a benchmark, drawn by the rollout engines and scored as they come."""
+"""Generate predictions for a benchmark with the rollout engines, and score them as they complete."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterable, Mapping
 
 from geovlm_ray.core.interfaces import RewardPool, RolloutPool
 from geovlm_ray.core.schema import Prompt, SampleGroup
-from geovlm_ray.evaluation.cases import Cases
+from geovlm_ray.evaluation.examples import BenchmarkExamples
 from geovlm_ray.evaluation.predictions import Predictions, prediction_row
 
 IN_FLIGHT = 2
-"""Batches at the engines: the next one is there before the last completions of one are drawn."""
+"""Batches submitted at once, so that engines do not idle at the end of a batch."""
 
 
 def generate_predictions(
-    cases: Cases,
+    examples: BenchmarkExamples,
     predictions: Predictions,
     rollouts: RolloutPool,
     rewards: RewardPool,
@@ -24,37 +24,37 @@ def generate_predictions(
     on_progress: Callable[[int], None],
     prefills: Mapping[int, str] | None = None,
 ) -> None:
-    """Draw one greedy completion of every case that has none yet, and keep them as they come.
+    """Generate one greedy completion for every example without a prediction, and write them as they complete.
 
     Args:
-        batch: cases that are sent to the engines together.
-        on_progress: is told how many cases have a prediction.
-        prefills: how the completions begin, by the place of the case; others are then not drawn.
+        batch: examples per batch.
+        on_progress: receives the number of examples with a prediction.
+        prefills: beginning of the completion by index of the example; if given, only these examples are generated.
     """
-    done = predictions.drawn()
-    waiting = [place for place in (range(len(cases)) if prefills is None else prefills) if place not in done]
-    batches = (waiting[i : i + batch] for i in range(0, len(waiting), batch))
+    done = predictions.written_places()
+    pending = [place for place in (range(len(examples)) if prefills is None else prefills) if place not in done]
+    batches = (pending[i : i + batch] for i in range(0, len(pending), batch))
     running: deque[Iterable[list[SampleGroup]]] = deque()
-    have = len(done)
+    completed = len(done)
     try:
         while True:
             while len(running) < IN_FLIGHT and (places := next(batches, None)):
-                prompts = [Prompt(p, cases[p].example, prefills[p] if prefills else "") for p in places]
+                prompts = [Prompt(p, examples[p].example, prefills[p] if prefills else "") for p in places]
                 running.append(rollouts.submit(prompts, group_size=1, greedy=True))
             if not running:
                 break
             for groups in running.popleft():
-                scored = rewards.score(list(map(_whole, groups)))
-                predictions.add([prediction_row(g.group_id, cases[g.group_id], g.samples[0]) for g in scored])
-                have += len(scored)
-                on_progress(have)
+                scored = rewards.score(list(map(_with_prefill, groups)))
+                predictions.add([prediction_row(g.group_id, examples[g.group_id], g.samples[0]) for g in scored])
+                completed += len(scored)
+                on_progress(completed)
     finally:
         predictions.flush()
     predictions.finish()
 
 
-def _whole(group: SampleGroup) -> SampleGroup:
-    """The group with the beginnings of its completions."""
+def _with_prefill(group: SampleGroup) -> SampleGroup:
+    """The group with its prefill prepended to each completion."""
     if not group.prompt.prefill:
         return group
     samples = (dataclasses.replace(s, text=group.prompt.prefill + s.text) for s in group.samples)

@@ -18,8 +18,8 @@ def print_benchmarks(console: Console) -> None:
             console.print(Text(f"    {line}"), soft_wrap=True)
     console.print(
         Text(
-            f"\n{len(BENCHMARKS)} benchmarks; published results are in percent: GeoVLM-R1 (EarthDial). --data needs "
-            "one folder per benchmark, of the same name, in the listed format or converted by `geovlm-ray data convert`.\n"
+            f"\n{len(BENCHMARKS)} benchmarks; published results in percent: GeoVLM-R1 (EarthDial). --data has one "
+            "folder per benchmark, of the same name, in the listed format or converted by `geovlm-ray data convert`.\n"
             f"Synthetic scenes, no data needed: {', '.join(DRAWN)}"
         ),
         soft_wrap=True,

@@ -1,4 +1,4 @@
-"""Evaluation of a model on benchmarks: draw, score, write down, and go on where an earlier try was ended."""
+"""Evaluate a model on benchmarks: generate and score predictions, write the results, resume an interrupted run."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from geovlm_ray.core.files import write_atomically
 from geovlm_ray.core.interfaces import RewardPool, RolloutPool
 from geovlm_ray.core.locks import locked
 from geovlm_ray.data.convert import Counts
-from geovlm_ray.evaluation.cases import Cases, dataset_cases, drawn_cases
-from geovlm_ray.evaluation.datasets import converted_once, left_out
+from geovlm_ray.evaluation.datasets import convert_once, left_out
+from geovlm_ray.evaluation.examples import BenchmarkExamples, dataset_examples, synthetic_examples
 from geovlm_ray.evaluation.generate import generate_predictions
 from geovlm_ray.evaluation.origin import check_origin, origin_of, write_origin
 from geovlm_ray.evaluation.page import write_page
 from geovlm_ray.evaluation.predictions import Predictions
-from geovlm_ray.evaluation.reasoning import VARIANTS, prefills
+from geovlm_ray.evaluation.reasoning import VARIANTS, variant_prefills
 from geovlm_ray.evaluation.registry import Benchmark
 from geovlm_ray.evaluation.results import Results, result_of, write_results
 from geovlm_ray.evaluation.tables import markdown
 from geovlm_ray.rewards.config import RewardConfig
 from geovlm_ray.rewards.local import LocalRewards
 
-NAMES = ("evaluation folder", "choose another --out")
+FOLDER_AND_REMEDY = ("evaluation folder", "choose another --out")
+"""For error messages: what ``out`` is, and what the user can do."""
 BATCH = 256
-"""Cases that an engine is sent together."""
+"""Examples per batch and rollout actor."""
 MAY_CHANGE = (
     "model.path",
     "evaluation.data",
@@ -40,15 +41,17 @@ MAY_CHANGE = (
     "placement.rollout.actors",
     "placement.strategy",
 )
+"""Configuration keys that may differ when an evaluation resumes."""
 
 OnProgress = Callable[[int, str], None]
+"""Receives a count and the text that follows it on the progress line."""
 
 
 @dataclass(frozen=True)
-class Evaluated:
-    """What is evaluated: a model by the name it was given, its benchmarks, and where their data is.
+class EvaluationSpec:
+    """The model (its name as given), the benchmarks, the folder of their data, and the maximum records per benchmark.
 
-    With ``reasoning`` every answer is asked for again with the reasoning removed and swapped.
+    With ``reasoning``, every answer is generated again with the reasoning removed, and again with it swapped.
     """
 
     model: str
@@ -59,112 +62,116 @@ class Evaluated:
 
 
 @dataclass(frozen=True)
-class Found:
-    """Benchmarks with their cases, why others are absent, and what datasets lack that were converted here."""
+class LoadedBenchmarks:
+    """Benchmarks with their examples.
 
-    there: list[tuple[Benchmark, Cases]]
+    ``absent`` gives the reason by benchmark that could not be loaded, ``left_out`` what was skipped or quarantined by
+    dataset that was converted here.
+    """
+
+    available: list[tuple[Benchmark, BenchmarkExamples]]
     absent: dict[str, str]
     left_out: dict[str, str]
 
 
-def find_cases(what: Evaluated, config: Config, out: Path, on_progress: OnProgress) -> Found:
-    """The benchmarks whose data is there and can be read."""
-    found = Found([], {}, {})
-    for benchmark in what.benchmarks:
+def load_benchmarks(spec: EvaluationSpec, config: Config, out: Path, on_progress: OnProgress) -> LoadedBenchmarks:
+    """Load the benchmarks whose data exists and is readable; sources that are not converted yet are converted."""
+    loaded = LoadedBenchmarks([], {}, {})
+    for benchmark in spec.benchmarks:
         if benchmark.reader is None:
-            found.there.append((benchmark, drawn_cases(benchmark, what.limit)))
+            loaded.available.append((benchmark, synthetic_examples(benchmark, spec.limit)))
             continue
-        data = benchmark.path or (what.data / benchmark.name if what.data else None)
+        data = benchmark.path or (spec.data / benchmark.name if spec.data else None)
         if data is None or not data.exists():
-            found.absent[benchmark.name] = benchmark.where(what.data)
+            loaded.absent[benchmark.name] = benchmark.missing_data_message(spec.data)
             continue
-        told = partial(converted, on_progress, f"records of {benchmark.name} converted")
+        report = partial(report_converted, on_progress, f"{benchmark.name} records converted")
         options = benchmark.reader_options
         try:
-            shards = benchmark.path or converted_once(benchmark.name, benchmark.reader, options, data, out, told)
-            cases = dataset_cases(benchmark, data, shards, config.data.answer_frame, what.limit)
-            lacks = left_out(shards) if shards.is_relative_to(out) else None
+            shards = benchmark.path or convert_once(benchmark.name, benchmark.reader, options, data, out, report)
+            examples = dataset_examples(benchmark, data, shards, config.data.answer_frame, spec.limit)
+            skipped = left_out(shards) if shards.is_relative_to(out) else None
         except DataError as error:
-            found.absent[benchmark.name] = str(error)
+            loaded.absent[benchmark.name] = str(error)
         else:
-            found.there.append((benchmark, cases))
-            if lacks:
-                found.left_out[shards.name] = lacks
-    return found
+            loaded.available.append((benchmark, examples))
+            if skipped:
+                loaded.left_out[shards.name] = skipped
+    return loaded
 
 
 def evaluate(
-    what: Evaluated,
+    spec: EvaluationSpec,
     config: Config,
     out: Path,
     build: Callable[[Config], RolloutPool],
     console: Console,
     on_progress: OnProgress,
 ) -> Results:
-    """Evaluate a model and write everything into ``out``.
+    """Evaluate a model and write configuration, predictions and results into ``out``.
 
     Args:
-        config: how prompts are written and completions drawn; its model is the one that engines load.
-        build: makes the engines; it is not called where all predictions are there.
-        on_progress: is told how much of what is done.
+        config: configuration of prompts and sampling; engines load its ``model.path``.
+        build: builds the engines; only called if predictions are missing.
+        on_progress: reports progress.
 
     Raises:
-        UserError: the evaluation cannot start or go on, or no benchmark can be answered; the message says why.
+        UserError: the evaluation cannot start or resume, or no benchmark could be evaluated.
     """
     out.mkdir(parents=True, exist_ok=True)
-    with locked(out, *NAMES):
-        origin = origin_of(what.model, Path(config.model.path), what.limit)
+    with locked(out, *FOLDER_AND_REMEDY):
+        origin = origin_of(spec.model, Path(config.model.path), spec.limit)
         check_origin(origin, out)
-        check_unchanged(config, out / "config.yaml", MAY_CHANGE, *NAMES)
-        found = find_cases(what, config, out, on_progress)
-        for name, why in (found.absent | found.left_out).items():
-            _warn(console, name, why)
-        results = Results(what.model, absent=found.absent, left_out=found.left_out)
-        if found.there:
+        check_unchanged(config, out / "config.yaml", MAY_CHANGE, *FOLDER_AND_REMEDY)
+        loaded = load_benchmarks(spec, config, out, on_progress)
+        for name, reason in (loaded.absent | loaded.left_out).items():
+            _warn(console, name, reason)
+        results = Results(spec.model, absent=loaded.absent, left_out=loaded.left_out)
+        if loaded.available:
             write_origin(origin, out)
             write_atomically(out / "config.yaml", to_yaml(config))
-        rewards = LocalRewards(yardstick(config.reward))
-        variants = tuple(VARIANTS) if what.reasoning else ()
+        rewards = LocalRewards(default_reward_config(config.reward))
+        variants = tuple(VARIANTS) if spec.reasoning else ()
         with ExitStack() as stack:
             start = cache(lambda: stack.enter_context(closing(build(config))))
-            for benchmark, cases in found.there:
+            for benchmark, examples in loaded.available:
                 try:
-                    _draw(benchmark, cases, variants, start, rewards, config, out, on_progress)
+                    _generate_missing(benchmark, examples, variants, start, rewards, config, out, on_progress)
                 except DataError as error:
                     results.absent[benchmark.name] = str(error)
                     _warn(console, benchmark.name, str(error))
-        answered = [benchmark for benchmark, _ in found.there if benchmark.name not in results.absent]
-        if not answered:
-            name, why = next(iter(results.absent.items()))
-            raise DataError(f"none of {len(what.benchmarks)} benchmarks was evaluated; {name}: {why}")
-        for benchmark in answered:
+        completed = [benchmark for benchmark, _ in loaded.available if benchmark.name not in results.absent]
+        if not completed:
+            name, reason = next(iter(results.absent.items()))
+            raise DataError(f"none of {len(spec.benchmarks)} benchmarks was evaluated; {name}: {reason}")
+        for benchmark in completed:
             on_progress(len(results.benchmarks), "benchmarks measured")
-            rows, *others = (_predictions(out, benchmark, variant).rows() for variant in ("", *variants))
-            again = dict(zip(variants, others, strict=True))
-            results.benchmarks[benchmark.name] = result_of(benchmark, rows, rewards, again)
+            rows, *variant_rows = (_predictions(out, benchmark, variant).rows() for variant in ("", *variants))
+            by_variant = dict(zip(variants, variant_rows, strict=True))
+            results.benchmarks[benchmark.name] = result_of(benchmark, rows, rewards, by_variant)
         write_results(results, out)
         write_atomically(out / "results.md", markdown(results))
         write_page(results, out)
     return results
 
 
-def yardstick(config: RewardConfig) -> RewardConfig:
-    """The reward whose accuracy is the score: the default forms, under the think mode of the model."""
+def default_reward_config(config: RewardConfig) -> RewardConfig:
+    """The reward whose accuracy is the benchmark score: default reward functions, with the model's think mode."""
     return RewardConfig(think=config.think, max_chars=config.max_chars, sbert=config.sbert)
 
 
-def _warn(console: Console, name: str, why: str) -> None:
-    console.print(f"{name}: {why}", style="yellow", markup=False, highlight=False)
+def _warn(console: Console, name: str, reason: str) -> None:
+    console.print(f"{name}: {reason}", style="yellow", markup=False, highlight=False)
 
 
 def _predictions(out: Path, benchmark: Benchmark, variant: str = "") -> Predictions:
-    """Predictions as they come, or with a variant of their reasoning."""
+    """Predictions with the model's own reasoning, or with a variant of it."""
     return Predictions(out / "predictions", f"{benchmark.name}.{variant}" if variant else benchmark.name)
 
 
-def _draw(
+def _generate_missing(
     benchmark: Benchmark,
-    cases: Cases,
+    examples: BenchmarkExamples,
     variants: Sequence[str],
     start: Callable[[], RolloutPool],
     rewards: RewardPool,
@@ -172,22 +179,22 @@ def _draw(
     out: Path,
     on_progress: OnProgress,
 ) -> None:
-    """Draw what a benchmark lacks; engines are started where it lacks something."""
-    own = _predictions(out, benchmark)
+    """Generate the missing predictions of a benchmark; starts the engines only if some are missing."""
+    original = _predictions(out, benchmark)
     for variant in ("", *variants):
         predictions = _predictions(out, benchmark, variant)
         if not predictions.complete:
-            asked = prefills(own.rows(), variant) if variant else None
-            text = f"of {len(cases if asked is None else asked):,} records of {predictions.file.stem} answered"
+            prefills = variant_prefills(original.rows(), variant) if variant else None
+            total = len(examples if prefills is None else prefills)
+            report = partial(_report_answered, on_progress, f"of {total:,} {predictions.file.stem} records answered")
             batch = BATCH * config.placement.rollout.actors
-            told = partial(_told, on_progress, text)
-            generate_predictions(cases, predictions, start(), rewards, batch, told, asked)
+            generate_predictions(examples, predictions, start(), rewards, batch, report, prefills)
 
 
-def _told(on_progress: OnProgress, text: str, done: int) -> None:
+def _report_answered(on_progress: OnProgress, text: str, done: int) -> None:
     on_progress(done, text)
 
 
-def converted(on_progress: OnProgress, text: str, counts: Counts) -> None:
-    """Tell how many records are converted."""
+def report_converted(on_progress: OnProgress, text: str, counts: Counts) -> None:
+    """Report the number of converted records."""
     on_progress(counts.records, text)

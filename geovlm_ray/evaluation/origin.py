@@ -28,7 +28,8 @@ def check_origin(origin: dict[str, str | int | None], out: Path) -> None:
     if found.get("weights") != origin["weights"]:
         weights = " with other weights" if found.get("model") == origin["model"] else ""
         raise ConfigError(
-            f"evaluation folder {out} holds predictions of the model {found.get('model')}{weights}; choose another --out"
+            f"evaluation folder {out} holds predictions of the model {found.get('model')}{weights}; "
+            "choose another --out"
         )
     if found.get("limit") != origin["limit"]:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""``results.html``: the table, scores by slice, and each benchmark's worst cases, drawn."""
+"""``results.html``: metrics, scores by slice, and the worst predictions of each benchmark with their images."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from geovlm_ray.core.files import write_atomically
 from geovlm_ray.evaluation.predictions import PredictionRow, Predictions
 from geovlm_ray.evaluation.results import Results
 from geovlm_ray.evaluation.tables import SCALE, SETS, benchmark_lines, html_table, lines
-from geovlm_ray.report.answers import pictures, reference_text, row_target
+from geovlm_ray.report.answers import images_html, reference_text, row_target
 from geovlm_ray.report.boxes import PREDICTED_COLOUR, TRUE_COLOUR
 from geovlm_ray.report.page import page
 
 WORST = 6
-"""Cases of a benchmark that are drawn."""
+"""Predictions shown per benchmark."""
 STYLE = """
 .results :is(td, th):is(:nth-child(2), :nth-child(n+5)) { text-align: right; white-space: nowrap; }
 .results tr.first td { border-top: 2px solid var(--soft); font-weight: 600; }
@@ -32,17 +32,17 @@ def write_page(results: Results, folder: Path) -> Path:
     """Write the page of an evaluation into its folder and return its path.
 
     Raises:
-        DataError: an image of a case that is drawn is no longer there.
+        DataError: the image of a shown prediction no longer exists.
     """
     sets = _items(SETS)
     body = [
         f"<h1>{html.escape(results.model)} <small>evaluation</small></h1>",
-        f"<p>{SCALE} Intervals by bootstrap over records.</p><ul>{sets}</ul>",
+        f"<p>{SCALE} Intervals are bootstrapped over records.</p><ul>{sets}</ul>",
         html_table(results, [line for line in lines(results) if line.benchmark or any(line.published)]),
         f"<h2>Not evaluated</h2><ul>{_items(results.absent)}</ul>" if results.absent else "",
-        f"<h2>Left out</h2><ul>{_items(results.left_out)}</ul>" if results.left_out else "",
-        "<h2>Benchmarks</h2><p class='note'>All metrics, the score by kind of record, and the answers with the lowest "
-        "score, in the order of the benchmark where several are as low. "
+        f"<h2>Skipped and quarantined records</h2><ul>{_items(results.left_out)}</ul>" if results.left_out else "",
+        "<h2>Benchmarks</h2><p class='note'>All metrics, the score by subset, and the lowest-scoring predictions "
+        "(ties in benchmark order). "
         f'<span class="key" style="border-color:{TRUE_COLOUR}"></span> true boxes, '
         f'<span class="key" style="border-color:{PREDICTED_COLOUR}"></span> predicted boxes.</p>',
     ]
@@ -64,26 +64,26 @@ def _benchmark(results: Results, name: str, rows: Sequence[PredictionRow]) -> st
     perfect = sum(row["score"] >= 1 for row in rows)
     return (
         f"<h3>{html.escape(result.title)} <small>{html.escape(name)} · {html.escape(result.task)} · {result.n:,} "
-        f"records, {perfect:,} of them with a full score</small></h3>"
+        f"records, {perfect:,} with a perfect score</small></h3>"
         f"<details><summary>all metrics</summary>{html_table(results, benchmark_lines(results, name))}</details>"
-        f'<div class="slices">{"".join(_slice_table(kind, parts) for kind, parts in result.slices.items())}</div>'
-        f'<div class="cases">{"".join(map(_case, worst))}</div>'
+        f'<div class="slices">{"".join(_slice_table(*item) for item in result.slices.items())}</div>'
+        f'<div class="cases">{"".join(map(_prediction, worst))}</div>'
     )
 
 
-def _slice_table(dimension: str, parts: Mapping[str, Mapping[str, float]]) -> str:
+def _slice_table(dimension: str, slices: Mapping[str, Mapping[str, float]]) -> str:
     rows = "".join(
-        f"<tr><td>{html.escape(kind)}</td><td>{part['n']:,.0f}</td>"
+        f"<tr><td>{html.escape(name)}</td><td>{part['n']:,.0f}</td>"
         f"<td>{100 * part['value']:.1f} <small>({100 * part['low']:.1f} to {100 * part['high']:.1f})</small></td>"
         f'<td><span class="bar" style="width:{100 * part["value"]:.0f}px"></span></td></tr>'
-        for kind, part in parts.items()
+        for name, part in slices.items()
     )
     return f"<table><tr><th>{html.escape(dimension)}</th><th>records</th><th>score</th><th></th></tr>{rows}</table>"
 
 
-def _case(row: PredictionRow) -> str:
+def _prediction(row: PredictionRow) -> str:
     return (
-        f'<div class="case"><div class="pictures">{pictures(row)}</div>'
+        f'<div class="case"><div class="pictures">{images_html(row)}</div>'
         f"<p><b>Question</b> {html.escape(row['question'])}<br>"
         f"<b>Reference</b> {html.escape(reference_text(row_target(row)))}</p>"
         f"<code>{html.escape(row['completion'])}</code><p>score <b>{100 * row['score']:.1f}</b>{_status(row)} "

@@ -1,7 +1,7 @@
-"""Predictions as Parquet: what a model was asked, what it said, and what that is worth.
+"""Predictions as Parquet: example, completion and score.
 
-While a benchmark is drawn its predictions lie in parts, so that a process that is killed loses nothing that was
-drawn; when it is complete they become one file, in the order of the benchmark.
+Predictions are written in part files as they are generated, so that a killed process loses at most one part. When the
+benchmark is complete, the parts are merged into one file in benchmark order.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.files import write_atomically
 from geovlm_ray.core.schema import Example, Sample
 from geovlm_ray.data.records import frame_from_json, pixels_from_json, target_from_json
-from geovlm_ray.evaluation.cases import Case
-from geovlm_ray.evaluation.metrics.sound import Answered
+from geovlm_ray.evaluation.examples import BenchmarkExample
+from geovlm_ray.evaluation.metrics.sound import AnsweredExample
 from geovlm_ray.tasks.grammar import ThinkMode, parse_response
 from geovlm_ray.tasks.targets import plain_frame, plain_target
 
 PredictionRow = dict[str, Any]
 PART_ROWS = 64
-"""Predictions of a part; a process that is killed draws again what it had not yet written."""
+"""Predictions per part; those of an unwritten part are generated again after a kill."""
 SCHEMA = pa.schema(
     [
         ("place", pa.int64()),
@@ -53,12 +53,12 @@ SCHEMA = pa.schema(
         ("status", pa.string()),
     ]
 )
-"""``place`` counts the benchmark's records from 0; ``score`` in [0, 1] is the accuracy under the robust reward."""
+"""``place`` is the index of the record; ``score`` in [0, 1] is the accuracy under the default reward."""
 
 
-def prediction_row(place: int, case: Case, sample: Sample) -> PredictionRow:
-    """A scored sample beside its case, in the form of `SCHEMA`."""
-    example = case.example
+def prediction_row(place: int, record: BenchmarkExample, sample: Sample) -> PredictionRow:
+    """A row of `SCHEMA` from a benchmark example and a scored sample."""
+    example = record.example
     assert sample.reward is not None
     return {
         "place": place,
@@ -72,7 +72,7 @@ def prediction_row(place: int, case: Case, sample: Sample) -> PredictionRow:
         "frame": json.dumps(plain_frame(example.frame)),
         "dialect": example.dialect,
         "labels": list(example.labels),
-        "group": case.group,
+        "group": record.group,
         "gsd": example.gsd,
         "sensor": example.sensor,
         "completion": sample.text,
@@ -86,7 +86,7 @@ def prediction_row(place: int, case: Case, sample: Sample) -> PredictionRow:
 
 
 def row_example(row: PredictionRow) -> Example:
-    """The example that a row is about."""
+    """The example of a row."""
     return Example(
         id=row["example_id"],
         task=row["task"],
@@ -103,47 +103,48 @@ def row_example(row: PredictionRow) -> Example:
     )
 
 
-def answered(row: PredictionRow, think: ThinkMode) -> Answered:
-    """The answer of a row, empty where the completion breaks the answer grammar."""
+def answered_example(row: PredictionRow, think: ThinkMode) -> AnsweredExample:
+    """The answer and example of a row; the answer is empty if the completion breaks the answer grammar."""
     parsed = parse_response(row["completion"], think)
-    return Answered(parsed.answer if parsed else "", row_example(row), row["group"], well_formed=parsed is not None)
+    answer = parsed.answer if parsed else ""
+    return AnsweredExample(answer, row_example(row), row["group"], well_formed=parsed is not None)
 
 
 class Predictions:
-    """The predictions of one benchmark below a folder."""
+    """The prediction files of one benchmark in a folder."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.file = folder / f"{name}.parquet"
         self._parts = folder / f"{name}.parts"
-        self._waiting: list[PredictionRow] = []
+        self._buffer: list[PredictionRow] = []
 
     @property
     def complete(self) -> bool:
-        """Whether all are there."""
+        """Whether all predictions are written and merged."""
         return self.file.is_file()
 
-    def drawn(self) -> set[int]:
-        """Places of the predictions that are there."""
+    def written_places(self) -> set[int]:
+        """``place`` of every prediction on disk."""
         files = [self.file] if self.complete else self._part_files()
         return {place for file in files for place in _read(file, ["place"]).column("place").to_pylist()}
 
     def add(self, rows: Sequence[PredictionRow]) -> None:
-        """Keep some more; they are written once there are `PART_ROWS` of them."""
-        self._waiting += rows
-        if len(self._waiting) >= PART_ROWS:
+        """Buffer rows; a part is written when the buffer reaches `PART_ROWS`."""
+        self._buffer += rows
+        if len(self._buffer) >= PART_ROWS:
             self.flush()
 
     def flush(self) -> None:
-        """Write what waits."""
-        if self._waiting:
+        """Write the buffered rows as a part."""
+        if self._buffer:
             self._parts.mkdir(parents=True, exist_ok=True)
-            first = min(row["place"] for row in self._waiting)
-            # The first place of a part is in no other one.
-            write_atomically(self._parts / f"{first:09d}.parquet", _parquet(self._waiting))
-            self._waiting = []
+            first = min(row["place"] for row in self._buffer)
+            # Parts are disjoint, so their first places are unique.
+            write_atomically(self._parts / f"{first:09d}.parquet", _parquet(self._buffer))
+            self._buffer = []
 
     def finish(self) -> None:
-        """Make one file of the parts."""
+        """Merge the parts into one file."""
         self.flush()
         if not self.complete:
             rows = [row for file in self._part_files() for row in _read(file).to_pylist()]
@@ -151,7 +152,7 @@ class Predictions:
         shutil.rmtree(self._parts, ignore_errors=True)
 
     def rows(self) -> list[PredictionRow]:
-        """All of a complete benchmark, in its order."""
+        """All predictions of a complete benchmark, in benchmark order."""
         return _read(self.file).to_pylist()
 
     def _part_files(self) -> list[Path]:
@@ -168,4 +169,5 @@ def _read(file: Path, columns: list[str] | None = None) -> pa.Table:
     try:
         return pq.read_table(file, columns=columns)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file}: expected predictions as Parquet, found: {' '.join(str(error).split())}") from error
+        reason = " ".join(str(error).split())
+        raise DataError(f"{file}: expected a Parquet file of predictions, found: {reason}") from error

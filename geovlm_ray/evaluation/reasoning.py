@@ -1,4 +1,4 @@
-"""What the reasoning is good for: whether it names what the answer says, and what becomes of the answer without it."""
+"""Reasoning metrics: consistency with the answer, and the effect of removing or swapping the reasoning."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import numpy as np
 
 from geovlm_ray.evaluation.consistency import KINDS, consistency
 from geovlm_ray.evaluation.metrics.bootstrap import Interval, intervals, means
-from geovlm_ray.evaluation.metrics.sound import Answered
+from geovlm_ray.evaluation.metrics.sound import AnsweredExample
 from geovlm_ray.evaluation.predictions import PredictionRow, row_example
 from geovlm_ray.tasks.grammar import Parsed, parse_response
 
-Figures = dict[str, dict[str, float]]
-"""Name: ``n``, ``value``, ``low`` and ``high``."""
+Metrics = dict[str, dict[str, float]]
+"""{metric: {"n", "value", "low", "high"}}."""
 
 
 def removed(reasonings: Sequence[str]) -> list[str]:
-    """No reasoning."""
+    """Empty reasoning for every record."""
     return [""] * len(reasonings)
 
 
 def swapped(reasonings: Sequence[str]) -> list[str]:
-    """Each the reasoning of another record of the benchmark."""
+    """For every record, the reasoning of another record of the benchmark."""
     half = len(reasonings) // 2
     return [*reasonings[half:], *reasonings[:half]]
 
@@ -30,41 +30,41 @@ def swapped(reasonings: Sequence[str]) -> list[str]:
 VARIANTS: dict[str, Callable[[Sequence[str]], list[str]]] = {"removed": removed, "swapped": swapped}
 
 
-def prefills(rows: Sequence[PredictionRow], variant: str) -> dict[int, str]:
-    """By place how the response to each record begins whose own response keeps the answer grammar."""
-    kept = {row["place"]: parsed.think or "" for row in rows if (parsed := _parsed(row))}
-    others = VARIANTS[variant](list(kept.values()))
-    return {place: f"<think>{reasoning}</think><answer>" for place, reasoning in zip(kept, others, strict=True)}
+def variant_prefills(rows: Sequence[PredictionRow], variant: str) -> dict[int, str]:
+    """Response prefill by place, for the records whose original response follows the answer grammar."""
+    original = {row["place"]: parsed.think or "" for row in rows if (parsed := _parsed(row))}
+    modified = VARIANTS[variant](list(original.values()))
+    return {place: f"<think>{reasoning}</think><answer>" for place, reasoning in zip(original, modified, strict=True)}
 
 
-def named(rows: Sequence[PredictionRow]) -> Figures:
-    """How often the reasoning names what the answer says, by kind, over the responses whose answer says such."""
-    found: dict[str, list[bool]] = {kind: [] for kind in KINDS}
+def consistency_metrics(rows: Sequence[PredictionRow]) -> Metrics:
+    """``names KIND``: share of responses whose reasoning names the answer's facts of that kind, if it has any."""
+    consistent: dict[str, list[bool]] = {kind: [] for kind in KINDS}
     for row in rows:
         parsed = _parsed(row)
         if parsed:
-            answered = Answered(parsed.answer, row_example(row), row["group"])
-            for kind, true in consistency(parsed.think or "", answered).items():
-                found[kind].append(true)
-    return {f"names {kind}": _figure(np.array(values, dtype=float)) for kind, values in found.items() if values}
+            answered = AnsweredExample(parsed.answer, row_example(row), row["group"])
+            for kind, is_named in consistency(parsed.think or "", answered).items():
+                consistent[kind].append(is_named)
+    return {f"names {kind}": _metric(np.array(values, dtype=float)) for kind, values in consistent.items() if values}
 
 
-def effect(rows: Sequence[PredictionRow], again: Sequence[PredictionRow], variant: str) -> Figures:
-    """Score with the reasoning as it was and as in a variant, on the records that were asked again."""
-    before = {row["place"]: row for row in rows}
-    pairs = [(before[row["place"]], row) for row in again]
+def variant_metrics(rows: Sequence[PredictionRow], variant_rows: Sequence[PredictionRow], variant: str) -> Metrics:
+    """Score with modified reasoning, its change, and the share of unchanged answers, on the variant's records."""
+    originals = {row["place"]: row for row in rows}
+    pairs = [(originals[row["place"]], row) for row in variant_rows]
     if not pairs:
         return {}
-    own, other = (np.array([pair[side]["score"] for pair in pairs]) for side in (0, 1))
-    same = np.array([_answer(old) == _answer(new) for old, new in pairs], dtype=float)
+    before, after = (np.array([pair[side]["score"] for pair in pairs]) for side in (0, 1))
+    same = np.array([_answer(original) == _answer(modified) for original, modified in pairs], dtype=float)
     return {
-        f"{variant}: score": _figure(other),
-        f"{variant}: change of score": _figure(other - own),
-        f"{variant}: same answer": _figure(same),
+        f"{variant}: score": _metric(after),
+        f"{variant}: change of score": _metric(after - before),
+        f"{variant}: same answer": _metric(same),
     }
 
 
-def _figure(values: np.ndarray) -> dict[str, float]:
+def _metric(values: np.ndarray) -> dict[str, float]:
     interval: Interval = intervals(means({"value": values}), len(values))["value"]
     return {"n": len(values), "value": interval.value, "low": interval.low, "high": interval.high}
 

@@ -1,7 +1,4 @@
-"""The benchmarks: the 28 of the paper, drawn ones that need no data, and datasets of one's own.
-
-What is known of the 28 stands in ``benchmarks.yaml``.
-"""
+"""The benchmarks: the 28 of the paper, defined in ``benchmarks.yaml``, and synthetic ones that need no data."""
 
 from __future__ import annotations
 
@@ -21,12 +18,11 @@ ANY = "any"
 
 
 class Benchmark(BaseModel):
-    """One benchmark.
+    """A benchmark: the records of ``task`` in ``split``, or in all splits if that is `ANY`.
 
-    ``name`` is also the name of its folder below the data root. Its records are those of ``task`` in ``split``, of any
-    where that is `ANY`; ``reader`` is the format in which its source comes, None where it is drawn. ``prompt`` is asked
-    in place of the dataset's own question, whose words it may hold as ``{question}`` and its classes as ``{labels}``.
-    ``published`` has percent by metric of the `paper` set and model.
+    ``name`` is also the name of its folder below the data root. ``reader`` is the format of its source, None for
+    synthetic scenes. ``prompt`` replaces the dataset's question and may contain the placeholders ``{question}`` and
+    ``{labels}`` (the class names). ``published`` is {metric of the ``paper`` set: {model: percent}}.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -34,7 +30,7 @@ class Benchmark(BaseModel):
     name: str
     title: str
     task: str
-    family: str = "drawn scenes"
+    family: str = "synthetic scenes"
     reader: str | None = None
     options: dict[str, str] = Field(default_factory=dict)
     split: str = ANY
@@ -48,15 +44,15 @@ class Benchmark(BaseModel):
 
     @property
     def reader_options(self) -> dict[str, str]:
-        """All options of the reader."""
+        """The reader's default options, overridden by ``options``."""
         return {**(FORMATS[self.reader].options if self.reader else {}), **self.options}
 
-    def where(self, data: Path | None) -> str:
-        """Why it is absent, and where its data is to be had."""
+    def missing_data_message(self, data: Path | None) -> str:
+        """Message for missing data: the expected folder, and where to get the data."""
         folder = f"{data / self.name}" if data else f"a folder {self.name} below --data (in a run: evaluation.data)"
         return (
-            f"expected its data in {folder}, found none: get it from {self.source} (licence: {self.licence}), as what "
-            f"`geovlm-ray data convert {self.reader}` reads or writes"
+            f"expected its data in {folder}, found none: get it from {self.source} (licence: {self.licence}), in a "
+            f"format of `geovlm-ray data convert {self.reader}` or converted by it"
         )
 
 
@@ -67,18 +63,19 @@ def _paper_benchmarks() -> dict[str, Benchmark]:
 
 BENCHMARKS = _paper_benchmarks()
 DRAWN = {
-    f"drawn-{task}": Benchmark(name=f"drawn-{task}", title=f"drawn scenes: {task}", task=task) for task in TASK_NAMES
+    f"drawn-{task}": Benchmark(name=f"drawn-{task}", title=f"synthetic scenes: {task}", task=task)
+    for task in TASK_NAMES
 }
 GROUPS = {"all": BENCHMARKS, "drawn": DRAWN}
 
 
 def is_path(name: str) -> bool:
-    """Whether a name of a benchmark is rather the path of a dataset; known names come first."""
+    """Whether a benchmark argument is the path of a dataset; known benchmark names take precedence."""
     return name not in (*GROUPS, *BENCHMARKS, *DRAWN) and ("/" in name or Path(name).exists())
 
 
 def find(names: Sequence[str]) -> list[Benchmark]:
-    """Benchmarks by name; ``all`` are the paper's, ``drawn`` the drawn ones. Each comes once.
+    """Look up benchmarks by name, without duplicates; ``all`` are the paper's, ``drawn`` the synthetic ones.
 
     Raises:
         ConfigError: a name is unknown.
@@ -91,10 +88,10 @@ def find(names: Sequence[str]) -> list[Benchmark]:
         elif name in known:
             found[name] = known[name]
         else:
-            near = difflib.get_close_matches(name, [*GROUPS, *known], 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            matches = difflib.get_close_matches(name, [*GROUPS, *known], 1)
+            hint = f"; did you mean {matches[0]!r}?" if matches else ""
             raise ConfigError(
-                f"benchmark {name!r}: expected all, drawn, a name that `geovlm-ray evaluate --list` shows, or the path "
-                f"of a dataset that is there{hint}"
+                f"benchmark {name!r}: expected all, drawn, a name listed by `geovlm-ray evaluate --list`, or the path "
+                f"of an existing dataset{hint}"
             )
     return list(found.values())

@@ -1,4 +1,4 @@
-"""Evaluating a file of responses: reading it, and the metrics that fit what it holds."""
+"""Evaluate a file of responses: read it, and compute the metrics of its tasks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from geovlm_ray.data.records import scoring_record
 from geovlm_ray.evaluation.metrics.bootstrap import Interval, intervals, means
 from geovlm_ray.evaluation.metrics.earthdial_files import Layout, layout
 from geovlm_ray.evaluation.metrics.paper import paper_metrics
-from geovlm_ray.evaluation.metrics.sound import Answered, needs_embedder, sound_metrics
+from geovlm_ray.evaluation.metrics.sound import AnsweredExample, needs_embedder, sound_metrics
 from geovlm_ray.rewards.config import RewardConfig
 from geovlm_ray.rewards.sbert import SbertEmbedder
 from geovlm_ray.tasks import TASKS
@@ -24,7 +24,7 @@ from geovlm_ray.tasks.grammar import parse_response
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics of n records: the published ones, and the sound ones with their intervals."""
+    """Both metric sets of n records; ``sound`` has confidence intervals."""
 
     paper: dict[str, float]
     sound: dict[str, Interval]
@@ -32,13 +32,13 @@ class Evaluation:
 
 
 def evaluate_records(path: Path, task: str | None, config: RewardConfig) -> Evaluation:
-    """Evaluate records as ``score`` takes them; with ``task`` only those of that task.
+    """Evaluate records in the format of ``geovlm-ray score``; with ``task``, only the records of that task.
 
-    A response that breaks the answer grammar counts as an empty answer; the share of those that keep it stands
-    under ``format``. With records of several tasks the metrics of each are named ``TASK/METRIC``.
+    A response that breaks the answer grammar counts as an empty answer; ``format`` is the share of responses that
+    follow it. With records of several tasks, metrics are named ``TASK/METRIC``.
 
     Raises:
-        DataError: a line cannot be read, or no record is left.
+        DataError: a line is invalid, or there is no record (of the task).
     """
     by_task = _read_records(path, task, config)
     embedder = _embedder(by_task, config)
@@ -46,32 +46,33 @@ def evaluate_records(path: Path, task: str | None, config: RewardConfig) -> Eval
     sound: dict[str, Interval] = {}
     for name, records in by_task.items():
         prefix = f"{name}/" if len(by_task) > 1 else ""
-        kept = means({"format": np.array([r.well_formed for r in records])})
-        found = intervals(kept, len(records)) | sound_metrics(records, embedder)
-        sound |= {f"{prefix}{metric}": value for metric, value in found.items()}
+        well_formed = means({"format": np.array([r.well_formed for r in records])})
+        metrics = intervals(well_formed, len(records)) | sound_metrics(records, embedder)
+        sound |= {f"{prefix}{metric}": value for metric, value in metrics.items()}
         paper |= {f"{prefix}{metric}": value for metric, value in paper_metrics(records).items()}
     return Evaluation(paper, sound, sum(map(len, by_task.values())))
 
 
 def evaluate_earthdial(path: Path, folder: str, config: RewardConfig) -> Evaluation:
-    """Evaluate a result file of EarthDial; ``folder`` is that of the evaluation it belongs to.
+    """Evaluate a result file of EarthDial; ``folder`` names its evaluation folder, such as ``rs_detection``.
 
     Raises:
-        DataError: no such folder, or a record lacks a key or has a wrong value.
+        DataError: the folder is unknown, or a record lacks a key or has an invalid value.
     """
-    form = layout(folder, path.stem)
-    records = [_earthdial_record(path, number, value, form) for number, value in _lines(path)]
+    file_layout = layout(folder, path.stem)
+    records = [_earthdial_record(path, number, value, file_layout) for number, value in _lines(path)]
     if not records:
         raise DataError(f"{path}: expected at least one record, found none")
-    answered = [form.answered(record, i) for i, record in enumerate(records)]
-    return Evaluation(form.paper(records), sound_metrics(answered, _embedder([form.task], config)), len(records))
+    answered = [file_layout.answered_example(record, i) for i, record in enumerate(records)]
+    sound = sound_metrics(answered, _embedder([file_layout.task], config))
+    return Evaluation(file_layout.paper(records), sound, len(records))
 
 
-def _read_records(path: Path, task: str | None, config: RewardConfig) -> dict[str, list[Answered]]:
-    """The records of a file by task."""
+def _read_records(path: Path, task: str | None, config: RewardConfig) -> dict[str, list[AnsweredExample]]:
+    """Records of a file by task."""
     if task is not None and task not in TASKS:
         raise DataError(f"task {task!r}: expected one of {', '.join(TASKS)}, or an EarthDial folder with its format")
-    by_task: dict[str, list[Answered]] = {}
+    by_task: dict[str, list[AnsweredExample]] = {}
     for number, value in _lines(path):
         try:
             example, response = scoring_record(value)
@@ -79,7 +80,7 @@ def _read_records(path: Path, task: str | None, config: RewardConfig) -> dict[st
             raise DataError(f"{path}, line {number}: {error}") from error
         if task in (None, example.task):
             parsed = parse_response(response, config.think) if len(response) <= config.max_chars else None
-            record = Answered(parsed.answer if parsed else "", example, well_formed=parsed is not None)
+            record = AnsweredExample(parsed.answer if parsed else "", example, well_formed=parsed is not None)
             by_task.setdefault(example.task, []).append(record)
     if not by_task:
         raise DataError(f"{path}: expected at least one record{f' of {task}' if task else ''}, found none")
@@ -87,10 +88,10 @@ def _read_records(path: Path, task: str | None, config: RewardConfig) -> dict[st
 
 
 def _lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """Number and value of every line that is not blank.
+    """Line number and JSON value of every non-blank line.
 
     Raises:
-        DataError: there is no file, or a line is no JSON.
+        DataError: the file does not exist, or a line is not JSON.
     """
     if not path.is_file():
         raise DataError(f"{path}: expected a file of JSON lines, found {'a folder' if path.exists() else 'none'}")
@@ -100,20 +101,20 @@ def _lines(path: Path) -> Iterator[tuple[int, Any]]:
                 try:
                     yield number, json.loads(line)
                 except (ValueError, RecursionError) as error:
-                    raise DataError(f"{path}, line {number}: expected one JSON object, {error}") from error
+                    raise DataError(f"{path}, line {number}: expected one JSON object: {error}") from error
 
 
-def _earthdial_record(path: Path, number: int, value: Any, form: Layout) -> dict[str, str]:
-    """The value, checked against the layout of its file."""
+def _earthdial_record(path: Path, number: int, value: Any, file_layout: Layout) -> dict[str, str]:
+    """Check a record against the layout of its file."""
     where = f"{path}, line {number}"
     if not isinstance(value, dict):
         raise DataError(f"{where}: expected an object, found {type(value).__name__}")
-    for key in form.keys:
+    for key in file_layout.keys:
         if key not in value:
             raise DataError(f"{where}: expected the key {key!r}, found only {', '.join(map(repr, value))}")
         if not isinstance(value[key], str):
             raise DataError(f"{where}, {key}: expected a string, found {type(value[key]).__name__}")
-    for key, known in form.values.items():
+    for key, known in file_layout.values.items():
         if value[key] not in known:
             raise DataError(f"{where}, {key}: expected one of {', '.join(known)}, found {value[key]!r}")
     return value

@@ -1,4 +1,4 @@
-"""What predictions are worth: both metric sets, the mean score, and slices, by benchmark."""
+"""Results of each benchmark: mean score, both metric sets, slices and reasoning metrics."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from geovlm_ray.core.files import read_object, write_atomically
 from geovlm_ray.evaluation.metrics.bootstrap import Interval, intervals, means
 from geovlm_ray.evaluation.metrics.paper import paper_metrics
 from geovlm_ray.evaluation.metrics.sound import needs_embedder, sound_metrics
-from geovlm_ray.evaluation.predictions import PredictionRow, answered
-from geovlm_ray.evaluation.reasoning import effect, named
+from geovlm_ray.evaluation.predictions import PredictionRow, answered_example
+from geovlm_ray.evaluation.reasoning import consistency_metrics, variant_metrics
 from geovlm_ray.evaluation.registry import Benchmark
-from geovlm_ray.evaluation.slices import score_slice, sliced
+from geovlm_ray.evaluation.slices import score_slice, score_slices
 from geovlm_ray.rewards.local import LocalRewards
 
 RESULTS = "results.json"
@@ -26,10 +26,10 @@ RESULTS = "results.json"
 
 @dataclass(frozen=True)
 class Result:
-    """One benchmark.
+    """Results of one benchmark.
 
-    ``published`` is {metric: {model: percent}}, ``slices`` {dimension: {value: {"n", "value", "low", "high"}}} of the
-    score, and ``reasoning`` {figure: {"n", "value", "low", "high"}}.
+    ``published`` is {metric: {model: percent}}, ``slices`` the score as {dimension: {slice: {"n", "value", "low",
+    "high"}}}, and ``reasoning`` {metric: {"n", "value", "low", "high"}}.
     """
 
     title: str
@@ -45,7 +45,7 @@ class Result:
 
 @dataclass
 class Results:
-    """All benchmarks of one model, why those are absent that are, and what datasets lack of their sources."""
+    """Results of one model by benchmark; ``absent`` and ``left_out`` as in `LoadedBenchmarks`."""
 
     model: str
     benchmarks: dict[str, Result] = field(default_factory=dict)
@@ -57,33 +57,34 @@ def result_of(
     benchmark: Benchmark,
     rows: Sequence[PredictionRow],
     rewards: LocalRewards,
-    again: Mapping[str, Sequence[PredictionRow]] | None = None,
+    variants: Mapping[str, Sequence[PredictionRow]] | None = None,
 ) -> Result:
-    """The metrics of a benchmark's predictions, of which there is at least one.
+    """Compute the metrics of a benchmark.
 
     Args:
-        rewards: those that scored them; their think mode says how answers are read.
-        again: predictions with another reasoning, by `geovlm_ray.evaluation.reasoning.VARIANTS`.
+        rows: its predictions, at least one.
+        rewards: the rewards that scored them; their think mode determines how responses are parsed.
+        variants: predictions with modified reasoning, by key of `geovlm_ray.evaluation.reasoning.VARIANTS`.
     """
-    records = [answered(row, rewards.config.think) for row in rows]
+    records = [answered_example(row, rewards.config.think) for row in rows]
     embedder = rewards.embedder if needs_embedder(benchmark.task) else None
     scores = [row["score"] for row in rows]
-    kept = intervals(means({"format": np.array([record.well_formed for record in records])}), len(records))
-    slices = sliced([record.example for record in records], scores, [record.group for record in records])
+    well_formed = intervals(means({"format": np.array([record.well_formed for record in records])}), len(records))
+    slices = score_slices([record.example for record in records], scores, [record.group for record in records])
     return Result(
         title=benchmark.title,
         task=benchmark.task,
         n=len(rows),
         paper=paper_metrics(records),
-        sound=kept | sound_metrics(records, embedder),
+        sound=well_formed | sound_metrics(records, embedder),
         score=score_slice(np.asarray(scores)).score,
         slices={
             dimension: {name: {"n": part.n, **dataclasses.asdict(part.score)} for name, part in parts.items()}
             for dimension, parts in slices.items()
         },
         published=benchmark.published,
-        reasoning=named(rows)
-        | {k: v for name, other in (again or {}).items() for k, v in effect(rows, other, name).items()},
+        reasoning=consistency_metrics(rows)
+        | {k: v for name, other in (variants or {}).items() for k, v in variant_metrics(rows, other, name).items()},
     )
 
 
@@ -93,5 +94,5 @@ def write_results(results: Results, folder: Path) -> None:
 
 
 def read_results(folder: Path) -> dict[str, Any]:
-    """What `write_results` wrote."""
+    """Read ``results.json``."""
     return read_object(folder / RESULTS)

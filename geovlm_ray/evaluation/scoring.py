@@ -1,4 +1,4 @@
-"""Scoring a file of responses, line by line."""
+"""Score a file of responses line by line."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from geovlm_ray.rewards.score import needs_embedder, score_batch
 
 INVALID = RewardScore(0.0, 0.0, 0.0, status="invalid_record")
 
-# Beyond its own DataError, what hostile JSON makes a reader raise: huge integers, lists for names, deep nesting.
+# Besides DataError, malformed JSON can raise these in a reader: huge integers, lists as names, deep nesting.
 UNREADABLE = (DataError, ValueError, TypeError, ArithmeticError, RecursionError)
 
 
 def score_lines(lines: Iterable[str], config: RewardConfig) -> tuple[list[str], list[str]]:
-    """One JSON line of output per line of input that is not blank, in order, and what is wrong with unreadable lines.
+    """Score JSON lines; returns one JSON line per non-blank input line, in order, and one error per invalid line.
 
-    A problem names the number of its line, blank ones counted.
+    Errors give the line number; blank lines count.
     """
     ids: list[object] = []
     records: list[tuple[Example, str] | None] = []
@@ -37,11 +37,11 @@ def score_lines(lines: Iterable[str], config: RewardConfig) -> tuple[list[str], 
             problems.append(f"line {number}: {error}")
         ids.append(value.get("id") if isinstance(value, dict) else None)
         records.append(record)
-    good = [r for r in records if r is not None]
+    valid = [r for r in records if r is not None]
     embedder = None
-    if any(needs_embedder(example.task, config) for example, _ in good):
+    if any(needs_embedder(example.task, config) for example, _ in valid):
         embedder = SbertEmbedder.from_config(config.sbert)
-    scores = iter(score_batch([response for _, response in good], [example for example, _ in good], config, embedder))
+    scores = iter(score_batch([response for _, response in valid], [example for example, _ in valid], config, embedder))
     return [_line(i, INVALID if r is None else next(scores)) for i, r in zip(ids, records, strict=True)], problems
 
 

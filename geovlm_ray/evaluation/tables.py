@@ -1,4 +1,4 @@
-"""Results beside the published figures, as a table: terminal, Markdown and HTML show the same rows."""
+"""Tables of results and published results; terminal, Markdown and HTML share the same rows."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from geovlm_ray.evaluation.metrics.bootstrap import Interval
 from geovlm_ray.evaluation.results import Result, Results
 
 SETS = {
-    "score": "mean over records of the accuracy in [0, 100] that the default reward gives",
+    "score": "mean accuracy under the default reward",
     "paper": "the published definitions",
-    "sound": "what a reviewer would ask for",
-    "reasoning": "how often it names what the answer says, and what the answer is without it or with another record's",
+    "sound": "standard metrics of each task, with bootstrap intervals",
+    "reasoning": "consistency with the answer, and the score when the reasoning is removed or swapped between records",
 }
 
 
-SCALE = "All figures are percent, or times 100 where they have no upper bound (CIDEr)."
+SCALE = "All values are in percent; CIDEr, which can exceed 1, is multiplied by 100."
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the table; all figures in percent. The first line of a benchmark says which it is."""
+    """A table row, values in percent; ``benchmark`` is empty in all but the first row of a benchmark."""
 
     benchmark: str
     n: str
@@ -38,64 +38,65 @@ class Line:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """All cells in order."""
+        """All cells in column order."""
         return (self.benchmark, self.n, self.kind, self.metric, self.value, self.interval, *self.published)
 
 
 def models(results: Results) -> list[str]:
-    """Whose figures are published for any of the benchmarks."""
-    return list(dict.fromkeys(m for r in results.benchmarks.values() for who in r.published.values() for m in who))
+    """Models with a published result on any of the benchmarks."""
+    published = (values for result in results.benchmarks.values() for values in result.published.values())
+    return list(dict.fromkeys(model for values in published for model in values))
 
 
 def header(results: Results) -> list[str]:
-    """Names of the columns."""
+    """Column names."""
     return ["benchmark", "records", "set", "metric", "this model", "95% interval", *models(results)]
 
 
-def lines(results: Results, whole: bool = True) -> list[Line]:
-    """All lines; without ``whole`` those of object sizes, question types and the like are left out."""
-    return [line for name in results.benchmarks for line in benchmark_lines(results, name, whole)]
+def lines(results: Results, include_subsets: bool = True) -> list[Line]:
+    """All rows, optionally without metrics of subsets (by object size, question type and the like)."""
+    return [line for name in results.benchmarks for line in benchmark_lines(results, name, include_subsets)]
 
 
-def benchmark_lines(results: Results, name: str, whole: bool = True) -> list[Line]:
-    """The lines of one benchmark."""
-    return list(_lines(name, results.benchmarks[name], models(results), whole))
+def benchmark_lines(results: Results, name: str, include_subsets: bool = True) -> list[Line]:
+    """The rows of one benchmark."""
+    return list(_lines(name, results.benchmarks[name], models(results), include_subsets))
 
 
-def _lines(name: str, result: Result, others: Sequence[str], whole: bool) -> Iterator[Line]:
-    none = ("",) * len(others)
-    yield Line(name, f"{result.n:,}", "score", "mean", *_shown(result.score), none)
+def _lines(name: str, result: Result, published_models: Sequence[str], include_subsets: bool) -> Iterator[Line]:
+    none = ("",) * len(published_models)
+    yield Line(name, f"{result.n:,}", "score", "mean", *_formatted(result.score), none)
     for metric in dict.fromkeys([*result.published, *result.paper]):
-        said = result.published.get(metric, {})
-        if whole or said or not _is_part(metric, result.paper):
+        published = result.published.get(metric, {})
+        if include_subsets or published or not _is_subset(metric, result.paper):
             value = result.paper.get(metric)
-            theirs = tuple(f"{said[who]:.2f}" if who in said else "" for who in others)
-            yield Line("", "", "paper", metric, "" if value is None else f"{100 * value:.2f}", "", theirs)
+            cells = tuple(f"{published[model]:.2f}" if model in published else "" for model in published_models)
+            yield Line("", "", "paper", metric, "" if value is None else f"{100 * value:.2f}", "", cells)
     for metric, interval in result.sound.items():
-        if whole or not _is_part(metric, result.sound):
-            yield Line("", "", "sound", metric, *_shown(interval), none)
-    for metric, found in result.reasoning.items():
-        interval = Interval(found["value"], found["low"], found["high"])
-        yield Line("", f"{found['n']:,}", "reasoning", metric, *_shown(interval), none)
+        if include_subsets or not _is_subset(metric, result.sound):
+            yield Line("", "", "sound", metric, *_formatted(interval), none)
+    for metric, values in result.reasoning.items():
+        interval = Interval(values["value"], values["low"], values["high"])
+        yield Line("", f"{values['n']:,}", "reasoning", metric, *_formatted(interval), none)
 
 
-def _shown(interval: Interval) -> tuple[str, str]:
+def _formatted(interval: Interval) -> tuple[str, str]:
     return f"{100 * interval.value:.2f}", f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
 
 
-def _is_part(metric: str, metrics: Mapping[str, object]) -> bool:
-    """Whether a metric is that of a part of the records, such as ``F1@0.5 small``."""
+def _is_subset(metric: str, metrics: Mapping[str, object]) -> bool:
+    """Whether a metric is computed on a subset of the records, such as ``F1@0.5 small``."""
     return any(metric.startswith(f"{other} ") for other in metrics)
 
 
 def terminal_table(results: Results) -> Table:
-    """The table for a terminal, without the lines of parts; names of benchmarks stand above their metrics."""
+    """The table for a terminal, without metrics of subsets; each benchmark name is a heading above its metrics."""
     table = Table(box=SIMPLE, pad_edge=False, collapse_padding=True)
     table.add_column("benchmark (records)", overflow="fold")
     table.add_column("set", no_wrap=True)
     for name in header(results)[4:]:
         table.add_column(name, justify="right", no_wrap=True)
-    for line in lines(results, whole=False):
+    for line in lines(results, include_subsets=False):
         if line.benchmark:
             table.add_section()
         count = f" ({line.n})" if line.n else ""
@@ -108,16 +109,16 @@ def markdown(results: Results) -> str:
     """The results as a Markdown document."""
     rows = [header(results), ["---"] * len(header(results)), *(line.cells for line in lines(results))]
     table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
-    absent = "\n".join(f"- {name}: {why}" for name, why in results.absent.items())
+    absent = "\n".join(f"- {name}: {reason}" for name, reason in results.absent.items())
     sets = "\n".join(f"- {name}: {meaning}" for name, meaning in SETS.items())
-    missing = f"\n\nNot evaluated:\n\n{absent}" if absent else ""
-    left_out = "\n".join(f"- {name}: {what}" for name, what in results.left_out.items())
-    lacking = f"\n\nLeft out:\n\n{left_out}" if left_out else ""
-    return f"# Evaluation of {results.model}\n\n{SCALE}\n\n{sets}\n\n{table}{missing}{lacking}\n"
+    left_out = "\n".join(f"- {name}: {text}" for name, text in results.left_out.items())
+    absent_section = f"\n\nNot evaluated:\n\n{absent}" if absent else ""
+    left_out_section = f"\n\nSkipped and quarantined records:\n\n{left_out}" if left_out else ""
+    return f"# Evaluation of {results.model}\n\n{SCALE}\n\n{sets}\n\n{table}{absent_section}{left_out_section}\n"
 
 
 def html_table(results: Results, rows: Sequence[Line]) -> str:
-    """Some lines of the table as an HTML element."""
+    """Rows of the table as an HTML element."""
     head = "".join(f"<th>{html.escape(name)}</th>" for name in header(results))
     body = []
     for line in rows:

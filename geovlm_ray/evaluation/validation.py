@@ -1,4 +1,4 @@
-"""Held-out examples before and after training, sampled at the training temperature and greedy."""
+"""Validation on held-out examples before and after training, with sampled and greedy completions."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from geovlm_ray.tasks.grammar import ThinkMode, parse_response
 
 MODES = ("sampled", "greedy")
 Completion = dict[str, Any]
-"""One completion: ``mode``, ``task``, ``id`` of the example, ``response``, ``reward`` (total)."""
+"""A completion: ``mode``, ``task``, ``id`` of the example, ``response``, total ``reward``."""
 Rewards = dict[str, dict[str, list[float]]]
 """Total rewards by mode and task."""
 
 
 def validation_completions(rollouts: RolloutPool, rewards: RewardPool, prompts: Sequence[Prompt]) -> list[Completion]:
-    """One completion of every prompt in each mode, in the order of the prompts."""
+    """One completion per prompt and mode, in prompt order within each mode."""
     return [
         {
             "mode": mode,
@@ -45,12 +45,12 @@ def write_completions(rows: Sequence[Completion], path: Path) -> None:
 
 
 def read_completions(path: Path) -> list[Completion]:
-    """What `write_completions` wrote."""
+    """Read the completions written by `write_completions`."""
     return read_objects(path)
 
 
 def rewards_of(rows: Sequence[Completion]) -> Rewards:
-    """Total rewards by mode and task, in the order of the completions."""
+    """Total rewards by mode and task, in completion order."""
     rewards: Rewards = {mode: {} for mode in MODES}
     for row in rows:
         rewards[row["mode"]].setdefault(row["task"], []).append(row["reward"])
@@ -63,22 +63,25 @@ def summarise(
     constants: Mapping[str, ConstantAnswer],
     think: ThinkMode = "required",
 ) -> dict[str, Any]:
-    """Figures of the same examples before and after training.
+    """Reward statistics on the same examples before and after training.
 
-    For each mode, and for each task in each mode under ``per_task``: ``before``, ``after`` and the paired ``change``,
-    each with mean, standard error and n. ``constant`` has the reward of each task's best constant answer on the same
-    examples, and of all under ``all``; ``most_common`` the most frequent greedy answer of each task after training,
-    with its share of the answers.
+    For each mode, and under ``per_task`` for each task and mode: ``before``, ``after`` and the paired ``change``, each
+    with mean, standard error and n. ``constant`` has the reward of each task's best constant answer on the same
+    examples, and over all tasks under ``all``. ``most_common`` has the most frequent greedy answer of each task after
+    training, with its share of the answers.
     """
-    first, last = rewards_of(before), rewards_of(after)
-    tasks = list(first[MODES[0]])
+    rewards_before, rewards_after = rewards_of(before), rewards_of(after)
+    tasks = list(rewards_before[MODES[0]])
     constant: dict[str, dict[str, Any]] = {
         task: {"answer": constants[task].answer, **_statistics(constants[task].rewards)} for task in tasks
     }
     constant["all"] = _statistics([reward for task in tasks for reward in constants[task].rewards])
     return {
-        **{mode: _changes(_all(first[mode]), _all(last[mode])) for mode in MODES},
-        "per_task": {task: {mode: _changes(first[mode][task], last[mode][task]) for mode in MODES} for task in tasks},
+        **{mode: _changes(_all(rewards_before[mode]), _all(rewards_after[mode])) for mode in MODES},
+        "per_task": {
+            task: {mode: _changes(rewards_before[mode][task], rewards_after[mode][task]) for mode in MODES}
+            for task in tasks
+        },
         "constant": constant,
         "most_common": {task: _most_common(after, task, think) for task in tasks},
     }
@@ -90,10 +93,10 @@ def _changes(before: Sequence[float], after: Sequence[float]) -> dict[str, Any]:
 
 
 def _most_common(rows: Sequence[Completion], task: str, think: ThinkMode) -> dict[str, Any]:
-    """The most frequent greedy answer of a task; a response without the required tags is an answer as a whole."""
+    """The most frequent greedy answer of a task; a response that breaks the grammar counts as a whole."""
     responses = [row["response"] for row in rows if row["task"] == task and row["mode"] == "greedy"]
-    parsed = [(response, parse_response(response, think)) for response in responses]
-    answers = Counter(found.answer.strip() if found else response for response, found in parsed)
+    pairs = [(response, parse_response(response, think)) for response in responses]
+    answers = Counter(parsed.answer.strip() if parsed else response for response, parsed in pairs)
     answer, count = answers.most_common(1)[0]
     return {"answer": answer, "share": count / len(responses)}
 

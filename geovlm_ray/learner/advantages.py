@@ -1,4 +1,4 @@
-"""Advantages of the samples of one group."""
+"""Group-relative advantages."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ EPSILON = 1e-6
 
 
 def normalised(rewards: np.ndarray) -> np.ndarray:
-    """``(R - mean) / std`` within one group, [G]; all zero where all rewards are equal.
+    """``(R - mean) / std`` within one group, [G]; all zero if all rewards are equal.
 
-    GRPO (DeepSeekMath, arXiv 2402.03300, section 4.1) as in GeoVLM-R1, with the population's deviation.
+    GRPO (DeepSeekMath, arXiv 2402.03300, section 4.1) as in GeoVLM-R1, with the population standard deviation.
     """
     deviation = rewards.std()
     if deviation < EPSILON:
@@ -19,5 +19,5 @@ def normalised(rewards: np.ndarray) -> np.ndarray:
 
 
 def centred(rewards: np.ndarray) -> np.ndarray:
-    """``R - mean`` within one group, [G]: hard and easy prompts weigh alike (Dr. GRPO, arXiv 2503.20783)."""
+    """``R - mean`` within one group, [G]: without GRPO's difficulty bias (Dr. GRPO, arXiv 2503.20783)."""
     return rewards - rewards.mean()

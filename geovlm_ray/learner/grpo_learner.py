@@ -1,4 +1,4 @@
-"""The learner: one update from scored groups, and the weights that come of it."""
+"""The GRPO learner: policy updates from scored groups, and export of the weights."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from torch import nn
 from geovlm_ray.core.schema import SampleGroup
 from geovlm_ray.learner.config import LearnerConfig
 from geovlm_ray.learner.loss_inputs import BatchSize, Clip, LossInputs, kl_penalty
-from geovlm_ray.learner.micro_batches import MicroBatch, cut
+from geovlm_ray.learner.micro_batches import MicroBatch, split_into_micro_batches
 from geovlm_ray.learner.objectives import OBJECTIVES, advantages
 from geovlm_ray.learner.ranks import SINGLE_PROCESS, Ranks
 from geovlm_ray.model.config import ModelConfig
 from geovlm_ray.model.forward import base_model
 from geovlm_ray.model.loading import (
-    computation,
+    autocast_context,
     engine_adapter_config,
     load_model,
     load_state,
@@ -33,19 +33,19 @@ from geovlm_ray.model.loading import (
     save_state,
 )
 from geovlm_ray.model.prompts import PromptEncoder, banned_token_ids
-from geovlm_ray.model.sharding import full_tensor, gathered, shard, shard_like
+from geovlm_ray.model.sharding import full_tensor, shard, shard_like, unsharded_params
 from geovlm_ray.model.shared_prefix import RowLogprobs
 from geovlm_ray.transport.buckets import WeightBucket, pack
 
-ENCODED_PROMPTS_KEPT = 512
-SUMS = ("policy", "kl", "clipped", "truncated", "kl_to_sampler", "tokens")
+PROMPT_CACHE_SIZE = 512
+SUMMED_METRICS = ("policy", "kl", "clipped", "truncated", "kl_to_sampler", "tokens")
 
 
 class GrpoLearner:
-    """A policy under training, its optimizer, and the version of its weights, which it alone raises.
+    """A policy under training, its optimizer, and the weight version, which only the learner increments.
 
-    Where several processes train one policy, each has a learner with its place in ``ranks``; all make the same calls
-    with the same groups, of which each trains on its share, and all return the same.
+    With several ranks, each process has a learner. All make the same calls with the same groups, train on their own
+    shard of the groups, and return the same results.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class GrpoLearner:
         self.model.train()
         vocabulary = self.model.config.get_text_config().vocab_size
         self.banned = torch.tensor(banned_token_ids(encoder.processor, vocabulary), dtype=torch.long)
-        self.policy = self._policy(self.model)
+        self.policy = self._logprob_module(self.model)
         self.trained = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(
             self.trained.values(),
@@ -90,24 +90,23 @@ class GrpoLearner:
         self.reference = self._frozen_copy(folder, seed) if config.kl_beta and not model_config.lora else None
         self._writer = ThreadPoolExecutor(1)
         self._written: Future[None] | None = None
-        self._encode = lru_cache(maxsize=ENCODED_PROMPTS_KEPT)(encoder.encode)
+        self._encode = lru_cache(maxsize=PROMPT_CACHE_SIZE)(encoder.encode)
 
     def step(self, groups: Sequence[SampleGroup]) -> dict[str, float]:
-        """One batch: ``mini_batches`` optimizer steps over the groups; raises the version by one.
+        """Update on one batch in ``mini_batches`` optimizer steps; increments the weight version by one.
 
-        Groups whose rewards are all equal carry no gradient and are passed over unless the KL term needs
-        them; they count in the mean all the same.
+        Groups with all-zero advantages are skipped unless the KL penalty needs them; they still count in the mean.
 
         Raises:
-            ValueError: no group, a group without rewards, or a gradient that is no finite number.
+            ValueError: no groups, a group without rewards, or a gradient norm that is not finite.
         """
         if not groups:
-            raise ValueError("a learner step needs at least one group, found none")
+            raise ValueError("expected at least one group, found none")
         values = {g.group_id: advantages(g, self.config, self.max_completion_tokens) for g in groups}
         bounds = np.linspace(0, len(groups), self.config.mini_batches + 1).round().astype(int)
         batches = [groups[start:end] for start, end in itertools.pairwise(bounds) if end > start]
         old = self._old_logprobs([g for batch in batches for g in self.ranks.shard(batch)], groups[0])
-        sums = dict.fromkeys(SUMS, 0.0)
+        sums = dict.fromkeys(SUMMED_METRICS, 0.0)
         grad_norms = []
         lr = self._set_lr()
         for batch in batches:
@@ -115,7 +114,7 @@ class GrpoLearner:
             norm = nn.utils.clip_grad_norm_(self.trained.values(), self.config.max_grad_norm)
             grad_norms.append(float(full_tensor(norm)))
             if not np.isfinite(grad_norms[-1]):
-                raise ValueError(f"the gradient of version {self.version} has norm {grad_norms[-1]}")
+                raise ValueError(f"version {self.version}: expected a finite gradient norm, found {grad_norms[-1]}")
             self.optimizer.step()
             self.optimizer.zero_grad()
         sums = self.ranks.all_reduce_sum(sums)
@@ -133,30 +132,30 @@ class GrpoLearner:
         }
 
     def logprobs(self, groups: Sequence[SampleGroup]) -> list[np.ndarray]:
-        """The policy's log-probs of every sample's tokens, in order, one [T] array a sample."""
+        """Log-probs of every sample's tokens under the current policy, in order; one [T] array per sample."""
         rows: list[np.ndarray] = []
         with torch.no_grad():
-            for part in cut(groups, self._encode, self.config.tokens_per_micro_batch):
+            for part in split_into_micro_batches(groups, self._encode, self.config.tokens_per_micro_batch):
                 micro = MicroBatch.of(part, self._encode)
-                rows.extend(each.numpy() for each in self._forward(self.policy, micro).cpu().split(micro.lengths))
+                rows.extend(row.numpy() for row in self._forward(self.policy, micro).cpu().split(micro.lengths))
         return rows
 
     def weights(self) -> Iterator[WeightBucket]:
-        """The present weights in the form that engines take: an adapter, or a model with any adapter merged.
+        """The current weights as engines load them: a LoRA adapter, or model weights with any adapter merged.
 
-        Rank 0 has them all; the others, which have to exhaust the iterator too, get none.
+        Only rank 0 yields buckets; the other ranks must exhaust the iterator too, because gathering is collective.
         """
-        tensors, adapter = self._outgoing()
-        everything = ((name, full_tensor(tensor)) for name, tensor in tensors)
+        tensors, adapter = self._export_tensors()
+        full_tensors = ((name, full_tensor(tensor)) for name, tensor in tensors)
         if self.ranks.rank == 0:
-            yield from pack(self.version, everything, adapter)
+            yield from pack(self.version, full_tensors, adapter)
         else:
-            deque(everything, maxlen=0)
+            deque(full_tensors, maxlen=0)
 
     def save(self, folder: Path) -> None:
-        """Take a copy of the model or adapter and of the optimizer's state, and begin to write it; rank 0 does.
+        """Copy model or adapter and optimizer state, and start writing them in the background on rank 0.
 
-        The next steps do not wait for the disk; `saved` says when it is done.
+        Training continues meanwhile; `saved` tells when the write is complete.
         """
         weights = {name: _copy(p.detach()) for name, p in self.trained.items()}
         optimizer = {
@@ -169,10 +168,10 @@ class GrpoLearner:
             self._written = self._writer.submit(self._write, folder, weights, state)
 
     def saved(self) -> bool:
-        """Whether what `save` began is written.
+        """Whether the last `save` is complete.
 
         Raises:
-            OSError: the disk refused it.
+            OSError: writing failed.
         """
         if self._written is None:
             return True
@@ -186,10 +185,10 @@ class GrpoLearner:
         save_state(state, folder / "learner.pt")
 
     def close(self) -> None:
-        """Nothing to end: the learner goes with its process."""
+        """Do nothing: the process frees the learner's resources when it exits."""
 
     def load(self, folder: Path) -> None:
-        """Take up the state that `save` wrote, with however many ranks."""
+        """Restore the state that `save` wrote; the number of ranks may differ."""
         state = load_state(folder / "learner.pt")
         restore_policy(self.model, self.model_config, folder)
         for name, values in state["optimizer"].items():
@@ -201,17 +200,17 @@ class GrpoLearner:
         self.version = state["version"]
         torch.set_rng_state(state["rng"])
 
-    def _old_logprobs(self, groups: Sequence[SampleGroup], spare: SampleGroup) -> dict[int, torch.Tensor] | None:
-        """The learner's own log-probs before the step, by group; None where the engine's serve."""
+    def _old_logprobs(self, groups: Sequence[SampleGroup], filler: SampleGroup) -> dict[int, torch.Tensor] | None:
+        """The learner's log-probs before the step, keyed by group id; None if the engine's are used."""
         if self.config.old_logprobs == "engine":
             return None
-        found: dict[int, torch.Tensor] = {}
+        logprobs: dict[int, torch.Tensor] = {}
         with torch.no_grad():
-            for micro, _ in self._in_step(groups, spare):
+            for micro, _ in self._synced_micro_batches(groups, filler):
                 lengths = [sum(len(s.token_ids) for s in g.samples) for g in micro.groups]
                 rows = self._forward(self.policy, micro).split(lengths)
-                found |= {g.group_id: row for g, row in zip(micro.groups, rows, strict=True)}
-        return found
+                logprobs |= {g.group_id: row for g, row in zip(micro.groups, rows, strict=True)}
+        return logprobs
 
     def _accumulate(
         self,
@@ -220,23 +219,23 @@ class GrpoLearner:
         old: dict[int, torch.Tensor] | None,
         sums: dict[str, float],
     ) -> None:
-        """Add the gradient of one optimizer step over this rank's share of a batch, and to the sums for the metrics."""
+        """Accumulate the gradient and metric sums of one optimizer step over this rank's shard of a batch."""
         lengths = [len(s.token_ids) for g in batch for s in g.samples]
         size = BatchSize(len(lengths), sum(lengths), self.max_completion_tokens)
         objective = OBJECTIVES[self.config.objective]
         clip = Clip(self.config.clip_low, self.config.clip_high)
         useful = [g for g in self.ranks.shard(batch) if self.config.kl_beta or np.any(values[g.group_id])]
-        for micro, counts in self._in_step(useful, batch[0]):
-            tokens = self._loss_inputs(micro, values, old if counts else None)
+        for micro, is_real in self._synced_micro_batches(useful, batch[0]):
+            tokens = self._loss_inputs(micro, values, old if is_real else None)
             policy = objective.loss(tokens, clip, size)
             loss = policy.loss
             if self.config.kl_beta:
                 kl = kl_penalty(tokens, self._reference_logprobs(micro), size, objective.kl_aggregation)
                 loss = loss + self.config.kl_beta * kl
-                sums["kl"] += float(kl.detach()) * counts
-            # The gradients of sharded weights are averaged over the ranks, and their sum is wanted.
-            (loss * self.ranks.size * counts).backward()
-            if not counts:
+                sums["kl"] += float(kl.detach()) * is_real
+            # FSDP averages gradients over the ranks; the factor turns the mean into the sum.
+            (loss * self.ranks.size * is_real).backward()
+            if not is_real:
                 continue
             with torch.no_grad():
                 drift = tokens.logprobs - micro.rollout_logprobs.to(self.device)
@@ -247,43 +246,47 @@ class GrpoLearner:
                 if tokens.weights is not None:
                     sums["truncated"] += float((tokens.weights >= self.config.tis_cap).sum())
 
-    def _in_step(self, groups: Sequence[SampleGroup], spare: SampleGroup) -> Iterator[tuple[MicroBatch, bool]]:
-        """Micro-batches, as many on every rank, and whether each counts: those of the spare group fill up the number.
+    def _synced_micro_batches(
+        self, groups: Sequence[SampleGroup], filler: SampleGroup
+    ) -> Iterator[tuple[MicroBatch, bool]]:
+        """Yield the same number of micro-batches on every rank, each with False if it is padding (``filler``).
 
-        A rank that made fewer passes than the others would leave them waiting for its shards for ever.
+        A rank with fewer forward passes would block the others, which wait for its shards at every layer.
         """
-        parts = cut(groups, self._encode, self.config.tokens_per_micro_batch)
+        parts = split_into_micro_batches(groups, self._encode, self.config.tokens_per_micro_batch)
         for i in range(self.ranks.all_reduce_max(len(parts))):
-            counts = i < len(parts)
-            yield MicroBatch.of(parts[i] if counts else [spare], self._encode), counts
+            is_real = i < len(parts)
+            yield MicroBatch.of(parts[i] if is_real else [filler], self._encode), is_real
 
     def _loss_inputs(
         self, micro: MicroBatch, values: dict[int, np.ndarray], old: dict[int, torch.Tensor] | None
     ) -> LossInputs:
-        """A micro-batch's tokens under the present policy, with the truncated correction where the old one is ours.
+        """Loss inputs of a micro-batch under the current policy.
 
-        Truncated importance sampling (Yao et al., Your Efficient RL Framework Secretly Brings You Off-Policy RL
-        Training, 2025): the weight old policy / engine, at most ``tis_cap``.
+        If ``old`` has the learner's log-probs, ``weights`` are truncated importance weights old policy / engine, at
+        most ``tis_cap`` (Yao et al., Your Efficient RL Framework Secretly Brings You Off-Policy RL Training, 2025).
         """
         rollout_logprobs = micro.rollout_logprobs.to(self.device)
-        before = rollout_logprobs if old is None else torch.cat([old[g.group_id] for g in micro.groups]).to(self.device)
+        old_logprobs = rollout_logprobs
+        if old is not None:
+            old_logprobs = torch.cat([old[g.group_id] for g in micro.groups]).to(self.device)
         return LossInputs(
             logprobs=self._forward(self.policy, micro),
-            old_logprobs=before,
+            old_logprobs=old_logprobs,
             sample=micro.row.sample.to(self.device),
             advantages=micro.per_sample(values).to(self.device),
-            weights=None if old is None else (before - rollout_logprobs).exp().clamp(max=self.config.tis_cap),
+            weights=None if old is None else (old_logprobs - rollout_logprobs).exp().clamp(max=self.config.tis_cap),
         )
 
-    def _policy(self, model: nn.Module) -> RowLogprobs:
-        """A model as what gives log-probs of rows, in shards where there are other ranks."""
+    def _logprob_module(self, model: nn.Module) -> RowLogprobs:
+        """Wrap a model in a module that returns log-probs of rows; sharded if there are several ranks."""
         policy = RowLogprobs(model, self.banned, self.temperature)
         if self.ranks.size > 1:
             shard(policy, model, self.ranks.size, getattr(torch, self.model_config.dtype))
         return policy
 
     def _forward(self, policy: nn.Module, micro: MicroBatch) -> torch.Tensor:
-        with computation(self.model_config, self.device):
+        with autocast_context(self.model_config, self.device):
             return policy(micro.row)
 
     def _reference_logprobs(self, micro: MicroBatch) -> torch.Tensor:
@@ -294,10 +297,11 @@ class GrpoLearner:
                 return self._forward(self.policy, micro)
 
     def _frozen_copy(self, folder: Path, seed: int) -> nn.Module:
-        return self._policy(load_model(self.model_config, folder, self.device, seed).eval().requires_grad_(False))
+        model = load_model(self.model_config, folder, self.device, seed).eval().requires_grad_(False)
+        return self._logprob_module(model)
 
-    def _outgoing(self) -> tuple[Iterable[tuple[str, torch.Tensor]], dict[str, Any] | None]:
-        """What goes to the engines by name, perhaps in shards, and its configuration where it is an adapter."""
+    def _export_tensors(self) -> tuple[Iterable[tuple[str, torch.Tensor]], dict[str, Any] | None]:
+        """Named tensors for the engines, possibly sharded, and the PEFT configuration if they are a LoRA adapter."""
         lora = self.model_config.lora
         if lora is None:
             dtype = getattr(torch, self.model_config.dtype)
@@ -307,9 +311,9 @@ class GrpoLearner:
         return self._merged(), None
 
     def _merged(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Weights that the adapter changes, merged, under the base model's names."""
+        """Merged weights of all layers with an adapter, under the base model's parameter names."""
         prefix = "base_model.model."
-        with gathered(self.policy):
+        with unsharded_params(self.policy):
             for name, module in self.model.named_modules():
                 if hasattr(module, "get_delta_weight"):
                     weight = module.base_layer.weight
@@ -317,16 +321,16 @@ class GrpoLearner:
                     yield f"{name.removeprefix(prefix)}.weight", merged
 
     def _set_lr(self) -> float:
-        done = self.version
-        scale = min(1.0, (done + 1) / self.config.warmup_steps) if self.config.warmup_steps else 1.0
+        step = self.version
+        scale = min(1.0, (step + 1) / self.config.warmup_steps) if self.config.warmup_steps else 1.0
         if self.config.decay:
-            scale *= 1.0 - 0.9 * min(1.0, done / max(self.total_steps, 1))
+            scale *= 1.0 - 0.9 * min(1.0, step / max(self.total_steps, 1))
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.lr * scale
         return self.config.lr * scale
 
 
 def _copy(tensor: torch.Tensor) -> torch.Tensor:
-    """All of a tensor as it now is, in main memory."""
-    found = full_tensor(tensor)
-    return found.cpu() if found.device.type != "cpu" else found.clone()
+    """A copy of the full tensor in CPU memory."""
+    full = full_tensor(tensor)
+    return full.cpu() if full.device.type != "cpu" else full.clone()

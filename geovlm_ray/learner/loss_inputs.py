@@ -1,4 +1,4 @@
-"""The completion tokens of a micro-batch in one row, and what an objective makes of them."""
+"""Inputs and outputs of RL objectives, and the loss terms that they share."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ KlAggregation = Literal["token", "sample"]
 
 @dataclass(frozen=True)
 class BatchSize:
-    """Size of the whole optimizer batch, by which sums are divided, so that cutting it up changes nothing.
+    """Size of the whole optimizer batch; sums are divided by it, so the split into micro-batches changes nothing.
 
-    ``max_completion_tokens`` is the largest number of tokens that a completion may have.
+    ``max_completion_tokens`` is the maximum completion length in tokens.
     """
 
     samples: int
@@ -28,9 +28,9 @@ class BatchSize:
 class LossInputs:
     """N completion tokens of S samples.
 
-    ``logprobs`` (with gradient) and ``old_logprobs`` are [N] fp32, ``sample`` [N] int64 says whose a token is,
-    ``advantages`` is [S] fp32. ``weights`` [N] corrects for the difference between the engine that drew the tokens
-    and the policy behind ``old_logprobs``; None where they are the same.
+    ``logprobs`` (with gradient) and ``old_logprobs`` are [N] fp32, ``sample`` [N] int64 is the sample index of each
+    token, ``advantages`` is [S] fp32. ``weights`` [N] are importance weights from the engine that sampled the tokens to
+    the policy of ``old_logprobs``; None if they are the same.
     """
 
     logprobs: torch.Tensor
@@ -41,12 +41,12 @@ class LossInputs:
 
     @property
     def lengths(self) -> torch.Tensor:
-        """Tokens of each sample, [S] fp32."""
+        """Token count of each sample, [S] fp32."""
         return self.per_sample(torch.ones_like(self.logprobs))
 
     @property
     def log_ratio(self) -> torch.Tensor:
-        """Log of policy over old policy, [N]."""
+        """Log of the probability ratio policy / old policy, [N]."""
         return self.logprobs - self.old_logprobs
 
     def per_sample(self, values: torch.Tensor) -> torch.Tensor:
@@ -54,25 +54,25 @@ class LossInputs:
         return torch.zeros_like(self.advantages).index_add(0, self.sample, values)
 
     def weighted(self, values: torch.Tensor) -> torch.Tensor:
-        """Values of tokens, each times the correction of its token."""
+        """Per-token values times their importance weights, [N]."""
         return values if self.weights is None else values * self.weights
 
 
 @dataclass(frozen=True)
 class Clip:
-    """Bounds of the ratio: from below at ``1 - low``, from above at ``1 + high``."""
+    """Clip bounds of the ratio: ``1 - low`` and ``1 + high``."""
 
     low: float
     high: float
 
     def __call__(self, ratio: torch.Tensor) -> torch.Tensor:
-        """The ratio within its bounds."""
+        """Clamp the ratio to its bounds."""
         return ratio.clamp(1 - self.low, 1 + self.high)
 
 
 @dataclass(frozen=True)
 class PolicyLoss:
-    """``loss`` is a micro-batch's part of the whole batch's; ``clipped`` [N] marks tokens without gradient."""
+    """``loss`` is a micro-batch's share of the batch loss; ``clipped`` [N] marks tokens with zero gradient."""
 
     loss: torch.Tensor
     clipped: torch.Tensor
@@ -80,7 +80,7 @@ class PolicyLoss:
 
 @dataclass(frozen=True)
 class Objective:
-    """What the learner maximises: advantages out of a group's rewards [G], and the loss of a micro-batch.
+    """An RL objective: advantages from a group's rewards [G], and the policy loss of a micro-batch.
 
     ``kl_aggregation`` selects whether the KL penalty is averaged over all tokens of the batch (``token``) or first over
     the tokens of each sample (``sample``).
@@ -92,18 +92,18 @@ class Objective:
 
 
 def surrogate(tokens: LossInputs, ratio: torch.Tensor, clip: Clip) -> tuple[torch.Tensor, torch.Tensor]:
-    """PPO's clipped surrogate of each token, [N], and which tokens the clip deprives of their gradient."""
+    """PPO's clipped surrogate per token, [N], and a mask of the tokens that clipping leaves without gradient, [N]."""
     advantage = tokens.advantages[tokens.sample]
-    free, bound = ratio * advantage, clip(ratio) * advantage
-    return torch.minimum(free, bound), free > bound
+    unclipped, clipped = ratio * advantage, clip(ratio) * advantage
+    return torch.minimum(unclipped, clipped), unclipped > clipped
 
 
 def kl_penalty(
     tokens: LossInputs, reference: torch.Tensor, size: BatchSize, kl_aggregation: KlAggregation
 ) -> torch.Tensor:
-    """A micro-batch's contribution to KL(policy || reference), averaged as ``kl_aggregation`` says.
+    """A micro-batch's contribution to KL(policy || reference), averaged according to ``kl_aggregation``.
 
-    The unbiased non-negative estimate exp(r - p) - (r - p) - 1 (DeepSeekMath, arXiv 2402.03300, equation 4).
+    The unbiased, non-negative estimator exp(r - p) - (r - p) - 1 (DeepSeekMath, arXiv 2402.03300, equation 4).
     """
     difference = reference - tokens.logprobs
     values = difference.exp() - difference - 1

@@ -1,4 +1,4 @@
-"""Scored groups as rows for the model, as many at a time as a budget of tokens allows."""
+"""Micro-batches: scored groups packed into rows under a token budget."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from geovlm_ray.model.shared_prefix import GroupRow
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Groups of one forward and backward pass, S samples with N tokens.
+    """Groups of one forward and backward pass: S samples with N completion tokens.
 
     ``rollout_logprobs`` [N] fp32 are the log-probs of the tokens under the engine that sampled them.
     """
@@ -26,33 +26,36 @@ class MicroBatch:
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens of each sample."""
+        """Token count of each sample."""
         return [len(s.token_ids) for g in self.groups for s in g.samples]
 
     def per_sample(self, values: dict[int, np.ndarray]) -> torch.Tensor:
-        """Values that are known by group as one tensor, [S] fp32."""
+        """Concatenate per-sample values, keyed by group id, into one tensor [S] fp32."""
         return torch.tensor(np.concatenate([values[g.group_id] for g in self.groups]), dtype=torch.float32)
 
     @classmethod
     def of(cls, groups: Sequence[SampleGroup], encode: Callable[[Example], EncodedPrompt]) -> MicroBatch:
-        """Groups as one row."""
+        """Pack groups into one row."""
         prompts = [encode(group.prompt.example) for group in groups]
         row = GroupRow.of(prompts, [[s.token_ids for s in g.samples] for g in groups])
         logprobs = [lp for g in groups for s in g.samples for lp in s.logprobs]
         return cls(tuple(groups), row, torch.tensor(logprobs, dtype=torch.float32))
 
 
-def cut(
+def split_into_micro_batches(
     groups: Sequence[SampleGroup], encode: Callable[[Example], EncodedPrompt], budget: int
 ) -> list[list[SampleGroup]]:
-    """Groups in their order, cut where the next one would exceed ``budget`` tokens; its prompt counts once."""
+    """Split groups, in order, into parts of at most ``budget`` tokens; a prompt counts once per group.
+
+    A group is never split: one above the budget forms its own part.
+    """
     parts: list[list[SampleGroup]] = []
-    room = 0
+    remaining = 0
     for group in groups:
         length = len(encode(group.prompt.example).input_ids) + sum(len(s.token_ids) for s in group.samples)
-        if not parts or length > room:
+        if not parts or length > remaining:
             parts.append([])
-            room = budget
+            remaining = budget
         parts[-1].append(group)
-        room -= length
+        remaining -= length
     return parts

@@ -1,4 +1,4 @@
-"""Attention of packed rows, sequence by sequence."""
+"""Per-sequence attention in packed rows."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ NAME = "sdpa_within_sequences"
 
 
 def attend_within_sequences(model: nn.Module) -> None:
-    """Let a model that attends by sdpa run each sequence of a pack by itself.
+    """Make a model with sdpa attention attend to each sequence of a pack separately.
 
-    The values are those that it computes under the mask which transformers builds for a packed row, but the cost no
-    longer grows with the square of the row's length. From then on the model takes packs alone.
+    The result equals attention under the block-diagonal mask that transformers builds for a packed row, without the
+    cost quadratic in the row length. From then on the model accepts only packs.
     """
     base = base_model(model)
     if base.config.text_config._attn_implementation == "sdpa":
@@ -36,7 +36,7 @@ def _within_sequences(
     position_ids: torch.Tensor,
     **settings: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention; a new sequence begins wherever ``position_ids`` [1, L] is 0. Heads are [1, heads, L, width]."""
+    """Causal attention; a sequence starts wherever ``position_ids`` [1, L] is 0. Inputs are [1, heads, L, d]."""
     starts = (position_ids[0] == 0).nonzero().squeeze(1).tolist()
     lengths = [end - start for start, end in zip(starts, [*starts[1:], query.shape[2]], strict=True)]
     sequences = zip(*(heads.split(lengths, dim=2) for heads in (query, key, value)), strict=True)

@@ -1,4 +1,4 @@
-"""Which policy is trained, and how its prompts read."""
+"""Policy model and prompt settings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EO_SYSTEM_PROMPT = (
 
 
 class PromptConfig(BaseModel):
-    """How an example becomes a prompt."""
+    """Prompt template and image resolution."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -26,44 +26,46 @@ class PromptConfig(BaseModel):
     instructions: bool = Field(True, description="append the task's answer-format instruction to the question")
     resolution: Literal["fixed", "native", "tiles"] = Field(
         "fixed",
-        description="images are shown as squares of image_size; in their own size and shape, within min_pixels and "
-        "max_pixels; or as a whole and in tiles, each a square of image_size",
+        description="fixed: squares of image_size; native: original size and aspect ratio, within min_pixels and "
+        "max_pixels; tiles: the whole image and its tiles, each a square of image_size",
     )
     image_size: int = Field(448, ge=28, le=4096, description="side in pixels of the square that images are resized to")
-    min_pixels: int | None = Field(None, ge=1, description="native: least area of a picture; null: the processor's")
+    min_pixels: int | None = Field(None, ge=1, description="native: minimum image area; null: the processor's")
     max_pixels: int | None = Field(
-        None, ge=1, description="native: largest area of a picture; null: 1,280 visual tokens or the processor's"
+        None, ge=1, description="native: maximum image area; null: 1,280 visual tokens or the processor's, if smaller"
     )
-    max_tiles: int = Field(4, ge=2, le=64, description="tiles: most of them for an image, beside the whole")
+    max_tiles: int = Field(4, ge=2, le=64, description="tiles: maximum tiles per image, not counting the whole image")
 
 
 class LoraSettings(BaseModel):
-    """A low-rank adapter on the linear layers."""
+    """LoRA adapter on the linear layers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     rank: int = Field(16, ge=1, le=256)
     alpha: float = Field(32, gt=0)
     targets: Literal["language", "all"] = Field(
-        "language", description="the language layers alone, which engines take as an adapter, or the vision tower too"
+        "language",
+        description="language: language layers only, synced to the engines as an adapter; all: also the vision tower, "
+        "synced as merged weights",
     )
 
 
 class ModelConfig(BaseModel):
-    """The policy."""
+    """The policy model."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    path: str = Field(TINY, description="'tiny' (ships with the package), a model folder, or a Hugging Face name")
+    path: str = Field(TINY, description="'tiny' (ships with the package), a model folder, or a Hugging Face model ID")
     dtype: Literal["float32", "bfloat16"] = "float32"
-    lora: LoraSettings | None = Field(None, description="train an adapter of this form; null trains all weights")
+    lora: LoraSettings | None = Field(None, description="train a LoRA adapter; null: train all weights")
     attention: Literal["sdpa", "flash_attention_2", "eager"] = Field(
-        "sdpa", description="attention of the learner; flash_attention_2 needs the package flash-attn where it runs"
+        "sdpa", description="attention of the learner; flash_attention_2 needs the package flash-attn on its nodes"
     )
 
 
 def check_attention(config: ModelConfig) -> None:
-    """Raise ConfigError where this machine lacks the package of ``model.attention``."""
+    """Raise ConfigError if the package that ``model.attention`` needs is not installed on this machine."""
     if config.attention == "flash_attention_2" and find_spec("flash_attn") is None:
         raise ConfigError(
             "model.attention=flash_attention_2: expected the package flash-attn, found none; install it, or set "

@@ -1,4 +1,4 @@
-"""Sequences packed into one row, for supervised fine-tuning."""
+"""Sequence packing for supervised fine-tuning, and forward passes over packed rows."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from geovlm_ray.model.prompts import EncodedPrompt, pad_right
 
 @dataclass(frozen=True)
 class Pack:
-    """Prompts with their responses, one after the other in one row of L tokens.
+    """Prompts with their responses, packed into one row of L tokens.
 
-    ``input_ids``, ``mm_token_type_ids`` and ``response`` (True on the tokens of responses) are [L]; ``lengths`` [n]
-    are those of the sequences. The images of all sequences follow one another in ``pixel_values`` and
-    ``image_grid_thw``, which are as in `EncodedPrompt`.
+    ``input_ids``, ``mm_token_type_ids`` and ``response`` (True for response tokens) are [L]; ``lengths`` [n] are the
+    sequence lengths. ``pixel_values`` and ``image_grid_thw`` concatenate the images of all sequences, in the format of
+    `EncodedPrompt`.
     """
 
     input_ids: torch.Tensor
@@ -30,21 +30,19 @@ class Pack:
 
     @classmethod
     def of(cls, sequences: Sequence[tuple[EncodedPrompt, Sequence[int]]]) -> Pack:
-        """Build from prompts, each with the token ids of its response.
+        """Build from pairs of a prompt and its response token ids.
 
         Raises:
-            ValueError: there is no sequence, or a response is empty.
+            ValueError: no sequences, or an empty response.
         """
         if not sequences or any(not len(ids) for _, ids in sequences):
-            raise ValueError("a pack takes at least one sequence, each with at least one token of a response")
+            raise ValueError("expected at least one sequence, each with at least one response token")
         prompts = [prompt for prompt, _ in sequences]
         ids, types, response = [], [], []
         for prompt, completion in sequences:
-            asked = torch.zeros_like(prompt.input_ids)
-            answered = torch.zeros(len(completion), dtype=torch.long)
             ids += [prompt.input_ids, torch.tensor(completion)]
-            types += [prompt.mm_token_type_ids, answered]
-            response += [asked.bool(), ~answered.bool()]
+            types += [prompt.mm_token_type_ids, torch.zeros(len(completion), dtype=torch.long)]
+            response += [torch.zeros_like(prompt.input_ids).bool(), torch.ones(len(completion), dtype=torch.bool)]
         return cls(
             input_ids=torch.cat(ids),
             mm_token_type_ids=torch.cat(types),
@@ -56,15 +54,14 @@ class Pack:
 
     @property
     def targets(self) -> torch.Tensor:
-        """Ids of the R response tokens in order."""
+        """Token ids of the R response tokens, in order."""
         return self.input_ids[self.response]
 
 
 def packed_logits(model: nn.Module, pack: Pack) -> torch.Tensor:
-    """Logits [R, vocabulary] from which each of a pack's R response tokens is predicted.
+    """Logits that predict the R response tokens of a pack, [R, vocabulary].
 
-    Attention stays within each sequence and positions begin anew with each, so that the logits equal those of the
-    sequences run one by one.
+    Attention and positions are separate for each sequence, so the logits equal those of unpacked sequences.
     """
     base = base_model(model)
     device = base.device
@@ -73,7 +70,7 @@ def packed_logits(model: nn.Module, pack: Pack) -> torch.Tensor:
         pack.input_ids,
         pack.pixel_values,
         pack.image_grid_thw,
-        # Without a mask, the text positions in the first row tell the model where a sequence begins.
+        # Without a mask, the model infers sequence boundaries from the text positions in the first row.
         position_ids=_packed_positions(base.model, pack)[:, None].to(device),
     )
     predicting = pack.response.nonzero().squeeze(1) - 1
@@ -83,10 +80,10 @@ def packed_logits(model: nn.Module, pack: Pack) -> torch.Tensor:
 def run_row(
     base: nn.Module, input_ids: torch.Tensor, pixel_values: torch.Tensor, image_grid_thw: torch.Tensor, **inputs: Any
 ) -> torch.Tensor:
-    """Last hidden states [L, width] of a row of ids [L]; images are as in `EncodedPrompt`, perhaps none.
+    """Last hidden states [L, width] of a row of token ids [L]; images in the format of `EncodedPrompt`, possibly none.
 
-    Without images the vision tower sees a blank one, of which nothing reaches the row: the processes of a sharded
-    policy wait for each other at every layer, on the way back as well.
+    A row without images still runs the vision tower, on a blank image whose features are multiplied by 0: the ranks of
+    a sharded policy synchronize at every layer, in the backward pass too.
     """
     device = base.device
     ids = input_ids[None].to(device)
@@ -94,25 +91,25 @@ def run_row(
         inputs |= {"input_ids": ids, "pixel_values": pixel_values.to(device)}
         inputs |= {"image_grid_thw": image_grid_thw.to(device)}
     else:
-        seen = base.model.get_image_features(*_blank_image(base.config.vision_config, device)).pooler_output
-        inputs |= {"inputs_embeds": base.get_input_embeddings()(ids) + 0 * torch.cat(list(seen)).sum()}
+        features = base.model.get_image_features(*_blank_image(base.config.vision_config, device)).pooler_output
+        inputs |= {"inputs_embeds": base.get_input_embeddings()(ids) + 0 * torch.cat(list(features)).sum()}
     return base.model(**inputs, use_cache=False).last_hidden_state[0]
 
 
 def _blank_image(vision: Any, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Patches and grid of the smallest image."""
+    """Patches and grid of the smallest possible image, all zero."""
     side = vision.spatial_merge_size
     values = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
     return torch.zeros(side**2, values, device=device), torch.tensor([[1, side, side]], device=device)
 
 
 def base_model(model: nn.Module) -> nn.Module:
-    """The Qwen2.5-VL inside an adapter wrapper, whose layers carry the adapter."""
+    """The Qwen2.5-VL model without the PEFT wrapper; its layers keep the adapter."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _packed_positions(inner: nn.Module, pack: Pack) -> torch.Tensor:
-    """Positions [4, L] of a pack: within the text, and Qwen2.5-VL's three axes; each sequence counts from 0."""
+    """Positions [4, L] of a pack: text index and three M-RoPE axes, starting at 0 in each sequence."""
     lengths = pack.lengths.tolist()
     mask = pad_right([torch.ones(n, dtype=torch.bool) for n in lengths])
     rows = [pad_right(tensor.split(lengths)) for tensor in (pack.input_ids, pack.mm_token_type_ids)]

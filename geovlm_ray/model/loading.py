@@ -1,4 +1,4 @@
-"""Loading a policy: a Qwen2.5-VL, its processor, and a LoRA adapter where one is asked for."""
+"""Loading and saving of a policy: a Qwen2.5-VL model, its processor and an optional LoRA adapter."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", 
 
 
 def model_folder(path: str) -> Path:
-    """The folder of a model, fetched from the Hugging Face hub where the path is the name of one there.
+    """The local folder of a model; a Hugging Face model ID is downloaded first.
 
     Raises:
-        ModelError: no such folder or hub name, or not a Qwen2.5-VL.
+        ModelError: neither a folder nor a Hugging Face model, not a Qwen2.5-VL model, or incomplete.
     """
     folder = Path(str(files("geovlm_ray.model") / "assets" / "tiny-qwen2.5-vl")) if path == TINY else Path(path)
     if not folder.is_dir():
@@ -40,12 +40,12 @@ def model_folder(path: str) -> Path:
     if not config.is_file():
         raise ModelError(f"model {folder}: expected a config.json in the folder, found none")
     try:
-        found = json.loads(config.read_text()).get("model_type")
+        model_type = json.loads(config.read_text()).get("model_type")
     except (json.JSONDecodeError, AttributeError) as error:
         raise ModelError(f"model {folder}: config.json is not a JSON object: {error}") from error
-    if found != MODEL_TYPE:
+    if model_type != MODEL_TYPE:
         raise ModelError(
-            f"model {folder}: expected a vision-language model of type {MODEL_TYPE!r}, found model_type {found!r}"
+            f"model {folder}: expected a vision-language model of type {MODEL_TYPE!r}, found model_type {model_type!r}"
         )
     if not any(folder.glob("*.safetensors")):
         raise ModelError(f"model {folder}: expected weights in *.safetensors, found none")
@@ -57,12 +57,12 @@ def model_folder(path: str) -> Path:
 
 
 def _check_weights(file: Path) -> None:
-    """Raise ModelError where a weights file does not hold what its header says."""
+    """Raise ModelError if a safetensors file does not match its header."""
     try:
         with safe_open(file, framework="pt"):
             pass
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"model weights {file}: expected a whole safetensors file, found: {error}") from error
+        raise ModelError(f"model weights {file}: expected a complete safetensors file, found: {error}") from error
 
 
 def _from_hub(name: str) -> Path:
@@ -73,30 +73,32 @@ def _from_hub(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise ModelError(f"model {name!r}: neither a folder here nor to be had from the hub: {reason}") from error
+        raise ModelError(
+            f"model {name!r}: expected a local folder or a Hugging Face model, found neither: {reason}"
+        ) from error
 
 
 def load_processor(folder: Path) -> ProcessorMixin:
     """The tokenizer and image processor of a model folder.
 
     Raises:
-        ModelError: the folder holds none.
+        ModelError: the processor cannot be loaded.
     """
     try:
         return AutoProcessor.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"model {folder}: its processor does not load: {error}") from error
+        raise ModelError(f"model {folder}: the processor cannot be loaded: {error}") from error
 
 
 def load_model(config: ModelConfig, folder: Path, device: torch.device, seed: int) -> nn.Module:
-    """The trainable model on its device.
+    """The trainable model on ``device``.
 
-    Weights that are trained are kept in fp32, whatever the computation's type; a frozen base below a LoRA
-    adapter is kept in ``config.dtype``.
+    Trained weights are kept in fp32 regardless of ``config.dtype``; the frozen base model of a LoRA adapter is kept in
+    ``config.dtype``.
 
     Raises:
-        ConfigError: the package of ``config.attention`` is missing.
-        ModelError: the weights do not load.
+        ConfigError: the package that ``config.attention`` needs is not installed.
+        ModelError: the weights cannot be loaded.
     """
     check_attention(config)
     transformers_logging.disable_progress_bar()
@@ -106,15 +108,15 @@ def load_model(config: ModelConfig, folder: Path, device: torch.device, seed: in
             folder, dtype=dtype, attn_implementation=config.attention
         )
     except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(f"model {folder}: its weights do not load: {error}") from error
+        raise ModelError(f"model {folder}: the weights cannot be loaded: {error}") from error
     if config.lora:
         torch.manual_seed(seed)
         model = get_peft_model(model, _peft_config(config.lora))
     return model.to(device)
 
 
-def computation(config: ModelConfig, device: torch.device) -> torch.autocast:
-    """The context of forward passes: bf16 over weights kept in fp32; with an adapter the base itself is in bf16."""
+def autocast_context(config: ModelConfig, device: torch.device) -> torch.autocast:
+    """Autocast context of forward passes: bf16 over fp32 weights; off for LoRA, whose base has ``config.dtype``."""
     bf16 = config.dtype == "bfloat16" and config.lora is None
     return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
@@ -122,12 +124,12 @@ def computation(config: ModelConfig, device: torch.device) -> torch.autocast:
 def save_policy(
     model: nn.Module, processor: ProcessorMixin, folder: Path, weights: Mapping[str, torch.Tensor] | None = None
 ) -> None:
-    """Write a model with its processor as a folder that transformers and vLLM load as it is, or a PEFT adapter.
+    """Save a model and its processor as a folder that transformers and vLLM load, or as a PEFT adapter.
 
-    ``weights``, by the names of the parameters, are written in place of the model's own.
+    ``weights``, keyed by parameter name, replace the model's own.
 
     Raises:
-        OSError: the disk refused it.
+        OSError: writing failed.
     """
     try:
         model.save_pretrained(folder, state_dict=weights)
@@ -138,22 +140,22 @@ def save_policy(
 
 
 def save_state(state: Mapping[str, Any], file: Path) -> None:
-    """Write what a trainer goes on from.
+    """Save the trainer state that a run resumes from.
 
     Raises:
-        OSError: the disk refused it.
+        OSError: writing failed.
     """
     try:
         torch.save(state, file)
     except RuntimeError as error:
-        raise OSError(f"{file.name} broke off, perhaps on a full disk: {error}") from error
+        raise OSError(f"writing {file.name} failed, possibly because the disk is full: {error}") from error
 
 
 def restore_policy(model: nn.Module, config: ModelConfig, folder: Path) -> None:
-    """Take up the weights that `save_policy` wrote, or of each the part that this process holds.
+    """Load the weights that `save_policy` wrote; with sharding, this rank's shard of each.
 
     Raises:
-        ModelError: they do not load.
+        ModelError: the weights cannot be loaded.
     """
     for name, tensor in _saved_weights(config, folder).items():
         parameter = model.get_parameter(name)
@@ -161,39 +163,39 @@ def restore_policy(model: nn.Module, config: ModelConfig, folder: Path) -> None:
 
 
 def _saved_weights(config: ModelConfig, folder: Path) -> dict[str, torch.Tensor]:
-    """What `save_policy` wrote, by the names of the model's parameters."""
+    """The weights that `save_policy` wrote, keyed by parameter name."""
     if config.lora:
         weights = folder / "adapter_model.safetensors"
         _check_weights(weights)
-        # PEFT leaves the adapter's name out of its files.
+        # PEFT omits the adapter name from the keys of its files.
         return {name.removesuffix("weight") + "default.weight": tensor for name, tensor in load_file(weights).items()}
     saved = load_model(config, model_folder(str(folder)), torch.device("cpu"), seed=0)
     return {name: parameter.detach() for name, parameter in saved.named_parameters()}
 
 
 def load_state(file: Path) -> dict[str, Any]:
-    """What `save_state` wrote.
+    """Load the trainer state that `save_state` wrote.
 
     Raises:
-        RunError: the file is absent or broken.
+        RunError: the file is missing or corrupt.
     """
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
         raise RunError(
-            f"checkpoint {file}: expected a trainer's state, found: {' '.join(str(error).split())[:200]}; remove "
-            f"{file.parent} to go on from the checkpoint before it"
+            f"checkpoint {file}: expected a trainer state, found: {' '.join(str(error).split())[:200]}; remove "
+            f"{file.parent} to resume from the previous checkpoint"
         ) from error
 
 
 def _peft_config(lora: LoraSettings) -> LoraConfig:
-    inside = r".*language_model\." if lora.targets == "language" else r".*"
+    prefix = r".*language_model\." if lora.targets == "language" else r".*"
     names = (*LORA_MODULES, "qkv", "proj") if lora.targets == "all" else LORA_MODULES
-    return LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=rf"{inside}.*\.({'|'.join(names)})")
+    return LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=rf"{prefix}.*\.({'|'.join(names)})")
 
 
 def engine_adapter_config(lora: LoraSettings) -> dict[str, Any]:
-    """The adapter's configuration in the form that engines read."""
+    """PEFT configuration of the LoRA adapter, as vLLM reads it."""
     return {
         "peft_type": "LORA",
         "r": lora.rank,

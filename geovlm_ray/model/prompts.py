@@ -1,4 +1,4 @@
-"""From an example to what the model reads: the chat text, its images, and their tensors."""
+"""Prompt rendering and encoding: chat text, images and model input tensors of an example."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from geovlm_ray.model.config import PromptConfig
 from geovlm_ray.tasks import TASKS
 
 MAX_IMAGES = 8
-"""Images of one record that engines are set up for."""
-VISUAL_TOKENS = 1280
-"""Default budget of a picture in native size."""
+"""Maximum number of images per record."""
+DEFAULT_VISUAL_TOKENS = 1280
+"""Default maximum of visual tokens per image in native resolution."""
 
 
 @dataclass(frozen=True)
 class EncodedPrompt:
-    """A prompt as tensors: ids and modality of L tokens, and the patches of its images.
+    """Model input tensors of a prompt of L tokens.
 
-    ``input_ids`` and ``mm_token_type_ids`` are [L]; ``pixel_values`` is [patches, values of a patch];
-    ``image_grid_thw`` is [pictures, 3].
+    ``input_ids`` and ``mm_token_type_ids`` are [L]; ``pixel_values`` is [patches, values per patch];
+    ``image_grid_thw`` is [images, 3].
     """
 
     input_ids: torch.Tensor
@@ -41,12 +41,12 @@ class EncodedPrompt:
 
 
 class PromptEncoder:
-    """Renders and encodes examples with one processor and one configuration.
+    """Renders and encodes examples for one processor and prompt configuration.
 
-    Pictures come in sizes that the processor leaves as they are, so that every engine and the learner see the same.
+    Images get sizes that the processor does not resize, so that engines and learner see the same pixels.
 
     Raises:
-        ConfigError: the processor would change pictures of the configured size.
+        ConfigError: the processor would resize images of the configured size.
     """
 
     def __init__(self, processor: ProcessorMixin, config: PromptConfig, cache: ImageCache | None = None) -> None:
@@ -56,73 +56,73 @@ class PromptEncoder:
         self._cache = cache
 
     @property
-    def most_pictures(self) -> int:
-        """The largest number of pictures in a prompt."""
+    def max_images_per_prompt(self) -> int:
+        """Maximum number of images in a prompt, tiles included."""
         return MAX_IMAGES * (1 + self.config.max_tiles if self.config.resolution == "tiles" else 1)
 
     def frames(self, example: Example) -> list[Frame]:
-        """Size and window of the pictures that `images` returns, from the images' headers alone.
+        """Size and window of each image that `images` returns, read from the image headers only.
 
         Raises:
-            DataError: an image is absent, or cannot be shown at this resolution.
+            DataError: an image is missing, or its aspect ratio does not fit the configured resolution.
         """
         return [frame for reference in example.images for frame in frames_of(reference, self.resolution)]
 
     def images(self, example: Example) -> list[Image.Image]:
-        """The pictures that the model is shown: one for each of the example's images, or the whole and its tiles.
+        """The images that the model sees: for each image of the example, the resized image, or overview and tiles.
 
         Raises:
-            DataError: an image is absent or does not decode.
+            DataError: an image is missing or cannot be decoded.
         """
-        shown = (self._shown(reference, example.pixels) for reference in example.images)
-        return [Image.fromarray(picture) for pictures in shown for picture in pictures]
+        arrays = (self._resized(reference, example.pixels) for reference in example.images)
+        return [Image.fromarray(array) for stack in arrays for array in stack]
 
     def text(self, example: Example) -> str:
-        """The chat text up to where the completion begins, one placeholder a picture.
+        """Chat text up to the start of the completion, with one placeholder per image that the model sees.
 
         Raises:
-            DataError: the question holds a placeholder itself, or a tiled image is absent.
+            DataError: the question contains a placeholder, or an image to be tiled is missing.
         """
-        pictures = len(self.frames(example) if self.config.resolution == "tiles" else example.images)
+        num_images = len(self.frames(example) if self.config.resolution == "tiles" else example.images)
         question = example.question
         if self.config.instructions:
             question = f"{question}\n{TASKS[example.task].instruction}"
-        content = [{"type": "image"}] * pictures + [{"type": "text", "text": question}]
+        content = [{"type": "image"}] * num_images + [{"type": "text", "text": question}]
         messages: list[dict] = [{"role": "user", "content": content}]
         if self.config.system:
             messages.insert(0, {"role": "system", "content": [{"type": "text", "text": self.config.system}]})
         text = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        if (found := text.count(self.processor.image_token)) != pictures:
+        if (found := text.count(self.processor.image_token)) != num_images:
             raise DataError(
-                f"record {example.id!r}: expected {pictures} placeholders {self.processor.image_token}, found {found}; "
-                "the question must hold none"
+                f"record {example.id!r}: expected {num_images} placeholders {self.processor.image_token}, found "
+                f"{found}; the question must not contain any"
             )
         return text
 
     def length(self, example: Example) -> int:
-        """Tokens of an example's prompt, its pictures included.
+        """Prompt length in tokens, visual tokens included.
 
         Raises:
-            DataError: as `frames` and `text`.
+            DataError: as in `frames` and `text`.
         """
         visual = [int(f.width * f.height) // self.resolution.factor**2 for f in self.frames(example)]
         text = len(self.processor.tokenizer(self.text(example))["input_ids"])
         return text + sum(visual) - len(visual)
 
     def encode(self, example: Example) -> EncodedPrompt:
-        """The tensors of an example's prompt."""
-        pictures = self.images(example)
-        encoded = self.processor(text=[self.text(example)], images=pictures or None, return_tensors="pt")
-        images = self.processor.image_processor
-        patch = 3 * images.temporal_patch_size * images.patch_size**2
+        """Model input tensors of an example's prompt."""
+        images = self.images(example)
+        encoded = self.processor(text=[self.text(example)], images=images or None, return_tensors="pt")
+        processor = self.processor.image_processor
+        patch = 3 * processor.temporal_patch_size * processor.patch_size**2
         return EncodedPrompt(
             input_ids=encoded["input_ids"][0],
             mm_token_type_ids=encoded["mm_token_type_ids"][0],
-            pixel_values=encoded["pixel_values"] if pictures else torch.zeros(0, patch),
-            image_grid_thw=encoded["image_grid_thw"] if pictures else torch.zeros(0, 3, dtype=torch.long),
+            pixel_values=encoded["pixel_values"] if images else torch.zeros(0, patch),
+            image_grid_thw=encoded["image_grid_thw"] if images else torch.zeros(0, 3, dtype=torch.long),
         )
 
-    def _shown(self, reference: str, pixels: PixelSettings) -> np.ndarray:
+    def _resized(self, reference: str, pixels: PixelSettings) -> np.ndarray:
         if self._cache is None:
             return show(reference, pixels, self.resolution)
         recipe = repr((pixels, self.resolution))
@@ -130,30 +130,30 @@ class PromptEncoder:
 
 
 def _resolution(processor: ProcessorMixin, config: PromptConfig) -> Resolution:
-    """The configured resolution, in which all pictures are within what the processor leaves as it is."""
+    """The configured resolution; raises ConfigError if the processor would resize its images."""
     images = processor.image_processor
     factor = images.patch_size * images.merge_size
-    least, most = images.size["shortest_edge"], images.size["longest_edge"]
+    min_area, max_area = images.size["shortest_edge"], images.size["longest_edge"]
     side = max(1, round(config.image_size / factor)) * factor
-    low = config.min_pixels or least
-    high = config.max_pixels or min(most, VISUAL_TOKENS * factor**2)
-    if config.resolution != "native" and not least <= side**2 <= most:
+    low = config.min_pixels or min_area
+    high = config.max_pixels or min(max_area, DEFAULT_VISUAL_TOKENS * factor**2)
+    if config.resolution != "native" and not min_area <= side**2 <= max_area:
         raise ConfigError(
-            f"prompt.image_size: expected {math.ceil(math.sqrt(least))} to {math.isqrt(most)}, which the model's image "
-            f"processor does not resize, found {config.image_size}"
+            f"prompt.image_size: expected {math.ceil(math.sqrt(min_area))} to {math.isqrt(max_area)}, which the "
+            f"model's image processor does not resize, found {config.image_size}"
         )
-    if config.resolution == "native" and not least <= low <= high / 4 <= most / 4:
+    if config.resolution == "native" and not min_area <= low <= high / 4 <= max_area / 4:
         raise ConfigError(
-            f"prompt.min_pixels, prompt.max_pixels: expected the one at least {least}, the other at most {most}, which "
-            f"are the bounds of the model's image processor, and 4 times the one; found {low} and {high}"
+            f"prompt.min_pixels, prompt.max_pixels: expected at least {min_area} and at most {max_area}, the bounds "
+            f"of the model's image processor, and the maximum at least 4 times the minimum; found {low} and {high}"
         )
     return Resolution(config.resolution, side, factor, low, high, config.max_tiles)
 
 
 def banned_token_ids(processor: ProcessorMixin, vocabulary: int) -> list[int]:
-    """Ids that a policy must never sample: every special token but the end of the turn, and ids without a token.
+    """Token ids that the policy must never sample: special tokens except end-of-turn, and ids without a token.
 
-    ``vocabulary`` is the width of the model's output, which may exceed the tokenizer's.
+    ``vocabulary`` is the width of the model's output layer, which may exceed the tokenizer's vocabulary.
     """
     tokenizer = processor.tokenizer
     special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
@@ -162,5 +162,5 @@ def banned_token_ids(processor: ProcessorMixin, vocabulary: int) -> list[int]:
 
 
 def pad_right(rows: Sequence[torch.Tensor], value: int = 0) -> torch.Tensor:
-    """Stack 1-D tensors of unequal length into [rows, longest], filled on the right."""
+    """Stack 1-D tensors of unequal length into [rows, longest], padded on the right with ``value``."""
     return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=value)

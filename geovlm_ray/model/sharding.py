@@ -1,4 +1,4 @@
-"""A policy over several processes, each of which holds a part of every weight (PyTorch's FSDP2)."""
+"""FSDP2 sharding of a policy over several ranks."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from geovlm_ray.model.forward import base_model
 
 
 def shard(policy: nn.Module, model: nn.Module, ranks: int, dtype: torch.dtype) -> None:
-    """Keep a part of every weight of a policy, whose ``forward`` runs a model; all ranks hold the same weights before.
+    """Shard the weights of ``policy``, whose ``forward`` runs ``model``; all ranks must hold the same weights before.
 
-    Layers are gathered one at a time, in ``dtype``; gradients are averaged over the ranks in fp32. Every forward pass
-    of one rank waits for the others' at each layer, so that all have to run the same layers in the same order.
+    Layers are gathered one at a time in ``dtype``; gradients are averaged over the ranks in fp32. A forward pass
+    synchronizes the ranks at every layer, so all ranks must run the same layers in the same order.
     """
     inner = base_model(model).model
     mesh = init_device_mesh(next(model.parameters()).device.type, (ranks,))
@@ -29,13 +29,13 @@ def shard(policy: nn.Module, model: nn.Module, ranks: int, dtype: torch.dtype) -
 
 
 def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """All of a tensor of which this rank holds a part; every rank has to ask for it."""
+    """The unsharded tensor; a collective operation that every rank must call."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 @contextmanager
-def gathered(policy: nn.Module) -> Iterator[None]:
-    """Have all weights of a policy whole for a while; every rank has to."""
+def unsharded_params(policy: nn.Module) -> Iterator[None]:
+    """Keep the full weights on every rank inside the context; a collective operation that every rank must call."""
     sharded = [module for module in policy.modules() if isinstance(module, FSDPModule)]
     for module in sharded:
         module.unshard()
@@ -47,7 +47,7 @@ def gathered(policy: nn.Module) -> Iterator[None]:
 
 
 def shard_like(parameter: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
-    """Of a tensor that every rank has, the part that this rank holds of a parameter."""
+    """This rank's shard of a full tensor that every rank holds, sharded like ``parameter``."""
     moved = tensor.to(parameter.device)
     if not isinstance(parameter, DTensor):
         return moved

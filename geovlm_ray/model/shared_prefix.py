@@ -1,7 +1,7 @@
-"""Log-probabilities of completions in one row without padding, each group's images and prompt encoded once.
+"""Completion log-probs with shared prompt prefixes: each group's images and prompt are encoded once.
 
-A row holds groups one after the other, each its prompt and then its G completions. Every completion attends to the
-prompt and to itself, so that values and gradients are those of G whole sequences.
+A row concatenates groups without padding; a group is its prompt followed by its G completions. Every completion
+attends to the prompt and to itself, so values and gradients equal those of G separate sequences.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from geovlm_ray.model.forward import base_model, run_row
 from geovlm_ray.model.prompts import EncodedPrompt, pad_right
 
 IMPLEMENTATION = "shared_prefix"
-LOGITS_AT_ONCE = 2**25
-"""Logits that exist at a time, at most."""
+MAX_LOGITS = 2**25
+"""Maximum number of logits in memory at a time."""
 
 
 @dataclass(frozen=True)
 class GroupSpan:
-    """Where a group stands in its row: ``prompt`` tokens from ``start``, then its completions of these lengths."""
+    """Position of a group in its row: ``prompt`` tokens from index ``start``, then completions of these lengths."""
 
     start: int
     prompt: int
     completions: tuple[int, ...]
 
     @property
-    def split(self) -> int:
-        """Where the prompt ends."""
+    def prompt_end(self) -> int:
+        """Index after the prompt."""
         return self.start + self.prompt
 
     @property
     def end(self) -> int:
-        """Where the group ends."""
-        return self.split + sum(self.completions)
+        """Index after the last completion."""
+        return self.prompt_end + sum(self.completions)
 
 
 class SharedPrefix:
-    """Which token of a row may attend to which; it takes the place of an attention mask."""
+    """Attention masks of a row, one per group; passed to the model in place of a mask tensor."""
 
     def __init__(self, groups: Sequence[GroupSpan], device: torch.device) -> None:
         self.groups = groups
@@ -52,7 +52,7 @@ class SharedPrefix:
 
 
 def _completion_mask(group: GroupSpan) -> torch.Tensor:
-    """[1, 1, completion tokens, tokens of the group] bool: the whole prompt, and one's own completion so far."""
+    """[1, 1, completion tokens, group tokens] bool: the whole prompt, and causally the token's own completion."""
     owner = torch.repeat_interleave(torch.arange(len(group.completions)), torch.tensor(group.completions))
     own = (owner[:, None] == owner[None, :]).tril()
     return torch.cat([torch.ones(len(owner), group.prompt, dtype=torch.bool), own], dim=1)[None, None]
@@ -66,7 +66,7 @@ def shared_prefix_attention(
     attention_mask: SharedPrefix,
     **settings: object,
 ) -> tuple[torch.Tensor, None]:
-    """Attention of a row, group by group; query, key and value are [1, heads, L, d], the result is [1, L, heads, d]."""
+    """Attention within each group of a row; query, key and value are [1, heads, L, d], the result [1, L, heads, d]."""
 
     def attend(queries: slice, keys: slice, mask: torch.Tensor | None) -> torch.Tensor:
         parts = (query[:, :, queries], key[:, :, keys], value[:, :, keys])
@@ -74,10 +74,10 @@ def shared_prefix_attention(
 
     rows = []
     for group, mask in zip(attention_mask.groups, attention_mask.masks, strict=True):
-        prompt = slice(group.start, group.split)
+        prompt = slice(group.start, group.prompt_end)
         rows.append(attend(prompt, prompt, None))
-        if group.end > group.split:
-            rows.append(attend(slice(group.split, group.end), slice(group.start, group.end), mask))
+        if group.end > group.prompt_end:
+            rows.append(attend(slice(group.prompt_end, group.end), slice(group.start, group.end), mask))
     return torch.cat(rows, dim=1), None
 
 
@@ -86,17 +86,17 @@ AttentionInterface.register(IMPLEMENTATION, shared_prefix_attention)
 
 @dataclass(frozen=True)
 class GroupRow:
-    """Groups in one row of L tokens, with N completion tokens in all.
+    """Groups packed into one row of L tokens, with N completion tokens in total.
 
-    ``input_ids`` and ``mm_token_type_ids`` are [L] (of every completion all tokens but the last, which predicts
-    nothing). ``predicting`` [N] is the place in the row from which each completion token is predicted, ``targets`` [N]
-    its id, ``sample`` [N] the number of its completion. Images are as in `EncodedPrompt`, one after the other.
+    ``input_ids`` [L] omits the last token of every completion, which predicts nothing. For each completion token,
+    ``logit_positions`` [N] is the index in the row whose hidden state predicts it, ``targets`` [N] its id and
+    ``sample`` [N] the index of its completion. Images are concatenated, in the format of `EncodedPrompt`.
     """
 
     prompts: Sequence[EncodedPrompt]
     groups: tuple[GroupSpan, ...]
     input_ids: torch.Tensor
-    predicting: torch.Tensor
+    logit_positions: torch.Tensor
     targets: torch.Tensor
     sample: torch.Tensor
 
@@ -107,29 +107,28 @@ class GroupRow:
         Raises:
             ValueError: the two lengths differ, or a completion is empty.
         """
-        ids, predicting, groups = [], [], []
-        at = 0
-        for prompt, texts in zip(prompts, completions, strict=True):
-            length = len(prompt.input_ids)
-            if not all(map(len, texts)):
-                raise ValueError("a completion has no token")
-            span = GroupSpan(at, length, tuple(len(text) - 1 for text in texts))
-            ids += [prompt.input_ids, *(torch.tensor(text[:-1], dtype=torch.long) for text in texts)]
-            begin = span.split
-            for steps in span.completions:
-                # The prompt's last token predicts the first one of every completion.
-                predicting += [torch.tensor([span.split - 1]), torch.arange(begin, begin + steps)]
-                begin += steps
+        ids, logit_positions, groups = [], [], []
+        start = 0
+        for prompt, group in zip(prompts, completions, strict=True):
+            if not all(map(len, group)):
+                raise ValueError("expected at least one token per completion, found an empty completion")
+            span = GroupSpan(start, len(prompt.input_ids), tuple(len(completion) - 1 for completion in group))
+            ids += [prompt.input_ids, *(torch.tensor(completion[:-1], dtype=torch.long) for completion in group)]
+            offset = span.prompt_end
+            for length in span.completions:
+                # The prompt's last token predicts the first token of every completion.
+                logit_positions += [torch.tensor([span.prompt_end - 1]), torch.arange(offset, offset + length)]
+                offset += length
             groups.append(span)
-            at = span.end
-        texts = [text for group in completions for text in group]
+            start = span.end
+        flat = [completion for group in completions for completion in group]
         return cls(
             prompts=prompts,
             groups=tuple(groups),
             input_ids=torch.cat(ids),
-            predicting=torch.cat(predicting),
-            targets=torch.cat([torch.tensor(text) for text in texts]),
-            sample=torch.repeat_interleave(torch.arange(len(texts)), torch.tensor([len(text) for text in texts])),
+            logit_positions=torch.cat(logit_positions),
+            targets=torch.cat([torch.tensor(completion) for completion in flat]),
+            sample=torch.repeat_interleave(torch.arange(len(flat)), torch.tensor([len(c) for c in flat])),
         )
 
     @cached_property
@@ -143,29 +142,29 @@ class GroupRow:
         return torch.cat([p.image_grid_thw for p in self.prompts])
 
     def positions(self, inner: nn.Module) -> torch.Tensor:
-        """Qwen2.5-VL's positions on three axes, [3, L]: every completion goes on where its prompt ends."""
+        """Qwen2.5-VL's M-RoPE positions, [3, L]; every completion continues from the end of its prompt."""
         rows = [pad_right([getattr(p, name) for p in self.prompts]) for name in ("input_ids", "mm_token_type_ids")]
         mask = pad_right([torch.ones_like(p.input_ids) for p in self.prompts])
         axes, _ = inner.get_rope_index(*rows, image_grid_thw=self.image_grid_thw, attention_mask=mask)
         parts = []
         for i, group in enumerate(self.groups):
             prompt = axes[:, i, : group.prompt]
-            after = int(prompt.max()) + 1
+            first = int(prompt.max()) + 1
             parts.append(prompt)
-            parts += [(after + torch.arange(steps)).expand(3, -1) for steps in group.completions]
+            parts += [(first + torch.arange(length)).expand(3, -1) for length in group.completions]
         return torch.cat(parts, dim=1)
 
 
-def share_prefixes(model: nn.Module) -> None:
-    """Make the language part of a model read rows of groups, and nothing else from now on."""
+def use_shared_prefix_attention(model: nn.Module) -> None:
+    """Switch the language model to shared-prefix attention; from then on it accepts only rows of groups."""
     base_model(model).model.language_model.config._attn_implementation = IMPLEMENTATION
 
 
 def row_logprobs(model: nn.Module, row: GroupRow, banned: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
-    """Log-probability of every completion token under a model of `share_prefixes`, [N] fp32.
+    """Log-probs of all completion tokens, [N] fp32; ``model`` must use shared-prefix attention.
 
-    ``banned`` (ids, [b]) have probability 0, as in the engine. Logits exist for some tokens at a time, and again in
-    the backward pass, never for the whole row.
+    The token ids ``banned`` [b] get probability 0, as in the engine. Beyond `MAX_LOGITS`, logits are computed in chunks
+    and recomputed in the backward pass.
     """
     base = base_model(model)
     device = base.device
@@ -177,27 +176,27 @@ def row_logprobs(model: nn.Module, row: GroupRow, banned: torch.Tensor, temperat
         attention_mask={"full_attention": SharedPrefix(row.groups, device)},
         position_ids=row.positions(base.model)[:, None].to(device),
     )
-    chosen, targets = hidden[row.predicting.to(device)], row.targets.to(device)
-    size = max(1, LOGITS_AT_ONCE // base.lm_head.out_features)
+    states, targets = hidden[row.logit_positions.to(device)], row.targets.to(device)
+    size = max(1, MAX_LOGITS // base.lm_head.out_features)
     arguments = (base.lm_head, banned.to(device), temperature)
     if len(targets) <= size:
-        return _token_logprobs(chosen, targets, *arguments)
-    parts = zip(chosen.split(size), targets.split(size), strict=True)
+        return _token_logprobs(states, targets, *arguments)
+    parts = zip(states.split(size), targets.split(size), strict=True)
     return torch.cat([checkpoint(_token_logprobs, h, t, *arguments, use_reentrant=False) for h, t in parts])
 
 
 class RowLogprobs(nn.Module):
-    """`row_logprobs` of a model as a module, which is what a sharded policy has to be."""
+    """`row_logprobs` as a module, which FSDP2 requires."""
 
     def __init__(self, model: nn.Module, banned: torch.Tensor, temperature: float) -> None:
         super().__init__()
-        share_prefixes(model)
+        use_shared_prefix_attention(model)
         self.model = model
         self.banned = banned
         self.temperature = temperature
 
     def forward(self, row: GroupRow) -> torch.Tensor:
-        """Log-probability of every completion token, [N] fp32."""
+        """Log-probs of all completion tokens, [N] fp32."""
         return row_logprobs(self.model, row, self.banned, self.temperature)
 
 

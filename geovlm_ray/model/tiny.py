@@ -1,4 +1,4 @@
-"""A tiny Qwen2.5-VL of the project's own: the real architecture, small enough to train on two cores."""
+"""A tiny Qwen2.5-VL: the full architecture, small enough to train on two CPU cores."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SPECIAL_TOKENS = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-# The answer's tags are one token each, and ordinary text: decoding keeps them.
+# Tags of the response format: one token each, but not special tokens, so decoding keeps them.
 TAGS = ("<think>", "</think>", "<answer>", "</answer>", "<ref>", "</ref>", "<box>", "</box>")
 
 CHAT_TEMPLATE = (
@@ -39,9 +39,9 @@ CHAT_TEMPLATE = (
 
 
 def build_processor(texts: Iterable[str], vocabulary: int = 768, image_size: int = 112) -> Qwen2_5_VLProcessor:
-    """A processor whose byte-level BPE is learnt from ``texts``; every digit is a token of its own.
+    """A processor whose byte-level BPE tokenizer is trained on ``texts``; every digit is a separate token.
 
-    Being byte-level it encodes any text, only less briefly than the one it was learnt from.
+    It encodes any text, but text unlike ``texts`` takes more tokens.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -69,10 +69,10 @@ def build_processor(texts: Iterable[str], vocabulary: int = 768, image_size: int
 
 
 def build_model(processor: Qwen2_5_VLProcessor, hidden: int = 128, layers: int = 4, seed: int = 0) -> torch.nn.Module:
-    """A Qwen2.5-VL with random weights for the given processor, in fp32.
+    """A Qwen2.5-VL with random fp32 weights for the given processor.
 
-    The rotary base is small and most of its channels go to height and width: with the defaults of the large
-    model the axes of a tiny grid can hardly be told apart.
+    The RoPE base is small and most rotary channels encode height and width: with the defaults of the large model,
+    positions in a tiny grid are nearly indistinguishable.
     """
     torch.manual_seed(seed)
     token_id = processor.tokenizer.convert_tokens_to_ids

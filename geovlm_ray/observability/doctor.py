@@ -1,4 +1,4 @@
-"""What this machine has and what it lacks."""
+"""Environment checks behind ``geovlm-ray doctor``: hardware, packages, corpora."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ PACKAGES = ("torch", "transformers", "peft", "ray", "sentence-transformers", "nu
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at: whether it is as it should be, and what was found."""
+    """The result of one check: whether it passed, and what was found."""
 
     name: str
-    good: bool
+    ok: bool
     text: str
 
 
-def examine() -> list[Finding]:
-    """Python, memory, disk, GPUs, packages and data."""
+def check_environment() -> list[Finding]:
+    """Check Python, CPU cores, memory, disk, GPUs, packages and WordNet."""
     return [
         Finding("Python", (3, 11) <= sys.version_info[:2] <= (3, 12), sys.version.split()[0]),
         Finding("cores", True, str(os.cpu_count())),
         Finding("memory", True, f"{psutil.virtual_memory().available / GIB:.1f} GiB free"),
-        Finding("disk", True, f"{shutil.disk_usage('.').free / GIB:.1f} GiB free here"),
+        Finding("disk", True, f"{shutil.disk_usage('.').free / GIB:.1f} GiB free in the working directory"),
         _gpus(),
         *(_package(name) for name in PACKAGES),
         _engine(),
@@ -58,8 +58,8 @@ def _gpus() -> Finding:
 
 
 def _wordnet() -> Finding:
-    good = is_installed()
-    return Finding("WordNet", good, "found" if good else f"missing, METEOR needs it; run `{INSTALL_COMMAND}`")
+    ok = is_installed()
+    return Finding("WordNet", ok, "found" if ok else f"missing, METEOR needs it; run `{INSTALL_COMMAND}`")
 
 
 def _version(package: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Every actor's log in the run directory: one JSON object a line."""
+"""Per-actor logs in the run directory, as JSON lines."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from geovlm_ray.observability.heartbeat import HEARTBEAT
 FOLDER = "logs"
 OURS = ("geovlm_ray", "actors")
 FILE_BYTES = 10_000_000
-"""Size at which a file becomes ``ACTOR.jsonl.1``, in place of the one before it."""
+"""Size at which a log file is rotated to ``ACTOR.jsonl.1``, replacing the previous one."""
 
 
 class ActorLog(RotatingFileHandler):
-    """All that the package says, and the warnings of everyone else; what the disk refuses is lost."""
+    """Log records of this package, and warnings of all other loggers; lines that cannot be written are dropped."""
 
     def __init__(self, folder: Path, run: str, actor: str) -> None:
         super().__init__(
@@ -30,11 +30,11 @@ class ActorLog(RotatingFileHandler):
         self.actor = actor
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether a line belongs here."""
+        """Whether a record is logged."""
         return record.levelno >= logging.WARNING or record.name.split(".")[0] in OURS
 
     def format(self, record: logging.LogRecord) -> str:
-        """A line, without secrets of the environment and passwords of URLs."""
+        """The JSON line of a record, with secrets from the environment and URL passwords redacted."""
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
@@ -49,17 +49,17 @@ class ActorLog(RotatingFileHandler):
         return json.dumps(line)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Keep quiet: a disk that is full is no reason to stop, and the next line is tried again."""
+        """Ignore write errors: a full disk must not stop the run."""
 
 
 def open_log(folder: Path, run: str, actor: str, level: str) -> None:
-    """Write this process's log into a run directory, if there is one, from now on and in place of any other."""
+    """Log this process into a run directory, if it exists, replacing any earlier log of the process."""
     close_log()
     with suppress(OSError):
         (folder / FOLDER).mkdir(exist_ok=True)
     root = logging.getLogger()
     if not root.handlers and logging.lastResort is not None:
-        # With a handler of ours, warnings would no longer reach the terminal by themselves.
+        # Once root has a handler, warnings no longer reach the terminal through logging.lastResort: add it explicitly.
         root.addHandler(logging.lastResort)
     root.addHandler(ActorLog(folder, run, actor))
     for name in OURS:
@@ -67,19 +67,19 @@ def open_log(folder: Path, run: str, actor: str, level: str) -> None:
 
 
 def close_log() -> None:
-    """Stop writing this process's log."""
+    """Close this process's log."""
     root = logging.getLogger()
-    for handler in _open():
+    for handler in _open_handlers():
         root.removeHandler(handler)
         with suppress(OSError):
             handler.close()
 
 
 def log_failure(logger: logging.Logger, message: str) -> None:
-    """Write the exception that is under way into the log alone: whoever catches it shows it."""
-    for handler in _open():
+    """Log the current exception to the file only; whoever catches it prints it."""
+    for handler in _open_handlers():
         handler.handle(logger.makeRecord(logger.name, logging.ERROR, "", 0, message, (), sys.exc_info()))
 
 
-def _open() -> list[ActorLog]:
+def _open_handlers() -> list[ActorLog]:
     return [handler for handler in logging.getLogger().handlers if isinstance(handler, ActorLog)]

@@ -19,56 +19,56 @@ logger = logging.getLogger(__name__)
 
 
 class RunMonitor:
-    """Who is told the metrics of each step."""
+    """Forwards the metrics of each step to their consumers."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.wandb = WandbLog(config, config.run.wandb) if config.run.wandb else None
 
-    def reports(self, report: Report | None, timeline: Timeline | None) -> Report:
-        """All of them as one: those of the parts, the trace, Weights & Biases."""
-        told: list[Report] = [lambda metrics: HEARTBEAT.count(metrics["rollout/tokens"])]
-        told += [report] if report else []
-        told += [Tracer(self.config.run.folder, self.config.run.trace_steps, timeline)]
-        told += [self.wandb] if self.wandb else []
+    def combine_reports(self, report: Report | None, timeline: Timeline | None) -> Report:
+        """One callback for heartbeat, backend (``report``), trace and Weights & Biases."""
+        consumers: list[Report] = [lambda metrics: HEARTBEAT.count(metrics["rollout/tokens"])]
+        consumers += [report] if report else []
+        consumers += [Tracer(self.config.run.folder, self.config.run.trace_steps, timeline)]
+        consumers += [self.wandb] if self.wandb else []
 
-        def tell(metrics: dict[str, float]) -> None:
-            for each in told:
-                each(metrics)
+        def report_all(metrics: dict[str, float]) -> None:
+            for consumer in consumers:
+                consumer(metrics)
 
-        return tell
+        return report_all
 
 
 @contextmanager
 def monitor_run(config: Config) -> Iterator[RunMonitor]:
-    """The driver's heartbeat, log and watchdog, while the run goes on within.
+    """Run the driver's heartbeat, log and watchdog for the duration of the context.
 
     Raises:
-        ConfigError: ``run.wandb`` asks for a package that is not installed.
-        RunError: Weights & Biases refuses the run.
+        ConfigError: ``run.wandb`` is set and the package wandb is not installed.
+        RunError: Weights & Biases rejects the run.
     """
     run = config.run
-    watch = RunMonitor(config)
+    monitor = RunMonitor(config)
     remove_heartbeats(run.folder)
     HEARTBEAT.start(run.folder, "driver", run.name)
     open_log(run.folder, run.name, "driver", run.log_level)
     watchdog = Watchdog(run.folder, run.step_limit_s)
     state = "failed"
-    logger.info("the run starts")
+    logger.info("run started")
     try:
-        yield watch
+        yield monitor
         state = "ended"
-        logger.info("the run has ended")
+        logger.info("run finished")
     except Interrupted:
         state = "interrupted"
-        logger.info("the run is interrupted")
+        logger.info("run interrupted")
         raise
     except BaseException:
-        log_failure(logger, "the run ends with an error")
+        log_failure(logger, "run failed")
         raise
     finally:
         watchdog.close()
         HEARTBEAT.stop(state)
         close_log()
-        if watch.wandb:
-            watch.wandb.close(failed=state != "ended")
+        if monitor.wandb:
+            monitor.wandb.close(failed=state != "ended")

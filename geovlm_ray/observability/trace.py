@@ -1,4 +1,4 @@
-"""Single steps as traces that Perfetto (ui.perfetto.dev) and chrome://tracing show."""
+"""Traces of single steps in the Chrome trace event format, for Perfetto (ui.perfetto.dev) or chrome://tracing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DRIVER = "driver"
 
 
 class Tracer:
-    """Is told the metrics of every step, and writes ``trace-step-NNNNNN.json`` after those that were asked for."""
+    """Metrics callback that writes ``trace-step-NNNNNN.json`` for the selected steps."""
 
     def __init__(
         self, folder: Path, steps: Collection[int], timeline: Timeline | None = None, heartbeat: Heartbeat = HEARTBEAT
@@ -27,17 +27,17 @@ class Tracer:
         self.heartbeat = heartbeat
 
     def __call__(self, metrics: Mapping[str, float]) -> None:
-        """Write the trace of the step that is about to end: the driver's parts, and the tasks of the actors.
+        """Write the trace of the step that is about to end: the driver's phases and the calls of the actors.
 
         Raises:
-            DataError: it cannot be written.
+            DataError: the file cannot be written.
         """
         step = int(metrics["step"])
         if step not in self.steps:
             return
         begun, ended = self.heartbeat.step_began or 0.0, time.time()
-        parts = [span for span in self.heartbeat.spans if span.begun >= begun]
-        lanes = {DRIVER: [Span(f"step {step}", begun, ended), *parts]}
+        phases = [span for span in self.heartbeat.spans if span.begun >= begun]
+        lanes = {DRIVER: [Span(f"step {step}", begun, ended), *phases]}
         if self.timeline is not None:
             lanes |= self.timeline(begun, ended)
         trace = {"traceEvents": events(lanes), "displayTimeUnit": "ms"}
@@ -45,17 +45,17 @@ class Tracer:
 
 
 def events(lanes: Mapping[str, Iterable[Span]]) -> list[dict[str, Any]]:
-    """Spans of processes, by their names, as events of Chrome's format; times in microseconds since the epoch.
+    """Trace events of spans, which are keyed by process name; times in microseconds since the epoch.
 
-    Spans that overlap without one holding the other are on different threads of their process, or they could not be
-    drawn.
+    Spans that overlap without being nested get different thread ids, since the format only draws nested spans in one
+    thread.
     """
-    found: list[dict[str, Any]] = []
+    trace: list[dict[str, Any]] = []
     for pid, (name, spans) in enumerate(lanes.items(), 1):
-        found.append({"ph": "M", "name": "process_name", "pid": pid, "tid": 0, "args": {"name": name}})
+        trace.append({"ph": "M", "name": "process_name", "pid": pid, "tid": 0, "args": {"name": name}})
         threads: list[list[float]] = []
         for span in sorted(spans, key=lambda s: (s.begun, -s.ended)):
-            found.append(
+            trace.append(
                 {
                     "ph": "X",
                     "name": span.name,
@@ -66,11 +66,11 @@ def events(lanes: Mapping[str, Iterable[Span]]) -> list[dict[str, Any]]:
                     "dur": (span.ended - span.begun) * 1e6,
                 }
             )
-    return found
+    return trace
 
 
 def _thread(span: Span, threads: list[list[float]]) -> int:
-    """The number of the first thread on which a span fits; each holds the ends of the spans that are open on it."""
+    """Index of the first thread on which a span fits; ``threads`` holds the ends of the open spans of each thread."""
     for number, open_ends in enumerate(threads):
         while open_ends and open_ends[-1] <= span.begun:
             open_ends.pop()

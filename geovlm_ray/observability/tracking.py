@@ -1,4 +1,4 @@
-"""What a run writes down as it goes: metrics, every completion, TensorBoard, and a line or bar for the terminal."""
+"""Records of a run: metrics, all completions, TensorBoard, and terminal progress."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ ROLLOUT_SCHEMA = pa.schema(
 
 
 class RunTracker:
-    """The records of one run directory."""
+    """Writes the records of one run directory."""
 
     def __init__(
         self, folder: Path, total_steps: int, console: Console, monitor: HackingMonitor, advantages: Advantages
@@ -81,7 +81,7 @@ class RunTracker:
         self._bar = self._progress.add_task("train", total=total_steps, figures="")
 
     def rewind(self, step: int) -> None:
-        """Forget what was written after ``step``, as the run goes on from there; completions are moved to `UNDONE`."""
+        """Drop the records after ``step``, from which the run resumes; completions are moved to `UNDONE`."""
         rows = read_objects(self._metrics) if self._metrics.is_file() else []
         write_atomically(self._metrics, "".join(f"{json.dumps(row)}\n" for row in rows if row["step"] <= step))
         for file in self._rollouts.glob("step-*.parquet"):
@@ -91,17 +91,18 @@ class RunTracker:
         self._progress.reset(self._bar, completed=step, total=self.total_steps)
 
     def log_step(self, step: int, metrics: dict[str, float], groups_by_status: GroupsByStatus) -> None:
-        """Write down one step: the completions first, so that a step with metrics has them.
+        """Record one step: completions first, so that every step with metrics has its completions.
 
         Raises:
-            RunError: metrics or TensorBoard could not be written.
-            DataError: the completions could not be.
+            RunError: metrics or TensorBoard events could not be written.
+            DataError: completions could not be written.
         """
         write_atomically(
             self._rollouts / f"step-{step:06d}.parquet", _parquet(rollout_rows(step, groups_by_status, self.advantages))
         )
-        signs, warnings = self.monitor.update([group for groups in groups_by_status.values() for group in groups])
-        metrics = {**metrics, **signs}
+        all_groups = [group for groups in groups_by_status.values() for group in groups]
+        hacking_metrics, warnings = self.monitor.update(all_groups)
+        metrics = {**metrics, **hacking_metrics}
         with _recording(self.folder):
             with self._metrics.open("a") as file:
                 file.write(json.dumps({"step": step, **metrics}) + "\n")
@@ -115,10 +116,10 @@ class RunTracker:
             self.console.print(f"Warning, step {step}: {warning}", style="yellow", highlight=False, markup=False)
 
     def close(self) -> None:
-        """Finish the display and TensorBoard.
+        """Stop the progress bar and flush TensorBoard.
 
         Raises:
-            RunError: what is left for TensorBoard could not be written.
+            RunError: remaining TensorBoard events could not be written.
         """
         self._progress.stop()
         if self._board is not None:
@@ -141,7 +142,7 @@ class RunTracker:
 
 @contextmanager
 def _recording(folder: Path) -> Iterator[None]:
-    """Turn what the disk refuses of a run's metrics into a RunError."""
+    """Convert an OSError while writing metrics into a RunError."""
     try:
         yield
     except OSError as error:
@@ -149,7 +150,7 @@ def _recording(folder: Path) -> Iterator[None]:
 
 
 def rollout_rows(step: int, groups_by_status: GroupsByStatus, advantages: Advantages) -> list[dict[str, Any]]:
-    """One row per sample in the form of `ROLLOUT_SCHEMA`."""
+    """One row per sample, in `ROLLOUT_SCHEMA`."""
     rows = []
     for status, group in ((status, group) for status, groups in groups_by_status.items() for group in groups):
         example = group.prompt.example

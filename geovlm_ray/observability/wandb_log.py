@@ -1,4 +1,4 @@
-"""A run's metrics at Weights & Biases, for those who ask for it."""
+"""Optional logging of metrics to Weights & Biases (``run.wandb``)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ID_FILE = "wandb-id.txt"
 
 
 def load_wandb(project: str) -> Any:
-    """The package, which is no dependency.
+    """Import the optional package wandb.
 
     Raises:
         ConfigError: it is not installed.
@@ -23,19 +23,19 @@ def load_wandb(project: str) -> Any:
     try:
         import wandb
     except ImportError as error:
-        raise ConfigError(f"run.wandb={project}: this needs the package wandb; pip install wandb") from error
+        raise ConfigError(f"run.wandb={project}: expected the package wandb, found none; pip install wandb") from error
     return wandb
 
 
 class WandbLog:
-    """Is told the metrics of every step; a resumed run goes on where it was."""
+    """Metrics callback that logs to Weights & Biases; a resumed training run continues the same W&B run."""
 
     def __init__(self, config: Config, project: str) -> None:
-        """Begin or go on.
+        """Start or resume the W&B run.
 
         Raises:
-            ConfigError: the package is not installed.
-            RunError: Weights & Biases refuses the run.
+            ConfigError: wandb is not installed.
+            RunError: Weights & Biases rejects the run.
         """
         wandb = load_wandb(project)
         folder = config.run.folder
@@ -57,12 +57,12 @@ class WandbLog:
         self._run.log(dict(metrics), step=int(metrics["step"]))
 
     def close(self, failed: bool) -> None:
-        """Send what is left, and mark the run as finished or failed."""
+        """Flush the metrics and mark the run as finished or failed."""
         self._run.finish(exit_code=int(failed))
 
 
 def _run_id(folder: Path) -> str:
-    """The run's name there, which no other run has: chosen once, and kept in the run directory."""
+    """The unique W&B id of the run, created once and stored in the run directory."""
     file = folder / ID_FILE
     if not file.is_file():
         write_atomically(file, uuid.uuid4().hex + "\n")

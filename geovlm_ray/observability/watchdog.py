@@ -1,4 +1,4 @@
-"""Steps that hang: who waits for whom, written down while it can still be seen."""
+"""Watchdog for hung steps: reports the state of driver and actors while the step still hangs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from geovlm_ray.observability.heartbeat import HEARTBEAT, Heartbeat, read_heartb
 logger = logging.getLogger(__name__)
 
 POLL_S = 1.0
-ASKED = {
+KINDS_BY_PHASE = {
     "submit": ("rollout",),
     "parity": ("learner",),
     "rollout": ("rollout", "reward", "sbert"),
@@ -29,95 +29,95 @@ ASKED = {
     "sync": ("learner", "rollout"),
     "checkpoint": ("learner",),
 }
-"""The kinds of actors that do the parts of the loop."""
+"""For each phase of the training loop, the kinds of actors that work in it."""
 
 
 class Watchdog:
-    """A thread that writes ``hang-step-NNNNNN.txt`` for each step that takes longer than a limit; the run goes on."""
+    """Thread that writes ``hang-step-NNNNNN.txt`` for every step longer than ``limit_s``; it does not stop the run."""
 
     def __init__(self, folder: Path, limit_s: float, heartbeat: Heartbeat = HEARTBEAT) -> None:
         self.folder = folder
         self.limit_s = limit_s
         self.heartbeat = heartbeat
-        self._ended = threading.Event()
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Stop watching."""
-        self._ended.set()
+        """Stop the thread."""
+        self._stopping.set()
         self._thread.join()
 
     def _watch(self) -> None:
-        told = None
-        while not self._ended.wait(min(POLL_S, self.limit_s / 4)):
+        reported = None
+        while not self._stopping.wait(min(POLL_S, self.limit_s / 4)):
             began = self.heartbeat.step_began
-            if began is not None and began != told and time.time() - began > self.limit_s:
-                told = began
-                self._tell(time.time() - began)
+            if began is not None and began != reported and time.time() - began > self.limit_s:
+                reported = began
+                self._report(time.time() - began)
 
-    def _tell(self, seconds: float) -> None:
+    def _report(self, seconds: float) -> None:
         step = (self.heartbeat.step or 0) + 1
         file = self.folder / f"hang-step-{step:06d}.txt"
-        said = f"step {step} has taken {seconds:.0f} s, longer than run.step_limit_s={self.limit_s:g}; the run goes on"
+        summary = f"step {step} has taken {seconds:.0f} s, over run.step_limit_s={self.limit_s:g}; the run continues"
         heartbeats: list[dict[str, Any]] = []
         with suppress(OSError, DataError):
             heartbeats = [p for p in read_heartbeats(self.folder) if p["kind"] != "driver"]
-        text = f"{said}\n\n{who_waits(self.heartbeat.snapshot(), heartbeats, time.time())}\n\n{stacks()}"
+        text = f"{summary}\n\n{describe_wait(self.heartbeat.snapshot(), heartbeats, time.time())}\n\n{stacks()}"
         try:
             write_atomically(file, text)
         except DataError as error:
-            logger.warning("%s; %s", said, error)
+            logger.warning("%s; %s", summary, error)
         else:
-            logger.warning("%s; who waits for whom stands in %s", said, file)
+            logger.warning("%s; see %s", summary, file)
 
 
-def who_waits(driver: dict[str, Any], actors: Sequence[dict[str, Any]], now: float) -> str:
-    """What the driver waits for, what each actor does, and which of them the wait is for, in plain words."""
-    part = driver["state"]
-    if part == "idle":
-        lines = [f"The driver waits for none of its parts, {_since(driver['since'], now)}."]
+def describe_wait(driver: dict[str, Any], actors: Sequence[dict[str, Any]], now: float) -> str:
+    """The driver's current phase, the state of every actor, and the actors that block the driver."""
+    phase = driver["state"]
+    if phase == "idle":
+        lines = [f"The driver is in no phase of the loop, {_since(driver['since'], now)}."]
     else:
-        lines = [f"The driver waits for {part}, {_since(driver['since'], now)}."]
+        lines = [f"The driver is waiting for {phase}, {_since(driver['since'], now)}."]
     lines += [f"  {describe(actor, now)}" for actor in actors]
-    kinds = {kind for name in part.split(" + ") for kind in ASKED.get(name, ())}
-    held_up = [a for a in actors if a["kind"] in kinds and (silent(a, now) or a["state"] != "idle")]
+    kinds = {kind for name in phase.split(" + ") for kind in KINDS_BY_PHASE.get(name, ())}
+    blocking = [a for a in actors if a["kind"] in kinds and (silent(a, now) or a["state"] != "idle")]
     if not actors:
-        lines.append("There are no actors: all is done in the driver's process.")
-    elif held_up:
-        lines.append(f"So the driver waits for {', '.join(_word(actor, now) for actor in held_up)}.")
+        lines.append("There are no actors: all components run in the driver process.")
+    elif blocking:
+        lines.append(f"Blocked by {', '.join(_name_and_state(actor, now) for actor in blocking)}.")
     else:
-        lines.append("No actor that has a part in this is busy: look for the cause in the driver's stacks.")
+        lines.append("No actor involved in this phase is busy: look for the cause in the driver's stacks.")
     return "\n".join(lines)
 
 
 def describe(actor: dict[str, Any], now: float) -> str:
-    """What an actor does, in one line."""
-    doing = f"{actor['state']}, {_since(actor['since'], actor['time'] if silent(actor, now) else now)}"
+    """The state of an actor in one line."""
+    state = f"{actor['state']}, {_since(actor['since'], actor['time'] if silent(actor, now) else now)}"
     if actor["queue"]:
-        doing += f", {actor['queue']} in hand"
+        state += f", queue {actor['queue']}"
     if actor["weight_version"] is not None:
-        doing += f", weights of version {actor['weight_version']}"
+        state += f", weight version {actor['weight_version']}"
     if silent(actor, now):
-        doing = f"silent, {_since(actor['time'], now)}; before that {doing}"
-    return f"{actor['actor']} on {actor['host']}, process {actor['pid']}: {doing}"
+        state = f"silent, {_since(actor['time'], now)}; before that {state}"
+    return f"{actor['actor']} on {actor['host']}, process {actor['pid']}: {state}"
 
 
 def stacks() -> str:
-    """The stacks of all threads of this process but the one that asks, the main thread's first."""
+    """Stack traces of all threads of this process except the calling one, the main thread first."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     frames = sys._current_frames()
     others = frames.keys() - {threading.get_ident()}
-    parts = [
+    traces = [
         f"Thread {names.get(number, number)}:\n{''.join(traceback.format_stack(frames[number]))}"
         for number in sorted(others, key=lambda n: (n != threading.main_thread().ident, n))
     ]
-    return "Stacks of the driver's threads, the innermost call last\n\n" + "\n".join(parts)
+    return "Stacks of the driver's threads, innermost call last\n\n" + "\n".join(traces)
 
 
-def _word(actor: dict[str, Any], now: float) -> str:
+def _name_and_state(actor: dict[str, Any], now: float) -> str:
     return f"{actor['actor']} ({'silent' if silent(actor, now) else actor['state']})"
 
 
-def _since(moment: float, now: float) -> str:
-    return f"since {datetime.fromtimestamp(moment):%H:%M:%S} ({now - moment:.0f} s)"
+def _since(start: float, now: float) -> str:
+    return f"since {datetime.fromtimestamp(start):%H:%M:%S} ({now - start:.0f} s)"

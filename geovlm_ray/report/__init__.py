@@ -1,1 +1,1 @@
-"""Reports: what people would rather look at than read."""
+"""HTML reports, figures and terminal tables."""

@@ -1,7 +1,7 @@
-"""A record and what a model answered, as pictures with boxes and as text.
+"""Records and model answers as images with boxes and as text.
 
-A row is a mapping as runs and evaluations write them: ``task``, ``images``, ``pixels``, ``target``, ``frame``,
-``dialect`` and ``completion``.
+A row is a rollout or prediction row with ``task``, ``images``, ``pixels``, ``target``, ``frame``, ``dialect`` and
+``completion``.
 """
 
 from __future__ import annotations
@@ -19,32 +19,33 @@ from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.boxes import parse_boxes
 from geovlm_ray.tasks.grammar import parse_response
 
-PICTURE_PIXELS = 320
+IMAGE_SIDE = 320
+"""Pixels of the longer side of a shown image."""
 SampleRow = Mapping[str, Any]
 
 
-def pictures(row: SampleRow) -> str:
-    """All images of the prompt as HTML; true and predicted boxes stand on the last one, which shows the present state.
+def images_html(row: SampleRow) -> str:
+    """All images of the prompt as HTML; true and predicted boxes are drawn on the last, most recent one.
 
     Raises:
-        DataError: an image is no longer there.
+        DataError: an image does not exist.
     """
     pixels, frame = pixels_from_json(json.loads(row["pixels"])), frame_from_json(json.loads(row["frame"]))
-    images = [fitted(load_image(reference, pixels), PICTURE_PIXELS) for reference in row["images"]]
+    images = [fitted(load_image(reference, pixels), IMAGE_SIDE) for reference in row["images"]]
     images[-1] = draw_boxes(images[-1], target_boxes(row_target(row)), frame, TRUE_COLOUR)
     images[-1] = draw_boxes(images[-1], predicted_boxes(row), frame, PREDICTED_COLOUR)
     return "".join(f'<img alt="" src="{data_uri(image)}">' for image in images)
 
 
 def predicted_boxes(row: SampleRow) -> list[Box]:
-    """The boxes of an answer; none where it has none, or the task none."""
+    """The boxes of an answer; empty if the answer or the task has none."""
     if TASKS[row["task"]].target_kind not in ("boxes", "grounded"):
         return []
     parsed = parse_response(row["completion"]) or parse_response(row["completion"], "none")
-    found = parse_boxes(parsed.answer, row["dialect"]) if parsed else None
-    if found is None:
+    answer_boxes = parse_boxes(parsed.answer, row["dialect"]) if parsed else None
+    if answer_boxes is None:
         return []
-    return [Box(c, label) for c, label in zip(found.boxes, found.labels, strict=True) if len(c) in (4, 5)]
+    return [Box(c, label) for c, label in zip(answer_boxes.boxes, answer_boxes.labels, strict=True) if len(c) in (4, 5)]
 
 
 def row_target(row: SampleRow) -> Target:
@@ -53,7 +54,7 @@ def row_target(row: SampleRow) -> Target:
 
 
 def reference_text(target: Target) -> str:
-    """A target in words."""
+    """A target as text."""
     if isinstance(target, GroundedText):
         return f"{target.text} {_boxes_text(target.boxes)}"
     if isinstance(target, str):

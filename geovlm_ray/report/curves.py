@@ -1,4 +1,4 @@
-"""Curves of a run as SVG."""
+"""Training curves as SVG."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 SMOOTHING = 0.15
+"""Weight of the newest value in the exponential moving average."""
 StepMetrics = Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a chart: its legend, its points (step, value), and its colour, None for the next one."""
+    """A line of a chart: legend, points (step, value) and colour; None takes the next colour of the cycle."""
 
     legend: str
     points: Sequence[tuple[float, float]]
@@ -23,15 +24,15 @@ class Line:
 
 
 def curve(rows: Sequence[StepMetrics], names: Mapping[str, str], title: str, ylabel: str) -> str:
-    """One chart of metrics over steps as an SVG element; ``names`` maps a metric to its legend."""
+    """A chart of metrics over steps as an SVG element; ``names`` maps metrics to legends."""
     lines = [Line(legend, [(row["step"], row[name]) for row in rows if name in row]) for name, legend in names.items()]
     return chart(lines, title, ylabel)
 
 
 def chart(lines: Sequence[Line], title: str, ylabel: str) -> str:
-    """One chart as an SVG element.
+    """A chart as an SVG element.
 
-    Thin lines are the values, thick ones their exponential mean where there are enough steps for one.
+    Thin lines are values, thick lines their exponential moving average. Fewer than 8 points are not smoothed.
     """
     figure = Figure(figsize=(5.2, 3.0), layout="constrained")
     axes = figure.add_subplot()
@@ -39,13 +40,13 @@ def chart(lines: Sequence[Line], title: str, ylabel: str) -> str:
         if not line.points:
             continue
         steps, values = zip(*line.points, strict=True)
-        few = len(steps) < 8
-        width, alpha, marker = (1.8, 1.0, "o") if few else (0.8, 0.35, "")
-        (drawn,) = axes.plot(steps, values, color=line.colour, linewidth=width, alpha=alpha, marker=marker)
-        if few:
-            drawn.set_label(line.legend)
+        is_short = len(steps) < 8
+        width, alpha, marker = (1.8, 1.0, "o") if is_short else (0.8, 0.35, "")
+        (curve_line,) = axes.plot(steps, values, color=line.colour, linewidth=width, alpha=alpha, marker=marker)
+        if is_short:
+            curve_line.set_label(line.legend)
         else:
-            axes.plot(steps, _smooth(values), linewidth=2, color=drawn.get_color(), label=line.legend)
+            axes.plot(steps, _smooth(values), linewidth=2, color=curve_line.get_color(), label=line.legend)
     axes.set_title(title, fontsize=11, loc="left")
     axes.set_xlabel("step")
     axes.set_ylabel(ylabel)

@@ -1,4 +1,4 @@
-"""What is said on the terminal about conversion, validation and the contents of datasets."""
+"""Terminal tables of dataset conversion, validation and statistics."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from typing import TYPE_CHECKING, Literal
 from rich.console import Console
 from rich.table import Table
 
-from geovlm_ray.data.stats import SIZES, Spread, Stats, TaskStats
+from geovlm_ray.data.stats import SIZES, Histogram, Stats, TaskStats
 from geovlm_ray.report.inert_text import inert
 
 if TYPE_CHECKING:
     from geovlm_ray.data.convert import Counts
     from geovlm_ray.data.validation.validate import ValidationReport
 
-SHOWN = 12
-"""Rows of a list; of longer ones the rest is counted."""
+MAX_ROWS = 12
+"""Maximum rows of a list; the last row counts the remaining entries."""
 
 
 def print_conversion(counts: Counts, examples: Mapping[str, str], console: Console) -> None:
-    """Records by task and split, and what was set aside by kind with an example each."""
+    """Print records by task and split, and quarantined records by kind with an example each."""
     table = _table("task", "records")
     for task, n in sorted(counts.tasks.items()):
         _row(table, task, n)
     if table.rows:
         console.print(table)
         _line(console, "splits: " + ", ".join(f"{split} {n:,}" for split, n in sorted(counts.splits.items())))
-    _print_findings("set aside because", counts.reasons, examples, console)
-    _line(console, f"{counts.records:,} records, {counts.passed_over:,} passed over, {counts.set_aside:,} set aside")
+    _print_findings("quarantine reason", counts.reasons, examples, console)
+    _line(console, f"{counts.records:,} records, {counts.passed_over:,} skipped, {counts.set_aside:,} quarantined")
 
 
 def print_validation(report: ValidationReport, console: Console) -> None:
-    """Classes in short, warnings, and bad records by reason."""
+    """Print a class summary, warnings, and bad records by reason."""
     table = _table("dataset", "task", "classes", "most frequent", "least frequent")
     for (dataset, task), balance in sorted(report.balances.items()):
         ranked = balance.classes.ranked()
@@ -43,41 +43,44 @@ def print_validation(report: ValidationReport, console: Console) -> None:
     if table.rows:
         console.print(table)
     _print_findings("warning", report.warnings.counts, report.warnings.examples, console)
-    _print_findings("bad because", report.reasons.counts, report.reasons.examples, console)
+    _print_findings("error", report.reasons.counts, report.reasons.examples, console)
     for shard, reason in report.unreadable.items():
         _line(console, reason if str(shard) in reason else f"{shard}: {reason}")
     absent = f" ({report.absent:,} absent)" if report.absent else ""
-    images = f"{report.pictures:,} images{absent}"
+    images = f"{report.images:,} images{absent}"
     _line(console, f"{report.records:,} records, {images}, {report.bad:,} bad ({report.bad_fraction:.2%})")
 
 
 def print_stats(stats: Stats, console: Console) -> None:
-    """One table a question."""
+    """Print tables of records, content, box sizes and classes."""
     table = _table("dataset", "split", "task", "records")
     for (dataset, split, task), n in sorted(stats.groups.items()):
         _row(table, dataset, split, task, n)
     console.print(table)
     table = _table("task", "images", "boxes", "question", "answer", "reasoning")
     for name, counted in sorted(stats.tasks.items()):
-        spreads = (counted.images, counted.boxes, counted.questions, counted.answers)
-        _row(table, name, *map(_spread, spreads), f"{counted.reasoned / counted.records:.1%}")
+        histograms = (counted.images, counted.boxes, counted.questions, counted.answers)
+        _row(table, name, *map(_mean_and_max, histograms), f"{counted.reasoned / counted.records:.1%}")
     console.print(table)
-    _line(console, "images and boxes of a record, words of question and answer: mean/largest; records with reasoning")
+    _line(
+        console,
+        "per record, mean/maximum: images, boxes, words of question and answer; share of records with reasoning",
+    )
     if any(task.sizes for task in stats.tasks.values()):
         _print_sizes(stats.tasks, console)
     table = _table("task", "classes", "most frequent")
     for name, counted in sorted(stats.tasks.items()):
         if counted.classes.names:
-            first = ", ".join(f"{label} {n:,}" for label, n in counted.classes.ranked()[:SHOWN])
+            first = ", ".join(f"{label} {n:,}" for label, n in counted.classes.ranked()[:MAX_ROWS])
             _row(table, name, len(counted.classes.names), first)
     console.print(table)
     for title, tally in (("sensor", stats.sensors), ("ground sampling distance", stats.gsd)):
-        _line(console, f"{title}: " + ", ".join(f"{name} {n:,}" for name, n in tally.ranked()[:SHOWN]))
-    _line(console, f"{stats.records:,} records, {stats.set_aside:,} more set aside by validation")
+        _line(console, f"{title}: " + ", ".join(f"{name} {n:,}" for name, n in tally.ranked()[:MAX_ROWS]))
+    _line(console, f"{stats.records:,} records, {stats.set_aside:,} more quarantined by validation")
 
 
 def first_examples(folder: Path) -> dict[str, str]:
-    """Of each kind of thing that conversion set aside the first one's place and reason."""
+    """Location and reason of the first quarantined record of each kind from a conversion."""
     from geovlm_ray.data.quarantine import read_quarantine
 
     examples: dict[str, str] = {}
@@ -93,23 +96,23 @@ def _print_sizes(tasks: Mapping[str, TaskStats], console: Console) -> None:
         if task.sizes:
             _row(table, name, *(task.sizes[size] for size in SIZES))
     console.print(table)
-    _line(console, "by the share of their image that they cover")
+    _line(console, "size classes by the share of the image area")
 
 
 def _print_findings(title: str, counts: Mapping[str, int], examples: Mapping[str, str], console: Console) -> None:
     if not counts:
         return
-    table = _table(title, "count", "first one")
+    table = _table(title, "count", "first example")
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    for kind, n in ranked[:SHOWN]:
+    for kind, n in ranked[:MAX_ROWS]:
         _row(table, kind, n, examples.get(kind, "")[:300])
-    if len(ranked) > SHOWN:
-        _row(table, f"{len(ranked) - SHOWN} more", sum(n for _, n in ranked[SHOWN:]), "")
+    if len(ranked) > MAX_ROWS:
+        _row(table, f"{len(ranked) - MAX_ROWS} more", sum(n for _, n in ranked[MAX_ROWS:]), "")
     console.print(table)
 
 
-def _spread(spread: Spread) -> str:
-    summary = spread.summary()
+def _mean_and_max(histogram: Histogram) -> str:
+    summary = histogram.summary()
     return f"{summary['mean']:.1f}/{summary['largest']:g}" if summary else ""
 
 
@@ -122,7 +125,7 @@ def _table(*names: str) -> Table:
 
 
 def _row(table: Table, *values: str | int) -> None:
-    """A row of plain text, whatever a source may have put into it."""
+    """Add a row of plain text; markup and control characters from sources are inert."""
     table.add_row(*(inert(f"{v:,}" if isinstance(v, int) else v) for v in values))
 
 

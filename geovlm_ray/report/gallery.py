@@ -1,4 +1,4 @@
-"""Chosen completions of a run with their images, boxes and reward components, as HTML."""
+"""HTML gallery of selected completions of a run with images, boxes and reward components."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from geovlm_ray.core.errors import DataError
-from geovlm_ray.report.answers import pictures, reference_text, row_target
+from geovlm_ray.report.answers import images_html, reference_text, row_target
 
 SHOWN_SAMPLES = 3
 SampleRow = dict[str, Any]
 
 
 def gallery(rollouts: Path) -> str:
-    """Groups of the first, middle and last step: one for every task in each."""
+    """The groups of the first, middle and last step, one per task."""
     files = sorted(rollouts.glob("step-*.parquet"))
     if not files:
         return "<p>No completions yet.</p>"
-    chosen = dict.fromkeys((files[0], files[len(files) // 2], files[-1]))
-    return "".join(_step(file) for file in chosen)
+    selected = dict.fromkeys((files[0], files[len(files) // 2], files[-1]))
+    return "".join(_step(file) for file in selected)
 
 
 def _step(file: Path) -> str:
@@ -61,7 +61,7 @@ def _sample(row: SampleRow) -> str:
     cells = "".join(f"<tr><td>{_e(name)}</td><td>{value:.3f}</td></tr>" for name, value in parts.items())
     status = "" if row["status"] == "ok" else f" · {_e(row['status'])}"
     return (
-        f'<div class="sample"><div class="pictures">{pictures(row)}</div><code>{_e(row["completion"])}</code>'
+        f'<div class="sample"><div class="pictures">{images_html(row)}</div><code>{_e(row["completion"])}</code>'
         f"<p>reward <b>{row['reward']:.3f}</b> · advantage {row['advantage']:+.2f} · "
         f"weights v{row['weight_version']}{status}</p>"
         f"<details><summary>reward components</summary><table>{cells}</table></details></div>"

@@ -1,4 +1,4 @@
-"""One self-contained HTML page about a run."""
+"""Self-contained HTML report of a run."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ table + table { margin-top: 1rem; }
 
 
 def write_report(folder: Path) -> Path:
-    """Write ``report.html`` into a run directory from what the run left there, and return its path.
+    """Write ``report.html`` from the files of a run directory, and return its path.
 
     Raises:
-        RunError: the folder is no run directory.
-        DataError: an image of a shown completion is no longer there.
+        RunError: the folder is not a run directory.
+        DataError: an image of a shown completion does not exist.
     """
     config_file = folder / "config.yaml"
     if not config_file.is_file():
@@ -44,8 +44,8 @@ def write_report(folder: Path) -> Path:
         _facts(config, rows, summary),
         _held_out(summary.get("heldout")),
         '<h2>Curves</h2><div class="charts">' + "".join(_charts(rows) + _benchmarks(folder / "evaluations")) + "</div>",
-        f'<h2>Completions</h2><p class="note">The best, the middle and the last of a group at the first, the middle '
-        f'and the last step. <span class="key" style="border-color:{TRUE_COLOUR}"></span> true boxes, '
+        f'<h2>Completions</h2><p class="note">The best, median and worst completion of one group per task, at the '
+        f'first, middle and last step. <span class="key" style="border-color:{TRUE_COLOUR}"></span> true boxes, '
         f'<span class="key" style="border-color:{PREDICTED_COLOUR}"></span> predicted boxes.</p>',
         gallery(folder / "rollouts"),
         f"<h2>Configuration</h2><details><summary>config.yaml</summary><pre>{html.escape(read_text(config_file))}</pre></details>",
@@ -62,19 +62,19 @@ def _rows(path: Path) -> list[dict[str, float]]:
 def _facts(config: Config, rows: Sequence[Mapping[str, float]], summary: Mapping[str, Any]) -> str:
     facts = {
         "steps": f"{int(rows[-1]['step']) if rows else 0} of {config.run.steps}",
-        "prompts × completions a step": f"{config.rollout.prompts_per_step} × {config.rollout.group_size}",
-        "maximal staleness": str(config.loop.max_staleness),
+        "prompts × completions per step": f"{config.rollout.prompts_per_step} × {config.rollout.group_size}",
+        "maximum staleness": str(config.loop.max_staleness),
         "rewards": f"{config.reward.preset} forms, combined by {config.reward.combine}",
     }
     if summary:
         facts["duration"] = f"{summary['seconds']:.0f} s"
-        facts["largest log-prob difference between engine and learner"] = f"{summary['parity_max_abs']:.2g}"
+        facts["maximum log-prob difference between engine and learner"] = f"{summary['parity_max_abs']:.2g}"
     cells = "".join(f"<tr><td>{html.escape(k)}</td><td>{html.escape(v)}</td></tr>" for k, v in facts.items())
     return f"<table>{cells}</table>"
 
 
 def _held_out(heldout: Mapping[str, Any] | None) -> str:
-    # Earlier versions wrote no constant answers.
+    # Summaries of earlier versions have no constant answers.
     if not heldout or "constant" not in heldout:
         return ""
     rows = [("all", mode, heldout[mode]) for mode in MODES]
@@ -91,10 +91,10 @@ def _held_out(heldout: Mapping[str, Any] | None) -> str:
         for task, common in heldout["most_common"].items()
     )
     return (
-        '<h2>Held-out examples</h2><p class="note">Mean reward ± standard error of one completion an example, none of '
-        "which was trained on; sampled at the training temperature, and greedy. The change is paired: of the same "
-        "examples before and after. The best constant answer is the one answer, of those to training examples, that "
-        "earns most without a look at the image.</p><table><tr><th>task</th><th>decoding</th><th>examples</th>"
+        '<h2>Held-out examples</h2><p class="note">Mean reward ± standard error of one completion per held-out '
+        "example, sampled at the training temperature or greedy. The change is paired by example. The best constant "
+        "answer ignores the image; it is selected on training examples.</p>"
+        "<table><tr><th>task</th><th>decoding</th><th>examples</th>"
         f"<th>best constant</th><th>before</th><th>after</th><th>change</th></tr>{cells}</table>"
         "<table><tr><th>task</th><th>best constant answer</th><th>most common greedy answer after training</th>"
         f"<th>share</th></tr>{answers}</table>"
@@ -106,7 +106,7 @@ def _value(statistics: Mapping[str, float]) -> str:
 
 
 def _benchmarks(evaluations: Path) -> list[str]:
-    """A chart of the evaluations on the way, where there were any."""
+    """A chart of the evaluations during training; empty without any."""
     rows = []
     for file in sorted(evaluations.glob("step-*/results.json")):
         scores = {name: result["score"]["value"] for name, result in read_object(file)["benchmarks"].items()}
@@ -114,7 +114,7 @@ def _benchmarks(evaluations: Path) -> list[str]:
     if not rows:
         return []
     names = {name: name for row in rows for name in row if name != "step"}
-    return [curve(rows, names, "Benchmarks, evaluated on the way", "mean score")]
+    return [curve(rows, names, "Benchmarks during training", "mean score")]
 
 
 def _charts(rows: Sequence[Mapping[str, float]]) -> list[str]:
@@ -133,12 +133,15 @@ def _charts(rows: Sequence[Mapping[str, float]]) -> list[str]:
         curve(
             rows,
             {f"seconds/{part}": part for part in ("rollout", "resample", "learner", "sync")},
-            "Where a step's time goes",
+            "Step time by phase",
             "seconds",
         ),
-        curve(rows, {"loss/kl_to_sampler": "KL"}, "KL from the sampling policy", "nats per token"),
+        curve(rows, {"loss/kl_to_sampler": "KL"}, "KL from the rollout policy", "nats per token"),
         curve(rows, {"grad_norm": "norm"}, "Gradient norm before clipping", "norm"),
         curve(
-            rows, {"parity/max_abs": "difference"}, "Engine against learner after sync", "largest log-prob difference"
+            rows,
+            {"parity/max_abs": "difference"},
+            "Engine-learner parity after weight sync",
+            "maximum log-prob difference",
         ),
     ]

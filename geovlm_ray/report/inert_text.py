@@ -1,4 +1,4 @@
-"""Text for a terminal that is shown and never obeyed, whatever a model, a dataset or a path may have put into it."""
+"""Terminal text in which markup and control sequences from models, datasets or paths have no effect."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from rich.text import Text
 
 
 def inert(text: str, style: str = "", kept: str = "") -> Text:
-    """Text without markup and without control characters but those ``kept``."""
+    """Text without markup; non-printable characters not in ``kept`` become U+FFFD."""
     return Text("".join(c if c.isprintable() or c in kept else "�" for c in text), style)

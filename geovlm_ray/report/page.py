@@ -1,4 +1,4 @@
-"""What all pages share: the frame of a self-contained HTML page, and pictures inside it."""
+"""Shared parts of the self-contained HTML pages: layout, style and embedded images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pre { background: var(--card); padding: 1rem; overflow: auto; font-size: 13px; }
 
 
 def page(title: str, body: str, style: str = "") -> str:
-    """A page of a title in plain text, a body in HTML, and rules beyond the common ones."""
+    """A self-contained HTML page; ``title`` is plain text, ``body`` HTML, ``style`` additional CSS."""
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}{style}</style></head>'
@@ -33,14 +33,14 @@ def page(title: str, body: str, style: str = "") -> str:
 
 
 def data_uri(image: Image.Image) -> str:
-    """An image as a data URI."""
+    """An image as a JPEG data URI."""
     sink = io.BytesIO()
     image.save(sink, "JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(sink.getvalue()).decode()
 
 
 def fitted(image: Image.Image, side: int) -> Image.Image:
-    """The image with a longer side of so many pixels."""
+    """The image, resized so that its longer side has ``side`` pixels."""
     scale = side / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     return image.resize(size, Image.Resampling.BICUBIC)

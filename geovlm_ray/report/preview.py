@@ -1,4 +1,4 @@
-"""A page of records drawn at random from converted datasets, for a person to see what the model will see."""
+"""HTML preview of randomly sampled records of converted datasets, as the model receives them."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from geovlm_ray.data.convert import UNREADABLE
 from geovlm_ray.data.images import load_image
 from geovlm_ray.data.parquet import Dataset
 from geovlm_ray.data.table import Row, to_row
-from geovlm_ray.data.validation.numbered import Numbered
-from geovlm_ray.data.validation.pictures import Picture, is_absent
+from geovlm_ray.data.validation.image_checks import RecordImage, is_absent
+from geovlm_ray.data.validation.record_index import RecordIndex
 from geovlm_ray.report.boxes import TRUE_COLOUR, draw_boxes
 from geovlm_ray.report.page import data_uri, fitted, page
 from geovlm_ray.tasks import TASKS
 
 SIDE = 512
-"""Pixels of the longer side of a picture on the page."""
-BLANK = "#f1f5f9"
+"""Pixels of the longer side of an image on the page."""
+BLANK_COLOUR = "#f1f5f9"
 PREVIEW_STYLE = """
 body { max-width: 1400px; }
 nav { position: sticky; top: 0; z-index: 1; background: #fffffff0; padding: .6rem 0; display: flex; flex-wrap: wrap;
@@ -60,18 +60,18 @@ ZOOM = """<script>document.addEventListener("click", event => {
 
 @dataclass
 class Choice:
-    """Numbers of the chosen records by task, and how many there are to choose from, by task and split."""
+    """Numbers of the sampled records by task (``tasks``), and record counts by task and split (``counts``)."""
 
-    numbered: Numbered
+    index: RecordIndex
     tasks: dict[str, list[int]]
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
 def preview(datasets: Sequence[Dataset], *, each: int, seed: int, need_images: bool) -> str:
-    """The page, with ``each`` records of every task, of its splits in turn; the same for the same seed.
+    """The page, with ``each`` records of every task that alternate between its splits; deterministic for a seed.
 
-    Records that validation set aside are left out. Without ``need_images``, boxes stand on a blank canvas where there
-    is no image.
+    Quarantined records are excluded. Without ``need_images``, boxes are drawn on a blank canvas if an image is
+    missing.
 
     Raises:
         DataError: a shard, record or image cannot be read.
@@ -83,13 +83,13 @@ def preview(datasets: Sequence[Dataset], *, each: int, seed: int, need_images: b
     links = "".join(f'<a href="#{_e(t)}">{_e(_words(t))} <b>{totals[t]:,}</b></a>' for t in names)
     body = [
         f"<h1>{_e(title)} <small>{sum(totals.values()):,} records</small></h1>",
-        f'<p class="note">{each} records of every task, drawn at random; '
-        f'<span class="key" style="border-color:{TRUE_COLOUR}"></span> boxes of the target. Click on an image to '
+        f'<p class="note">{each} random records of every task; '
+        f'<span class="key" style="border-color:{TRUE_COLOUR}"></span> target boxes. Click an image to '
         f"enlarge it.</p><nav>{links}</nav>",
     ]
     for task in names:
         splits = ", ".join(f"{split} {n:,}" for (t, split), n in sorted(choice.counts.items()) if t == task)
-        rows = _rows(choice.numbered, choice.tasks[task])
+        rows = _rows(choice.index, choice.tasks[task])
         cards = "".join(_card(row, dataset, need_images) for dataset, row in rows)
         body.append(f'<h2 id="{_e(task)}">{_e(_words(task))} <small>{_e(splits)}</small></h2>')
         body.append(f'<div class="cards">{cards}</div>')
@@ -97,77 +97,79 @@ def preview(datasets: Sequence[Dataset], *, each: int, seed: int, need_images: b
 
 
 def choose(datasets: Sequence[Dataset], each: int, seed: int) -> Choice:
-    """Draw records without reading more of them than their task and split.
+    """Sample records; reads only the task and split columns.
 
     Raises:
-        DataError: a shard cannot be read, or there is no record.
+        DataError: a shard cannot be read, or there are no records.
     """
     rng = np.random.default_rng(seed)
-    drawn: defaultdict[tuple[str, str], list[tuple[float, int]]] = defaultdict(list)
+    sampled: defaultdict[tuple[str, str], list[tuple[float, int]]] = defaultdict(list)
     counts: Counter[tuple[str, str]] = Counter()
     shards, starts = [(d, shard) for d in datasets for shard in d.shards], [0]
-    aside = {d.folder: d.set_aside() for d in datasets}
+    quarantined = {d.folder: d.quarantined_rows() for d in datasets}
     for dataset, shard in shards:
-        number, gone = starts[-1], aside[dataset.folder].get(shard.name, set())
+        number, excluded = starts[-1], quarantined[dataset.folder].get(shard.name, set())
         for batch in dataset.batches(shard):
             keys = zip(batch["task"].to_pylist(), map(str, batch["split"].to_pylist()), strict=True)
             for key, rank in zip(keys, rng.random(len(batch)), strict=True):
-                if number - starts[-1] not in gone and key[0] in TASKS:
+                if number - starts[-1] not in excluded and key[0] in TASKS:
                     counts[key] += 1
-                    # A heap of the smallest ranks, the largest of them on top.
-                    heapq.heappush(drawn[key], (-rank, number))
-                    if len(drawn[key]) > each:
-                        heapq.heappop(drawn[key])
+                    # Max-heap of the smallest random ranks.
+                    heapq.heappush(sampled[key], (-rank, number))
+                    if len(sampled[key]) > each:
+                        heapq.heappop(sampled[key])
                 number += 1
         starts.append(number)
     if not counts:
-        raise DataError(f"{datasets[0].folder}: expected records to show, found none that was not set aside")
-    tasks = {task: _in_turn([sorted(drawn[k]) for k in sorted(drawn) if k[0] == task], each) for task, _ in drawn}
-    return Choice(Numbered(shards, np.array(starts)), tasks, counts)
+        raise DataError(f"{datasets[0].folder}: expected records that are not quarantined, found none")
+    tasks = {
+        task: _round_robin([sorted(sampled[k]) for k in sorted(sampled) if k[0] == task], each) for task, _ in sampled
+    }
+    return Choice(RecordIndex(shards, np.array(starts)), tasks, counts)
 
 
-def _in_turn(pools: list[list[tuple[float, int]]], each: int) -> list[int]:
-    """The first of every pool, then the second of every pool, and so on."""
-    deepest = max(map(len, pools))
-    return [pool[k][1] for k in range(deepest) for pool in pools if k < len(pool)][:each]
+def _round_robin(pools: list[list[tuple[float, int]]], each: int) -> list[int]:
+    """Round-robin over the pools: the first of each, then the second of each, up to ``each`` in total."""
+    longest = max(map(len, pools))
+    return [pool[k][1] for k in range(longest) for pool in pools if k < len(pool)][:each]
 
 
-def _rows(numbered: Numbered, numbers: Sequence[int]) -> Iterator[tuple[Dataset, Row]]:
-    """The records of some numbers, in that order."""
-    found = {number: (dataset, record) for number, dataset, record in numbered.read(np.sort(np.array(numbers)))}
+def _rows(index: RecordIndex, numbers: Sequence[int]) -> Iterator[tuple[Dataset, Row]]:
+    """The records with these numbers, in that order."""
+    records = {number: (dataset, record) for number, dataset, record in index.read(np.sort(np.array(numbers)))}
     for number in numbers:
-        dataset, record = found[number]
+        dataset, record = records[number]
         try:
             yield dataset, to_row(record)
         except UNREADABLE as error:
-            where = numbered.name(number)
-            raise DataError(f"{where}: {error}; `geovlm-ray data validate` sets such records aside") from error
+            where = index.name(number)
+            raise DataError(f"{where}: {error}; `geovlm-ray data validate` quarantines such records") from error
 
 
 def _card(row: Row, dataset: Dataset, need_images: bool) -> str:
     example = row.example
     views = _views(example, dataset.root, need_images)
     many = " many" if len(views) > 1 else ""
-    known = [example.split, example.dataset, example.sensor, None if example.gsd is None else f"{example.gsd:g} m"]
-    chips = "".join(f'<span class="chip meta">{_e(text)}</span> ' for text in known if text)
-    thoughts = f"<details><summary>reasoning</summary><p>{_e(example.reasoning)}</p></details>"
+    metadata = [example.split, example.dataset, example.sensor, None if example.gsd is None else f"{example.gsd:g} m"]
+    chips = "".join(f'<span class="chip meta">{_e(text)}</span> ' for text in metadata if text)
+    reasoning = f"<details><summary>reasoning</summary><p>{_e(example.reasoning)}</p></details>"
     source = " · ".join(_e(t) for t in (example.id, f"{row.source_file}, record {row.source_record}", row.licence) if t)
     return (
         f'<article class="card"><div class="views{many}">{"".join(views)}</div><div class="text">{chips}'
-        f"<p>{_e(example.question)}</p>{_answer(example)}{thoughts if example.reasoning else ''}"
+        f"<p>{_e(example.question)}</p>{_answer(example)}{reasoning if example.reasoning else ''}"
         f"<footer>{source}</footer></div></article>"
     )
 
 
 def _views(example: Example, root: Path, need_images: bool) -> list[str]:
-    """All images as figures, the boxes of the target on the last one, which shows the present state."""
+    """All images as figures, with the target boxes on the last, most recent one."""
     boxes = target_boxes(example.target)
-    pictures = [_picture(Picture(root.resolve(), name, example.pixels), need_images) for name in example.images]
-    if not pictures and need_images:
-        raise DataError(f"record {example.id!r} has no image; --images optional shows such records without")
-    if not any(pictures) and not boxes:
+    loaded = [_load(RecordImage(root.resolve(), name, example.pixels), need_images) for name in example.images]
+    if not loaded and need_images:
+        raise DataError(f"record {example.id!r} has no image; use --images optional to show records without images")
+    if not any(loaded) and not boxes:
         return []
-    images = [_blank(example.frame) if p is None else p for p in pictures] or [_blank(example.frame)]
+    images = [_blank(example.frame) if p is None else p for p in loaded] or [_blank(example.frame)]
     images[-1] = draw_boxes(images[-1], boxes, example.frame, TRUE_COLOUR)
     return [_figure(image, f"{k} of {len(images)}") for k, image in enumerate(images, 1)]
 
@@ -177,23 +179,26 @@ def _figure(image: Image.Image, caption: str) -> str:
     return f'<figure><img alt="" src="{data_uri(image)}">{shown}</figure>'
 
 
-def _picture(picture: Picture, need_images: bool) -> Image.Image | None:
-    """The picture as the page shows it; None where it is not there and need not be."""
-    if is_absent(picture):
+def _load(image: RecordImage, need_images: bool) -> Image.Image | None:
+    """The image as the page shows it; None if it is missing and not needed."""
+    if is_absent(image):
         if need_images:
-            raise DataError(f"image {picture.reference}: expected a file, found none; --images optional does without")
+            raise DataError(
+                f"image {image.reference}: expected a file, found none; use --images optional to preview without images"
+            )
         return None
-    return fitted(load_image(picture.reference, picture.pixels), SIDE)
+    return fitted(load_image(image.reference, image.pixels), SIDE)
 
 
 def _blank(frame: Frame) -> Image.Image:
     width, height = frame.scale
     longest = max(width, height)
-    return Image.new("RGB", (max(1, round(SIDE * width / longest)), max(1, round(SIDE * height / longest))), BLANK)
+    size = (max(1, round(SIDE * width / longest)), max(1, round(SIDE * height / longest)))
+    return Image.new("RGB", size, BLANK_COLOUR)
 
 
 def _answer(example: Example) -> str:
-    """The target in HTML."""
+    """The target as HTML."""
     kind = TASKS[example.task].target_kind
     texts = target_texts(example.target)
     if kind == "classes":

@@ -1,4 +1,4 @@
-"""Task-aware rewards: pure, batched functions of responses and their targets."""
+"""Task-aware rewards: pure, batched functions of responses and targets."""
 
 from geovlm_ray.rewards.base import Embedder
 from geovlm_ray.rewards.config import RewardConfig

@@ -1,4 +1,4 @@
-"""The contract of a reward: what it is given and what it gives back."""
+"""Reward interface: signature and result of a reward function."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from geovlm_ray.tasks import TargetKind
 
 @dataclass(frozen=True)
 class RewardResult:
-    """The accuracy of one answer in [0, 1], its named parts, and whether the answer could be read."""
+    """Accuracy of one answer in [0, 1], its named components, and a status (``ok`` or ``unparseable``)."""
 
     accuracy: float
     components: dict[str, float] = field(default_factory=dict)
@@ -25,8 +25,8 @@ RewardFn = Callable[[Sequence[str], Sequence[Example], RewardConfig, Embedder | 
 
 @dataclass(frozen=True)
 class RewardSpec:
-    """One form of a reward: a pure, batched function of answers and their examples."""
+    """A reward: a pure, batched function, the target kind it scores, and whether it needs sentence embeddings."""
 
-    judge: RewardFn
+    score: RewardFn
     target_kind: TargetKind
     embeds: Callable[[RewardConfig], bool] = lambda config: False

@@ -1,4 +1,4 @@
-"""What the rewards may be told, each setting with one home."""
+"""Reward configuration."""
 
 from __future__ import annotations
 
@@ -12,83 +12,86 @@ from geovlm_ray.tasks.grammar import ThinkMode
 
 
 class SbertConfig(BaseModel):
-    """The sentence-embedding model."""
+    """Sentence-embedding model."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    model: str = Field("all-MiniLM-L6-v2", description="a sentence-transformers name or folder")
+    model: str = Field("all-MiniLM-L6-v2", description="sentence-transformers model name or folder")
     device: str = Field("cpu", description="torch device, such as cpu or cuda:0")
     batch_size: int = Field(32, ge=1, description="texts per forward pass")
-    cache_size: int = Field(65_536, ge=0, description="reference embeddings kept, least recently used dropped first")
+    cache_size: int = Field(65_536, ge=0, description="text embeddings kept in an LRU cache")
 
 
 class TextWeights(BaseModel):
-    """Weights of the parts of a hybrid text reward; they are divided by their sum."""
+    """Weights of the metrics in a combined text reward; normalized to sum to 1."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     sbert: float = Field(0.5, ge=0)
     rouge1: float = Field(1 / 6, ge=0)
-    rougeL: float = Field(1 / 6, ge=0)  # noqa: N815 - the metric's name
-    meteor: float = Field(1 / 6, ge=0, description="above 0 needs WordNet")
+    rougeL: float = Field(1 / 6, ge=0)  # noqa: N815 - metric name
+    meteor: float = Field(1 / 6, ge=0, description="a weight above 0 requires WordNet")
 
     @model_validator(mode="after")
-    def _some_weight(self) -> Self:
+    def _any_weight(self) -> Self:
         if not math.fsum((self.sbert, self.rouge1, self.rougeL, self.meteor)) > 0:
-            raise ValueError("at least one weight must be above 0")
+            raise ValueError("expected at least one weight above 0, found none")
         return self
 
 
 class RewardConfig(BaseModel):
-    """How completions are scored; a string in place of the section is its ``function``."""
+    """Scoring of completions; a string in place of the section sets ``function``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     function: str | None = Field(
-        None, pattern=r"^.+\.py:[A-Za-z_]\w*$", description="path/file.py:function, a reward in place of all forms"
+        None, pattern=r"^.+\.py:[A-Za-z_]\w*$", description="path/file.py:function that replaces the built-in rewards"
     )
-    time_limit_s: float = Field(5.0, gt=0, description="seconds that `function` has for a response")
+    time_limit_s: float = Field(5.0, gt=0, description="time limit of `function` per response, in seconds")
 
-    preset: Literal["robust", "paper"] = Field("robust", description="the form of every task's reward")
-    forms: dict[str, str] = Field(default_factory=dict, description="task: form, where it is not the preset's")
-    think: ThinkMode = Field("required", description="none: answers carry no reasoning, only <answer>...</answer>")
-    max_chars: int = Field(32_768, ge=1, description="longer responses score 0 with status too_long")
+    preset: Literal["robust", "paper"] = Field("robust", description="reward variant of every task")
+    forms: dict[str, str] = Field(default_factory=dict, description="task: reward name, overriding the preset")
+    think: ThinkMode = Field("required", description="none: responses have no reasoning, only <answer>...</answer>")
+    max_chars: int = Field(
+        32_768, ge=1, description="maximum response length; longer ones score 0 with status too_long"
+    )
 
     combine: Literal["sum", "weighted", "gated"] = Field(
-        "sum", description="total of format f and accuracy a: f + a (the paper's), a weighted mean, or f * a"
+        "sum", description="total of format f and accuracy a: f + a (the paper), weighted mean, or f * a"
     )
-    format_weight: float = Field(0.2, ge=0, le=1, description="weight of the format where combine is weighted")
+    format_weight: float = Field(0.2, ge=0, le=1, description="weight of the format reward if combine is weighted")
     normalize: dict[str, tuple[float, float]] = Field(
         default_factory=dict,
-        description="task: [low, high]; its accuracy enters the total mapped from there to [0, 1]",
+        description="task: [low, high]; accuracies are rescaled from this range to [0, 1]",
     )
 
-    beta: float = Field(1.0, gt=0, description="of F-beta on labels; above 1 favours recall")
-    tau: float = Field(0.5, gt=0, le=1, description="IoU at which F1 and precision of boxes call a box found")
-    min_iou: float = Field(0.0, ge=0, lt=1, description="matched IoU below it counts as 0")
-    rotated: bool = Field(False, description="boxes with an angle by polygon IoU, not as horizontal boxes")
+    beta: float = Field(1.0, gt=0, description="beta of F-beta on labels; above 1 favours recall")
+    tau: float = Field(0.5, gt=0, le=1, description="IoU threshold of detection F1 and precision")
+    min_iou: float = Field(0.0, ge=0, lt=1, description="lower IoUs count as 0")
+    rotated: bool = Field(False, description="rotated (polygon) IoU instead of horizontal IoU")
 
     sbert: SbertConfig = SbertConfig()
-    sbert_floor: float = Field(0.3, ge=0, lt=1, description="cosine that the robust forms map to 0")
-    hslr: TextWeights = Field(TextWeights(), description="parts of the hybrid reward of change captions")
+    sbert_floor: float = Field(0.3, ge=0, lt=1, description="cosine similarity that robust caption rewards map to 0")
+    hslr: TextWeights = Field(TextWeights(), description="metric weights of the HSLR change-caption reward")
     grounded: TextWeights = Field(
-        TextWeights(sbert=0, rouge1=0.5, rougeL=0.5, meteor=0), description="text part of grounded descriptions"
+        TextWeights(sbert=0, rouge1=0.5, rougeL=0.5, meteor=0),
+        description="metric weights of the text part of grounded descriptions",
     )
     fact_weight: float = Field(
-        1.0, ge=0, le=1, description="share of the fact gate in robust caption rewards; 0 leaves facts uncompared"
+        1.0, ge=0, le=1, description="weight of the fact gate in robust caption rewards; 0 disables it"
     )
 
     @model_validator(mode="after")
     def _tasks_exist(self) -> Self:
         for task in (*self.forms, *self.normalize):
             if task not in TASKS:
-                raise ValueError(f"no task {task!r}; expected one of {', '.join(TASKS)}")
+                raise ValueError(f"expected a task of {', '.join(TASKS)}, found {task!r}")
         for task, (low, high) in self.normalize.items():
             if not 0 <= low < high <= 1:
                 raise ValueError(f"normalize.{task}: expected 0 <= low < high <= 1, found {low}, {high}")
         return self
 
     def form(self, task: str) -> str:
-        """The name of the form, or of the user's function, that scores a task."""
+        """Name of the reward, or of the user function, that scores a task."""
         preset = TASKS[task].default_reward if self.preset == "robust" else TASKS[task].reward
         return self.function or self.forms.get(task, preset)

@@ -1,7 +1,7 @@
-"""The words that state a fact: numbers, directions, colours, negation and the objects of remote-sensing captions.
+"""Vocabulary of facts: numbers, directions, colours, negation and objects of remote-sensing captions.
 
-North is up, as in every map-projected image, so that north and top are one direction. Words that the captions
-of the field use for one another ("house" and "villa", "bareland" and "desert") name one object.
+North is up, as in map-projected images, so north and top are the same direction. Words that caption datasets use
+interchangeably ("house" and "villa", "bareland" and "desert") map to one object.
 """
 
 from __future__ import annotations
@@ -65,16 +65,16 @@ def _vocabulary() -> dict[str, tuple[Fact, ...]]:
 
 _VOCABULARY = _vocabulary()
 PAIR_STARTS = frozenset(term.split()[0] for term in _VOCABULARY if " " in term)
-"""First words of the terms of two words."""
+"""First words of two-word terms."""
 
 _PLURALS = (("", ""), ("s", ""), ("es", ""), ("ies", "y"))
 
 
 def facts_of(term: str) -> tuple[Fact, ...]:
-    """The facts that a lower-case word, or two with a space between, states; most state none."""
+    """Facts stated by a lower-case word or two-word term; empty for most."""
     for suffix, singular in _PLURALS:
         if term.endswith(suffix):
-            known = _VOCABULARY.get(term.removesuffix(suffix) + singular)
-            if known:
-                return known
+            facts = _VOCABULARY.get(term.removesuffix(suffix) + singular)
+            if facts:
+                return facts
     return ()

@@ -1,7 +1,7 @@
-"""The facts of a caption, compared between two texts: numbers, directions, colours, negation and objects.
+"""Factual agreement of two captions: numbers, directions, colours, negation and objects.
 
-Embeddings and lexical overlap hardly see a swapped fact; this does. A fact is compared alone and with the
-object that it speaks of, so that "two ships and three planes" is not "three ships and two planes".
+Embeddings and lexical overlap are insensitive to swapped facts. Facts are compared alone and together with the object
+that they describe, so "two ships and three planes" differs from "three ships and two planes".
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from geovlm_ray.rewards.fact_words import PAIR_STARTS, Fact, facts_of
 
 FLOOR = 0.2
-"""What one kind of fact leaves of the score where nothing of it is right."""
-SILENT = 0.7
-"""How right a kind of fact is that only one of the two texts speaks of."""
+"""Score multiplier if every fact of a kind is wrong."""
+ONE_SIDED_AGREEMENT = 0.7
+"""Agreement of a kind of fact that only one of the two texts states."""
 
-LONGEST_CACHED = 1024
+MAX_CACHED_CHARS = 1024
 
 _WORD = re.compile(r"[a-z]+|\d+(?:\.\d+)?|[,.;:!?]", re.ASCII)
 _BOTH_IMAGES = re.compile(r"\b(?:two|both)\s+(?=images?\b|scenes?\b|pictures?\b|photos?\b)")
@@ -37,49 +37,49 @@ Pairs = Iterable[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Facts:
-    """``said`` has the facts by kind; ``bound`` has (value, object) by kind for facts that speak of an object."""
+    """``values`` holds the facts by kind; ``bindings`` the (value, object) pairs of facts that describe an object."""
 
-    said: dict[str, frozenset[str]]
-    bound: dict[str, frozenset[tuple[str, str]]]
+    values: dict[str, frozenset[str]]
+    bindings: dict[str, frozenset[tuple[str, str]]]
 
 
 def facts(text: str) -> Facts:
-    """The facts of a text; kinds are ``number``, ``direction``, ``colour``, ``negation`` and ``object``.
+    """Extract the facts of a text; kinds are ``number``, ``direction``, ``colour``, ``negation`` and ``object``.
 
-    The number one is only bound, as "a ship" and "the ship" say the same.
+    The number one appears only in ``bindings``, because "a ship" and "the ship" are equivalent.
     """
-    return _cached_facts(text) if len(text) <= LONGEST_CACHED else _find_facts(text)
+    return _cached_facts(text) if len(text) <= MAX_CACHED_CHARS else _extract_facts(text)
 
 
 def agreement(answer: str, reference: str) -> float:
-    """How far the facts of an answer agree with those of a reference, in [0, 1].
+    """Factual agreement of an answer and a reference, in [0, 1].
 
-    Each kind of fact is a factor between `FLOOR` and 1: one swapped kind leaves about a fifth, two a
-    twenty-fifth. What only one text speaks of costs little, what both speak of and differ in costs all.
+    The product of one factor in [`FLOOR`, 1] per kind of fact: 0.2 if one kind is all wrong, 0.04 for two. A kind
+    stated by only one text has a small penalty, a contradiction the full one.
     """
     left, right = facts(answer), facts(reference)
     value = 1.0
-    for kind in sorted({*left.said, *right.said, *left.bound, *right.bound}):
-        said = _said_alike(kind, left.said.get(kind, frozenset()), right.said.get(kind, frozenset()))
-        bound = _bound_alike(left.bound.get(kind, frozenset()), right.bound.get(kind, frozenset()))
-        value *= FLOOR + (1 - FLOOR) * min(said, bound)
+    for kind in sorted({*left.values, *right.values, *left.bindings, *right.bindings}):
+        values = _value_agreement(kind, left.values.get(kind, frozenset()), right.values.get(kind, frozenset()))
+        bindings = _binding_agreement(left.bindings.get(kind, frozenset()), right.bindings.get(kind, frozenset()))
+        value *= FLOOR + (1 - FLOOR) * min(values, bindings)
     return value
 
 
-def _said_alike(kind: str, a: frozenset[str], b: frozenset[str]) -> float:
-    """Squared F1 of the facts of a kind (of objects not squared, as each text picks its own)."""
+def _value_agreement(kind: str, a: frozenset[str], b: frozenset[str]) -> float:
+    """Squared F1 of the facts of a kind; plain F1 for objects, because texts select different ones."""
     if a == b:
         return 1.0
     if kind == "negation":
         return 0.0
     if not a or not b:
-        return SILENT
+        return ONE_SIDED_AGREEMENT
     f1 = 2 * len(a & b) / (len(a) + len(b))
     return f1 if kind == "object" else f1**2
 
 
-def _bound_alike(a: frozenset[tuple[str, str]], b: frozenset[tuple[str, str]]) -> float:
-    """Share of what both texts bind (objects, and values other than one) where they do not contradict each other."""
+def _binding_agreement(a: frozenset[tuple[str, str]], b: frozenset[tuple[str, str]]) -> float:
+    """Fraction of objects and values (except one) bound in both texts whose bindings do not contradict."""
     common = clashes = 0
     for left, right in ((_by_second(a), _by_second(b)), (_by_first(a), _by_first(b))):
         keys = left.keys() & right.keys() - {"1"}
@@ -99,23 +99,23 @@ def _by_first(pairs: Pairs) -> dict[str, set[str]]:
     return grouped
 
 
-def _find_facts(text: str) -> Facts:
-    said: defaultdict[str, set[str]] = defaultdict(set)
-    bound: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
+def _extract_facts(text: str) -> Facts:
+    values: defaultdict[str, set[str]] = defaultdict(set)
+    bindings: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
     for clause in _clauses(text):
         for _, (kind, value) in clause:
             if (kind, value) != ("number", "1"):
-                said[kind].add(value)
-        for kind, value, thing in _bindings(clause):
-            bound[kind].add((value, thing))
-    return Facts({k: frozenset(v) for k, v in said.items()}, {k: frozenset(v) for k, v in bound.items()})
+                values[kind].add(value)
+        for kind, value, name in _bindings(clause):
+            bindings[kind].add((value, name))
+    return Facts({k: frozenset(v) for k, v in values.items()}, {k: frozenset(v) for k, v in bindings.items()})
 
 
-_cached_facts = functools.lru_cache(maxsize=1 << 15)(_find_facts)
+_cached_facts = functools.lru_cache(maxsize=1 << 15)(_extract_facts)
 
 
 def _clauses(text: str) -> Iterator[Clause]:
-    """The facts of each clause, each with the number of its phrase."""
+    """Yield the facts of each clause as (phrase index, fact)."""
     text = _BOTH_IMAGES.sub("", text.casefold().replace("n't", " not"))
     words = _WORD.findall(_UNCHANGED.sub("unchanged", text))
     clause: Clause = []
@@ -139,20 +139,20 @@ def _word_facts(word: str) -> tuple[Fact, ...]:
 
 
 def _bindings(clause: Clause) -> Iterator[tuple[str, str, str]]:
-    """Kind, value and object of each fact of a clause that speaks of an object.
+    """Yield (kind, value, object) of each fact in a clause that describes an object.
 
-    A number belongs to the object that ends its phrase, a colour to that one or else to the last object before
-    it ("a ship painted red"), a direction to the last object before it or else to the next ("at the left a ship").
+    A number binds to the next object of its phrase; a colour to that object, else to the preceding object ("a ship
+    painted red"); a direction to the preceding object, else to the next one ("at the left a ship").
     """
-    things = [(i, phrase, name) for i, (phrase, (kind, name)) in enumerate(clause) if kind == "object"]
+    objects = [(i, phrase, name) for i, (phrase, (kind, name)) in enumerate(clause) if kind == "object"]
     passed = 0
     for i, (phrase, (kind, value)) in enumerate(clause):
-        while passed < len(things) and things[passed][0] <= i:
+        while passed < len(objects) and objects[passed][0] <= i:
             passed += 1
-        before = things[passed - 1][2] if passed else None
-        after = things[passed][2] if passed < len(things) else None
-        same_phrase = after if passed < len(things) and things[passed][1] == phrase else None
+        before = objects[passed - 1][2] if passed else None
+        after = objects[passed][2] if passed < len(objects) else None
+        same_phrase = after if passed < len(objects) and objects[passed][1] == phrase else None
         choices = {"number": same_phrase, "colour": same_phrase or before, "direction": before or after}
-        thing = choices.get(kind)
-        if thing:
-            yield kind, value, thing
+        described = choices.get(kind)
+        if described:
+            yield kind, value, described

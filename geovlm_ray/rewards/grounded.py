@@ -1,4 +1,4 @@
-"""Rewards of grounded descriptions: the words and the boxes inside them."""
+"""Rewards of grounded descriptions: text and boxes."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from geovlm_ray.tasks.boxes import strip_boxes
 def grounded_description(
     answers: Sequence[str], examples: Sequence[Example], config: RewardConfig, embedder: Embedder | None
 ) -> list[RewardResult]:
-    """Mean of the text's and the boxes' score (the paper names both parts; their mean is our definition)."""
-    text, _ = _text(answers, examples, config, embedder)
+    """Mean of text and box score (the paper names both components but not how they are combined)."""
+    text, _ = _text_scores(answers, examples, config, embedder)
     boxes = best_iou(answers, examples, config, embedder)
-    return [_joined((t + b.accuracy) / 2, t, b) for t, b in zip(text, boxes, strict=True)]
+    return [_result((t + b.accuracy) / 2, t, b) for t, b in zip(text, boxes, strict=True)]
 
 
 def grounded_description_robust(
     answers: Sequence[str], examples: Sequence[Example], config: RewardConfig, embedder: Embedder | None
 ) -> list[RewardResult]:
-    """Product of the gated text's and the matched boxes' score: neither can be left out."""
-    value, pairs = _text(answers, examples, config, embedder)
+    """Product of the gated text score and the matched-IoU box score, so that neither can be omitted."""
+    value, pairs = _text_scores(answers, examples, config, embedder)
     factors = gates(pairs, config)
     text = value * factors["length"] * factors["facts"]
     boxes = matched_iou(answers, examples, config, embedder)
-    return [_joined(t * b.accuracy, t, b) for t, b in zip(text, boxes, strict=True)]
+    return [_result(t * b.accuracy, t, b) for t, b in zip(text, boxes, strict=True)]
 
 
 def grounded_embeds(config: RewardConfig) -> bool:
-    """Whether the text part embeds sentences under a configuration."""
+    """Whether the text score needs sentence embeddings under a configuration."""
     return config.grounded.sbert > 0
 
 
-def _text(
+def _text_scores(
     answers: Sequence[str], examples: Sequence[Example], config: RewardConfig, embedder: Embedder | None
 ) -> tuple[np.ndarray, list[tuple[str, str]]]:
     pairs = []
@@ -49,5 +49,5 @@ def _text(
     return hybrid(pairs, config.grounded, embedder, 0.0)[0], pairs
 
 
-def _joined(value: float, text: float, boxes: RewardResult) -> RewardResult:
+def _result(value: float, text: float, boxes: RewardResult) -> RewardResult:
     return RewardResult(float(value), {"text": float(text), "boxes": boxes.accuracy}, boxes.status)

@@ -1,4 +1,4 @@
-"""Rewards of whole groups of samples."""
+"""Rewards of sample groups."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from geovlm_ray.rewards.score import score_batch
 
 
 def score_groups(groups: Sequence[SampleGroup], config: RewardConfig, embedder: Embedder | None) -> list[SampleGroup]:
-    """The same groups, every sample with its reward."""
+    """Return the groups with a reward for every sample."""
     responses = [s.text for g in groups for s in g.samples]
     examples = [g.prompt.example for g in groups for _ in g.samples]
     scores = iter(score_batch(responses, examples, config, embedder))

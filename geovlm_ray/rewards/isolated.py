@@ -1,9 +1,9 @@
-"""A user's reward function, run in a process of its own that can be killed.
+"""User-defined reward functions, run in a child process that can be killed.
 
-``reward: path/to/file.py:function`` names ``function(response, target)``, which returns the accuracy in [0, 1], or a
-mapping with ``accuracy`` and further named parts. ``response`` is the whole response, ``target`` is as in the record's
-JSON; the parameters ``id``, ``task``, ``question``, ``labels``, ``frame`` are passed to a function that names them. The
-process does not get environment variables that are named after a token, key, secret or password.
+``reward: path/to/file.py:function`` names ``function(response, target)``, which returns the accuracy in [0, 1] or a
+mapping with ``accuracy`` and further named components. ``response`` is the full response, ``target`` the record's JSON
+value; ``id``, ``task``, ``question``, ``labels`` and ``frame`` are passed if the function has such parameters.
+Environment variables that look like tokens, keys, secrets or passwords are not passed to the process.
 """
 
 from __future__ import annotations
@@ -32,49 +32,51 @@ from geovlm_ray.tasks.targets import plain_frame, plain_target
 log = logging.getLogger(__name__)
 
 START_LIMIT_S = 120.0
-LONGEST_REPLY = 1 << 16
+MAX_REPLY_BYTES = 1 << 16
 _CHILD = Path(__file__).with_name("isolated_child.py")
 
 
-def judge_by_user(responses: Sequence[str], examples: Sequence[Example], config: RewardConfig) -> list[RewardResult]:
-    """What the function of a configuration gives each response.
+def score_by_user_function(
+    responses: Sequence[str], examples: Sequence[Example], config: RewardConfig
+) -> list[RewardResult]:
+    """Score responses with ``config.function``.
 
-    A call that outlives ``config.time_limit_s`` is killed and has status ``timeout``; one that raises, ends its
-    process or returns no number in [0, 1] has status ``error``. The others go on, in a new process.
+    A call that exceeds ``config.time_limit_s`` is killed and gets status ``timeout``; one that raises, exits the
+    process or does not return a number in [0, 1] gets status ``error``. Later calls run in a new process if needed.
 
     Raises:
-        ConfigError: the function cannot be loaded.
+        ConfigError: The function cannot be loaded.
     """
     function = isolated(config)
-    judged, problems = [], []
+    results, problems = [], []
     for response, example in zip(responses, examples, strict=True):
-        one, problem = function.judge(response, example)
-        judged.append(one)
+        result, problem = function.score(response, example)
+        results.append(result)
         problems += [problem] if problem else []
     if problems:
-        shown = (function.name, len(problems), len(judged), problems[0])
-        log.warning("%s: %d of %d responses have no score; the first: %s", *shown)
-    return judged
+        args = (function.name, len(problems), len(results), problems[0])
+        log.warning("%s: %d of %d responses have no score; first problem: %s", *args)
+    return results
 
 
 def check_function(config: RewardConfig) -> None:
-    """Load the function of a configuration, if it names one.
+    """Load ``config.function``, if set.
 
     Raises:
-        ConfigError: it cannot be loaded.
+        ConfigError: The function cannot be loaded.
     """
     if config.function:
         isolated(config).start()
 
 
 def isolated(config: RewardConfig) -> IsolatedFunction:
-    """The function of a configuration; one process serves all calls with the same one."""
+    """The function in ``config.function``; calls with the same function and time limit share one process."""
     assert config.function
     return _isolated(config.function, config.time_limit_s)
 
 
 class IsolatedFunction:
-    """A function in a child process, started when it is first called and again after it had to be killed."""
+    """A function in a child process, started on the first call and restarted after it is killed."""
 
     def __init__(self, name: str, limit_s: float) -> None:
         self.name = name
@@ -83,8 +85,8 @@ class IsolatedFunction:
         self._socket: socket.socket | None = None
         self._lock = threading.Lock()
 
-    def judge(self, response: str, example: Example) -> tuple[RewardResult, str | None]:
-        """The score of one response, and what went wrong where there is none."""
+    def score(self, response: str, example: Example) -> tuple[RewardResult, str | None]:
+        """Score one response; returns the result and a description of the problem, if any."""
         context = {
             "id": example.id,
             "task": example.task,
@@ -98,28 +100,28 @@ class IsolatedFunction:
                 reply = self._exchange(request)
             except TimeoutError:
                 self.close()
-                return RewardResult(0.0, status="timeout"), f"no answer within {self.limit_s:g} s"
+                return RewardResult(0.0, status="timeout"), f"no result within {self.limit_s:g} s"
             except (OSError, EOFError, ValueError):
                 self.close()
-                return RewardResult(0.0, status="error"), "its process died"
+                return RewardResult(0.0, status="error"), "the process died"
         problem = reply.get("problem") or _problem(reply.get("value"))
-        return (RewardResult(0.0, status="error") if problem else _judged(reply["value"])), problem
+        return (RewardResult(0.0, status="error") if problem else _result(reply["value"])), problem
 
     def start(self) -> None:
-        """Start the process, if there is none.
+        """Start the process if it is not running.
 
         Raises:
-            ConfigError: the function cannot be loaded.
+            ConfigError: The function cannot be loaded.
         """
         if self._process is not None:
             return
         path, _, function = self.name.rpartition(":")
-        self._socket, theirs = socket.socketpair()
-        with theirs:
-            command = [sys.executable, "-P", str(_CHILD), path, function, str(self.limit_s), str(theirs.fileno())]
+        self._socket, child_socket = socket.socketpair()
+        with child_socket:
+            command = [sys.executable, "-P", str(_CHILD), path, function, str(self.limit_s), str(child_socket.fileno())]
             self._process = subprocess.Popen(
                 command,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[child_socket.fileno()],
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
                 env={name: value for name, value in os.environ.items() if not (is_secret(name) or has_password(value))},
@@ -129,20 +131,20 @@ class IsolatedFunction:
         except TimeoutError:
             problem = f"not loaded within {START_LIMIT_S:g} s"
         except (OSError, EOFError, ValueError):
-            problem = "its process died while it was loaded"
+            problem = "the process died while loading it"
         if problem:
             self.close()
             raise ConfigError(f"reward.function {self.name!r}: {problem}")
 
     def close(self) -> None:
-        """End the process and all that it started."""
+        """Kill the process group of the child."""
         if self._socket is not None:
             self._socket.close()
         if self._process is not None:
             try:
                 os.killpg(self._process.pid, signal.SIGKILL)
             except ProcessLookupError:
-                log.debug("%s had ended by itself", self.name)
+                log.debug("%s: the process had already exited", self.name)
             self._process.wait()
         self._process = self._socket = None
 
@@ -154,19 +156,19 @@ class IsolatedFunction:
         return self._receive(self.limit_s)
 
     def _receive(self, limit_s: float) -> dict[str, Any]:
-        """One line of the child as an object.
+        """Read one line from the child as a JSON object.
 
         Raises:
-            TimeoutError: it does not come in time.
-            OSError, EOFError, ValueError: the child has died or written something else.
+            TimeoutError: No line within ``limit_s`` seconds.
+            OSError, EOFError, ValueError: The child died, or the line is too long or not a JSON object.
         """
         assert self._socket is not None
         self._socket.settimeout(limit_s)
         line = b""
         while not line.endswith(b"\n"):
-            part = self._socket.recv(LONGEST_REPLY)
-            line += part
-            if not part or len(line) > LONGEST_REPLY:
+            chunk = self._socket.recv(MAX_REPLY_BYTES)
+            line += chunk
+            if not chunk or len(line) > MAX_REPLY_BYTES:
                 raise EOFError
         reply = json.loads(line)
         if not isinstance(reply, dict):
@@ -182,15 +184,15 @@ def _isolated(name: str, limit_s: float) -> IsolatedFunction:
 def _problem(value: Any) -> str | None:
     accuracy = value.get("accuracy") if isinstance(value, dict) else value
     if not _is_number(accuracy) or not 0 <= accuracy <= 1:
-        return f"expected a number in [0, 1], or a mapping with such an 'accuracy', found {value!r:.100}"
+        return f"expected a number in [0, 1], or a mapping with 'accuracy' in [0, 1], found {value!r:.100}"
     wrong = [name for name, part in value.items() if not _is_number(part)] if isinstance(value, dict) else []
-    return f"expected numbers as parts, found {wrong[0]}={value[wrong[0]]!r:.100}" if wrong else None
+    return f"expected numeric components, found {wrong[0]}={value[wrong[0]]!r:.100}" if wrong else None
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _judged(value: Any) -> RewardResult:
+def _result(value: Any) -> RewardResult:
     parts = value if isinstance(value, dict) else {"accuracy": value}
     return RewardResult(float(parts["accuracy"]), {name: float(part) for name, part in parts.items()})

@@ -1,7 +1,7 @@
-"""The process that runs a user's reward function; started by `geovlm_ray.rewards.isolated`, by its path.
+"""Child process of a user-defined reward function, started as a script by `geovlm_ray.rewards.isolated`.
 
-Arguments: file, function, time limit in seconds, number of the socket. One JSON line comes in per response, one
-goes out. Only the standard library is imported, so that a killed process is back at once.
+Arguments: file, function name, time limit in seconds, socket file descriptor. Requests and replies are one JSON line
+each. Only the standard library is imported, so that a killed process restarts quickly.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 GRACE_S = 1.0
-"""The caller kills at the limit; where it is gone, the process ends itself this much later."""
+"""Seconds after the time limit at which the process exits by itself, if the caller is gone and cannot kill it."""
 
 
 def load(path: str, name: str) -> Callable[..., Any]:
-    """The function of a file, which may import its neighbours.
+    """Load a function from a file; the file may import modules from its own folder.
 
     Raises:
-        ValueError: there is no such file or function.
+        ValueError: The file or function does not exist.
     """
     if not Path(path).is_file():
         raise ValueError(f"expected a file, found none at {Path(path).resolve()}")
@@ -37,14 +37,14 @@ def load(path: str, name: str) -> Callable[..., Any]:
     sys.modules["user_reward"] = module
     spec.loader.exec_module(module)
     if not callable(getattr(module, name, None)):
-        known = [n for n, v in vars(module).items() if inspect.isfunction(v) and v.__module__ == "user_reward"]
-        raise ValueError(f"expected a function {name!r} in {path}, found {', '.join(known) or 'none'}")
+        available = [n for n, v in vars(module).items() if inspect.isfunction(v) and v.__module__ == "user_reward"]
+        raise ValueError(f"expected a function {name!r} in {path}, found {', '.join(available) or 'none'}")
     function: Callable[..., Any] = getattr(module, name)
     return function
 
 
-def extras(function: Callable[..., Any], context: dict[str, Any]) -> dict[str, Any]:
-    """What of a record's context the function takes by name."""
+def context_arguments(function: Callable[..., Any], context: dict[str, Any]) -> dict[str, Any]:
+    """The entries of ``context`` that the function accepts as keyword arguments."""
     parameters = list(inspect.signature(function).parameters.values())[2:]
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return context
@@ -52,7 +52,7 @@ def extras(function: Callable[..., Any], context: dict[str, Any]) -> dict[str, A
 
 
 def main(path: str, name: str, limit_s: float, connection: socket.socket) -> None:
-    """Answer requests until the other end closes; end by itself where a call outlives its limit and the caller."""
+    """Serve requests until the caller closes the socket; exits if a call outlives its time limit and the caller."""
     lines = connection.makefile("rwb")
 
     def reply(key: str, value: Any) -> None:
@@ -65,19 +65,20 @@ def main(path: str, name: str, limit_s: float, connection: socket.socket) -> Non
         reply("problem", describe(error))
         return
     reply("problem", None)
-    with open(os.devnull, "w") as nowhere:
+    with open(os.devnull, "w") as devnull:
         for line in lines:
-            faulthandler.dump_traceback_later(limit_s + GRACE_S, exit=True, file=nowhere)
+            faulthandler.dump_traceback_later(limit_s + GRACE_S, exit=True, file=devnull)
             request = json.loads(line)
             try:
-                reply("value", function(request["response"], request["target"], **extras(function, request["context"])))
+                keywords = context_arguments(function, request["context"])
+                reply("value", function(request["response"], request["target"], **keywords))
             except Exception as error:
                 reply("problem", describe(error))
             faulthandler.cancel_dump_traceback_later()
 
 
 def describe(error: Exception) -> str:
-    """An error in a line of bounded length."""
+    """Error type and message, truncated to 500 characters."""
     return f"{type(error).__name__}: {error}"[:500]
 
 

@@ -1,4 +1,4 @@
-"""Rewards of groups in this process."""
+"""In-process reward pool."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from geovlm_ray.rewards.score import needs_embedder
 
 
 class LocalRewards:
-    """Scores in this process; SBERT is loaded when a task first needs it."""
+    """Scores groups in the calling process; loads SBERT when a task first needs it."""
 
     def __init__(self, config: RewardConfig) -> None:
         self.config = config
@@ -20,20 +20,20 @@ class LocalRewards:
 
     @property
     def embedder(self) -> SbertEmbedder:
-        """The sentence embeddings."""
+        """Sentence-embedding model, loaded on first access."""
         if self._embedder is None:
             self._embedder = SbertEmbedder.from_config(self.config.sbert)
         return self._embedder
 
     def score_stream(self, parts: Iterable[Sequence[SampleGroup]]) -> list[SampleGroup]:
-        """All groups, sorted, every sample with its reward."""
+        """Score all groups; returns them sorted by ``group_id``, with rewards."""
         return self.score(sorted((g for part in parts for g in part), key=lambda g: g.group_id))
 
     def score(self, groups: Sequence[SampleGroup]) -> list[SampleGroup]:
-        """The same groups, every sample with its reward."""
+        """Return the groups with a reward for every sample."""
         tasks = {g.prompt.example.task for g in groups}
-        needed = any(needs_embedder(task, self.config) for task in tasks)
-        return score_groups(groups, self.config, self.embedder if needed else None)
+        embeds = any(needs_embedder(task, self.config) for task in tasks)
+        return score_groups(groups, self.config, self.embedder if embeds else None)
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Do nothing: no worker to shut down."""

@@ -1,8 +1,8 @@
-"""The online monitor of reward hacking: what answers look like, per task, while the reward rises.
+"""Online detection of reward hacking from per-task answer statistics.
 
-A policy that games its reward gives itself away: it names more classes, draws more boxes, writes more words or the
-same ones again, or gives the same answer to everything. Each of these is a metric of every batch; where one runs
-away while the reward rises, there is a warning.
+Typical symptoms are more labels or boxes per answer, longer or repetitive answers, and identical answers to different
+prompts. Each is a metric of every batch; the monitor warns if one drifts away from its expected value while the reward
+rises.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ from geovlm_ray.tasks.boxes import parse_boxes
 from geovlm_ray.tasks.grammar import ThinkMode, parse_response
 from geovlm_ray.tasks.labels import parse_labels
 
-RISE = 0.05
-"""The reward has risen where its mean grew by this much."""
-FACTOR = 1.5
-"""A sign has run away where it grew, or the rate of distinct answers fell, by this factor."""
-REPETITION = 0.1
-"""Repetition below this is usual in any text."""
+MIN_REWARD_RISE = 0.05
+"""Increase of the mean reward from which it counts as rising."""
+RUNAWAY_FACTOR = 1.5
+"""Growth of a statistic (or decrease of ``distinct``) from which it counts as a runaway."""
+EXPECTED_REPETITION = 0.1
+"""Repetition of ordinary text."""
 
 
 @dataclass(frozen=True)
-class Signs:
-    """One task in one batch.
+class AnswerStats:
+    """Answer statistics of one task in one batch.
 
-    ``reward`` is the mean total; ``values`` are means over the well-formed answers, ``usual`` what the truth itself
-    would have. Names: ``labels`` and ``boxes`` (how many an answer offers), ``length`` (words of an answer),
-    ``repetition`` (share of an answer's word pairs that stood in it before), ``distinct`` (different answers over all).
+    ``reward`` is the mean total reward; ``values`` are means over the well-formed answers; ``expected`` are the values
+    of the reference answers. Statistics: ``labels`` and ``boxes`` (number per answer), ``length`` (words per answer),
+    ``repetition`` (fraction of repeated word bigrams), ``distinct`` (distinct answers / answers).
     """
 
     reward: float
     values: dict[str, float]
-    usual: dict[str, float]
+    expected: dict[str, float]
 
 
-def batch_signs(groups: Sequence[SampleGroup], think: ThinkMode) -> dict[str, Signs]:
-    """The signs of each task of a scored batch; a task without a well-formed answer is left out.
+def answer_stats(groups: Sequence[SampleGroup], think: ThinkMode) -> dict[str, AnswerStats]:
+    """Answer statistics of a scored batch by task; tasks without a well-formed answer are omitted.
 
     Raises:
-        ValueError: a sample has not been scored.
+        ValueError: A sample has not been scored.
     """
     answers: defaultdict[str, list[tuple[str, Example]]] = defaultdict(list)
     rewards: defaultdict[str, list[float]] = defaultdict(list)
@@ -55,112 +55,114 @@ def batch_signs(groups: Sequence[SampleGroup], think: ThinkMode) -> dict[str, Si
         rewards[example.task].extend(group.rewards)
         parsed = (parse_response(sample.text, think) for sample in group.samples)
         answers[example.task].extend((p.answer, example) for p in parsed if p is not None)
-    return {task: _signs(float(np.mean(rewards[task])), task, given) for task, given in answers.items() if given}
+    return {task: _stats(float(np.mean(rewards[task])), task, pairs) for task, pairs in answers.items() if pairs}
 
 
 class HackingMonitor:
-    """Compares the latest ``window`` batches of each task with the first ones that it saw."""
+    """Compares the latest ``window`` batches of each task with the first ``window`` batches."""
 
     def __init__(self, think: ThinkMode = "required", window: int = 10) -> None:
         self.think = think
         self.window = window
-        self._first: defaultdict[str, list[Signs]] = defaultdict(list)
-        self._latest: defaultdict[str, deque[Signs]] = defaultdict(lambda: deque(maxlen=window))
-        self._running: set[tuple[str, str]] = set()
+        self._first: defaultdict[str, list[AnswerStats]] = defaultdict(list)
+        self._latest: defaultdict[str, deque[AnswerStats]] = defaultdict(lambda: deque(maxlen=window))
+        self._runaways: set[tuple[str, str]] = set()
 
     def update(self, groups: Sequence[SampleGroup]) -> tuple[dict[str, float], list[str]]:
-        """Metrics ``answers/TASK/SIGN`` of a scored batch, and a warning for each sign that now began to run away."""
+        """Metrics ``answers/TASK/STATISTIC`` of a scored batch, and a warning for each new runaway statistic."""
         metrics: dict[str, float] = {}
         warnings: list[str] = []
-        for task, signs in batch_signs(groups, self.think).items():
-            metrics |= {f"answers/{task}/{name}": value for name, value in signs.values.items()}
+        for task, stats in answer_stats(groups, self.think).items():
+            metrics |= {f"answers/{task}/{name}": value for name, value in stats.values.items()}
             if len(self._first[task]) < self.window:
-                self._first[task].append(signs)
+                self._first[task].append(stats)
                 continue
-            self._latest[task].append(signs)
+            self._latest[task].append(stats)
             if len(self._latest[task]) == self.window:
                 warnings += self._warnings(task, _mean(self._first[task]), _mean(self._latest[task]))
         return metrics, warnings
 
-    def _warnings(self, task: str, first: Signs, latest: Signs) -> list[str]:
-        running = {(task, name) for name in runaways(first, latest)}
-        new = sorted(running - self._running)
-        self._running = {known for known in self._running if known[0] != task} | running
+    def _warnings(self, task: str, first: AnswerStats, latest: AnswerStats) -> list[str]:
+        current = {(task, name) for name in runaways(first, latest)}
+        new = sorted(current - self._runaways)
+        self._runaways = {key for key in self._runaways if key[0] != task} | current
         return [
             f"{task}: the reward rose from {first.reward:.2f} to {latest.reward:.2f} while {name} went from "
-            f"{first.values[name]:.2f} to {latest.values[name]:.2f} (usual: {latest.usual[name]:.2f})"
+            f"{first.values[name]:.2f} to {latest.values[name]:.2f} (expected: {latest.expected[name]:.2f})"
             for _, name in new
         ]
 
 
-def runaways(first: Signs, latest: Signs) -> list[str]:
-    """The signs that ran away between two means while the reward rose."""
-    if latest.reward < first.reward + RISE:
+def runaways(first: AnswerStats, latest: AnswerStats) -> list[str]:
+    """Names of the statistics that ran away between two mean statistics; empty if the reward did not rise."""
+    if latest.reward < first.reward + MIN_REWARD_RISE:
         return []
-    return [name for name in latest.values if _runs_away(name, first, latest)]
+    return [name for name in latest.values if _is_runaway(name, first, latest)]
 
 
-def _runs_away(name: str, first: Signs, latest: Signs) -> bool:
-    before, now, usual = first.values[name], latest.values[name], latest.usual[name]
-    return FACTOR * now < min(before, usual) if name == "distinct" else now > FACTOR * max(before, usual)
+def _is_runaway(name: str, first: AnswerStats, latest: AnswerStats) -> bool:
+    before, now, expected = first.values[name], latest.values[name], latest.expected[name]
+    if name == "distinct":
+        return RUNAWAY_FACTOR * now < min(before, expected)
+    return now > RUNAWAY_FACTOR * max(before, expected)
 
 
-def _signs(reward: float, task: str, given: Sequence[tuple[str, Example]]) -> Signs:
-    words = [answer.casefold().split() for answer, _ in given]
+def _stats(reward: float, task: str, pairs: Sequence[tuple[str, Example]]) -> AnswerStats:
+    words = [answer.casefold().split() for answer, _ in pairs]
     values = {
         "length": _average(map(len, words)),
         "repetition": _average(map(_repetition, words)),
         "distinct": len(set(map(tuple, words))) / len(words),
     }
-    usual = {
-        "length": _average(_true_words(e) for _, e in given),
-        "repetition": REPETITION,
-        "distinct": len({e.target for _, e in given}) / len(given),
+    expected = {
+        "length": _average(_target_words(e) for _, e in pairs),
+        "repetition": EXPECTED_REPETITION,
+        "distinct": len({e.target for _, e in pairs}) / len(pairs),
     }
     kind = TASKS[task].target_kind
     if kind == "classes":
-        values["labels"] = _average(len(parse_labels(a, _names(e), e.labels, repeats=True)) for a, e in given)
-        usual["labels"] = _average(len(_names(e)) for _, e in given)
+        values["labels"] = _average(len(parse_labels(a, _texts(e), e.labels, repeats=True)) for a, e in pairs)
+        expected["labels"] = _average(len(_texts(e)) for _, e in pairs)
     elif kind in ("boxes", "grounded"):
-        found = [parse_boxes(answer, e.dialect) for answer, e in given]
-        values["boxes"] = _average(f.count if f else 0 for f in found)
-        usual["boxes"] = _average(len(_true_boxes(e)) for _, e in given)
-    return Signs(reward, values, usual)
+        parsed = [parse_boxes(answer, e.dialect) for answer, e in pairs]
+        values["boxes"] = _average(p.count if p else 0 for p in parsed)
+        expected["boxes"] = _average(len(_target_boxes(e)) for _, e in pairs)
+    return AnswerStats(reward, values, expected)
 
 
-def _true_words(example: Example) -> float:
-    """Words of the answer that the target is: of one reference, or four numbers a box."""
+def _target_words(example: Example) -> float:
+    """Length of the target as an answer, in words: mean over captions; each box coordinate counts as a word."""
     if TASKS[example.task].target_kind == "captions":
-        return _average(len(reference.split()) for reference in _names(example))
+        return _average(len(reference.split()) for reference in _texts(example))
     target = example.target
     text = target.text if isinstance(target, GroundedText) else target if isinstance(target, str) else ""
-    return len(" ".join((text, *_names(example))).split()) + sum(len(b.coords) for b in _true_boxes(example))
+    return len(" ".join((text, *_texts(example))).split()) + sum(len(b.coords) for b in _target_boxes(example))
 
 
-def _names(example: Example) -> tuple[str, ...]:
-    """The strings of a target that is a list of them."""
+def _texts(example: Example) -> tuple[str, ...]:
+    """Strings of a tuple target (class names or captions); empty for other targets."""
     return tuple(t for t in example.target if isinstance(t, str)) if isinstance(example.target, tuple) else ()
 
 
-def _true_boxes(example: Example) -> tuple[Box, ...]:
+def _target_boxes(example: Example) -> tuple[Box, ...]:
     boxes = example.target.boxes if isinstance(example.target, GroundedText) else example.target
     return tuple(b for b in boxes if isinstance(b, Box))
 
 
 def _repetition(words: Sequence[str]) -> float:
-    """Share of the pairs of neighbouring words that stood before."""
-    pairs = list(itertools.pairwise(words))
-    return 1 - len(set(pairs)) / len(pairs) if pairs else 0.0
+    """Fraction of word bigrams that are repetitions."""
+    bigrams = list(itertools.pairwise(words))
+    return 1 - len(set(bigrams)) / len(bigrams) if bigrams else 0.0
 
 
 def _average(values: Iterable[float]) -> float:
     return float(np.mean(list(values)))
 
 
-def _mean(signs: Iterable[Signs]) -> Signs:
-    every = list(signs)
-    values, usual = (
-        {name: _average(getattr(s, part)[name] for s in every) for name in every[0].values}
-        for part in ("values", "usual")
+def _mean(batches: Iterable[AnswerStats]) -> AnswerStats:
+    stats = list(batches)
+    values, expected = (
+        {name: _average(getattr(s, field)[name] for s in stats) for name in stats[0].values}
+        for field in ("values", "expected")
     )
-    return Signs(_average(s.reward for s in every), values, usual)
+    return AnswerStats(_average(s.reward for s in stats), values, expected)

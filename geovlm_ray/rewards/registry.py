@@ -1,10 +1,10 @@
-"""Every form of a reward by name."""
+"""Registry of rewards by name."""
 
 from __future__ import annotations
 
 from geovlm_ray.rewards import captions, classes, detection, grounded, vqa
 from geovlm_ray.rewards.base import RewardSpec
-from geovlm_ray.rewards.captions import judged_by
+from geovlm_ray.rewards.captions import caption_reward
 from geovlm_ray.rewards.config import RewardConfig
 from geovlm_ray.tasks import TASKS
 
@@ -20,12 +20,14 @@ REWARDS: dict[str, RewardSpec] = {
     "detection_precision": RewardSpec(detection.precision, "boxes"),
     "referred_detection": RewardSpec(detection.matched_iou, "boxes"),
     "referred_detection_best_iou": RewardSpec(detection.best_iou, "boxes"),
-    "sbert": RewardSpec(judged_by(captions.cosine, gated=False), "captions", lambda config: True),
-    "sbert_robust": RewardSpec(judged_by(captions.cosine_above_floor, gated=True), "captions", lambda config: True),
-    "levenshtein": RewardSpec(judged_by(captions.levenshtein, gated=False), "captions"),
-    "levenshtein_robust": RewardSpec(judged_by(captions.levenshtein, gated=True), "captions"),
-    "hslr": RewardSpec(judged_by(captions.hslr, gated=False), "captions", captions.hslr_embeds),
-    "hslr_robust": RewardSpec(judged_by(captions.hslr_above_floor, gated=True), "captions", captions.hslr_embeds),
+    "sbert": RewardSpec(caption_reward(captions.cosine, gated=False), "captions", lambda config: True),
+    "sbert_robust": RewardSpec(
+        caption_reward(captions.cosine_above_floor, gated=True), "captions", lambda config: True
+    ),
+    "levenshtein": RewardSpec(caption_reward(captions.levenshtein, gated=False), "captions"),
+    "levenshtein_robust": RewardSpec(caption_reward(captions.levenshtein, gated=True), "captions"),
+    "hslr": RewardSpec(caption_reward(captions.hslr, gated=False), "captions", captions.hslr_embeds),
+    "hslr_robust": RewardSpec(caption_reward(captions.hslr_above_floor, gated=True), "captions", captions.hslr_embeds),
     "grounded_description": RewardSpec(grounded.grounded_description, "grounded", grounded.grounded_embeds),
     "grounded_description_robust": RewardSpec(
         grounded.grounded_description_robust, "grounded", grounded.grounded_embeds
@@ -34,11 +36,15 @@ REWARDS: dict[str, RewardSpec] = {
 
 
 def check_forms(config: RewardConfig) -> None:
-    """Raise ValueError where a configuration names a form that does not score its task."""
+    """Check that the rewards in ``config.forms`` exist and score the target kind of their task.
+
+    Raises:
+        ValueError: A reward does not.
+    """
     for task, form in config.forms.items():
         kind = TASKS[task].target_kind
-        fitting = [name for name, f in REWARDS.items() if f.target_kind == kind]
-        if form not in fitting:
+        allowed = [name for name, spec in REWARDS.items() if spec.target_kind == kind]
+        if form not in allowed:
             raise ValueError(
-                f"reward.forms.{task}: {form!r} does not score {kind}; expected one of {', '.join(fitting)}"
+                f"reward.forms.{task}: {form!r} does not score {kind}; expected one of {', '.join(allowed)}"
             )

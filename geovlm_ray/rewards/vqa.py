@@ -1,4 +1,4 @@
-"""Rewards of short answers to questions: Jaccard similarity of the words."""
+"""VQA rewards: Jaccard similarity of the words."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _TOKEN = re.compile(r"\d+(?:\.\d+)?|[^\W\d]+")
 def jaccard(
     answers: Sequence[str], examples: Sequence[Example], config: RewardConfig, embedder: Embedder | None
 ) -> list[RewardResult]:
-    """Jaccard similarity of the sets of words (the paper's); saying a word often costs nothing."""
+    """Jaccard similarity of the word sets (the paper's); repeated words have no penalty."""
     return [
-        _judge(Counter(set(_words(a))), Counter(set(_words(str(e.target)))), a, e) for a, e in _zip(answers, examples)
+        _score(Counter(set(_words(a))), Counter(set(_words(str(e.target)))), a, e) for a, e in _zip(answers, examples)
     ]
 
 
 def jaccard_counts(
     answers: Sequence[str], examples: Sequence[Example], config: RewardConfig, embedder: Embedder | None
 ) -> list[RewardResult]:
-    """Jaccard similarity of the bags of words: a repeated word counts as often as it stands."""
-    return [_judge(Counter(_words(a)), Counter(_words(str(e.target))), a, e) for a, e in _zip(answers, examples)]
+    """Jaccard similarity of the word multisets, which penalizes repeated words."""
+    return [_score(Counter(_words(a)), Counter(_words(str(e.target))), a, e) for a, e in _zip(answers, examples)]
 
 
 def _zip(answers: Sequence[str], examples: Sequence[Example]) -> zip[tuple[str, Example]]:
@@ -37,7 +37,7 @@ def _words(text: str) -> list[str]:
     return _TOKEN.findall(text.casefold())
 
 
-def _judge(answer: Counter[str], truth: Counter[str], text: str, example: Example) -> RewardResult:
+def _score(answer: Counter[str], truth: Counter[str], text: str, example: Example) -> RewardResult:
     union = (answer | truth).total()
     value = (answer & truth).total() / union if union else float(text.strip() == str(example.target).strip())
     return RewardResult(value, {"jaccard": value})

@@ -1,4 +1,4 @@
-"""One vLLM engine that draws groups of completions and takes new weights."""
+"""A vLLM engine that samples groups of completions and accepts weight updates."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from geovlm_ray.transport.buckets import Inbox, WeightBucket
 
 
 class Engine:
-    """A vLLM engine in this process, with the version of the weights it holds."""
+    """An in-process vLLM engine and its weight version."""
 
     def __init__(
         self,
@@ -44,9 +44,9 @@ class Engine:
         self.seed = seed
         self.version = 0
         self._lock = threading.RLock()
-        self._pending_changed = threading.Lock()
+        self._pending_lock = threading.Lock()
         self._inbox = Inbox()
-        self._pending: Sequence[WeightBucket] | None = None
+        self._pending_weights: Sequence[WeightBucket] | None = None
         self._keys = itertools.count()
         self._finished: dict[str, Any] = {}
         self._versions: dict[str, int] = {}
@@ -64,7 +64,7 @@ class Engine:
                 dtype=dtype,
                 seed=seed,
                 max_model_len=config.max_model_len,
-                limit_mm_per_prompt={"image": encoder.most_pictures, "video": 0},
+                limit_mm_per_prompt={"image": encoder.max_images_per_prompt, "video": 0},
                 logprobs_mode="processed_logprobs",
                 enable_prefix_caching=True,
                 use_tqdm_on_load=False,
@@ -77,7 +77,7 @@ class Engine:
         self._logit_bias = banned_token_bias(encoder.processor, vocabulary)
 
     def generate(self, prompts: Sequence[Prompt], **sampling: Any) -> list[SampleGroup]:
-        """Draw completions of each prompt, in the order of the prompts; ``sampling`` is that of `stream`."""
+        """Sample completions of all prompts; returns groups in prompt order. ``sampling`` is as in `stream`."""
         groups = {group.group_id: group for finished in self.stream(prompts, **sampling) for group in finished}
         return [groups[prompt.group_id] for prompt in prompts]
 
@@ -89,46 +89,48 @@ class Engine:
         max_tokens: int | None = None,
         greedy: bool = False,
     ) -> Iterator[list[SampleGroup]]:
-        """Draw ``group_size`` completions of each prompt, with their log-probs; groups come as they are finished.
+        """Sample ``group_size`` completions per prompt, with log-probs; yields groups as they complete.
 
-        Several threads may stream at once, and their prompts then share the engine's batches. Where one does, the
-        draws depend on the engine's seed, the prompts and the weights alone, so that a resumed run draws what it
-        would have drawn.
+        Several threads may stream at once; their prompts share the engine's batches. With one thread, completions
+        depend only on the engine's seed, the prompts and the weights, so a resumed run reproduces them.
+
+        Raises:
+            DataError: a prompt exceeds ``max_model_len``.
         """
         params = self.sampling(group_size, max_tokens, greedy)
-        mine: dict[str, Prompt] = {}
+        pending: dict[str, Prompt] = {}
         with self._lock:
-            # Seeds of single requests fail on vLLM's CPU back-end as soon as a prefill is cut into chunks.
-            torch.manual_seed(draw_seed(self.seed, prompts[0].group_id))
+            # Per-request seeds fail on vLLM's CPU backend when a prefill is split into chunks.
+            torch.manual_seed(batch_seed(self.seed, prompts[0].group_id))
             try:
-                mine.update((self._add(prompt, params), prompt) for prompt in prompts)
+                pending.update((self._add(prompt, params), prompt) for prompt in prompts)
             except DataError:
-                self._abort(mine)
+                self._abort(pending)
                 raise
-        while mine:
+        while pending:
             with self._lock:
-                self._take_pending()
-                if not any(key in self._finished for key in mine):
+                self._load_pending_weights()
+                if not any(key in self._finished for key in pending):
                     self._step()
-                groups = [self._group(key, mine.pop(key)) for key in list(mine) if key in self._finished]
+                groups = [self._group(key, pending.pop(key)) for key in list(pending) if key in self._finished]
             if groups:
                 yield groups
 
     def receive(self, bucket: WeightBucket) -> int:
-        """Take a part of a version of the weights and, once all of it is there, the version; returns the one it holds.
+        """Accept one bucket of a weight version, and load the version once it is complete; returns the current version.
 
-        Completions that are being drawn go on with it from their next token, and say so; without any, nothing that
-        was computed with earlier weights is kept.
+        In-flight completions continue with the new weights and record the switch in ``weight_updates``. If there are
+        none, all caches are reset.
 
         Raises:
-            RunError: the weights are not those that were sent.
+            RunError: the bucket is corrupt, or belongs to an older version than the one being received.
         """
-        whole = self._inbox.put(bucket)
-        if whole:
-            with self._pending_changed:
-                self._pending = whole
+        buckets = self._inbox.put(bucket)
+        if buckets:
+            with self._pending_lock:
+                self._pending_weights = buckets
             with self._lock:
-                self._take_pending()
+                self._load_pending_weights()
         return self.version
 
     def _add(self, prompt: Prompt, params: Any) -> str:
@@ -136,7 +138,7 @@ class Engine:
         (inputs,) = self.inputs([prompt])
         try:
             self.llm.llm_engine.add_request(key, inputs, params, lora_request=self._adapter)
-        except vllm_compat.refusals() as error:
+        except vllm_compat.rejection_errors() as error:
             raise DataError(
                 f"record {prompt.example.id!r}: expected a prompt that fits rollout.max_model_len="
                 f"{self.config.max_model_len}, found: {' '.join(str(error).split())}"
@@ -150,7 +152,7 @@ class Engine:
             del self._versions[key]
 
     def _step(self) -> None:
-        """One step of all requests; the outputs of those that it finishes are kept for whoever waits for them."""
+        """Run one engine step for all requests; finished outputs are stored for the streams that wait for them."""
         for output in self.llm.llm_engine.step():
             if output.finished:
                 self._finished[output.request_id] = output
@@ -164,25 +166,25 @@ class Engine:
         samples = tuple(self._sample(completion, version, weight_updates) for completion in output.outputs)
         return SampleGroup(prompt, samples)
 
-    def _take_pending(self) -> None:
-        """Take the weights that wait, between two steps."""
-        with self._pending_changed:
-            buckets, self._pending = self._pending, None
+    def _load_pending_weights(self) -> None:
+        """Load the weight version that is complete but not loaded yet, if any; called between engine steps."""
+        with self._pending_lock:
+            buckets, self._pending_weights = self._pending_weights, None
         if buckets is None:
             return
         version, adapter = buckets[0].version, buckets[0].adapter
-        for (key, index), drawn in vllm_compat.tokens_so_far(self.llm).items():
-            self._weight_updates.setdefault(key, {}).setdefault(index, []).append((drawn, version))
+        for (key, index), num_tokens in vllm_compat.num_generated_tokens(self.llm).items():
+            self._weight_updates.setdefault(key, {}).setdefault(index, []).append((num_tokens, version))
         tensors = (pair for bucket in buckets for pair in bucket.tensors())
         if adapter is None:
             vllm_compat.load_weights(self.llm, tensors)
         else:
-            self._take_adapter(version, adapter, dict(tensors))
+            self._load_adapter(version, adapter, dict(tensors))
         if not self._versions:
             vllm_compat.reset_caches(self.llm)
         self.version = version
 
-    def _take_adapter(self, version: int, adapter: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    def _load_adapter(self, version: int, adapter: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> None:
         from vllm.lora.request import LoRARequest
 
         name = f"version-{version}"
@@ -190,13 +192,13 @@ class Engine:
             save_file(tensors, Path(folder) / "adapter_model.safetensors")
             (Path(folder) / "adapter_config.json").write_text(json.dumps(adapter))
             self.llm.llm_engine.add_lora(LoRARequest(name, 1, folder, load_inplace=True))
-        # One number for all versions, so that requests under way find the new weights in place of the old ones; the
-        # name keeps the prefixes that were computed with each version apart.
-        # Without `load_inplace`, with which vLLM reads the adapter from disk at every step.
+        # All versions share one adapter ID, so in-flight requests use the new weights; the name differs, which keeps
+        # their prefix-cache entries separate.
+        # Requests omit `load_inplace`, with which vLLM would read the adapter from disk at every step.
         self._adapter = LoRARequest(name, 1, folder)
 
     def inputs(self, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
-        """Prompts and their images in the form that vLLM takes."""
+        """Prompts and their images in vLLM's input format."""
         return [self._inputs(prompt) for prompt in prompts]
 
     def _inputs(self, prompt: Prompt) -> dict[str, Any]:
@@ -205,13 +207,13 @@ class Engine:
         return {
             "prompt": self.encoder.text(prompt.example) + prompt.prefill,
             "multi_modal_data": {"image": images},
-            # What other weights computed, key-value prefixes and image embeddings, must not serve this prompt.
+            # The version in these keys prevents reuse of KV prefixes and image embeddings of other weights.
             "cache_salt": str(self.version),
             "multi_modal_uuids": {"image": [f"{self.version} {k} {references}" for k in range(len(images))]},
         }
 
     def sampling(self, group_size: int | None = None, max_tokens: int | None = None, greedy: bool = False) -> Any:
-        """vLLM's sampling parameters; None stands for the configuration's value."""
+        """vLLM sampling parameters; None selects the configured value."""
         return sampling_params(
             self.config, self._logit_bias, group_size=group_size, max_tokens=max_tokens, greedy=greedy
         )
@@ -219,11 +221,11 @@ class Engine:
     def _sample(self, completion: Any, version: int, weight_updates: dict[int, list[tuple[int, int]]]) -> Sample:
         ids = tuple(completion.token_ids)
         logprobs = tuple(step[i].logprob for i, step in zip(ids, completion.logprobs, strict=True))
-        later = tuple((drawn, new) for drawn, new in weight_updates.get(completion.index, ()) if drawn < len(ids))
-        return Sample(ids, logprobs, completion.text, completion.finish_reason or "", version, weight_updates=later)
+        updates = tuple((start, new) for start, new in weight_updates.get(completion.index, ()) if start < len(ids))
+        return Sample(ids, logprobs, completion.text, completion.finish_reason or "", version, weight_updates=updates)
 
 
-def draw_seed(seed: int, group_id: int) -> int:
-    """The seed of a batch that begins with a group, of 31 bits."""
+def batch_seed(seed: int, group_id: int) -> int:
+    """A 31-bit seed for the batch whose first group is ``group_id``."""
     digest = hashlib.blake2b(f"{seed}:{group_id}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") % 2**31

@@ -1,4 +1,4 @@
-"""vLLM's sampling parameters for completions that the learner can train on."""
+"""vLLM sampling parameters for completions that the learner can train on."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from geovlm_ray.rollout.config import RolloutConfig
 
 
 def banned_token_bias(processor: ProcessorMixin, vocabulary: int) -> dict[int, float]:
-    """Logit bias that keeps a policy from sampling the ids of `banned_token_ids`.
+    """Logit bias that prevents sampling of the ids of `banned_token_ids`.
 
-    Not `allowed_token_ids`: of them Model Runner V2, vLLM's default on CUDA, takes at most 1,024 a request.
+    Not `allowed_token_ids`: Model Runner V2, vLLM's default on CUDA, accepts at most 1,024 of them per request.
     """
     return dict.fromkeys(banned_token_ids(processor, vocabulary), -math.inf)
 
@@ -27,7 +27,7 @@ def sampling_params(
     max_tokens: int | None = None,
     greedy: bool = False,
 ) -> Any:
-    """A request's `vllm.SamplingParams`; None stands for the configuration's value."""
+    """The `vllm.SamplingParams` of a request; None selects the configured value."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 

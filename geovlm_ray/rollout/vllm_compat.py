@@ -1,6 +1,6 @@
-"""Everything that depends on vLLM's version or back-end; tried with 0.26 and 0.32, on CPU and CUDA.
+"""Code that depends on the vLLM version or backend; tested with 0.26 and 0.32, on CPU and CUDA.
 
-vLLM runs inside the calling process: weights are then handed over as tensors, without a copy through a pipe.
+vLLM runs in the calling process, so weights are passed as tensors, without a copy through a pipe.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FILE = "file://"
 
 
 def prepare_environment(kv_cache_gb: float) -> None:
-    """Settings that vLLM reads when it is imported; a user's own value is kept."""
+    """Set the environment variables that vLLM reads at import; existing values are kept."""
     defaults = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_CPU_KVCACHE_SPACE": str(max(1, round(kv_cache_gb))),
@@ -39,7 +39,7 @@ def backend_args(kv_cache_gb: float, gpu_memory_utilization: float) -> dict[str,
 
 
 def remove_rendezvous_file(llm: LLM) -> None:
-    """Remove the file by which an engine's workers met: one that is killed would leave it in the temporary folder."""
+    """Remove the rendezvous file of an engine's workers, which a killed engine would leave in the temporary folder."""
     for method in llm.collective_rpc(_rendezvous):
         if method.startswith(FILE):
             Path(method.removeprefix(FILE)).unlink(missing_ok=True)
@@ -49,24 +49,24 @@ def _rendezvous(worker: Any) -> str:
     return worker.distributed_init_method
 
 
-def refusals() -> tuple[type[Exception], ...]:
-    """What the engine raises for a prompt that it does not take."""
+def rejection_errors() -> tuple[type[Exception], ...]:
+    """Exceptions that vLLM raises for a prompt that it rejects."""
     from vllm.exceptions import VLLMValidationError
 
     return ValueError, VLLMValidationError
 
 
 def load_weights(llm: LLM, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
-    """Replace weights in place, under their Hugging Face names."""
+    """Replace weights in place; names are those of the Hugging Face model."""
     llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(tensors), "is_checkpoint_format": True})
     if not torch.cuda.is_available():
         llm.apply_model(_tie_output_layer)
 
 
 def _tie_output_layer(model: nn.Module) -> None:
-    """Renew the output layer of a model that shares it with the embedding.
+    """Update the output layer of a model that ties it to the embedding.
 
-    The CPU back-end keeps a repacked copy of its own, which a reload of the embedding leaves as it was.
+    The CPU backend keeps a repacked copy of it, which reloading the embedding does not update.
     """
     language = model.language_model
     if language.config.tie_word_embeddings:
@@ -75,17 +75,17 @@ def _tie_output_layer(model: nn.Module) -> None:
 
 
 def reset_caches(llm: LLM) -> None:
-    """Forget everything computed with earlier weights: key-value prefixes, processed images, image embeddings."""
+    """Clear everything computed with earlier weights: KV prefixes, processed images, image embeddings."""
     llm.reset_prefix_cache()
     llm.llm_engine.reset_mm_cache()
     llm.llm_engine.reset_encoder_cache()
 
 
-def tokens_so_far(llm: LLM) -> dict[tuple[str, int], int]:
-    """Tokens drawn of every completion that is under way, by its request's id and its index there."""
-    found = {}
+def num_generated_tokens(llm: LLM) -> dict[tuple[str, int], int]:
+    """Tokens generated so far for each in-flight completion, keyed by (request id, completion index)."""
+    counts = {}
     for state in llm.llm_engine.output_processor.request_states.values():
         parent = state.parent_req
         key = parent.external_req_id if parent is not None else state.external_req_id
-        found[key, state.request_index] = len(state.detokenizer.output_token_ids)
-    return found
+        counts[key, state.request_index] = len(state.detokenizer.output_token_ids)
+    return counts

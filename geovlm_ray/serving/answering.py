@@ -30,7 +30,7 @@ DIALECTS = ("json", "tagged", "geochat", "brackets")
 
 @dataclass(frozen=True)
 class Answer:
-    """A parsed response: ``reasoning`` and ``answer`` are None where it violates the grammar, ``seconds`` is the latency."""
+    """A parsed response; ``reasoning`` and ``answer`` are None if it violates the grammar."""
 
     response: str
     reasoning: str | None

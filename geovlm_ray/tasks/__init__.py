@@ -1,4 +1,4 @@
-"""The Earth-observation tasks: what an answer is, how the prompt asks for it, which reward judges it."""
+"""Earth-observation tasks: target type, prompt instruction and reward of each."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ TargetKind = Literal["classes", "vqa", "boxes", "captions", "grounded"]
 class Task:
     """One task.
 
-    ``instruction`` is appended to the question of a prompt; ``reward`` names the reward of the paper,
-    ``default_reward`` the form of it that is the default here (keys of `geovlm_ray.rewards.REWARDS`).
+    ``instruction`` is appended to the question of a prompt. ``reward`` is the paper's reward and ``default_reward``
+    the default one (keys of `geovlm_ray.rewards.registry.REWARDS`).
     """
 
     name: str

@@ -1,9 +1,8 @@
-"""Box answers in the dialects of the field, read in time linear in the length of the text.
+"""Parsers for the box formats (dialects) of published models, linear in the length of the text.
 
-Every dialect yields the same: the boxes that could be read, how many pieces of the answer claimed to be a
-box and were none (wrong count of numbers, NaN, out of range: they count as wrong boxes), and a label per
-box where the answer names one. Numbers are plain ASCII decimals, so that what ``float`` would accept beyond
-them (``nan``, ``1_0``, other scripts' digits) is malformed.
+Every dialect yields the valid boxes, the number of malformed boxes (wrong number of coordinates, NaN, out of range;
+they count as false positives) and an optional label per box. Coordinates are plain ASCII decimals; other strings that
+``float`` accepts (``nan``, ``1_0``, non-ASCII digits) are malformed.
 """
 
 from __future__ import annotations
@@ -15,28 +14,28 @@ from dataclasses import dataclass
 from typing import Any
 
 MAX_COORDINATE = 1e6
-"""No coordinate may be larger; beyond it areas would lose their precision."""
-LONGEST_NUMBER = 32
+"""Maximum absolute coordinate; areas of larger boxes would lose floating-point precision."""
+MAX_NUMBER_CHARS = 32
 
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,4})?", re.ASCII)
 _NOT_FINITE = {"nan", "inf", "infinity", "-inf", "-infinity", "+inf", "+nan", "-nan"}
 _BRACKETS = re.compile(r"\[([^\[\]]*)\]")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _ANGLED = re.compile(r"<([^<>]*)>")
-_WHOLE_NUMBERS = re.compile(r"<(-?\d{1,6})>" * 4 + r"(?:\|<(-?\d{1,6})>)?", re.ASCII)
+_INTEGER_BOX = re.compile(r"<(-?\d{1,6})>" * 4 + r"(?:\|<(-?\d{1,6})>)?", re.ASCII)
 _SECTION = re.compile(r"<ref>|</ref>|<box>|</box>")
 _GEOCHAT_BOX = re.compile(r"\{(?:<[^<>]*>)+(?:\|<[^<>]*>)?\}")
-_WORDY = re.compile(r"\w")
+_WORD_CHAR = re.compile(r"\w")
 _FENCE = re.compile(r"\A\s*```(?:json)?|```\s*\Z")
-_EMPTY = ("", "[]", "[[]]", "{}")
-_AROUND_BOXES = "[]{}, \t\r\n"
+_EMPTY_ANSWERS = ("", "[]", "[[]]", "{}")
+_BOX_DELIMITERS = "[]{}, \t\r\n"
 _BOX_KEYS = ("bbox_2d", "bbox", "box")
 _LABEL_KEYS = ("label", "class", "category")
 
 
 @dataclass(frozen=True)
 class BoxAnswer:
-    """``boxes`` and ``labels`` have the same length; ``malformed`` counts the pieces that are no box."""
+    """Parsed boxes and their labels, of the same length; ``malformed`` is the number of unreadable boxes."""
 
     boxes: tuple[tuple[float, ...], ...]
     labels: tuple[str | None, ...]
@@ -44,30 +43,30 @@ class BoxAnswer:
 
     @property
     def count(self) -> int:
-        """Everything that the answer offers as a box."""
+        """Number of boxes in the answer, including malformed ones."""
         return len(self.boxes) + self.malformed
 
 
-Found = tuple[tuple[float, ...] | None, str | None]
+ParsedBox = tuple[tuple[float, ...] | None, str | None]
 
 
 def parse_boxes(text: str, dialect: str = "brackets", vocabulary: tuple[str, ...] = ()) -> BoxAnswer | None:
-    """The boxes of an answer; None where it holds none and does not say so with an empty list or nothing at all.
+    """Parse the boxes of an answer; None if it contains no box and is neither empty nor an empty list.
 
-    ``vocabulary`` are the names that `brackets` looks for beside a box.
+    ``vocabulary`` lists the label names that the ``brackets`` dialect recognizes next to boxes.
 
     Raises:
-        KeyError: no such dialect.
+        KeyError: Unknown dialect.
     """
-    found = list(DIALECTS[dialect](text, vocabulary))
-    if not found and text.strip() and not _says_empty(text):
+    parsed = list(DIALECTS[dialect](text, vocabulary))
+    if not parsed and text.strip() and not _is_empty_answer(text):
         return None
-    good = [(box, label) for box, label in found if box is not None]
-    return BoxAnswer(tuple(b for b, _ in good), tuple(n for _, n in good), len(found) - len(good))
+    valid = [(box, label) for box, label in parsed if box is not None]
+    return BoxAnswer(tuple(b for b, _ in valid), tuple(n for _, n in valid), len(parsed) - len(valid))
 
 
 def strip_boxes(text: str) -> str:
-    """The words of a grounded description: without ``<box>`` sections, boxes of any dialect and ref tags."""
+    """Text of a grounded description without ``<box>`` sections, boxes of any dialect and ref tags."""
     text = _GEOCHAT_BOX.sub(" ", text)
     kept: list[str] = []
     outside = True
@@ -83,49 +82,49 @@ def strip_boxes(text: str) -> str:
 
 
 def replace_boxes(text: str, convert: Callable[[tuple[float, ...]], tuple[float, ...]]) -> str:
-    """The text with the numbers of every ``[...]`` and ``{<...>}`` box in it converted; all else stays as it is."""
+    """Apply ``convert`` to every ``[...]`` and ``{<...>}`` box in the text; the rest is unchanged."""
 
-    def bracketed(hit: re.Match[str]) -> str:
+    def convert_brackets(hit: re.Match[str]) -> str:
         box = _box(hit[1].split(","))
         return hit[0] if box is None else f"[{', '.join(f'{c:g}' for c in convert(box))}]"
 
-    def angled(hit: re.Match[str]) -> str:
+    def convert_geochat(hit: re.Match[str]) -> str:
         box = _box(_ANGLED.findall(hit[0]))
         if box is None:
             return hit[0]
         numbers = [f"<{c:g}>" for c in convert(box)]
         return "{" + "".join(numbers[:4]) + "".join(f"|{n}" for n in numbers[4:]) + "}"
 
-    return _GEOCHAT_BOX.sub(angled, _BRACKETS.sub(bracketed, text))
+    return _GEOCHAT_BOX.sub(convert_geochat, _BRACKETS.sub(convert_brackets, text))
 
 
 def _outside_brackets(text: str) -> str:
-    """Text without its innermost brackets that hold numbers, and without the brackets and commas around those."""
-    hits = [m for m in _BRACKETS.finditer(text) if _claims_box(m[1])]
+    """Text without innermost brackets that contain numbers and the brackets and commas around them."""
+    hits = [m for m in _BRACKETS.finditer(text) if _looks_like_box(m[1])]
     if not hits:
         return text
     starts = [0, *(m.end() for m in hits)]
     ends = [*(m.start() for m in hits), len(text)]
     pieces = [text[a:b] for a, b in zip(starts, ends, strict=True)]
-    first, last = pieces[0].rstrip(_AROUND_BOXES), pieces[-1].lstrip(_AROUND_BOXES)
-    return " ".join([first, *(p.strip(_AROUND_BOXES) for p in pieces[1:-1]), last])
+    first, last = pieces[0].rstrip(_BOX_DELIMITERS), pieces[-1].lstrip(_BOX_DELIMITERS)
+    return " ".join([first, *(p.strip(_BOX_DELIMITERS) for p in pieces[1:-1]), last])
 
 
-def _says_empty(text: str) -> bool:
+def _is_empty_answer(text: str) -> bool:
     bare = _FENCE.sub("", text.replace("<box>", "").replace("</box>", ""))
-    return "".join(bare.split()) in _EMPTY
+    return "".join(bare.split()) in _EMPTY_ANSWERS
 
 
-def _claims_box(inside: str) -> bool:
+def _looks_like_box(inside: str) -> bool:
     return any(_NUMBER.fullmatch(p) or p.lower() in _NOT_FINITE for p in map(str.strip, inside.split(",")))
 
 
 def _numbers(pieces: list[str]) -> tuple[float, ...] | None:
-    """The pieces as finite numbers within range, or None."""
+    """Parse pieces as numbers within `MAX_COORDINATE`; None if any is malformed."""
     values = []
     for piece in pieces:
         stripped = piece.strip()
-        if len(stripped) > LONGEST_NUMBER or not _NUMBER.fullmatch(stripped):
+        if len(stripped) > MAX_NUMBER_CHARS or not _NUMBER.fullmatch(stripped):
             return None
         values.append(float(stripped))
     return tuple(values) if max(map(abs, values)) <= MAX_COORDINATE else None
@@ -135,18 +134,18 @@ def _box(pieces: list[str]) -> tuple[float, ...] | None:
     return _numbers(pieces) if len(pieces) in (4, 5) else None
 
 
-def _brackets(text: str, vocabulary: tuple[str, ...]) -> Iterator[Found]:
-    """Every nesting of brackets around 4 or 5 numbers; names of the vocabulary before (or after) them are labels."""
-    hits = [m for m in _BRACKETS.finditer(text) if _claims_box(m[1])]
-    labels = _labels_beside(text, hits, vocabulary) if vocabulary and hits else [None] * len(hits)
+def _brackets(text: str, vocabulary: tuple[str, ...]) -> Iterator[ParsedBox]:
+    """``[x1, y1, x2, y2]``, optionally with an angle, at any nesting; vocabulary names next to boxes are labels."""
+    hits = [m for m in _BRACKETS.finditer(text) if _looks_like_box(m[1])]
+    labels = _adjacent_labels(text, hits, vocabulary) if vocabulary and hits else [None] * len(hits)
     for hit, label in zip(hits, labels, strict=True):
         yield _box(hit[1].split(",")), label
 
 
-def _labels_beside(text: str, hits: list[re.Match[str]], vocabulary: tuple[str, ...]) -> list[str | None]:
-    """The name that stands before each bracket, or after each where none leads the first.
+def _adjacent_labels(text: str, hits: list[re.Match[str]], vocabulary: tuple[str, ...]) -> list[str | None]:
+    """Label of each bracket: the name before it, or the name after it if no name precedes the first bracket.
 
-    Brackets with nothing but punctuation between them share their name, as in ``ship [[..], [..]]``.
+    Brackets separated only by punctuation share a label, as in ``ship [[..], [..]]``.
     """
     names = sorted(dict.fromkeys(vocabulary), key=len, reverse=True)
     edges = zip([0, *(m.end() for m in hits)], [*(m.start() for m in hits), len(text)], strict=True)
@@ -154,13 +153,13 @@ def _labels_beside(text: str, hits: list[re.Match[str]], vocabulary: tuple[str, 
     leading = _name_in(gaps[0], names) is not None
     labels: list[str | None] = []
     for gap in gaps[:-1] if leading else gaps[:0:-1]:
-        shared = labels[-1] if labels and not _WORDY.search(gap) else None
+        shared = labels[-1] if labels and not _WORD_CHAR.search(gap) else None
         labels.append(_name_in(gap, names) or shared)
     return labels if leading else labels[::-1]
 
 
 def _name_in(text: str, names: list[str]) -> str | None:
-    """The first of the names that stands in the text as whole words."""
+    """First name in ``names`` that occurs in the text as whole words."""
     folded = text.casefold()
     for name in names:
         if name.casefold() in folded and re.search(rf"(?<!\w){re.escape(name.casefold())}(?!\w)", folded):
@@ -168,10 +167,10 @@ def _name_in(text: str, names: list[str]) -> str | None:
     return None
 
 
-def _geochat(text: str, vocabulary: tuple[str, ...]) -> Iterator[Found]:
-    """``{<x1><y1><x2><y2>|<angle>}``, the angle optional."""
+def _geochat(text: str, vocabulary: tuple[str, ...]) -> Iterator[ParsedBox]:
+    """``{<x1><y1><x2><y2>|<angle>}``; the angle is optional."""
     for group in _BRACES.finditer(text):
-        if plain := _WHOLE_NUMBERS.fullmatch(group[1]):
+        if plain := _INTEGER_BOX.fullmatch(group[1]):
             yield tuple(float(number) for number in plain.groups() if number is not None), None
             continue
         corners, bar, angle = group[1].partition("|")
@@ -181,30 +180,30 @@ def _geochat(text: str, vocabulary: tuple[str, ...]) -> Iterator[Found]:
             yield (_box(pieces) if whole and len(pieces) == 4 + bool(bar) else None), None
 
 
-def _tagged(text: str, vocabulary: tuple[str, ...]) -> Iterator[Found]:
-    """``<ref>name</ref><box>[[...]]</box>``: brackets inside box tags, labelled by the ref before them."""
+def _tagged(text: str, vocabulary: tuple[str, ...]) -> Iterator[ParsedBox]:
+    """``<ref>name</ref><box>[[...]]</box>``: brackets inside box tags, labelled by the preceding ref."""
     label: str | None = None
-    opened: tuple[str, int] | None = None
+    open_tag: tuple[str, int] | None = None
     for tag in _SECTION.finditer(text):
         if tag[0] in ("<ref>", "<box>"):
-            opened = tag[0], tag.end()
-        elif opened:
-            inside = text[opened[1] : tag.start()]
-            if (opened[0], tag[0]) == ("<ref>", "</ref>"):
+            open_tag = tag[0], tag.end()
+        elif open_tag:
+            inside = text[open_tag[1] : tag.start()]
+            if (open_tag[0], tag[0]) == ("<ref>", "</ref>"):
                 label = inside.strip()
-            elif (opened[0], tag[0]) == ("<box>", "</box>"):
+            elif (open_tag[0], tag[0]) == ("<box>", "</box>"):
                 yield from ((box, label) for box, _ in _brackets(inside, ()))
-            opened = None
+            open_tag = None
 
 
-def _json(text: str, vocabulary: tuple[str, ...]) -> Iterator[Found]:
-    """JSON objects with ``bbox_2d`` and a label (Qwen's form), alone, in a list or in a code fence."""
+def _json(text: str, vocabulary: tuple[str, ...]) -> Iterator[ParsedBox]:
+    """JSON object or list of objects with ``bbox_2d`` and a label (Qwen's format), optionally in a code fence."""
     try:
         value = json.loads(_FENCE.sub("", text))
     except (ValueError, RecursionError):
         return
-    one = not isinstance(value, list) or (value and not any(isinstance(v, list | dict) for v in value))
-    for item in [value] if one else value:
+    is_single = not isinstance(value, list) or (value and not any(isinstance(v, list | dict) for v in value))
+    for item in [value] if is_single else value:
         if isinstance(item, dict):
             box = next((item[k] for k in _BOX_KEYS if k in item), None)
             label = next((item[k] for k in _LABEL_KEYS if isinstance(item.get(k), str)), None)
@@ -220,12 +219,12 @@ def _json_box(value: Any) -> tuple[float, ...] | None:
     return tuple(map(float, value)) if numeric and all(-MAX_COORDINATE <= v <= MAX_COORDINATE for v in value) else None
 
 
-def _polygons(text: str, vocabulary: tuple[str, ...]) -> Iterator[Found]:
-    """``[[x, y], [x, y], [x, y], ...]`` or ``[x, y, x, y, x, y, ...]``; boxes of 4 or 5 numbers pass as they are."""
+def _polygons(text: str, vocabulary: tuple[str, ...]) -> Iterator[ParsedBox]:
+    """``[[x, y], [x, y], [x, y], ...]`` or ``[x, y, x, y, x, y, ...]``; boxes of 4 or 5 numbers are kept."""
     pairs: list[tuple[float, ...] | None] = []
     last = 0
     for group in _BRACKETS.finditer(text):
-        if not _claims_box(group[1]):
+        if not _looks_like_box(group[1]):
             continue
         pieces = group[1].split(",")
         corner = len(pieces) == 2
@@ -242,12 +241,12 @@ def _polygons(text: str, vocabulary: tuple[str, ...]) -> Iterator[Found]:
 
 
 def _polygon(pairs: list[tuple[float, ...] | None]) -> tuple[float, ...] | None:
-    """The corners in one row; None where there are fewer than three, or one could not be read."""
+    """Flat corner coordinates; None if there are fewer than three corners or one is malformed."""
     numbers = tuple(n for pair in pairs if pair is not None for n in pair)
     return numbers if 6 <= len(numbers) == 2 * len(pairs) else None
 
 
-DIALECTS: dict[str, Callable[[str, tuple[str, ...]], Iterator[Found]]] = {
+DIALECTS: dict[str, Callable[[str, tuple[str, ...]], Iterator[ParsedBox]]] = {
     "brackets": _brackets,
     "geochat": _geochat,
     "tagged": _tagged,

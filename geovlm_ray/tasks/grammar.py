@@ -1,4 +1,4 @@
-"""The answer grammar: ``<think>reasoning</think><answer>final answer</answer>``."""
+"""Response grammar: ``<think>reasoning</think><answer>final answer</answer>``."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ _TAGS = {
 
 @dataclass(frozen=True)
 class Parsed:
-    """The two parts of a well-formed response; ``think`` is None in the no-think mode."""
+    """Parts of a well-formed response; ``think`` is None in no-think mode."""
 
     think: str | None
     answer: str
 
 
 def parse_response(text: str, think: ThinkMode = "required") -> Parsed | None:
-    """Split a response into its parts, or None where it breaks the grammar.
+    """Split a response into reasoning and answer; None if it violates the grammar.
 
-    Strict: each tag of the mode exactly once, in order, no think tag in the no-think mode, and only white
-    space outside the tags. Tags are case-sensitive. Time is linear in the length of the text.
+    Strict: each tag of the mode exactly once and in order, no think tags in no-think mode, only whitespace outside the
+    tags. Tags are case-sensitive. Linear in the length of the text.
     """
     tags = _TAGS[think]
     if any(text.count(tag) != (tag in tags) for tag in _TAGS["required"]):
         return None
-    places = [text.index(tag) for tag in tags]
-    if places != sorted(places):
+    starts = [text.index(tag) for tag in tags]
+    if starts != sorted(starts):
         return None
-    ends = [place + len(tag) for place, tag in zip(places, tags, strict=True)]
-    outside = [text[: places[0]], text[ends[-1] :]]
+    ends = [start + len(tag) for start, tag in zip(starts, tags, strict=True)]
+    outside = [text[: starts[0]], text[ends[-1] :]]
     if think == "required":
-        outside.append(text[ends[1] : places[2]])
+        outside.append(text[ends[1] : starts[2]])
     if any(part.strip() for part in outside):
         return None
-    answer = text[ends[-2] : places[-1]]
-    return Parsed(text[ends[0] : places[1]] if think == "required" else None, answer)
+    answer = text[ends[-2] : starts[-1]]
+    return Parsed(text[ends[0] : starts[1]] if think == "required" else None, answer)

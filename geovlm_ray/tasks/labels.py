@@ -1,7 +1,7 @@
-"""Class lists, and the vocabularies whose names hold commas.
+"""Parsing of class lists, including vocabularies whose names contain commas.
 
-The 43 and 19 names are those of BigEarthNet (Sumbul et al., IGARSS 2019; 19-class nomenclature: Sumbul et
-al., BigEarthNet-MM, 2021), facts of CORINE Land Cover level 3.
+The 43 and 19 class names are BigEarthNet's (Sumbul et al., IGARSS 2019; 19-class nomenclature: Sumbul et al.,
+BigEarthNet-MM, 2021), based on CORINE Land Cover level 3.
 """
 
 from __future__ import annotations
@@ -85,18 +85,18 @@ _TRIM = " \t\r\n.:'\"`*•()[]{}"
 
 
 def label_key(name: str) -> str:
-    """What makes two names the same label: letter case, spaces, underscores and hyphens do not count."""
+    """Normalized label: case, whitespace, underscores and hyphens are ignored."""
     return _SEPARATORS.sub("", name).strip(_TRIM).casefold()
 
 
 def parse_labels(
     answer: str, target: tuple[str, ...] = (), labels: tuple[str, ...] = (), *, repeats: bool = False
 ) -> list[str]:
-    """The label keys that an answer lists, each once in the order of the answer (or as often, with ``repeats``).
+    """Label keys in an answer, in order and without duplicates (with them if ``repeats``).
 
-    The names of ``labels`` with the target's own, or without ``labels`` the target's own and then BigEarthNet's,
-    are taken as wholes, longest first, though they hold commas; what is left is split at commas, semicolons and
-    line ends. A name counts only where delimiters bound it: ``broad-leaved forest`` does not name ``forest``.
+    Names of the vocabulary are matched as units, longest first, even if they contain commas. The vocabulary is
+    ``labels`` plus the target's names; without ``labels``, the target's names and then BigEarthNet's. The rest is split
+    at commas, semicolons and newlines. A name must be delimited: ``broad-leaved forest`` does not match ``forest``.
     """
     pieces: list[str | None] = [p for p in map(_piece, _DELIMITERS.split(answer)) if p]
     claimed: dict[int, str] = {}
@@ -113,7 +113,7 @@ def parse_labels(
 
 
 def split_labels(text: str, names: tuple[str, ...] = BIGEARTHNET) -> list[str]:
-    """The names that a list holds, spelt as they stand there; those of ``names`` that hold commas stay whole."""
+    """Split a list into names, keeping their spelling; names in ``names`` that contain commas are not split."""
     pieces = [p for p in map(_piece, _DELIMITERS.split(text)) if p]
     runs = _comma_names(names)
     found: list[str] = []
@@ -128,12 +128,12 @@ def split_labels(text: str, names: tuple[str, ...] = BIGEARTHNET) -> list[str]:
 
 
 def label_keys(names: tuple[str, ...]) -> list[str]:
-    """The keys by which `parse_labels` finds these names."""
+    """Keys that `parse_labels` returns for these names, without duplicates."""
     return list(dict.fromkeys(_vocabulary(names).keys.values()))
 
 
 class _Vocabulary:
-    """A list of names: the keys of all their spellings, and how many delimited pieces the longest has."""
+    """Label names: ``keys`` maps spellings to label keys; ``longest`` is the maximum number of delimited pieces."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.keys: dict[str, str] = {}
@@ -152,7 +152,7 @@ def _vocabulary(names: tuple[str, ...]) -> _Vocabulary:
 
 @functools.lru_cache(maxsize=64)
 def _comma_names(names: tuple[str, ...]) -> dict[str, list[int]]:
-    """For the first piece of each name that holds commas, how many pieces such names have, longest first."""
+    """Piece counts of the names that contain commas, keyed by their first piece, in decreasing order."""
     runs: dict[str, set[int]] = {}
     for name in names:
         pieces = [p for p in map(_piece, _DELIMITERS.split(name)) if p]
@@ -167,7 +167,7 @@ def _piece(text: str) -> str:
 
 
 def _unclaimed(piece: str, vocabularies: list[_Vocabulary]) -> list[str]:
-    """The keys in a piece that is no name: two names joined by "and", or the piece itself."""
+    """Keys of a piece that matched no name: names joined by "and", or the piece itself."""
     parts = [label_key(p) for p in piece.split(" and ")]
     if len(parts) > 1 and all(any(p in v.keys for v in vocabularies) for p in parts):
         return parts
@@ -176,7 +176,7 @@ def _unclaimed(piece: str, vocabularies: list[_Vocabulary]) -> list[str]:
 
 
 def _claim(pieces: list[str | None], vocabulary: _Vocabulary, claimed: dict[int, str]) -> None:
-    """Take runs of pieces that together make a name, longest first; taken pieces become None."""
+    """Match runs of pieces to names, longest first, into ``claimed``; matched pieces become None."""
     keys = [label_key(p) if p is not None else None for p in pieces]
     for length in range(min(vocabulary.longest, len(pieces)), 0, -1):
         for i in range(len(pieces) - length + 1):

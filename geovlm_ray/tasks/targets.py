@@ -1,4 +1,4 @@
-"""Targets and frames as plain values, as they stand in a record's JSON."""
+"""Targets and frames as JSON-serializable values, in the format of a record."""
 
 from __future__ import annotations
 

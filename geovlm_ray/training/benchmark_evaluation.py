@@ -1,4 +1,4 @@
-"""Benchmarks during a run: engines draw them between two batches, a thread measures them while the learner trains."""
+"""Benchmark evaluation during training: engines generate between two batches, a thread scores alongside the learner."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.files import UNDONE, move_aside
 from geovlm_ray.core.interfaces import RolloutPool
 from geovlm_ray.core.schema import Prompt, SampleGroup
-from geovlm_ray.evaluation.cases import Cases
-from geovlm_ray.evaluation.model import Evaluated, find_cases, yardstick
-from geovlm_ray.evaluation.own import check_paths, own_benchmarks
+from geovlm_ray.evaluation.custom import check_paths, custom_benchmarks
+from geovlm_ray.evaluation.examples import BenchmarkExamples
+from geovlm_ray.evaluation.model import EvaluationSpec, default_reward_config, load_benchmarks
 from geovlm_ray.evaluation.predictions import Predictions, prediction_row
 from geovlm_ray.evaluation.registry import Benchmark, find, is_path
 from geovlm_ray.evaluation.results import RESULTS, Results, read_results, result_of, write_results
@@ -28,131 +28,138 @@ from geovlm_ray.training.checkpoint import CheckpointFolder
 log = logging.getLogger(__name__)
 
 OVERALL = "overall"
-"""Name of the mean over benchmarks."""
+"""Key of the mean over all benchmarks."""
 
 
 class InLoopEvaluation:
-    """Evaluates the weights of some steps on the same few records of each benchmark.
+    """Evaluates the weights every ``evaluation.every`` steps on a fixed subset of each benchmark.
 
-    What is found stands in ``evaluations/step-NNNNNN`` of the run, and the best checkpoints are kept.
+    Results go to ``evaluations/step-NNNNNN`` of the run directory; the best checkpoint of each benchmark is kept.
     """
 
     def __init__(
-        self, config: Config, there: Sequence[tuple[Benchmark, Cases]], rollouts: RolloutPool, kept: CheckpointFolder
+        self,
+        config: Config,
+        benchmarks: Sequence[tuple[Benchmark, BenchmarkExamples]],
+        rollouts: RolloutPool,
+        checkpoints: CheckpointFolder,
     ) -> None:
         self.config = config
-        self.there = there
+        self.benchmarks = benchmarks
         self.rollouts = rollouts
-        self.kept = kept
+        self.checkpoints = checkpoints
         self.folder = config.run.folder / "evaluations"
-        self._rewards = LocalRewards(yardstick(config.reward))
+        self._rewards = LocalRewards(default_reward_config(config.reward))
         self._thread = ThreadPoolExecutor(1)
-        self._measuring: list[tuple[int, Future[dict[str, float]]]] = []
+        self._pending: list[tuple[int, Future[dict[str, float]]]] = []
 
     def due(self, step: int) -> bool:
-        """Whether the weights after a step are to be evaluated, and were not."""
-        return step % self.config.evaluation.every == 0 and not (self._of(step) / RESULTS).is_file()
+        """Whether the weights after a step are to be evaluated and have not been yet."""
+        return step % self.config.evaluation.every == 0 and not (self._step_folder(step) / RESULTS).is_file()
 
     def begin(self, step: int) -> None:
-        """Start to draw with the weights that the engines now hold, which are those after a step."""
-        self.kept.hold(step)
-        prompts = [Prompt(i, case.example) for i, case in enumerate(c for _, cases in self.there for c in cases)]
-        drawing = self.rollouts.submit(prompts, group_size=1, greedy=True)
-        self._measuring.append((step, self._thread.submit(self._measure, step, drawing)))
+        """Start greedy generation with the engines' current weights, those after a step."""
+        self.checkpoints.protect(step)
+        items = (item for _, examples in self.benchmarks for item in examples)
+        prompts = [Prompt(i, item.example) for i, item in enumerate(items)]
+        rollout = self.rollouts.submit(prompts, group_size=1, greedy=True)
+        self._pending.append((step, self._thread.submit(self._score, step, rollout)))
 
     def results(self) -> dict[str, float]:
-        """Metrics ``evaluation/NAME`` of what was measured since this was last asked, and the step it was of."""
-        found: dict[str, float] = {}
-        while self._measuring and self._measuring[0][1].done():
-            found = self._judged()
-        return found
+        """Metrics ``evaluation/NAME`` and ``evaluation/step`` of the last newly completed evaluation; may be empty."""
+        metrics: dict[str, float] = {}
+        while self._pending and self._pending[0][1].done():
+            metrics = self._collect()
+        return metrics
 
     def finish(self) -> None:
-        """Wait for what is being measured."""
-        while self._measuring:
-            self._judged()
+        """Wait for pending evaluations."""
+        while self._pending:
+            self._collect()
 
-    def _judged(self) -> dict[str, float]:
-        step, measured = self._measuring.pop(0)
-        scores = measured.result()
+    def _collect(self) -> dict[str, float]:
+        step, evaluation = self._pending.pop(0)
+        scores = evaluation.result()
         if step:
-            self.kept.judge(step, scores)
+            self.checkpoints.record_scores(step, scores)
         return {f"evaluation/{name}": score for name, score in scores.items()} | {"evaluation/step": float(step)}
 
-    def _measure(self, step: int, drawing: Iterable[Sequence[SampleGroup]]) -> dict[str, float]:
-        """Score and write down what is drawn; the mean score of each benchmark, and of all."""
-        groups = self._rewards.score_stream(drawing)
-        folder, results, first = self._of(step), Results(f"{self.config.run.name}, step {step}"), 0
-        for benchmark, cases in self.there:
-            mine = groups[first : first + len(cases)]
-            first += len(cases)
+    def _score(self, step: int, rollout: Iterable[Sequence[SampleGroup]]) -> dict[str, float]:
+        """Score the completions and write predictions and results; returns the mean score per benchmark and overall."""
+        groups = self._rewards.score_stream(rollout)
+        folder, results, first = self._step_folder(step), Results(f"{self.config.run.name}, step {step}"), 0
+        for benchmark, examples in self.benchmarks:
+            benchmark_groups = groups[first : first + len(examples)]
+            first += len(examples)
             predictions = Predictions(folder / "predictions", benchmark.name)
-            predictions.add([prediction_row(i, cases[i], group.samples[0]) for i, group in enumerate(mine)])
+            predictions.add(
+                [prediction_row(i, examples[i], group.samples[0]) for i, group in enumerate(benchmark_groups)]
+            )
             predictions.finish()
             results.benchmarks[benchmark.name] = result_of(benchmark, predictions.rows(), self._rewards)
         write_results(results, folder)
         return _scores(dataclasses.asdict(results))
 
-    def _of(self, step: int) -> Path:
+    def _step_folder(self, step: int) -> Path:
         return self.folder / f"step-{step:06d}"
 
 
 def _scores(results: Mapping[str, Any]) -> dict[str, float]:
-    """The mean score of each benchmark, and of all."""
+    """The mean score per benchmark, and over all benchmarks."""
     scores = {name: float(result["score"]["value"]) for name, result in results["benchmarks"].items()}
     return scores | {OVERALL: float(np.mean(list(scores.values())))}
 
 
-def _rewind(folder: Path, kept: CheckpointFolder, start: int) -> None:
-    """Move evaluations of steps that are made again aside, and judge the others again."""
-    judged = {}
+def _rewind(folder: Path, checkpoints: CheckpointFolder, start: int) -> None:
+    """Move evaluations of steps after ``start`` aside and restore the scores of the others."""
+    scores_by_step = {}
     for path in folder.glob("step-*"):
         step = int(path.name.removeprefix("step-"))
         if step > start or not (path / RESULTS).is_file():
             move_aside(path, folder / UNDONE)
         elif step:
-            judged[step] = _scores(read_results(path))
-    kept.rejudge(judged)
+            scores_by_step[step] = _scores(read_results(path))
+    checkpoints.restore_scores(scores_by_step)
 
 
 def check_benchmarks(config: Config) -> None:
-    """What can be known of the benchmarks of a run before it starts.
+    """Check the benchmarks of a run before it starts.
 
     Raises:
-        ConfigError: one is unknown.
-        DataError: the data of one is absent.
+        ConfigError: a benchmark is unknown.
+        DataError: the data of a benchmark is missing.
     """
     check_paths([Path(name) for name in config.evaluation.benchmarks if is_path(name)])
     for benchmark in find([name for name in config.evaluation.benchmarks if not is_path(name)]):
         data = Path(config.evaluation.data) if config.evaluation.data else None
         if benchmark.reader and not (data and (data / benchmark.name).exists()):
-            raise DataError(f"evaluation.benchmarks: {benchmark.name}: {benchmark.where(data)}")
+            raise DataError(f"evaluation.benchmarks: {benchmark.name}: {benchmark.missing_data_message(data)}")
 
 
 def in_loop_evaluation(
-    config: Config, rollouts: RolloutPool, kept: CheckpointFolder, start: int
+    config: Config, rollouts: RolloutPool, checkpoints: CheckpointFolder, start: int
 ) -> InLoopEvaluation | None:
-    """The evaluation that a run asks for, if any, as the run goes on after step ``start``.
+    """The evaluation of a run that continues after step ``start``; None if ``evaluation.every`` is 0.
 
     Raises:
         ConfigError: a benchmark is unknown.
-        DataError: the data of one is absent.
+        DataError: the data of a benchmark is missing.
     """
     settings = config.evaluation
     if not settings.every:
         return None
     data, folder = Path(settings.data) if settings.data else None, config.run.folder / "evaluations"
     benchmarks = find([name for name in settings.benchmarks if not is_path(name)])
-    benchmarks += own_benchmarks([Path(name) for name in settings.benchmarks if is_path(name)], folder, _silent)
-    what = Evaluated(config.run.name, benchmarks, data, settings.records)
-    found = find_cases(what, config, folder, _silent)
-    for name, why in found.absent.items():
-        raise DataError(f"evaluation.benchmarks: {name}: {why}")
-    for name, what_lacks in found.left_out.items():
-        log.warning("evaluation.benchmarks: %s: %s", name, what_lacks)
-    _rewind(folder, kept, start)
-    return InLoopEvaluation(config, found.there, rollouts, kept)
+    benchmarks += custom_benchmarks([Path(name) for name in settings.benchmarks if is_path(name)], folder, _silent)
+    spec = EvaluationSpec(config.run.name, benchmarks, data, settings.records)
+    found = load_benchmarks(spec, config, folder, _silent)
+    for name, reason in found.absent.items():
+        raise DataError(f"evaluation.benchmarks: {name}: {reason}")
+    for name, reason in found.left_out.items():
+        log.warning("evaluation.benchmarks: %s: %s", name, reason)
+    _rewind(folder, checkpoints, start)
+    return InLoopEvaluation(config, found.available, rollouts, checkpoints)
 
 
 def _silent(done: int, text: str) -> None:
-    """The run's own display goes on."""
+    """Progress callback that prints nothing."""

@@ -84,7 +84,8 @@ class CheckpointFolder:
         self.finish()
         value = metrics.get(self.best) if self.best else None
         if self.best and value is None:
-            log.warning("checkpoint.best: step %d has no metric %s, only %s", step, self.best, ", ".join(sorted(metrics)))
+            known = ", ".join(sorted(metrics))
+            log.warning("checkpoint.best: step %d has no metric %s, only %s", step, self.best, known)
         try:
             partial = self._partial()
             saver.save(partial)
@@ -174,7 +175,8 @@ class CheckpointFolder:
                 time.sleep(POLL_S)
             for file in partial.rglob("*"):
                 _sync(file)
-            (partial / STATE_FILE).write_text(_with_checksum({"step": step, "value": value, "files": _digests(partial)}))
+            state = {"step": step, "value": value, "files": _digests(partial)}
+            (partial / STATE_FILE).write_text(_with_checksum(state))
             _sync(partial / STATE_FILE)
             shutil.rmtree(target, ignore_errors=True)
             partial.rename(target)
@@ -217,7 +219,7 @@ class CheckpointFolder:
         return read_object(file) if file.is_file() else {}
 
     def _best(self) -> list[str]:
-        """The checkpoint with the largest value of the metric ``best``, the latest among equals; empty without values."""
+        """The checkpoint with the largest ``value``, the latest among equals; empty if none has a value."""
         values = {}
         for name in self._names():
             try:

@@ -1,4 +1,4 @@
-"""What can be known before anything heavy starts: model, data, memory, resources."""
+"""Checks before any engine or learner starts: model, data, memory, external services."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Ready:
-    """A run whose model and data were found good."""
+    """A checked run: its model folder, data stream and trained tasks."""
 
     model: Path
     stream: Stream
@@ -42,14 +42,14 @@ class Ready:
 
 
 def prepare(config: Config) -> Ready:
-    """Check a run and return what was found.
+    """Check a run and return its model and data.
 
     Raises:
-        UserError: the first thing that is wrong.
+        UserError: the first problem found.
     """
     check_directory(config.run.folder)
-    check_outside(config)
-    check_attention_here(config)
+    check_external_services(config)
+    check_local_attention(config)
     model = model_folder(config.model.path)
     stream = open_stream(config.data)
     check_function(config.reward)
@@ -61,16 +61,16 @@ def prepare(config: Config) -> Ready:
 
 
 def problems(config: Config) -> Iterable[tuple[str, str | None]]:
-    """Every check by name, with what is wrong or None; for the dry run, which does not stop at the first.
+    """Every check by name, with its problem or None; the dry run reports them all.
 
-    What needs a model or data that are wrong themselves is not checked.
+    Skips checks that depend on a model or data that failed to load.
     """
     model, model_problem = attempt(lambda: model_folder(config.model.path))
     stream, data_problem = attempt(lambda: open_stream(config.data))
     yield "run directory", attempt(lambda: check_directory(config.run.folder))[1]
-    yield "copies and W&B", attempt(lambda: check_outside(config))[1]
+    yield "copies and W&B", attempt(lambda: check_external_services(config))[1]
     yield "model", model_problem
-    yield "attention", attempt(lambda: check_attention_here(config))[1]
+    yield "attention", attempt(lambda: check_local_attention(config))[1]
     yield "data", data_problem
     yield "reward", attempt(lambda: check_function(config.reward))[1]
     if model is not None:
@@ -82,12 +82,12 @@ def problems(config: Config) -> Iterable[tuple[str, str | None]]:
         yield "records", attempt(lambda: check_records(config, model, stream))[1]
 
 
-def check_outside(config: Config) -> None:
-    """What a run needs besides this machine's own: where its checkpoints are copied to, and Weights & Biases.
+def check_external_services(config: Config) -> None:
+    """Check the checkpoint mirror and Weights & Biases.
 
     Raises:
-        ConfigError: a package is missing, or no file system is known for a URL.
-        RunError: the other side does not answer.
+        ConfigError: a package is missing, or fsspec has no file system for the URL.
+        RunError: the mirror is not reachable.
     """
     mirror = open_mirror(config.checkpoint.url, config.run.name)
     if mirror:
@@ -96,33 +96,33 @@ def check_outside(config: Config) -> None:
         load_wandb(config.run.wandb)
 
 
-def check_attention_here(config: Config) -> None:
-    """Raise ConfigError where the learner will run on this machine, which lacks the package of ``model.attention``.
+def check_local_attention(config: Config) -> None:
+    """Raise ConfigError if the learner runs on this machine and the package for ``model.attention`` is missing.
 
-    On a cluster that RAY_ADDRESS names, the learner's node checks it.
+    On a remote cluster (RAY_ADDRESS is set), the learner's node checks this.
     """
     if "RAY_ADDRESS" not in os.environ:
         check_attention(config.model)
 
 
 def check_directory(folder: Path) -> None:
-    """Raise RunError where a run directory cannot be made or written to."""
-    found = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
-    if not found.is_dir() or not os.access(found, os.W_OK | os.X_OK):
-        what = "a directory that may not be written to" if found.is_dir() else "a file"
-        raise RunError(f"run directory {folder}: expected to write there, found that {found} is {what}")
+    """Raise RunError if the run directory cannot be created or written to."""
+    existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        found = "a directory without write permission" if existing.is_dir() else "a file"
+        raise RunError(f"run directory {folder}: expected a writable location, found that {existing} is {found}")
 
 
 def trained_tasks(config: Config, stream: Stream) -> tuple[str, ...]:
-    """Tasks that the run draws prompts of."""
+    """Tasks from which the run samples prompts."""
     staged = dict.fromkeys(task for stage in config.data.stages for task in stage.tasks)
     return tuple(staged) or stream.tasks
 
 
 def check_memory(config: Config, model: Path) -> None:
-    """Raise RunError where a KV cache cannot hold one sequence, or all of them exceed this machine's memory.
+    """Raise RunError if a KV cache cannot hold one sequence, or all KV caches exceed this machine's memory.
 
-    Only where its size is set: what a GPU leaves is known to the engine alone, which then says so.
+    On a GPU it checks only a size set by ``rollout.kv_cache_gb``; otherwise vLLM sizes and checks the cache itself.
     """
     import torch
 
@@ -133,30 +133,30 @@ def check_memory(config: Config, model: Path) -> None:
     needed = kv_bytes_per_token(model, config.model.dtype) * config.rollout.max_model_len
     if needed > cache:
         raise RunError(
-            f"rollout.kv_cache_gb: {cache / GIB:.2f} GiB do not hold one sequence of rollout.max_model_len="
-            f"{config.rollout.max_model_len} tokens, which takes {needed / GIB:.2f} GiB; raise it or lower that"
+            f"rollout.kv_cache_gb: expected at least {needed / GIB:.2f} GiB for one sequence of rollout.max_model_len="
+            f"{config.rollout.max_model_len} tokens, found {cache / GIB:.2f} GiB; raise the former or lower the latter"
         )
     free = psutil.virtual_memory().available
     engines = config.placement.rollout.actors
     if not on_gpu and cache * engines > free:
         raise RunError(
-            f"rollout.kv_cache_gb: {engines} KV caches of {cache / GIB:.2f} GiB do not fit into "
+            f"rollout.kv_cache_gb: {engines} KV caches of {cache / GIB:.2f} GiB exceed the "
             f"{free / GIB:.2f} GiB of free memory; lower rollout.kv_cache_gb or placement.rollout.actors"
         )
 
 
 def check_context(config: Config, model: Path) -> None:
-    """Raise RunError where the engine is asked for longer sequences than the model knows positions."""
-    longest = _text_config(model).get("max_position_embeddings", config.rollout.max_model_len)
-    if config.rollout.max_model_len > longest:
+    """Raise RunError if ``rollout.max_model_len`` exceeds the model's maximum number of positions."""
+    max_positions = _text_config(model).get("max_position_embeddings", config.rollout.max_model_len)
+    if config.rollout.max_model_len > max_positions:
         raise RunError(
-            f"rollout.max_model_len: expected at most {longest}, the positions of {model}, found "
+            f"rollout.max_model_len: expected at most {max_positions}, the max_position_embeddings of {model}, found "
             f"{config.rollout.max_model_len}"
         )
 
 
 def kv_bytes_per_token(model: Path, dtype: str) -> int:
-    """Size in the KV cache of one token."""
+    """Bytes of the KV cache per token."""
     text = _text_config(model)
     heads = text["num_attention_heads"]
     head_dim = text.get("head_dim") or text["hidden_size"] // heads
@@ -170,21 +170,21 @@ def _text_config(model: Path) -> dict[str, Any]:
 
 
 def check_held_out(config: Config, stream: Stream) -> None:
-    """Raise DataError where held-out examples are asked for and there are none."""
-    scenes, tasks = config.evaluation.num_examples, trained_tasks(config, stream)
-    if scenes and not stream.held_out(tasks, scenes):
+    """Raise DataError if held-out evaluation is enabled and the data has no held-out record."""
+    num_examples, tasks = config.evaluation.num_examples, trained_tasks(config, stream)
+    if num_examples and not stream.held_out(tasks, num_examples):
         raise DataError(
-            f"evaluation.num_examples={scenes}: expected records of {', '.join(tasks)} in {config.data.path} "
-            f"to hold out, of other splits than {', '.join(config.data.splits)} (data.splits), found none; "
+            f"evaluation.num_examples={num_examples}: expected records of {', '.join(tasks)} in {config.data.path} "
+            f"in splits other than {', '.join(config.data.splits)} (data.splits), found none; "
             "set evaluation.num_examples=0 or add such a split"
         )
 
 
 def check_records(config: Config, model: Path, stream: Stream) -> None:
-    """Raise DataError where a record has no image, one is absent or broken, or a prompt is too long for the engine.
+    """Raise DataError if a record has too few or too many images, a missing or corrupt one, or too long a prompt.
 
-    Up to 20,000 records in equal parts of the tasks are looked at, and the images of up to 2,000 of them decoded;
-    ``data validate`` looks at all.
+    Checks up to 20,000 records, equally many per task, and decodes the images of up to 2,000 of them;
+    ``data validate`` checks all.
     """
     encoder = PromptEncoder(load_processor(model), config.prompt, open_cache(config.data.image_cache_gb))
     for task in stream.tasks:
@@ -202,23 +202,24 @@ def check_records(config: Config, model: Path, stream: Stream) -> None:
             length = encoder.length(record)
             if length + config.rollout.max_tokens > config.rollout.max_model_len:
                 raise DataError(
-                    f"record {record.id!r}: its prompt of {length} tokens and rollout.max_tokens="
-                    f"{config.rollout.max_tokens} exceed rollout.max_model_len={config.rollout.max_model_len}"
+                    f"record {record.id!r}: expected prompt plus completion within rollout.max_model_len="
+                    f"{config.rollout.max_model_len}, found {length} prompt tokens plus rollout.max_tokens="
+                    f"{config.rollout.max_tokens}"
                 )
 
 
-def _some_records(stream: Stream, task: str, most: int) -> Iterator[Example]:
-    """A task's records, of many an even choice; of drawn scenes one."""
+def _some_records(stream: Stream, task: str, limit: int) -> Iterator[Example]:
+    """Up to ``limit`` evenly spaced records of a task; a single example of generated scenes."""
     if not isinstance(stream, RecordStream):
         yield stream.of_task(task, 0)
         return
     count = stream.count(task)
-    for i in np.linspace(0, count - 1, min(count, most)).astype(int):
+    for i in np.linspace(0, count - 1, min(count, limit)).astype(int):
         yield stream.record(task, int(i))
 
 
 def attempt(check: Callable[[], T]) -> tuple[T | None, str | None]:
-    """What a check returns, or what it says is wrong."""
+    """Run a check; returns its result, or the message of its UserError."""
     try:
         return check(), None
     except UserError as error:

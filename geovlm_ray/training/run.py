@@ -1,4 +1,4 @@
-"""A run from beginning to end: checks, resume, evaluation, training, summary and report."""
+"""One training run: resume, held-out evaluation, training, summary and report."""
 
 from __future__ import annotations
 
@@ -55,16 +55,16 @@ MAY_CHANGE = (
     "placement.strategy",
     *("run.step_limit_s", "run.trace_steps", "run.wandb", "run.log_level"),
 )
-"""Settings with which a run may go on that did not begin with them."""
+"""Settings that may change when a run is resumed."""
 
 
 def execute(config: Config, ready: Ready, build: Build, console: Console) -> dict[str, Any]:
-    """Run or resume, and return what ``summary.json`` holds.
+    """Start or resume a run and return the content of ``summary.json``.
 
-    ``build`` makes the components (in one process or as actors) from the configuration and the model's folder.
+    ``build`` creates the components, in one process or as Ray actors.
 
     Raises:
-        UserError: the run cannot start or go on; the message says why.
+        UserError: the run cannot start or continue.
     """
     begun = time.time()
     folder = config.run.folder
@@ -75,42 +75,49 @@ def execute(config: Config, ready: Ready, build: Build, console: Console) -> dic
         finished = _finished(folder, config)
         if finished:
             console.print(
-                f"Run {config.run.name} is finished; remove {folder} or choose another run.name to start anew"
+                f"Run {config.run.name} is finished; remove {folder} or choose another run.name to start a new run"
             )
             write_report(folder)
             return finished
-        with monitor_run(config) as watch:
-            summary = _to_its_end(config, ready, build, watch, console)
+        with monitor_run(config) as run_monitor:
+            summary = _run_with_restarts(config, ready, build, run_monitor, console)
         summary = {"seconds": time.time() - begun, "steps": config.run.steps, **summary}
         write_atomically(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
         write_report(folder)
     return summary
 
 
-def _to_its_end(config: Config, ready: Ready, build: Build, watch: RunMonitor, console: Console) -> dict[str, Any]:
-    """Run, and go on from the newest checkpoint where a part is lost that cannot be replaced alone."""
+def _run_with_restarts(
+    config: Config, ready: Ready, build: Build, run_monitor: RunMonitor, console: Console
+) -> dict[str, Any]:
+    """Run; restart from the latest checkpoint if a component is lost that cannot be replaced on its own."""
     settings = config.checkpoint
     mirror = open_mirror(settings.url, config.run.name)
     checkpoints = CheckpointFolder(config.run.folder / "checkpoints", settings.keep, settings.best, mirror)
     try:
         for left in range(config.run.restarts, 0, -1):
             try:
-                return _attempt(config, ready, build, checkpoints, watch, console)
+                return _attempt(config, ready, build, checkpoints, run_monitor, console)
             except StartError:
                 raise
             except LostError as error:
-                log.warning("%s; the run goes on from its newest checkpoint (run.restarts: %d left)", error, left - 1)
-        return _attempt(config, ready, build, checkpoints, watch, console)
+                log.warning("%s; restarting from the latest checkpoint (run.restarts: %d left)", error, left - 1)
+        return _attempt(config, ready, build, checkpoints, run_monitor, console)
     except Interrupted as error:
-        raise Interrupted(error.number, checkpoints.where_it_stands(config.run.steps)) from error
+        raise Interrupted(error.number, checkpoints.describe_progress(config.run.steps)) from error
 
 
 def _attempt(
-    config: Config, ready: Ready, build: Build, checkpoints: CheckpointFolder, watch: RunMonitor, console: Console
+    config: Config,
+    ready: Ready,
+    build: Build,
+    checkpoints: CheckpointFolder,
+    run_monitor: RunMonitor,
+    console: Console,
 ) -> dict[str, Any]:
-    """Start all parts, go on from the newest checkpoint, and end the parts."""
-    found = checkpoints.latest()
-    start = found[0] if found else 0
+    """Build all components, resume from the latest checkpoint, train, and close the components."""
+    latest = checkpoints.latest()
+    start = latest[0] if latest else 0
     advantages = partial(group_advantages, config=config.learner, max_completion_tokens=config.rollout.max_tokens)
     monitor = HackingMonitor(config.reward.think)
     tracker = RunTracker(config.run.folder, config.run.steps, console, monitor, advantages)
@@ -118,11 +125,11 @@ def _attempt(
     console.print(f"Starting engines and learner for {ready.model.name} ...")
     with HEARTBEAT.busy("start"):
         components = build(config, ready)
-    tracker.report = watch.reports(components.report, components.timeline)
+    tracker.report = run_monitor.combine_reports(components.report, components.timeline)
     try:
-        if found:
-            components.learner.load(found[1])
-            console.print(f"Resuming after step {start} from {found[1]}")
+        if latest:
+            components.learner.load(latest[1])
+            console.print(f"Resuming after step {start} from {latest[1]}")
         evaluation = in_loop_evaluation(config, components.rollouts, checkpoints, start)
         components = replace(components, tracker=tracker, checkpoints=checkpoints, evaluator=evaluation)
         return _train_and_evaluate(config, ready, components, start, console)
@@ -134,7 +141,7 @@ def _attempt(
 
 
 def _finished(folder: Path, config: Config) -> dict[str, Any] | None:
-    """The summary of a run that has already come to its end."""
+    """The summary of a run that has already finished, else None."""
     path = folder / "summary.json"
     summary = read_object(path) if path.is_file() else {}
     return summary if summary.get("steps") == config.run.steps else None
@@ -149,21 +156,21 @@ def _train_and_evaluate(
         return {"parity_max_abs": train(config, components, sampler, probe, start)}
     examples = ready.stream.held_out(ready.tasks, config.evaluation.num_examples)
     before = _held_out(config, components, examples, "before", console)
-    worst = train(config, components, sampler, probe, start)
+    parity = train(config, components, sampler, probe, start)
     after = _held_out(config, components, examples, "after", console)
     think, rotated = config.reward.think, config.reward.rotated
     constants = best_constant_answers(components.rewards, ready.stream, examples, think, rotated=rotated)
     return {
         "heldout": summarise(before, after, constants, think),
         "heldout_rewards": {"before": rewards_of(before), "after": rewards_of(after)},
-        "parity_max_abs": worst,
+        "parity_max_abs": parity,
     }
 
 
 def _held_out(
     config: Config, components: Components, examples: Sequence[Example], when: str, console: Console
 ) -> list[Completion]:
-    """Completions of held-out examples, of which a run that is resumed keeps those from before training."""
+    """Scored completions of the held-out examples; a resumed run reuses those from before training."""
     path = config.run.folder / f"heldout_{when}.jsonl"
     if when == "before" and path.is_file():
         return read_completions(path)

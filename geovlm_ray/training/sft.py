@@ -1,4 +1,4 @@
-"""Supervised fine-tuning from beginning to end: checks, resume, training, and the model folder that comes of it."""
+"""Supervised fine-tuning: checks, resume, training, and export of the model folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from geovlm_ray.data.image_cache import open_cache
 from geovlm_ray.data.sampler import PromptSampler
 from geovlm_ray.data.scenes import SCENE_TASKS, demonstration, scene_example
 from geovlm_ray.data.sources import open_stream
-from geovlm_ray.learner.sft.batches import Batch, Teacher, read_batches
+from geovlm_ray.learner.sft.batches import Batch, SftCollator, read_batches
 from geovlm_ray.learner.sft.trainer import SftTrainer
 from geovlm_ray.model.config import check_attention
 from geovlm_ray.model.loading import load_model, load_processor, model_folder, save_policy
@@ -47,24 +47,24 @@ CORPUS_SCENES_PER_TASK = 400
 
 @dataclass(frozen=True)
 class _Ready:
-    """Processor, data and held-out examples that were found good; ``base`` is None for a model from scratch."""
+    """Checked processor, data and held-out examples; ``base`` is None for a model trained from scratch."""
 
     base: Path | None
     processor: ProcessorMixin
-    teacher: Teacher
+    collator: SftCollator
     sampler: PromptSampler
     held_out: list[Prompt]
 
 
 def fine_tune(config: Config, out: Path, console: Console) -> dict[str, Any]:
-    """Train, or go on with a training that was broken off, and return what ``sft_summary.json`` holds.
+    """Start or resume training and return the content of ``sft_summary.json``.
 
-    ``out`` becomes a Hugging Face model folder, which `train` and vLLM take as ``model.path``. With an adapter it is
-    the merged model, and the adapter itself lies in ``out/adapter``.
+    ``out`` becomes a Hugging Face model folder, which `train` and vLLM accept as ``model.path``. With a LoRA adapter it
+    holds the merged model, and ``out/adapter`` the adapter.
 
     Raises:
-        UserError: it cannot start or go on; the message says why.
-        Interrupted: a signal asked for the end.
+        UserError: training cannot start or continue.
+        Interrupted: a signal requested the end.
     """
     _check_settings(config)
     _check_folder(out)
@@ -72,21 +72,21 @@ def fine_tune(config: Config, out: Path, console: Console) -> dict[str, Any]:
     with locked(out, *NAMES):
         check_unchanged(config, out / CONFIG_FILE, MAY_CHANGE, *NAMES)
         if (out / SUMMARY_FILE).is_file():
-            console.print(f"{out} is finished; remove it or {NAMES[1]} to start anew", markup=False)
+            console.print(f"{out} is finished; remove it or {NAMES[1]} to start a new training", markup=False)
             return read_object(out / SUMMARY_FILE)
         checkpoints = CheckpointFolder(out / "checkpoints", config.checkpoint.keep)
-        found = checkpoints.latest()
+        latest = checkpoints.latest()
         console.print("Checking model and data ...")
-        ready = _prepare(config, found[1] if found else None)
+        ready = _prepare(config, latest[1] if latest else None)
         write_atomically(out / CONFIG_FILE, to_yaml(config))
         trainer = SftTrainer(_model(config, ready), ready.processor, config.model, config.sft)
         log = SftLog(out, config.sft.steps, config.sft.log_every, console)
-        if found:
-            trainer.load(found[1])
-            console.print(f"Resuming after step {found[0]} from {found[1]}", markup=False)
+        if latest:
+            trainer.load(latest[1])
+            console.print(f"Resuming after step {latest[0]} from {latest[1]}", markup=False)
         log.rewind(trainer.done)
         if not ready.held_out and config.sft.eval_examples:
-            console.print("No evaluation: all records are of a split that is trained on (data.splits)")
+            console.print("No evaluation: all records belong to training splits (data.splits)")
         _train(config, ready, trainer, checkpoints, log)
         log.write_page(out.resolve().name)
         _publish(config, trainer, out)
@@ -96,9 +96,9 @@ def fine_tune(config: Config, out: Path, console: Console) -> dict[str, Any]:
 
 
 def _train(config: Config, ready: _Ready, trainer: SftTrainer, checkpoints: CheckpointFolder, log: SftLog) -> None:
-    """All steps that are still to do; an error of the user's, or a signal, leaves a checkpoint of what was learnt."""
+    """Train the remaining steps; checkpoints the last completed step on a UserError or an interrupt."""
     settings, saved = config.sft, trainer.done
-    batches = read_batches(ready.sampler, ready.teacher, trainer.done, settings.steps, settings.readers)
+    batches = read_batches(ready.sampler, ready.collator, trainer.done, settings.steps, settings.readers)
     begun = time.perf_counter()
     try:
         for batch in batches:
@@ -114,51 +114,51 @@ def _train(config: Config, ready: _Ready, trainer: SftTrainer, checkpoints: Chec
                     saved = trainer.done
             begun = time.perf_counter()
     except (UserError, Interrupted) as error:
-        # A step whose evaluation failed has no line in the log, and is done again.
+        # A step whose evaluation failed was not logged; it is repeated after resuming.
         logged = log.rows[-1]["step"] if log.rows else 0
         if logged == trainer.done > saved:
             checkpoints.save(trainer.done, trainer, {})
             checkpoints.finish()
         if isinstance(error, Interrupted):
-            raise Interrupted(error.number, checkpoints.where_it_stands(settings.steps)) from error
+            raise Interrupted(error.number, checkpoints.describe_progress(settings.steps)) from error
         raise
 
 
 def _held_out_batches(ready: _Ready, size: int) -> Iterator[Batch]:
     for start in range(0, len(ready.held_out), size):
-        yield ready.teacher.batch(ready.held_out[start : start + size])
+        yield ready.collator.batch(ready.held_out[start : start + size])
 
 
 def _check_settings(config: Config) -> None:
-    asked = THINK_MODES[config.sft.reasoning]
-    if asked != config.reward.think:
+    expected = THINK_MODES[config.sft.reasoning]
+    if expected != config.reward.think:
         raise ConfigError(
-            f"sft.reasoning={config.sft.reasoning} teaches responses of reward.think={asked}, found reward.think="
-            f"{config.reward.think}: reinforcement learning would give them no reward; set both alike"
+            f"sft.reasoning={config.sft.reasoning} teaches responses for reward.think={expected}, found reward.think="
+            f"{config.reward.think}: reinforcement learning would give them no reward; make the two settings match"
         )
     if config.sft.scratch and config.model.lora:
-        raise ConfigError("sft.scratch: a new model has no base for an adapter; expected model.lora=null")
+        raise ConfigError("sft.scratch: expected model.lora=null, since a new model has no base weights for an adapter")
     for key, found in (("best", config.checkpoint.best), ("url", config.checkpoint.url)):
         if found is not None:
             raise ConfigError(
-                f"checkpoint.{key}: expected null, `sft` keeps the newest ones in --out alone, found {found!r}"
+                f"checkpoint.{key}: expected null for `sft`, which keeps only the latest checkpoints, found {found!r}"
             )
 
 
 def _check_folder(out: Path) -> None:
-    """Raise RunError where the output is no folder, or one that something else left."""
+    """Raise RunError if the output path is a file, or a folder with files of another origin."""
     if out.exists() and not out.is_dir():
-        raise RunError(f"output folder {out}: expected none or an empty one, found a file")
-    taken = out.is_dir() and not (out / CONFIG_FILE).is_file() and any(p.name != ".lock" for p in out.iterdir())
-    if taken:
-        raise RunError(f"output folder {out}: expected none or an empty one, found files in it; {NAMES[1]}")
+        raise RunError(f"output folder {out}: expected no folder or an empty one, found a file")
+    occupied = out.is_dir() and not (out / CONFIG_FILE).is_file() and any(p.name != ".lock" for p in out.iterdir())
+    if occupied:
+        raise RunError(f"output folder {out}: expected no folder or an empty one, found files in it; {NAMES[1]}")
 
 
 def _prepare(config: Config, checkpoint: Path | None) -> _Ready:
-    """Find and check model and data, the records as far as their text goes.
+    """Load and check model and data; images of records are not decoded.
 
     Raises:
-        UserError: the first thing that is wrong.
+        UserError: the first problem found.
     """
     settings = config.sft
     check_attention(config.model)
@@ -172,15 +172,15 @@ def _prepare(config: Config, checkpoint: Path | None) -> _Ready:
     stream = open_stream(config.data)
     sampler = PromptSampler(stream, config.data, settings.batch_size)
     held_out = stream.held_out(trained_tasks(config, stream), settings.eval_examples) if settings.eval_examples else []
-    # A drawn scene is seen once, so that keeping it would only cost.
+    # Every generated scene is used once, so caching it is useless.
     cache = None if config.data.source == "scenes" else open_cache(config.data.image_cache_gb)
     encoder = PromptEncoder(processor, config.prompt, cache)
-    teacher = Teacher(encoder, settings.reasoning, settings.pack_tokens, rotated=config.reward.rotated)
+    collator = SftCollator(encoder, settings.reasoning, settings.pack_tokens, rotated=config.reward.rotated)
     for k in range(min(RECORDS_CHECKED, settings.steps * settings.batch_size)):
-        teacher.check(sampler.prompt(k).example, k)
+        collator.check(sampler.prompt(k).example, k)
     for example in held_out:
-        teacher.check(example)
-    return _Ready(base, processor, teacher, sampler, [Prompt(0, example) for example in held_out])
+        collator.check(example)
+    return _Ready(base, processor, collator, sampler, [Prompt(0, example) for example in held_out])
 
 
 def _model(config: Config, ready: _Ready) -> nn.Module:
@@ -191,7 +191,7 @@ def _model(config: Config, ready: _Ready) -> nn.Module:
 
 
 def _corpus(seed: int) -> Iterator[str]:
-    """The text of drawn scenes that a new tokenizer is learnt from."""
+    """Texts of generated scenes on which a new tokenizer is trained."""
     for k in range(CORPUS_SCENES_PER_TASK * len(SCENE_TASKS)):
         example = scene_example(SCENE_TASKS[k % len(SCENE_TASKS)], seed, k // len(SCENE_TASKS))
         yield f"user\n{example.question}"
@@ -200,10 +200,10 @@ def _corpus(seed: int) -> Iterator[str]:
 
 
 def _publish(config: Config, trainer: SftTrainer, out: Path) -> None:
-    """Write the trained model into the output folder; its config.json, which makes it a model, comes last.
+    """Write the trained model into the output folder; ``config.json``, which marks it as complete, comes last.
 
     Raises:
-        RunError: the disk refused it.
+        RunError: writing failed.
     """
     model = trainer.model
     partial, adapter = out / ".partial", out / "adapter"
@@ -219,4 +219,4 @@ def _publish(config: Config, trainer: SftTrainer, out: Path) -> None:
             os.replace(file, out / file.name)
         partial.rmdir()
     except OSError as error:
-        raise RunError(f"the model could not be written into {out}: {error}") from error
+        raise RunError(f"the model could not be written to {out}: {error}") from error

@@ -1,4 +1,4 @@
-"""What supervised fine-tuning writes down as it goes: a line a step, a line on the terminal, a page of curves."""
+"""Records of supervised fine-tuning: JSON lines per step, terminal progress, and an HTML page of curves."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ StepMetrics = dict[str, Any]
 
 
 class SftLog:
-    """The records of one output folder; ``rows`` has one per step, those with an evaluation ``eval/...`` keys."""
+    """Log of one output folder; ``rows`` has one entry per step, with ``eval/...`` keys if it was evaluated."""
 
     def __init__(self, folder: Path, steps: int, every: int, console: Console) -> None:
         self.folder = folder
@@ -32,17 +32,17 @@ class SftLog:
         self._shown = 0
 
     def rewind(self, step: int) -> None:
-        """Forget what was written after ``step``, as the training goes on from there."""
+        """Drop the rows after ``step``, from which training resumes."""
         file = self.folder / FILE
         self.rows = [row for row in read_objects(file) if row["step"] <= step] if file.is_file() else []
         write_atomically(file, "".join(f"{json.dumps(row)}\n" for row in self.rows))
         self._shown = len(self.rows)
 
     def add(self, row: StepMetrics) -> None:
-        """Write down a step, and show it where it is one of every so many, was evaluated, or is the last.
+        """Log a step; print it if it is a multiple of ``every``, was evaluated, or is the last.
 
         Raises:
-            RunError: the disk refused it.
+            RunError: writing failed.
         """
         self.rows.append(row)
         try:
@@ -54,7 +54,7 @@ class SftLog:
             self._show(row)
 
     def write_page(self, title: str) -> Path:
-        """Draw the curves into one self-contained page, and return its path."""
+        """Write the curves as a self-contained HTML page and return its path."""
         charts = (
             curve(self.rows, {"loss": "training", "eval/loss": "held out"}, "Loss", "nats per response token"),
             curve(self.rows, {"eval/token_accuracy": "held out"}, "Token accuracy, held out", "share of tokens"),
@@ -67,7 +67,7 @@ class SftLog:
         return self.folder / PAGE
 
     def _show(self, row: StepMetrics) -> None:
-        """The mean loss since the last line, the speed since then, and how long the rest takes at that speed."""
+        """Print mean loss and throughput since the last printed line, and the remaining time."""
         recent = self.rows[self._shown :]
         self._shown = len(self.rows)
         seconds = sum(r["seconds"] for r in recent)
@@ -80,7 +80,7 @@ class SftLog:
 
 
 def summarise(rows: Sequence[StepMetrics]) -> dict[str, Any]:
-    """Steps, seconds of training, tokens, last loss, and the best and last evaluation by loss (None without one)."""
+    """Steps, training seconds, tokens, final loss, and the best (by loss) and last evaluation, None without any."""
     evaluated = [
         {"step": row["step"], "loss": row["eval/loss"], "token_accuracy": row["eval/token_accuracy"]}
         for row in rows

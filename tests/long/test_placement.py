@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from actors.cluster import wait_for_room
+from actors.cluster import wait_for_capacity
 from actors.learner import RayLearner
 from actors.rollout_pool import RayRollouts
 from benchmarks.instant_engine import InstantActor
@@ -38,8 +38,8 @@ def test_actors_are_packed_or_spread_as_asked(two_nodes: None, strategy: str, us
 
 def test_a_learner_larger_than_every_node_is_refused(two_nodes: None) -> None:
     with pytest.raises(RunError, match=r"1 learner x \(12 CPUs\), each on one node, found room for 0 on 2 nodes"):
-        wait_for_room(load_config("demo", ["placement.learner.num_cpus=12"]))
-    wait_for_room(load_config("demo", [f"placement.learner.num_cpus={CORES}"]))
+        wait_for_capacity(load_config("demo", ["placement.learner.num_cpus=12"]))
+    wait_for_capacity(load_config("demo", [f"placement.learner.num_cpus={CORES}"]))
 
 
 def test_a_learner_whose_room_another_job_holds_ends_the_run(two_nodes: None) -> None:

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from geovlm_ray.cli import main
-from geovlm_ray.data.formats.samples import TASK_OF
+from geovlm_ray.data.formats.samples import TASK_ALIASES
 from tests.rs import RS, needs_rs
 from tests.system.runs import metrics, train
 
@@ -41,6 +41,6 @@ def test_three_steps_over_all_records_with_a_reference(tmp_path: Path) -> None:
         assert {row["example_id"] for row in rows} == set(records)
         for row in rows:
             task = records[row["example_id"]]["task"]
-            assert row["task"] == TASK_OF.get(task, task)
+            assert row["task"] == TASK_ALIASES.get(task, task)
             assert len(row["images"]) == len(records[row["example_id"]]["images"])
     assert (run / "report.html").is_file()

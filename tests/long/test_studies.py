@@ -23,7 +23,7 @@ def test_a_study_runs_and_writes_its_page(tmp_path: Path, name: str) -> None:
     study = load_study(name)
     page = (tmp_path / "page.md").read_text()
     assert study.title in page
-    assert "one seed decides nothing" in page
+    assert "one seed is inconclusive" in page
     found = json.loads((tmp_path / "results.json").read_text())["runs"]
     assert set(found) == set(study.variants)
     for kind, runs in found.items():

@@ -26,5 +26,5 @@ def test_a_broken_picture_or_a_prompt_that_is_too_long_costs_its_benchmark_alone
     assert main(["evaluate", "tiny", "--out", out, "--benchmarks", *own, "drawn-vqa", "--limit", "4", "--local"]) == 0
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["benchmarks"]["drawn-vqa"]["n"] == 4
-    assert "broken.png: expected a picture that decodes" in results["absent"]["broken-vqa"]
+    assert "broken.png: expected a decodable image" in results["absent"]["broken-vqa"]
     assert "record 'long': expected a prompt that fits rollout.max_model_len=" in results["absent"]["long-vqa"]

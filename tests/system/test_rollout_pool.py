@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import ray
 
-from actors.cluster import wait_for_room
+from actors.cluster import wait_for_capacity
 from actors.rollout import RolloutActor
-from actors.rollout_pool import DEATHS, RayRollouts
+from actors.rollout_pool import MAX_CONSECUTIVE_CRASHES, RayRollouts
 from benchmarks.instant_engine import InstantActor
 from geovlm_ray.config import load_config
 from geovlm_ray.core.errors import LostError, RunError
@@ -166,7 +166,7 @@ def test_actors_that_never_started_are_not_to_blame_for_their_end(pool: Pool) ->
     ray.get(rollouts.actors[0].__ray_call__.remote(lambda _: None))
     ray.kill(rollouts.actors[1])
     rollouts.update_weights(iter([1]))
-    for _ in range(DEATHS):
+    for _ in range(MAX_CONSECUTIVE_CRASHES):
         waiting = rollouts.actors[1]
         ray.kill(waiting)
         deadline = time.monotonic() + 60
@@ -199,7 +199,7 @@ def test_actors_that_find_no_room_again_end_the_run(pool: Pool) -> None:
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        (DeadActor, "3 rollout actors died in one place.*a rollout actor died"),
+        (DeadActor, "3 consecutive crashes of rollout actor slot .*a rollout actor died"),
         (RaisingActor, "a rollout actor failed: .*no more"),
     ],
 )
@@ -217,10 +217,10 @@ def test_a_run_waits_for_nodes_as_long_as_it_may(cluster: None, monkeypatch: pyt
     settings = ["placement.learner.num_cpus=64", "run.wait_for_nodes_s=3"]
     monkeypatch.setattr("actors.cluster.POLL_S", 1)
     begun = time.monotonic()
-    with pytest.raises(RunError, match=r"asks for 6[0-9.]* CPUs"):
-        wait_for_room(load_config("demo", settings))
+    with pytest.raises(RunError, match=r"requests 6[0-9.]* CPUs"):
+        wait_for_capacity(load_config("demo", settings))
     assert 3 <= time.monotonic() - begun < 10
-    wait_for_room(load_config("demo", ["placement.learner.num_cpus=0", "placement.rollout.num_cpus=0"]))
+    wait_for_capacity(load_config("demo", ["placement.learner.num_cpus=0", "placement.rollout.num_cpus=0"]))
 
 
 def in_order(parts: Iterator[list[SampleGroup]]) -> list[SampleGroup]:

@@ -12,7 +12,7 @@ from geovlm_ray.data.convert import CARD, Counts, MetadataOverrides, convert
 from geovlm_ray.data.formats import FORMATS
 from geovlm_ray.data.formats.base import Source
 from geovlm_ray.data.parquet import open_datasets
-from geovlm_ray.data.quarantine import SetAside, read_quarantine
+from geovlm_ray.data.quarantine import QuarantineEntry, read_quarantine
 from geovlm_ray.data.table import Row
 
 
@@ -22,7 +22,7 @@ class Outcome:
 
     counts: Counts
     rows: list[Row]
-    aside: list[SetAside]
+    aside: list[QuarantineEntry]
     folder: Path
 
     @property

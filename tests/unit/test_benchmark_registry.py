@@ -12,12 +12,12 @@ from rich.console import Console
 from geovlm_ray.core.schema import Box, Example, GroundedText, Target
 from geovlm_ray.data.formats import FORMATS
 from geovlm_ray.data.scenes import scene_example
-from geovlm_ray.evaluation.cases import Cases, dataset_cases
-from geovlm_ray.evaluation.datasets import converted_once
+from geovlm_ray.evaluation.datasets import convert_once
+from geovlm_ray.evaluation.examples import BenchmarkExamples, dataset_examples
 from geovlm_ray.evaluation.groups import record_group
 from geovlm_ray.evaluation.listing import print_benchmarks
 from geovlm_ray.evaluation.metrics.paper import paper_metrics
-from geovlm_ray.evaluation.metrics.sound import Answered
+from geovlm_ray.evaluation.metrics.sound import AnsweredExample
 from geovlm_ray.evaluation.registry import BENCHMARKS, DRAWN, find
 from geovlm_ray.tasks import TASKS
 
@@ -108,12 +108,12 @@ SMALL, MEDIUM, LARGE = Box((0, 0, 5, 5)), Box((0, 0, 15, 15)), Box((0, 0, 50, 50
 WRITTEN = "[[0, 0, 50, 50]]"
 
 
-def records(task: str) -> list[Answered]:
+def records(task: str) -> list[AnsweredExample]:
     """A few answered records of a task, of every group that its dataset knows."""
 
-    def made(target: Target, answer: str, group: str | None = None) -> Answered:
+    def made(target: Target, answer: str, group: str | None = None) -> AnsweredExample:
         example = Example("1", task, ("i.png",), "?", target)
-        return Answered(answer, example, group or record_group(example, {}))
+        return AnsweredExample(answer, example, group or record_group(example, {}))
 
     kind = TASKS[task].target_kind
     if kind == "classes":
@@ -183,12 +183,12 @@ def as_published(name: str, folder: Path) -> None:
         write(folder / "test.json", [record | {"groundtruth": f'"{answer}"', "size_group": '"large"'}])
 
 
-def published_cases(name: str, data: Path, out: Path) -> Cases:
+def published_cases(name: str, data: Path, out: Path) -> BenchmarkExamples:
     """The cases of a benchmark out of what its source gives."""
     benchmark = BENCHMARKS[name]
     assert benchmark.reader is not None
-    shards = converted_once(name, benchmark.reader, benchmark.reader_options, data, out, lambda counts: None)
-    return dataset_cases(benchmark, data, shards, None, None)
+    shards = convert_once(name, benchmark.reader, benchmark.reader_options, data, out, lambda counts: None)
+    return dataset_examples(benchmark, data, shards, None, None)
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
@@ -210,7 +210,9 @@ def test_hrben_is_the_second_test_set_and_lrben_the_only_one(tmp_path: Path) -> 
 def test_the_average_over_types_of_question_weighs_questions_and_leaves_counting_out() -> None:
     said = {"presence": ["yes", "yes", "no"], "comp": ["no"], "count": ["no", "no"]}
     example = Example("1", "vqa", ("i.png",), "?", "yes")
-    found = paper_metrics([Answered(answer, example, kind) for kind, answers in said.items() for answer in answers])
+    found = paper_metrics(
+        [AnsweredExample(answer, example, kind) for kind, answers in said.items() for answer in answers]
+    )
     assert found["average"] == pytest.approx(2 / 4)
     assert found["presence Objects"] == pytest.approx(2 / 3)
     assert found["VQA accuracy"] == pytest.approx(2 / 6)

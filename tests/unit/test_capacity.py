@@ -39,32 +39,32 @@ def test_what_nodes_hold_is_not_refused(settings: list[str], nodes: list[Node]) 
         (
             ["placement.learner.num_cpus=3"],
             [TWO_CPUS],
-            "the run asks for 3 CPUs (1 learner x 3), found 2; lower placement.learner.num_cpus",
+            "the run requests 3 CPUs (1 learner x 3), found 2; lower placement.learner.num_cpus",
         ),
         (
             ["placement.learner.num_cpus=3"],
             [TWO_CPUS, TWO_CPUS],
-            "the run asks for 1 learner x (3 CPUs), each on one node, found room for 0 on 2 nodes "
+            "the run requests 1 learner x (3 CPUs), each on one node, found room for 0 on 2 nodes "
             "(2 CPUs, 0 GPUs, 8 GiB); lower placement.learner.num_cpus",
         ),
         (
             ["placement.rollout.actors=3", "placement.rollout.num_gpus=0.6"],
             [TWO_GPUS],
-            "the run asks for 3 rollout x (0.6 GPUs), each on one node, found room for 2 on 1 node "
+            "the run requests 3 rollout x (0.6 GPUs), each on one node, found room for 2 on 1 node "
             "(8 CPUs, 2 GPUs, 64 GiB); lower placement.rollout.num_gpus or placement.rollout.actors",
         ),
         (
             ["placement.rollout.actors=2", "placement.rollout.num_gpus=1", "placement.rollout.memory_gb=40"],
             [TWO_GPUS, TWO_CPUS, TWO_CPUS, TWO_CPUS],
-            "the run asks for 2 rollout x (1 GPUs, 40 GiB), each on one node, found room for 1 on 4 nodes "
+            "the run requests 2 rollout x (1 GPUs, 40 GiB), each on one node, found room for 1 on 4 nodes "
             "(8 CPUs, 2 GPUs, 64 GiB; 2 CPUs, 0 GPUs, 8 GiB); lower placement.rollout.num_gpus or "
             "placement.rollout.memory_gb or placement.rollout.actors",
         ),
         (
             ["placement.rollout.actors=2", "placement.rollout.num_cpus=1.5", "placement.learner.num_cpus=3"],
             [{"CPU": 3.0}, {"CPU": 2.0}, {"CPU": 1.0}],
-            "the run's actors (2 rollout x (1.5 CPUs), 1 learner x (3 CPUs)) fit by kind, but not all together, on the "
-            "nodes 1 x (3 CPUs, 0 GPUs, 0 GiB); 1 x (2 CPUs, 0 GPUs, 0 GiB); 1 x (1 CPUs, 0 GPUs, 0 GiB); lower "
+            "the run's actors (2 rollout x (1.5 CPUs), 1 learner x (3 CPUs)) fit kind by kind, but not together, on "
+            "the nodes 1 x (3 CPUs, 0 GPUs, 0 GiB); 1 x (2 CPUs, 0 GPUs, 0 GiB); 1 x (1 CPUs, 0 GPUs, 0 GiB); lower "
             "placement.rollout or placement.learner",
         ),
     ],

@@ -42,8 +42,8 @@ def test_questions_are_asked_for_until_an_empty_line_and_a_wrong_one_ends_nothin
     monkeypatch.setattr("sys.stdin", io.StringIO("find all ships .\n<|image_pad|> ?\nrural or urban ?\n\nunasked\n"))
     assert main(["chat", "tiny", "scene.png", "rollout.max_tokens=48"]) == 0
     said = capsys.readouterr().out
-    assert len(re.findall(r"(?:Answer|Not of the form that training rewarded): ", said)) == 2
-    assert "the question must hold none" in said
+    assert len(re.findall(r"(?:Answer|Not in the trained response format): ", said)) == 2
+    assert "the question must not contain any" in said
     assert Path("answer.png").is_file()
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     assert main(["chat", "tiny", "scene.png"]) == 0
@@ -53,7 +53,7 @@ def test_questions_are_asked_for_until_an_empty_line_and_a_wrong_one_ends_nothin
     ("arguments", "message"),
     [
         (["scene.png", "absent.png"], "absent.png: expected a file, found none"),
-        (["scene.png", "--out", "answer.jpg"], "--out: expected the name of a PNG"),
+        (["scene.png", "--out", "answer.jpg"], "--out: expected a .png file"),
         (["scene.png", "--out", "nowhere/answer.png"], "--out nowhere/answer.png: expected an existing folder"),
         (["scene.png", "data.frame=dataset"], "data.frame: expected the frame"),
         (["scene.png", "prompt.image_size=9000"], "prompt.image_size"),

@@ -63,7 +63,7 @@ def test_help_loads_no_heavy_package() -> None:
         (["train", "demo", "rollout.kv_cache_gb=100000"], "rollout.kv_cache_gb"),
         (["train", "demo", "data.source=samples", "data.path=/nowhere.jsonl"], "/nowhere.jsonl"),
         (["train", "demo", "data.source=tfrecords"], "data.source"),
-        (["evaluate", "tiny", "--benchmarks", "mine.jsonl"], "the path of a dataset that is there"),
+        (["evaluate", "tiny", "--benchmarks", "mine.jsonl"], "the path of an existing dataset"),
         (["report", "/nowhere"], "/nowhere"),
         (["score", "/nowhere.jsonl"], "/nowhere.jsonl"),
     ],
@@ -96,7 +96,7 @@ def test_overrides_may_stand_before_and_after_options(capsys: pytest.CaptureFixt
     assert "placement: everything in this process" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("image", "message"), [("absent.png", "expected a file"), ("cut.png", "expected a picture")])
+@pytest.mark.parametrize(("image", "message"), [("absent.png", "expected a file"), ("cut.png", "a decodable image")])
 def test_a_missing_or_truncated_image_is_named_before_anything_starts(
     image: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,7 +147,7 @@ def test_no_records_to_hold_out_are_named_before_anything_starts(
         captured = capsys.readouterr()
         shown = " ".join((captured.out + captured.err).split())
         assert "evaluation.num_examples=4: expected records of vqa" in shown
-        assert "of other splits than train (data.splits), found none; set evaluation.num_examples=0" in shown
+        assert "in splits other than train (data.splits), found none; set evaluation.num_examples=0" in shown
     assert not (tmp_path / "runs").exists()
     write_dataset(tmp_path / "data", [*records, example(3, ("a.png",), split="test")])
     assert main([*run, "--dry-run", "--local", "evaluation.num_examples=4"]) == 0

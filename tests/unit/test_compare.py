@@ -24,7 +24,7 @@ from geovlm_ray.data.sampler import PromptSampler, SceneStream
 from geovlm_ray.data.scenes import demonstration, scene_example
 from geovlm_ray.evaluation.comparison.compare import Comparison, compare
 from geovlm_ray.evaluation.comparison.page import comparison_page
-from geovlm_ray.evaluation.comparison.paired import holm, paired
+from geovlm_ray.evaluation.comparison.paired import holm, paired_bootstrap
 from geovlm_ray.evaluation.comparison.sources import read_sources
 from geovlm_ray.evaluation.comparison.terminal import print_comparison
 from geovlm_ray.evaluation.constant_answers import ConstantAnswer
@@ -48,14 +48,14 @@ DRAWS = 1000
 
 def test_equal_measurements_differ_by_nothing() -> None:
     scores = np.random.default_rng(0).random(50)
-    found = paired(scores, scores, DRAWS)
+    found = paired_bootstrap(scores, scores, DRAWS)
     assert (found.difference.value, found.difference.low, found.difference.high, found.p) == (0, 0, 0, 1)
 
 
 def test_a_shift_is_found_that_is_small_beside_how_records_differ() -> None:
     rng = np.random.default_rng(1)
     first = rng.normal(0, 1, 400)
-    found = paired(first, first + 0.05 + rng.normal(0, 0.1, 400), DRAWS)
+    found = paired_bootstrap(first, first + 0.05 + rng.normal(0, 0.1, 400), DRAWS)
     assert found.difference.low > 0.03
     assert found.difference.high < 0.07
     assert found.p < 0.01
@@ -67,7 +67,7 @@ def test_exchanging_the_two_changes_signs_alone(differ: int) -> None:
     rng = np.random.default_rng(2)
     first = rng.random(40)
     other = np.where(np.arange(40) < differ, rng.random(40), first)
-    there, back = paired(first, other, DRAWS), paired(other, first, DRAWS)
+    there, back = paired_bootstrap(first, other, DRAWS), paired_bootstrap(other, first, DRAWS)
     assert back.p == there.p
     assert (back.first, back.other) == (there.other, there.first)
     ends = (there.difference.value, there.difference.low, there.difference.high)
@@ -92,37 +92,37 @@ def test_intervals_hold_the_true_difference_and_p_is_small_as_seldom_as_it_says(
 ) -> None:
     rng = np.random.default_rng(3)
     level = rng.random(60)
-    shifted = [paired(level, level + changes(rng, 0.1), DRAWS) for _ in range(400)]
+    shifted = [paired_bootstrap(level, level + changes(rng, 0.1), DRAWS) for _ in range(400)]
     held = np.mean([found.difference.low <= 0.1 <= found.difference.high for found in shifted])
     assert 0.90 <= held <= 0.98
-    same = [paired(level, level + changes(rng, 0.0), DRAWS).p for _ in range(400)]
+    same = [paired_bootstrap(level, level + changes(rng, 0.0), DRAWS).p for _ in range(400)]
     assert 0.02 <= np.mean(np.array(same) < 0.05) <= 0.09
     assert 0.05 <= np.mean(np.array(same) < 0.1) <= 0.15
 
 
 @pytest.mark.parametrize(("n", "least"), [(1, 1.0), (3, 0.25), (5, 0.0625)])
 def test_few_records_prove_little_however_clear_they_are(n: int, least: float) -> None:
-    assert paired(np.zeros(n), np.ones(n), DRAWS).p == least
-    assert paired(np.zeros(100), (np.arange(100) < n).astype(float), DRAWS).p >= least
+    assert paired_bootstrap(np.zeros(n), np.ones(n), DRAWS).p == least
+    assert paired_bootstrap(np.zeros(100), (np.arange(100) < n).astype(float), DRAWS).p >= least
 
 
 def test_differences_that_cancel_out_are_none() -> None:
     first = np.array([0.1, 0.2, 0.3, 0.4] * 5)
-    assert paired(first, first + np.array([0.1, -0.1] * 10), DRAWS).p == 1
+    assert paired_bootstrap(first, first + np.array([0.1, -0.1] * 10), DRAWS).p == 1
 
 
 def test_many_records_are_resampled_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(4)
     first, other = rng.random(300), rng.random(300)
-    whole = paired(first, other, 250)
-    monkeypatch.setattr("geovlm_ray.evaluation.comparison.paired.AT_ONCE", 1000)
-    assert paired(first, other, 250) == whole
+    whole = paired_bootstrap(first, other, 250)
+    monkeypatch.setattr("geovlm_ray.evaluation.comparison.paired.MAX_VALUES_IN_MEMORY", 1000)
+    assert paired_bootstrap(first, other, 250) == whole
 
 
 @pytest.mark.parametrize("shapes", [(3, 4), (0, 0)])
 def test_what_is_not_paired_is_refused(shapes: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="expected two arrays of the same n > 0 records"):
-        paired(np.zeros(shapes[0]), np.zeros(shapes[1]))
+        paired_bootstrap(np.zeros(shapes[0]), np.zeros(shapes[1]))
 
 
 def test_p_values_are_corrected_for_their_number() -> None:
@@ -263,8 +263,8 @@ def test_the_better_run_is_told_from_the_other(both: Comparison) -> None:
     assert (first.task, first.mode, first.first, first.other, first.test.n) == ("all tasks", "sampled", "A", "B", 40)
     assert first.test.difference.low > 0
     assert first.p_holm < 0.05
-    assert "Held-out reward, all tasks, sampled: B earns" in told(both)
-    assert "B is clearly higher" in told(both)
+    assert "Held-out reward, all tasks, sampled: B " in told(both)
+    assert "B is significantly higher" in told(both)
 
 
 def test_every_task_in_both_ways_of_decoding_is_a_row(weak: Path, strong: Path, both: Comparison) -> None:
@@ -283,10 +283,10 @@ def test_every_task_in_both_ways_of_decoding_is_a_row(weak: Path, strong: Path, 
 
 def test_a_run_against_its_copy_differs_by_nothing(weak: Path, tmp_path: Path) -> None:
     found = compared(weak, shutil.copytree(weak, tmp_path / "copy"))
-    tests = [row.test for row in found.heldout] + [row.met.test for row in found.benchmarks]
+    tests = [row.test for row in found.heldout] + [row.comparison.test for row in found.benchmarks]
     assert len(tests) == 8
     assert all((test.difference.value, test.p) == (0, 1) for test in tests)
-    assert not any(row.met.higher or row.met.lower for row in found.benchmarks)
+    assert not any(row.comparison.higher or row.comparison.lower for row in found.benchmarks)
     assert not found.settings
     page = comparison_page(found)
     assert "No setting differs" in page
@@ -328,7 +328,7 @@ def test_the_newest_evaluation_of_a_run_counts(weak: Path, both: Comparison) -> 
     evaluation = both.sources[0].evaluation
     assert evaluation is not None
     assert evaluation.folder == weak / "evaluations" / "step-000010"
-    assert "its newest evaluation, step-000010, on 2 benchmarks" in told(both)
+    assert "newest evaluation: step-000010 on 2 benchmarks" in told(both)
 
 
 def test_an_unfinished_evaluation_does_not_count(weak: Path, tmp_path: Path) -> None:
@@ -354,9 +354,9 @@ def test_scores_are_those_of_the_results_and_paper_metrics_stand_beside(
     files = [weak / "evaluations" / "step-000010" / RESULTS, strong / "evaluations" / "step-000002" / RESULTS]
     written = [read_object(file)["benchmarks"] for file in files]
     for row in both.benchmarks:
-        expected = [results[row.met.benchmark]["score"]["value"] for results in written]
-        assert [row.met.test.first, row.met.test.other] == pytest.approx(expected)
-        assert row.met.test.n == 12
+        expected = [results[row.comparison.benchmark]["score"]["value"] for results in written]
+        assert [row.comparison.test.first, row.comparison.test.other] == pytest.approx(expected)
+        assert row.comparison.test.n == 12
     assert {(r.benchmark, r.metric): r.values for r in both.paper} == {
         (name, metric): {"A": written[0][name]["paper"][metric], "B": written[1][name]["paper"][metric]}
         for name in written[0]
@@ -381,13 +381,13 @@ def test_records_are_paired_by_what_they_are_and_the_others_counted(tmp_path: Pa
     ids = {row["example_id"]: row["score"] for row in rows}
     ours = Predictions(first / "evaluations" / "step-000002" / "predictions", "drawn-vqa").rows()
     common = [(r["score"], ids[r["example_id"]]) for r in ours if r["example_id"] in ids]
-    assert row.met.test.n == len(common) == 12
-    assert (row.met.test.first, row.met.test.other) == pytest.approx(tuple(np.mean(common, axis=0)))
-    assert (row.met.only_first, row.met.only_other) == (0, 8)
+    assert row.comparison.test.n == len(common) == 12
+    assert (row.comparison.test.first, row.comparison.test.other) == pytest.approx(tuple(np.mean(common, axis=0)))
+    assert (row.comparison.only_first, row.comparison.only_other) == (0, 8)
     said = told(found)
-    assert "drawn-vqa: of its records, 8 that only B answered are left out" in said
+    assert "drawn-vqa: means and tests exclude records that only one answered (8 only by B)" in said
     assert "Only A (first) was evaluated on drawn-object_detection" in said
-    assert all(text in comparison_page(found) for text in ("8 that only B answered", "Only A (first) was evaluated on"))
+    assert all(text in comparison_page(found) for text in ("8 only by B", "Only A (first) was evaluated on"))
 
 
 def test_a_question_asked_twice_of_a_record_is_paired_in_order(tmp_path: Path) -> None:
@@ -395,9 +395,9 @@ def test_a_question_asked_twice_of_a_record_is_paired_in_order(tmp_path: Path) -
     folders = [evaluation_of(tmp_path / name, [scene_example("vqa", 0, 0)] * 3, s) for name, s in scores.items()]
     found = compared(*folders)
     (row,) = found.benchmarks
-    assert row.met.test.n == 3
-    assert [case.change for case in row.met.higher] == [0.5]
-    assert row.met.lower == []
+    assert row.comparison.test.n == 3
+    assert [case.change for case in row.comparison.higher] == [0.5]
+    assert row.comparison.lower == []
     assert {r.metric: r.values for r in found.paper} == {"m": {"A": 0.5, "B": 0.5}, "undefined": {}}
 
 
@@ -421,8 +421,8 @@ def test_the_cases_that_differ_most_are_drawn(tmp_path: Path) -> None:
     other = evaluation_of(tmp_path / "b", examples, list(0.6 + changes / 2), "<think>x</think><answer>[]</answer>")
     found = compared(first, other)
     (row,) = found.benchmarks
-    assert [case.first.example_id for case in row.met.higher] == [examples[i].id for i in (4, 6, 2, 7)]
-    assert [case.first.example_id for case in row.met.lower] == [examples[i].id for i in (5, 1, 10)]
+    assert [case.first.example_id for case in row.comparison.higher] == [examples[i].id for i in (4, 6, 2, 7)]
+    assert [case.first.example_id for case in row.comparison.lower] == [examples[i].id for i in (5, 1, 10)]
     page = comparison_page(found)
     assert page.count("data:image/jpeg;base64,") == 2 * 7
     assert page.count("&lt;answer&gt;[]&lt;/answer&gt;") == 7
@@ -441,7 +441,7 @@ def test_of_three_the_others_are_tested_against_the_first(weak: Path, strong: Pa
     found = compared(weak, strong, third)
     assert {(row.first, row.other) for row in found.heldout} == {("A", "B"), ("A", "C")}
     assert len(found.heldout) == 12
-    assert {(row.met.first, row.met.other) for row in found.benchmarks} == {("A", "B")}
+    assert {(row.comparison.first, row.comparison.other) for row in found.benchmarks} == {("A", "B")}
     assert "C (third) has no evaluation." in told(found)
     assert all(set(curve.points) == {"A", "B", "C"} for curve in found.curves)
 
@@ -475,14 +475,14 @@ def test_runs_without_evaluations_say_why_nothing_is_drawn(tmp_path: Path) -> No
     found = compared(*runs)
     assert (found.heldout, found.benchmarks) == ([], [])
     page = comparison_page(found)
-    assert "None can be drawn, as no benchmark was answered by two of these" in page
+    assert "no two of these were evaluated on the same benchmark" in page
     assert "B (b) has no held-out rewards" in page
     assert "<img" not in page
 
 
 def test_a_run_and_an_evaluation_of_it_elsewhere(weak: Path, strong: Path) -> None:
     found = compared(weak, strong / "evaluations" / "step-000002")
-    assert [row.met.benchmark for row in found.benchmarks] == ["drawn-vqa", "drawn-object_detection"]
+    assert [row.comparison.benchmark for row in found.benchmarks] == ["drawn-vqa", "drawn-object_detection"]
     assert (found.curves, found.heldout, found.settings) == ([], [], [])
 
 

@@ -7,12 +7,12 @@ import pytest
 from geovlm_ray.core.schema import Box, Example, Target
 from geovlm_ray.data.scenes import demonstration, scene_example
 from geovlm_ray.evaluation.consistency import consistency
-from geovlm_ray.evaluation.metrics.sound import Answered
+from geovlm_ray.evaluation.metrics.sound import AnsweredExample
 from geovlm_ray.tasks.grammar import parse_response
 
 
 def found(task: str, target: Target, reasoning: str, answer: str) -> dict[str, bool]:
-    return consistency(reasoning, Answered(answer, Example("1", task, ("i.png",), "?", target)))
+    return consistency(reasoning, AnsweredExample(answer, Example("1", task, ("i.png",), "?", target)))
 
 
 @pytest.mark.parametrize(
@@ -66,6 +66,6 @@ def test_ideal_responses_are_consistent(task: str) -> None:
         parsed = parse_response(demonstration(example))
         assert parsed is not None
         assert parsed.think
-        kinds = consistency(parsed.think, Answered(parsed.answer, example))
+        kinds = consistency(parsed.think, AnsweredExample(parsed.answer, example))
         assert kinds
         assert all(kinds.values())

@@ -22,7 +22,7 @@ from geovlm_ray.data import parallel
 from geovlm_ray.data.formats import FORMATS
 from geovlm_ray.data.parquet import open_datasets
 from geovlm_ray.data.quarantine import read_quarantine
-from geovlm_ray.data.stats import gather, size_group
+from geovlm_ray.data.stats import collect_stats, size_group
 from geovlm_ray.report.preview import choose, preview
 from tests.rs import RS, needs_rs
 from tests.unit.rooms import example, picture, scenes_dataset, write_dataset
@@ -90,11 +90,11 @@ def test_the_commands_load_no_tensors(tmp_path: Path) -> None:
         (["convert", "coco", "src", "out", "qestion=1"], "did you mean 'question'"),
         (["convert", "coco", "src", "out", "question"], "expected option=value"),
         (["convert", "samples", "nowhere", "out"], "nowhere"),
-        (["convert", "samples", "src", "src"], "src: expected no such folder"),
+        (["convert", "samples", "src", "src"], "src: expected an absent or empty folder"),
         (["convert", "samples", "src", "out", "--images", "nowhere"], "--images nowhere"),
         (["convert", "samples", "src", "out", "--workers", "0"], "--workers"),
         (["convert", "samples", "src", "out", "--max-bad", "nan"], "--max-bad"),
-        (["export", "samples", "data", "back"], "only earthdial"),
+        (["export", "samples", "data", "back"], "one of earthdial"),
         (["export", "coco", "data", "back"], "found 'samples'"),
         (["export", "coco", "nowhere", "back"], "nowhere"),
         (["validate", "nowhere"], "nowhere"),
@@ -125,13 +125,13 @@ def test_conversion_labels_counts_and_says_what_it_set_aside(tmp_path: Path, cap
     labels = ("--dataset", "harbours", "--split", "test", "--licence", "none [/b]")
     assert data("convert", "samples", source, out, *labels, "--max-bad", 0.1) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "9 records, 1 passed over, 1 set aside" in shown
+    assert "9 records, 1 skipped, 1 quarantined" in shown
     assert "source.jsonl, record 10" in shown.replace("│", " ").replace("  ", " ")
     (dataset,) = open_datasets(out)
     rows = [row for _, _, row in dataset.rows()]
     assert {(r.example.dataset, r.example.split, r.licence) for r in rows} == {("harbours", "test", "none [/b]")}
     assert data("convert", "samples", source, tmp_path / "strict") == 1
-    assert "10.00% was set aside, at most 1.00%" in capsys.readouterr().err
+    assert "expected at most 1.00% quarantined entries (--max-bad), found 10.00%" in capsys.readouterr().err
     assert data("convert", "samples", write_source(tmp_path / "none", ["{"]), tmp_path / "empty", "--max-bad", 1) == 1
     assert "found none" in capsys.readouterr().err
 
@@ -246,7 +246,7 @@ def test_the_limit_decides_the_exit_code_of_validation(tmp_path: Path, capsys: C
     folder = write_dataset(tmp_path / "data", records, root=str(tmp_path))
     assert data("validate", folder) == 1
     captured = capsys.readouterr()
-    assert "5.00% of the records are bad, at most 1.00%" in captured.err
+    assert "expected at most 1.00% bad records (--max-bad), found 5.00%" in captured.err
     assert "question: expected text" in " ".join(captured.out.split())
     assert "20 records, 1 images, 1 bad (5.00%)" in captured.out
     assert data("validate", folder, "--max-bad", 0.05) == 0
@@ -307,8 +307,8 @@ def test_stats_count_what_was_not_set_aside(tmp_path: Path, monkeypatch: pytest.
     assert detection["classes"] == {"ship": 2, "quay": 1}
     assert found["sensors"] == {"unknown": 2, "Sentinel-2": 1}
     assert found["gsd"] == {"unknown": 2, "10 m": 1}
-    monkeypatch.setattr(parallel, "PATIENCE_S", 0.0)
-    assert gather(open_datasets(folder), workers=2, on_progress=lambda n: None).plain() == found
+    monkeypatch.setattr(parallel, "SERIAL_S", 0.0)
+    assert collect_stats(open_datasets(folder), workers=2, on_progress=lambda n: None).plain() == found
 
 
 def test_box_sizes_are_shares_of_the_image() -> None:

@@ -14,7 +14,7 @@ from actors.metrics import PREFIX, gauge_name
 from geovlm_ray.cli import COMMANDS
 from geovlm_ray.config import Config
 from geovlm_ray.evaluation.metrics.paper import paper_metrics
-from geovlm_ray.evaluation.metrics.sound import Answered, needs_embedder, sound_metrics
+from geovlm_ray.evaluation.metrics.sound import AnsweredExample, needs_embedder, sound_metrics
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.boxes import DIALECTS, parse_boxes
 from tests.docs import PAGES, README, Block, blocks, commands, messages, parse, prose, readme_commands
@@ -118,7 +118,7 @@ def test_the_section_of_a_task_says_how_it_is(task: str) -> None:
     assert forms[0] == TASKS[task].default_reward
     assert TASKS[task].reward in forms
     target, answer = SAMPLES[task]
-    records = [Answered(answer, example(task, target))]
+    records = [AnsweredExample(answer, example(task, target))]
     paper, sound = (_named(task, half) for half in (0, 1))
     assert {PARTS.sub("", name) for name in paper_metrics(records)} <= paper
     found = sound_metrics(records, embedder() if needs_embedder(task) else None)

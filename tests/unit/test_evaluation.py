@@ -18,8 +18,8 @@ from geovlm_ray.config import Config, load_config
 from geovlm_ray.core.errors import ConfigError, DataError
 from geovlm_ray.core.schema import Example, Prompt, Sample, SampleGroup
 from geovlm_ray.data.scenes import demonstration
-from geovlm_ray.evaluation.model import Evaluated, evaluate
-from geovlm_ray.evaluation.own import own_benchmarks
+from geovlm_ray.evaluation.custom import custom_benchmarks
+from geovlm_ray.evaluation.model import EvaluationSpec, evaluate
 from geovlm_ray.evaluation.registry import find, is_path
 from geovlm_ray.evaluation.results import Results, read_results
 from geovlm_ray.evaluation.settings import evaluation_config
@@ -73,8 +73,8 @@ def run(
     model: Path = Path("model"),
 ) -> Results:
     config = evaluation_config(load_config("demo"), model, out, data, limit)
-    own = own_benchmarks([Path(name) for name in names if is_path(name)], out, lambda n, text: None)
-    what = Evaluated(str(model), find([n for n in names if not is_path(n)]) + own, data, limit, reasoning)
+    own = custom_benchmarks([Path(name) for name in names if is_path(name)], out, lambda n, text: None)
+    what = EvaluationSpec(str(model), find([n for n in names if not is_path(n)]) + own, data, limit, reasoning)
     return evaluate(what, config, out, lambda config: engines, console or Console(quiet=True), lambda n, text: None)  # type: ignore[arg-type,return-value]
 
 
@@ -126,16 +126,16 @@ def test_other_weights_and_another_number_of_records_are_refused(tmp_path: Path)
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.safetensors").write_bytes(weights)
     first = run(tmp_path / "out", Engines(), "drawn-vqa", model=model)
-    with pytest.raises(ConfigError, match=r"holds answers to at most 12 records .* at most 5 records \(--limit\)"):
+    with pytest.raises(ConfigError, match=r"holds predictions for at most 12 records .* at most 5 records \(--limit\)"):
         run(tmp_path / "out", Engines(), "drawn-vqa", model=model, limit=5)
-    with pytest.raises(ConfigError, match=r"holds answers of the model .*/model; choose another --out"):
+    with pytest.raises(ConfigError, match=r"holds predictions of the model .*/model; choose another --out"):
         run(tmp_path / "out", Engines(), "drawn-vqa", model=tmp_path / "other")
     model.rename(tmp_path / "moved")
     assert run(tmp_path / "out", Engines(), "drawn-vqa", model=tmp_path / "moved") == replace(
         first, model=str(tmp_path / "moved")
     )
     (tmp_path / "moved" / "model.safetensors").write_bytes(b"trained on")
-    with pytest.raises(ConfigError, match=r"its weights are others now; choose another --out"):
+    with pytest.raises(ConfigError, match=r"with other weights; choose another --out"):
         run(tmp_path / "out", Engines(), "drawn-vqa", model=tmp_path / "moved")
 
 
@@ -204,25 +204,25 @@ def test_answers_to_a_dataset_that_has_changed_since_are_refused(tmp_path: Path)
     for k in range(2):
         run(tmp_path / f"out{k}", Engines(useless), "aid", str(mine), data=tmp_path / "data")
     records(mine, "maybe", "no")
-    with pytest.raises(DataError, match=rf"{mine}: expected it as it was when the answers in .*out0 were drawn"):
+    with pytest.raises(DataError, match=rf"{mine}: expected the data of the predictions in .*out0, found"):
         run(tmp_path / "out0", Engines(useless), str(mine))
     (tmp_path / "data" / "aid" / "beach" / "0.png").unlink()
     results = run(tmp_path / "out1", Engines(useless), "aid", "drawn-vqa", data=tmp_path / "data")
     assert list(results.benchmarks) == ["drawn-vqa"]
-    assert "data/aid: expected it as it was when the answers" in results.absent["aid"]
+    assert "data/aid: expected the data of the predictions" in results.absent["aid"]
 
 
 def test_datasets_of_one_name_are_refused(tmp_path: Path) -> None:
     first, second = (str(records(tmp_path / folder / "mine.jsonl", "yes")) for folder in ("a", "b"))
     for paths in ((first, second), (str(records(tmp_path / "a" / "aid.jsonl", "yes")),)):
-        with pytest.raises(DataError, match=r"expected a name of its own, found another benchmark '(mine|aid)'"):
+        with pytest.raises(DataError, match=r"expected a unique name, found another benchmark '(mine|aid)'"):
             run(tmp_path / "out", Engines(), *paths)
 
 
 def test_a_dataset_that_was_mended_before_it_was_answered_is_read_again(tmp_path: Path) -> None:
     mine = tmp_path / "mine.jsonl"
     mine.write_text('{"bad\n')
-    with pytest.raises(DataError, match=r"mine\.jsonl: expected what .* found no record: mine\.jsonl, record 1: "):
+    with pytest.raises(DataError, match=r"mine\.jsonl: expected records .* found none: mine\.jsonl, record 1: "):
         run(tmp_path / "out", Engines(), str(mine))
     records(mine, "yes")
     assert run(tmp_path / "out", Engines(useless), str(mine)).benchmarks["mine-vqa"].n == 1
@@ -238,19 +238,19 @@ def test_what_a_dataset_of_ones_own_lacks_is_told(tmp_path: Path) -> None:
         console.export_text(),
         *((tmp_path / "out" / f"results.{kind}").read_text() for kind in ("md", "html")),
     ):
-        assert "1 were set aside" in told
+        assert "quarantined 1 (reasons" in told
 
 
 def test_a_broken_picture_costs_its_benchmark_alone(tmp_path: Path) -> None:
     def breaks(example: Example) -> str:
         if example.task == "scene_classification":
-            raise DataError("image broken.jpg: expected a picture that decodes")
+            raise DataError("image broken.jpg: expected a decodable image")
         return ideal(example)
 
     console = Console(record=True, width=200)
     results = run(tmp_path / "out", Engines(breaks), "drawn-scene_classification", "drawn-vqa", console=console)
     assert list(results.benchmarks) == ["drawn-vqa"]
-    assert results.absent == {"drawn-scene_classification": "image broken.jpg: expected a picture that decodes"}
+    assert results.absent == {"drawn-scene_classification": "image broken.jpg: expected a decodable image"}
     assert "drawn-scene_classification: image broken.jpg" in console.export_text()
     with pytest.raises(DataError, match=r"none of 1 benchmarks was evaluated; drawn-scene_classification: image"):
         run(tmp_path / "nothing", Engines(breaks), "drawn-scene_classification")

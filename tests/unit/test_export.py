@@ -137,15 +137,15 @@ def test_the_card_is_filled_from_the_run(tmp_path: Path) -> None:
     text = card.text
     for said in (
         "| steps | 7 of 7 |",
-        "| completions a prompt (G) | 8 |",
-        "| KL to the reference | 0.04 |",
-        "| weights trained | LoRA, rank 4, alpha 8, language layers |",
+        "| completions per prompt (G) | 8 |",
+        "| KL coefficient (reference policy) | 0.04 |",
+        "| trained weights | LoRA, rank 4, alpha 8, language layers |",
         "| vqa | jaccard_robust |",
         "| all | greedy | 40 | 1.250 ± 0.062 | 1.500 ± 0.050 | +0.250 ± 0.030 |",
         "| drawn-vqa | 40 | score | mean | 62.50 | 50.0 to 75.0 |",
         "| another | 40 | score |",
-        "called a \\| model",
-        "trained on drawn scenes alone",
+        "Benchmark results of a \\| model",
+        "Trained on synthetic scenes only",
         "Tasks: vqa.",
     ):
         assert said in text
@@ -189,7 +189,7 @@ def test_the_records_and_licences_that_it_was_trained_on_are_listed(tmp_path: Pa
     assert str(tmp_path) not in text, "a card that is shared says nothing of this machine"
     shutil.rmtree(data)
     export(resolve_model(str(folder)), "run", tmp_path / "out", "float32")
-    assert "licences of its records are not known here" in (tmp_path / "out" / "README.md").read_text()
+    assert "licences of its records are unknown" in (tmp_path / "out" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("resolution", ["fixed", "native", "tiles"])
@@ -210,7 +210,7 @@ def test_only_an_export_of_the_same_is_written_over(tmp_path: Path) -> None:
     out, ref = tmp_path / "out", resolve_model(str(run(tmp_path / "run")))
     out.mkdir()
     (out / "notes.txt").write_text("mine")
-    message = "out: expected no such folder, an empty one, or an export of the same model, found another"
+    message = "out: expected no such folder, an empty one, or an export of the same model, found other content"
     with pytest.raises(ModelError, match=message):
         export(ref, "run", out, "float32")
     (out / "notes.txt").unlink()
@@ -228,7 +228,7 @@ def test_weights_that_are_not_the_policys_are_found_out(tmp_path: Path) -> None:
     ref = resolve_model(str(run(tmp_path / "run")))
     export(ref, "run", tmp_path / "out", "float32")
     shutil.copy(TINY / "model.safetensors", tmp_path / "out" / "model.safetensors")
-    with pytest.raises(ModelError, match=r"expected log-probs that differ by at most 0.001 from those of .*, found"):
+    with pytest.raises(ModelError, match=r"expected log-probs within 0.001 of those of .*, found a difference of"):
         export(ref, "run", tmp_path / "out", "float32")
 
 
@@ -248,7 +248,7 @@ def test_a_folder_that_holds_no_evaluation_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"evaluation .*absent: expected a results.json"):
         export(resolve_model("tiny"), "tiny", tmp_path / "out", "float32", [tmp_path / "absent"])
     (tmp_path / "results.json").write_text('{"model": "x", "benchmarks": {"b": {}}}')
-    with pytest.raises(DataError, match=r"results.json: expected the results of an evaluation, found others"):
+    with pytest.raises(DataError, match=r"results.json: expected results of `geovlm-ray evaluate`, found an invalid"):
         export(resolve_model("tiny"), "tiny", tmp_path / "out", "float32", [tmp_path])
 
 
@@ -261,7 +261,7 @@ def test_an_adapter_is_merged_once_for_an_engine(tmp_path: Path) -> None:
     written = (merged / "model.safetensors").stat().st_mtime_ns
     assert merged_model(one, tmp_path / "merged") == merged
     assert (merged / "model.safetensors").stat().st_mtime_ns == written
-    with pytest.raises(ModelError, match="found another"):
+    with pytest.raises(ModelError, match="found other content"):
         merged_model(two, tmp_path / "merged")
     assert merged_model(resolve_model("tiny"), tmp_path / "unused") == TINY
     config: Config = one.config

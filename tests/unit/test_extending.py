@@ -23,7 +23,7 @@ from geovlm_ray.data.scene_tasks import BUILDERS, Record, Rng, object_detection
 from geovlm_ray.data.scenes import SCENE_TASKS, scene_example
 from geovlm_ray.data.table import Row
 from geovlm_ray.evaluation.metrics.paper import paper_metrics
-from geovlm_ray.evaluation.metrics.sound import Answered
+from geovlm_ray.evaluation.metrics.sound import AnsweredExample
 from geovlm_ray.model.prompts import PromptEncoder
 from geovlm_ray.rewards import Embedder, RewardConfig, score_batch
 from geovlm_ray.rewards.base import RewardResult, RewardSpec
@@ -55,7 +55,8 @@ def test_a_task(monkeypatch: pytest.MonkeyPatch, encoder: PromptEncoder) -> None
     assert "how many objects are in the image ?\nAnswer with a number." in asking.text(scene)
     responses = [response_text(scene), "<think>i guess .</think><answer>9</answer>"]
     assert [score.total for score in score_batch(responses, [scene, scene], RewardConfig())] == [2.0, 1.0]
-    assert paper_metrics([Answered(str(scene.target), scene), Answered("9", scene)]) == {"VQA accuracy": 0.5}
+    answered = [AnsweredExample(str(scene.target), scene), AnsweredExample("9", scene)]
+    assert paper_metrics(answered) == {"VQA accuracy": 0.5}
 
 
 NUMBER = re.compile(r"[0-9]{1,6}")

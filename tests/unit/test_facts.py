@@ -11,14 +11,14 @@ from geovlm_ray.rewards.facts import agreement, facts
 
 def test_finds_each_kind_and_what_it_speaks_of() -> None:
     found = facts("Two white ships aren't on the left of 3 storage tanks , one red villa in the north-east")
-    assert found.said == {
+    assert found.values == {
         "number": {"2", "3"},
         "colour": {"white", "red"},
         "negation": {"not"},
         "direction": {"left", "top", "right"},
         "object": {"ship", "storage tank", "building"},
     }
-    assert found.bound == {
+    assert found.bindings == {
         "number": {("2", "ship"), ("3", "storage tank"), ("1", "building")},
         "colour": {("white", "ship"), ("red", "building")},
         "direction": {("left", "ship"), ("top", "building"), ("right", "building")},

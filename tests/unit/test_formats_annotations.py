@@ -88,7 +88,7 @@ def test_broken_rsvqa_questions_are_set_aside(wrong: dict, reason: str, tmp_path
 def test_rsvqa_says_which_of_its_files_is_missing(tmp_path: Path) -> None:
     rsvqa(tmp_path, "train")
     (tmp_path / "LR_split_train_answers.json").unlink()
-    with pytest.raises(DataError, match=r"expected the file LR_split_train_answers\.json beside it"):
+    with pytest.raises(DataError, match=r"expected the file LR_split_train_answers\.json next to it"):
         converted("rsvqa", tmp_path, tmp_path / "out")
     (tmp_path / "LR_split_train_questions.json").unlink()
     with pytest.raises(DataError, match=r"file \*questions\*\.json .* found LR_split_train_images\.json"):
@@ -163,7 +163,7 @@ def test_the_question_of_coco_is_an_option(tmp_path: Path) -> None:
     source = coco_file(tmp_path / "c.json")
     outcome = converted("coco", source, tmp_path / "out", question="Where is {label} {}?")
     assert outcome.rows[0].example.question == "Where is boat {}?"
-    with pytest.raises(DataError, match=r"option question: expected a text with \{label\}"):
+    with pytest.raises(DataError, match=r"option question: expected a string with \{label\}"):
         converted("coco", source, tmp_path / "other", question="Where is it?")
 
 
@@ -225,11 +225,11 @@ IMAGE = {"id": 2, "file_name": "b.jpg", "width": 10, "height": 10}
         ({"annotations": None}, "expected an object"),
         ({"images": IMAGE | {"width": 0}}, "width: expected a positive number"),
         ({"images": IMAGE | {"height": True}}, "height: expected int or float"),
-        ({"images": IMAGE | {"id": 1}}, "id: expected one that no other image has, found 1 again"),
+        ({"images": IMAGE | {"id": 1}}, "id: expected a unique image id, found 1 again"),
         ({"images": IMAGE | {"file_name": "../../etc/passwd"}}, "below the image root"),
         ({"images": IMAGE | {"file_name": "/etc/passwd"}}, "below the image root"),
-        ({"categories": {"id": 2, "name": ""}}, "name: expected a text"),
-        ({"categories": {"id": 1, "name": "boat"}}, "no other category"),
+        ({"categories": {"id": 2, "name": ""}}, "name: expected a non-empty string"),
+        ({"categories": {"id": 1, "name": "boat"}}, "unique category id"),
     ],
 )
 def test_what_is_broken_in_coco_is_set_aside_alone(changes: dict, reason: str, tmp_path: Path) -> None:
@@ -279,4 +279,4 @@ def test_links_out_of_a_source_of_annotations_are_not_followed(tmp_path: Path) -
     for name in ("coco", "captions", "dota", "xbd"):
         outcome = converted(name, tmp_path / "in", tmp_path / name)
         assert outcome.rows == []
-        assert "link that leads out" in outcome.aside[0].reason
+        assert "symbolic link out of it" in outcome.aside[0].reason

@@ -149,7 +149,7 @@ def test_geochat_turns_become_records_and_a_bad_one_is_set_aside_alone(tmp_path:
         ("b-3", "region_captioning", 2),
         ("7", "grounded_description", 3),
     ]
-    assert made.reasons == {2: "turn 2: answer of referred_object_detection: expected one, found ''"}
+    assert made.reasons == {2: "turn 2: answer of referred_object_detection: expected one non-empty answer, found ''"}
     refer, vqa, identify, grounding = (r.example for r in made.rows)
     assert (refer.images, refer.question, refer.frame, refer.dialect) == (
         ("a/b.png",),
@@ -333,7 +333,7 @@ def test_a_rotated_box_comes_back_from_its_corners_in_any_order(angle: float, fi
 
 
 def test_corners_in_a_line_are_no_box() -> None:
-    with pytest.raises(DataError, match="shape with an area"):
+    with pytest.raises(DataError, match="polygon with positive area"):
         rotated_box([0, 0, 1, 1, 2, 2, 3, 3])
 
 
@@ -392,7 +392,7 @@ def test_a_link_out_of_the_source_is_not_read(tmp_path: Path, name: str) -> None
     made = converted(name, tmp_path / "in", tmp_path / "out")
     assert (made.counts.records, list(made.reasons.values())) == (
         0,
-        ["the file is a link that leads out of the source"],
+        ["expected a file inside the source, found a symbolic link out of it"],
     )
 
 

@@ -55,7 +55,7 @@ def test_dota_boxes_may_be_the_envelopes_of_their_corners(tmp_path: Path) -> Non
     folder = dota(tmp_path / "in", "50 10 90 40 60 80 20 50 ship 0", "0 0 1 1 2 2 3 3 ship 0")
     outcome = converted("dota", folder, tmp_path / "out", boxes="horizontal")
     assert [row.example.target for row in outcome.rows] == [(Box((20, 10, 90, 80), "ship"),)]
-    assert "shape with an area" in outcome.reasons[2]
+    assert "polygon with positive area" in outcome.reasons[2]
     with pytest.raises(DataError, match="option boxes: expected rotated or horizontal, found 'round'"):
         converted("dota", folder, tmp_path / "none", boxes="round")
 
@@ -90,8 +90,8 @@ def test_dota_gives_a_record_for_image_and_class(tmp_path: Path) -> None:
         ("1 2 3 4 5 6 7 8", "expected x1 y1"),
         ("1 2 nan 4 5 6 7 8 ship 0", "expected x1 y1"),
         ("1 2 1e99 4 5 6 7 8 ship 0", "corners in pixels"),
-        ("5 5 5 5 5 5 5 5 ship 0", "shape with an area"),
-        ("0 0 1 1 2 2 3 3 ship 0", "shape with an area"),
+        ("5 5 5 5 5 5 5 5 ship 0", "polygon with positive area"),
+        ("0 0 1 1 2 2 3 3 ship 0", "polygon with positive area"),
         ("\x00\x01", "expected x1 y1"),
     ],
 )

@@ -276,7 +276,7 @@ def test_broken_shards_cost_themselves_alone(tmp_path: Path) -> None:
     assert {r.source_file for r in made.rows} == {"b.parquet"}
     reasons = {item.source_file: item.reason for item in made.aside if item.source_file != "b.parquet"}
     assert list(reasons) == ["a.parquet", "c.arrow", "d.parquet", "e.parquet"]
-    assert "a column of images as bytes is needed, the columns are text (string)" in reasons["d.parquet"]
+    assert "expected a column of image bytes, found the columns text (string)" in reasons["d.parquet"]
 
 
 def test_an_image_that_cannot_be_written_ends_the_conversion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

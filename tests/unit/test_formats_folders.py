@@ -96,10 +96,10 @@ def test_broken_patches_are_set_aside_alone(tmp_path: Path) -> None:
         "unknown": "names of the 43 classes, found 'Lava'",
         "none": "names of the 43 classes, found []",
         "types": "names of the 43 classes",
-        "broken": "broken_B03.tif: expected a picture that decodes",
+        "broken": "broken_B03.tif: expected a decodable image",
         "sizes": "expected bands of one size",
         "wide": "expected one band, found 3",
-        "linked": "leads out of the source",
+        "linked": "found a symbolic link out of it",
         "cut": "expected a JSON object",
     }.items():
         assert part in reasons.pop(name)
@@ -160,7 +160,7 @@ def test_how_many_buildings_of_xbd_is_an_option(tmp_path: Path) -> None:
     asked = [row.example.question for row in outcome.rows if row.example.task == "damage_assessment"]
     assert ["[[0.0, 0.0" in asked[0], "[[18.0, 0.0" in asked[1], "[[38.0, 0.0" in asked[2]] == [True] * 3
     assert outcome.rows[0].example.images[0] == "images/storm_1_pre_disaster.png"
-    with pytest.raises(DataError, match="option buildings: expected a whole number from 1, found '0'"):
+    with pytest.raises(DataError, match="option buildings: expected a positive integer, found '0'"):
         converted("xbd", tmp_path / "in", tmp_path / "other", buildings="0")
 
 
@@ -169,8 +169,8 @@ def test_how_many_buildings_of_xbd_is_an_option(tmp_path: Path) -> None:
     [
         (building("burnt", 0, 0), "subtype: expected no-damage"),
         (building("destroyed", 0, 0) | {"wkt": "POLYGON ((0 0, 1"}, "wkt: expected a polygon"),
-        (building("destroyed", 0, 0) | {"wkt": "POINT (3 4)"}, "polygon with an area"),
-        (building("destroyed", 0, 0) | {"wkt": "POLYGON EMPTY"}, "polygon with an area"),
+        (building("destroyed", 0, 0) | {"wkt": "POINT (3 4)"}, "polygon with positive area"),
+        (building("destroyed", 0, 0) | {"wkt": "POLYGON EMPTY"}, "polygon with positive area"),
         (building("destroyed", 0, 0) | {"wkt": 5}, "wkt: expected str"),
         (building("destroyed", float("inf"), 0), "polygon"),
         ({"wkt": "POLYGON ((0 0, 1 0, 1 1, 0 0))"}, "'properties'"),
@@ -243,7 +243,7 @@ def test_broken_frames_and_sequences_of_fmow_are_set_aside(tmp_path: Path) -> No
 
 FAULTS = {
     "zoo_1": "expected a JSON object",
-    "zoo_2": "timestamp: expected a time in ISO 8601",
+    "zoo_2": "timestamp: expected an ISO 8601 time",
     "zoo_3": "expected the key 'category'",
     "zoo_4": "below the image root",
     "zoo_7": "expected one category",
@@ -289,8 +289,8 @@ def test_links_out_of_folders_are_not_followed(tmp_path: Path) -> None:
     outcome = converted("folders", source, tmp_path / "out")
     assert [row.example.images for row in outcome.rows] == [("port/1.jpg",)]
     assert {item.source_file: item.reason for item in outcome.aside} == {
-        "lake": "expected a folder, found a link to one, which is not followed",
-        "port/2.jpg": "the file is a link that leads out of the source",
+        "lake": "expected a folder, found a symbolic link, which is not followed",
+        "port/2.jpg": "expected a file inside the source, found a symbolic link out of it",
     }
 
 

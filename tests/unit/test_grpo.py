@@ -84,7 +84,7 @@ def test_chunks_of_logits_change_nothing(encoder: PromptEncoder, monkeypatch: py
     policy = learner(encoder)
     row = GroupRow.of([encoder.encode(scene_example("vqa", 0, 1))], [[[300, 301, 302], [310] * 9]])
     whole = row_logprobs(policy.model, row, policy.banned)
-    monkeypatch.setattr(shared_prefix, "LOGITS_AT_ONCE", 5 * policy.model.lm_head.out_features)
+    monkeypatch.setattr(shared_prefix, "MAX_LOGITS", 5 * policy.model.lm_head.out_features)
     assert torch.allclose(row_logprobs(policy.model, row, policy.banned), whole, atol=1e-5)
 
 

@@ -78,7 +78,7 @@ def test_threads_may_be_busy_at_once(tmp_path: Path, heartbeat: Heartbeat) -> No
         thread.join()
     found = heartbeat.snapshot()
     assert (found["state"], found["queue"]) == ("idle", None)
-    assert heartbeat._counted == 2000
+    assert heartbeat._count == 2000
 
 
 def test_a_disk_that_refuses_pulses_fails_nobody_and_is_tried_again(tmp_path: Path, heartbeat: Heartbeat) -> None:

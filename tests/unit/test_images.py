@@ -258,7 +258,8 @@ def test_bombs_are_refused_before_they_are_decoded(tmp_path: Path) -> None:
     (tmp_path / "strip.tif").write_bytes(bytes(content) + much)
     reasons = {"size": "pixels", "text": "too large", "utf8": "too large", "profile": "too large", "bands": "GiB"}
     for name in (*bombs, "size.tif", "bands.tif", "strip.tif"):
-        with pytest.raises(DataError, match=rf"image .*{name}: .*{reasons.get(name.split('.')[0], 'in a piece of')}"):
+        reason = reasons.get(name.split(".")[0], "compressed bytes in a chunk")
+        with pytest.raises(DataError, match=rf"image .*{name}: .*{reason}"):
             load_image(str(tmp_path / name))
 
 
@@ -286,7 +287,7 @@ def test_nothing_outside_the_root_is_read(tmp_path: Path) -> None:
         assert load_image(f"{root}//{good}").size == (30, 20)
     secret = tmp_path / "secret.png"
     for bad in ("../secret.png", "link.png", "folder/secret.png", "inside/../../secret.png", str(secret), f"/{secret}"):
-        with pytest.raises(DataError, match="leads out of it"):
+        with pytest.raises(DataError, match="found a path outside it"):
             load_image(f"{root}//{bad}")
     with pytest.raises(DataError):
         load_image(f"{root}//{tmp_path}//secret.png")
@@ -309,7 +310,7 @@ def test_what_is_no_image_is_said(tmp_path: Path) -> None:
     page = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
     for name, content in (("a.eps", page), ("b.png", page), ("c.jpg", "<html>not found</html>"), ("d.tif", "")):
         (tmp_path / name).write_text(content)
-        with pytest.raises(DataError, match=rf"image .*{name}: expected a picture that decodes"):
+        with pytest.raises(DataError, match=rf"image .*{name}: expected a decodable image"):
             load_image(str(tmp_path / name))
 
 

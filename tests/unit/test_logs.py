@@ -35,7 +35,7 @@ def test_every_line_says_who_and_in_which_step(tmp_path: Path) -> None:
     open_log(tmp_path, "first", "rollout-0", "info")
     logging.getLogger("geovlm_ray.training.run").info("begins with %d", 3)
     HEARTBEAT.weight_version = 7
-    logging.getLogger("actors.reward").warning("another one takes its place")
+    logging.getLogger("actors.reward").warning("starting a replacement")
     logging.getLogger("someone.else").warning("careful")
     logging.getLogger("someone.else").info("chatter")
     logging.getLogger("geovlm_ray.training.run").debug("detail")
@@ -43,7 +43,7 @@ def test_every_line_says_who_and_in_which_step(tmp_path: Path) -> None:
     keys = ("level", "run", "step", "actor", "logger", "message")
     assert [tuple(line[key] for key in keys) for line in found] == [
         ("INFO", "first", None, "rollout-0", "geovlm_ray.training.run", "begins with 3"),
-        ("WARNING", "first", 7, "rollout-0", "actors.reward", "another one takes its place"),
+        ("WARNING", "first", 7, "rollout-0", "actors.reward", "starting a replacement"),
         ("WARNING", "first", 7, "rollout-0", "someone.else", "careful"),
     ]
     assert all(line["time"].endswith("+00:00") for line in found)

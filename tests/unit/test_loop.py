@@ -14,7 +14,7 @@ from geovlm_ray.config import Config, load_config
 from geovlm_ray.core.errors import LostError, RunError
 from geovlm_ray.core.interfaces import Components, GroupsByStatus, Saver
 from geovlm_ray.core.schema import Prompt, RewardScore, Sample, SampleGroup
-from geovlm_ray.data.sampler import REPLACEMENTS, PromptSampler, SceneStream
+from geovlm_ray.data.sampler import REPLACEMENT_OFFSET, PromptSampler, SceneStream
 from geovlm_ray.training.loop import train
 
 
@@ -235,10 +235,10 @@ def test_a_log_prob_that_is_no_number_stops_the_run() -> None:
 
 def test_groups_without_variance_are_replaced_within_the_bound_and_kept_in_the_record() -> None:
     # Of the draws of a step the first has variance at once, the second when it is replaced, the third never.
-    fate = {0: lambda g: True, 1: lambda g: g >= REPLACEMENTS, 2: lambda g: False}
-    rewards = Rewards(lambda g: fate[g % REPLACEMENTS % 3](g))
+    fate = {0: lambda g: True, 1: lambda g: g >= REPLACEMENT_OFFSET, 2: lambda g: False}
+    rewards = Rewards(lambda g: fate[g % REPLACEMENT_OFFSET % 3](g))
     book, pool, learner = run("loop.resample=2", "run.steps=2", "loop.max_staleness=1", rewards=rewards)
-    one, two = REPLACEMENTS, 2 * REPLACEMENTS
+    one, two = REPLACEMENT_OFFSET, 2 * REPLACEMENT_OFFSET
     assert pool.generated == [one + 1, one + 2, two + 2, one + 4, one + 5, two + 5]
     assert learner.trained == [0, one + 1, two + 2, 3, one + 4, two + 5]
     assert book.groups_by_status[0] == {"trained": [0, one + 1, two + 2], "stale": [], "resampled": [1, 2, one + 2]}

@@ -11,7 +11,7 @@ import pytest
 from geovlm_ray.core.schema import Box, Example, GroundedText
 from geovlm_ray.evaluation.metrics.bootstrap import Interval, grouped, intervals, means
 from geovlm_ray.evaluation.metrics.classes import class_scores
-from geovlm_ray.evaluation.metrics.sound import Answered, sound_metrics
+from geovlm_ray.evaluation.metrics.sound import AnsweredExample, sound_metrics
 
 
 def sets(*groups: str) -> list[frozenset[str]]:
@@ -38,7 +38,7 @@ def test_intervals_hold_the_value_and_cover_the_truth() -> None:
     covered = 0
     for _ in range(60):
         column = {"mean": rng.random(100) < 0.3}
-        found = intervals(means(column), 100, draws=200)["mean"]
+        found = intervals(means(column), 100, resamples=200)["mean"]
         assert found.low <= found.value <= found.high
         covered += found.low <= 0.3 <= found.high
     assert covered >= 50
@@ -63,11 +63,11 @@ class Constant:
         return np.ones((len(texts), 1), np.float32)
 
 
-def answered(task: str, answer: str, target: Any, group: str | None = None) -> Answered:
-    return Answered(answer, Example("0", task, (), "", target), group)
+def answered(task: str, answer: str, target: Any, group: str | None = None) -> AnsweredExample:
+    return AnsweredExample(answer, Example("0", task, (), "", target), group)
 
 
-def values(records: list[Answered]) -> dict[str, float]:
+def values(records: list[AnsweredExample]) -> dict[str, float]:
     return {name: interval.value for name, interval in sound_metrics(records, Constant()).items()}
 
 

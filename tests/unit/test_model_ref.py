@@ -133,7 +133,7 @@ def test_settings_that_a_model_carries_count_and_a_recipe_and_overrides_count_mo
 
 def test_what_is_not_there_or_wrong_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(ModelError, match="'absent/model': neither a folder here nor to be had from the hub"):
+    with pytest.raises(ModelError, match="'absent/model': expected a local folder or a Hugging Face model, found"):
         resolve_model("absent/model")
     with pytest.raises(ModelError, match=r"expected a config.json in the folder, found none"):
         resolve_model(str(tmp_path))

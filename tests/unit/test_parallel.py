@@ -14,7 +14,7 @@ from geovlm_ray.data.parallel import Workers
 
 
 def test_results_come_in_order_and_jobs_are_not_run_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parallel, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(parallel, "SERIAL_S", 0.0)
     asked = itertools.count()
 
     def jobs() -> Iterator[int]:
@@ -25,7 +25,7 @@ def test_results_come_in_order_and_jobs_are_not_run_ahead(monkeypatch: pytest.Mo
     with Workers(2) as pool:
         results = pool.in_order(abs, jobs())
         assert [next(results) for _ in range(10)] == list(range(10))
-        assert next(asked) <= 10 + 1 + 2 * parallel.WAITING
+        assert next(asked) <= 10 + 1 + 2 * parallel.JOBS_PER_WORKER
         assert list(results) == list(range(10, 40))
         assert list(pool.in_order(abs, [-1, -2])) == [1, 2]
 
@@ -38,6 +38,6 @@ def test_little_work_is_done_here() -> None:
 
 
 def test_a_worker_that_dies_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parallel, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(parallel, "SERIAL_S", 0.0)
     with Workers(2) as pool, pytest.raises(RunError, match="worker processes died"):
         list(pool.in_order(os._exit, [3] * 4))

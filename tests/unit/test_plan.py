@@ -18,7 +18,7 @@ from geovlm_ray.config import load_config, to_yaml
 from geovlm_ray.core.errors import ConfigError, DataError
 from geovlm_ray.training.plan.compare import compare
 from geovlm_ray.training.plan.planner import best_split, estimate, overrides, plans
-from geovlm_ray.training.plan.rates import Rates, of_values, read_rates
+from geovlm_ray.training.plan.rates import Rates, rates_from_values, read_rates
 from geovlm_ray.training.plan.simulate import (
     Assumed,
     Lengths,
@@ -42,7 +42,7 @@ VALUES: dict[str, Any] = {
 
 
 def rates(**changed: Any) -> Rates:
-    return of_values({**VALUES, **changed}, "test")
+    return rates_from_values({**VALUES, **changed}, "test")
 
 
 def setup(**changed: Any) -> Setup:
@@ -302,7 +302,7 @@ def test_files_of_a_run_that_are_absent_or_broken_are_named(tmp_path: Path) -> N
     with pytest.raises(DataError, match=r"step-000002\.parquet: expected Parquet"):
         read_rates(folder)
     pq.write_table(pa.table({"group_id": [1], "token_ids": ["a"]}), folder / "rollouts" / "step-000002.parquet")
-    with pytest.raises(DataError, match=r"step-000002\.parquet: .*lists token_ids"):
+    with pytest.raises(DataError, match=r"step-000002\.parquet: .*token_ids \(lists\)"):
         read_rates(folder)
     (folder / "metrics.jsonl").unlink()
     with pytest.raises(DataError, match=r"its metrics\.jsonl, found no such file"):
@@ -351,7 +351,12 @@ def test_the_command_prints_plans_what_was_measured_and_what_assumed(
     file.write_text(json.dumps({"rates": VALUES}))
     assert main(["plan", str(file), "--gpus", "4", "--json", str(out), "--learner-efficiency", "0.8"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    for text in ("Plans for 4 GPUs", "The first: placement.rollout.actors=", "Measured (", "keeps 80% of its speed"):
+    for text in (
+        "Plans for 4 GPUs",
+        "Overrides of the best plan: placement.rollout.actors=",
+        "Measured (",
+        "learner efficiency is 80%",
+    ):
         assert text in printed
     written = json.loads(out.read_text())
     assert written["assumed"]["learner_efficiency"] == 0.8

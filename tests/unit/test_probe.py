@@ -12,10 +12,10 @@ from geovlm_ray.cli import main
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.geometry import Frame
 from geovlm_ray.core.schema import TASK_NAMES, Example
-from geovlm_ray.data.answers import written
+from geovlm_ray.data.answers import format_boxes
 from geovlm_ray.evaluation.probes.answers import Item, vocabulary
 from geovlm_ray.evaluation.probes.honest import honest, paraphrase
-from geovlm_ray.evaluation.probes.references import drawn_references, file_references
+from geovlm_ray.evaluation.probes.references import file_references, scene_references
 from geovlm_ray.evaluation.probes.strategies import PROBES
 from geovlm_ray.evaluation.probes.suite import Cell, ProbeResult, run_probes
 from geovlm_ray.evaluation.probes.swap import swapped
@@ -47,33 +47,33 @@ def item(task: str, index: int = 0, **fields: Any) -> Item:
 def without_model() -> list[Example]:
     """A few drawn references of each task whose default reward embeds nothing."""
     skipped = ("region_captioning", "change_captioning")
-    return [e for e in drawn_references() if e.task not in skipped and int(e.id.rsplit("-", 1)[1]) < 5]
+    return [e for e in scene_references() if e.task not in skipped and int(e.id.rsplit("-", 1)[1]) < 5]
 
 
 def test_the_drawn_references_are_the_same_each_time_and_of_every_task() -> None:
-    assert drawn_references() == drawn_references()
-    assert {e.task for e in drawn_references()} == set(TASK_NAMES)
+    assert scene_references() == scene_references()
+    assert {e.task for e in scene_references()} == set(TASK_NAMES)
 
 
 def test_default_rewards_are_not_gamed() -> None:
     rows = run_probes(without_model(), RewardConfig(), None)
     assert {row.reward for row in rows} >= {"fbeta", "accuracy", "jaccard_robust", "detection", "levenshtein_robust"}
-    assert not any(row.broken for row in rows)
+    assert not any(row.gamed_by for row in rows)
     assert all(row.honest > 0.5 for row in rows)
 
 
 def test_the_papers_forms_show_what_is_gamed() -> None:
     rows = run_probes(without_model(), RewardConfig(preset="paper"), None)
-    gamed = {row.reward: set(row.broken) for row in rows}
+    gamed = {row.reward: set(row.gamed_by) for row in rows}
     for name in gamed.keys() & GAMED_ON_DRAWN.keys():
         assert gamed[name] >= GAMED_ON_DRAWN[name], name
     assert not gamed["accuracy"]
 
 
 def test_embedding_rewards_are_not_gamed() -> None:
-    references = [e for e in drawn_references() if e.task in ("region_captioning", "change_captioning")][::8]
-    assert not any(row.broken for row in run_probes(references, RewardConfig(), embedder()))
-    gamed = {r.reward: set(r.broken) for r in run_probes(references, RewardConfig(preset="paper"), embedder())}
+    references = [e for e in scene_references() if e.task in ("region_captioning", "change_captioning")][::8]
+    assert not any(row.gamed_by for row in run_probes(references, RewardConfig(), embedder()))
+    gamed = {r.reward: set(r.gamed_by) for r in run_probes(references, RewardConfig(preset="paper"), embedder())}
     assert "fact swap" in gamed["hslr"]
     assert {"repetition", "fact swap"} <= gamed["sbert"]
 
@@ -81,7 +81,7 @@ def test_embedding_rewards_are_not_gamed() -> None:
 @pytest.mark.slow
 def test_the_command_on_all_drawn_references(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["score", "--probe", "--out", str(tmp_path / "probe.json")]) == 0
-    assert "no judged strategy earns 60%" in capsys.readouterr().out
+    assert "no judged strategy earns at least 60%" in capsys.readouterr().out
     tables = json.loads((tmp_path / "probe.json").read_text())
     assert len(tables["configured"]) == len(tables["paper"]) == 9
     for name, row in tables["paper"].items():
@@ -105,7 +105,7 @@ def test_the_command_exits_with_1_where_a_configured_reward_is_gamed(
     source.write_text("\n".join(map(json.dumps, lines)) + "\n")
     assert main(["score", "--probe", str(source)]) == 0
     assert main(["score", str(source), "--probe", "reward.forms.scene_classification=recall"]) == 1
-    assert "gamed (60% of the honest baseline or more): recall by all classes" in capsys.readouterr().out
+    assert "gamed (at least 60% of the honest baseline): recall by all classes" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_a_reward_is_gamed_from_three_fifths_of_the_baseline_on() -> None:
         "template": Cell(0.0, 0.0, 1, judged=True),
     }
     row = ProbeResult("recall", 1.0, cells)
-    assert row.broken == ["all classes"]
+    assert row.gamed_by == ["all classes"]
     assert verdict([row]).endswith("recall by all classes")
     assert "0.60!" in as_text([row])
     assert "1.00!" not in as_text([row])
@@ -156,7 +156,7 @@ def test_a_swap_says_something_else(text: str, other: str) -> None:
 
 
 def test_a_paraphrase_keeps_the_facts() -> None:
-    for record in drawn_references():
+    for record in scene_references():
         if record.task.endswith("captioning"):
             text = str(record.target[0])  # type: ignore[index]
             assert agreement(paraphrase(text), text) >= 0.5
@@ -170,12 +170,12 @@ def test_an_honest_answer_is_the_same_each_time(task: str) -> None:
 @pytest.mark.parametrize("dialect", ["brackets", "geochat", "tagged", "json", "polygons"])
 def test_boxes_are_written_in_the_dialect_that_reads_them(dialect: str) -> None:
     rows = [((1.0, 2.0, 30.0, 40.0), "ship"), ((5.0, 6.0, 7.5, 8.0, 90.0), None)]
-    found = parse_boxes(written(rows, dialect), dialect, ("ship",))
+    found = parse_boxes(format_boxes(rows, dialect), dialect, ("ship",))
     assert found is not None
     assert found.boxes == tuple(row for row, _ in rows)
     if dialect in ("brackets", "json", "tagged"):
         assert found.labels[0] == "ship"
-    assert parse_boxes(written([], dialect), dialect) is not None
+    assert parse_boxes(format_boxes([], dialect), dialect) is not None
 
 
 def test_the_grid_spans_the_frame_and_fits_the_cap() -> None:

@@ -30,7 +30,7 @@ def test_dry_run_prints_what_would_run_where(
     gpus = sum(kind.count * kind.num_gpus for kind in resource_requests(config))
     if gpus > torch.cuda.device_count():
         assert code == 1
-        assert f"asks for {gpus:g} GPUs" in " ".join(shown.split())
+        assert f"requests {gpus:g} GPUs" in " ".join(shown.split())
     if name == "demo":
         assert code == 0
 

@@ -131,7 +131,7 @@ def test_a_box_is_found_in_every_picture_that_shows_it(mode: Mode, name: str, tm
 def test_native_sizes_are_smart_resizes_and_stay(width: int, height: int, least: int, times: int) -> None:
     least, most = least * 784, least * 784 * times
     if max(width, height) > 200 * min(width, height):
-        with pytest.raises(DataError, match="ratio up to 200"):
+        with pytest.raises(DataError, match="aspect ratio of at most 200"):
             resolution("native", least=least, most=most).native_size(width, height)
         return
     size = resolution("native", least=least, most=most).native_size(width, height)
@@ -162,7 +162,7 @@ def test_grids_are_square_ish(size: tuple[int, int], grid: tuple[int, int]) -> N
 
 @given(side, side, st.integers(2, 20))
 def test_tiles_cover_the_image_once_within_the_bound(width: int, height: int, tiles: int) -> None:
-    whole, *rest = resolution("tiles", tiles=tiles).pictures(width, height)
+    whole, *rest = resolution("tiles", tiles=tiles).frames(width, height)
     assert whole.window == (0, 0, 1, 1)
     assert len(rest) <= tiles
     if rest:
@@ -196,7 +196,7 @@ def test_lengths_are_exact_and_pictures_are_left_as_they_are(
         encoded, pictures = mine.encode(record), mine.images(record)
         assert len(encoded.input_ids) == mine.length(record)
         assert [p.size for p in pictures] == [(f.width, f.height) for f in mine.frames(record)]
-        assert len(pictures) <= mine.most_pictures
+        assert len(pictures) <= mine.max_images_per_prompt
         as_they_are = mine.processor.image_processor(pictures, do_resize=False, return_tensors="pt")
         assert torch.equal(encoded.pixel_values, as_they_are["pixel_values"])
         assert torch.equal(encoded.image_grid_thw, as_they_are["image_grid_thw"])
@@ -233,7 +233,7 @@ def test_what_cannot_be_shown_is_named(encoder: PromptEncoder, tmp_path: Path) -
     Image.new("RGB", (3000, 2)).save(tmp_path / "thin.png")
     native = PromptEncoder(encoder.processor, PromptConfig(resolution="native"))
     for ask in (native.images, native.length, native.frames):
-        with pytest.raises(DataError, match=r"thin\.png: 3000 x 2 pixels"):
+        with pytest.raises(DataError, match=r"thin\.png: .* found 3000 x 2 pixels"):
             ask(example(tmp_path / "thin.png"))
     with pytest.raises(DataError, match=r"record 'r': expected 1 placeholders <\|image_pad\|>, found 2"):
         encoder.text(example(tmp_path / "thin.png", question="What is <|image_pad|>?"))

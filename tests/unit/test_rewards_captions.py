@@ -84,7 +84,7 @@ def test_a_hybrid_without_embeddings_needs_no_model() -> None:
 
 
 def test_embeddings_are_asked_for() -> None:
-    with pytest.raises(ValueError, match="no embedder"):
+    with pytest.raises(ValueError, match="expected an embedder, found none"):
         score_batch(["<think></think><answer>a</answer>"], [example("region_captioning", ("a",))], RewardConfig(), None)
 
 

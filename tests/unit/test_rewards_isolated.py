@@ -168,7 +168,7 @@ def test_a_hanging_function_does_not_outlive_its_caller(file: Path) -> None:
         "from tests.unit.judging import example\n"
         "function = isolated(RewardConfig(function=sys.argv[1], time_limit_s=0.5))\n"
         "function.start()\n"
-        "threading.Thread(target=function.judge, args=('HANG', example('vqa', 'yes')), daemon=True).start()\n"
+        "threading.Thread(target=function.score, args=('HANG', example('vqa', 'yes')), daemon=True).start()\n"
         "time.sleep(0.1)\n"
         "print(function._process.pid, flush=True)\n"
         "os._exit(0)"
@@ -190,7 +190,7 @@ def test_a_hanging_function_does_not_outlive_its_caller(file: Path) -> None:
         ("def other(response, target): return 0", "reward", "found other"),
         ("def reward(:", "reward", "SyntaxError"),
         ("import nowhere_at_all", "reward", "nowhere_at_all"),
-        ("import os; os._exit(1)", "reward", "died while it was loaded"),
+        ("import os; os._exit(1)", "reward", "died while loading it"),
     ],
 )
 def test_a_function_that_cannot_be_loaded_is_a_wrong_configuration(

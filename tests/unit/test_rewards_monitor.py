@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from geovlm_ray.core.schema import Example, GroundedText, Prompt, RewardScore, Sample, SampleGroup
-from geovlm_ray.rewards.monitor import HackingMonitor, Signs, batch_signs, runaways
+from geovlm_ray.rewards.monitor import AnswerStats, HackingMonitor, answer_stats, runaways
 from tests.unit.judging import boxes, example, response
 
 
@@ -25,32 +25,32 @@ CAPTION = example("image_captioning", ("two ships on the left", "ships"))
 
 def test_what_is_counted() -> None:
     answers = ["Pastures, Pastures, Airports", "Beaches, dunes, sands", "broken"]
-    signs = batch_signs([group(CLASSES, answers, 1.5)], "required")["multilabel_classification"]
+    signs = answer_stats([group(CLASSES, answers, 1.5)], "required")["multilabel_classification"]
     assert signs.reward == 1.5
     assert signs.values == {"length": 3.0, "repetition": 0.0, "distinct": 1.0, "labels": 2.0}
-    assert signs.usual == {"length": 2.0, "repetition": 0.1, "distinct": 0.5, "labels": 2.0}
+    assert signs.expected == {"length": 2.0, "repetition": 0.1, "distinct": 0.5, "labels": 2.0}
 
-    signs = batch_signs([group(DETECTION, ["[1, 2, 3, 4] [5]", "none", "none", "none"])], "required")[
+    signs = answer_stats([group(DETECTION, ["[1, 2, 3, 4] [5]", "none", "none", "none"])], "required")[
         "object_detection"
     ]
-    assert (signs.values["boxes"], signs.usual["boxes"]) == (0.5, 2.0)
+    assert (signs.values["boxes"], signs.expected["boxes"]) == (0.5, 2.0)
     assert signs.values["distinct"] == 0.5
 
     grounded = example("grounded_description", GroundedText("a ship", boxes((1, 2, 3, 4))))
-    signs = batch_signs([group(grounded, ["a ship a ship [1, 2, 3, 4]"])], "required")["grounded_description"]
+    signs = answer_stats([group(grounded, ["a ship a ship [1, 2, 3, 4]"])], "required")["grounded_description"]
     assert signs.values["boxes"] == 1
     assert signs.values["repetition"] == pytest.approx(1 / 7)
-    assert signs.usual["length"] == 6
+    assert signs.expected["length"] == 6
 
-    signs = batch_signs([group(CAPTION, ["Two Ships", "two  ships"])], "required")["image_captioning"]
+    signs = answer_stats([group(CAPTION, ["Two Ships", "two  ships"])], "required")["image_captioning"]
     assert signs.values["distinct"] == 0.5
-    assert signs.usual["length"] == 3
+    assert signs.expected["length"] == 3
 
 
 def test_tasks_are_apart_and_those_without_an_answer_left_out() -> None:
     groups = [group(CLASSES, ["Pastures"]), group(CAPTION, ["broken"]), group(example("vqa", "yes"), ["yes"])]
-    assert set(batch_signs(groups, "required")) == {"multilabel_classification", "vqa"}
-    assert batch_signs([], "required") == {}
+    assert set(answer_stats(groups, "required")) == {"multilabel_classification", "vqa"}
+    assert answer_stats([], "required") == {}
 
 
 def run(monitor: HackingMonitor, record: Example, answers: Sequence[str], reward: float, steps: int) -> list[str]:
@@ -119,7 +119,7 @@ def test_metrics_are_named_by_task_and_sign() -> None:
 
 
 def test_runaways_are_judged_on_means() -> None:
-    first = Signs(1.0, {"length": 4.0, "distinct": 0.9}, {"length": 5.0, "distinct": 0.8})
-    assert runaways(first, Signs(1.2, {"length": 7.0, "distinct": 0.6}, first.usual)) == []
-    assert runaways(first, Signs(1.2, {"length": 8.0, "distinct": 0.5}, first.usual)) == ["length", "distinct"]
-    assert runaways(first, Signs(1.04, {"length": 80.0, "distinct": 0.1}, first.usual)) == []
+    first = AnswerStats(1.0, {"length": 4.0, "distinct": 0.9}, {"length": 5.0, "distinct": 0.8})
+    assert runaways(first, AnswerStats(1.2, {"length": 7.0, "distinct": 0.6}, first.expected)) == []
+    assert runaways(first, AnswerStats(1.2, {"length": 8.0, "distinct": 0.5}, first.expected)) == ["length", "distinct"]
+    assert runaways(first, AnswerStats(1.04, {"length": 80.0, "distinct": 0.1}, first.expected)) == []

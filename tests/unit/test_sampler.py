@@ -1,4 +1,4 @@
-"""The order in which prompts are drawn: shares, epochs, stages, parts, replacements."""
+"""The order in which prompts are drawn: mixture weights, epochs, stages, parts, replacements."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.schema import Box
 from geovlm_ray.data.config import DataConfig
-from geovlm_ray.data.mixture import Schedule, shares
-from geovlm_ray.data.sampler import HELD_OUT_SEED, REPLACEMENTS, PromptSampler, RecordStream, SceneStream, step_of
+from geovlm_ray.data.mixture import Schedule, task_weights
+from geovlm_ray.data.sampler import HELD_OUT_SEED, REPLACEMENT_OFFSET, PromptSampler, RecordStream, SceneStream, step_of
 from geovlm_ray.data.sources import open_stream
 
 NUMBERS = {"vqa": 60, "image_captioning": 25, "object_detection": 15}
@@ -78,9 +78,9 @@ def test_quotas_are_exact_over_ten_thousand_draws(
 
 
 def test_a_rare_task_keeps_a_share() -> None:
-    weights = shares([1_000_000_000, 1], "temperature", 1.0)
+    weights = task_weights([1_000_000_000, 1], "temperature", 1.0)
     assert weights[1] == 1
-    assert shares([5, None], "natural", 1.0) == [1, 1]
+    assert task_weights([5, None], "natural", 1.0) == [1, 1]
 
 
 def test_the_natural_mixture_draws_every_record_once_an_epoch(source: Path) -> None:
@@ -124,7 +124,7 @@ def test_a_replacement_is_another_prompt_of_the_task_that_no_run_draws(source: P
     first = sampler.replacement(prompt, 1)
     second = sampler.replacement(first, 2)
     assert {p.example.task for p in (prompt, first, second)} == {prompt.example.task}
-    assert (first.group_id, second.group_id) == (REPLACEMENTS + 7, 2 * REPLACEMENTS + 7)
+    assert (first.group_id, second.group_id) == (REPLACEMENT_OFFSET + 7, 2 * REPLACEMENT_OFFSET + 7)
     assert sampler.replacement(prompt, 1) == first
     assert len({step_of(p.group_id, sampler.batch_size) for p in (prompt, first, second)}) == 1
 

@@ -10,11 +10,11 @@ import pytest
 
 from geovlm_ray.core.errors import ModelError
 from geovlm_ray.rewards.config import SbertConfig
-from geovlm_ray.rewards.sbert import SbertEmbedder, _locate
+from geovlm_ray.rewards.sbert import SbertEmbedder, _model_path
 
 
 def test_a_folder_of_sentence_embeddings_without_safetensors_is_refused_and_not_run(tmp_path: Path) -> None:
-    packaged = Path(_locate("all-MiniLM-L6-v2"))
+    packaged = Path(_model_path("all-MiniLM-L6-v2"))
     folder = shutil.copytree(packaged, tmp_path / "sbert")
     for weights in folder.rglob("*.safetensors"):
         weights.unlink()

@@ -22,7 +22,7 @@ from geovlm_ray.core.schema import Example, Prompt
 from geovlm_ray.data.config import DataConfig
 from geovlm_ray.data.sampler import PromptSampler, SceneStream
 from geovlm_ray.data.scenes import SCENE_TASKS, scene_example
-from geovlm_ray.learner.sft.batches import Batch, Encoded, Teacher, pack, read_batches
+from geovlm_ray.learner.sft.batches import Batch, Encoded, SftCollator, pack, read_batches
 from geovlm_ray.learner.sft.config import SftConfig
 from geovlm_ray.learner.sft.trainer import SftTrainer
 from geovlm_ray.model.attention import attend_within_sequences
@@ -43,8 +43,8 @@ def policy(config: ModelConfig = ModelConfig()) -> nn.Module:  # noqa: B008 - it
     return load_model(config, model_folder("tiny"), torch.device("cpu"), seed=0)
 
 
-def teacher(encoder: PromptEncoder, tokens: int = 4096) -> Teacher:
-    return Teacher(encoder, "empty", tokens, rotated=False)
+def collator(encoder: PromptEncoder, tokens: int = 4096) -> SftCollator:
+    return SftCollator(encoder, "empty", tokens, rotated=False)
 
 
 def trainer(encoder: PromptEncoder, model: ModelConfig = ModelConfig(), **settings: object) -> SftTrainer:  # noqa: B008
@@ -89,7 +89,7 @@ def one_thread() -> None:
 @pytest.fixture(scope="module")
 def sequences(encoder: PromptEncoder) -> list[Encoded]:
     """Two examples of every task with their responses."""
-    reader = teacher(encoder)
+    reader = collator(encoder)
     return [(encoder.encode(p.example), reader.response(p.example)) for p in prompts(24)]
 
 
@@ -127,7 +127,7 @@ def test_sequences_of_a_row_do_not_see_each_other(sequences: list[Encoded], mask
 
 
 def test_the_loss_is_on_the_response_and_its_end(encoder: PromptEncoder) -> None:
-    reader = teacher(encoder)
+    reader = collator(encoder)
     (row,) = reader.batch(prompts(3)).packs
     tokenizer = encoder.processor.tokenizer
     responses = tokenizer.decode(row.targets).split("<|im_end|>")
@@ -153,7 +153,7 @@ def test_packing_keeps_every_sequence_whole_and_within_the_budget(lengths: list[
 
 
 def test_the_step_does_not_depend_on_how_the_batch_is_packed(encoder: PromptEncoder) -> None:
-    figures = [trainer(encoder).step(teacher(encoder, tokens).batch(prompts(8))) for tokens in (90, 300, 4096)]
+    figures = [trainer(encoder).step(collator(encoder, tokens).batch(prompts(8))) for tokens in (90, 300, 4096)]
     assert len({f["response_tokens"] for f in figures}) == 1
     assert figures[0]["loss"] == pytest.approx(figures[2]["loss"], rel=1e-5)
     assert figures[0]["grad_norm"] == pytest.approx(figures[2]["grad_norm"], rel=1e-4)
@@ -162,18 +162,18 @@ def test_the_step_does_not_depend_on_how_the_batch_is_packed(encoder: PromptEnco
 
 def test_the_loss_is_a_mean_over_tokens_not_over_records(encoder: PromptEncoder) -> None:
     model = trainer(encoder)
-    parts = [teacher(encoder).batch([p]) for p in prompts(4)]
+    parts = [collator(encoder).batch([p]) for p in prompts(4)]
     means = [model.evaluate([part])["eval/loss"] for part in parts]
     tokens = [part.response_tokens for part in parts]
     expected = sum(m * t for m, t in zip(means, tokens, strict=True)) / sum(tokens)
     assert len(set(tokens)) > 1
     assert model.evaluate(parts)["eval/loss"] == pytest.approx(expected, rel=1e-5)
-    assert model.step(teacher(encoder).batch(prompts(4)))["loss"] == pytest.approx(expected, rel=1e-5)
+    assert model.step(collator(encoder).batch(prompts(4)))["loss"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_steps_lower_the_loss_and_raise_the_accuracy(encoder: PromptEncoder) -> None:
     model = trainer(encoder, steps=8)
-    batch = teacher(encoder).batch(prompts(6))
+    batch = collator(encoder).batch(prompts(6))
     before = model.evaluate([batch])
     rows = [model.step(batch) for _ in range(8)]
     after = model.evaluate([batch])
@@ -183,14 +183,14 @@ def test_steps_lower_the_loss_and_raise_the_accuracy(encoder: PromptEncoder) -> 
 
 
 def test_weights_stay_in_fp32_where_bf16_computes(encoder: PromptEncoder) -> None:
-    batch = teacher(encoder).batch(prompts(6))
+    batch = collator(encoder).batch(prompts(6))
     exact, rounded = (trainer(encoder, ModelConfig(dtype=dtype)) for dtype in ("float32", "bfloat16"))  # type: ignore[arg-type]
     assert exact.step(batch)["loss"] == pytest.approx(rounded.step(batch)["loss"], rel=0.02)
     assert {p.dtype for p in rounded.model.parameters()} == {torch.float32}
 
 
 def test_gradient_checkpointing_changes_nothing(encoder: PromptEncoder) -> None:
-    batch = teacher(encoder).batch(prompts(3))
+    batch = collator(encoder).batch(prompts(3))
     plain, frugal = (trainer(encoder, gradient_checkpointing=on).step(batch) for on in (False, True))
     assert plain["grad_norm"] == pytest.approx(frugal["grad_norm"], rel=1e-5)
 
@@ -199,7 +199,7 @@ def test_gradient_checkpointing_changes_nothing(encoder: PromptEncoder) -> None:
 def test_a_loaded_trainer_goes_on_as_the_saved_one(
     encoder: PromptEncoder, model: ModelConfig, optimizer: str, tmp_path: Path
 ) -> None:
-    batches = [teacher(encoder).batch(prompts(3, k)) for k in (0, 3)]
+    batches = [collator(encoder).batch(prompts(3, k)) for k in (0, 3)]
     first = trainer(encoder, model, optimizer=optimizer)
     first.step(batches[0])
     first.save(tmp_path)
@@ -212,7 +212,7 @@ def test_a_loaded_trainer_goes_on_as_the_saved_one(
 
 def test_a_step_that_is_not_finite_is_refused_and_changes_nothing(encoder: PromptEncoder) -> None:
     model = trainer(encoder)
-    (row,) = teacher(encoder).batch(prompts(2)).packs
+    (row,) = collator(encoder).batch(prompts(2)).packs
     broken = dataclasses.replace(row, pixel_values=row.pixel_values * float("nan"))
     before = {name: p.clone() for name, p in model.model.named_parameters()}
     with pytest.raises(RunError, match=r"step 1: .*loss of nan.*'vqa-7'"):
@@ -225,15 +225,15 @@ def test_a_step_that_is_not_finite_is_refused_and_changes_nothing(encoder: Promp
 def test_batches_come_in_order_and_begin_anywhere(encoder: PromptEncoder, readers: int) -> None:
     sampler = PromptSampler(SceneStream(3), DataConfig(seed=3), 4)
     wanted = [[p.example.id for p in sampler.batch(step)] for step in range(5)]
-    assert [b.ids for b in read_batches(sampler, teacher(encoder), 0, 5, readers)] == wanted
-    assert [b.ids for b in read_batches(sampler, teacher(encoder), 3, 5, readers)] == wanted[3:]
+    assert [b.ids for b in read_batches(sampler, collator(encoder), 0, 5, readers)] == wanted
+    assert [b.ids for b in read_batches(sampler, collator(encoder), 3, 5, readers)] == wanted[3:]
 
 
 @pytest.mark.parametrize("readers", [0, 1])
 def test_an_error_of_a_reader_arrives_as_it_is(encoder: PromptEncoder, readers: int) -> None:
     sampler = PromptSampler(SceneStream(3), DataConfig(seed=3), 4)
-    with pytest.raises(DataError, match=r"^record '[\w-]+': its \d+ tokens .* exceed sft.pack_tokens=30$"):
-        list(read_batches(sampler, teacher(encoder, 30), 0, 1, readers))
+    with pytest.raises(DataError, match=r"^record '[\w-]+': expected at most sft.pack_tokens=30 tokens .* found \d+$"):
+        list(read_batches(sampler, collator(encoder, 30), 0, 1, readers))
 
 
 @pytest.mark.parametrize(
@@ -251,12 +251,12 @@ def test_records_that_cannot_be_trained_on_are_named(
 ) -> None:
     example = dataclasses.replace(scene_example("vqa", 0, 0), id="odd one", **changes)  # type: ignore[arg-type]
     with pytest.raises(DataError, match=f"record 'odd one'.*{message}"):
-        teacher(encoder).batch([Prompt(0, example)])
+        collator(encoder).batch([Prompt(0, example)])
 
 
 def test_special_tokens_in_a_target_are_plain_text(encoder: PromptEncoder) -> None:
     record = Example("x", "vqa", ("scene:vqa:0:0:0",), "what ?", "a <|image_pad|> and <|im_end|>", dataset="mine")
-    ids = teacher(encoder).response(record)
+    ids = collator(encoder).response(record)
     tokenizer = encoder.processor.tokenizer
     assert tokenizer.convert_tokens_to_ids("<|image_pad|>") not in ids
     assert ids.index(tokenizer.eos_token_id) == len(ids) - 1
@@ -266,10 +266,10 @@ def test_special_tokens_in_a_target_are_plain_text(encoder: PromptEncoder) -> No
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("reward.think=none",), "sft.reasoning=empty teaches responses of reward.think=required"),
+        (("reward.think=none",), "sft.reasoning=empty teaches responses for reward.think=required"),
         (("sft.reasoning=none",), "reward.think=required"),
         (("sft.scratch=true", "model.lora={rank: 4}"), "model.lora=null"),
-        (("sft.pack_tokens=40",), r"record '.*exceed sft.pack_tokens=40"),
+        (("sft.pack_tokens=40",), r"record '.*expected at most sft.pack_tokens=40"),
         (("checkpoint.best=eval/loss",), "checkpoint.best: expected null"),
         (("checkpoint.url=s3://bucket/runs",), "checkpoint.url: expected null"),
         (("model.path=nowhere/at/all",), "nowhere/at/all"),
@@ -347,7 +347,7 @@ def test_an_adapter_is_written_as_such_and_merged_into_a_model(tmp_path: Path, e
     fine_tune(load_config("demo", overrides), tmp_path, QUIET)
     adapted = PeftModel.from_pretrained(policy(), str(tmp_path / "adapter"))
     merged = load_model(ModelConfig(), tmp_path, torch.device("cpu"), seed=0)
-    (row,) = teacher(encoder).batch(prompts(3)).packs
+    (row,) = collator(encoder).batch(prompts(3)).packs
     logits = [packed_logits(model, row) for model in (adapted, merged, policy())]
     assert torch.allclose(logits[0], logits[1], atol=1e-4)
     assert not torch.allclose(logits[0], logits[2], atol=1e-2)

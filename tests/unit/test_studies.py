@@ -83,8 +83,8 @@ def runs(*values: float) -> dict[int, RunResult]:
     [
         ((0.7, 0.71, 0.72), (0.6, 0.61, 0.62), "supports"),
         ((0.6, 0.61, 0.62), (0.7, 0.71, 0.72), "contradicts"),
-        ((0.7, 0.5, 0.6), (0.6, 0.62, 0.58), "does not decide"),
-        ((0.7,), (0.1,), "does not decide"),
+        ((0.7, 0.5, 0.6), (0.6, 0.62, 0.58), "neither supports nor contradicts"),
+        ((0.7,), (0.1,), "neither supports nor contradicts"),
     ],
 )
 def test_the_interval_over_seeds_decides(one: tuple[float, ...], other: tuple[float, ...], expected: str) -> None:
@@ -107,7 +107,7 @@ def test_a_page_says_what_is_missing_and_why(tmp_path: Path) -> None:
     better = {0: result(0.7, 0.7), 1: result(0.71, 0.71), 2: result(0.72, 0.72)}
     found = {"gated": better, "sum": runs(0.6, 0.61, 0.62), "weighted": {}}
     page = write_study(plan, found, {"weighted-0": "no disk"}, "geovlm-ray study format").read_text()
-    assert "scored +10.0 points against `sum` (95% interval over 3 seeds: +10.0 to +10.0): this supports" in page
+    assert "scored +10.0 points relative to `sum` (95% interval over 3 seeds: +10.0 to +10.0): this supports" in page
     assert "`weighted`, seed 0; `weighted`, seed 1" in page
     assert "- `weighted-0`: no disk" in page
     assert (tmp_path / "curves.png").is_file()

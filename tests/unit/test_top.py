@@ -44,7 +44,7 @@ def test_every_actor_has_a_line_and_one_without_a_pulse_is_silent(
     driver = {**heartbeat.snapshot(), "actor": "driver", "kind": "driver", "state": "rollout", "queue": 3}
     (run / "actors" / "driver.json").write_text(json.dumps(driver))
     lines = top(run, capsys)
-    assert lines[0] == "first  step 12/50  reward 1.200  2.5 s a step"
+    assert lines[0] == "first  step 12/50  reward 1.200  2.5 s/step"
     cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines if line.startswith("│")]
     assert [cell[0] for cell in cells] == ["driver", "rollout-0", "rollout-1"]
     assert [cell[1] for cell in cells] == ["waits for rollout", "stream", "silent (was: idle)"]
@@ -55,7 +55,7 @@ def test_every_actor_has_a_line_and_one_without_a_pulse_is_silent(
 
 
 def test_a_run_that_has_only_begun(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert top(run, capsys) == ["first  no step of 50 is done", "No actor has written a heartbeat yet."]
+    assert top(run, capsys) == ["first  step 0/50", "No actor has written a heartbeat yet."]
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

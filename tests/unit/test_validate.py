@@ -20,11 +20,11 @@ from geovlm_ray.core.geometry import Frame
 from geovlm_ray.core.schema import Box, Example, GroundedText
 from geovlm_ray.data import parallel
 from geovlm_ray.data.parquet import Dataset, RecordTable, open_datasets
-from geovlm_ray.data.quarantine import SetAside, read_quarantine, write_quarantine
+from geovlm_ray.data.quarantine import QuarantineEntry, read_quarantine, write_quarantine
 from geovlm_ray.data.validation.balance import Balance
-from geovlm_ray.data.validation.checks import share_inside
-from geovlm_ray.data.validation.fingerprints import NEAR, file_key, nearest, picture_key, text_key
-from geovlm_ray.data.validation.ledger import repeated
+from geovlm_ray.data.validation.checks import fraction_inside
+from geovlm_ray.data.validation.faults import first_occurrences
+from geovlm_ray.data.validation.fingerprints import MAX_HAMMING, file_key, near_duplicates, perceptual_hash, text_key
 from geovlm_ray.data.validation.tally import Findings
 from geovlm_ray.data.validation.validate import ValidationReport, validate
 from tests.unit.rooms import example, picture, scenes_dataset, write_dataset
@@ -74,21 +74,21 @@ BOXES = Example("b", "object_detection", ("a.png",), "Where are ships?", (Box((1
         (example(1, ("a.png",), task="scene_classification", target=()), "expected text, found none"),
         (example(1, ("a.png",), task="scene_classification", target=("port", "--")), "expected text, found '--'"),
         (example(1, ("a.png",), task="image_captioning", target=("A port.", "")), "expected text, found ''"),
-        (example(1, ("a.png",), task="grounded_description", target=GroundedText("No box", ())), "earns only"),
-        (replace(BOXES, target=(Box((10, 20, float("nan"), 40)),)), "expected finite numbers"),
-        (replace(BOXES, target=(Box((10, 20, float("inf"), 40)),)), "expected finite numbers"),
-        (replace(BOXES, target=(Box((10, 20, 10, 40)),)), "finite numbers and an area"),
-        (replace(BOXES, target=(Box((30, 20, 10, 40, 45)),)), "finite numbers and an area"),
-        (replace(BOXES, target=(Box((1, 2, 3, 4)), Box((-30, 20, 10, 40)))), "box 2, '-30, 20, 10, 40': 25% of it"),
-        (replace(BOXES, target=(Box((90, 20, 130, 40)),), frame=Frame("pixel", 96, 96)), "15% of it lies in its image"),
-        (replace(BOXES, target=(Box((10, 20, 30, 40)),), frame=Frame("pixel", 9, 9)), "0% of it"),
+        (example(1, ("a.png",), task="grounded_description", target=GroundedText("No box", ())), "an accuracy of"),
+        (replace(BOXES, target=(Box((10, 20, float("nan"), 40)),)), "expected finite coordinates"),
+        (replace(BOXES, target=(Box((10, 20, float("inf"), 40)),)), "expected finite coordinates"),
+        (replace(BOXES, target=(Box((10, 20, 10, 40)),)), "finite coordinates and a positive area"),
+        (replace(BOXES, target=(Box((30, 20, 10, 40, 45)),)), "finite coordinates and a positive area"),
+        (replace(BOXES, target=(Box((1, 2, 3, 4)), Box((-30, 20, 10, 40)))), "box 2, '-30, 20, 10, 40': expected"),
+        (replace(BOXES, target=(Box((90, 20, 130, 40)),), frame=Frame("pixel", 96, 96)), "'96 x 96', found 15%"),
+        (replace(BOXES, target=(Box((10, 20, 30, 40)),), frame=Frame("pixel", 9, 9)), "found 0%"),
         (example(1, ("absent.png",)), "image 'absent.png': expected a file, found none"),
-        (example(1, ("text.png",)), "image 'text.png': expected a picture that decodes"),
+        (example(1, ("text.png",)), "image 'text.png': expected a decodable image"),
         (
             example(1, ("bomb.png",)),
-            "image 'bomb.png': expected a picture that decodes, found: Image size (3600000000 pixels)",
+            "image 'bomb.png': expected a decodable image, found: Image size (3600000000 pixels)",
         ),
-        (example(1, ("cut.png",)), "image 'cut.png': expected a picture that decodes"),
+        (example(1, ("cut.png",)), "image 'cut.png': expected a decodable image"),
         (example(1, ("../outside.png",)), "image '../outside.png': expected a path below"),
         (example(1, ("/etc/passwd",)), "image '/etc/passwd': expected a path below"),
         (example(1, ("link.png",)), "image 'link.png': expected a path below"),
@@ -140,7 +140,7 @@ def test_boxes_that_reach_over_an_edge_are_only_odd(tmp_path: Path) -> None:
     edge = replace(BOXES, target=(Box((-5, 40, 15, 60, 30)), Box((90, 90, 104, 102))), dialect="geochat")
     report, bad = validated(tmp_path, [edge])
     assert not bad
-    assert report.warnings.counts == {"a box that reaches over the edge of its image": 2}
+    assert report.warnings.counts == {"box extends beyond its image": 2}
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_boxes_that_reach_over_an_edge_are_only_odd(tmp_path: Path) -> None:
     ],
 )
 def test_the_share_of_a_box_inside_its_image_follows_its_angle(box: tuple[float, ...], share: float) -> None:
-    (found,) = share_inside(np.array([box], dtype=float), np.array([[100.0, 100.0]]))
+    (found,) = fraction_inside(np.array([box], dtype=float), np.array([[100.0, 100.0]]))
     assert found == pytest.approx(share, nan_ok=True)
 
 
@@ -175,8 +175,8 @@ def test_the_later_of_two_equal_records_is_bad(tmp_path: Path) -> None:
         replace(first, id="third time"),
     ]
     report, bad = validated(tmp_path, records)
-    assert bad == dict.fromkeys((2, 6), "the same question, images and target as row 0 of part-00000.parquet")
-    assert report.warnings.counts["the same question and images with another target or reasoning"] == 2
+    assert bad == dict.fromkeys((2, 6), "same question, images and target as row 0 of part-00000.parquet")
+    assert report.warnings.counts["same question and images, different target or reasoning"] == 2
 
 
 def test_records_without_images_are_not_compared(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_records_of_one_split_with_the_same_id_are_warned_of(tmp_path: Path) -> 
     records[3] = replace(records[3], dataset="airports")
     report, bad = validated(tmp_path, records)
     assert bad == {}
-    assert report.warnings.counts["the same id"] == 1
+    assert report.warnings.counts["duplicate id"] == 1
 
 
 def test_the_training_side_of_a_shared_picture_is_bad(tmp_path: Path) -> None:
@@ -213,10 +213,10 @@ def test_the_training_side_of_a_shared_picture_is_bad(tmp_path: Path) -> None:
     report, bad = validated(tmp_path, records)
     assert bad == {
         2: "image 'copy.png' is also in split 'test', row 0 of part-00000.parquet",
-        3: "image 'small.jpg' looks like one of split 'test', row 0 of part-00000.parquet",
+        3: "image 'small.jpg' is a near-duplicate of an image in split 'test', row 0 of part-00000.parquet",
         6: "image 'a.png' is also in split 'test', row 0 of part-00000.parquet",
     }
-    assert report.warnings.examples["the same image under another name"] == "'a.png' and 'copy.png'"
+    assert report.warnings.examples["duplicate image under another name"] == "'a.png' and 'copy.png'"
 
 
 def test_a_bad_record_spoils_no_other(tmp_path: Path) -> None:
@@ -243,8 +243,8 @@ def test_pictures_of_one_kind_of_place_do_not_look_alike() -> None:
     rng = np.random.default_rng(0)
     gradient = np.linspace(60, 160, 128)[None, :, None]
     noisy = [(gradient + rng.normal(0, 12, (128, 128, 3))).clip(0, 255).astype(np.uint8) for _ in range(200)]
-    keys = np.array([picture_key(Image.fromarray(values)) for values in noisy], dtype=np.uint64)
-    assert (nearest(keys[:100], keys[100:]) < 0).all()
+    keys = np.array([perceptual_hash(Image.fromarray(values)) for values in noisy], dtype=np.uint64)
+    assert (near_duplicates(keys[:100], keys[100:]) < 0).all()
 
 
 def test_absent_images_are_in_order_where_they_are_optional(tmp_path: Path) -> None:
@@ -275,12 +275,12 @@ def test_what_is_only_odd_is_counted_with_an_example(tmp_path: Path) -> None:
     report, bad = validated(tmp_path, records)
     assert not bad
     assert report.warnings.examples == {
-        "the same image more than once in a record": "source.jsonl, record 1: a.png, a.png",
-        "an image placeholder in the question": "source.jsonl, record 2: <image>",
-        "a class that is not among the dataset's labels": "source.jsonl, record 3: glacier",
-        "a target without any box": "source.jsonl, record 4: object_detection",
-        "boxes in pixels of another size than the image has": "row 4 of part-00000.parquet: 64 x 96, found 96 x 64",
-        "a class of the vocabulary that no record has": "harbours, scene_classification: 'port'",
+        "duplicate image in a record": "source.jsonl, record 1: a.png, a.png",
+        "image placeholder in the question": "source.jsonl, record 2: <image>",
+        "class not in the dataset's labels": "source.jsonl, record 3: glacier",
+        "target without boxes": "source.jsonl, record 4: object_detection",
+        "pixel frame differs from the image size": "row 4 of part-00000.parquet: 64 x 96, found 96 x 64",
+        "vocabulary class without records": "harbours, scene_classification: 'port'",
     }
 
 
@@ -290,8 +290,8 @@ def test_class_balance_names_rare_and_dominant_classes() -> None:
         balance.add(example(k, task="scene_classification", target=("port" if k > 1 else "beach",)))
     balance.warn("harbours", findings)
     assert findings.examples == {
-        "a class with less than 1% of its task": "harbours, scene_classification: 'beach' has 2 of 400",
-        "an answer that is true of more than 90% of its task": "harbours, scene_classification: 'port' has 398 of 400",
+        "rare class (below 1% of its task)": "harbours, scene_classification: 'beach' has 2 of 400",
+        "dominant answer (above 90% of its task)": "harbours, scene_classification: 'port' has 398 of 400",
     }
 
 
@@ -299,7 +299,12 @@ def test_validating_again_gives_the_same_and_keeps_what_conversion_set_aside(tmp
     picture(tmp_path / "a.png", 0)
     folder = write_dataset(tmp_path / "data", [example(1, ("a.png",)), example(2, ("gone.png",))], root=str(tmp_path))
     with write_quarantine(folder) as add:
-        add([SetAside("convert", "no object", "source.jsonl", 7), SetAside("validate", "old", "source.jsonl", 1)])
+        add(
+            [
+                QuarantineEntry("convert", "no object", "source.jsonl", 7),
+                QuarantineEntry("validate", "old", "source.jsonl", 1),
+            ]
+        )
     shard = (folder / "part-00000.parquet").read_bytes()
     check(folder)
     first = pq.read_table(folder / "quarantine.parquet").to_pylist()
@@ -324,9 +329,9 @@ def test_several_datasets_and_processes_give_what_one_gives(tmp_path: Path, monk
     write_dataset(tmp_path / "data" / "two", records, root=str(tmp_path))
     alone = check(tmp_path / "data", workers=1)
     aside = [set_aside(tmp_path / "data" / name) for name in ("one", "two")]
-    assert alone.pictures == 200
+    assert alone.images == 200
     assert set(aside[1]) == set(range(1, 301)), "the records of the second repeat those of the first"
-    monkeypatch.setattr(parallel, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(parallel, "SERIAL_S", 0.0)
     assert check(tmp_path / "data", workers=2) == alone
     assert [set_aside(tmp_path / "data" / name) for name in ("one", "two")] == aside
 
@@ -339,7 +344,7 @@ def test_a_shard_that_cannot_be_read_is_reported_and_the_rest_checked(tmp_path: 
     shard.write_bytes(shard.read_bytes()[:-100])
     report = check(folder)
     assert (report.records, report.bad) == (2, 0)
-    assert "part-00000.parquet: expected records as Parquet" in report.unreadable[shard]
+    assert "part-00000.parquet: expected a readable Parquet file" in report.unreadable[shard]
     (item,) = read_quarantine(folder, "validate")
     assert (item.shard, item.row) == ("part-00000.parquet", None)
 
@@ -367,23 +372,23 @@ def test_repeats_point_to_the_first(keys: list[int], data: st.DataObject) -> Non
         next((j for j in range(i) if among[j] and keys[j] == key), -1) if key and among[i] else -1
         for i, key in enumerate(keys)
     ]
-    assert repeated(np.array(keys, dtype=np.uint64), np.array(among, dtype=bool)).tolist() == expected
+    assert first_occurrences(np.array(keys, dtype=np.uint64), np.array(among, dtype=bool)).tolist() == expected
 
 
 def test_near_fingerprints_are_found_as_by_comparing_all() -> None:
     rng = np.random.default_rng(0)
     ours, theirs = (rng.integers(1, 2**64, n, dtype=np.uint64) for n in (600, 500))
     for i in range(300):
-        flipped = rng.choice(64, rng.integers(0, 2 * NEAR), replace=False).astype(np.uint64)
+        flipped = rng.choice(64, rng.integers(0, 2 * MAX_HAMMING), replace=False).astype(np.uint64)
         ours[i] = theirs[i] ^ np.bitwise_or.reduce(np.uint64(1) << flipped, initial=np.uint64(0))
     ours[0] = theirs[0] = 0
     distance = np.bitwise_count(ours[:, None] ^ theirs[None]).astype(int)
-    near = (distance <= NEAR) & (ours != 0)[:, None] & (theirs != 0)[None]
-    found = nearest(ours, theirs)
+    near = (distance <= MAX_HAMMING) & (ours != 0)[:, None] & (theirs != 0)[None]
+    found = near_duplicates(ours, theirs)
     assert np.array_equal(found >= 0, near.any(axis=1))
     assert near[found >= 0, found[found >= 0]].all()
     assert 100 < near.any(axis=1).sum() < 300
-    assert nearest(ours, theirs[:0]).tolist() == [-1] * 600
+    assert near_duplicates(ours, theirs[:0]).tolist() == [-1] * 600
 
 
 def test_fingerprints_tell_texts_apart(tmp_path: Path) -> None:

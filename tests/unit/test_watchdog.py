@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from geovlm_ray.observability.heartbeat import Heartbeat
-from geovlm_ray.observability.watchdog import Watchdog, who_waits
+from geovlm_ray.observability.watchdog import Watchdog, describe_wait
 
 NOW = 1_000_000.0
 
@@ -46,10 +46,10 @@ def test_a_step_over_the_limit_is_told_once_and_goes_on(tmp_path: Path, caplog: 
     assert file.name == "hang-step-000005.txt"
     text = file.read_text()
     assert "step 5 has taken" in text
-    assert "The driver waits for learner" in text
+    assert "The driver is waiting for learner" in text
     assert "learner-0 on node, process 12: step, since" in text
-    assert "16 in hand, weights of version 4" in text
-    assert "So the driver waits for learner-0 (step)." in text
+    assert "queue 16, weight version 4" in text
+    assert "Blocked by learner-0 (step)." in text
     assert "Thread MainThread:" in text
     assert "in wait_in_the_learner" in text
     assert len(caplog.records) == 1
@@ -81,25 +81,25 @@ def test_a_disk_that_refuses_the_report_is_named_in_the_warning(
 @pytest.mark.parametrize(
     ("part", "actors", "said"),
     [
-        ("rollout", [actor("rollout-0", "stream"), actor("rollout-1")], "So the driver waits for rollout-0 (stream)."),
-        ("rollout", [actor("rollout-0", age=50), actor("learner-0", "save")], "waits for rollout-0 (silent)."),
+        ("rollout", [actor("rollout-0", "stream"), actor("rollout-1")], "Blocked by rollout-0 (stream)."),
+        ("rollout", [actor("rollout-0", age=50), actor("learner-0", "save")], "Blocked by rollout-0 (silent)."),
         (
             "rollout",
             [actor("rollout-0"), actor("reward-1", "score"), actor("sbert-0", "encode")],
-            "So the driver waits for reward-1 (score), sbert-0 (encode).",
+            "Blocked by reward-1 (score), sbert-0 (encode).",
         ),
-        ("learner", [actor("rollout-0", "stream"), actor("learner-0")], "No actor that has a part in this is busy"),
-        ("learner", [], "all is done in the driver's process"),
-        ("idle", [actor("learner-0")], "waits for none of its parts"),
+        ("learner", [actor("rollout-0", "stream"), actor("learner-0")], "No actor involved in this phase is busy"),
+        ("learner", [], "all components run in the driver process"),
+        ("idle", [actor("learner-0")], "is in no phase of the loop"),
     ],
 )
 def test_who_waits_for_whom_is_said_in_words(part: str, actors: list[dict[str, Any]], said: str) -> None:
     driver = actor("driver", part)
-    assert said in who_waits(driver, actors, NOW)
+    assert said in describe_wait(driver, actors, NOW)
 
 
 def test_of_a_silent_actor_it_is_told_what_it_did_before() -> None:
-    (line,) = who_waits(actor("driver", "sync"), [actor("rollout-2", "receive", age=100)], NOW).splitlines()[1:2]
+    (line,) = describe_wait(actor("driver", "sync"), [actor("rollout-2", "receive", age=100)], NOW).splitlines()[1:2]
     assert "silent, since" in line
     assert "(100 s); before that receive, since" in line
     assert "(30 s)" in line

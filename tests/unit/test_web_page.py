@@ -83,8 +83,8 @@ def test_what_cannot_be_shown_is_refused_by_the_name_it_was_uploaded_under(clien
         assert got.status_code == 400
         return got.json()["error"]
 
-    assert "image 0.png: expected a picture that decodes" in error(upload(b"no picture"))
-    assert "image 1.png: expected a picture that decodes" in error(upload(png(), png()[:300]))
+    assert "image 0.png: expected a decodable image" in error(upload(b"no picture"))
+    assert "image 1.png: expected a decodable image" in error(upload(png(), png()[:300]))
     bomb = io.BytesIO()
     Image.new("1", (20_000, 20_000)).save(bomb, "PNG")
     assert "image 0.png: " in error(upload(bomb.getvalue()))
@@ -93,7 +93,7 @@ def test_what_cannot_be_shown_is_refused_by_the_name_it_was_uploaded_under(clien
     assert "expected a question" in error(upload(png()), question=" ")
     assert "question: " in error(upload(png()), question="x" * 3000)
     assert "task: expected one of" in error(upload(png()), task="segmentation")
-    assert "the question must hold none" in error(upload(png()), question="<|image_pad|> ?")
+    assert "the question must not contain any" in error(upload(png()), question="<|image_pad|> ?")
     assert "rollout.max_model_len" in error(upload(png()), question="? " * 900)
     assert "images: " in error([])
 
@@ -138,7 +138,7 @@ def test_the_command_serves_until_it_is_interrupted_and_names_a_taken_port() -> 
         port = address.rpartition(":")[2]
         second = subprocess.run([*command, port], capture_output=True, text=True, check=False)
         assert (second.returncode, len(second.stderr.strip().splitlines())) == (1, 1)
-        assert f"--port {port}: expected an address that is free, found: Address already in use" in second.stderr
+        assert f"--port {port}: expected a free address, found: Address already in use" in second.stderr
         process.send_signal(signal.SIGINT)
         assert (process.wait(timeout=60), process.communicate()[1]) == (0, "")
 

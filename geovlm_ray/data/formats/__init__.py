@@ -1,4 +1,4 @@
-"""The formats of the field, by the name that ``geovlm-ray data convert`` takes; a new one is a file and a line here."""
+"""Dataset formats by the name that ``geovlm-ray data convert`` takes; a new format is one module and one line here."""
 
 from __future__ import annotations
 

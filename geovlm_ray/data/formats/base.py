@@ -1,4 +1,4 @@
-"""What a format of the field has to say about itself, and helpers that formats share."""
+"""The `Format` interface of dataset formats, and helpers that they share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from geovlm_ray.data.table import Row
 
 @dataclass(frozen=True)
 class Source:
-    """What is converted: a file or folder, the folder that image paths are relative to, and the format's options."""
+    """A file or folder to convert, the folder that image paths are relative to, and the format's options."""
 
     path: Path
     images: Path
@@ -28,10 +28,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Unit:
-    """A piece of a source that is converted by itself: a line, a JSON object, a file.
+    """The part of a source that is converted on its own: a line, a JSON object, a file.
 
-    ``file`` is relative to the source's folder, ``number`` counts from 1 within it. ``value`` is whatever the format
-    makes of it and must pickle. Where ``problem`` is set, the unit is set aside.
+    ``file`` is relative to the source's folder; ``number`` counts from 1 within it. ``value`` is specific to the format
+    and must pickle. A unit with a ``problem`` is quarantined.
     """
 
     file: str
@@ -42,7 +42,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Converted:
-    """A record, and the files that have to be written for it below the output (path: content)."""
+    """A record, and the files to write for it below the output folder (path: content)."""
 
     row: Row
     files: Mapping[str, bytes] = field(default_factory=dict)
@@ -50,14 +50,14 @@ class Converted:
 
 @dataclass(frozen=True)
 class Format:
-    """One format.
+    """A dataset format.
 
-    ``units`` runs in the main process, reads in a stream and keeps to what is cheap. ``convert`` runs in worker
-    processes; a DataError sets the unit aside, a unit with a problem among the results a part of it, an empty result
-    passes it over (inactive entries, records without a reference). ``options`` are the names that ``key=value``
-    arguments may have, with their defaults. ``stores_images`` says that images come out of the source into the output,
-    or tells of which sources they do. ``header`` is what the source holds outside its records; ``restore`` writes rows
-    back into a file of the format.
+    ``units`` runs in the main process, streams the source and does only cheap work. ``convert`` runs in worker
+    processes: a DataError quarantines the unit, a yielded unit with a problem quarantines a part of it, and an empty
+    result skips it (inactive entries, records without a reference). ``options`` are the allowed ``key=value`` arguments
+    with their defaults. ``stores_images`` says whether images are extracted from the source into the output, for all
+    sources or as a function of one. ``header`` returns what the source holds outside its records; ``restore`` writes
+    rows back as a file of the format.
     """
 
     summary: str
@@ -69,49 +69,50 @@ class Format:
     restore: Callable[[Iterator[Row], Mapping[str, Any], Path], None] | None = None
 
     def stores_images_of(self, source: Source) -> bool:
-        """Whether the images of a source come out of it into the output."""
+        """Whether the images of a source are extracted into the output."""
         return self.stores_images(source) if callable(self.stores_images) else self.stores_images
 
 
 def image_reference(path: Any) -> str:
-    """A record's image path in the one form in which it is stored: relative, with ``/``, within the root.
+    """Normalize a record's image path: relative to the image root, with ``/`` as separator.
 
     Raises:
-        DataError: it is no text, absolute, or leaves the root.
+        DataError: the path is not a string, is absolute, or leaves the root.
     """
     if not isinstance(path, str) or not path.strip():
-        raise DataError(f"image: expected a path, found {shown(path)}")
+        raise DataError(f"image: expected a path, found {short_repr(path)}")
     clean = posixpath.normpath(path.strip().replace("\\", "/"))
     if clean.startswith(("/", "../")) or clean in (".", "..") or ":" in clean.split("/", 1)[0] or "\x00" in clean:
-        raise DataError(f"image: expected a path below the image root, found {shown(path)}")
+        raise DataError(f"image: expected a path below the image root, found {short_repr(path)}")
     return clean
 
 
 def field_of(record: Any, key: str, kind: type | tuple[type, ...] = str) -> Any:
-    """The value of a key.
+    """The value of a key, checked for its type; a bool does not pass as an int.
 
     Raises:
-        DataError: the record is no object, or the key is absent or of another type.
+        DataError: the record is not an object, or the key is missing or has another type.
     """
     if not isinstance(record, dict):
-        raise DataError(f"expected an object, found {shown(record)}")
+        raise DataError(f"expected an object, found {short_repr(record)}")
     value = record.get(key)
     if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
         return value
     if key not in record:
         raise DataError(f"expected the key {key!r}, found only {', '.join(map(repr, record)) or 'none'}"[:500])
-    names = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
-    raise DataError(f"{key}: expected {names}, found {shown(value)}")
+    expected = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
+    raise DataError(f"{key}: expected {expected}, found {short_repr(value)}")
 
 
 def question_words(prompt: str) -> str:
-    """A prompt's words alone: no image placeholders; the two characters backslash and n, which some datasets store
-    for a line end, are white space.
+    """A prompt without image placeholders, its white space collapsed.
+
+    The two characters backslash and n, which some datasets store for a line break, count as white space.
     """
     return " ".join(prompt.replace("<image>", " ").replace("<video>", " ").replace("\\n", " ").split())
 
 
-def shown(value: Any) -> str:
-    """A value in an error message."""
+def short_repr(value: Any) -> str:
+    """``repr`` of a value for error messages, at most 120 characters."""
     text = repr(value)
     return text if len(text) <= 120 else f"{text[:117]}..."

@@ -1,4 +1,4 @@
-"""The pieces of a COCO file, which come in any order, put together by image and category."""
+"""Join the items of a COCO file, which come in any order, by image and category."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from geovlm_ray.core.errors import DataError
-from geovlm_ray.data.formats.base import Source, Unit, field_of, image_reference, shown
+from geovlm_ray.data.formats.base import Source, Unit, field_of, image_reference, short_repr
 from geovlm_ray.data.formats.json_members import json_members
 from geovlm_ray.data.formats.spool import Spool
-from geovlm_ray.data.formats.streams import outside, relative
+from geovlm_ray.data.formats.streams import external_link, relative
 from geovlm_ray.tasks.boxes import MAX_COORDINATE
 
 ARRAYS = ("images", "annotations", "categories")
@@ -24,21 +24,22 @@ Id = int | str
 
 @dataclass(frozen=True)
 class Group:
-    """The annotations of one category in one image, pickled as they stand in the file, with their places in it.
+    """The annotations of one category in one image.
 
-    ``licences`` has the names of the file's licences by the text of their ids.
+    ``image`` and ``annotations`` are pickled as read; ``image_position`` and ``positions`` are their indices in the
+    lists of the file. ``licences`` maps the ``repr`` of the file's licence ids to licence names.
     """
 
     image: bytes
-    image_place: int
+    image_position: int
     category: str
     licences: Mapping[str, str]
     annotations: tuple[bytes, ...]
-    places: tuple[int, ...]
+    positions: tuple[int, ...]
 
 
 class Join:
-    """What a file holds, sorted out by image and category."""
+    """The items of one file, indexed by image and category."""
 
     def __init__(self) -> None:
         self.keys: dict[str, Any] = {}
@@ -48,24 +49,24 @@ class Join:
         self.category_codes: dict[Id, int] = {}
         self.image_at: dict[int, int] = {}
         self.category_names: dict[int, str] = {}
-        self.image_places = array("q")
-        # Of every annotation: its place in the file, the codes of its image and category, whether it is a crowd.
+        self.image_positions = array("q")
+        # Per annotation: position in the file, image code, category code, crowd flag.
         self.columns = array("q")
 
     def read(self, path: Path, source: Source) -> Iterator[Unit]:
-        """Take a file in; what is broken comes out."""
-        if (away := outside(path, source)) is not None:
-            yield away
+        """Read a file; yields a unit with a problem for each invalid item."""
+        if (link := external_link(path, source)) is not None:
+            yield link
             return
-        take = {"images": self._image, "annotations": self._annotation, "categories": self._category}
+        handlers = {"images": self._image, "annotations": self._annotation, "categories": self._category}
         for key, unit in json_members(path, relative(path, source), ARRAYS):
             if unit.problem is not None:
                 yield unit
             elif unit.number == 0:
                 self.keys[key] = unit.value
-            elif key in take:
+            elif key in handlers:
                 try:
-                    take[key](unit)
+                    handlers[key](unit)
                 except DataError as error:
                     yield replace(unit, problem=f"{key}, number {unit.number}: {error}")
             else:
@@ -76,44 +77,43 @@ class Join:
             yield Unit(relative(path, source), 1, problem=problem)
 
     def groups(self, file: str) -> Iterator[Unit]:
-        """Every image and category with its annotations; those without an image or a category come out first."""
-        places, images, categories, _ = self._columns()
+        """The groups, preceded by a problem for each annotation whose image or category is missing."""
+        positions, images, categories, _ = self._columns()
         for i in np.flatnonzero((images < 0) | (categories < 0)).tolist():
             annotation = self.annotations[i]
-            lacks = "image_id" if images[i] < 0 else "category_id"
-            of = "an image" if images[i] < 0 else "a category"
-            problem = f"{lacks}: expected the id of {of} in the file, found {shown(annotation[lacks])}"
-            yield Unit(file, int(places[i]) + 1, annotation, f"annotations, number {places[i] + 1}: {problem}")
+            key, kind = ("image_id", "an image") if images[i] < 0 else ("category_id", "a category")
+            problem = f"{key}: expected the id of {kind} in the file, found {short_repr(annotation[key])}"
+            yield Unit(file, int(positions[i]) + 1, annotation, f"annotations, number {positions[i] + 1}: {problem}")
         licences = self._licences()
         for members in self._grouped():
             first = members[0]
             group = Group(
-                image=self.images.stored(images[first]),
-                image_place=self.image_places[images[first]],
+                image=self.images.pickled(images[first]),
+                image_position=self.image_positions[images[first]],
                 category=self.category_names[categories[first]],
                 licences=licences,
-                annotations=tuple(map(self.annotations.stored, members)),
-                places=tuple(places[members].tolist()),
+                annotations=tuple(map(self.annotations.pickled, members)),
+                positions=tuple(positions[members].tolist()),
             )
-            yield Unit(file, int(places[first]) + 1, group)
+            yield Unit(file, int(positions[first]) + 1, group)
 
-    def rest(self) -> dict[str, Any]:
-        """What stands in no record."""
-        places, images, _, crowds = self._columns()
-        alone, seen = [], np.zeros(len(self.images), dtype=bool)
+    def unconverted(self) -> dict[str, Any]:
+        """Data outside the records: keys, categories, unused images and crowd-only annotations, with positions."""
+        positions, images, _, crowds = self._columns()
+        crowd_only, used = [], np.zeros(len(self.images), dtype=bool)
         for members in self._grouped():
             if crowds[members].all():
-                alone += members
+                crowd_only += members
             else:
-                seen[images[members[0]]] = True
+                used[images[members[0]]] = True
         return {
             "keys": self.keys | {"categories": self.categories},
-            "images": [[self.image_places[i], self.images[i]] for i in np.flatnonzero(~seen).tolist()],
-            "annotations": [[int(places[i]), self.annotations[i]] for i in alone],
+            "images": [[self.image_positions[i], self.images[i]] for i in np.flatnonzero(~used).tolist()],
+            "annotations": [[int(positions[i]), self.annotations[i]] for i in crowd_only],
         }
 
     def _grouped(self) -> Iterator[list[int]]:
-        """Numbers of the annotations that share image and category, in the order of the file."""
+        """Indices of the annotations that share image and category, in file order."""
         _, images, categories, _ = self._columns()
         order = np.lexsort((categories, images))
         order = order[(images[order] >= 0) & (categories[order] >= 0)]
@@ -124,7 +124,7 @@ class Join:
                 yield order[start:end].tolist()
 
     def _columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Of every annotation: place, number of its image and code of its category (-1 for none), crowd or not."""
+        """Per annotation, int64 [n] each: position, image index, category code (-1 if missing), crowd flag."""
         rows = np.array(self.columns, dtype=np.int64).reshape(-1, 4)
         image_of = np.array([self.image_at.get(c, -1) for c in range(len(self.image_codes))], dtype=np.int64)
         known = np.array([c in self.category_names for c in range(len(self.category_codes))], dtype=bool)
@@ -139,18 +139,18 @@ class Join:
             if not 0 < field_of(unit.value, side, (int, float)) <= MAX_COORDINATE:
                 raise DataError(f"{side}: expected a positive number of pixels, found {unit.value[side]}")
         if code in self.image_at:
-            raise DataError(f"id: expected one that no other image has, found {shown(unit.value['id'])} again")
+            raise DataError(f"id: expected a unique image id, found {short_repr(unit.value['id'])} again")
         self.image_at[code] = len(self.images)
-        self.image_places.append(unit.number - 1)
+        self.image_positions.append(unit.number - 1)
         self.images.add(unit.value)
 
     def _category(self, unit: Unit) -> None:
         self.categories.append(unit.value)
         code = _code(self.category_codes, field_of(unit.value, "id", (int, str)))
         if not field_of(unit.value, "name").strip():
-            raise DataError(f"name: expected a text, found {unit.value['name']!r}")
+            raise DataError(f"name: expected a non-empty string, found {unit.value['name']!r}")
         if code in self.category_names:
-            raise DataError(f"id: expected one that no other category has, found {shown(unit.value['id'])} again")
+            raise DataError(f"id: expected a unique category id, found {short_repr(unit.value['id'])} again")
         self.category_names[code] = unit.value["name"]
 
     def _annotation(self, unit: Unit) -> None:
@@ -158,18 +158,18 @@ class Join:
         category = _code(self.category_codes, field_of(unit.value, "category_id", (int, str)))
         bbox = field_of(unit.value, "bbox", list)
         if len(bbox) != 4 or not all(map(_is_number, bbox)) or bbox[2] <= 0 or bbox[3] <= 0:
-            raise DataError(f"bbox: expected x, y and a positive width and height, found {shown(bbox)}")
+            raise DataError(f"bbox: expected x, y and a positive width and height, found {short_repr(bbox)}")
         self.columns.extend((unit.number - 1, image, category, is_crowd(unit.value)))
         self.annotations.add(unit.value)
 
     def _licences(self) -> dict[str, str]:
         entries = self.keys.get("licenses")
-        found = [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
-        return {repr(e.get("id")): str(e.get("name") or e.get("url") or "") for e in found}
+        licences = [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
+        return {repr(e.get("id")): str(e.get("name") or e.get("url") or "") for e in licences}
 
 
 def is_crowd(annotation: Mapping[str, Any]) -> bool:
-    """Whether an annotation stands for a crowd, whose members have no boxes of their own."""
+    """Whether an annotation marks a crowd, whose members have no individual boxes."""
     return annotation.get("iscrowd") in (1, True)
 
 

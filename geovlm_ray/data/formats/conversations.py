@@ -1,4 +1,4 @@
-"""Conversations as LLaVA and its offspring store them: ``[{"from": "human", "value"}, {"from": "gpt", "value"}]``."""
+"""Conversations in LLaVA's format: ``[{"from": "human", "value"}, {"from": "gpt", "value"}]``."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from typing import Any
 
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.schema import Example
-from geovlm_ray.data.formats.base import Unit, field_of, image_reference, shown
+from geovlm_ray.data.formats.base import Unit, field_of, image_reference, short_repr
 from geovlm_ray.data.table import Row
 
-ASKING = ("human", "user")
-ANSWERING = ("gpt", "assistant")
+QUESTION_ROLES = ("human", "user")
+ANSWER_ROLES = ("gpt", "assistant")
 
 
 def conversation_rows(
     unit: Unit, conversation: Any, example: Callable[[int, str, str], Example]
 ) -> tuple[list[Row], list[Unit]]:
-    """A record of each question and its answer, made by ``example(number, question, answer)``.
+    """One record per question and answer, made by ``example(number, question, answer)``, and the bad ones as units.
 
-    The turns may also stand there as JSON text, or as a list of speakers and one of texts. Of several questions a bad
-    one is set aside alone: it is a unit with its problem.
+    The turns may also be JSON text, or an object with a list of speakers and a list of texts. ``number`` counts
+    questions from 1.
 
     Raises:
-        DataError: there is no turn, or the only one is bad.
+        DataError: there are no turns, or the only question is bad.
     """
     rows, bad = [], []
     pairs = list(_pairs(_turns(conversation)))
     for number, pair in enumerate(pairs, 1):
         try:
-            rows.append(Row(example(number, *_spoken(pair))))
+            rows.append(Row(example(number, *_question_and_answer(pair))))
         except DataError as error:
             if len(pairs) == 1:
                 raise
@@ -41,15 +41,15 @@ def conversation_rows(
 
 
 def turn_id(id: str, number: int) -> str:
-    """The id of a turn of a record: the record's own for the first, which most have alone."""
+    """The id of a record's question: the record's own id for the first, ``<id>-<number>`` for later ones."""
     return id if number == 1 else f"{id}-{number}"
 
 
 def record_id(record: Mapping[str, Any], unit: Unit, *keys: str) -> str:
-    """The first of the keys that a record has as its id, else where it stands.
+    """A record's id: the value of the first key that it has, else ``<file>:<number>`` of its unit.
 
     Raises:
-        DataError: the id is neither text nor a whole number.
+        DataError: the id is neither a string nor an integer.
     """
     for key in keys:
         if record.get(key) is not None:
@@ -58,10 +58,10 @@ def record_id(record: Mapping[str, Any], unit: Unit, *keys: str) -> str:
 
 
 def images_of(record: Mapping[str, Any], key: str = "image") -> tuple[str, ...]:
-    """A record's image paths: one, or a list in order, repeated ones included.
+    """A record's image paths, from a string or a list, in order and with duplicates.
 
     Raises:
-        DataError: there is none, or one is no path within the root.
+        DataError: there is none, or one is not a path below the image root.
     """
     value = field_of(record, key, (str, list))
     images = [value] if isinstance(value, str) else value
@@ -76,19 +76,20 @@ def _turns(conversation: Any) -> list[Any]:
         try:
             turns = json.loads(turns)
         except (ValueError, RecursionError) as error:
-            raise DataError(f"conversations: expected turns as JSON, found {shown(turns)}: {error}") from error
+            raise DataError(f"conversations: expected turns as JSON, found {short_repr(turns)}: {error}") from error
     if isinstance(turns, dict) and isinstance(turns.get("from"), list) and isinstance(turns.get("value"), list):
-        turns = [{"from": who, "value": text} for who, text in itertools.zip_longest(turns["from"], turns["value"])]
+        zipped = itertools.zip_longest(turns["from"], turns["value"])
+        turns = [{"from": speaker, "value": text} for speaker, text in zipped]
     if not isinstance(turns, list) or not turns:
-        raise DataError(f"conversations: expected a list of turns, found {shown(conversation)}")
+        raise DataError(f"conversations: expected a list of turns, found {short_repr(conversation)}")
     return turns
 
 
 def _pairs(conversation: list[Any]) -> Iterator[Sequence[Any]]:
-    """Two turns at a time; a system turn, and an answer before any question, are left out, as LLaVA's loader does."""
-    if _speaker(conversation[0]) not in ASKING:
+    """Question-answer pairs; drops system turns and a leading answer, as LLaVA's loader does."""
+    if _speaker(conversation[0]) not in QUESTION_ROLES:
         conversation = [turn for turn in conversation if _speaker(turn) != "system"]
-        if len(conversation) > 1 and _speaker(conversation[0]) in ANSWERING:
+        if len(conversation) > 1 and _speaker(conversation[0]) in ANSWER_ROLES:
             del conversation[0]
     for i in range(0, max(len(conversation), 1), 2):
         yield conversation[i : i + 2]
@@ -98,11 +99,11 @@ def _speaker(turn: Any) -> Any:
     return turn.get("from") if isinstance(turn, dict) else None
 
 
-def _spoken(pair: Sequence[Any]) -> tuple[str, str]:
+def _question_and_answer(pair: Sequence[Any]) -> tuple[str, str]:
     if len(pair) < 2:
-        raise DataError(f"expected a question and its answer, found only {shown(pair)}")
+        raise DataError(f"expected a question and its answer, found only {short_repr(pair)}")
     question, answer = pair
-    for turn, speakers in ((question, ASKING), (answer, ANSWERING)):
+    for turn, speakers in ((question, QUESTION_ROLES), (answer, ANSWER_ROLES)):
         if field_of(turn, "from") not in speakers:
-            raise DataError(f"from: expected {' or '.join(speakers)}, found {shown(turn['from'])}")
+            raise DataError(f"from: expected {' or '.join(speakers)}, found {short_repr(turn['from'])}")
     return field_of(question, "value"), field_of(answer, "value")

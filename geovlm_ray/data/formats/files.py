@@ -1,4 +1,4 @@
-"""Where sources that are folders keep things: their folders, a record's images, a split in a name, an option."""
+"""Helpers of formats: walking folders, locating images, recognizing splits, reading options."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from geovlm_ray.data.images import ROOT_END, resolve
 
 T = TypeVar("T")
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2")
-HIDDEN = (".", "__MACOSX")
+HIDDEN_PREFIXES = (".", "__MACOSX")
 SPLITS = {
     "train": "train",
     "training": "train",
@@ -27,61 +27,65 @@ SPLITS = {
 }
 
 
-def split_called(name: str) -> str:
-    """A dataset's own name of a split as train, validation or test where it is obviously that."""
+def normalize_split(name: str) -> str:
+    """Map common names of splits to train, validation and test; other names stay unchanged."""
     return SPLITS.get(name.strip().lower(), name.strip())
 
 
-def split_in_name(name: str, default: str = "train") -> str:
-    """The split that a file name such as ``instances_val2017`` holds as a word."""
+def split_from_name(name: str, default: str = "train") -> str:
+    """The split in a file name such as ``instances_val2017``, else ``default``."""
     return next((SPLITS[word] for word in re.findall("[a-z]+", name.lower()) if word in SPLITS), default)
 
 
-def split_of_folder(folder: Path, source: Source, own: Sequence[str] = (), default: str = "train") -> str:
-    """The split that a folder of a source lies in: the topmost on its way down from the source that is called so.
+def split_of_folder(folder: Path, source: Source, extra_names: Sequence[str] = (), default: str = "train") -> str:
+    """The split of a folder: the topmost path component below and including the source that names one.
 
-    ``own`` are names that the dataset has for splits beside the usual ones.
+    ``extra_names`` are split names specific to the dataset. Without a match it is ``default``.
     """
     for part in (source.folder.resolve().name, *folder.relative_to(source.folder).parts):
-        if part.lower() in SPLITS or part in own:
-            return split_called(part)
+        if part.lower() in SPLITS or part in extra_names:
+            return normalize_split(part)
     return default
 
 
-def folders(source: Source) -> Iterator[tuple[Path, list[str]] | Unit]:
-    """Every folder of a source with the names of its files, all in order.
+def walk_folders(source: Source) -> Iterator[tuple[Path, list[str]] | Unit]:
+    """Each folder of a source with its file names, all sorted.
 
-    A unit with a problem stands for a folder that is a link, and for a name that is no text. Hidden ones are left
-    out: they are what systems and editors leave behind, copies of images among them.
+    Yields a unit with a problem for each linked folder, unreadable folder and name that is not UTF-8. Skips hidden
+    entries, which operating systems and editors leave behind, among them copies of images.
 
     Raises:
         DataError: the source is a file.
     """
     if not source.path.is_dir():
         raise DataError(f"{source.path}: expected a folder, found a file")
-    unread: list[OSError] = []
-    for name, below, files in os.walk(source.path, onerror=unread.append):
-        folder = Path(name)
-        for strange in [n for n in (*below, *files) if not _is_text(n)]:
-            yield Unit(_text(folder / strange, source), 1, problem="expected a name in UTF-8, found another encoding")
-        below[:] = sorted(b for b in below if _is_text(b) and not b.startswith(HIDDEN))
-        for link in (folder / b for b in below if (folder / b).is_symlink()):
-            yield Unit(
-                relative(link, source), 1, problem="expected a folder, found a link to one, which is not followed"
-            )
-        yield folder, sorted(f for f in files if _is_text(f) and not f.startswith(HIDDEN))
-    for error in unread:
-        yield Unit(_text(Path(error.filename), source), 1, problem=f"the folder cannot be read: {error.strerror}")
+    errors: list[OSError] = []
+    for folder_name, subfolders, files in os.walk(source.path, onerror=errors.append):
+        folder = Path(folder_name)
+        for name in [n for n in (*subfolders, *files) if not _is_utf8(n)]:
+            yield Unit(_printable(folder / name, source), 1, problem="expected a UTF-8 name, found another encoding")
+        subfolders[:] = sorted(s for s in subfolders if _is_utf8(s) and not s.startswith(HIDDEN_PREFIXES))
+        for link in (folder / s for s in subfolders if (folder / s).is_symlink()):
+            problem = "expected a folder, found a symbolic link, which is not followed"
+            yield Unit(relative(link, source), 1, problem=problem)
+        yield folder, sorted(f for f in files if _is_utf8(f) and not f.startswith(HIDDEN_PREFIXES))
+    for error in errors:
+        problem = f"expected a readable folder, found: {error.strerror}"
+        yield Unit(_printable(Path(error.filename), source), 1, problem=problem)
 
 
-def folder_units(source: Source, of_folder: Callable[[Path, list[str]], Iterator[Unit]], files: str) -> Iterator[Unit]:
-    """The units that ``of_folder`` makes of every folder and the names of its files, and what `folders` finds wrong.
+def folder_units(
+    source: Source, of_folder: Callable[[Path, list[str]], Iterator[Unit]], pattern: str
+) -> Iterator[Unit]:
+    """The units that ``of_folder`` makes of each folder and its file names, and the problems of `walk_folders`.
+
+    ``pattern`` names the files that ``of_folder`` looks for, in the error message.
 
     Raises:
-        DataError: it makes none, which means that there are no ``files``.
+        DataError: ``of_folder`` makes no unit.
     """
     found = False
-    for item in folders(source):
+    for item in walk_folders(source):
         if isinstance(item, Unit):
             yield item
             continue
@@ -89,19 +93,19 @@ def folder_units(source: Source, of_folder: Callable[[Path, list[str]], Iterator
             found = True
             yield unit
     if not found:
-        raise DataError(f"{source.path}: expected folders that hold files {files}, found none")
+        raise DataError(f"{source.path}: expected files {pattern} in its folders, found none")
 
 
-def _is_text(name: str) -> bool:
+def _is_utf8(name: str) -> bool:
     return not any("\ud800" <= c <= "\udfff" for c in name)
 
 
-def _text(path: Path, source: Source) -> str:
+def _printable(path: Path, source: Source) -> str:
     return relative(path, source).encode("utf-8", "replace").decode()
 
 
-def is_there(source: Source, reference: str) -> bool:
-    """Whether there is a file behind an image reference that lies below the image root."""
+def image_exists(source: Source, reference: str) -> bool:
+    """Whether an image reference resolves to a file below the image root."""
     if not os.path.lexists(source.images / reference):
         return False
     try:
@@ -111,49 +115,49 @@ def is_there(source: Source, reference: str) -> bool:
     return True
 
 
-def first_there(source: Source, references: Sequence[str]) -> str:
-    """The first of some image references behind which there is a file; the first of all where there is none."""
-    return next((r for r in references if is_there(source, r)), references[0])
+def first_existing(source: Source, references: Sequence[str]) -> str:
+    """The first image reference that exists, or the first of all if none does."""
+    return next((r for r in references if image_exists(source, r)), references[0])
 
 
-def spread(items: Sequence[T], most: int) -> list[T]:
-    """All items, or as many as may be, evenly spread from the first to the last."""
-    if len(items) <= most:
+def sample_evenly(items: Sequence[T], limit: int) -> list[T]:
+    """At most ``limit`` items, evenly spaced from the first to the last."""
+    if len(items) <= limit:
         return list(items)
-    return [items[i * (len(items) - 1) // max(most - 1, 1)] for i in range(most)]
+    return [items[i * (len(items) - 1) // max(limit - 1, 1)] for i in range(limit)]
 
 
-def chosen(source: Source, name: str, among: Sequence[str]) -> str:
-    """An option that names one of some values, the first being its default.
+def choice_option(source: Source, name: str, choices: Sequence[str]) -> str:
+    """The value of an option that is one of ``choices``; the first is the default.
 
     Raises:
-        DataError: it is none of them.
+        DataError: the value is not a choice.
     """
-    value = source.options.get(name, among[0])
-    if value not in among:
-        raise DataError(f"option {name}: expected {' or '.join(among)}, found {value!r}")
+    value = source.options.get(name, choices[0])
+    if value not in choices:
+        raise DataError(f"option {name}: expected {' or '.join(choices)}, found {value!r}")
     return value
 
 
-def counted(source: Source, name: str, default: int) -> int:
-    """An option that is a whole number from 1.
+def int_option(source: Source, name: str, default: int) -> int:
+    """The value of an option that is a positive integer of at most 9 digits.
 
     Raises:
-        DataError: it is something else.
+        DataError: the value is something else.
     """
     value = source.options.get(name, str(default))
     if not re.fullmatch("[1-9][0-9]{0,8}", value):
-        raise DataError(f"option {name}: expected a whole number from 1, found {value!r}")
+        raise DataError(f"option {name}: expected a positive integer, found {value!r}")
     return int(value)
 
 
-def question_about(source: Source, default: str, label: str) -> str:
-    """The option ``question`` with a class name, spoken as words, in the place of ``{label}``.
+def question_for(source: Source, default: str, label: str) -> str:
+    """The option ``question`` with ``{label}`` replaced by a class name, its ``_`` and ``-`` by spaces.
 
     Raises:
-        DataError: the option has no such place.
+        DataError: the option has no ``{label}``.
     """
     template = source.options.get("question", default)
     if "{label}" not in template:
-        raise DataError(f"option question: expected a text with {{label}} in it, found {template!r}")
+        raise DataError(f"option question: expected a string with {{label}}, found {template!r}")
     return template.replace("{label}", label.replace("_", " ").replace("-", " "))

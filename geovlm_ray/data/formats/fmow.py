@@ -1,8 +1,8 @@
-"""fMoW (Christie et al., 2018; fMoW/dataset): sequences of images of a place, one temporal classification each.
+"""fMoW (Christie et al., 2018; fMoW/dataset): image sequences of one location, one temporal classification each.
 
-A folder ``<split>/<category>/<category>_<n>`` holds ``<category>_<n>_<t>_rgb.jpg`` and, of the same name, JSON with
-``timestamp``, ``gsd``, ``img_filename`` and ``bounding_boxes`` ``[{"category", "box": [x, y, width, height]}]``. Images
-stand in the order of their time; of longer sequences as many as ``frames`` says, evenly spread.
+A folder ``<split>/<category>/<category>_<n>`` holds ``<category>_<n>_<t>_rgb.jpg`` and JSON files of the same
+stem with ``timestamp``, ``gsd``, ``img_filename`` and ``bounding_boxes`` ``[{"category", "box": [x, y, width,
+height]}]``. Images are in chronological order; sequences longer than ``frames`` are subsampled evenly.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any
 
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.schema import Example
-from geovlm_ray.data.formats.base import Format, Source, Unit, field_of, image_reference, shown
-from geovlm_ray.data.formats.files import counted, first_there, folder_units, split_of_folder, spread
-from geovlm_ray.data.formats.streams import beginning, outside, read_object, relative
+from geovlm_ray.data.formats.base import Format, Source, Unit, field_of, image_reference, short_repr
+from geovlm_ray.data.formats.files import first_existing, folder_units, int_option, sample_evenly, split_of_folder
+from geovlm_ray.data.formats.streams import external_link, read_head, read_object, relative
 from geovlm_ray.data.table import Row
 
 FRAMES = 4
-KINDS = ("_rgb.json", "_msrgb.json")
-"""Pan-sharpened images, or where there are none those of the multispectral sensor."""
+METADATA_SUFFIXES = ("_rgb.json", "_msrgb.json")
+"""Metadata of pan-sharpened images, or if there are none, of multispectral images."""
 NO_CATEGORY = "false_detection"
 _NAMES = """
 airport airport_hangar airport_terminal amusement_park aquaculture archaeological_site barn border_checkpoint
@@ -39,8 +39,8 @@ CATEGORIES = tuple(_NAMES.split())
 
 
 @dataclass(frozen=True)
-class Picture:
-    """An image of a sequence, and what its JSON says."""
+class SequenceImage:
+    """An image of a sequence with the metadata from its JSON file."""
 
     time: datetime
     image: str
@@ -50,74 +50,74 @@ class Picture:
 
 
 def units(source: Source) -> Iterator[Unit]:
-    """The folders of sequences.
+    """The sequence folders.
 
     Raises:
-        DataError: there is none.
+        DataError: there is none, or the option ``frames`` is invalid.
     """
-    counted(source, "frames", FRAMES)
+    int_option(source, "frames", FRAMES)
 
-    def of_folder(folder: Path, files: list[str]) -> Iterator[Unit]:
-        of_kind = [[name for name in files if name.endswith(kind)] for kind in KINDS]
-        if names := next(filter(None, of_kind), []):
+    def sequence_units(folder: Path, files: list[str]) -> Iterator[Unit]:
+        by_suffix = [[name for name in files if name.endswith(suffix)] for suffix in METADATA_SUFFIXES]
+        if names := next(filter(None, by_suffix), []):
             yield Unit(relative(folder, source), 1, [str(folder / name) for name in names])
 
-    yield from folder_units(source, of_folder, f"*{KINDS[0]}")
+    yield from folder_units(source, sequence_units, f"*{METADATA_SUFFIXES[0]}")
 
 
 def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
-    """The record of a sequence, and a problem for every image of it that cannot be read."""
-    pictures = []
+    """The record of a sequence, and a problem for each image whose metadata is invalid."""
+    images = []
     for path in map(Path, unit.value):
-        if (away := outside(path, source)) is not None:
-            yield away
+        if (link := external_link(path, source)) is not None:
+            yield link
             continue
         try:
-            pictures.append(_picture(path, source))
+            images.append(_sequence_image(path, source))
         except DataError as error:
-            yield Unit(relative(path, source), 1, beginning(path), str(error))
-    if not pictures:
+            yield Unit(relative(path, source), 1, read_head(path), str(error))
+    if not images:
         return
-    categories = sorted({p.category for p in pictures})
+    categories = sorted({p.category for p in images})
     if len(categories) > 1:
         raise DataError(f"category: expected one for the whole sequence, found {', '.join(categories)}")
-    pictures.sort(key=lambda p: (p.time, p.image))
-    taken = spread(pictures, counted(source, "frames", FRAMES))
+    images.sort(key=lambda p: (p.time, p.image))
+    sampled = sample_evenly(images, int_option(source, "frames", FRAMES))
     labels = CATEGORIES if categories[0] in CATEGORIES else (*CATEGORIES, categories[0])
     example = Example(
         id=unit.file,
         task="temporal_classification",
-        images=tuple(p.image for p in taken),
+        images=tuple(p.image for p in sampled),
         question=f"The images show one place, the oldest first. Which class does it belong to? Classes: "
         f"{', '.join(labels)}.",
         target=(categories[0],),
         dataset="fMoW",
         split=split_of_folder(source.folder / unit.file, source),
         labels=labels,
-        gsd=taken[0].gsd,
-        sensor=taken[0].sensor,
+        gsd=sampled[0].gsd,
+        sensor=sampled[0].sensor,
     )
-    yield Row(example, extra={"timestamps": [p.time.isoformat() for p in taken], "gsd": [p.gsd for p in taken]})
+    yield Row(example, extra={"timestamps": [p.time.isoformat() for p in sampled], "gsd": [p.gsd for p in sampled]})
 
 
-def _picture(path: Path, source: Source) -> Picture:
-    """The image that a JSON file speaks of.
+def _sequence_image(path: Path, source: Source) -> SequenceImage:
+    """The image that a JSON file describes.
 
     Raises:
-        DataError: the file cannot be read, or names no time, image or category.
+        DataError: the file is not a JSON object, or lacks a time, image or category.
     """
     record = read_object(path)
-    stamp = field_of(record, "timestamp")
+    timestamp = field_of(record, "timestamp")
     try:
-        time = datetime.fromisoformat(stamp)
+        time = datetime.fromisoformat(timestamp)
     except ValueError as error:
-        raise DataError(f"timestamp: expected a time in ISO 8601, found {stamp!r}") from error
+        raise DataError(f"timestamp: expected an ISO 8601 time, found {timestamp!r}") from error
     folder = relative(path, source).rpartition("/")[0] or "."
-    named = image_reference(f"{folder}/{field_of(record, 'img_filename')}")
+    reference = image_reference(f"{folder}/{field_of(record, 'img_filename')}")
     gsd, sensor = record.get("gsd"), record.get("sensor_platform_name")
-    return Picture(
+    return SequenceImage(
         time=time if time.tzinfo else time.replace(tzinfo=UTC),
-        image=first_there(source, [named, image_reference(f"{folder}/{path.stem}.jpg")]),
+        image=first_existing(source, [reference, image_reference(f"{folder}/{path.stem}.jpg")]),
         category=_category(record),
         gsd=float(gsd) if isinstance(gsd, int | float) and 0 < gsd < 1e4 else None,
         sensor=sensor if isinstance(sensor, str) else None,
@@ -125,17 +125,17 @@ def _picture(path: Path, source: Source) -> Picture:
 
 
 def _category(record: Mapping[str, Any]) -> str:
-    """The category of an image's boxes; one box may stand alone, without its list."""
+    """The category of an image's boxes; ``bounding_boxes`` may be a single box instead of a list."""
     boxes = field_of(record, "bounding_boxes", (list, dict))
     names = {field_of(box, "category").strip() for box in ([boxes] if isinstance(boxes, dict) else boxes)}
     names = names - {NO_CATEGORY} or names
     if len(names) != 1 or not all(names):
-        raise DataError(f"bounding_boxes: expected one category, found {shown(boxes)}")
+        raise DataError(f"bounding_boxes: expected one category, found {short_repr(boxes)}")
     return names.pop()
 
 
 FMOW = Format(
-    "fMoW: folders of image sequences with JSON, a temporal classification each",
+    "fMoW: folders of image sequences with JSON, one temporal classification each",
     units,
     convert,
     options={"frames": str(FRAMES)},

@@ -1,9 +1,9 @@
 """GeoChat-Instruct and GeoChat-Bench (mbzuai-oryx/GeoChat; MBZUAI/GeoChat_Instruct and GeoChat-Bench on Hugging Face).
 
-Instruct is one JSON array (or lines) of ``{"id", "image", "conversations"}``. Bench is JSON lines: referred objects and
-regions ``{"question_id", "image_id", "question", "ground_truth", "type", "dataset", "obj_ids", "size_group"}``, VQA and
-scenes ``{"question_id", "image", "text"[, "ground_truth"]}``. Boxes are ``{<x1><y1><x2><y2>|<angle>}`` in percent, or
-in the benchmark four corners in pixels.
+Instruct is a JSON array (or JSON lines) of ``{"id", "image", "conversations"}``. Bench is JSON lines: referred objects
+and regions ``{"question_id", "image_id", "question", "ground_truth", "type", "dataset", "obj_ids", "size_group"}``, VQA
+and scenes ``{"question_id", "image", "text"[, "ground_truth"]}``. Boxes are ``{<x1><y1><x2><y2>|<angle>}`` in percent;
+in Bench, four corners in pixels.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.geometry import Frame
 from geovlm_ray.core.schema import Box, Example
-from geovlm_ray.data.formats.base import Format, Source, Unit, field_of, image_reference, shown
+from geovlm_ray.data.formats.base import Format, Source, Unit, field_of, image_reference, short_repr
 from geovlm_ray.data.formats.conversations import conversation_rows, images_of, record_id, turn_id
 from geovlm_ray.data.formats.prompts import example_of, listed_classes
 from geovlm_ray.data.formats.quads import rotated_box
@@ -25,16 +25,16 @@ from geovlm_ray.tasks.labels import label_key
 
 
 def units(source: Source) -> Iterator[Unit]:
-    """Every object of every file."""
+    """Each object of each file."""
     for path in source_files(source, (".json", ".jsonl")):
         yield from json_records(path, source)
 
 
 def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
-    """The records of a conversation, or the one of a benchmark's question; none where it has no reference."""
+    """The records of a conversation, or the record of a benchmark question; none if it has no reference."""
     record = unit.value
     if not isinstance(record, dict):
-        raise DataError(f"expected an object, found {shown(record)}")
+        raise DataError(f"expected an object, found {short_repr(record)}")
     if "conversations" in record:
         return _instruct(unit, record)
     return _region(unit, record) if "image_id" in record else _question(unit, record)
@@ -48,22 +48,22 @@ def _instruct(unit: Unit, record: Mapping[str, Any]) -> Iterable[Row | Unit]:
 
     rows, bad = conversation_rows(unit, record["conversations"], example)
     if len(record) > 3:
-        rows[:1] = [replace(row, extra=_others(record, "id", "image", "conversations")) for row in rows[:1]]
+        rows[:1] = [replace(row, extra=_without(record, "id", "image", "conversations")) for row in rows[:1]]
     return (*rows, *bad)
 
 
 def _region(unit: Unit, record: Mapping[str, Any]) -> Iterable[Row]:
-    """A referred object or a region, asked as batch_geochat_grounding.py and batch_geochat_referring.py do."""
+    """Referred objects or a region, with the prompts of batch_geochat_grounding.py and batch_geochat_referring.py."""
     truth = record.get("ground_truth")
     if truth is None:
         return
-    asked, image = field_of(record, "question"), field_of(record, "image_id")
-    if "{" in asked:
-        prompt = f"[identify] What is the object present at {asked}"
+    question, image = field_of(record, "question"), field_of(record, "image_id")
+    if "{" in question:
+        prompt = f"[identify] What is the object present at {question}"
     elif record.get("type") == "ref" or isinstance(truth, list):
-        prompt = f"[refer] Give me the location of <p> {asked} </p>"
+        prompt = f"[refer] Give me the location of <p> {question} </p>"
     else:
-        prompt = f"[grounding]{asked}"
+        prompt = f"[grounding]{question}"
     image = image if "." in image else f"{image}.png"
     if not isinstance(truth, list):
         yield _benchmark(unit, record, prompt, truth, image)
@@ -75,39 +75,39 @@ def _region(unit: Unit, record: Mapping[str, Any]) -> Iterable[Row]:
 
 
 def _question(unit: Unit, record: Mapping[str, Any]) -> Iterable[Row]:
-    """VQA or a scene; a scene without a reference has its class before the slash of its id, as the metric reads it."""
+    """VQA or a scene; without a reference, the class is the part of the id before ``/``, as in GeoChat's metric."""
     prompt, answer = field_of(record, "text"), record.get("ground_truth")
-    named, slash, _ = str(record.get("question_id", "")).partition("/")
+    class_name, slash, _ = str(record.get("question_id", "")).partition("/")
     if answer is None and not slash:
         return
     if answer is None:
-        spelt = {label_key(name): name for name in listed_classes(prompt)}
-        answer = spelt.get(label_key(named), named)
+        listed = {label_key(name): name for name in listed_classes(prompt)}
+        answer = listed.get(label_key(class_name), class_name)
     yield _benchmark(unit, record, prompt, answer, field_of(record, "image"))
 
 
 def _benchmark(unit: Unit, record: Mapping[str, Any], prompt: str, answer: Any, image: str) -> Row:
     if not isinstance(answer, str):
-        raise DataError(f"ground_truth: expected text, found {shown(answer)}")
+        raise DataError(f"ground_truth: expected text, found {short_repr(answer)}")
     id, images = record_id(record, unit, "question_id"), (image_reference(image),)
     example = example_of(id, prompt, (answer,), images, dataset="GeoChat-Bench", split="test")
-    return Row(example, extra=_others(record, "question_id", "image", "image_id", "question", "text", "ground_truth"))
+    return Row(example, extra=_without(record, "question_id", "image", "image_id", "question", "text", "ground_truth"))
 
 
 def _corners(truth: list[Any]) -> list[list[float]]:
-    """The corners of each object as one row of eight numbers; they are stored as four pairs."""
+    """The corners of each object as eight numbers, from the four pairs that are stored."""
     rows = []
     for shape in truth:
         pairs = shape if isinstance(shape, list) else []
         numbers = [n for pair in pairs if isinstance(pair, list) and len(pair) == 2 for n in pair]
         if len(pairs) != 4 or len(numbers) != 8 or not all(isinstance(n, int | float) for n in numbers):
-            raise DataError(f"ground_truth: expected four corners [x, y] for each object, found {shown(shape)}")
+            raise DataError(f"ground_truth: expected four corners [x, y] for each object, found {short_repr(shape)}")
         rows.append(numbers)
     return rows
 
 
 def _side(image: str) -> float:
-    """Pixels of an image's side: the benchmark's corners are pixels of images whose name tells their dataset.
+    """Side of an image in pixels, to which the benchmark's corners refer; its dataset is recognized by the file name.
 
     Source: ermongroup/TEOChat, videollava/eval/eval_geochat_referring.py.
     """
@@ -115,7 +115,7 @@ def _side(image: str) -> float:
     return 1024.0 if name.startswith("P") else 600.0 if name.startswith("train") else 800.0
 
 
-def _others(record: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+def _without(record: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     return {key: value for key, value in record.items() if key not in keys}
 
 

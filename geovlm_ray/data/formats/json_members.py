@@ -1,7 +1,7 @@
-"""The members of JSON arrays in a stream, in memory that does not grow with the file, whatever the file holds.
+"""Stream the members of JSON arrays in bounded memory, whatever the file holds.
 
-It builds on ijson's plain events: ijson's own ``items`` keeps a path for every open bracket, so that 100 KB of ``[``
-would take 25 GB, and reads the file once for every array. Unlike strict JSON, a byte-order mark and NaN are no fault.
+Built on ijson's basic events: ijson's ``items`` keeps a path per open bracket, so that 100 KB of ``[`` would take
+25 GB, and reads the file once per array. Unlike strict JSON, a byte-order mark and NaN are accepted.
 """
 
 from __future__ import annotations
@@ -17,26 +17,27 @@ from geovlm_ray.core.errors import DataError
 from geovlm_ray.data.formats.base import Unit
 
 CHUNK = 2**18
-LONGEST_RECORD = 16 * 2**20
-"""Bytes of one record; a longer one is set aside."""
-DEEPEST = 100
-"""Levels of nesting."""
+MAX_RECORD_BYTES = 16 * 2**20
+"""Maximum size of a record in bytes."""
+MAX_DEPTH = 100
+"""Maximum nesting depth."""
 
 _OPENS = frozenset({"start_map", "start_array"})
 _CLOSES = frozenset({"end_map", "end_array"})
 _STRING = rb'"(?:[^"\\]++|\\.)*+"'
-_WHOLE_STRINGS = re.compile(rb'(?:[^"]++|' + _STRING + rb")*+", re.DOTALL)
-_NOT_FINITE = re.compile(rb"(" + _STRING + rb")|-?(?:NaN|Infinity)", re.DOTALL)
+_COMPLETE_STRINGS = re.compile(rb'(?:[^"]++|' + _STRING + rb")*+", re.DOTALL)
+_NON_FINITE = re.compile(rb"(" + _STRING + rb")|-?(?:NaN|Infinity)", re.DOTALL)
 
 
 def json_members(path: Path, name: str, keys: Collection[str] | None = ()) -> Iterator[tuple[str, Unit]]:
-    """What a JSON file holds, piece by piece, in its order, as units of the file ``name``.
+    """Stream the contents of a JSON file in order, as pairs of a key and a unit of the file ``name``.
 
-    Of an object the members of the arrays under ``keys`` (None: under any), each with its key; they are numbered
-    within their array, and number 0, an empty list, says that it begins. Of every other key the value, as number 0.
-    Of an array the members, with the key ``""``. NaN and the infinities, which are no JSON but which Python writes,
-    are None. After a fault nothing more can be read: a last unit with its problem says so, with the key of the array
-    that it stood in.
+    - Object: the members of the arrays under ``keys`` (None: under any key), numbered from 1 in each array. A unit with
+      number 0 and an empty list starts an array. Any other key yields one unit with its value and number 0.
+    - Array: its members, with the key ``""``.
+
+    NaN and the infinities, which Python writes though they are not JSON, become None. Nothing is read after an error:
+    the last unit has the problem, with the key of the array where it occurred.
     """
     reader = _Reader(keys)
     try:
@@ -44,12 +45,12 @@ def json_members(path: Path, name: str, keys: Collection[str] | None = ()) -> It
             yield key, Unit(name, number, value)
     except (OSError, ValueError, ijson.JSONError, DataError) as error:
         reason = " ".join(str(error).split())[:300]
-        problem = f"expected JSON, found a fault; nothing after it was read: {reason}"
+        problem = f"expected JSON, found an error; nothing after it was read: {reason}"
         yield reader.key, Unit(name, reader.number + 1, problem=problem)
 
 
 class _Reader:
-    """Builds the values of one file out of its events."""
+    """Builds the values of one file from its parser events."""
 
     def __init__(self, keys: Collection[str] | None) -> None:
         self.keys = keys
@@ -57,9 +58,9 @@ class _Reader:
         self.number = 0
 
     def members(self, path: Path) -> Iterator[tuple[str, int, Any]]:
-        """Key, number and value of every piece."""
+        """Key, number and value of each unit."""
         with path.open("rb") as file:
-            bounded = _Bounded(_whole_tokens(file))
+            bounded = _BoundedFile(_token_chunks(file))
             events = ijson.basic_parse(bounded, use_float=True, buf_size=CHUNK)
             kind = next(events, ("", None))[0]
             if kind == "start_array":
@@ -67,11 +68,13 @@ class _Reader:
             elif kind == "start_map":
                 for event, value in events:
                     if event == "map_key":
-                        yield from self._under(value, events, bounded)
-            for _ in events:  # whatever follows the value is a fault, which the parser finds
+                        yield from self._key_members(value, events, bounded)
+            for _ in events:  # trailing content is an error, which the parser raises
                 pass
 
-    def _under(self, key: str, events: Iterator[tuple[str, Any]], bounded: _Bounded) -> Iterator[tuple[str, int, Any]]:
+    def _key_members(
+        self, key: str, events: Iterator[tuple[str, Any]], bounded: _BoundedFile
+    ) -> Iterator[tuple[str, int, Any]]:
         self.key, self.number = key, 0
         event, value = next(events)
         if event == "start_array" and (self.keys is None or key in self.keys):
@@ -79,86 +82,86 @@ class _Reader:
             yield from self._array(events, bounded)
         else:
             yield key, 0, _value(event, value, events)
-        bounded.since = 0
+        bounded.record_bytes = 0
 
-    def _array(self, events: Iterator[tuple[str, Any]], bounded: _Bounded) -> Iterator[tuple[str, int, Any]]:
+    def _array(self, events: Iterator[tuple[str, Any]], bounded: _BoundedFile) -> Iterator[tuple[str, int, Any]]:
         for event, value in events:
             if event == "end_array":
                 return
             member = _value(event, value, events)
             self.number += 1
-            bounded.since = 0
+            bounded.record_bytes = 0
             yield self.key, self.number, member
 
 
-def _value(first: str, plain: Any, events: Iterator[tuple[str, Any]]) -> Any:
-    """The value that begins with an event; the events that belong to it are taken."""
+def _value(first: str, scalar: Any, events: Iterator[tuple[str, Any]]) -> Any:
+    """Build the value that starts with an event; consumes the events of the value."""
     if first not in _OPENS:
-        return plain
+        return scalar
     result: Any = {} if first == "start_map" else []
-    outer: list[tuple[Any, str]] = []
-    into, key = result, ""
+    parents: list[tuple[Any, str]] = []
+    container, key = result, ""
     for event, value in events:
         if event == "map_key":
             key = value
         elif event in _CLOSES:
-            if not outer:
+            if not parents:
                 break
-            into, key = outer.pop()
+            container, key = parents.pop()
         else:
             opens = event in _OPENS
             item = value if not opens else {} if event == "start_map" else []
-            if type(into) is list:
-                into.append(item)
+            if type(container) is list:
+                container.append(item)
             else:
-                into[key] = item
+                container[key] = item
             if opens:
-                if len(outer) >= DEEPEST:
-                    raise DataError(f"brackets nested more than {DEEPEST} deep")
-                outer.append((into, key))
-                into = item
+                if len(parents) >= MAX_DEPTH:
+                    raise DataError(f"brackets nested more than {MAX_DEPTH} deep")
+                parents.append((container, key))
+                container = item
     return result
 
 
-class _Bounded:
-    """Chunks as a file, which refuses to be read further than a record may be long; ``since`` counts from the last."""
+class _BoundedFile:
+    """Chunks as a file that raises if a record is too long; ``record_bytes`` counts from the end of the last record."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self.chunks = chunks
-        self.since = 0
+        self.record_bytes = 0
 
     def read(self, size: int = -1) -> bytes:
-        """The next chunk, whatever its size; empty at the end, and where ijson probes with size 0."""
+        """The next chunk, of any size; empty at the end, and when ijson probes with size 0."""
         if size == 0:
             return b""
-        if self.since > LONGEST_RECORD:
-            raise DataError(f"a record longer than {LONGEST_RECORD} bytes")
+        if self.record_bytes > MAX_RECORD_BYTES:
+            raise DataError(f"a record longer than {MAX_RECORD_BYTES} bytes")
         chunk = next(self.chunks, b"")
-        self.since += len(chunk)
+        self.record_bytes += len(chunk)
         return chunk
 
 
-def _whole_tokens(file: Any) -> Iterator[bytes]:
-    """A file's bytes without a byte-order mark, NaN replaced by null, in chunks that end within no text or literal."""
+def _token_chunks(file: Any) -> Iterator[bytes]:
+    """A file's bytes without byte-order mark, NaN replaced by null, in chunks that split no string or literal."""
     rest = b""
     if file.read(3) != b"\xef\xbb\xbf":
         file.seek(0)
-    # What is left over of a long text is doubled, so that looking for its end again takes linear time in all.
+    # Doubling the unfinished rest of a long string keeps the repeated search for its end linear in total.
     while chunk := file.read(max(CHUNK, len(rest))):
         rest += chunk
-        match = _WHOLE_STRINGS.match(rest)
+        match = _COMPLETE_STRINGS.match(rest)
         assert match is not None
-        whole = match[0].rstrip(b"-NaInfity")
-        rest = rest[len(whole) :]
-        if whole:
-            yield _finite(whole)
-        if len(rest) > LONGEST_RECORD:
-            raise DataError(f"a text longer than {LONGEST_RECORD} bytes")
+        complete = match[0].rstrip(b"-NaInfity")
+        rest = rest[len(complete) :]
+        if complete:
+            yield _replace_non_finite(complete)
+        if len(rest) > MAX_RECORD_BYTES:
+            raise DataError(f"a string longer than {MAX_RECORD_BYTES} bytes")
     if rest:
-        yield _finite(rest)
+        yield _replace_non_finite(rest)
 
 
-def _finite(chunk: bytes) -> bytes:
+def _replace_non_finite(chunk: bytes) -> bytes:
     if b"NaN" in chunk or b"Infinity" in chunk:
-        return _NOT_FINITE.sub(lambda hit: hit[1] or b"null", chunk)
+        return _NON_FINITE.sub(lambda match: match[1] or b"null", chunk)
     return chunk

@@ -1,8 +1,8 @@
-"""What the field's prompts and answers say: the task, the sensor, the classes to choose from, the typed target.
+"""Parse prompts and answers of published datasets: task, sensor, listed classes and typed target.
 
 GeoChat (mbzuai-oryx/GeoChat, geochat/eval, docs/Evaluation.md) and EarthDial (hiyamdebary/EarthDial,
-src/earthdial/train/constants.py) name the task, and EarthDial the sensor, in tokens such as ``[refer]`` and
-``[hr_rgb_0.5]``; where there is no token the wording decides.
+src/earthdial/train/constants.py) mark the task, and EarthDial the sensor, with tokens such as ``[refer]`` and
+``[hr_rgb_0.5]``; without a token the wording decides.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.schema import Box, Example, GroundedText, Target
-from geovlm_ray.data.formats.base import question_words, shown
+from geovlm_ray.data.formats.base import question_words, short_repr
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.boxes import parse_boxes, strip_boxes
 from geovlm_ray.tasks.labels import BIGEARTHNET, label_keys, split_labels
@@ -25,19 +25,19 @@ SENSORS = {
     "hyper": "hyperspectral",
     "inf": "thermal infrared",
 }
-MOST_WORDS = 8
-"""Words of a class name; an answer with more in a piece is a sentence, though the prompt may say "classify"."""
+MAX_CLASS_WORDS = 8
+"""Maximum words of a class name; an answer with a longer item is a sentence, even if the prompt says "classify"."""
 
 _SENSOR = re.compile(rf"\[({'|'.join(SENSORS)})_(?:[a-z]+_)+(\d+(?:\.\d+)?)\]", re.IGNORECASE)
 _CLASS = re.compile(
     r"\bclassify\b|\b(?:classes|options|categories)\s*:|\b(?:of|from) the following (?:scene )?(?:classes|categories)\b"
     r"|\blist of (?:the )?(?:classes|categories|labels)\b|\bone of\s*:"
 )
-_MANY = re.compile(
+_MULTI_LABEL = re.compile(
     r"\bwhich ones\b|\blist of (?:the )?(?:classes|categories|labels)\b|\bmulti-?label\b"
     r"|\ball (?:the )?(?:classes|categories|labels)\b|\bwhich (?:[\w-]+ ){0,3}(?:classes|categories|labels)[^.?]* are\b"
 )
-_LISTINGS = (
+_CLASS_LISTS = (
     re.compile(
         r"(?:\b(?:classes|options|categories|labels)|\bone of|\bbelongs? to|\bchoose from)\s*:([^\n?\"\\]+)",
         re.IGNORECASE,
@@ -50,7 +50,7 @@ _CAPTION = re.compile(r"\b(?:caption|describe|description|summari[sz]e)\b")
 _ASKS_BOXES = re.compile(
     r"\bbounding box(?:es)?\b[^.?]*\bform\b|\b(?:with|using|give|output|provide|include)\b[^.?]*\bbounding box"
 )
-_SEVERAL = re.compile(r"\ball\b|\bevery\b|\beach\b|\bobjects\b|\bbuildings\b|\bregions\b|\bareas\b")
+_PLURAL = re.compile(r"\ball\b|\bevery\b|\beach\b|\bobjects\b|\bbuildings\b|\bregions\b|\bareas\b")
 _BRACES = re.compile(r"\{\s*<")
 _BOX = re.compile(r"\{\s*<|\[\s*[-+]?\d")
 _MARKUP = re.compile(r"</?p>|<delim>")
@@ -66,7 +66,7 @@ def example_of(
     split: str = "train",
     task: str = "",
 ) -> Example:
-    """The example behind a prompt and its reference answers; ``task`` is read off the two where it is not given.
+    """The example of a prompt and its reference answers; an empty ``task`` is inferred from both.
 
     Raises:
         DataError: the prompt has no words, or the answers do not parse under the task.
@@ -91,54 +91,54 @@ def question_of(prompt: str) -> str:
     """The words of a prompt.
 
     Raises:
-        DataError: there are none.
+        DataError: the prompt has none.
     """
     question = question_words(prompt)
     if not question:
-        raise DataError(f"prompt: expected a question, found {shown(prompt)}")
+        raise DataError(f"prompt: expected a question, found {short_repr(prompt)}")
     return question
 
 
 def task_of(prompt: str, answer: str, images: int) -> str:
-    """The task that a prompt sets; where it leaves it open, the number of images and the form of the answer decide."""
+    """Infer the task from a prompt, and if it is ambiguous, from the number of images and the form of the answer."""
     text = prompt.lower()
     if "[refer]" in text:
         return "referred_object_detection"
     if "[grounding]" in text:
-        return _grounding(answer, images)
+        return _grounding_task(answer, images)
     if "[vqa]" in text:
         return "vqa"
     if _asks_for_classes(text, answer):
-        return _classification(text, answer, images)
-    return _without_classes(text, answer, images)
+        return _classification_task(text, answer, images)
+    return _task_without_classes(text, answer, images)
 
 
 def sensor_of(prompt: str) -> tuple[str | None, float | None]:
-    """Sensor and metres per pixel of EarthDial's token, such as ``[s2_rgb_10]``; None where there is none."""
-    found = _SENSOR.search(prompt)
-    return (SENSORS[found[1].lower()], float(found[2])) if found else (None, None)
+    """Sensor and metres per pixel of EarthDial's token, such as ``[s2_rgb_10]``; None without a token."""
+    match = _SENSOR.search(prompt)
+    return (SENSORS[match[1].lower()], float(match[2])) if match else (None, None)
 
 
 def listed_classes(prompt: str) -> tuple[str, ...]:
-    """The classes that a prompt lists, sorted, so that prompts that shuffle them share one vocabulary."""
-    for listing in _LISTINGS:
-        found = listing.search(prompt)
-        names = split_labels(found[1].split(". ")[0]) if found else []
+    """The classes that a prompt lists, sorted so that shuffled lists give the same vocabulary."""
+    for pattern in _CLASS_LISTS:
+        match = pattern.search(prompt)
+        names = split_labels(match[1].split(". ")[0]) if match else []
         if len(names) > 1:
             return tuple(sorted(set(names)))
     return ()
 
 
 def target_of(task: str, answers: Sequence[str]) -> Target:
-    """The target that reference answers state: one answer, or several captions.
+    """Parse reference answers as a task's target: one answer, or several captions.
 
     Raises:
-        DataError: they state none under the task: nothing, no box, a malformed box.
+        DataError: an answer is empty, lacks boxes, or has a malformed box.
     """
     kind = TASKS[task].target_kind
     texts = [_MARKUP.sub("", answer).strip() for answer in answers]
     if not all(texts) or (len(texts) > 1 and kind != "captions"):
-        raise DataError(f"answer of {task}: expected one, found {', '.join(map(shown, answers))}")
+        raise DataError(f"answer of {task}: expected one non-empty answer, found {', '.join(map(short_repr, answers))}")
     if kind == "captions":
         return tuple(texts)
     text = texts[0]
@@ -147,37 +147,37 @@ def target_of(task: str, answers: Sequence[str]) -> Target:
     if kind == "classes":
         names = split_labels(text) if task == "multilabel_classification" else [text.strip(" .\"'")]
         if not names or not all(names):
-            raise DataError(f"answer of {task}: expected class names, found {shown(text)}")
+            raise DataError(f"answer of {task}: expected class names, found {short_repr(text)}")
         return tuple(names)
     boxes = boxes_of(task, text)
     if kind == "boxes":
         return boxes
     if not boxes:
-        raise DataError(f"answer of {task}: expected a description with boxes, found {shown(text)}")
+        raise DataError(f"answer of {task}: expected a description with boxes, found {short_repr(text)}")
     return GroundedText(text, boxes)
 
 
 def boxes_of(task: str, text: str) -> tuple[Box, ...]:
-    """The boxes of an answer in GeoChat's braces or in brackets; none only where the text is an empty list.
+    """Parse the boxes of an answer, in GeoChat's braces or in brackets; no boxes only for an empty list.
 
     Raises:
-        DataError: there is no box, or one that is malformed.
+        DataError: there is no box, or a malformed one.
     """
-    found = parse_boxes(text, "geochat" if _BRACES.search(text) else "brackets")
-    if found is None or found.malformed:
-        what = "none" if found is None else f"{found.malformed} that are no box"
-        raise DataError(f"answer of {task}: expected boxes of 4 or 5 numbers, found {what} in {shown(text)}")
-    return tuple(Box(coords) for coords in found.boxes)
+    parsed = parse_boxes(text, "geochat" if _BRACES.search(text) else "brackets")
+    if parsed is None or parsed.malformed:
+        found = "none" if parsed is None else f"{parsed.malformed} malformed"
+        raise DataError(f"answer of {task}: expected boxes of 4 or 5 numbers, found {found} in {short_repr(text)}")
+    return tuple(Box(coords) for coords in parsed.boxes)
 
 
 def _asks_for_classes(text: str, answer: str) -> bool:
     if not (_CLASS.search(text) or "[classify]" in text or "[treeclassify]" in text):
         return False
-    return all(len(piece.split()) <= MOST_WORDS for piece in answer.split(","))
+    return all(len(piece.split()) <= MAX_CLASS_WORDS for piece in answer.split(","))
 
 
-def _classification(text: str, answer: str, images: int) -> str:
-    if _MANY.search(text) or _lists_land_cover(answer):
+def _classification_task(text: str, answer: str, images: int) -> str:
+    if _MULTI_LABEL.search(text) or _lists_land_cover(answer):
         return "multilabel_classification"
     if "damage" in text:
         return "damage_assessment"
@@ -185,45 +185,46 @@ def _classification(text: str, answer: str, images: int) -> str:
 
 
 def _lists_land_cover(answer: str) -> bool:
-    """Whether an answer lists several classes of BigEarthNet, whose images show more than one, and nothing else."""
+    """Whether an answer is a list of several BigEarthNet classes, whose images are multi-label."""
     names = split_labels(answer)
     return len(names) > 1 and _LAND_COVER.issuperset(label_keys(tuple(names)))
 
 
-def _captioning(images: int) -> str:
+def _captioning_task(images: int) -> str:
     return "change_captioning" if images > 1 else "image_captioning"
 
 
-def _grounding(answer: str, images: int) -> str:
-    """EarthDial asks for captions of damage under ``[grounding]``, too."""
+def _grounding_task(answer: str, images: int) -> str:
+    """The task of a ``[grounding]`` prompt; EarthDial also uses the token for damage captions."""
     if _BOX.search(answer):
         return "grounded_description" if strip_boxes(_MARKUP.sub("", answer)) else "visual_grounding"
     return "change_captioning" if images > 1 else "grounded_description"
 
 
-def _without_classes(text: str, answer: str, images: int) -> str:
+def _task_without_classes(text: str, answer: str, images: int) -> str:
     if answer.strip(" .").lower() in ("yes", "no"):
         return "vqa"
     if "[identify]" in text:
         return "region_captioning"
     if "[caption]" in text:
-        return _captioning(images)
+        return _captioning_task(images)
     if "[changedet]" in text:
         return "vqa" if _ONE_WORD.search(text) else "object_detection" if _BOX.search(answer) else "change_captioning"
-    return _by_wording(text, answer, images)
+    return _task_by_wording(text, answer, images)
 
 
-def _by_wording(text: str, answer: str, images: int) -> str:
+def _task_by_wording(text: str, answer: str, images: int) -> str:
     if _ASKS_BOXES.search(text):
-        return _locating(text)
+        return _localization_task(text)
     if _ONE_WORD.search(text):
         return "vqa"
     if _BOX.search(answer):
-        return "grounded_description" if len(strip_boxes(answer).split()) > MOST_WORDS else _locating(text)
+        has_text = len(strip_boxes(answer).split()) > MAX_CLASS_WORDS
+        return "grounded_description" if has_text else _localization_task(text)
     if _CAPTION.search(text):
-        return "region_captioning" if _BOX.search(text) or "<box>" in text else _captioning(images)
+        return "region_captioning" if _BOX.search(text) or "<box>" in text else _captioning_task(images)
     return "vqa"
 
 
-def _locating(text: str) -> str:
-    return "object_detection" if _SEVERAL.search(text) else "visual_grounding"
+def _localization_task(text: str) -> str:
+    return "object_detection" if _PLURAL.search(text) else "visual_grounding"

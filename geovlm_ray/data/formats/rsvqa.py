@@ -1,9 +1,9 @@
 """RSVQA, low and high resolution (Lobry et al., 2020; rsvqa.sylvainlobry.com): questions, answers and images as JSON.
 
-``*questions*.json`` holds ``{"questions": [{"id", "img_id", "type", "question", "answers_ids", "active"}]}``; beside it
-lie ``*answers*.json`` with ``{"answers": [{"id", "question_id", "answer", "active"}]}`` and, not always,
-``*images*.json`` with sensor and resolution. Each of the splits has its own three files. Entries that are not active
-are passed over, as are questions about images that are not. Memory holds the active answers and the images of a split.
+``*questions*.json`` holds ``{"questions": [{"id", "img_id", "type", "question", "answers_ids", "active"}]}``; next to
+it are ``*answers*.json`` with ``{"answers": [{"id", "question_id", "answer", "active"}]}`` and optionally
+``*images*.json`` with sensor and resolution. Each split has its own three files. Inactive entries and questions about
+inactive images are skipped. The active answers and the images of one split are held in memory.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Any
 
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.schema import Example
-from geovlm_ray.data.formats.base import Format, Source, Unit, field_of, question_words, shown
-from geovlm_ray.data.formats.files import first_there, split_called
+from geovlm_ray.data.formats.base import Format, Source, Unit, field_of, question_words, short_repr
+from geovlm_ray.data.formats.files import first_existing, normalize_split
 from geovlm_ray.data.formats.json_members import json_members
-from geovlm_ray.data.formats.streams import outside, relative
+from geovlm_ray.data.formats.streams import external_link, relative
 from geovlm_ray.data.table import Row
 
 QUESTIONS, ANSWERS, IMAGES = "questions", "answers", "images"
 FOLDERS = ("", "Images_LR/", "Images_HR/", "Data/", "images/")
-"""Where the data sets keep ``<img_id>.tif``, the image root being any folder above."""
+"""Folders of ``<img_id>.tif`` in the datasets, relative to an image root at or above them."""
 SENSORS = {"S1": "Sentinel-1", "S2": "Sentinel-2"}
 Id = int | str
 _SPLIT = re.compile(r"_split_(\w+?)_?$")
@@ -33,8 +33,8 @@ _METRES = re.compile(r"(\d*\.?\d+)\s*m?")
 
 
 @dataclass(frozen=True)
-class Image:
-    """What a file of images says of one."""
+class ImageInfo:
+    """An entry of an images file."""
 
     active: bool = True
     sensor: str | None = None
@@ -42,108 +42,110 @@ class Image:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """An active question with the answer and the image that it names."""
+class JoinedQuestion:
+    """An active question with its answer and image."""
 
     question: Mapping[str, Any]
     answer: str
-    image: Image
+    image: ImageInfo
 
 
 def units(source: Source) -> Iterator[Unit]:
-    """Every question of every split, and what is broken among the answers and images.
+    """Each question of each split, and a problem for each invalid answer or image.
 
     Raises:
-        DataError: there are no questions, or none of their answers.
+        DataError: there is no questions file, or one has no answers file.
     """
     for questions in _question_files(source):
         answers: dict[Id, str] = {}
-        images: dict[Id, Image] = {}
-        yield from _taken(_beside(questions, ANSWERS), source, ANSWERS, _answer, answers)
-        if _beside(questions, IMAGES).exists():
-            yield from _taken(_beside(questions, IMAGES), source, IMAGES, _image, images)
+        images: dict[Id, ImageInfo] = {}
+        yield from _collect(_sibling(questions, ANSWERS), source, ANSWERS, _answer, answers)
+        if _sibling(questions, IMAGES).exists():
+            yield from _collect(_sibling(questions, IMAGES), source, IMAGES, _image, images)
         for unit in _entries(questions, source, QUESTIONS):
-            yield unit if unit.problem is not None else _asked(unit, answers, images)
+            yield unit if unit.problem is not None else _join(unit, answers, images)
 
 
 def convert(unit: Unit, source: Source) -> Iterable[Row]:
-    """The record of a question; none where it or its image is not active."""
+    """The record of a question; none if it or its image is inactive."""
     if unit.value is None:
         return
-    asked: Asked = unit.value
+    joined: JoinedQuestion = unit.value
     stem = unit.file.rpartition(QUESTIONS)[0]
     name, split = Path(stem + QUESTIONS).name, _SPLIT.search(stem)
-    image = field_of(asked.question, "img_id", (int, str))
-    words = question_words(field_of(asked.question, "question"))
-    if not words or not asked.answer.strip():
-        raise DataError(f"expected a question and an answer, found {words!r} and {asked.answer!r}")
+    image = field_of(joined.question, "img_id", (int, str))
+    words = question_words(field_of(joined.question, "question"))
+    if not words or not joined.answer.strip():
+        raise DataError(f"expected a question and an answer, found {words!r} and {joined.answer!r}")
     example = Example(
-        id=f"{stem.rstrip('_')}/{field_of(asked.question, 'id', (int, str))}",
+        id=f"{stem.rstrip('_')}/{field_of(joined.question, 'id', (int, str))}",
         task="vqa",
         images=(_image_file(source, str(image)),),
         question=words,
-        target=asked.answer,
+        target=joined.answer,
         dataset="RSVQA-HR" if "USGS" in name or "HR" in name else "RSVQA-LR" if "LR" in name else "RSVQA",
-        split=split_called(split[1]) if split else "train",
-        sensor=asked.image.sensor,
-        gsd=asked.image.gsd,
+        split=normalize_split(split[1]) if split else "train",
+        sensor=joined.image.sensor,
+        gsd=joined.image.gsd,
     )
-    yield Row(example, extra={"type": asked.question.get("type"), "img_id": image})
+    yield Row(example, extra={"type": joined.question.get("type"), "img_id": image})
 
 
 def _question_files(source: Source) -> list[Path]:
-    """The files of questions; those of a split where there are any, as the rest then repeats them."""
+    """The questions files; only those of splits if there are any, because the others repeat their questions."""
     if source.path.is_file():
-        found = [source.path] if QUESTIONS in source.path.name else []
-        here = [source.path]
+        question_files = [source.path] if QUESTIONS in source.path.name else []
+        files = [source.path]
     else:
-        here = sorted(source.path.rglob("*.json"))
-        found = [p for p in here if QUESTIONS in p.name]
-    if not found:
-        names = ", ".join(p.name for p in here[:10]) or "no JSON file"
-        raise DataError(f"{source.path}: expected a file *questions*.json beside answers and images, found {names}")
-    of_splits = [p for p in found if "_split_" in p.name] or found
-    for path in of_splits:
-        if not _beside(path, ANSWERS).exists():
-            raise DataError(f"{path}: expected the file {_beside(path, ANSWERS).name} beside it, found none")
-    return of_splits
+        files = sorted(source.path.rglob("*.json"))
+        question_files = [p for p in files if QUESTIONS in p.name]
+    if not question_files:
+        names = ", ".join(p.name for p in files[:10]) or "no JSON file"
+        raise DataError(f"{source.path}: expected a file *questions*.json next to answers and images, found {names}")
+    split_files = [p for p in question_files if "_split_" in p.name] or question_files
+    for path in split_files:
+        if not _sibling(path, ANSWERS).exists():
+            raise DataError(f"{path}: expected the file {_sibling(path, ANSWERS).name} next to it, found none")
+    return split_files
 
 
-def _beside(questions: Path, kind: str) -> Path:
-    """The file of answers or images that belongs to one of questions."""
-    before, _, after = questions.name.rpartition(QUESTIONS)
-    return questions.with_name(before + kind + after)
+def _sibling(questions: Path, kind: str) -> Path:
+    """The answers or images file that belongs to a questions file."""
+    prefix, _, suffix = questions.name.rpartition(QUESTIONS)
+    return questions.with_name(prefix + kind + suffix)
 
 
 def _entries(path: Path, source: Source, key: str) -> Iterator[Unit]:
-    """The entries of a file, those that are not active among them."""
-    if (away := outside(path, source)) is not None:
-        yield away
+    """The entries of a file, inactive ones included."""
+    if (link := external_link(path, source)) is not None:
+        yield link
         return
     entries = 0
-    for found, unit in json_members(path, relative(path, source), (key,)):
-        entries += found == key
+    for entry_key, unit in json_members(path, relative(path, source), (key,)):
+        entries += entry_key == key
         if unit.problem is not None:
             yield unit
-        elif found == key and unit.number > 0:
+        elif entry_key == key and unit.number > 0:
             if isinstance(unit.value, Mapping):
                 yield unit
             else:
-                yield replace(unit, problem=f"{key}: expected an object, found {shown(unit.value)}")
+                yield replace(unit, problem=f"{key}: expected an object, found {short_repr(unit.value)}")
     if not entries:
         yield Unit(relative(path, source), 1, problem=f"expected an object with the list {key!r}, found none")
 
 
-def _taken(path: Path, source: Source, key: str, take: Callable[[Any], Any], into: dict[Id, Any]) -> Iterator[Unit]:
-    """Put what ``take`` makes of the entries of a file, but None, into a dictionary by id; what is broken comes out."""
+def _collect(
+    path: Path, source: Source, key: str, parse: Callable[[Any], Any], values: dict[Id, Any]
+) -> Iterator[Unit]:
+    """Parse the entries of a file into ``values`` by id, except None; yields a problem for each invalid entry."""
     for unit in _entries(path, source, key):
         if unit.problem is not None:
             yield unit
             continue
         try:
-            taken = take(unit.value)
-            if taken is not None:
-                into[field_of(unit.value, "id", (int, str))] = taken
+            value = parse(unit.value)
+            if value is not None:
+                values[field_of(unit.value, "id", (int, str))] = value
         except DataError as error:
             yield replace(unit, problem=f"{key}: {error}")
 
@@ -156,45 +158,45 @@ def _answer(entry: Mapping[str, Any]) -> str | None:
     return str(field_of(entry, "answer", (str, int, float))) if _is_active(entry) else None
 
 
-def _image(entry: Mapping[str, Any]) -> Image:
-    """Sensor, and metres per pixel of a resolution such as ``10m``."""
+def _image(entry: Mapping[str, Any]) -> ImageInfo:
+    """Sensor and metres per pixel of an entry; ``res_x`` is a resolution such as ``10m``."""
     sensor, metres = entry.get("sensor"), _METRES.fullmatch(str(entry.get("res_x", "")).strip())
-    return Image(
+    return ImageInfo(
         active=_is_active(entry),
         sensor=SENSORS.get(sensor, sensor) if isinstance(sensor, str) else None,
         gsd=float(metres[1]) if metres and float(metres[1]) > 0 else None,
     )
 
 
-def _asked(unit: Unit, answers: Mapping[Id, str], images: Mapping[Id, Image]) -> Unit:
-    """A question joined with its image and the first of its answers that is active.
+def _join(unit: Unit, answers: Mapping[Id, str], images: Mapping[Id, ImageInfo]) -> Unit:
+    """Join a question with its image and its first active answer.
 
-    There is no value where the question or its image is not active.
+    The unit has no value if the question or its image is inactive.
     """
     if not _is_active(unit.value):
         return Unit(unit.file, unit.number)
     try:
-        image = images.get(field_of(unit.value, "img_id", (int, str)), Image())
+        image = images.get(field_of(unit.value, "img_id", (int, str)), ImageInfo())
         if not image.active:
             return Unit(unit.file, unit.number)
         ids = field_of(unit.value, "answers_ids", list)
         answer = next((answers[i] for i in ids if isinstance(i, int | str) and i in answers), None)
         if answer is None:
-            raise DataError(f"answers_ids: expected the id of an active answer, found {shown(ids)}")
+            raise DataError(f"answers_ids: expected the id of an active answer, found {short_repr(ids)}")
     except DataError as error:
         return replace(unit, problem=f"{QUESTIONS}: {error}")
-    return Unit(unit.file, unit.number, Asked(unit.value, answer, image))
+    return Unit(unit.file, unit.number, JoinedQuestion(unit.value, answer, image))
 
 
 def _image_file(source: Source, image: str) -> str:
     if not re.fullmatch(r"\w+", image):
         raise DataError(f"img_id: expected a number, found {image!r}")
-    return _found(source.images, source.path, image)
+    return _find_image(source.images, source.path, image)
 
 
 @functools.lru_cache(maxsize=100_000)
-def _found(root: Path, path: Path, image: str) -> str:
-    return first_there(Source(path, root), [f"{folder}{image}.tif" for folder in FOLDERS])
+def _find_image(root: Path, path: Path, image: str) -> str:
+    return first_existing(Source(path, root), [f"{folder}{image}.tif" for folder in FOLDERS])
 
 
-RSVQA = Format("RSVQA LR and HR: files of questions, answers and images", units, convert)
+RSVQA = Format("RSVQA LR and HR: JSON files of questions, answers and images", units, convert)

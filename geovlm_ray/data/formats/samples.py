@@ -1,7 +1,7 @@
-"""Sample files: JSON lines ``{"id", "task", "images", "prompt", "reference"}``, our plain form for one's own records.
+"""The generic format for custom data: JSON lines ``{"id", "task", "images", "prompt", "reference"}``.
 
-References are written as the field's datasets write them: boxes as text, classes as a string or a list. Records
-without a reference are passed over, as nothing can be learnt from them.
+References are written as in published datasets: boxes as text, classes as a string or a list. Records without a
+reference are skipped, because they cannot be trained on.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Any
 
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.schema import Box, Example, Target
-from geovlm_ray.data.formats.base import Format, Source, Unit, field_of, image_reference, question_words, shown
+from geovlm_ray.data.formats.base import Format, Source, Unit, field_of, image_reference, question_words, short_repr
 from geovlm_ray.data.formats.streams import json_records, source_files
 from geovlm_ray.data.records import target_from_json
 from geovlm_ray.data.table import Row
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.boxes import parse_boxes
 
-TASK_OF = {
+TASK_ALIASES = {
     "multilabel_classification_sar": "multilabel_classification",
     "change_detection_yes_no": "vqa",
     "change_detection_boxes": "object_detection",
@@ -26,21 +26,21 @@ TASK_OF = {
 
 
 def units(source: Source) -> Iterator[Unit]:
-    """Every line."""
+    """Each record of each file."""
     for path in source_files(source, (".jsonl", ".json")):
         yield from json_records(path, source)
 
 
 def convert(unit: Unit, source: Source) -> Iterable[Row]:
-    """The record of a line, if it has a reference."""
+    """The record of a line; none if it has no reference."""
     record = unit.value
     prompt = field_of(record, "prompt")
     if record.get("reference") is None:
         return
-    named = field_of(record, "task")
-    task = TASK_OF.get(named, named)
+    name = field_of(record, "task")
+    task = TASK_ALIASES.get(name, name)
     if task not in TASKS:
-        raise DataError(f"task: expected one of {', '.join([*TASKS, *TASK_OF])}, found {named!r}")
+        raise DataError(f"task: expected one of {', '.join([*TASKS, *TASK_ALIASES])}, found {name!r}")
     images = field_of(record, "images", list)
     if not images:
         raise DataError(f"images: expected a list of at least one path, found {images!r}")
@@ -63,10 +63,10 @@ def convert(unit: Unit, source: Source) -> Iterable[Row]:
 def _target(task: str, reference: Any) -> Target:
     if TASKS[task].target_kind != "boxes" or not isinstance(reference, str):
         return target_from_json(task, reference)
-    found = parse_boxes(reference)
-    if found is None or found.malformed:
-        raise DataError(f"reference of {task}: expected boxes [[x1, y1, x2, y2]], found {shown(reference)}")
-    return tuple(Box(coords) for coords in found.boxes)
+    parsed = parse_boxes(reference)
+    if parsed is None or parsed.malformed:
+        raise DataError(f"reference of {task}: expected boxes [[x1, y1, x2, y2]], found {short_repr(reference)}")
+    return tuple(Box(coords) for coords in parsed.boxes)
 
 
-SAMPLES = Format("JSON lines of one's own: id, task, images, prompt, reference", units, convert)
+SAMPLES = Format("JSON lines: id, task, images, prompt, reference", units, convert)

@@ -1,4 +1,4 @@
-"""Shards of Hugging Face datasets, images inside: Parquet files, and the Arrow files of ``save_to_disk``."""
+"""Shards of Hugging Face datasets with embedded images: Parquet files, and the Arrow files of ``save_to_disk``."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from geovlm_ray.core.errors import DataError
-from geovlm_ray.data.formats.base import Source, Unit, shown
-from geovlm_ray.data.formats.streams import outside, relative
+from geovlm_ray.data.formats.base import Source, Unit, short_repr
+from geovlm_ray.data.formats.streams import external_link, relative
 
 ENDINGS = (".parquet", ".arrow")
-ROWS_AT_ONCE = 32
-"""Records of a shard that are in memory as Python values; each brings its images."""
+BATCH_ROWS = 32
+"""Records of a shard that are in memory at once as Python objects, with their images."""
 
-BUFFER = 2**20
-"""Bytes of a column that are read at once, so that a row group may be larger than the memory is."""
+READ_BUFFER = 2**20
+"""Bytes of a column that are read at once, so that a row group may be larger than memory."""
 
-_CACHE = "cache-"
-_KINDS = (
+_CACHE_PREFIX = "cache-"
+_SIGNATURES = (
     (b"\xff\xd8\xff", "jpg"),
     (b"\x89PNG\r\n\x1a\n", "png"),
     (b"II*\x00", "tif"),
@@ -39,10 +39,10 @@ _KINDS = (
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """One record of a shard: its columns without the images, and the images' bytes in the order of their columns.
+    """A record of a shard: its columns without images, and the bytes of its images.
 
-    Columns are in the order of their names, so that ``jpg_A`` comes before ``jpg_B``; empty ones are left out, and so
-    are those that hold pixels as nested lists.
+    Images are in the order of their column names, so that ``jpg_A`` comes before ``jpg_B``. Empty image columns and
+    columns with pixels as nested lists are left out.
     """
 
     fields: dict[str, Any]
@@ -50,63 +50,63 @@ class ShardRecord:
 
 
 def shard_files(source: Source) -> list[Path]:
-    """The shards of a source in order, without the caches that the datasets library leaves beside them."""
+    """The shards of a source, sorted, without the cache files of the datasets library."""
     if source.path.is_file():
         return [source.path] if source.path.suffix.lower() in ENDINGS else []
-    found = (p for p in source.path.rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
-    return sorted(p for p in found if not p.name.startswith(_CACHE))
+    paths = (p for p in source.path.rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
+    return sorted(p for p in paths if not p.name.startswith(_CACHE_PREFIX))
 
 
 def shard_units(path: Path, source: Source) -> Iterator[Unit]:
-    """The records of a shard, some at a time; what cannot be read is a unit with its problem.
+    """Stream the records of a shard; what cannot be read is a unit with a problem.
 
-    A bad record costs itself alone, a fault of the file everything from there on.
+    A bad record loses only itself; an error in the file loses everything after it.
     """
-    if (away := outside(path, source)) is not None:
-        yield away
+    if (link := external_link(path, source)) is not None:
+        yield link
         return
     name, number = relative(path, source), 0
     try:
         for batch in _batches(path):
-            pictures = _image_columns(batch.schema)
+            image_columns = _image_columns(batch.schema)
             for values in batch.to_pylist():
                 number += 1
-                yield _unit(name, number, values, pictures)
+                yield _unit(name, number, values, image_columns)
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
-        yield Unit(name, number + 1, problem=f"expected a shard, found a fault; nothing after it was read: {reason}")
+        yield Unit(name, number + 1, problem=f"expected a shard, found an error; nothing after it was read: {reason}")
 
 
 def stored_name(content: bytes) -> str:
-    """Where the bytes of an image are stored below an output: the same bytes always at the same place.
+    """The path of an image below the output folder, from the SHA-256 of its bytes.
 
     Raises:
-        DataError: they begin like no kind of image.
+        DataError: the bytes have no known image signature.
     """
-    kind = next((kind for begin, kind in _KINDS if content.startswith(begin)), None)
-    if kind is None:
-        raise DataError(f"expected the bytes of a JPEG, PNG, TIFF, WebP, GIF or BMP, found {shown(content[:16])}")
+    ending = next((ending for signature, ending in _SIGNATURES if content.startswith(signature)), None)
+    if ending is None:
+        raise DataError(f"expected the bytes of a JPEG, PNG, TIFF, WebP, GIF or BMP, found {short_repr(content[:16])}")
     digest = hashlib.sha256(content).hexdigest()
-    return f"images/{digest[:2]}/{digest}.{kind}"
+    return f"images/{digest[:2]}/{digest}.{ending}"
 
 
 def _batches(path: Path) -> Iterator[pa.RecordBatch]:
     if path.suffix.lower() == ".parquet":
-        with pq.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False) as file:
+        with pq.ParquetFile(path, buffer_size=READ_BUFFER, pre_buffer=False) as file:
             columns = _columns(file.schema_arrow)
-            yield from file.iter_batches(ROWS_AT_ONCE, columns=columns)
+            yield from file.iter_batches(BATCH_ROWS, columns=columns)
         return
     with pa.memory_map(str(path)) as mapped:
         for batch in _arrow_batches(mapped):
-            # A damaged batch would otherwise be read beyond its end.
+            # Without validation, a damaged batch is read beyond its end.
             batch.validate(full=True)
             wanted = batch.select(_columns(batch.schema))
-            for start in range(0, len(batch), ROWS_AT_ONCE):
-                yield wanted.slice(start, ROWS_AT_ONCE)
+            for start in range(0, len(batch), BATCH_ROWS):
+                yield wanted.slice(start, BATCH_ROWS)
 
 
 def _arrow_batches(mapped: pa.MemoryMappedFile) -> Iterator[pa.RecordBatch]:
-    """The batches of an Arrow file, or of an Arrow stream, which the datasets library writes."""
+    """The batches of an Arrow file or of an Arrow stream; the datasets library writes streams."""
     if mapped.read(6) == b"ARROW1":
         reader = pa.ipc.open_file(mapped)
         yield from map(reader.get_batch, range(reader.num_record_batches))
@@ -116,14 +116,14 @@ def _arrow_batches(mapped: pa.MemoryMappedFile) -> Iterator[pa.RecordBatch]:
 
 
 def _columns(schema: pa.Schema) -> list[str]:
-    """All columns but those that hold pixels as nested lists of numbers.
+    """All columns except those with pixels as nested lists of numbers.
 
     Raises:
-        ValueError: none holds images.
+        ValueError: no column holds images.
     """
     if not _image_columns(schema):
         found = ", ".join(f"{column.name} ({column.type})" for column in schema)
-        raise ValueError(f"a column of images as bytes is needed, the columns are {found}")
+        raise ValueError(f"expected a column of image bytes, found the columns {found}")
     return [column.name for column in schema if not _is_array(column.type)]
 
 
@@ -131,49 +131,51 @@ def _image_columns(schema: pa.Schema) -> list[str]:
     return sorted(column.name for column in schema if _holds_images(column.type))
 
 
-def _is_array(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) and pa.types.is_list(kind.value_type)
+def _is_array(dtype: pa.DataType) -> bool:
+    return pa.types.is_list(dtype) and pa.types.is_list(dtype.value_type)
 
 
-def _holds_images(kind: pa.DataType) -> bool:
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return _holds_images(kind.value_type)
-    if pa.types.is_struct(kind):
-        return kind.get_field_index("bytes") >= 0 and _is_bytes(kind.field("bytes").type)
-    return _is_bytes(kind)
+def _holds_images(dtype: pa.DataType) -> bool:
+    if pa.types.is_list(dtype) or pa.types.is_large_list(dtype):
+        return _holds_images(dtype.value_type)
+    if pa.types.is_struct(dtype):
+        return dtype.get_field_index("bytes") >= 0 and _is_bytes(dtype.field("bytes").type)
+    return _is_bytes(dtype)
 
 
-def _is_bytes(kind: pa.DataType) -> bool:
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+def _is_bytes(dtype: pa.DataType) -> bool:
+    return pa.types.is_binary(dtype) or pa.types.is_large_binary(dtype)
 
 
-def _unit(name: str, number: int, values: dict[str, Any], pictures: list[str]) -> Unit:
-    fields = {column: _plain(value) for column, value in values.items() if column not in pictures}
+def _unit(name: str, number: int, values: dict[str, Any], image_columns: list[str]) -> Unit:
+    fields = {column: _json_value(value) for column, value in values.items() if column not in image_columns}
     try:
-        images = [content for column in pictures for content in _contents(column, values[column])]
+        images = [content for column in image_columns for content in _image_bytes(column, values[column])]
     except DataError as error:
         return Unit(name, number, fields, str(error))
     return Unit(name, number, ShardRecord(fields, images))
 
 
-def _plain(value: Any) -> Any:
-    """A value as JSON can hold it: dates and decimals as text, NaN as null."""
+def _json_value(value: Any) -> Any:
+    """A value as JSON types: dates and decimals as strings, NaN and infinities as null."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _json_value(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [_json_value(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, str | int) else str(value)
 
 
-def _contents(name: str, value: Any) -> Iterator[bytes]:
+def _image_bytes(column: str, value: Any) -> Iterator[bytes]:
     if isinstance(value, list):
         for item in value:
-            yield from _contents(name, item)
+            yield from _image_bytes(column, item)
     elif isinstance(value, dict):
         if value["bytes"] is None and value.get("path") is not None:
-            raise DataError(f"{name}: expected the bytes of an image, found only its path {shown(value['path'])}")
-        yield from _contents(name, value["bytes"])
+            raise DataError(
+                f"{column}: expected the bytes of an image, found only its path {short_repr(value['path'])}"
+            )
+        yield from _image_bytes(column, value["bytes"])
     elif value:
         yield value

@@ -1,4 +1,4 @@
-"""Values that wait on disk until they can be put together."""
+"""A disk spool for values that are joined later."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 
 class Spool:
-    """Values in an unnamed temporary file, read back in any order; 8 bytes of memory each."""
+    """Pickled values in an unnamed temporary file, with random access; takes 8 bytes of memory per value."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(prefix="geovlm-ray-")  # noqa: SIM115 (it lives as long as the spool)
+        self._file = tempfile.TemporaryFile(prefix="geovlm-ray-")  # noqa: SIM115 (open as long as the spool)
         self._starts = array("q", [0])
         self._flushed = True
 
@@ -21,12 +21,12 @@ class Spool:
         return len(self._starts) - 1
 
     def add(self, value: Any) -> None:
-        """Put a value at the end."""
+        """Append a value."""
         self._starts.append(self._starts[-1] + self._file.write(pickle.dumps(value, pickle.HIGHEST_PROTOCOL)))
         self._flushed = False
 
-    def stored(self, i: int) -> bytes:
-        """Value number i, pickled."""
+    def pickled(self, i: int) -> bytes:
+        """Value ``i`` (from 0), pickled."""
         if not self._flushed:
             self._file.flush()
             self._flushed = True
@@ -34,4 +34,4 @@ class Spool:
         return os.pread(self._file.fileno(), self._starts[i + 1] - start, start)
 
     def __getitem__(self, i: int) -> Any:
-        return pickle.loads(self.stored(i))
+        return pickle.loads(self.pickled(i))

@@ -1,9 +1,9 @@
-"""TEOChatlas, the data of TEOChat (ermongroup/TEOChat; jirvin16/TEOChatlas on Hugging Face): conversations about
-sequences of images.
+"""TEOChatlas, the dataset of TEOChat (ermongroup/TEOChat; jirvin16/TEOChatlas on Hugging Face): conversations about
+image sequences.
 
 A record is ``{"video": [path, ...], "conversations", "timestamp", "task", "polygon"}``; ``<video>`` in a prompt stands
-for ``Image 1: <image>Image 2: <image>...``. Boxes are ``[x1, y1, x2, y2]`` in percent. As TEOChat does, images with
-dates are put in the order of these; repeated images stay.
+for ``Image 1: <image>Image 2: <image>...``. Boxes are ``[x1, y1, x2, y2]`` in percent. As in TEOChat, images with
+dates are sorted by date; duplicates are kept.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.schema import Example
-from geovlm_ray.data.formats.base import Converted, Format, Source, Unit, shown
+from geovlm_ray.data.formats.base import Converted, Format, Source, Unit, short_repr
 from geovlm_ray.data.formats.conversations import conversation_rows, images_of, record_id, turn_id
 from geovlm_ray.data.formats.prompts import example_of, task_of
 from geovlm_ray.data.formats.streams import json_records, source_files
@@ -24,11 +24,11 @@ from geovlm_ray.data.table import Row
 from geovlm_ray.tasks import TASKS
 
 _PLACEHOLDER = re.compile(r"(?:Image \d+:\s*)?<image>")
-_MAY_BE_NONE = re.compile(r"\bdo not (?:output|include|give) (?:a |any )?bounding box", re.IGNORECASE)
+_BOX_OPTIONAL = re.compile(r"\bdo not (?:output|include|give) (?:a |any )?bounding box", re.IGNORECASE)
 
 
 def units(source: Source) -> Iterator[Unit]:
-    """Every object of every file."""
+    """Each object of each file."""
     for path in source_files(source, (".json", ".jsonl")):
         yield from json_records(path, source)
 
@@ -37,24 +37,24 @@ def convert(unit: Unit, source: Source) -> Iterable[Row | Converted | Unit]:
     """The records of a conversation."""
     record = unit.value
     if not isinstance(record, dict) or "conversations" not in record:
-        raise DataError(f"expected an object with 'conversations', found {shown(record)}")
+        raise DataError(f"expected an object with 'conversations', found {short_repr(record)}")
     images, id = _images(record), record_id(record, unit, "id")
 
     def example(number: int, question: str, answer: str) -> Example:
         prompt = _PLACEHOLDER.sub(" ", question)
         task = task_of(prompt, answer, len(images))
-        if TASKS[task].target_kind == "boxes" and "[" not in answer and _MAY_BE_NONE.search(prompt):
+        if TASKS[task].target_kind == "boxes" and "[" not in answer and _BOX_OPTIONAL.search(prompt):
             answer = "[]"
         return example_of(turn_id(id, number), prompt, (answer,), images, dataset="TEOChatlas", task=task)
 
     rows, bad = conversation_rows(unit, record["conversations"], example)
-    kept = ("id", "image", "conversations", *(("video",) if list(images) == record.get("video") else ()))
-    rows[:1] = [replace(row, extra={k: v for k, v in record.items() if k not in kept}) for row in rows[:1]]
+    reproduced = ("id", "image", "conversations", *(("video",) if list(images) == record.get("video") else ()))
+    rows[:1] = [replace(row, extra={k: v for k, v in record.items() if k not in reproduced}) for row in rows[:1]]
     return (*rows, *bad)
 
 
 def _images(record: Mapping[str, Any]) -> tuple[str, ...]:
-    """The sequence, in the order of its dates where each image has one."""
+    """The image sequence, sorted by date if each image has one."""
     images = images_of(record, "video" if "video" in record else "image")
     dates = record.get("timestamp")
     if not isinstance(dates, list) or len(dates) != len(images):

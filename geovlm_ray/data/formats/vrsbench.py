@@ -1,7 +1,7 @@
 """VRSBench (lx709/VRSBench; xiang709/VRSBench on Hugging Face).
 
-Annotations are a JSON file an image, ``{"image", "caption", "objects", "qa_pairs"}``; an object's ``obj_corner`` are
-four corners as fractions of the image. Evaluation files (prepare_eval_all.ipynb) are arrays of ``{"image_id",
+Annotations are one JSON file per image, ``{"image", "caption", "objects", "qa_pairs"}``; an object's ``obj_corner``
+holds four corners as fractions of the image. Evaluation files (prepare_eval_all.ipynb) are arrays of ``{"image_id",
 "question", "ground_truth", "type"}``, boxes as ``{<x1><y1><x2><y2>}`` in percent.
 """
 
@@ -17,64 +17,71 @@ from typing import Any
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.schema import Box, Example, Target
 from geovlm_ray.data.formats import geochat
-from geovlm_ray.data.formats.base import Converted, Format, Source, Unit, field_of, image_reference, shown
+from geovlm_ray.data.formats.base import Converted, Format, Source, Unit, field_of, image_reference, short_repr
 from geovlm_ray.data.formats.conversations import record_id
-from geovlm_ray.data.formats.files import chosen
+from geovlm_ray.data.formats.files import choice_option
 from geovlm_ray.data.formats.prompts import question_of, target_of
 from geovlm_ray.data.formats.quads import horizontal_box, rotated_box
-from geovlm_ray.data.formats.streams import LONGEST_RECORD, json_records, outside, read_object, relative, source_files
+from geovlm_ray.data.formats.streams import (
+    MAX_RECORD_BYTES,
+    external_link,
+    json_records,
+    read_object,
+    relative,
+    source_files,
+)
 from geovlm_ray.data.table import Row
 
 DATASET = "VRSBench"
 DESCRIBE = "Describe the image in detail"
-"""The question of the benchmark's captions."""
-EVALUATED = {"ref": "visual_grounding", "caption": "image_captioning"}
-"""Task of an evaluation file's records by their type; all others are questions."""
+"""The benchmark's prompt for captions."""
+EVALUATION_TASKS = {"ref": "visual_grounding", "caption": "image_captioning"}
+"""Task of an evaluation record by its type; all other types are VQA."""
 
 _Reader = Callable[[Any], tuple[str, str, Target]]
-_ASKED = ("referring_sentence", "obj_corner", "question", "answer", "ground_truth")
+_CONSUMED_KEYS = ("referring_sentence", "obj_corner", "question", "answer", "ground_truth")
 
 
 def units(source: Source) -> Iterator[Unit]:
-    """Each annotation file, and each record of the others.
+    """Each annotation file, and each record of other files.
 
     Raises:
-        DataError: the option is neither ``horizontal`` nor ``rotated``.
+        DataError: the option ``boxes`` is invalid.
     """
-    _rotated(source)
+    _is_rotated(source)
     for path in source_files(source, (".json", ".jsonl")):
-        if outside(path, source) or not _is_one_object(path):
+        if external_link(path, source) or not _is_one_object(path):
             yield from json_records(path, source)
         else:
             yield Unit(relative(path, source), 1, path)
 
 
 def convert(unit: Unit, source: Source) -> Iterable[Row | Converted | Unit]:
-    """The records of an image's annotations or of a conversation, or the one of an evaluation file."""
-    # Only our own paths are read: the text in a line of JSON is none.
+    """The records of an annotation file or a conversation, or the record of an evaluation entry."""
+    # Only a Path made by `units` is opened, never a string from a JSON line.
     record = read_object(unit.value) if isinstance(unit.value, Path) else unit.value
     if not isinstance(record, dict):
-        raise DataError(f"expected an object, found {shown(record)}")
+        raise DataError(f"expected an object, found {short_repr(record)}")
     if "conversations" in record:
-        return map(_ours, geochat.convert(replace(unit, value=record), source))
+        return map(_with_dataset, geochat.convert(replace(unit, value=record), source))
     if "image_id" in record:
-        return [_evaluated(unit, record)]
-    return _annotated(replace(unit, value=record), record, _rotated(source))
+        return [_evaluation_record(unit, record)]
+    return _annotation_records(replace(unit, value=record), record, _is_rotated(source))
 
 
-def _ours(item: Row | Unit) -> Row | Unit:
-    """A record of VRSBench's training file, which has GeoChat's form."""
+def _with_dataset(item: Row | Unit) -> Row | Unit:
+    """Set the dataset of a record from VRSBench's training file, which has GeoChat's format."""
     return replace(item, example=replace(item.example, dataset=DATASET)) if isinstance(item, Row) else item
 
 
-def _rotated(source: Source) -> bool:
-    return chosen(source, "boxes", ("horizontal", "rotated")) == "rotated"
+def _is_rotated(source: Source) -> bool:
+    return choice_option(source, "boxes", ("horizontal", "rotated")) == "rotated"
 
 
 def _is_one_object(path: Path) -> bool:
-    """Whether a file is an object over several lines; those of one line are read as JSON lines."""
+    """Whether a file is one object over several lines; an object on one line is read as JSON lines."""
     with path.open("rb") as file:
-        line = file.readline(LONGEST_RECORD)
+        line = file.readline(MAX_RECORD_BYTES)
     if not line.lstrip().startswith(b"{"):
         return False
     try:
@@ -84,10 +91,10 @@ def _is_one_object(path: Path) -> bool:
     return False
 
 
-def _evaluated(unit: Unit, record: Mapping[str, Any]) -> Row:
+def _evaluation_record(unit: Unit, record: Mapping[str, Any]) -> Row:
     example = Example(
         id=record_id(record, unit, "question_id"),
-        task=EVALUATED.get(str(record.get("type")), "vqa"),
+        task=EVALUATION_TASKS.get(str(record.get("type")), "vqa"),
         images=(image_reference(record["image_id"]),),
         question=question_of(field_of(record, "question")),
         target=(),
@@ -95,19 +102,19 @@ def _evaluated(unit: Unit, record: Mapping[str, Any]) -> Row:
         split="test",
     )
     target = target_of(example.task, (field_of(record, "ground_truth"),))
-    return Row(replace(example, target=target), extra=_others(record, "question_id", "image_id", *_ASKED))
+    return Row(replace(example, target=target), extra=_without(record, "question_id", "image_id", *_CONSUMED_KEYS))
 
 
-def _annotated(unit: Unit, record: Mapping[str, Any], rotated: bool) -> Iterator[Row | Unit]:
-    """An image's caption, objects and questions; a bad one is set aside alone."""
+def _annotation_records(unit: Unit, record: Mapping[str, Any], rotated: bool) -> Iterator[Row | Unit]:
+    """The records of an image's caption, objects and questions, and a problem for each invalid one."""
     image = image_reference(field_of(record, "image"))
     parts: list[tuple[str, Any, _Reader]] = []
     if record.get("caption") is not None:
         parts.append(("caption", record["caption"], _caption))
     readers: dict[str, _Reader] = {"objects": partial(_object, rotated=rotated), "qa_pairs": _question}
     for key, read in readers.items():
-        found = field_of(record, key, list) if key in record else []
-        parts += [(f"{key}-{i}", item, read) for i, item in enumerate(found, 1)]
+        items = field_of(record, key, list) if key in record else []
+        parts += [(f"{key}-{i}", item, read) for i, item in enumerate(items, 1)]
     if not parts:
         raise DataError(f"expected a caption, objects or qa_pairs, found only {', '.join(map(repr, record))}")
     for name, item, read in parts:
@@ -117,21 +124,21 @@ def _annotated(unit: Unit, record: Mapping[str, Any], rotated: bool) -> Iterator
             yield replace(unit, value=item, problem=f"{name}: {error}")
             continue
         example = Example(f"{image}-{name}", task, (image,), question, target, DATASET)
-        yield Row(example, extra=_others(item, *_ASKED) if isinstance(item, Mapping) else {})
+        yield Row(example, extra=_without(item, *_CONSUMED_KEYS) if isinstance(item, Mapping) else {})
 
 
 def _caption(caption: Any) -> tuple[str, str, Target]:
     if not isinstance(caption, str):
-        raise DataError(f"expected str, found {shown(caption)}")
+        raise DataError(f"expected str, found {short_repr(caption)}")
     return "image_captioning", DESCRIBE, target_of("image_captioning", (caption,))
 
 
 def _object(item: Any, rotated: bool) -> tuple[str, str, Target]:
     corners = field_of(item, "obj_corner", list)
     if len(corners) != 8 or not all(map(_is_fraction, corners)):
-        raise DataError(f"obj_corner: expected 8 numbers, fractions of the image, found {shown(corners)}")
+        raise DataError(f"obj_corner: expected 8 fractions of the image size, found {short_repr(corners)}")
     percent = [100 * float(v) for v in corners]
-    # The benchmark's own boxes end at the image's edges, too.
+    # The benchmark clips its boxes to the image as well.
     box = rotated_box(percent) if rotated else tuple(min(max(v, 0.0), 100.0) for v in horizontal_box(percent))
     return "visual_grounding", question_of(field_of(item, "referring_sentence")), (Box(box),)
 
@@ -144,12 +151,12 @@ def _is_fraction(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and -1 <= value <= 2
 
 
-def _others(record: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+def _without(record: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     return {key: value for key, value in record.items() if key not in keys}
 
 
 VRSBENCH = Format(
-    "VRSBench: a folder of JSON files, one an image, or its evaluation files; boxes=horizontal or rotated",
+    "VRSBench: a folder of JSON files, one per image, or its evaluation files; boxes=horizontal or rotated",
     units,
     convert,
     options={"boxes": "horizontal"},

@@ -1,10 +1,9 @@
-"""xBD (Gupta et al., 2019): pairs of images before and after a disaster, buildings with the damage that they took.
+"""xBD (Gupta et al., 2019): image pairs before and after a disaster, with building damage.
 
-``labels/<name>_post_disaster.json`` holds ``features.xy``, polygons in pixels as WKT with the damage in
+``labels/<name>_post_disaster.json`` holds ``features.xy``, polygons in pixels as WKT with the damage class in
 ``properties.subtype``, and ``metadata``; the images are ``images/<name>_pre_disaster.png`` and ``_post_disaster.png``.
-A pair yields the locations of the buildings of each damage class (the boxes around their polygons), the damage of
-some single buildings, at most as many as ``buildings`` says, evenly spread over the file, and the kind of disaster.
-Buildings that are not classified are left out.
+A pair yields one detection per damage class (the bounding boxes of its polygons), the damage of at most ``buildings``
+single buildings, sampled evenly over the file, and the kind of disaster. Unclassified buildings are skipped.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ import shapely
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.geometry import Frame
 from geovlm_ray.core.schema import Box, Example, target_boxes
-from geovlm_ray.data.formats.base import Format, Source, Unit, field_of, shown
-from geovlm_ray.data.formats.files import counted, first_there, split_of_folder, spread
+from geovlm_ray.data.formats.base import Format, Source, Unit, field_of, short_repr
+from geovlm_ray.data.formats.files import first_existing, int_option, sample_evenly, split_of_folder
 from geovlm_ray.data.formats.streams import file_units, read_object
 from geovlm_ray.data.table import Row
 from geovlm_ray.tasks.boxes import MAX_COORDINATE
@@ -35,15 +34,15 @@ DAMAGE = {
     "major-damage": "building with major damage",
     "destroyed": "destroyed building",
 }
-"""The damage classes, and how a question speaks of such a building."""
+"""The damage classes, with the phrase for such a building in questions."""
 DISASTERS = ("earthquake", "fire", "flooding", "tsunami", "volcano", "wind")
-OWN_SPLITS = ("hold", "tier1", "tier3")
+EXTRA_SPLITS = ("hold", "tier1", "tier3")
 _PAIR = "The first image was taken before a disaster, the second after it."
 
 
 def units(source: Source) -> Iterator[Unit]:
-    """The files of labels of images after a disaster; one of an image before it only where it stands alone."""
-    counted(source, "buildings", BUILDINGS)
+    """The post-disaster label files, and pre-disaster ones without a counterpart, which have no value."""
+    int_option(source, "buildings", BUILDINGS)
     for unit in file_units(source, (".json",)):
         stem = unit.file.removesuffix(".json")
         if unit.problem is None and stem.endswith(PRE):
@@ -56,14 +55,14 @@ def units(source: Source) -> Iterator[Unit]:
 
 
 def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
-    """The records of a pair, and a problem for every building that cannot be read."""
+    """The records of a pair, and a problem for each invalid building."""
     if unit.value is None:
         return
     labels = read_object(Path(unit.value))
-    about = field_of(labels, "metadata", dict)
-    size = [field_of(about, side, (int, float)) for side in ("width", "height")]
+    metadata = field_of(labels, "metadata", dict)
+    size = [field_of(metadata, side, (int, float)) for side in ("width", "height")]
     if not all(0 < side <= MAX_COORDINATE for side in size):
-        raise DataError(f"metadata: expected a positive width and height, found {shown(size)}")
+        raise DataError(f"metadata: expected a positive width and height, found {short_repr(size)}")
     frame = Frame("pixel", *size)
     boxes = []
     for number, feature in enumerate(field_of(field_of(labels, "features", dict), "xy", list), 1):
@@ -71,18 +70,18 @@ def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
             boxes += _boxes(feature)
         except DataError as error:
             yield Unit(unit.file, number, feature, f"features.xy, number {number}: {error}")
-    common = _common(unit, about, source)
-    extra = {"disaster": about["disaster"]} if isinstance(about.get("disaster"), str) else {}
+    common = _common(unit, metadata, source)
+    extra = {"disaster": metadata["disaster"]} if isinstance(metadata.get("disaster"), str) else {}
     examples = [
-        *_located(common, boxes, frame),
-        *_assessed(common, spread(boxes, counted(source, "buildings", BUILDINGS)), frame),
-        *_kind(common, about.get("disaster_type")),
+        *_detections(common, boxes, frame),
+        *_damage_assessments(common, sample_evenly(boxes, int_option(source, "buildings", BUILDINGS)), frame),
+        *_disaster_kind(common, metadata.get("disaster_type")),
     ]
     yield from (Row(e, extra=extra, parts=len(target_boxes(e.target)) or 1) for e in examples)
 
 
 def _boxes(feature: Any) -> list[Box]:
-    """The box around a building with its damage; none where that is not classified."""
+    """The bounding box of a building, labelled with its damage class; none if it is unclassified."""
     damage = field_of(field_of(feature, "properties", dict), "subtype")
     if damage == UNCLASSIFIED:
         return []
@@ -92,21 +91,21 @@ def _boxes(feature: Any) -> list[Box]:
     try:
         coords = shapely.from_wkt(text).bounds
     except shapely.errors.ShapelyError as error:
-        raise DataError(f"wkt: expected a polygon, found {shown(text)}") from error
+        raise DataError(f"wkt: expected a polygon, found {short_repr(text)}") from error
     finite = all(math.isfinite(c) and abs(c) <= MAX_COORDINATE for c in coords)
     if not finite or not (coords[0] < coords[2] and coords[1] < coords[3]):
-        raise DataError(f"wkt: expected a polygon with an area, found {shown(text)}")
+        raise DataError(f"wkt: expected a polygon with positive area, found {short_repr(text)}")
     return [Box(coords, damage)]
 
 
-def _common(unit: Unit, about: Mapping[str, Any], source: Source) -> Example:
-    """What all records of a pair share; task, question and target are still to be said."""
+def _common(unit: Unit, metadata: Mapping[str, Any], source: Source) -> Example:
+    """The fields that all records of a pair share; task, question and target are placeholders."""
     stem = PurePosixPath(unit.file.removesuffix(f"{POST}.json"))
-    places = dict.fromkeys([stem.parent.parent / "images", stem.parent, PurePosixPath("images"), PurePosixPath()])
-    found = [(place / stem.name).as_posix() + POST + ending for place in places for ending in (".png", ".tif")]
-    after = first_there(source, found)
+    folders = dict.fromkeys([stem.parent.parent / "images", stem.parent, PurePosixPath("images"), PurePosixPath()])
+    candidates = [(folder / stem.name).as_posix() + POST + ending for folder in folders for ending in (".png", ".tif")]
+    after = first_existing(source, candidates)
     before = PRE.join(after.rsplit(POST, 1))
-    gsd, sensor = about.get("gsd"), about.get("sensor")
+    gsd, sensor = metadata.get("gsd"), metadata.get("sensor")
     return Example(
         id=stem.as_posix(),
         task="vqa",
@@ -114,44 +113,44 @@ def _common(unit: Unit, about: Mapping[str, Any], source: Source) -> Example:
         question="",
         target="",
         dataset="xBD",
-        split=split_of_folder(Path(unit.value).parent, source, own=OWN_SPLITS),
+        split=split_of_folder(Path(unit.value).parent, source, extra_names=EXTRA_SPLITS),
         gsd=float(gsd) if isinstance(gsd, int | float) and 0 < gsd < 1e4 else None,
         sensor=sensor if isinstance(sensor, str) else None,
     )
 
 
-def _located(common: Example, boxes: Sequence[Box], frame: Frame) -> Iterator[Example]:
-    """A referred detection for each damage class that there is."""
+def _detections(common: Example, boxes: Sequence[Box], frame: Frame) -> Iterator[Example]:
+    """One referred detection per damage class that occurs."""
     for damage, phrase in DAMAGE.items():
-        found = tuple(box for box in boxes if box.label == damage)
-        if found:
+        matching = tuple(box for box in boxes if box.label == damage)
+        if matching:
             yield replace(
                 common,
                 id=f"{common.id}/{damage}",
                 task="referred_object_detection",
                 question=f"{_PAIR} Give me the location of every {phrase} in the second image.",
-                target=found,
+                target=matching,
                 frame=frame,
                 labels=tuple(DAMAGE),
             )
 
 
-def _assessed(common: Example, boxes: Sequence[Box], frame: Frame) -> Iterator[Example]:
-    """The damage of single buildings, each named by its box in percent."""
+def _damage_assessments(common: Example, boxes: Sequence[Box], frame: Frame) -> Iterator[Example]:
+    """The damage of single buildings, each identified by its box in percent."""
     for number, box in enumerate(boxes, 1):
-        place = ", ".join(f"{c:.1f}" for c in frame.convert(box.coords, Frame()))
+        coords = ", ".join(f"{c:.1f}" for c in frame.convert(box.coords, Frame()))
         yield replace(
             common,
             id=f"{common.id}/building-{number}",
             task="damage_assessment",
-            question=f"{_PAIR} How badly is the building at [[{place}]] damaged? Classes: {', '.join(DAMAGE)}.",
+            question=f"{_PAIR} How badly is the building at [[{coords}]] damaged? Classes: {', '.join(DAMAGE)}.",
             target=(str(box.label),),
             labels=tuple(DAMAGE),
         )
 
 
-def _kind(common: Example, disaster: Any) -> Iterator[Example]:
-    """The kind of disaster, where it is known."""
+def _disaster_kind(common: Example, disaster: Any) -> Iterator[Example]:
+    """The kind of disaster, if it is known."""
     if isinstance(disaster, str) and disaster.strip():
         labels = tuple(dict.fromkeys((*DISASTERS, disaster.strip())))
         yield replace(
@@ -165,7 +164,7 @@ def _kind(common: Example, disaster: Any) -> Iterator[Example]:
 
 
 XBD = Format(
-    "xBD: pairs before and after a disaster: buildings by damage, damage of buildings, kind of disaster",
+    "xBD: pairs before and after a disaster; detection by damage class, damage of buildings, kind of disaster",
     units,
     convert,
     options={"buildings": str(BUILDINGS)},

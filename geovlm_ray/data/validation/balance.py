@@ -1,4 +1,4 @@
-"""How evenly the classes of a dataset occur."""
+"""Class balance of datasets."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.labels import label_key
 
 RARE = 0.01
+"""Class fraction below which a class is reported as rare."""
 DOMINANT = 0.9
-FEW = 20
-"""Records below which nothing is said of dominance."""
-VOCABULARY = 1_000
-"""Labels of boxes of which there are more are descriptions, not classes."""
+"""Class fraction above which a class is reported as dominant."""
+MIN_RECORDS = 20
+"""Minimum number of records for reporting a dominant class."""
+MAX_CLASSES = 1_000
+"""Maximum number of classes; with more distinct values, they are descriptions rather than classes."""
 
 
 def classes_of(example: Example) -> list[str]:
-    """What an example counts for: its class names, each once; its answer; or the label of every box."""
+    """Classes of an example: its distinct class names, its VQA answer, or the label of each box."""
     kind = TASKS[example.task].target_kind
     if kind == "classes":
         return list(dict.fromkeys(target_texts(example.target)))
@@ -29,7 +31,7 @@ def classes_of(example: Example) -> list[str]:
 
 @dataclass
 class Balance:
-    """Classes of one task of one dataset. ``total`` is records, or boxes with a label where boxes have them."""
+    """Class counts of one task of one dataset. ``total`` counts records, or labelled boxes for tasks with boxes."""
 
     task: str
     total: int = 0
@@ -37,34 +39,34 @@ class Balance:
     vocabulary: dict[str, str] = field(default_factory=dict)
 
     def add(self, example: Example) -> None:
-        """Count an example of the task."""
-        found = classes_of(example)
-        self.total += 1 if TASKS[self.task].target_kind in ("classes", "vqa") else len(found)
-        for name in found:
+        """Add an example of the task."""
+        classes = classes_of(example)
+        self.total += 1 if TASKS[self.task].target_kind in ("classes", "vqa") else len(classes)
+        for name in classes:
             self.classes.add(name)
-        if example.labels and len(self.vocabulary) < VOCABULARY:
+        if example.labels and len(self.vocabulary) < MAX_CLASSES:
             self.vocabulary.update((label_key(name), name) for name in example.labels)
 
     def merge(self, other: Balance) -> None:
-        """Take in the counts of other records of the same task."""
+        """Add the counts of other records of the same task."""
         self.total += other.total
         self.classes.merge(other.classes)
         self.vocabulary.update(other.vocabulary)
 
     def warn(self, dataset: str, findings: Findings) -> None:
-        """Add what is out of balance."""
+        """Add warnings about rare, unused and dominant classes."""
         where = f"{dataset}, {self.task}"
         kind = TASKS[self.task].target_kind
         ranked = self.classes.ranked()
-        if kind != "vqa" and len(ranked) <= VOCABULARY:
+        if kind != "vqa" and len(ranked) <= MAX_CLASSES:
             rare = [(name, n) for name, n in ranked if n < RARE * self.total]
             if rare:
                 example = f"{where}: '{rare[-1][0]}' has {rare[-1][1]} of {self.total}"
-                findings.add(f"a class with less than {RARE:.0%} of its task", example, len(rare))
-        named = {label_key(name) for name, _ in ranked}
-        absent = [name for key, name in self.vocabulary.items() if key not in named]
-        if absent and ranked:
-            findings.add("a class of the vocabulary that no record has", f"{where}: '{absent[0]}'", len(absent))
-        if kind in ("classes", "vqa") and self.total >= FEW and ranked[0][1] > DOMINANT * self.total:
+                findings.add(f"rare class (below {RARE:.0%} of its task)", example, len(rare))
+        used = {label_key(name) for name, _ in ranked}
+        unused = [name for key, name in self.vocabulary.items() if key not in used]
+        if unused and ranked:
+            findings.add("vocabulary class without records", f"{where}: '{unused[0]}'", len(unused))
+        if kind in ("classes", "vqa") and self.total >= MIN_RECORDS and ranked[0][1] > DOMINANT * self.total:
             example = f"{where}: '{ranked[0][0]}' has {ranked[0][1]} of {self.total}"
-            findings.add(f"an answer that is true of more than {DOMINANT:.0%} of its task", example)
+            findings.add(f"dominant answer (above {DOMINANT:.0%} of its task)", example)

@@ -1,6 +1,6 @@
-"""64-bit fingerprints of texts, files and pictures: what finds duplicates among millions of records in little memory.
+"""64-bit fingerprints of texts, files and images, for duplicate detection over millions of records in little memory.
 
-Two different texts share a fingerprint with a probability of 5e-20: among ten million there is such a pair with
+Two different texts have equal fingerprints with probability 5e-20; ten million texts contain a collision with
 probability 3e-6.
 """
 
@@ -13,19 +13,20 @@ import numpy as np
 from PIL import Image
 from scipy.fft import dctn
 
-SIDE = 32
-"""Pixels of the grey thumbnail whose frequencies are compared."""
-KEPT = 8
-"""Frequencies of either axis that count."""
-FLAT = 4.0
-"""Standard deviation in grey levels (of 256) of the thumbnail below which a picture has no looks of its own."""
-NEAR = 4
-"""Bits of 64 in which two fingerprints of one picture may differ."""
-PAIRS_AT_ONCE = 2_000_000
+THUMBNAIL_SIDE = 32
+"""Side in pixels of the greyscale thumbnail that is hashed."""
+FREQUENCIES = 8
+"""Number of lowest DCT frequencies per axis in the hash."""
+MIN_STD = 4.0
+"""Minimum standard deviation of the thumbnail in grey levels (of 256); flatter images are not hashed."""
+MAX_HAMMING = 4
+"""Maximum Hamming distance (of 64 bits) between the hashes of near-duplicate images."""
+MAX_PAIRS = 2_000_000
+"""Maximum number of pairs compared at once, which bounds memory."""
 
 
 def text_key(*parts: str) -> int:
-    """Fingerprint of some texts in their order; never 0."""
+    """Fingerprint of a sequence of texts; never 0."""
     digest = hashlib.blake2b(digest_size=8)
     for part in parts:
         data = part.encode("utf-8", "surrogatepass")
@@ -40,55 +41,61 @@ def file_key(path: Path) -> int:
         return int.from_bytes(hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).digest(), "little") or 1
 
 
-def picture_key(image: Image.Image) -> int:
-    """Perceptual fingerprint of a picture (pHash: Zauner, "Implementation and benchmarking of perceptual image hash
-    functions", 2010): which of the 64 lowest frequencies of a grey thumbnail's cosine transform exceed their median.
+def perceptual_hash(image: Image.Image) -> int:
+    """Perceptual hash (pHash) of an image: which of the 64 lowest DCT coefficients of a greyscale thumbnail exceed
+    their median. Source: Zauner, "Implementation and benchmarking of perceptual image hash functions", 2010.
 
-    0 where the thumbnail is nearly flat, as of open sea, cloud or no data: the bits would be noise, and unlike places
-    would look alike. Saving as JPEG, another size and moderate brightness change up to `NEAR` bits in 99 of 100
-    aerial and satellite images.
+    0 for a nearly flat thumbnail, such as open sea, cloud or nodata: its bits would be noise, and different places
+    would match. For 99% of aerial and satellite images, JPEG compression, resizing and moderate brightness changes flip
+    at most `MAX_HAMMING` bits.
     """
-    grey = np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.float64)
-    if grey.std() < FLAT:
+    size = (THUMBNAIL_SIDE, THUMBNAIL_SIDE)
+    grey = np.asarray(image.convert("L").resize(size, Image.Resampling.BOX), dtype=np.float64)
+    if grey.std() < MIN_STD:
         return 0
-    waves = dctn(grey, norm="ortho")[:KEPT, :KEPT].ravel()
-    return int(np.packbits(waves > np.median(waves[1:])).view(np.uint64)[0])
+    coefficients = dctn(grey, norm="ortho")[:FREQUENCIES, :FREQUENCIES].ravel()
+    return int(np.packbits(coefficients > np.median(coefficients[1:])).view(np.uint64)[0])
 
 
-def nearest(keys: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """For each of some picture keys the place of one in ``others`` at most `NEAR` bits away, or -1; [n], [m] to [n].
+def near_duplicates(hashes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """For each hash, the index of one in ``others`` within `MAX_HAMMING` bits, or -1; [n], [m] to [n].
 
-    Keys that differ in at most `NEAR` bits agree in one of `NEAR` + 1 bands of bits, so that only those that share a
-    band are compared. A key of 0 is near to none.
+    If two hashes differ in at most `MAX_HAMMING` bits, they agree in at least one of `MAX_HAMMING` + 1 bands of bits,
+    so only hashes that share a band are compared. The hash 0 matches nothing.
     """
-    distinct, inverse = np.unique(keys, return_inverse=True)
-    theirs, places = np.unique(others, return_index=True)
-    theirs, places = theirs[theirs != 0], places[theirs != 0]
-    best = np.full(len(distinct), -1, dtype=np.int64)
-    for band in np.array_split(np.arange(64, dtype=np.uint64), NEAR + 1):
-        open_ = np.flatnonzero((best < 0) & (distinct != 0))
+    distinct, inverse = np.unique(hashes, return_inverse=True)
+    candidates, indices = np.unique(others, return_index=True)
+    candidates, indices = candidates[candidates != 0], indices[candidates != 0]
+    matches = np.full(len(distinct), -1, dtype=np.int64)
+    for band in np.array_split(np.arange(64, dtype=np.uint64), MAX_HAMMING + 1):
+        unmatched = np.flatnonzero((matches < 0) & (distinct != 0))
         mask = np.bitwise_or.reduce(np.uint64(1) << band)
-        order = np.argsort(theirs & mask, kind="stable")
-        _compare(distinct, open_, theirs[order], places[order], mask, best)
-    return best[inverse]
+        order = np.argsort(candidates & mask, kind="stable")
+        _match_band(distinct, unmatched, candidates[order], indices[order], mask, matches)
+    return matches[inverse]
 
 
-def _compare(
-    keys: np.ndarray, open_: np.ndarray, theirs: np.ndarray, places: np.ndarray, mask: np.uint64, best: np.ndarray
+def _match_band(
+    hashes: np.ndarray,
+    unmatched: np.ndarray,
+    candidates: np.ndarray,
+    indices: np.ndarray,
+    mask: np.uint64,
+    matches: np.ndarray,
 ) -> None:
-    """Fill in ``best`` for the keys at ``open_`` from those of ``theirs``, sorted by the mask, that share its bits."""
-    bands = theirs & mask
-    low = np.searchsorted(bands, keys[open_] & mask, side="left")
-    count = np.searchsorted(bands, keys[open_] & mask, side="right") - low
+    """Set ``matches`` of the hashes at ``unmatched`` from candidates that agree under the mask, which sorts them."""
+    bands = candidates & mask
+    low = np.searchsorted(bands, hashes[unmatched] & mask, side="left")
+    count = np.searchsorted(bands, hashes[unmatched] & mask, side="right") - low
     ends = np.cumsum(count)
     start = 0
-    while start < len(open_):
-        # At least one key, and as many as have no more pairs together than are held at once.
+    while start < len(unmatched):
+        # At least one hash, and as many as fit into MAX_PAIRS pairs.
         before = ends[start] - count[start]
-        stop = max(start + 1, int(np.searchsorted(ends, before + PAIRS_AT_ONCE, side="right")))
-        ours = np.repeat(np.arange(start, stop), count[start:stop])
-        other = np.arange(len(ours)) - np.repeat(ends[start:stop] - count[start:stop] - before, count[start:stop])
-        other += low[ours]
-        near = np.bitwise_count(keys[open_[ours]] ^ theirs[other]) <= NEAR
-        best[open_[ours[near]]] = places[other[near]]
+        stop = max(start + 1, int(np.searchsorted(ends, before + MAX_PAIRS, side="right")))
+        left = np.repeat(np.arange(start, stop), count[start:stop])
+        right = np.arange(len(left)) - np.repeat(ends[start:stop] - count[start:stop] - before, count[start:stop])
+        right += low[left]
+        near = np.bitwise_count(hashes[unmatched[left]] ^ candidates[right]) <= MAX_HAMMING
+        matches[unmatched[left[near]]] = indices[right[near]]
         start = stop

@@ -1,8 +1,8 @@
-"""Checks of converted datasets: each record by itself, its pictures, and the records against one another.
+"""Validation of converted datasets: checks of each record, of its images, and across records.
 
-First every record is checked by itself, and a few numbers of it are kept (`geovlm_ray.data.validation.ledger`). Then
-each picture is decoded once, however many records name it, and records are compared by their numbers. Last, the bad
-ones are read again, and go to ``quarantine.parquet`` with the reason; the shards stay as they are.
+The first pass checks each record and keeps a compact summary (`geovlm_ray.data.validation.faults`). Then each unique
+image is decoded once, and the records are compared by their summaries. Finally, bad records are read again and written
+to ``quarantine.parquet`` with the reason; the shards are not modified.
 """
 
 from __future__ import annotations
@@ -15,36 +15,46 @@ from typing import TypeVar
 
 import numpy as np
 
-from geovlm_ray.data.formats.base import shown
+from geovlm_ray.data.formats.base import short_repr
 from geovlm_ray.data.parallel import Workers
 from geovlm_ray.data.parquet import Dataset
-from geovlm_ray.data.quarantine import SetAside, read_quarantine, write_quarantine
+from geovlm_ray.data.quarantine import QuarantineEntry, read_quarantine, write_quarantine
 from geovlm_ray.data.table import to_row
 from geovlm_ray.data.validation.balance import Balance
 from geovlm_ray.data.validation.checks import check_records
-from geovlm_ray.data.validation.ledger import PICTURE, Entries, Faults, Why, find_faults, repeated
-from geovlm_ray.data.validation.numbered import Numbered, Record
-from geovlm_ray.data.validation.pictures import ABSENT, Picture, look_at
-from geovlm_ray.data.validation.scan import Balances, ShardJob, place_in_source, scan_shard
+from geovlm_ray.data.validation.faults import (
+    IMAGE_DTYPE,
+    FaultKind,
+    Faults,
+    RecordSummaries,
+    find_faults,
+    first_occurrences,
+)
+from geovlm_ray.data.validation.image_checks import ABSENT, RecordImage, check_images
+from geovlm_ray.data.validation.record_index import Record, RecordIndex
+from geovlm_ray.data.validation.scan import Balances, ShardJob, scan_shard, source_location
 from geovlm_ray.data.validation.tally import Findings
 
-PICTURES_AT_ONCE = 32
-RECORDS_AT_ONCE = 1_000
-TRAINING = "train"
-"""How the name of a split begins that is trained on."""
+IMAGE_BATCH = 32
+RECORD_BATCH = 1_000
+TRAIN_PREFIX = "train"
+"""Prefix of the names of training splits."""
 
 Item = TypeVar("Item")
 OnProgress = Callable[[str, int], None]
-"""Told what is being checked, and how many are done."""
+"""Receives what is being checked, and how many are done."""
 
 
 @dataclass
 class ValidationReport:
-    """What validation found. ``unreadable`` are shards that could not be read at all, with the reason."""
+    """Result of validation.
+
+    ``images`` counts unique images, and ``absent`` those without a file. ``unreadable`` maps shards to their errors.
+    """
 
     records: int = 0
     bad: int = 0
-    pictures: int = 0
+    images: int = 0
     absent: int = 0
     unreadable: dict[Path, str] = field(default_factory=dict)
     reasons: Findings = field(default_factory=Findings)
@@ -53,178 +63,189 @@ class ValidationReport:
 
     @property
     def bad_fraction(self) -> float:
-        """Bad records over all."""
+        """Fraction of bad records."""
         return self.bad / max(self.records, 1)
 
 
 def validate(
     datasets: Sequence[Dataset], *, need_images: bool, workers: int, on_progress: OnProgress
 ) -> ValidationReport:
-    """Check all records of some datasets and rewrite their quarantines.
+    """Check all records of datasets and rewrite their quarantine files.
 
-    Without ``need_images``, records without images and images that are not there are in order; those that are there
-    are checked all the same. What an earlier validation found is forgotten, what conversion set aside is kept. Of
-    equal records the first stays; of records that share a picture with another split, those that are not trained on.
+    Without ``need_images``, records without images and absent image files are valid; existing images are still checked.
+    Entries of an earlier validation are replaced, those of the conversion are kept. Of equal records, all but the first
+    are bad; of records that share an image between a training split and another split, the training records are bad.
 
     Raises:
-        RunError: a worker process died.
-        OSError: a quarantine cannot be written.
+        RunError: A worker process died.
+        OSError: A quarantine file cannot be written.
     """
     report = ValidationReport()
     datasets = [replace(d, root=d.root.resolve()) for d in datasets]
     with Workers(workers) as pool:
-        numbered, entries, splits = _scan(datasets, need_images, pool, report, on_progress)
-        pictures, texts = _look(numbered, entries, pool, on_progress)
-    if not need_images and ABSENT in texts:
-        pictures["fault"][pictures["fault"] == texts.index(ABSENT)] = 0
-    training = np.array([name.casefold().startswith(TRAINING) for name in splits], dtype=bool)
-    faults = find_faults(entries, pictures, training[entries.splits])
-    report.records, report.pictures = len(entries.ids), len(pictures)
-    report.bad, report.absent = int((~faults.good).sum()), int(pictures["absent"].sum())
-    _warn(report, numbered, entries, pictures, faults)
-    reasons = _Reasons(numbered, entries, faults, pictures, texts, splits, need_images)
+        index, summaries, splits = _scan(datasets, need_images, pool, report, on_progress)
+        images, messages = _check_images(index, summaries, pool, on_progress)
+    if not need_images and ABSENT in messages:
+        images["fault"][images["fault"] == messages.index(ABSENT)] = 0
+    training = np.array([name.casefold().startswith(TRAIN_PREFIX) for name in splits], dtype=bool)
+    faults = find_faults(summaries, images, training[summaries.splits])
+    report.records, report.images = len(summaries.ids), len(images)
+    report.bad, report.absent = int((~faults.good).sum()), int(images["absent"].sum())
+    _warn(report, index, summaries, images, faults)
+    reasons = _Reasons(index, summaries, faults, images, messages, splits, need_images)
     for dataset in datasets:
-        _write(dataset, reasons, report)
+        _write_quarantine(dataset, reasons, report)
     return report
 
 
 def _scan(
     datasets: Sequence[Dataset], need_images: bool, workers: Workers, report: ValidationReport, on_progress: OnProgress
-) -> tuple[Numbered, Entries, list[str]]:
-    """Check every record by itself: where the records are, what is kept of them, and the names of their splits."""
+) -> tuple[RecordIndex, RecordSummaries, list[str]]:
+    """Check each record; return the index, the summaries and the split names that the summaries index."""
     jobs = [ShardJob(dataset, shard, need_images) for dataset in datasets for shard in dataset.shards]
     splits: dict[str, int] = {}
-    parts: list[Entries] = []
+    parts: list[RecordSummaries] = []
     done = 0
     for job, scanned in zip(jobs, workers.in_order(scan_shard, jobs), strict=True):
         if scanned.problem:
             report.unreadable[job.shard] = scanned.problem
-        numbers = np.array([splits.setdefault(name, len(splits)) for name in scanned.splits], dtype=np.int32)
-        parts.append(replace(scanned.entries, splits=numbers[scanned.entries.splits]))
+        split_ids = np.array([splits.setdefault(name, len(splits)) for name in scanned.splits], dtype=np.int32)
+        parts.append(replace(scanned.summaries, splits=split_ids[scanned.summaries.splits]))
         report.warnings.merge(scanned.warnings)
         for key, balance in scanned.balances.items():
             report.balances.setdefault(key, Balance(key[1])).merge(balance)
-        done += len(scanned.entries.ids)
+        done += len(scanned.summaries.ids)
         on_progress("records", done)
     starts = np.cumsum([0, *(len(part.ids) for part in parts)])
-    return Numbered([(job.dataset, job.shard) for job in jobs], starts), Entries.joined(parts), list(splits)
+    index = RecordIndex([(job.dataset, job.shard) for job in jobs], starts)
+    return index, RecordSummaries.concatenate(parts), list(splits)
 
 
-def _look(
-    numbered: Numbered, entries: Entries, workers: Workers, on_progress: OnProgress
+def _check_images(
+    index: RecordIndex, summaries: RecordSummaries, workers: Workers, on_progress: OnProgress
 ) -> tuple[np.ndarray, list[str]]:
-    """Decode every picture once: an array of `PICTURE`, and the texts that its faults number ("" for none)."""
-    images, _ = entries.pictures
-    pictures = np.zeros(len(images), dtype=PICTURE)
-    texts = {"": 0}
+    """Decode each unique image; return an array of `IMAGE_DTYPE`, and the messages that its faults index ("" at 0)."""
+    unique, _ = summaries.unique_images
+    images = np.zeros(len(unique), dtype=IMAGE_DTYPE)
+    messages = {"": 0}
     done = 0
-    for seen, found in workers.in_order(look_at, _pictures(numbered, entries, images)):
-        numbers = np.array([0, *(texts.setdefault(text, len(texts)) for text in found)])
-        seen["fault"] = numbers[seen["fault"]]
-        pictures[done : done + len(seen)] = seen
-        done += len(seen)
+    for checked, batch_messages in workers.in_order(check_images, _record_images(index, summaries, unique)):
+        message_ids = np.array([0, *(messages.setdefault(text, len(messages)) for text in batch_messages)])
+        checked["fault"] = message_ids[checked["fault"]]
+        images[done : done + len(checked)] = checked
+        done += len(checked)
         on_progress("images", done)
-    return pictures, list(texts)
+    return images, list(messages)
 
 
-def _pictures(numbered: Numbered, entries: Entries, images: np.ndarray) -> Iterator[list[Picture]]:
-    """The pictures behind some ascending image numbers, some at a time."""
+def _record_images(index: RecordIndex, summaries: RecordSummaries, images: np.ndarray) -> Iterator[list[RecordImage]]:
+    """Record images by ascending image index, in batches."""
 
-    def one_by_one() -> Iterator[Picture]:
-        for number, dataset, record in numbered.read(np.unique(entries.owners[images])):
+    def stream() -> Iterator[RecordImage]:
+        for number, dataset, record in index.read(np.unique(summaries.owners[images])):
             example = to_row(record).example
-            first, end = entries.starts[number], entries.starts[number + 1]
+            first, end = summaries.starts[number], summaries.starts[number + 1]
             for image in images[slice(*np.searchsorted(images, [first, end]))]:
-                yield Picture(dataset.root, example.images[image - first], example.pixels)
+                yield RecordImage(dataset.root, example.images[image - first], example.pixels)
 
-    stream = one_by_one()
-    while some := list(itertools.islice(stream, PICTURES_AT_ONCE)):
-        yield some
+    remaining = stream()
+    while batch := list(itertools.islice(remaining, IMAGE_BATCH)):
+        yield batch
 
 
-def _warn(report: ValidationReport, numbered: Numbered, entries: Entries, pictures: np.ndarray, faults: Faults) -> None:
-    """Add what is odd, though no record is bad for it."""
-    # Datasets of the field give all records about an image one id, and nothing is known by it.
-    alike = {
-        "the same question and images with another target or reasoning": entries.questions,
-        "the same id": entries.ids,
+def _warn(
+    report: ValidationReport, index: RecordIndex, summaries: RecordSummaries, images: np.ndarray, faults: Faults
+) -> None:
+    """Add the warnings of cross-record checks and class balances."""
+    # A duplicate id is only a warning: many datasets use one id for all records of an image.
+    duplicates = {
+        "same question and images, different target or reasoning": summaries.questions,
+        "duplicate id": summaries.ids,
     }
-    for what, keys in alike.items():
-        earlier = repeated(keys, faults.good)
-        again = np.flatnonzero(earlier >= 0)
-        if len(again):
-            report.warnings.add(what, f"{numbered.name(again[0])} and {numbered.name(earlier[again[0]])}", len(again))
-    images, place = entries.pictures
-    _, names = np.unique(pictures["name"], return_index=True)
-    copies = repeated(pictures["content"], np.isin(np.arange(len(pictures)), names))
-    again = np.flatnonzero(copies >= 0)
-    if len(again):
-        pair = [_image_name(numbered, entries, images[p]) for p in (copies[again[0]], again[0])]
-        report.warnings.add("the same image under another name", " and ".join(pair), len(again))
-    last = np.flatnonzero((entries.sizes[:, 0] > 0) & (entries.counts > 0))
-    shown = pictures[place[entries.starts[last + 1] - 1]]
-    differ = (shown["width"] > 0) & ((entries.sizes[last] != np.stack([shown["width"], shown["height"]], 1)).any(1))
+    for kind, keys in duplicates.items():
+        earlier = first_occurrences(keys, faults.good)
+        repeats = np.flatnonzero(earlier >= 0)
+        if len(repeats):
+            example = f"{index.name(repeats[0])} and {index.name(earlier[repeats[0]])}"
+            report.warnings.add(kind, example, len(repeats))
+    unique, rank = summaries.unique_images
+    _, names = np.unique(images["name"], return_index=True)
+    originals = first_occurrences(images["content"], np.isin(np.arange(len(images)), names))
+    copies = np.flatnonzero(originals >= 0)
+    if len(copies):
+        pair = [_image_name(index, summaries, unique[i]) for i in (originals[copies[0]], copies[0])]
+        report.warnings.add("duplicate image under another name", " and ".join(pair), len(copies))
+    # Boxes refer to the last image of a record.
+    records = np.flatnonzero((summaries.sizes[:, 0] > 0) & (summaries.counts > 0))
+    last = images[rank[summaries.starts[records + 1] - 1]]
+    differ = (last["width"] > 0) & ((summaries.sizes[records] != np.stack([last["width"], last["height"]], 1)).any(1))
     if differ.any():
         first = np.flatnonzero(differ)[0]
-        size, real = entries.sizes[last[first]], shown[first]
-        example = f"{numbered.name(last[first])}: {size[0]:g} x {size[1]:g}, found {real['width']} x {real['height']}"
-        report.warnings.add("boxes in pixels of another size than the image has", example, int(differ.sum()))
+        size, actual = summaries.sizes[records[first]], last[first]
+        name = index.name(records[first])
+        example = f"{name}: {size[0]:g} x {size[1]:g}, found {actual['width']} x {actual['height']}"
+        report.warnings.add("pixel frame differs from the image size", example, int(differ.sum()))
     for (dataset, _), balance in report.balances.items():
         balance.warn(dataset, report.warnings)
 
 
-def _image_name(numbered: Numbered, entries: Entries, image: int) -> str:
-    number = entries.owners[image]
-    ((_, _, record),) = numbered.read(np.array([number]))
-    return repr(record["images"][image - entries.starts[number]])
+def _image_name(index: RecordIndex, summaries: RecordSummaries, image: int) -> str:
+    number = summaries.owners[image]
+    ((_, _, record),) = index.read(np.array([number]))
+    return repr(record["images"][image - summaries.starts[number]])
 
 
 @dataclass(frozen=True)
 class _Reasons:
-    """What words need to say why a record is bad; ``texts`` are those that the faults of pictures number."""
+    """Data for the reasons of bad records; ``messages`` are the fault messages that ``images`` indexes."""
 
-    numbered: Numbered
-    entries: Entries
+    index: RecordIndex
+    summaries: RecordSummaries
     faults: Faults
-    pictures: np.ndarray
-    texts: Sequence[str]
+    images: np.ndarray
+    messages: Sequence[str]
     splits: Sequence[str]
     need_images: bool
 
-    def of(self, found: Sequence[tuple[int, Dataset, Record]]) -> Iterator[str]:
-        """The reasons of some bad records."""
-        by_itself = [record for number, _, record in found if self.faults.why[number] == Why.RECORD]
-        verdicts = iter(check_records(by_itself, need_images=self.need_images))
-        for number, _, record in found:
-            alone = self.faults.why[number] == Why.RECORD
-            yield str(next(verdicts).fault) if alone else self._compared(number, record)
+    def of(self, records: Sequence[tuple[int, Dataset, Record]]) -> Iterator[str]:
+        """The reasons of bad records, in their order."""
+        faulty = [record for number, _, record in records if self.faults.kind[number] == FaultKind.RECORD]
+        checks = iter(check_records(faulty, need_images=self.need_images))
+        for number, _, record in records:
+            by_itself = self.faults.kind[number] == FaultKind.RECORD
+            yield str(next(checks).fault) if by_itself else self._cross_record(number, record)
 
-    def _compared(self, number: int, record: Record) -> str:
-        why, image, other = (int(a[number]) for a in (self.faults.why, self.faults.image, self.faults.other))
-        if why == Why.REPEATED:
-            return f"the same question, images and target as {self.numbered.name(other)}"
-        name = f"image {shown(record['images'][image - self.entries.starts[number]])}"
-        if why == Why.IMAGE:
-            return f"{name}: {self.texts[self.pictures['fault'][self.entries.pictures[1][image]]]}"
-        split = self.splits[self.entries.splits[other]]
-        looks = "looks like one of" if why == Why.ALIKE else "is also in"
-        return f"{name} {looks} split {split!r}, {self.numbered.name(other)}"
+    def _cross_record(self, number: int, record: Record) -> str:
+        kind, image, other = (int(a[number]) for a in (self.faults.kind, self.faults.image, self.faults.other))
+        if kind == FaultKind.DUPLICATE:
+            return f"same question, images and target as {self.index.name(other)}"
+        name = f"image {short_repr(record['images'][image - self.summaries.starts[number]])}"
+        if kind == FaultKind.IMAGE:
+            return f"{name}: {self.messages[self.images['fault'][self.summaries.unique_images[1][image]]]}"
+        split = self.splits[self.summaries.splits[other]]
+        relation = "is a near-duplicate of an image in" if kind == FaultKind.SIMILAR_IMAGE else "is also in"
+        return f"{name} {relation} split {split!r}, {self.index.name(other)}"
 
 
-def _write(dataset: Dataset, reasons: _Reasons, report: ValidationReport) -> None:
-    """Replace the quarantine of a dataset: what conversion set aside, and the bad records."""
-    numbers = reasons.numbered.of(dataset, np.flatnonzero(~reasons.faults.good))
+def _write_quarantine(dataset: Dataset, reasons: _Reasons, report: ValidationReport) -> None:
+    """Rewrite the quarantine file of a dataset: entries of the conversion, unreadable shards and bad records."""
+    numbers = reasons.index.of(dataset, np.flatnonzero(~reasons.faults.good))
     with write_quarantine(dataset.folder) as add:
         for kept in _chunks(read_quarantine(dataset.folder, "convert")):
             add(kept)
-        unread = {shard: report.unreadable[shard] for shard in dataset.shards if shard in report.unreadable}
-        add([SetAside("validate", reason[:1000], "", 0, shard=shard.name) for shard, reason in unread.items()])
-        for found in _chunks(reasons.numbered.read(numbers)):
+        unreadable = {shard: report.unreadable[shard] for shard in dataset.shards if shard in report.unreadable}
+        add(
+            [
+                QuarantineEntry("validate", reason[:1000], "", 0, shard=shard.name)
+                for shard, reason in unreadable.items()
+            ]
+        )
+        for batch in _chunks(reasons.index.read(numbers)):
             bad = []
-            for (number, _, record), reason in zip(found, reasons.of(found), strict=True):
-                _, shard, row = reasons.numbered.place(number)
+            for (number, _, record), reason in zip(batch, reasons.of(batch), strict=True):
+                _, shard, row = reasons.index.locate(number)
                 bad.append(
-                    SetAside(
+                    QuarantineEntry(
                         "validate",
                         reason[:1000],
                         record["source_file"] or "",
@@ -234,11 +255,11 @@ def _write(dataset: Dataset, reasons: _Reasons, report: ValidationReport) -> Non
                         row=row,
                     )
                 )
-                report.reasons.add(bad[-1].kind, f"{place_in_source(record)}: {reason}")
+                report.reasons.add(bad[-1].kind, f"{source_location(record)}: {reason}")
             add(bad)
 
 
 def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
-    stream = iter(items)
-    while some := list(itertools.islice(stream, RECORDS_AT_ONCE)):
-        yield some
+    remaining = iter(items)
+    while batch := list(itertools.islice(remaining, RECORD_BATCH)):
+        yield batch

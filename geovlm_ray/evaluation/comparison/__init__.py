@@ -1,1 +1,1 @@
-"""Comparison of runs and evaluations: what differs between them, and what of it is more than chance."""
+"""Comparison of runs and evaluations: settings that differ, and paired significance tests."""

@@ -1,4 +1,4 @@
-"""Benchmarks that evaluations have in common, record by record, and the records on which they differ most."""
+"""Paired comparison of benchmark scores by record, and the records with the largest score differences."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import BaseModel, Field, TypeAdapter
 
-from geovlm_ray.evaluation.comparison.paired import Paired, holm, paired
-from geovlm_ray.evaluation.comparison.sources import ComparedRun, checked
+from geovlm_ray.evaluation.comparison.paired import PairedTest, holm, paired_bootstrap
+from geovlm_ray.evaluation.comparison.sources import ComparedRun, validated
 from geovlm_ray.evaluation.predictions import Predictions
 
-SHOWN = 4
-"""Cases that are drawn of those on which one scores higher, and of those on which the other does."""
-Key = tuple[str, str, str, int]
+MAX_EXAMPLES = 4
+"""Records shown per benchmark for each direction of the score difference."""
+RecordKey = tuple[str, str, str, int]
 OnProgress = Callable[[int, str], None]
 
 
 class PredictionRecord(BaseModel):
-    """What is taken of a row of predictions."""
+    """The columns of a predictions row that a comparison uses."""
 
     example_id: str
     task: str
@@ -38,27 +38,31 @@ class PredictionRecord(BaseModel):
 
 @dataclass(frozen=True)
 class ComparedExample:
-    """The answers of two to the same question."""
+    """Two predictions for the same question."""
 
     first: PredictionRecord
     other: PredictionRecord
 
     @property
     def change(self) -> float:
-        """How much higher the other one's answer scores."""
+        """Score difference, ``other - first``."""
         return self.other.score - self.first.score
 
 
 @dataclass(frozen=True)
-class Met:
-    """Two evaluations on a benchmark; those of its records that only one of them has are counted."""
+class BenchmarkComparison:
+    """Two evaluations of one benchmark, paired by record.
+
+    ``only_first`` and ``only_other`` count the records without a counterpart. ``higher`` and ``lower`` are the examples
+    with the largest score differences in each direction, largest first.
+    """
 
     benchmark: str
     title: str
     task: str
     first: str
     other: str
-    test: Paired
+    test: PairedTest
     only_first: int
     only_other: int
     higher: list[ComparedExample]
@@ -67,15 +71,15 @@ class Met:
 
 @dataclass(frozen=True)
 class BenchmarkRow:
-    """A row of the table of scores, and its p value corrected for their number."""
+    """A row of the score table; ``p_holm`` is corrected for the number of rows."""
 
-    met: Met
+    comparison: BenchmarkComparison
     p_holm: float
 
 
 @dataclass(frozen=True)
 class PaperRow:
-    """A metric as published, in [0, 1] and by letter, of all records that each has, whose numbers are by letter too."""
+    """A published metric in [0, 1] over all records of each source, and the number of these records, by letter."""
 
     benchmark: str
     metric: str
@@ -86,39 +90,42 @@ class PaperRow:
 def benchmark_rows(
     sources: Sequence[ComparedRun], draws: int, on_progress: OnProgress
 ) -> tuple[list[BenchmarkRow], list[str]]:
-    """Every benchmark that at least two have, the others against the first that has it; and what is not compared.
+    """Compare each benchmark that at least two sources have; the baseline is the first source that has it.
+
+    Returns:
+        The rows of the table, and notes on what is not compared.
 
     Raises:
         DataError: predictions cannot be read.
     """
     names, notes = _benchmarks(sources), [f"{s} has no evaluation." for s in sources if not s.evaluation]
-    found: list[Met] = []
+    comparisons: list[BenchmarkComparison] = []
     for done, name in enumerate(names):
         on_progress(done, f"of {len(names)} benchmarks compared")
-        first, *others = _having(sources, name)
+        first, *others = _evaluated_on(sources, name)
         if not others:
             notes.append(f"Only {first} was evaluated on {name}.")
             continue
-        answers = _answers(first, name)
+        predictions = _predictions_by_key(first, name)
         for other in others:
-            met = _meet(name, first, answers, other, draws)
-            if met is None:
+            comparison = _compare_pair(name, first, predictions, other, draws)
+            if comparison is None:
                 notes.append(f"{name}: {first} and {other} have no record in common.")
             else:
-                found.append(met)
-    corrected = holm([met.test.p for met in found])
-    return [BenchmarkRow(met, p) for met, p in zip(found, corrected, strict=True)], notes
+                comparisons.append(comparison)
+    corrected = holm([comparison.test.p for comparison in comparisons])
+    return [BenchmarkRow(comparison, p) for comparison, p in zip(comparisons, corrected, strict=True)], notes
 
 
 def paper_rows(sources: Sequence[ComparedRun]) -> list[PaperRow]:
-    """The published metrics of the benchmarks that at least two have."""
+    """Published metrics of the benchmarks that at least two sources have."""
     rows = []
     for name in _benchmarks(sources):
-        having = _having(sources, name)
-        if len(having) > 1:
-            found = {s.letter: s.evaluation.benchmarks[name] for s in having if s.evaluation}
-            metrics = {letter: result.paper for letter, result in found.items()}
-            records = {letter: result.n for letter, result in found.items()}
+        evaluated = _evaluated_on(sources, name)
+        if len(evaluated) > 1:
+            results = {s.letter: s.evaluation.benchmarks[name] for s in evaluated if s.evaluation}
+            metrics = {letter: result.paper for letter, result in results.items()}
+            records = {letter: result.n for letter, result in results.items()}
             for metric in dict.fromkeys(m for paper in metrics.values() for m in paper):
                 values = {letter: paper[metric] for letter, paper in metrics.items() if metric in paper}
                 rows.append(PaperRow(name, metric, {k: v for k, v in values.items() if math.isfinite(v)}, records))
@@ -129,43 +136,51 @@ def _benchmarks(sources: Sequence[ComparedRun]) -> list[str]:
     return list(dict.fromkeys(name for s in sources if s.evaluation for name in s.evaluation.benchmarks))
 
 
-def _having(sources: Sequence[ComparedRun], name: str) -> list[ComparedRun]:
+def _evaluated_on(sources: Sequence[ComparedRun], name: str) -> list[ComparedRun]:
     return [s for s in sources if s.evaluation and name in s.evaluation.benchmarks]
 
 
-def _answers(source: ComparedRun, name: str) -> dict[Key, PredictionRecord]:
-    """Answers by record, question and, where these come several times, by which time it is."""
+def _predictions_by_key(source: ComparedRun, name: str) -> dict[RecordKey, PredictionRecord]:
+    """Predictions by example id, task, question and occurrence index, which separates repeated questions."""
     assert source.evaluation is not None
     predictions = Predictions(source.evaluation.folder / "predictions", name)
-    answers = checked(TypeAdapter(list[PredictionRecord]), predictions.rows(), predictions.file)
-    seen: Counter[tuple[str, str, str]] = Counter()
-    found: dict[Key, PredictionRecord] = {}
-    for answer in answers:
-        key = (answer.example_id, answer.task, answer.question)
-        found[(*key, seen[key])] = answer
-        seen[key] += 1
-    return found
+    records = validated(TypeAdapter(list[PredictionRecord]), predictions.rows(), predictions.file)
+    occurrences: Counter[tuple[str, str, str]] = Counter()
+    by_key: dict[RecordKey, PredictionRecord] = {}
+    for record in records:
+        key = (record.example_id, record.task, record.question)
+        by_key[(*key, occurrences[key])] = record
+        occurrences[key] += 1
+    return by_key
 
 
-def _meet(
-    name: str, first: ComparedRun, answers: dict[Key, PredictionRecord], other: ComparedRun, draws: int
-) -> Met | None:
-    """Two evaluations on a benchmark; None where they have no record in common."""
+def _compare_pair(
+    name: str,
+    first: ComparedRun,
+    first_records: dict[RecordKey, PredictionRecord],
+    other: ComparedRun,
+    draws: int,
+) -> BenchmarkComparison | None:
+    """Pair two evaluations of a benchmark by record; None if they share no record."""
     assert other.evaluation is not None
-    theirs = _answers(other, name)
-    cases = [ComparedExample(answer, theirs[key]) for key, answer in answers.items() if key in theirs]
-    if not cases:
+    other_records = _predictions_by_key(other, name)
+    examples = [
+        ComparedExample(record, other_records[key]) for key, record in first_records.items() if key in other_records
+    ]
+    if not examples:
         return None
     result = other.evaluation.benchmarks[name]
-    return Met(
+    return BenchmarkComparison(
         benchmark=name,
         title=result.title,
         task=result.task,
         first=first.letter,
         other=other.letter,
-        test=paired(np.array([c.first.score for c in cases]), np.array([c.other.score for c in cases]), draws),
-        only_first=len(answers) - len(cases),
-        only_other=len(theirs) - len(cases),
-        higher=[case for case in sorted(cases, key=lambda case: -case.change)[:SHOWN] if case.change > 0],
-        lower=[case for case in sorted(cases, key=lambda case: case.change)[:SHOWN] if case.change < 0],
+        test=paired_bootstrap(
+            np.array([e.first.score for e in examples]), np.array([e.other.score for e in examples]), draws
+        ),
+        only_first=len(first_records) - len(examples),
+        only_other=len(other_records) - len(examples),
+        higher=[e for e in sorted(examples, key=lambda e: -e.change)[:MAX_EXAMPLES] if e.change > 0],
+        lower=[e for e in sorted(examples, key=lambda e: e.change)[:MAX_EXAMPLES] if e.change < 0],
     )

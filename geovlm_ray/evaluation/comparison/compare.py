@@ -1,4 +1,4 @@
-"""Everything that is compared of some runs and evaluations, as far as at least two of them have it."""
+"""Comparison of runs and evaluations in everything that at least two of them have."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ CURVES = {
     "completion/length_mean": ("Completion length", "tokens"),
     **{f"task/{task}/reward": (f"Sampled reward: {task}", "mean reward") for task in TASK_NAMES},
 }
-"""Metrics of training that are drawn: title and unit."""
-OWN = ("run.name", "run.dir")
-"""Settings that say which run it is, and nothing of how it was made."""
+"""Training metrics shown as curves: title and y-axis label."""
+IDENTITY_KEYS = ("run.name", "run.dir")
+"""Settings that identify a run but do not affect it."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A key of the configuration in which folders of a kind differ, with its value by letter."""
+    """A configuration key on which sources of one kind differ, with its values by letter."""
 
     kind: str
     key: str
@@ -45,7 +45,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Curve:
-    """A metric of training: points (step, value) by letter."""
+    """A training metric: points (step, value) by letter."""
 
     metric: str
     title: str
@@ -55,7 +55,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was found; ``draws`` are those of each bootstrap, notes say in sentences what is not compared and why."""
+    """Results of a comparison; ``draws`` is the number of bootstrap resamples, notes name what is not compared."""
 
     sources: list[ComparedRun]
     draws: int
@@ -69,14 +69,14 @@ class Comparison:
 
 
 def compare(sources: Sequence[ComparedRun], draws: int, on_progress: OnProgress) -> Comparison:
-    """Compare.
+    """Compare runs and evaluations.
 
     Args:
-        draws: resamples of each bootstrap.
-        on_progress: is told how many benchmarks are done.
+        draws: resamples per bootstrap.
+        on_progress: called with the number of compared benchmarks.
 
     Raises:
-        RunError: no two have anything in common.
+        RunError: no two sources have anything in common.
         DataError: predictions cannot be read.
     """
     heldout, heldout_notes = held_out_rows(sources, draws)
@@ -85,7 +85,7 @@ def compare(sources: Sequence[ComparedRun], draws: int, on_progress: OnProgress)
     if not (heldout or benchmarks or curves):
         why = " ".join([*heldout_notes, *benchmark_notes])
         raise RunError(
-            f"expected steps of training, held-out rewards or benchmarks that at least two of {_listed(sources)} have, "
+            f"expected training steps, held-out rewards or benchmarks that at least two of {_listed(sources)} share, "
             f"found none. {why}"
         )
     return Comparison(
@@ -101,8 +101,8 @@ def compare(sources: Sequence[ComparedRun], draws: int, on_progress: OnProgress)
     )
 
 
-def as_json(found: Comparison) -> dict[str, Any]:
-    """All numbers; of the cases that differ most what identifies them and the answers."""
+def as_json(comparison: Comparison) -> dict[str, Any]:
+    """All numbers; examples with the largest score differences have their id, question, scores and completions."""
     return {
         "sources": {
             s.letter: {
@@ -111,36 +111,36 @@ def as_json(found: Comparison) -> dict[str, Any]:
                 "kind": s.kind,
                 "evaluation": str(s.evaluation.folder.resolve()) if s.evaluation else None,
             }
-            for s in found.sources
+            for s in comparison.sources
         },
-        "bootstrap": {"draws": found.draws, "seed": SEED},
-        "settings": [asdict(setting) for setting in found.settings],
-        "curves": {curve.metric: curve.points for curve in found.curves},
-        "heldout": [{**asdict(row), "test": asdict(row.test)} for row in found.heldout],
-        "heldout_notes": found.heldout_notes,
-        "benchmarks": [_benchmark_json(row) for row in found.benchmarks],
-        "benchmark_notes": found.benchmark_notes,
-        "paper": [asdict(row) for row in found.paper],
+        "bootstrap": {"draws": comparison.draws, "seed": SEED},
+        "settings": [asdict(setting) for setting in comparison.settings],
+        "curves": {curve.metric: curve.points for curve in comparison.curves},
+        "heldout": [{**asdict(row), "test": asdict(row.test)} for row in comparison.heldout],
+        "heldout_notes": comparison.heldout_notes,
+        "benchmarks": [_benchmark_json(row) for row in comparison.benchmarks],
+        "benchmark_notes": comparison.benchmark_notes,
+        "paper": [asdict(row) for row in comparison.paper],
     }
 
 
 def _benchmark_json(row: BenchmarkRow) -> dict[str, Any]:
-    met = row.met
-    values = {k: getattr(met, k) for k in ("benchmark", "title", "task", "first", "other", "only_first", "only_other")}
-    cases = {"higher": [_case_json(case) for case in met.higher], "lower": [_case_json(case) for case in met.lower]}
-    return {**values, "test": asdict(met.test), "p_holm": row.p_holm, **cases}
+    pair = row.comparison
+    values = {k: getattr(pair, k) for k in ("benchmark", "title", "task", "first", "other", "only_first", "only_other")}
+    examples = {"higher": list(map(_example_json, pair.higher)), "lower": list(map(_example_json, pair.lower))}
+    return {**values, "test": asdict(pair.test), "p_holm": row.p_holm, **examples}
 
 
-def _case_json(case: ComparedExample) -> dict[str, Any]:
-    answers = {name: {"score": a.score, "completion": a.completion} for name, a in vars(case).items()}
-    return {"example_id": case.first.example_id, "question": case.first.question, **answers}
+def _example_json(example: ComparedExample) -> dict[str, Any]:
+    answers = {name: {"score": p.score, "completion": p.completion} for name, p in vars(example).items()}
+    return {"example_id": example.first.example_id, "question": example.first.question, **answers}
 
 
 def _curves(sources: Sequence[ComparedRun]) -> list[Curve]:
     curves = []
     for metric, (title, unit) in CURVES.items():
         points = {s.letter: _points(s.metrics, metric) for s in sources}
-        points = {letter: theirs for letter, theirs in points.items() if theirs}
+        points = {letter: values for letter, values in points.items() if values}
         if len(points) > 1:
             curves.append(Curve(metric, title, unit, points))
     return curves
@@ -151,9 +151,9 @@ def _points(rows: Iterable[Mapping[str, float]], metric: str) -> list[tuple[floa
 
 
 def _settings(kind: str, sources: Sequence[ComparedRun]) -> list[Setting]:
-    """Keys in which the folders of a kind that have a configuration differ."""
+    """Configuration keys on which sources of a kind differ; sources without a configuration are ignored."""
     configs = {s.letter: flat(s.config) for s in sources if s.config and s.kind == kind}
-    keys = dict.fromkeys(key for config in configs.values() for key in config if key not in OWN)
+    keys = dict.fromkeys(key for config in configs.values() for key in config if key not in IDENTITY_KEYS)
     settings = [Setting(kind, key, {letter: c.get(key) for letter, c in configs.items()}) for key in keys]
     return [s for s in settings if any(value != next(iter(s.values.values())) for value in s.values.values())]
 

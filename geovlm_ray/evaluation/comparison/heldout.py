@@ -1,4 +1,4 @@
-"""Held-out rewards after training, compared between runs that were held the same records out."""
+"""Held-out rewards after training, compared between runs with the same held-out records and reward."""
 
 from __future__ import annotations
 
@@ -10,86 +10,87 @@ from typing import Any
 
 import numpy as np
 
-from geovlm_ray.evaluation.comparison.paired import Paired, holm, paired
+from geovlm_ray.evaluation.comparison.paired import PairedTest, holm, paired_bootstrap
 from geovlm_ray.evaluation.comparison.sources import RUN, ComparedRun
 from geovlm_ray.evaluation.validation import MODES
 
 ALL = "all tasks"
 SCENES = "scenes"
-NOT_OF_THE_REWARD: Any = {"time_limit_s": True, "think": True, "sbert": {"device", "batch_size", "cache_size"}}
-"""Settings of the reward that leave open what an answer is worth."""
+EXECUTION_SETTINGS: Any = {"time_limit_s": True, "think": True, "sbert": {"device", "batch_size", "cache_size"}}
+"""Reward settings that do not affect the value of a reward, in the form of pydantic's ``exclude``."""
 
 
 @dataclass(frozen=True)
 class HeldOutRow:
-    """A task, or all, in one way of decoding: another run against the first one that was held the same records out."""
+    """One task, or all tasks, in one decoding mode: a run against the first run with the same held-out records."""
 
     task: str
     mode: str
     first: str
     other: str
-    test: Paired
+    test: PairedTest
     p_holm: float
 
 
 def held_out_rows(sources: Sequence[ComparedRun], draws: int) -> tuple[list[HeldOutRow], list[str]]:
-    """Rows of the table, and in sentences what is not compared and why."""
+    """Rows of the table, and notes on what is not compared and why."""
     runs = [source for source in sources if source.kind == RUN]
-    having = [source for source in runs if source.heldout]
+    comparable = [source for source in runs if source.heldout]
     notes = [
-        f"{source} has no held-out rewards: evaluation.num_examples is 0, or it is not finished."
+        f"{source} has no held-out rewards: evaluation.num_examples is 0, or the run has not finished."
         for source in runs
         if not source.heldout
     ]
     groups: dict[str, list[ComparedRun]] = {}
-    for source in having:
+    for source in comparable:
         groups.setdefault(json.dumps(_conditions(source), sort_keys=True), []).append(source)
-    notes += [_why_not(having[0], members) for members in list(groups.values())[1:]]
+    notes += [_mismatch_note(comparable[0], members) for members in list(groups.values())[1:]]
     pairs = [(members[0], other) for members in groups.values() for other in members[1:]]
-    parts = [(first, other, task, mode) for first, other in pairs for task in _parts(first) for mode in MODES]
+    cells = [(first, other, task, mode) for first, other in pairs for task in _row_tasks(first) for mode in MODES]
     tests = [
-        paired(_rewards(first, mode, task), _rewards(other, mode, task), draws) for first, other, task, mode in parts
+        paired_bootstrap(_rewards(first, mode, task), _rewards(other, mode, task), draws)
+        for first, other, task, mode in cells
     ]
     rows = [
         HeldOutRow(task, mode, first.letter, other.letter, test, p)
-        for (first, other, task, mode), test, p in zip(parts, tests, holm([test.p for test in tests]), strict=True)
+        for (first, other, task, mode), test, p in zip(cells, tests, holm([test.p for test in tests]), strict=True)
     ]
     return rows, notes
 
 
 def _conditions(source: ComparedRun) -> dict[str, Any]:
-    """All that must be the same for rewards to be comparable record by record."""
+    """Settings and record counts that must match for rewards to be paired by record."""
     assert source.config is not None
     assert source.heldout is not None
     data = source.config.data
-    found: dict[str, Any] = {"data.source": data.source}
-    # Held-out scenes are the same whatever the seed of those that are trained on.
+    conditions: dict[str, Any] = {"data.source": data.source}
+    # Held-out scenes do not depend on data.seed.
     if data.source != SCENES:
-        found |= {"data.path": data.path, "data.splits": list(data.splits), "data.seed": data.seed}
-    found["held-out records"] = ", ".join(f"{task} {n}" for task, n in sorted(source.heldout.counts().items()))
-    reward = source.config.reward.model_dump(mode="json", exclude=NOT_OF_THE_REWARD)
-    return found | {f"reward.{key}": value for key, value in reward.items()}
+        conditions |= {"data.path": data.path, "data.splits": list(data.splits), "data.seed": data.seed}
+    conditions["held-out records"] = ", ".join(f"{task} {n}" for task, n in sorted(source.heldout.counts().items()))
+    reward = source.config.reward.model_dump(mode="json", exclude=EXECUTION_SETTINGS)
+    return conditions | {f"reward.{key}": value for key, value in reward.items()}
 
 
-def _why_not(first: ComparedRun, others: Sequence[ComparedRun]) -> str:
-    ours, theirs = _conditions(first), _conditions(others[0])
-    differing = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
-    said = "; ".join(f"{key} is {theirs.get(key)!s}, not {ours.get(key)!s}" for key in differing)
+def _mismatch_note(first: ComparedRun, others: Sequence[ComparedRun]) -> str:
+    expected, actual = _conditions(first), _conditions(others[0])
+    differing = [key for key in {**expected, **actual} if expected.get(key) != actual.get(key)]
+    differences = "; ".join(f"{key} is {actual.get(key)!s}, not {expected.get(key)!s}" for key in differing)
     names = " and ".join(map(str, others))
     return (
-        f"Held-out rewards of {names} cannot be compared with those of {first}, as they are of other records or "
-        f"another reward: {said}."
+        f"Held-out rewards of {names} are not comparable with those of {first}, because records or reward differ: "
+        f"{differences}."
     )
 
 
-def _parts(source: ComparedRun) -> list[str]:
+def _row_tasks(source: ComparedRun) -> list[str]:
     assert source.heldout is not None
     tasks = list(source.heldout.counts())
     return [ALL, *tasks] if len(tasks) > 1 else tasks
 
 
 def _rewards(source: ComparedRun, mode: str, task: str) -> np.ndarray:
-    """Rewards of a task, or of all in one order for every run."""
+    """Rewards [n] of a task, or of all tasks in sorted task order."""
     by_task: dict[str, list[float]] = getattr(source.heldout, mode)
     values = chain.from_iterable(by_task[name] for name in sorted(by_task)) if task == ALL else by_task[task]
     return np.fromiter(values, dtype=np.float64)

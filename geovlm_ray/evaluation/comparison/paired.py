@@ -1,4 +1,4 @@
-"""Significance of a difference between two measurements of the same records, by paired bootstrap."""
+"""Paired bootstrap test of the difference between two measurements of the same records."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ import numpy as np
 from geovlm_ray.evaluation.metrics.bootstrap import LEVEL, Interval
 
 DRAWS = 10_000
+"""Default number of bootstrap resamples."""
 SEED = 0
-CLEAR = 0.05
-"""A corrected p value below it is called a clear difference."""
+ALPHA = 0.05
+"""Significance level for Holm-corrected p values."""
 DECIMALS = 12
-"""Means are rounded to so many, so that differences that cancel out count as 0."""
-AT_ONCE = 2**22
-"""Records that are held in memory at a time."""
+"""Decimals to which resampled means are rounded, so that differences that cancel out are exactly 0."""
+MAX_VALUES_IN_MEMORY = 2**22
+"""Resampled values that are held in memory at a time."""
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedTest:
     """Means of two measurements of n records, the difference ``other - first``, and its two-sided p value."""
 
     n: int
@@ -30,17 +31,17 @@ class Paired:
     p: float
 
 
-def paired(first: np.ndarray, other: np.ndarray, draws: int = DRAWS, seed: int = SEED) -> Paired:
-    """Compare two measurements, [n] each and at least one, of the same records in the same order.
+def paired_bootstrap(first: np.ndarray, other: np.ndarray, draws: int = DRAWS, seed: int = SEED) -> PairedTest:
+    """Test two measurements, [n] each with n > 0, of the same records in the same order.
 
-    Records are drawn with replacement, n each time, and both measurements of a record go together. The interval is the
-    percentile one (Efron & Tibshirani 1993), widened to hold the value. p is twice the smaller share of draws whose
-    difference is at most, or at least, 0, the observed records counted as one more draw (Davison & Hinkley 1997), and
-    never below 2^(1-k), where k records differ: the smallest p of the sign test, below which no number of draws can
-    bring so few. The same seed draws the same records, so that exchanging the measurements changes signs alone.
+    Resampling draws n records with replacement and keeps both measurements of a record together. The interval is the
+    percentile interval (Efron & Tibshirani 1993), widened to contain the observed difference. p is twice the smaller
+    share of resamples with a mean difference of at most, or at least, 0, with the observed sample counted as one more
+    resample (Davison & Hinkley 1997). It is never below 2^(1-k), the smallest p of a sign test with k differing
+    records. The seed determines which records are resampled, so exchanging the measurements only changes signs.
 
     Raises:
-        ValueError: there are no records, or not as many of both.
+        ValueError: there are no records, or the shapes differ.
     """
     if first.shape != other.shape or first.ndim != 1 or not len(first):
         raise ValueError(f"expected two arrays of the same n > 0 records, found {first.shape} and {other.shape}")
@@ -49,16 +50,16 @@ def paired(first: np.ndarray, other: np.ndarray, draws: int = DRAWS, seed: int =
     means = _resampled_means(changes, draws, seed).round(DECIMALS)
     tail = (100 - LEVEL) / 2
     low, high = np.percentile(means, [tail, 100 - tail])
-    fewer = min(np.count_nonzero(means <= 0), np.count_nonzero(means >= 0))
-    p = max(2 * (1 + fewer) / (1 + draws), 2.0 ** (1 - np.count_nonzero(changes)))
+    smaller_tail = min(np.count_nonzero(means <= 0), np.count_nonzero(means >= 0))
+    p = max(2 * (1 + smaller_tail) / (1 + draws), 2.0 ** (1 - np.count_nonzero(changes)))
     interval = Interval(value, min(float(low), value), max(float(high), value))
-    return Paired(len(changes), float(first.mean()), float(other.mean()), interval, min(float(p), 1.0))
+    return PairedTest(len(changes), float(first.mean()), float(other.mean()), interval, min(float(p), 1.0))
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """p values corrected for their number, in the same order (Holm 1979).
+    """Holm-corrected p values, in the same order (Holm 1979).
 
-    The chance that any of those that state a difference where there is none falls below a level is at most the level.
+    Rejecting those below a level bounds the family-wise error rate by that level.
     """
     values = np.asarray(p, dtype=np.float64)
     order = np.argsort(values)
@@ -68,8 +69,8 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def _resampled_means(values: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """Means of ``draws`` samples of n values, drawn with replacement."""
+    """Means of ``draws`` resamples of n values with replacement, [draws]."""
     rng, n = np.random.default_rng(seed), len(values)
-    step = max(1, AT_ONCE // n)
-    sizes = (min(step, draws - done) for done in range(0, draws, step))
+    chunk = max(1, MAX_VALUES_IN_MEMORY // n)
+    sizes = (min(chunk, draws - done) for done in range(0, draws, chunk))
     return np.concatenate([values[rng.integers(n, size=(size, n), dtype=np.int32)].mean(axis=1) for size in sizes])

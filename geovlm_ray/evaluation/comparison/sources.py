@@ -1,4 +1,4 @@
-"""What is compared: folders of training runs and of evaluations, read and checked."""
+"""Sources of a comparison: folders of training runs and evaluations, read and validated."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from geovlm_ray.core.errors import ConfigError, DataError, RunError
 from geovlm_ray.core.files import read_object, read_objects
 from geovlm_ray.evaluation.results import RESULTS
 
-MOST = 10
-"""Folders that are compared at once: as many as there are lines that can be told apart in a chart."""
+MAX_FOLDERS = 10
+"""Maximum number of folders in a comparison: more lines are hard to distinguish in a chart."""
 RUN, EVALUATION = "training run", "evaluation"
 T = TypeVar("T")
 
 
 class HeldOut(BaseModel):
-    """Rewards of held-out records after training, by task, in the order of the records."""
+    """Rewards of held-out records after training, by task, in record order."""
 
     sampled: dict[str, Annotated[list[FiniteFloat], Field(min_length=1)]]
     greedy: dict[str, Annotated[list[FiniteFloat], Field(min_length=1)]]
 
     def counts(self) -> dict[str, int]:
-        """Records of each task."""
+        """Number of records by task."""
         return {task: len(rewards) for task, rewards in self.greedy.items()}
 
 
 class BenchmarkResult(BaseModel):
-    """What is taken of a benchmark from ``results.json``."""
+    """The fields of a benchmark in ``results.json`` that a comparison uses."""
 
     title: str
     task: str
@@ -43,7 +43,7 @@ class BenchmarkResult(BaseModel):
 
 
 class Evaluation(BaseModel):
-    """What is taken from ``results.json``, and the folder where it lies."""
+    """The fields of ``results.json`` that a comparison uses, and the folder of the file."""
 
     model: str
     benchmarks: dict[str, BenchmarkResult]
@@ -52,11 +52,12 @@ class Evaluation(BaseModel):
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """A folder that is compared.
+    """A training run or evaluation to compare.
 
-    ``letter`` is what it is called in tables, ``name`` as much of its path as tells it from the others. A training run
-    has a configuration and metrics, one object a step; an evaluation may have a configuration. ``heldout`` is None
-    until a run has ended, and without held-out records. The evaluation of a training run is its newest.
+    ``letter`` identifies it in tables; ``name`` is the shortest end of its path that no other source shares. A training
+    run has a configuration and metrics, one object per step; an evaluation may have a configuration. ``heldout`` is
+    None before the end of a run and for runs without held-out records. ``evaluation`` is the newest one of a training
+    run.
     """
 
     letter: str
@@ -76,17 +77,17 @@ def read_sources(folders: Sequence[Path]) -> list[ComparedRun]:
     """Read the folders.
 
     Raises:
-        ConfigError: they are too few or too many, or one comes twice.
-        RunError: one is neither a training run nor an evaluation.
-        DataError: a file does not hold what it should.
+        ConfigError: there are too few or too many folders, or duplicates.
+        RunError: a folder is neither a training run nor an evaluation.
+        DataError: a file has invalid content.
     """
-    if not 2 <= len(folders) <= MOST:
-        given = ", ".join(map(str, folders))
-        raise ConfigError(f"expected 2 to {MOST} runs or evaluations to compare, found {len(folders)}: {given}")
+    if not 2 <= len(folders) <= MAX_FOLDERS:
+        paths = ", ".join(map(str, folders))
+        raise ConfigError(f"expected 2 to {MAX_FOLDERS} runs or evaluations to compare, found {len(folders)}: {paths}")
     resolved = [folder.resolve() for folder in folders]
-    twice = next((folder for folder, n in Counter(resolved).items() if n > 1), None)
-    if twice:
-        raise ConfigError(f"expected different runs or evaluations to compare, found {twice} more than once")
+    duplicate = next((folder for folder, n in Counter(resolved).items() if n > 1), None)
+    if duplicate:
+        raise ConfigError(f"expected distinct runs or evaluations to compare, found {duplicate} more than once")
     return [
         _read(letter, name, folder)
         for letter, name, folder in zip(string.ascii_uppercase, _names(resolved), folders, strict=False)
@@ -94,7 +95,7 @@ def read_sources(folders: Sequence[Path]) -> list[ComparedRun]:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """The shortest ends of different paths by which they are told apart."""
+    """The shortest unique end of each path."""
     depths = [1] * len(folders)
     while True:
         names = [str(Path(*folder.parts[-depth:])) for folder, depth in zip(folders, depths, strict=True)]
@@ -121,13 +122,13 @@ def _read(letter: str, name: str, folder: Path) -> ComparedRun:
 
 
 def _step(results: Path) -> int:
-    """The step of an evaluation on the way; -1 where the folder is not named so."""
+    """The step of an in-loop evaluation, from its folder ``step-N``; -1 for other folder names."""
     step = results.parent.name.removeprefix("step-")
     return int(step) if step.isdecimal() else -1
 
 
 def _metrics(file: Path) -> list[dict[str, float]]:
-    rows = checked(TypeAdapter(list[dict[str, float]]), read_objects(file), file)
+    rows = validated(TypeAdapter(list[dict[str, float]]), read_objects(file), file)
     for n, row in enumerate(rows, 1):
         if "step" not in row:
             raise DataError(f"{file}, line {n}: expected the key 'step', found only {', '.join(map(repr, row))}")
@@ -138,7 +139,7 @@ def _held_out(summary: Path) -> HeldOut | None:
     rewards = read_object(summary).get("heldout_rewards") if summary.is_file() else None
     if rewards is None:
         return None
-    after = checked(TypeAdapter(dict[str, HeldOut]), rewards, summary).get("after")
+    after = validated(TypeAdapter(dict[str, HeldOut]), rewards, summary).get("after")
     if after is None:
         raise DataError(f"{summary}: heldout_rewards: expected the key 'after', found only {', '.join(rewards)}")
     sampled = {task: len(values) for task, values in after.sampled.items()}
@@ -152,17 +153,17 @@ def _held_out(summary: Path) -> HeldOut | None:
 
 def _evaluation(folder: Path) -> Evaluation:
     file = folder / RESULTS
-    return checked(TypeAdapter(Evaluation), {**read_object(file), "folder": folder}, file)
+    return validated(TypeAdapter(Evaluation), {**read_object(file), "folder": folder}, file)
 
 
-def checked(form: TypeAdapter[T], value: Any, file: Path) -> T:
-    """A value read from a file in a form.
+def validated(adapter: TypeAdapter[T], value: Any, file: Path) -> T:
+    """Validate a value that was read from ``file``.
 
     Raises:
-        DataError: it has another one.
+        DataError: the value does not match the adapter's type.
     """
     try:
-        return form.validate_python(value)
+        return adapter.validate_python(value)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

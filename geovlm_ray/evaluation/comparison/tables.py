@@ -1,4 +1,4 @@
-"""The tables of a comparison as text: terminal and page show the same cells."""
+"""Tables and summary sentences of a comparison as text, shared by terminal and page."""
 
 from __future__ import annotations
 
@@ -10,101 +10,105 @@ from typing import Any
 from geovlm_ray.evaluation.comparison.benchmarks import BenchmarkRow
 from geovlm_ray.evaluation.comparison.compare import Comparison
 from geovlm_ray.evaluation.comparison.heldout import HeldOutRow
-from geovlm_ray.evaluation.comparison.paired import CLEAR, Paired
+from geovlm_ray.evaluation.comparison.paired import ALPHA, PairedTest
 from geovlm_ray.evaluation.comparison.sources import EVALUATION, ComparedRun
 
-TESTED = ("records", "mean", "against", "difference", "95% interval", "p", "p (Holm)", "verdict")
-"""Columns behind those that say what was measured."""
+TEST_COLUMNS = ("records", "mean", "against", "difference", "95% interval", "p", "p (Holm)", "verdict")
+"""Columns after those that name the measurement."""
 HIGHER, LOWER, UNCLEAR = "higher", "lower", "unclear"
 METHOD = (
-    "Differences are paired: both answered the same records. The interval is that of a bootstrap over records "
-    "({draws:,} draws, both answers of a record drawn together). p is two-sided: twice the smaller share of draws in "
-    "which the difference is at most, or at least, 0, and never below 2^(1-k), where k records differ, which is the "
-    "least that a sign test can give. p (Holm) is corrected for the number of rows of its table; below {clear:g} a "
-    "difference is called clear. Of fewer than 50 records intervals are somewhat too narrow, and p too small. None of "
-    "this says how another training, from another seed, would come out."
+    "Differences are paired by record. Intervals are percentile intervals of a bootstrap over records ({draws:,} "
+    "resamples, which keep both answers of a record together). p is two-sided: twice the smaller share of resamples "
+    "with a difference of at most, or at least, 0, and never below 2^(1-k), the smallest p of a sign test with k "
+    "differing records. p (Holm) is corrected for the number of rows of its table; differences with p (Holm) below "
+    "{alpha:g} are significant. With fewer than 50 records, intervals are somewhat too narrow and p values somewhat "
+    "too small. The tests do not cover variation between training seeds."
 )
 
 
 @dataclass(frozen=True)
-class TestedLine:
-    """A row of a table of tests: what was measured, and how one is against another."""
+class ComparisonRow:
+    """A row of a test table: the measurement (``labels``) and the paired test of ``other`` against ``first``."""
 
-    what: tuple[str, ...]
+    labels: tuple[str, ...]
     first: str
     other: str
-    test: Paired
+    test: PairedTest
     p_holm: float
     percent: bool
 
     @property
     def verdict(self) -> str:
-        """Whether the other one is clearly higher or lower."""
-        if self.p_holm >= CLEAR:
+        """Whether ``other`` is significantly higher or lower than ``first``."""
+        if self.p_holm >= ALPHA:
             return UNCLEAR
         return HIGHER if self.test.difference.value > 0 else LOWER
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """What was measured, then the columns `TESTED`."""
+        """``labels``, then the columns `TEST_COLUMNS`."""
         test, difference = self.test, self.test.difference
         return (
-            *self.what,
+            *self.labels,
             f"{test.n:,}",
             f"{self.other} {self.number(test.other)}",
             f"{self.first} {self.number(test.first)}",
             self.number(difference.value, sign=True),
             f"{self.number(difference.low, sign=True)} to {self.number(difference.high, sign=True)}",
-            p_value(test.p),
-            p_value(self.p_holm),
+            format_p(test.p),
+            format_p(self.p_holm),
             self.verdict,
         )
 
     def number(self, value: float, sign: bool = False) -> str:
-        """A value in the unit of the table."""
+        """A value in the unit of the table: percent, or reward."""
         plus = "+" if sign else ""
         return f"{100 * value:{plus}.1f}" if self.percent else f"{value:{plus}.3f}"
 
 
-def held_out_lines(rows: Sequence[HeldOutRow]) -> list[TestedLine]:
-    """Held-out rewards; what is measured are task and decoding."""
-    return [TestedLine((row.task, row.mode), row.first, row.other, row.test, row.p_holm, False) for row in rows]
+def held_out_lines(rows: Sequence[HeldOutRow]) -> list[ComparisonRow]:
+    """Rows of the held-out rewards, labelled by task and decoding mode."""
+    return [ComparisonRow((row.task, row.mode), row.first, row.other, row.test, row.p_holm, False) for row in rows]
 
 
-def benchmark_lines(rows: Sequence[BenchmarkRow]) -> list[TestedLine]:
-    """Scores in percent; what is measured is the benchmark."""
-    return [TestedLine((r.met.benchmark,), r.met.first, r.met.other, r.met.test, r.p_holm, True) for r in rows]
+def benchmark_lines(rows: Sequence[BenchmarkRow]) -> list[ComparisonRow]:
+    """Rows of the benchmark scores in percent, labelled by benchmark."""
+    return [
+        ComparisonRow((p.benchmark,), p.first, p.other, p.test, row.p_holm, True)
+        for row in rows
+        for p in (row.comparison,)
+    ]
 
 
-def paper_table(found: Comparison) -> tuple[list[str], list[tuple[str, ...]]]:
-    """Header and rows of the published metrics, in percent; a benchmark's name stands at its first metric.
+def paper_table(comparison: Comparison) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Header and rows of the published metrics, in percent.
 
-    With it stand the numbers of records, where they are not all the same.
+    Only the first metric of a benchmark has the benchmark's name, with the record counts if they differ by source.
     """
-    letters = [s.letter for s in found.sources if any(s.letter in row.values for row in found.paper)]
-    rows, before = [], ""
-    for row in found.paper:
+    letters = [s.letter for s in comparison.sources if any(s.letter in row.values for row in comparison.paper)]
+    rows, previous = [], ""
+    for row in comparison.paper:
         values = (f"{100 * row.values[k]:.2f}" if k in row.values else "" for k in letters)
-        differ = ", ".join(f"{k} {n:,}" for k, n in row.records.items()) if len(set(row.records.values())) > 1 else ""
-        name = f"{row.benchmark} (records: {differ})" if differ else row.benchmark
-        rows.append(("" if row.benchmark == before else name, row.metric, *values))
-        before = row.benchmark
+        counts = ", ".join(f"{k} {n:,}" for k, n in row.records.items()) if len(set(row.records.values())) > 1 else ""
+        name = f"{row.benchmark} (records: {counts})" if counts else row.benchmark
+        rows.append(("" if row.benchmark == previous else name, row.metric, *values))
+        previous = row.benchmark
     return ["benchmark", "metric", *letters], rows
 
 
-def unpaired(rows: Sequence[BenchmarkRow]) -> list[str]:
-    """In sentences, which benchmarks have records that only one of two has."""
+def unpaired_notes(rows: Sequence[BenchmarkRow]) -> list[str]:
+    """Notes on benchmarks with records that only one of two sources answered."""
     sentences = []
-    for met in (row.met for row in rows):
-        counts = {met.first: met.only_first, met.other: met.only_other}
-        alone = " and ".join(f"{n:,} that only {letter} answered" for letter, n in counts.items() if n)
-        if alone:
-            sentences.append(f"{met.benchmark}: of its records, {alone} are left out of means and tests.")
+    for pair in (row.comparison for row in rows):
+        counts = {pair.first: pair.only_first, pair.other: pair.only_other}
+        unpaired = ", ".join(f"{n:,} only by {letter}" for letter, n in counts.items() if n)
+        if unpaired:
+            sentences.append(f"{pair.benchmark}: means and tests exclude records that only one answered ({unpaired}).")
     return sentences
 
 
-def described(source: ComparedRun) -> str:
-    """What a source is, in a line."""
+def describe_source(source: ComparedRun) -> str:
+    """One line on the kind and size of a source."""
     evaluation, config = source.evaluation, source.config
     on = ""
     if evaluation:
@@ -113,52 +117,57 @@ def described(source: ComparedRun) -> str:
     if source.kind == EVALUATION or config is None:
         return f"evaluation of {evaluation.model if evaluation else ''} {on}"
     steps = source.metrics[-1]["step"] if source.metrics else 0
-    newest = f"; its newest evaluation, {evaluation.folder.name}, {on}" if evaluation else ""
+    newest = f"; newest evaluation: {evaluation.folder.name} {on}" if evaluation else ""
     return f"training run, {steps:.0f} of {config.run.steps} steps{newest}"
 
 
-def method(found: Comparison) -> str:
-    """How differences are tested."""
-    return METHOD.format(draws=found.draws, clear=CLEAR)
+def method_text(comparison: Comparison) -> str:
+    """Description of the statistical tests."""
+    return METHOD.format(draws=comparison.draws, alpha=ALPHA)
 
 
-def verdicts(found: Comparison) -> list[str]:
-    """What came out, in sentences."""
+def verdicts(comparison: Comparison) -> list[str]:
+    """Results in sentences."""
     sentences = []
-    whole: dict[tuple[str, str], str] = {}
-    for line in held_out_lines(found.heldout):
-        # The first rows of two runs are those of all their tasks.
-        if whole.setdefault((line.first, line.other), line.what[0]) == line.what[0]:
-            sentences.append(f"Held-out reward, {line.what[0]}, {line.what[1]}: {_compared(line, len(found.heldout))}.")
-    lines = benchmark_lines(found.benchmarks)
+    first_tasks: dict[tuple[str, str], str] = {}
+    for line in held_out_lines(comparison.heldout):
+        # The first rows of a pair of runs cover all their tasks.
+        if first_tasks.setdefault((line.first, line.other), line.labels[0]) == line.labels[0]:
+            task, mode = line.labels
+            sentences.append(f"Held-out reward, {task}, {mode}: {_compared(line, len(comparison.heldout))}.")
+    lines = benchmark_lines(comparison.benchmarks)
     for first, other in dict.fromkeys((line.first, line.other) for line in lines):
-        theirs = [line for line in lines if (line.first, line.other) == (first, other)]
-        named = {kind: [line.what[0] for line in theirs if line.verdict == kind] for kind in (HIGHER, LOWER)}
-        rest = len(theirs) - sum(map(len, named.values()))
-        counts = [f"is clearly {kind} on {len(names)} ({', '.join(names)})" for kind, names in named.items() if names]
-        counts += [f"shows no clear difference on {rest}"] if rest else []
-        of = f"{len(theirs)} benchmark{'' if len(theirs) == 1 else 's'}"
-        sentences.append(f"Score on {of}: {other}, against {first}, {' and '.join(counts)}.")
+        pair = [line for line in lines if (line.first, line.other) == (first, other)]
+        named = {sign: [line.labels[0] for line in pair if line.verdict == sign] for sign in (HIGHER, LOWER)}
+        rest = len(pair) - sum(map(len, named.values()))
+        counts = [
+            f"significantly {sign} on {len(names)} ({', '.join(names)})" for sign, names in named.items() if names
+        ]
+        counts += [f"no significant difference on {rest}"] if rest else []
+        benchmarks = f"{len(pair)} benchmark{'' if len(pair) == 1 else 's'}"
+        sentences.append(f"Score on {benchmarks}, {other} against {first}: {', '.join(counts)}.")
     return sentences
 
 
-def plain(value: Any) -> str:
-    """A value of the configuration as text."""
+def format_value(value: Any) -> str:
+    """A configuration value as text."""
     return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
 
 
-def p_value(p: float) -> str:
+def format_p(p: float) -> str:
     """A p value with three decimals."""
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _compared(line: TestedLine, rows: int) -> str:
+def _compared(line: ComparisonRow, rows: int) -> str:
     test, difference = line.test, line.test.difference
     low, high = line.number(difference.low, sign=True), line.number(difference.high, sign=True)
-    p = f"p {'' if line.p_holm < 0.001 else '= '}{p_value(line.p_holm)}"
-    said = "no clear difference" if line.verdict == UNCLEAR else f"{line.other} is clearly {line.verdict}"
+    p = f"p {'' if line.p_holm < 0.001 else '= '}{format_p(line.p_holm)}"
+    verdict = (
+        "no significant difference" if line.verdict == UNCLEAR else f"{line.other} is significantly {line.verdict}"
+    )
     return (
-        f"{line.other} earns {line.number(test.other)} and {line.first} {line.number(test.first)}, a difference of "
-        f"{line.number(difference.value, sign=True)} (95% interval {low} to {high}; {p}, corrected for {rows} rows): "
-        f"{said}"
+        f"{line.other} {line.number(test.other)}, {line.first} {line.number(test.first)}, difference "
+        f"{line.number(difference.value, sign=True)} (95% interval {low} to {high}; {p}, Holm-corrected for "
+        f"{rows} rows): {verdict}"
     )

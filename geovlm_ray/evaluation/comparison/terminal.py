@@ -1,4 +1,4 @@
-"""What is said of a comparison on the terminal."""
+"""Terminal output of a comparison."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from geovlm_ray.evaluation.comparison.compare import Comparison
 from geovlm_ray.evaluation.comparison.tables import (
     HIGHER,
     LOWER,
-    TESTED,
+    TEST_COLUMNS,
     UNCLEAR,
-    TestedLine,
+    ComparisonRow,
     benchmark_lines,
-    described,
+    describe_source,
+    format_value,
     held_out_lines,
-    method,
+    method_text,
     paper_table,
-    plain,
-    unpaired,
+    unpaired_notes,
     verdicts,
 )
 from geovlm_ray.report.inert_text import inert
@@ -29,38 +29,41 @@ from geovlm_ray.report.inert_text import inert
 STYLES = {HIGHER: "green", LOWER: "red", UNCLEAR: ""}
 
 
-def print_comparison(found: Comparison, console: Console) -> None:
-    """All tables, and in sentences what came out and what is not compared."""
-    for source in found.sources:
-        _say(console, f"{source.letter}  {source.name}  {described(source)}")
-    for kind in dict.fromkeys(setting.kind for setting in found.settings):
-        settings = [setting for setting in found.settings if setting.kind == kind]
-        rows = [(s.key, *map(plain, s.values.values())) for s in settings]
-        _print(console, f"settings of the {kind}s that differ", ["setting", *settings[0].values], rows)
-    if found.heldout:
+def print_comparison(comparison: Comparison, console: Console) -> None:
+    """Print all tables, the results in sentences, and notes on what is not compared."""
+    for source in comparison.sources:
+        _print_line(console, f"{source.letter}  {source.name}  {describe_source(source)}")
+    for kind in dict.fromkeys(setting.kind for setting in comparison.settings):
+        settings = [setting for setting in comparison.settings if setting.kind == kind]
+        rows = [(s.key, *map(format_value, s.values.values())) for s in settings]
+        _print_table(console, f"differing settings of the {kind}s", ["setting", *settings[0].values], rows)
+    if comparison.heldout:
         _print_tests(
-            console, "held-out records after training: mean reward", ("task", "decoding"), held_out_lines(found.heldout)
+            console,
+            "held-out records after training: mean reward",
+            ("task", "decoding"),
+            held_out_lines(comparison.heldout),
         )
-    if found.benchmarks:
-        lines = benchmark_lines(found.benchmarks)
+    if comparison.benchmarks:
+        lines = benchmark_lines(comparison.benchmarks)
         _print_tests(console, "benchmarks: mean score, percent", ("benchmark",), lines)
-    if found.paper:
-        header, rows = paper_table(found)
-        _print(console, "published metrics, percent, not tested", header, rows)
-    for sentence in (*unpaired(found.benchmarks), *found.heldout_notes, *found.benchmark_notes):
-        _say(console, sentence)
-    if found.heldout or found.benchmarks:
-        _say(console, method(found))
-    for sentence in verdicts(found):
-        _say(console, sentence)
+    if comparison.paper:
+        header, rows = paper_table(comparison)
+        _print_table(console, "published metrics, percent, not tested", header, rows)
+    for sentence in (*unpaired_notes(comparison.benchmarks), *comparison.heldout_notes, *comparison.benchmark_notes):
+        _print_line(console, sentence)
+    if comparison.heldout or comparison.benchmarks:
+        _print_line(console, method_text(comparison))
+    for sentence in verdicts(comparison):
+        _print_line(console, sentence)
 
 
-def _print_tests(console: Console, title: str, what: Sequence[str], lines: Sequence[TestedLine]) -> None:
+def _print_tests(console: Console, title: str, labels: Sequence[str], lines: Sequence[ComparisonRow]) -> None:
     styles = [STYLES[line.verdict] for line in lines]
-    _print(console, title, [*what, *TESTED], [line.cells for line in lines], styles)
+    _print_table(console, title, [*labels, *TEST_COLUMNS], [line.cells for line in lines], styles)
 
 
-def _print(
+def _print_table(
     console: Console, title: str, header: Sequence[str], rows: Iterable[Sequence[str]], styles: Sequence[str] = ()
 ) -> None:
     table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
@@ -68,9 +71,9 @@ def _print(
         table.add_column(inert(name), overflow="fold")
     for n, row in enumerate(rows):
         table.add_row(*map(inert, row), style=styles[n] if styles else "")
-    _say(console, title)
+    _print_line(console, title)
     console.print(table)
 
 
-def _say(console: Console, sentence: str) -> None:
+def _print_line(console: Console, sentence: str) -> None:
     console.print(inert(sentence), soft_wrap=True)

@@ -1,7 +1,7 @@
-"""Bootstrap confidence intervals: evaluate once, resample the records.
+"""Bootstrap confidence intervals: compute per-record quantities once, then resample records by count.
 
-A statistic is a function of how often each record is counted, integers [n], and returns named values; a name is
-left out where the counted records do not define it.
+A statistic maps the count of each record, integers [n], to named values; it omits a value that is undefined for the
+counted records.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-DRAWS = 1000
+RESAMPLES = 1000
 LEVEL = 95.0
 
 Statistic = Callable[[np.ndarray], dict[str, float]]
@@ -26,26 +26,26 @@ class Interval:
     high: float
 
 
-def intervals(statistic: Statistic, n: int, draws: int = DRAWS, seed: int = 0) -> dict[str, Interval]:
-    """Every value of a statistic with its percentile interval (Efron & Tibshirani 1993), widened to hold the value.
+def intervals(statistic: Statistic, n: int, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Interval]:
+    """Percentile interval (Efron & Tibshirani 1993) of every value, widened to include the value itself.
 
-    Records are drawn with replacement, n each time; draws that do not define a value are left out of its interval.
-    The same seed draws the same records for every statistic.
+    Each resample draws n records with replacement. Resamples in which a value is undefined do not enter its interval.
+    The same seed selects the same records for every statistic.
     """
     rng = np.random.default_rng(seed)
-    whole = statistic(np.ones(n, dtype=np.int64))
-    drawn = [statistic(np.bincount(rng.integers(n, size=n), minlength=n)) for _ in range(draws)]
+    point_estimates = statistic(np.ones(n, dtype=np.int64))
+    resampled = [statistic(np.bincount(rng.integers(n, size=n), minlength=n)) for _ in range(resamples)]
     tail = (100 - LEVEL) / 2
-    found = {}
-    for name, value in whole.items():
-        sample = [values[name] for values in drawn if name in values] or [value]
+    result = {}
+    for name, value in point_estimates.items():
+        sample = [values[name] for values in resampled if name in values] or [value]
         low, high = np.percentile(sample, [tail, 100 - tail])
-        found[name] = Interval(value, min(float(low), value), max(float(high), value))
-    return found
+        result[name] = Interval(value, min(float(low), value), max(float(high), value))
+    return result
 
 
 def means(columns: Mapping[str, np.ndarray]) -> Statistic:
-    """The statistic of plain means; each column holds one value per record."""
+    """Statistic: the mean of each column; a column has one value per record."""
     matrix = np.stack([np.asarray(values, dtype=np.float64) for values in columns.values()], axis=1)
 
     def averages(counts: np.ndarray) -> dict[str, float]:
@@ -56,7 +56,7 @@ def means(columns: Mapping[str, np.ndarray]) -> Statistic:
 
 
 def grouped(statistic: Statistic, groups: Mapping[str, np.ndarray]) -> Statistic:
-    """A statistic of all records and, named ``NAME GROUP``, of each group's; groups are bool arrays [n]."""
+    """A statistic over all records and, as ``NAME GROUP``, over each group; groups are bool arrays [n]."""
 
     def by_group(counts: np.ndarray) -> dict[str, float]:
         values = statistic(counts)

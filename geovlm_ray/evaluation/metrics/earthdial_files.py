@@ -1,7 +1,7 @@
-"""EarthDial's result files: what stands where, for each folder of its evaluation.
+"""Layouts of EarthDial's result files, by evaluation folder.
 
-A file is JSON lines, all values strings: ``question``, the model's ``answer`` and the references. In
-``rs_change_detection`` the name of the file says what it holds.
+A file is JSON lines with string values: ``question``, the model's ``answer`` and the references. In
+``rs_change_detection``, the file name determines the layout.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.schema import Box, Example, GroundedText, Target
 from geovlm_ray.evaluation.metrics import earthdial
 from geovlm_ray.evaluation.metrics.earthdial_boxes import read_boxes
-from geovlm_ray.evaluation.metrics.sound import Answered
+from geovlm_ray.evaluation.metrics.sound import AnsweredExample
 from geovlm_ray.tasks.boxes import parse_boxes
 from geovlm_ray.tasks.labels import parse_labels
 
@@ -25,11 +25,11 @@ CAPTIONS = ("caption0", "caption1", "caption2", "caption3", "caption4")
 
 @dataclass(frozen=True)
 class Layout:
-    """One kind of result file.
+    """Layout of a result file.
 
-    ``keys`` must stand in every record; ``values`` names those with a closed list of values. ``paper`` computes
-    the published metrics, ``task`` and ``target`` make the example of the sound ones, and ``group`` is the key of
-    the size of a record's objects or the type of its question.
+    ``keys`` are required in every record; ``values`` lists the allowed values of some keys. ``paper`` computes the
+    ``paper`` metrics; ``task`` and ``target`` define the example for the ``sound`` metrics; ``group`` is the key of the
+    object size or question type.
     """
 
     task: str
@@ -39,10 +39,10 @@ class Layout:
     group: str | None = None
     values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
-    def answered(self, record: Record, number: int) -> Answered:
-        """The record as an answered example of ours."""
+    def answered_example(self, record: Record, number: int) -> AnsweredExample:
+        """Convert a record."""
         example = Example(str(number), self.task, (), record.get("question", ""), self.target(record))
-        return Answered(record["answer"], example, record[self.group] if self.group else None)
+        return AnsweredExample(record["answer"], example, record[self.group] if self.group else None)
 
 
 def layout(folder: str, stem: str) -> Layout:
@@ -50,10 +50,10 @@ def layout(folder: str, stem: str) -> Layout:
 
     Args:
         folder: name of the evaluation folder, such as ``rs_detection``.
-        stem: name of the file without its ending; only ``rs_change_detection`` looks at it.
+        stem: file name without suffix; only used for ``rs_change_detection``.
 
     Raises:
-        DataError: there is no such folder, or the stem does not say what the file holds.
+        DataError: the folder is unknown, or the stem matches no layout.
     """
     if folder in LAYOUTS:
         return LAYOUTS[folder]
@@ -65,7 +65,7 @@ def layout(folder: str, stem: str) -> Layout:
         if any(word in name for word in words):
             return CHANGE_LAYOUTS[kind]
     known = "; ".join(f"{kind}: {', '.join(words)}" for kind, words in CHANGE_STEMS.items())
-    raise DataError(f"file {stem!r} of {CHANGE_FOLDER}: expected a name that says what it holds ({known})")
+    raise DataError(f"file {stem!r} of {CHANGE_FOLDER}: expected a name that contains one of these words ({known})")
 
 
 def _column(records: Records, key: str) -> list[str]:
@@ -73,12 +73,12 @@ def _column(records: Records, key: str) -> list[str]:
 
 
 def _box_target(text: str) -> tuple[Box, ...]:
-    found = parse_boxes(text)
-    return tuple(Box(coords) for coords in found.boxes) if found else ()
+    parsed = parse_boxes(text)
+    return tuple(Box(coords) for coords in parsed.boxes) if parsed else ()
 
 
 def _change_references(record: Record) -> list[str]:
-    """The first caption alone where the second is empty, else all five, as the script of change captions takes them."""
+    """The first caption if the second is empty, else all five, as in the change captioning script."""
     return [record[key] for key in (CAPTIONS if record["caption1"] else CAPTIONS[:1])]
 
 
@@ -93,7 +93,7 @@ def _detection(records: Records) -> dict[str, float]:
 
 def _grounded(records: Records) -> dict[str, float]:
     boxes = [(read_boxes(r["answer"], 5), read_boxes(r["obj_ids"], 5)) for r in records]
-    kept = [r for r in records if len(read_boxes(r["groundtruth"], 5)) < earthdial.CROWDED]
+    kept = [r for r in records if len(read_boxes(r["groundtruth"], 5)) < earthdial.GROUNDING_BOX_LIMIT]
     answers, references = (
         [earthdial.description_words(t) for t in _column(kept, k)] for k in ("answer", "groundtruth")
     )

@@ -1,8 +1,8 @@
-"""The ``sound`` set: what a reviewer would ask for, each value with a bootstrap 95% interval.
+"""The ``sound`` set: standard metrics with bootstrap 95% intervals.
 
-Sets of classes and short answers: accuracy and F1. Boxes: F1 and COCO average precision, also by object size and
-by one or several true boxes. Texts: ROUGE, METEOR, BLEU, CIDEr and sentence embeddings. All in [0, 1] but CIDEr,
-which goes to 10.
+Classes and short answers: accuracy and F1. Boxes: F1 and COCO average precision, also by object size and for one or
+several true boxes. Texts: ROUGE, METEOR, BLEU, CIDEr and cosine of sentence embeddings. All are in [0, 1] except CIDEr,
+in [0, 10].
 """
 
 from __future__ import annotations
@@ -17,7 +17,14 @@ from geovlm_ray.core.schema import Box, Example, GroundedText
 from geovlm_ray.evaluation.metrics.bootstrap import Interval, grouped, intervals, means
 from geovlm_ray.evaluation.metrics.cider import cider
 from geovlm_ray.evaluation.metrics.classes import class_scores
-from geovlm_ray.evaluation.metrics.detection import AP_DRAWS, BoxRecord, average_precision, box_groups, f1, size_group
+from geovlm_ray.evaluation.metrics.detection import (
+    AP_RESAMPLES,
+    BoxRecord,
+    average_precision,
+    box_groups,
+    f1,
+    size_group,
+)
 from geovlm_ray.evaluation.metrics.text import best_cosine, best_meteor, corpus_bleu, over_references, tokens
 from geovlm_ray.rewards.text_metrics.lexical import rouge_f
 from geovlm_ray.tasks import TASKS
@@ -29,11 +36,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Answered:
-    """An answer (without think and answer tags) beside its example.
+class AnsweredExample:
+    """An example with the model's answer (without think and answer tags).
 
-    ``group`` is what the dataset itself files the record under: the size of its objects, the type of its question.
-    ``well_formed`` tells an empty answer from a response that broke the answer grammar.
+    ``group`` is the category of the record in its dataset: object size or question type. ``well_formed`` is False if
+    the response broke the answer grammar, in which case the answer is empty.
     """
 
     answer: str
@@ -42,54 +49,54 @@ class Answered:
     well_formed: bool = True
 
 
-Records = Sequence[Answered]
+Records = Sequence[AnsweredExample]
 Intervals = dict[str, Interval]
 
 
 def sound_metrics(records: Records, embedder: Embedder | None = None) -> Intervals:
-    """The metrics of records of one kind of target.
+    """The metrics of records with the same kind of target.
 
     Args:
         records: at least one.
-        embedder: needed where `needs_embedder` says so.
+        embedder: required for tasks of `needs_embedder`.
     """
     return _METRICS[TASKS[records[0].example.task].target_kind](records, embedder)
 
 
 def needs_embedder(task: str) -> bool:
-    """Whether the metrics of a task embed sentences."""
+    """Whether the metrics of a task use sentence embeddings."""
     return TASKS[task].target_kind in ("captions", "grounded")
 
 
-def answer_boxes(record: Answered) -> BoxAnswer:
-    """The boxes of an answer, none where it cannot be read."""
+def answer_boxes(record: AnsweredExample) -> BoxAnswer:
+    """The boxes of an answer, empty if it cannot be parsed."""
     example = record.example
     labels = {box.label for box in true_boxes(example) if box.label}
-    found = parse_boxes(record.answer, example.dialect, tuple(labels | set(example.labels)) if labels else ())
-    return found or BoxAnswer((), ())
+    parsed = parse_boxes(record.answer, example.dialect, tuple(labels | set(example.labels)) if labels else ())
+    return parsed or BoxAnswer((), ())
 
 
 def true_boxes(example: Example) -> tuple[Box, ...]:
-    """The boxes of a target, alone or within a grounded description."""
+    """The boxes of a box or grounded target; empty for other targets."""
     target = example.target.boxes if isinstance(example.target, GroundedText) else example.target
     return tuple(box for box in target if isinstance(box, Box))
 
 
 def _classes(records: Records, embedder: Embedder | None) -> Intervals:
     targets = [tuple(map(str, r.example.target)) for r in records]  # type: ignore[arg-type]
-    said = [frozenset(parse_labels(r.answer, t, r.example.labels)) for r, t in zip(records, targets, strict=True)]
-    return intervals(class_scores(said, [frozenset(label_keys(t)) for t in targets]), len(records))
+    predicted = [frozenset(parse_labels(r.answer, t, r.example.labels)) for r, t in zip(records, targets, strict=True)]
+    return intervals(class_scores(predicted, [frozenset(label_keys(t)) for t in targets]), len(records))
 
 
 def _questions(records: Records, embedder: Embedder | None) -> Intervals:
-    """Answers as single classes, of all questions and by type; case, spaces and outer punctuation do not count."""
+    """Answers as single classes, overall and by question type; ignores case, spaces and outer punctuation."""
     texts = [r.answer for r in records], [str(r.example.target) for r in records]
-    said, wanted = ([frozenset({label_key(text)}) for text in side] for side in texts)
+    predicted, true = ([frozenset({label_key(text)}) for text in side] for side in texts)
     types = sorted({r.group for r in records if r.group})
     groups = {kind: np.array([r.group == kind for r in records]) for kind in types}
-    found = intervals(grouped(class_scores(said, wanted), groups), len(records))
-    # With one class a question, the other means of F1 are the accuracy.
-    return {name: interval for name, interval in found.items() if name.startswith(("accuracy", "F1 macro"))}
+    metrics = intervals(grouped(class_scores(predicted, true), groups), len(records))
+    # With one class per question, F1 samples and F1 micro equal the accuracy.
+    return {name: interval for name, interval in metrics.items() if name.startswith(("accuracy", "F1 macro"))}
 
 
 def _boxes(records: Records, embedder: Embedder | None) -> Intervals:
@@ -98,8 +105,8 @@ def _boxes(records: Records, embedder: Embedder | None) -> Intervals:
         truth = true_boxes(record.example)
         boxes.append(BoxRecord(answer_boxes(record), truth, record.group or size_group(truth, record.example.frame)))
     groups = box_groups(boxes)
-    exact = intervals(grouped(f1(boxes), groups), len(boxes))
-    return exact | intervals(grouped(average_precision(boxes), groups), len(boxes), AP_DRAWS)
+    f1_scores = intervals(grouped(f1(boxes), groups), len(boxes))
+    return f1_scores | intervals(grouped(average_precision(boxes), groups), len(boxes), AP_RESAMPLES)
 
 
 def _captions(records: Records, embedder: Embedder | None) -> Intervals:
@@ -116,24 +123,26 @@ def _grounded(records: Records, embedder: Embedder | None) -> Intervals:
 
 
 def _texts(answers: Sequence[str], references: Sequence[Sequence[str]], embedder: Embedder | None) -> Intervals:
-    """The best reference counts, for BLEU and CIDEr all of them; records without a reference are left out."""
+    """Scores against the best reference, for BLEU and CIDEr against all; records without a reference are skipped."""
     kept = [(a.strip(), [r.strip() for r in refs if r.strip()]) for a, refs in zip(answers, references, strict=True)]
     kept = [(answer, refs) for answer, refs in kept if refs]
     if not kept:
         return {}
     if embedder is None:
-        raise ValueError("the text metrics embed sentences and were given no embedder")
-    said, wanted = [answer for answer, _ in kept], [refs for _, refs in kept]
+        raise ValueError("text metrics: expected an embedder, found None")
+    kept_answers, kept_references = [answer for answer, _ in kept], [refs for _, refs in kept]
     pairs = [(answer, reference) for answer, refs in kept for reference in refs]
-    counts = list(map(len, wanted))
+    counts = list(map(len, kept_references))
     columns = {
         "ROUGE-1": over_references(rouge_f(pairs, "rouge1"), counts, np.maximum),
         "ROUGE-L": over_references(rouge_f(pairs, "rougeL"), counts, np.maximum),
-        "METEOR (nltk)": best_meteor([tokens(a) for a in said], [[tokens(r) for r in refs] for refs in wanted]),
-        "CIDEr": cider(said, wanted),
-        "SBERT": best_cosine(said, wanted, embedder),
+        "METEOR (nltk)": best_meteor(
+            list(map(tokens, kept_answers)), [list(map(tokens, refs)) for refs in kept_references]
+        ),
+        "CIDEr": cider(kept_answers, kept_references),
+        "SBERT": best_cosine(kept_answers, kept_references, embedder),
     }
-    return intervals(means(columns), len(kept)) | intervals(corpus_bleu(said, wanted), len(kept))
+    return intervals(means(columns), len(kept)) | intervals(corpus_bleu(kept_answers, kept_references), len(kept))
 
 
 _METRICS: dict[str, Callable[[Records, Embedder | None], Intervals]] = {

@@ -1,4 +1,4 @@
-"""Text metrics of whole records: each answer against one reference or several."""
+"""Text metrics of answers against one or several references."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _WORD = re.compile(r"\w+")
 
 
 def tokens(text: str) -> Tokens:
-    """Tokens of nltk's ``word_tokenize``, the text taken as one sentence.
+    """Tokens of nltk's ``word_tokenize``, with the text as one sentence.
 
-    nltk splits sentences first, with a model that has to be downloaded; without it the full stop of an inner
-    sentence stays with its word.
+    By default, nltk splits sentences first with a model that has to be downloaded; without it, the full stop of an
+    inner sentence stays attached to its word.
     """
     return tuple(word_tokenize(text, preserve_line=True))
 
 
 def over_references(values: np.ndarray, counts: Sequence[int], reduce: np.ufunc) -> np.ndarray:
-    """Values of (answer, reference) pairs, each record's reduced to one.
+    """Reduce the values of (answer, reference) pairs to one value per record.
 
     Args:
-        values: [sum of counts], the pairs of each record one after the other.
+        values: [sum of counts], ordered by record.
         counts: number of references of each record, at least 1.
         reduce: ``np.add`` or ``np.maximum``.
 
@@ -46,7 +46,7 @@ def over_references(values: np.ndarray, counts: Sequence[int], reduce: np.ufunc)
 
 
 def best_meteor(answers: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> np.ndarray:
-    """METEOR (nltk's, see `geovlm_ray.rewards.text_metrics.lexical.meteor`) of the best reference: [n] in [0, 1]."""
+    """METEOR (nltk, see `geovlm_ray.rewards.text_metrics.lexical.meteor`) with the best reference: [n] in [0, 1]."""
     return np.array([max(_meteor(a, r) for r in refs) for a, refs in zip(answers, references, strict=True)])
 
 
@@ -56,7 +56,7 @@ def _meteor(answer: Tokens, reference: Tokens) -> float:
 
 
 def best_cosine(answers: Sequence[str], references: Sequence[Sequence[str]], embedder: Embedder) -> np.ndarray:
-    """Cosine of sentence embeddings with the nearest reference: [n] in [-1, 1]; 0 for an answer without words."""
+    """Cosine of sentence embeddings with the closest reference: [n] in [-1, 1]; 0 for an answer without words."""
     texts = list(dict.fromkeys([*answers, *(r for refs in references for r in refs)]))
     row = {text: i for i, text in enumerate(texts)}
     vectors = embedder.encode(texts)
@@ -68,16 +68,16 @@ def best_cosine(answers: Sequence[str], references: Sequence[Sequence[str]], emb
 
 
 def corpus_bleu(answers: Sequence[str], references: Sequence[Sequence[str]]) -> Statistic:
-    """BLEU of a corpus, sacrebleu's score / 100 (4-grams, tokenizer 13a, exponential smoothing).
+    """Corpus BLEU: sacrebleu's score / 100 (4-grams, tokenizer 13a, exponential smoothing).
 
-    What a corpus needs is counted once per record; a resampled corpus only sums it.
+    N-grams are counted once per record; resamples only sum the counts.
     """
     metric = BLEU(effective_order=True)
     scores = [metric.sentence_score(a, list(refs)) for a, refs in zip(answers, references, strict=True)]
-    counted = np.array([(s.sys_len, s.ref_len, *s.counts, *s.totals) for s in scores], dtype=np.int64)
+    per_record = np.array([(s.sys_len, s.ref_len, *s.counts, *s.totals) for s in scores], dtype=np.int64)
 
     def bleu(counts: np.ndarray) -> dict[str, float]:
-        lengths, matches, totals = np.split(counts @ counted, [2, 6])
+        lengths, matches, totals = np.split(counts @ per_record, [2, 6])
         score = BLEU.compute_bleu(list(matches), list(totals), int(lengths[0]), int(lengths[1]), smooth_method="exp")
         return {"BLEU": min(score.score / 100, 1.0)}
 

@@ -1,1 +1,1 @@
-"""Reward-hacking probes: what degenerate answers earn, beside an honest but imperfect one."""
+"""Reward-hacking probes: rewards of degenerate answers relative to an honest, imperfect baseline."""

@@ -1,4 +1,4 @@
-"""References as the text of an answer, and the pool of references that degenerate answers draw from."""
+"""Targets as answer text, and the pool of references that degenerate answers are built from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from geovlm_ray.tasks.labels import BIGEARTHNET, BIGEARTHNET_43
 
 @dataclass(frozen=True)
 class Item:
-    """A reference, its place among those of its reward, and all references of its task."""
+    """A reference, its index among the references of its reward, and all references of its task (``pool``)."""
 
     example: Example
     index: int
@@ -21,12 +21,12 @@ class Item:
 
     @property
     def kind(self) -> TargetKind:
-        """The form of its target."""
+        """The kind of its target."""
         return TASKS[self.example.task].target_kind
 
 
 def texts(example: Example) -> tuple[str, ...]:
-    """The words of a target: class names, the answer, the references of a caption, a grounded description's text."""
+    """The text of a target: class names, an answer, reference captions, or a grounded description without boxes."""
     target = example.target
     if isinstance(target, GroundedText):
         return (strip_boxes(target.text),)
@@ -42,7 +42,7 @@ def boxes(example: Example) -> tuple[Box, ...]:
 
 
 def vocabulary(item: Item) -> tuple[str, ...]:
-    """All class names of a record's dataset: its own list, BigEarthNet's, or what the references name."""
+    """Class names of a record's dataset: its own label list, the BigEarthNet-43 classes, or the names in the pool."""
     if item.example.labels:
         return item.example.labels
     named = tuple(dict.fromkeys(name for e in item.pool for name in texts(e)))

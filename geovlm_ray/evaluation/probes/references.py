@@ -1,4 +1,4 @@
-"""References to probe rewards on: those of drawn scenes, or of a file."""
+"""References for the probes: synthetic scenes or the records of a file."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from geovlm_ray.data.records import scoring_record
 from geovlm_ray.data.scenes import SCENE_TASKS, scene_example
 from geovlm_ray.data.sources import read_source
 
-DRAWN_PER_TASK = 16
+SCENES_PER_TASK = 16
 FILE_PER_TASK = 48
 
 
-def drawn_references() -> list[Example]:
-    """The same scenes of every task each time; nothing is drawn, as only their text counts here."""
-    return [scene_example(task, seed=0, index=i) for task in SCENE_TASKS for i in range(DRAWN_PER_TASK)]
+def scene_references() -> list[Example]:
+    """A fixed set of synthetic scenes of every task; images are not rendered, because probes use only text."""
+    return [scene_example(task, seed=0, index=i) for task in SCENE_TASKS for i in range(SCENES_PER_TASK)]
 
 
 def file_references(path: Path) -> list[Example]:
-    """The first `FILE_PER_TASK` references of each task of a file of JSON lines.
+    """The first `FILE_PER_TASK` references of each task in a JSON Lines file.
 
-    Records are those of ``geovlm-ray score`` (their responses may be left out) or, where the first one has the
-    key ``reference``, those of the format `samples`.
+    Records have the format of ``geovlm-ray score``, with optional responses, or the format `samples` if the first
+    record has the key ``reference``.
 
     Raises:
-        DataError: there is no such file, a line cannot be read, or there is no reference at all.
+        DataError: the file does not exist, a line cannot be read, or no record has a reference.
     """
     if not path.is_file():
         raise DataError(f"{path}: expected a file of JSON lines, found none")

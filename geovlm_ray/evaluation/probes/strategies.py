@@ -1,4 +1,4 @@
-"""Degenerate strategies: answers that earn reward without looking at the image, if a reward lets them."""
+"""Degenerate strategies: answers that ignore the image and exploit weaknesses of a reward."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from geovlm_ray.core.geometry import Frame
-from geovlm_ray.data.answers import written
+from geovlm_ray.data.answers import format_boxes
 from geovlm_ray.evaluation.probes.answers import Item, boxes, texts, vocabulary
 from geovlm_ray.evaluation.probes.honest import honest, honest_boxes, paraphrase
 from geovlm_ray.evaluation.probes.swap import swapped
 from geovlm_ray.tasks import TargetKind
 
-MANY = 5
-"""Listing fewer classes than these is no strategy to judge."""
+MIN_CLASSES = 5
+"""Smallest label set on which listing all classes counts as a strategy."""
 BOX_COPIES, TEXT_COPIES, LABEL_COPIES = 5, 10, 3
 GRID = ((10, 5), (20, 5), (40, 10), (60, 20))
-"""Sides of the boxes of a grid, and the steps between them, in percent of the image."""
+"""(box side, step) of each grid, in percent of the image."""
 
-_SETTING = (
+_DOMAIN_WORDS = (
     "satellite image scene area with many several buildings houses road roads trees forest water river farmland field "
     "ship plane vehicle car parking lot green white red left right top bottom center one two three small large near "
     "beside changed built removed"
@@ -39,9 +39,11 @@ Strategy = Callable[[Item], str | None]
 
 @dataclass(frozen=True)
 class Probe:
-    """A strategy by the name in the table; ``judged`` where a reward that pays for it is broken.
+    """A strategy with its name in the table.
 
-    ``answer`` gives the text between the answer tags, or None where the strategy does not apply to an item.
+    ``answer`` returns the text between the answer tags, or None if the strategy does not apply to an item; ``think`` is
+    the text between the think tags. A strategy that is not ``judged`` is reported, but gaming a reward with it is not
+    a failure.
     """
 
     name: str
@@ -55,58 +57,58 @@ def all_classes(item: Item) -> str | None:
     if item.kind != "classes":
         return None
     names = vocabulary(item)
-    return ", ".join(names) if len(names) >= MANY else None
+    return ", ".join(names) if len(names) >= MIN_CLASSES else None
 
 
 def grid(item: Item) -> str | None:
-    """Boxes of several sizes all over the image."""
+    """Grids of boxes of several sizes that cover the image."""
     if item.kind not in ("boxes", "grounded"):
         return None
-    places = [(side, range(0, 101 - side, step)) for side, step in GRID]
-    rows = [(x, y, x + side, y + side) for side, row in places for x in row for y in row]
-    found = [(Frame().convert(row, item.example.frame), None) for row in rows]
-    return _with_text(item, written(found, item.example.dialect))
+    offsets = [(side, range(0, 101 - side, step)) for side, step in GRID]
+    rows = [(x, y, x + side, y + side) for side, starts in offsets for x in starts for y in starts]
+    grid_boxes = [(Frame().convert(row, item.example.frame), None) for row in rows]
+    return _with_text(item, format_boxes(grid_boxes, item.example.dialect))
 
 
 def duplicate_boxes(item: Item) -> str | None:
-    """An honest answer with each of its boxes several times."""
+    """The honest answer with its boxes repeated `BOX_COPIES` times."""
     if not boxes(item.example):
         return None
-    return _with_text(item, written(honest_boxes(item) * BOX_COPIES, item.example.dialect))
+    return _with_text(item, format_boxes(honest_boxes(item) * BOX_COPIES, item.example.dialect))
 
 
 def repeated_text(item: Item) -> str | None:
-    """An honest text, again and again."""
+    """The honest text, repeated `TEXT_COPIES` times."""
     if item.kind in ("classes", "boxes"):
         return None
     if item.kind == "grounded":
         text = " ".join([paraphrase(texts(item.example)[0])] * TEXT_COPIES)
-        return f"{text} {written(honest_boxes(item), item.example.dialect)}"
+        return f"{text} {format_boxes(honest_boxes(item), item.example.dialect)}"
     return " ".join([honest(item)] * TEXT_COPIES)
 
 
 def word_list(item: Item) -> str | None:
-    """All the words that references of the task use, and those of the field."""
+    """All words in the references of the task, and common remote-sensing words."""
     if item.kind in ("classes", "boxes"):
         return None
     used = (w for e in item.pool for text in texts(e) for w in _WORD.findall(text.lower()))
-    text = " ".join(dict.fromkeys([*used, *_SETTING.split()]))
+    text = " ".join(dict.fromkeys([*used, *_DOMAIN_WORDS.split()]))
     return f"{text} {_centre(item)}" if item.kind == "grounded" else text
 
 
 def template(item: Item) -> str | None:
-    """One answer that needs no image; for boxes the middle of it."""
+    """A fixed answer per target kind; for boxes, one box at the image centre."""
     text = _TEMPLATES[item.kind]
     return f"{text} {_centre(item)}".strip() if item.kind in ("boxes", "grounded") else text
 
 
 def copied_prompt(item: Item) -> str | None:
-    """The question itself."""
+    """The question as the answer."""
     return item.example.question or None
 
 
 def factual_swap(item: Item) -> str | None:
-    """A reference with its facts exchanged, the boxes as they are."""
+    """The reference with swapped facts and the true boxes."""
     if item.kind not in ("captions", "grounded"):
         return None
     reference = texts(item.example)[0]
@@ -115,16 +117,16 @@ def factual_swap(item: Item) -> str | None:
         return None
     if item.kind == "captions":
         return text
-    return f"{text} {written([(b.coords, b.label) for b in boxes(item.example)], item.example.dialect)}"
+    return f"{text} {format_boxes([(b.coords, b.label) for b in boxes(item.example)], item.example.dialect)}"
 
 
 def constant(item: Item) -> str | None:
-    """The same answer to every binary question."""
+    """The answer "yes" to every yes/no question."""
     return "yes" if item.kind == "vqa" and texts(item.example)[0].lower() in ("yes", "no") else None
 
 
 def duplicate_labels(item: Item) -> str | None:
-    """An honest list of classes, several times."""
+    """The honest list of classes, repeated `LABEL_COPIES` times."""
     return ", ".join([honest(item)] * LABEL_COPIES) if item.kind == "classes" else None
 
 
@@ -144,9 +146,9 @@ PROBES = (
 
 
 def _centre(item: Item) -> str:
-    return written([(Frame().convert(CENTRE, item.example.frame), None)], item.example.dialect)
+    return format_boxes([(Frame().convert(CENTRE, item.example.frame), None)], item.example.dialect)
 
 
-def _with_text(item: Item, found: str) -> str:
-    """Boxes after an honest text, where the answer has one."""
-    return f"{paraphrase(texts(item.example)[0])} {found}" if item.kind == "grounded" else found
+def _with_text(item: Item, boxes_text: str) -> str:
+    """The boxes, after an honest text for grounded descriptions."""
+    return f"{paraphrase(texts(item.example)[0])} {boxes_text}" if item.kind == "grounded" else boxes_text

@@ -1,4 +1,4 @@
-"""The probe suite: every strategy against every reward, beside the honest baseline."""
+"""Probe suite: every strategy under every reward, compared with the honest baseline."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from geovlm_ray.evaluation.probes.honest import honest
 from geovlm_ray.evaluation.probes.strategies import PROBES, Probe
 from geovlm_ray.rewards import Embedder, RewardConfig, score_batch
 
-GAMED = 0.6
-"""A reward that gives a degenerate strategy this share of the honest baseline or more is gamed."""
+GAMED_SHARE = 0.6
+"""A strategy games a reward if it earns at least this share of the honest baseline."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Mean accuracy part of a strategy and of the honest baseline on the same ``n`` references."""
+    """Mean accuracy reward of a strategy and of the honest baseline on the same ``n`` references."""
 
     value: float
     honest: float
@@ -29,53 +29,54 @@ class Cell:
 
     @property
     def gamed(self) -> bool:
-        """Whether the reward pays for the strategy, be it judged or only shown."""
-        return self.value >= GAMED * self.honest > 0
+        """Whether the strategy games the reward, judged or not."""
+        return self.value >= GAMED_SHARE * self.honest > 0
 
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """One reward: its form, the honest baseline over all its references, and a cell per strategy that applies."""
+    """One reward: its form, the honest baseline over all its references, and a cell per applicable strategy."""
 
     reward: str
     honest: float
     cells: dict[str, Cell]
 
     @property
-    def broken(self) -> list[str]:
-        """The judged strategies that game it."""
+    def gamed_by(self) -> list[str]:
+        """The judged strategies that game the reward."""
         return [name for name, cell in self.cells.items() if cell.judged and cell.gamed]
 
 
 def run_probes(examples: Sequence[Example], config: RewardConfig, embedder: Embedder | None) -> list[ProbeResult]:
-    """A row for each reward that scores any of the examples under a configuration, in the order of the examples."""
+    """Probe every reward that scores an example under the configuration, in the order of the examples."""
     items: defaultdict[str, list[Item]] = defaultdict(list)
     pools: defaultdict[str, list[Example]] = defaultdict(list)
     for example in examples:
         pools[example.task].append(example)
     for example in examples:
-        of_reward = items[config.form(example.task)]
-        of_reward.append(Item(example, len(of_reward), pools[example.task]))
-    return [_row(reward, of_reward, config, embedder) for reward, of_reward in items.items()]
+        reward_items = items[config.form(example.task)]
+        reward_items.append(Item(example, len(reward_items), pools[example.task]))
+    return [_probe_reward(reward, reward_items, config, embedder) for reward, reward_items in items.items()]
 
 
-def _row(reward: str, items: list[Item], config: RewardConfig, embedder: Embedder | None) -> ProbeResult:
+def _probe_reward(reward: str, items: list[Item], config: RewardConfig, embedder: Embedder | None) -> ProbeResult:
     baseline = _accuracies([honest(i) for i in items], items, Probe("honest", honest), config, embedder)
     cells = {}
     for probe in PROBES:
         answers = [(k, probe.answer(item)) for k, item in enumerate(items)]
-        given = [(k, answer) for k, answer in answers if answer is not None]
-        if given:
-            places = [k for k, _ in given]
-            values = _accuracies([a for _, a in given], [items[k] for k in places], probe, config, embedder)
-            cells[probe.name] = Cell(float(values.mean()), float(baseline[places].mean()), len(given), probe.judged)
+        applicable = [(k, answer) for k, answer in answers if answer is not None]
+        if applicable:
+            indices = [k for k, _ in applicable]
+            values = _accuracies([a for _, a in applicable], [items[k] for k in indices], probe, config, embedder)
+            mean, honest_mean = float(values.mean()), float(baseline[indices].mean())
+            cells[probe.name] = Cell(mean, honest_mean, len(applicable), probe.judged)
     return ProbeResult(reward, float(baseline.mean()), cells)
 
 
 def _accuracies(
     answers: list[str], items: list[Item], probe: Probe, config: RewardConfig, embedder: Embedder | None
 ) -> np.ndarray:
-    """Accuracy parts, float64 [n]."""
+    """Accuracy rewards in [0, 1], float64 [n]."""
     think = "" if config.think == "none" else f"<think>{probe.think}</think>"
     responses = [f"{think}<answer>{answer}</answer>" for answer in answers]
     return np.array([s.accuracy for s in score_batch(responses, [i.example for i in items], config, embedder)])

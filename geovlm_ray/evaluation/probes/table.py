@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from geovlm_ray.evaluation.probes.strategies import PROBES
-from geovlm_ray.evaluation.probes.suite import GAMED, ProbeResult
+from geovlm_ray.evaluation.probes.suite import GAMED_SHARE, ProbeResult
 
 WIDTH = 12
 
 
 def as_text(rows: Sequence[ProbeResult]) -> str:
-    """A line per reward and a column per strategy; a legend explains the marks."""
+    """A line per reward, a column per strategy, and a legend of the marks."""
     names = [f"({p.name})" if not p.judged else p.name for p in PROBES]
     first = max(len(row.reward) for row in rows)
     lines = [" " * first + "".join(f"{name:>{WIDTH + 1}}" for name in ["honest", *names])]
@@ -20,13 +20,13 @@ def as_text(rows: Sequence[ProbeResult]) -> str:
         cells = [f"{row.honest:.2f}", *(_cell(row, p.name) for p in PROBES)]
         lines.append(f"{row.reward:{first}}" + "".join(f"{cell:>{WIDTH}}".ljust(WIDTH + 1) for cell in cells))
     lines.append(
-        f"! {GAMED:.0%} of the honest baseline on the same references or more; (in brackets: shown, not judged)"
+        f"! at least {GAMED_SHARE:.0%} of the honest baseline on the same references; (in parentheses: not judged)"
     )
     return "\n".join(line.rstrip() for line in lines)
 
 
 def as_json(rows: Sequence[ProbeResult]) -> dict[str, Any]:
-    """By reward the honest baseline, and by strategy its value and the baseline on the same references."""
+    """By reward: the honest baseline, and each strategy's value with the baseline on the same references."""
     return {
         row.reward: {
             "honest": row.honest,
@@ -40,10 +40,10 @@ def as_json(rows: Sequence[ProbeResult]) -> dict[str, Any]:
 
 
 def verdict(rows: Sequence[ProbeResult]) -> str:
-    """Which rewards are gamed by what, in one sentence."""
-    broken = [f"{row.reward} by {', '.join(row.broken)}" for row in rows if row.broken]
-    share = f"{GAMED:.0%} of the honest baseline or more"
-    return f"gamed ({share}): {'; '.join(broken)}" if broken else f"no judged strategy earns {share}"
+    """One sentence on the gamed rewards and their strategies."""
+    gamed = [f"{row.reward} by {', '.join(row.gamed_by)}" for row in rows if row.gamed_by]
+    share = f"at least {GAMED_SHARE:.0%} of the honest baseline"
+    return f"gamed ({share}): {'; '.join(gamed)}" if gamed else f"no judged strategy earns {share}"
 
 
 def _cell(row: ProbeResult, name: str) -> str:

@@ -1,1 +1,1 @@
-"""Studies: questions that the paper or its reviewers leave open, each answered by a few small runs."""
+"""Studies: open questions of the paper or its reviewers, each investigated with a few small runs."""

@@ -1,4 +1,4 @@
-"""What the runs of a study gave, all judged by one yardstick: the accuracy of the default rewards."""
+"""Results of the runs of a study, all scored by the accuracy of the default rewards."""
 
 from __future__ import annotations
 
@@ -16,21 +16,25 @@ from geovlm_ray.config import load_config
 from geovlm_ray.core.files import read_object, read_objects
 from geovlm_ray.core.schema import Example
 from geovlm_ray.data.records import frame_from_json, pixels_from_json, target_from_json
-from geovlm_ray.evaluation.model import yardstick
+from geovlm_ray.evaluation.model import default_reward_config
 from geovlm_ray.evaluation.results import RESULTS, read_results
 from geovlm_ray.evaluation.studies.runs import StudyPlan
 from geovlm_ray.rewards.local import LocalRewards
 from geovlm_ray.rewards.score import needs_embedder, score_batch
 
-LAST = 0.25
-"""Share of the steps, the last ones, whose samples say how good a policy has become."""
+FINAL_SHARE = 0.25
+"""Share of steps at the end of training whose samples measure the trained policy."""
 ALL = "all tasks"
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """One run. ``sampled`` is [steps], the mean score of each step's samples, by task and of all; ``greedy`` the mean
-    score on the drawn benchmarks before and after, by task and of all."""
+    """Results of one run.
+
+    ``sampled``: mean score of the samples of each step, [steps], by task and over all tasks. ``greedy``: mean benchmark
+    score (before, after) training, by task and over all tasks. ``seconds``: duration of all steps. ``format`` and
+    ``length``: mean format reward and mean completion length in tokens over the last steps. Scores are in [0, 1].
+    """
 
     sampled: Mapping[str, np.ndarray]
     greedy: Mapping[str, tuple[float, float]]
@@ -39,16 +43,16 @@ class RunResult:
     length: float
 
     def value(self, measure: str, task: str) -> float:
-        """``sampled``: the mean of the last steps; ``greedy``: after the training."""
+        """The mean over the last steps (``sampled``) or the score after training (``greedy``)."""
         if measure == "greedy":
             return self.greedy[task][1]
         steps = self.sampled.get(task, np.array([np.nan]))
-        return float(np.mean(steps[-max(1, round(LAST * len(steps))) :]))
+        return float(np.mean(steps[-max(1, round(FINAL_SHARE * len(steps))) :]))
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean over seeds of a variant less another, with the 95% interval of Student's t; nan with one seed."""
+    """Mean difference between two variants with its 95% Student's t interval, which is nan with one seed."""
 
     mean: float
     low: float
@@ -56,28 +60,28 @@ class Difference:
 
 
 def read_runs(plan: StudyPlan) -> dict[str, dict[int, RunResult]]:
-    """The finished runs by variant and seed."""
-    found: dict[str, dict[int, RunResult]] = {}
+    """Results of the finished runs by variant and seed."""
+    results: dict[str, dict[int, RunResult]] = {}
     for name, variant in plan.study.variants.items():
         if variant.train:
             folders = {seed: plan.folder(name, seed) for seed in plan.study.seeds}
-            done = {seed: folder for seed, folder in folders.items() if (folder / "summary.json").is_file()}
-            found[name] = {seed: read_run(folder) for seed, folder in done.items()}
+            finished_folders = {seed: folder for seed, folder in folders.items() if (folder / "summary.json").is_file()}
+            results[name] = {seed: read_run(folder) for seed, folder in finished_folders.items()}
         else:
-            there = [s for s in plan.study.seeds if (plan.evaluation(name, s) / RESULTS).is_file()]
-            found[name] = {s: _evaluated(plan.evaluation(name, s), plan.model(name, s)) for s in there}
-    return found
+            finished = [s for s in plan.study.seeds if (plan.evaluation(name, s) / RESULTS).is_file()]
+            results[name] = {s: _sft_result(plan.evaluation(name, s), plan.model(name, s)) for s in finished}
+    return results
 
 
 def read_run(folder: Path) -> RunResult:
-    """What a finished run gave."""
+    """Read the results of a finished run."""
     rows = read_objects(folder / "metrics.jsonl")
-    rewards = LocalRewards(yardstick(load_config(str(folder / "config.yaml")).reward))
+    rewards = LocalRewards(default_reward_config(load_config(str(folder / "config.yaml")).reward))
     steps = [_step_scores(file, rewards) for file in sorted((folder / "rollouts").glob("step-*.parquet"))]
     tasks = dict.fromkeys(task for step in steps for task in step)
     evaluations = sorted((folder / "evaluations").glob("step-*/results.json"))
     before, after = (_greedy(file.parent) for file in (evaluations[0], evaluations[-1]))
-    last = rows[-max(1, round(LAST * len(rows))) :]
+    last = rows[-max(1, round(FINAL_SHARE * len(rows))) :]
     return RunResult(
         sampled={task: np.array([step.get(task, np.nan) for step in steps]) for task in tasks},
         greedy={task: (before[task], after[task]) for task in before},
@@ -88,14 +92,17 @@ def read_run(folder: Path) -> RunResult:
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
-    """Mean over seeds and its standard error; nan with one seed."""
+    """Mean over seeds and its standard error, which is nan with one seed."""
     array = np.asarray(values, dtype=float)
     error = float(array.std(ddof=1) / np.sqrt(len(array))) if len(array) > 1 else float("nan")
     return float(array.mean()), error
 
 
 def difference(one: Mapping[int, RunResult], other: Mapping[int, RunResult], measure: str, task: str) -> Difference:
-    """One variant less another; paired by seed where both have several, else with unpaired seeds (Welch)."""
+    """Mean of ``one`` minus mean of ``other``; paired by seed if both have the same seeds.
+
+    Otherwise the interval uses the variance of only one variant: of ``one`` if it has several seeds.
+    """
     a = [run.value(measure, task) for run in one.values()]
     b = [run.value(measure, task) for run in other.values()]
     mean = float(np.mean(a) - np.mean(b))
@@ -109,7 +116,7 @@ def difference(one: Mapping[int, RunResult], other: Mapping[int, RunResult], mea
 
 
 def _margin(values: np.ndarray) -> float:
-    """Half the 95% interval of a mean of n values, n above 1."""
+    """Half-width of the 95% interval of the mean of n > 1 values."""
     return float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
 
 
@@ -140,12 +147,12 @@ def _example(row: Mapping[str, Any]) -> Example:
 
 
 def _greedy(folder: Path) -> dict[str, float]:
-    found = {r["task"]: float(r["score"]["value"]) for r in read_results(folder)["benchmarks"].values()}
-    return found | {ALL: float(np.mean(list(found.values())))}
+    scores = {r["task"]: float(r["score"]["value"]) for r in read_results(folder)["benchmarks"].values()}
+    return scores | {ALL: float(np.mean(list(scores.values())))}
 
 
-def _evaluated(folder: Path, model: Path) -> RunResult:
-    """A variant that was fine-tuned alone."""
-    nothing = float("nan")
-    greedy = {task: (nothing, value) for task, value in _greedy(folder).items()}
-    return RunResult({}, greedy, read_object(model / "sft_summary.json")["seconds"], nothing, nothing)
+def _sft_result(folder: Path, model: Path) -> RunResult:
+    """Result of a variant with fine-tuning only."""
+    nan = float("nan")
+    greedy = {task: (nan, value) for task, value in _greedy(folder).items()}
+    return RunResult({}, greedy, read_object(model / "sft_summary.json")["seconds"], nan, nan)

@@ -1,4 +1,4 @@
-"""Scenes with one ship that lies at any angle, as a file of samples with rotated boxes, for the study of box forms."""
+"""Synthetic scenes with one ship at a random angle, as samples with rotated boxes, for the box study."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from geovlm_ray.data.scene_draw import COLOURS, SCENE_SIZE, Scene, render
 SIZES = {"train": 600, "test": 200}
 PAINTS = ("grey", "red", "white", "yellow")
 SCALE = 4
-"""Ships are drawn so much larger, and then made smaller, which smooths their outlines."""
+"""Supersampling factor that anti-aliases the ships."""
 
 
 def write_rotated(folder: Path) -> None:
-    """Write ``train.jsonl`` and ``test.jsonl`` with their images, unless they are there."""
+    """Write ``train.jsonl`` and ``test.jsonl`` with their images, unless they exist."""
     for seed, (split, count) in enumerate(SIZES.items()):
         file = folder / f"{split}.jsonl"
         if not file.is_file():
@@ -28,7 +28,7 @@ def write_rotated(folder: Path) -> None:
 
 
 def _record(folder: Path, split: str, i: int, rng: np.random.Generator) -> dict[str, object]:
-    """Draw a scene; its box is ``[x1, y1, x2, y2, angle]`` in whole percent and degrees."""
+    """Render a scene and return its record; the box is ``[x1, y1, x2, y2, angle]`` in integer percent and degrees."""
     length, paint = rng.uniform(40, 60), str(rng.choice(PAINTS))
     width, angle = length / rng.uniform(2.5, 3.5), int(rng.integers(0, 180))
     margin = length / 2 + 2
@@ -57,9 +57,9 @@ def _with_ship(
     outline = np.array([(-1, -1), (0.5, -1), (1, 0), (0.5, 1), (-1, 1)]) * half
     bridge = np.array([(-0.7, -0.6), (-0.3, -0.6), (-0.3, 0.6), (-0.7, 0.6)]) * half
     draw = ImageDraw.Draw(large)
-    turn = np.deg2rad(angle)
-    matrix = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+    radians = np.deg2rad(angle)
+    rotation = np.array([[np.cos(radians), np.sin(radians)], [-np.sin(radians), np.cos(radians)]])
     for shape, shade in ((outline, 1.0), (bridge, 0.7)):
-        points = (shape @ matrix + np.array(centre)) * SCALE
+        points = (shape @ rotation + np.array(centre)) * SCALE
         draw.polygon([tuple(point) for point in points], fill=tuple(int(shade * value) for value in colour))
     return large.resize((SCENE_SIZE, SCENE_SIZE), Image.Resampling.BOX)

@@ -1,4 +1,4 @@
-"""What a study is: a question, variants of a run that differ in little, and seeds; each a YAML file here."""
+"""Study definitions: a question, run variants that differ in a few settings, and seeds; one YAML file per study."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from geovlm_ray.core.errors import ConfigError
 
 
-class Part(BaseModel):
-    """A part of a study: immutable, without unknown keys."""
+class StudyModel(BaseModel):
+    """Base model of study sections: immutable, rejects unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Expectation(Part):
-    """What the paper or its reviewers say: that one variant does better than another."""
+class Expectation(StudyModel):
+    """A claim of the paper or its reviewers: variant ``better`` outperforms variant ``worse``."""
 
     text: str
     better: str
     worse: str
 
 
-class Variant(Part):
-    """One kind of run; with ``sft`` it starts from a model that such fine-tuning makes first.
+class Variant(StudyModel):
+    """A run configuration.
 
-    With ``train: false`` there is nothing but the fine-tuning.
+    With ``sft``, its settings first fine-tune the model that the run starts from. With ``train: false``, only this
+    fine-tuning runs.
     """
 
     settings: tuple[str, ...] = ()
@@ -37,15 +38,15 @@ class Variant(Part):
     train: bool = True
 
 
-class Short(Part):
-    """What the short form changes."""
+class ShortForm(StudyModel):
+    """Overrides and seeds of the short form."""
 
     settings: tuple[str, ...] = ("run.steps=4", "evaluation.every=4", "evaluation.records=24", "sft.steps=4")
     seeds: tuple[int, ...] = (0,)
 
 
-class Study(Part):
-    """One study. The first variant is the one that others are compared with; ``measures`` are those that decide."""
+class Study(StudyModel):
+    """A study. The first variant is the baseline of the others; ``measures`` are compared with the expectation."""
 
     name: str
     title: str
@@ -57,37 +58,39 @@ class Study(Part):
     variants: dict[str, Variant] = Field(min_length=2)
     seeds: tuple[int, ...] = (0, 1, 2)
     measures: tuple[Literal["sampled", "greedy"], ...] = ("sampled", "greedy")
-    short: Short = Short()
+    short: ShortForm = ShortForm()
     note: str = ""
 
     @model_validator(mode="after")
     def _expected_variants_exist(self) -> Self:
         for name in (self.expectation.better, self.expectation.worse):
             if name not in self.variants:
-                raise ValueError(f"expectation names {name!r}, which is none of {', '.join(self.variants)}")
+                raise ValueError(
+                    f"expectation: expected one of the variants {', '.join(self.variants)}, found {name!r}"
+                )
         return self
 
     def shortened(self) -> Study:
-        """The short form."""
+        """The short form of the study."""
         settings = (*self.settings, *self.short.settings)
         return self.model_copy(update={"settings": settings, "seeds": self.short.seeds})
 
 
 def study_names() -> list[str]:
-    """All studies."""
-    found = (path.name for path in (files("geovlm_ray.evaluation.studies")).iterdir())
-    return sorted(name.removesuffix(".yaml") for name in found if name.endswith(".yaml"))
+    """Names of all studies, sorted."""
+    file_names = (path.name for path in (files("geovlm_ray.evaluation.studies")).iterdir())
+    return sorted(name.removesuffix(".yaml") for name in file_names if name.endswith(".yaml"))
 
 
 def load_study(name: str) -> Study:
-    """A study by name.
+    """Load a study by name.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: no study has this name.
     """
     if name not in study_names():
-        near = difflib.get_close_matches(name, study_names(), 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        matches = difflib.get_close_matches(name, study_names(), 1)
+        hint = f"; did you mean {matches[0]!r}?" if matches else ""
         raise ConfigError(f"study {name!r}: expected one of {', '.join(study_names())}{hint}")
     text = (files("geovlm_ray.evaluation.studies") / f"{name}.yaml").read_text()
     return Study(name=name, **yaml.safe_load(text))

@@ -1,4 +1,4 @@
-"""What the learner maximises: GRPO and its kin by name, one file each."""
+"""RL objectives by name, one file each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OBJECTIVES: dict[str, Objective] = {
 
 
 def advantages(group: SampleGroup, config: LearnerConfig, max_completion_tokens: int) -> np.ndarray:
-    """Advantage of every sample of a scored group, [G]; a completion has at most ``max_completion_tokens`` tokens."""
+    """Advantages of a scored group's samples, [G], after the overlong penalty if it is enabled."""
     rewards = np.asarray(group.rewards, dtype=np.float64)
     if config.overlong_buffer:
         lengths = np.array([len(s.token_ids) for s in group.samples])

@@ -1,4 +1,4 @@
-"""CISPO: the importance weight is clipped, never the token's gradient (MiniMax-M1, arXiv 2506.13585, equation 4)."""
+"""CISPO: clips the importance weight but keeps every token's gradient (MiniMax-M1, arXiv 2506.13585, equation 4)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from geovlm_ray.learner.loss_inputs import BatchSize, Clip, LossInputs, Objectiv
 
 
 def loss(tokens: LossInputs, clip: Clip, size: BatchSize) -> PolicyLoss:
-    """Mean over all tokens of clipped weight (held constant) x advantage x log-prob."""
+    """Mean over all tokens of clipped importance weight (detached) x advantage x log-prob."""
     weight = clip(tokens.log_ratio.detach().exp())
     values = weight * tokens.advantages[tokens.sample] * tokens.logprobs
     none_clipped = torch.zeros_like(tokens.sample, dtype=torch.bool)

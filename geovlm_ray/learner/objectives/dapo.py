@@ -1,7 +1,7 @@
-"""DAPO: every token weighs the same, the clip is wider above than below (Yu et al., arXiv 2503.14476, equation 8).
+"""DAPO: token-level loss, higher upper clip bound (Yu et al., arXiv 2503.14476, equation 8).
 
-Its other two parts are settings of their own: dynamic sampling is ``loop.resample``, the soft punishment of overlong
-completions is ``learner.overlong_buffer``. The paper's clip is ``clip_low=0.2 clip_high=0.28``.
+The paper's other two parts are separate settings: dynamic sampling is ``loop.resample``, the soft overlong punishment
+is ``learner.overlong_buffer``. The paper's clip is ``clip_low=0.2 clip_high=0.28``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def loss(tokens: LossInputs, clip: Clip, size: BatchSize) -> PolicyLoss:
 
 
 def overlong_penalty(lengths: np.ndarray, max_completion_tokens: int, buffer: int) -> np.ndarray:
-    """Soft overlong punishment of DAPO, equation 13, in [-1, 0] per completion.
+    """DAPO's soft overlong punishment (equation 13), in [-1, 0] per completion.
 
     0 up to ``max_completion_tokens - buffer`` tokens, then linear down to -1 at ``max_completion_tokens``.
     """

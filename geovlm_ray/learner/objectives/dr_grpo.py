@@ -1,4 +1,4 @@
-"""Dr. GRPO: GRPO without its biases of length and of difficulty (Liu et al., arXiv 2503.20783, section 3.2)."""
+"""Dr. GRPO: GRPO without its length and difficulty biases (Liu et al., arXiv 2503.20783, section 3.2)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from geovlm_ray.learner.loss_inputs import BatchSize, Clip, LossInputs, Objectiv
 
 
 def loss(tokens: LossInputs, clip: Clip, size: BatchSize) -> PolicyLoss:
-    """Sum over each sample's tokens over the largest length, a constant, then the mean over samples."""
+    """Sum over each sample's tokens divided by ``max_completion_tokens``, then the mean over samples."""
     values, clipped = surrogate(tokens, tokens.log_ratio.exp(), clip)
     return PolicyLoss(-tokens.weighted(values).sum() / (size.max_completion_tokens * size.samples), clipped)
 

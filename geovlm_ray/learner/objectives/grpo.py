@@ -1,4 +1,4 @@
-"""GRPO, the paper's objective: DeepSeekMath (arXiv 2402.03300), equation 3 without its KL term."""
+"""GRPO: DeepSeekMath (arXiv 2402.03300), equation 3 without the KL term."""
 
 from __future__ import annotations
 

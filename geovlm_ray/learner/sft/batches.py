@@ -1,4 +1,4 @@
-"""From records to packed rows: what a training step reads, made ahead by reader processes."""
+"""Training batches: records encoded and packed into rows, prefetched by reader processes."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from geovlm_ray.data.sampler import PromptSampler
 from geovlm_ray.model.forward import Pack
 from geovlm_ray.model.prompts import EncodedPrompt, PromptEncoder
 
-AHEAD = 2
-"""Batches that each reader keeps ready."""
+PREFETCH_BATCHES = 2
+"""Batches that each reader process prefetches."""
 
 Encoded = tuple[EncodedPrompt, list[int]]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The records of one optimizer step, in rows; ``ids`` are the records' names."""
+    """The records of one optimizer step, packed into rows; ``ids`` are the record ids."""
 
     packs: list[Pack]
     ids: list[str]
@@ -36,14 +36,14 @@ class Batch:
 
     @property
     def response_tokens(self) -> int:
-        """Tokens that the loss is a mean of."""
+        """Response tokens, over which the loss is averaged."""
         return sum(int(pack.response.sum()) for pack in self.packs)
 
 
-class Teacher:
-    """Pairs examples with their ideal responses, whose boxes keep their angle where ``rotated``, and packs them.
+class SftCollator:
+    """Encodes examples with their reference responses and packs them into rows of at most ``pack_tokens`` tokens.
 
-    ``choice`` says which of several reference captions is taken.
+    ``rotated`` keeps the angle of boxes; ``choice`` selects one of several reference captions.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Teacher:
         self.rotated = rotated
 
     def response(self, example: Example, choice: int = 0) -> list[int]:
-        """Token ids of the ideal response and its end; special tokens that a record names are read as plain text.
+        """Token ids of the reference response and end-of-turn; special tokens in its text are encoded as plain text.
 
         Raises:
             DataError: the record has no usable target.
@@ -65,22 +65,22 @@ class Teacher:
         return [*tokenizer(text, split_special_tokens=True)["input_ids"], tokenizer.eos_token_id]
 
     def check(self, example: Example, choice: int = 0) -> None:
-        """Raise DataError where a record cannot be trained on, as far as that shows without its pixels."""
-        with _named(example):
+        """Raise DataError if a record cannot be trained on; image pixels are not read."""
+        with _record_in_errors(example):
             _need_images(example)
             self._check_length(self.encoder.length(example) + len(self.response(example, choice)))
 
     def batch(self, prompts: Sequence[Prompt]) -> Batch:
-        """Encode and pack examples; the number of a draw chooses its caption.
+        """Encode and pack examples; ``group_id`` selects the caption.
 
         Raises:
-            DataError: a record has no usable target, an image that is absent or broken, or does not fit a row.
+            DataError: a record has no usable target, has a missing or broken image, or does not fit into a row.
         """
         encoded = [self._encode(p.example, p.group_id) for p in prompts]
         return Batch(pack(encoded, self.pack_tokens), [p.example.id for p in prompts])
 
     def _encode(self, example: Example, choice: int) -> Encoded:
-        with _named(example):
+        with _record_in_errors(example):
             _need_images(example)
             prompt, response = self.encoder.encode(example), self.response(example, choice)
             self._check_length(len(prompt.input_ids) + len(response))
@@ -89,20 +89,21 @@ class Teacher:
     def _check_length(self, length: int) -> None:
         if length > self.pack_tokens:
             raise DataError(
-                f"its {length} tokens of prompt, images and response exceed sft.pack_tokens={self.pack_tokens}"
+                f"expected at most sft.pack_tokens={self.pack_tokens} tokens of prompt, images and response, "
+                f"found {length}"
             )
 
 
 @contextmanager
-def _named(example: Example) -> Iterator[None]:
-    """Errors about a record begin with its name."""
-    name = f"record {example.id!r}"
+def _record_in_errors(example: Example) -> Iterator[None]:
+    """Prefix DataError messages with the record id."""
+    prefix = f"record {example.id!r}"
     try:
         yield
     except DataError as error:
-        if str(error).startswith(name):
+        if str(error).startswith(prefix):
             raise
-        raise DataError(f"{name}: {error}") from error
+        raise DataError(f"{prefix}: {error}") from error
 
 
 def _need_images(example: Example) -> None:
@@ -111,47 +112,47 @@ def _need_images(example: Example) -> None:
 
 
 def pack(sequences: Sequence[Encoded], budget: int) -> list[Pack]:
-    """Fill rows of at most ``budget`` tokens: longest first, each into the first row that has room for it."""
+    """Pack sequences into rows of at most ``budget`` tokens (first-fit decreasing)."""
     rows: list[list[Encoded]] = []
-    room: list[int] = []
+    remaining: list[int] = []
     for sequence in sorted(sequences, key=lambda s: len(s[0].input_ids) + len(s[1]), reverse=True):
         length = len(sequence[0].input_ids) + len(sequence[1])
-        place = next((i for i, left in enumerate(room) if left >= length), None)
-        if place is None:
+        index = next((i for i, free in enumerate(remaining) if free >= length), None)
+        if index is None:
             rows.append([])
-            room.append(budget)
-            place = len(rows) - 1
-        rows[place].append(sequence)
-        room[place] -= length
+            remaining.append(budget)
+            index = len(rows) - 1
+        rows[index].append(sequence)
+        remaining[index] -= length
     return [Pack.of(row) for row in rows]
 
 
-class _Steps(Dataset):
-    """The batch of every step, or what was wrong with it: an error keeps its type and text on its way home."""
+class _StepBatches(Dataset):
+    """One batch per step; a UserError is returned, so that it reaches the main process with its type and message."""
 
-    def __init__(self, sampler: PromptSampler, teacher: Teacher) -> None:
+    def __init__(self, sampler: PromptSampler, collator: SftCollator) -> None:
         self.sampler = sampler
-        self.teacher = teacher
+        self.collator = collator
 
     def __getitem__(self, step: int) -> Batch | UserError:
         try:
-            return self.teacher.batch(self.sampler.batch(step))
+            return self.collator.batch(self.sampler.batch(step))
         except UserError as error:
             return error
 
 
-def read_batches(sampler: PromptSampler, teacher: Teacher, start: int, end: int, readers: int) -> Iterator[Batch]:
-    """The batches of steps ``start`` to ``end`` (counted from 0) in order, made ahead by ``readers`` processes.
+def read_batches(sampler: PromptSampler, collator: SftCollator, start: int, end: int, readers: int) -> Iterator[Batch]:
+    """Batches of steps ``start`` to ``end - 1`` (counted from 0) in order, prefetched by ``readers`` processes.
 
     Raises:
-        UserError: a record cannot be trained on, or a reader has died.
+        UserError: a record cannot be trained on, or a reader process died.
     """
     loader = DataLoader(
-        _Steps(sampler, teacher),
+        _StepBatches(sampler, collator),
         batch_size=None,
         sampler=range(start, end),
         num_workers=readers,
-        prefetch_factor=AHEAD if readers else None,
+        prefetch_factor=PREFETCH_BATCHES if readers else None,
     )
     with children_ignore_sigint():
         batches = iter(loader)
@@ -161,7 +162,7 @@ def read_batches(sampler: PromptSampler, teacher: Teacher, start: int, end: int,
                 raise batch
             yield batch
     finally:
-        # The readers end with the last reference; an error's traceback would keep them.
+        # Readers stop when the last reference to the iterator is gone; an error's traceback would keep one.
         del batches
 
 

@@ -1,4 +1,4 @@
-"""A policy under supervised training."""
+"""The trainer of supervised fine-tuning."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from geovlm_ray.learner.sft.config import SftConfig
 from geovlm_ray.model.attention import attend_within_sequences
 from geovlm_ray.model.config import ModelConfig
 from geovlm_ray.model.forward import Pack, base_model, packed_logits
-from geovlm_ray.model.loading import computation, load_state, restore_policy, save_policy, save_state
+from geovlm_ray.model.loading import autocast_context, load_state, restore_policy, save_policy, save_state
 
 STATE_FILE = "sft.pt"
 
 
 class SftTrainer:
-    """Maximises log p(response | images, question); ``done`` counts the optimizer steps taken."""
+    """Maximises log p(response | images, question); ``done`` counts completed optimizer steps."""
 
     def __init__(
         self, model: nn.Module, processor: ProcessorMixin, model_config: ModelConfig, config: SftConfig
@@ -41,10 +41,10 @@ class SftTrainer:
         self.optimizers = _optimizers(self.trained, config)
 
     def step(self, batch: Batch) -> dict[str, float]:
-        """One optimizer step; the loss is the mean over all response tokens of the batch, however it is packed.
+        """One optimizer step; the loss is the mean over all response tokens of the batch, regardless of packing.
 
         Raises:
-            RunError: loss or gradient are not finite; weights and optimizer are as they were.
+            RunError: loss or gradient norm is not finite; weights and optimizer state are unchanged.
         """
         self.model.train()
         tokens = batch.response_tokens
@@ -59,7 +59,7 @@ class SftTrainer:
             raise RunError(
                 f"step {self.done + 1}: expected a finite loss and gradient, found a loss of {loss:g} and a gradient "
                 f"norm of {norm:g} on the records {', '.join(map(repr, batch.ids[:8]))}; the weights are those of step "
-                f"{self.done}; lower sft.lr, or look at the records"
+                f"{self.done}; lower sft.lr, or inspect the records"
             )
         lr = self._set_lr()
         for optimizer in self.optimizers:
@@ -70,7 +70,7 @@ class SftTrainer:
 
     @torch.no_grad()
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:
-        """Mean loss of a response token, and the share of them that greedy decoding would take."""
+        """Mean loss per response token, and the fraction of response tokens whose argmax prediction is correct."""
         self.model.eval()
         loss, hits, tokens = 0.0, 0, 0
         for batch in batches:
@@ -82,16 +82,16 @@ class SftTrainer:
         return {"eval/loss": loss / tokens, "eval/token_accuracy": hits / tokens}
 
     def save(self, folder: Path) -> None:
-        """Write the model or adapter as a Hugging Face folder, and the optimizers' state."""
+        """Save the model or adapter as a Hugging Face folder, with the optimizer state."""
         save_policy(self.model, self.processor, folder)
         save_state({"optimizers": [o.state_dict() for o in self.optimizers], "done": self.done}, folder / STATE_FILE)
 
     def saved(self) -> bool:
-        """Always: `save` returns when it is done."""
+        """Always True: `save` is synchronous."""
         return True
 
     def load(self, folder: Path) -> None:
-        """Take up the state that `save` wrote."""
+        """Restore the state that `save` wrote."""
         state = load_state(folder / STATE_FILE)
         restore_policy(self.model, self.model_config, folder)
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
@@ -100,15 +100,15 @@ class SftTrainer:
 
     def _loss(self, row: Pack) -> tuple[torch.Tensor, torch.Tensor]:
         """Summed cross-entropy of a row's response tokens, and their logits."""
-        with computation(self.model_config, self.device):
+        with autocast_context(self.model_config, self.device):
             logits = packed_logits(self.model, row)
         targets = row.targets.to(self.device)
         return nn.functional.cross_entropy(logits.float(), targets, reduction="sum"), logits
 
     def _set_lr(self) -> float:
-        """Linear warm-up, under a linear fall to zero after the last step."""
-        rise = min((self.done + 1) / max(self.config.warmup_steps, 1), 1.0)
-        lr = self.config.lr * rise * (1 - self.done / self.config.steps)
+        """Linear warm-up, times a linear decay to zero after the last step."""
+        warmup = min((self.done + 1) / max(self.config.warmup_steps, 1), 1.0)
+        lr = self.config.lr * warmup * (1 - self.done / self.config.steps)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = lr
@@ -121,12 +121,12 @@ class SftTrainer:
 
 def _optimizers(trained: list[tuple[str, nn.Parameter]], config: SftConfig) -> list[torch.optim.Optimizer]:
     matrices = [p for n, p in trained if config.optimizer == "muon" and p.ndim == 2 and "embed" not in n]
-    chosen = {id(p) for p in matrices}
-    rest = [p for _, p in trained if id(p) not in chosen]
+    matrix_ids = {id(p) for p in matrices}
+    rest = [p for _, p in trained if id(p) not in matrix_ids]
     optimizers: list[torch.optim.Optimizer] = []
     if rest:
         optimizers.append(torch.optim.AdamW(rest, lr=config.lr, betas=(0.9, 0.95), weight_decay=0.0))
     if matrices:
-        # The scale of Muon's update is set so that AdamW's learning rate serves both.
+        # Muon's update is scaled so that AdamW's learning rate suits both.
         optimizers.append(torch.optim.Muon(matrices, lr=config.lr, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"))
     return optimizers

@@ -1,4 +1,4 @@
-"""What metrics and rewards ask of a sentence-embedding model."""
+"""Interface of sentence-embedding models used by metrics and rewards."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ class Embedder(Protocol):
     """A sentence-embedding model."""
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Embeddings of unit norm, float32 [n, d], in the order of the texts."""
+        """Unit-norm embeddings, float32 [n, d], in the order of the texts."""
         ...

@@ -1,6 +1,6 @@
-"""Sentence-level text metrics: ROUGE and METEOR, one score per (hypothesis, reference) pair.
+"""Sentence-level ROUGE and METEOR, one score per (hypothesis, reference) pair.
 
-Every string gets a score, and time grows linearly with the length of the hypothesis.
+Every string gets a score, in time linear in the length of the hypothesis.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from geovlm_ray.rewards.text_metrics.wordnet import open_wordnet
 RougeKind = Literal["rouge1", "rougeL"]
 Pairs = Sequence[tuple[str, str]]
 
-# Longer words and texts are computed each time, so that a hostile answer cannot fill the caches.
+# Longer words and texts are not cached, so that adversarial answers cannot fill the caches.
 MAX_CACHED_WORD = 64
 MAX_CACHED_TEXT = 1024
 
@@ -27,16 +27,16 @@ _NOT_A_WORD = re.compile(r"[^a-z0-9]+")
 
 
 def rouge(pairs: Pairs, kind: RougeKind, stem: bool = True) -> np.ndarray:
-    """Precision, recall and F1 of ROUGE-1 or ROUGE-L (sentence level), as the package rouge-score has them.
+    """Precision, recall and F1 of sentence-level ROUGE-1 or ROUGE-L, as in the rouge-score package.
 
-    Lin, "ROUGE: A Package for Automatic Evaluation of Summaries", 2004. Words are runs of ASCII letters and
-    digits of the lower-cased text, Porter-stemmed from four letters on; overlap counts repeated words as often
-    as both texts hold them. A text without words scores 0.
+    Lin, "ROUGE: A Package for Automatic Evaluation of Summaries", 2004. Words are runs of ASCII letters and digits of
+    the lower-cased text; words of four or more characters are Porter-stemmed. ROUGE-1 overlap is a multiset
+    intersection. A text without words scores 0.
 
     Args:
         pairs: n (hypothesis, reference) pairs.
-        kind: ``rouge1`` counts common words, ``rougeL`` the longest common subsequence of words.
-        stem: whether words are stemmed first.
+        kind: ``rouge1`` (common words) or ``rougeL`` (longest common subsequence of words).
+        stem: whether to stem words.
 
     Returns:
         Float array of shape (n, 3), each row precision, recall, F1 in [0, 1].
@@ -44,52 +44,52 @@ def rouge(pairs: Pairs, kind: RougeKind, stem: bool = True) -> np.ndarray:
     scores = np.zeros((len(pairs), 3))
     common_words = _overlap if kind == "rouge1" else LCSseq.similarity
     for row, (hypothesis, reference) in zip(scores, pairs, strict=True):
-        predicted, wanted = _words(hypothesis, stem), _words(reference, stem)
-        common = common_words(predicted, wanted)
+        predicted, expected = _words(hypothesis, stem), _words(reference, stem)
+        common = common_words(predicted, expected)
         if common:
-            precision, recall = common / len(predicted), common / len(wanted)
+            precision, recall = common / len(predicted), common / len(expected)
             row[:] = precision, recall, 2 * precision * recall / (precision + recall)
     return scores
 
 
 def rouge_f(pairs: Pairs, kind: RougeKind, stem: bool = True) -> np.ndarray:
-    """F1 of ``rouge``: float array of shape (n,) in [0, 1]."""
+    """F1 of `rouge`: float array of shape (n,) in [0, 1]."""
     return rouge(pairs, kind, stem)[:, 2]
 
 
 def meteor(pairs: Pairs) -> np.ndarray:
     """METEOR as nltk computes it: float array of shape (n,) in [0, 1].
 
-    The variant is that of the field's published figures: Lavie & Agarwal 2007 with alpha 0.9, beta 3, gamma
-    0.5 (``nltk.translate.meteor_score``; not METEOR 1.5), modules exact, Porter stem and WordNet synonym, on
-    ``str.split`` tokens. Two identical texts of one word score 0.5, of many words nearly 1.
+    This is the variant used in published results: Lavie & Agarwal 2007 with alpha 0.9, beta 3, gamma 0.5
+    (``nltk.translate.meteor_score``; not METEOR 1.5), exact, Porter-stem and WordNet-synonym matching on ``str.split``
+    tokens. Identical texts score 0.5 for one word and approach 1 for many.
 
     Raises:
-        WordNetMissing: the WordNet corpus is not in the environment.
+        WordNetMissing: The WordNet corpus is not installed.
     """
     return meteor_of_tokens([(hypothesis.split(), reference.split()) for hypothesis, reference in pairs])
 
 
 def meteor_of_tokens(pairs: Sequence[tuple[Sequence[str], Sequence[str]]]) -> np.ndarray:
-    """``meteor`` of texts that are tokens already."""
+    """`meteor` of tokenized (hypothesis, reference) pairs."""
     from nltk.translate.meteor_score import single_meteor_score
 
-    tools = {"stemmer": _CachedStemmer(), "wordnet": _CachedSynonyms()}
-    scores = [single_meteor_score(reference, hypothesis, **tools) for hypothesis, reference in pairs]
+    resources = {"stemmer": _CachedStemmer(), "wordnet": _CachedSynonyms()}
+    scores = [single_meteor_score(reference, hypothesis, **resources) for hypothesis, reference in pairs]
     return np.array(scores, dtype=np.float64)
 
 
 def _words(text: str, stem: bool) -> tuple[str, ...]:
-    """The words of a text in the sense of rouge-score; short texts are remembered, as references repeat."""
-    return _cached_words(text, stem) if len(text) <= MAX_CACHED_TEXT else _find_words(text, stem)
+    """Tokens of a text as in rouge-score; short texts are cached because references repeat."""
+    return _cached_words(text, stem) if len(text) <= MAX_CACHED_TEXT else _tokenize(text, stem)
 
 
-def _find_words(text: str, stem: bool) -> tuple[str, ...]:
+def _tokenize(text: str, stem: bool) -> tuple[str, ...]:
     words = _NOT_A_WORD.sub(" ", text.lower()).split()
     return tuple(_stem(word) if len(word) > 3 else word for word in words) if stem else tuple(words)
 
 
-_cached_words = functools.lru_cache(maxsize=1 << 15)(_find_words)
+_cached_words = functools.lru_cache(maxsize=1 << 15)(_tokenize)
 
 
 def _overlap(hypothesis: tuple[str, ...], reference: tuple[str, ...]) -> int:
@@ -110,33 +110,33 @@ def _porter() -> Any:
     return PorterStemmer()
 
 
-def _find_stem(word: str) -> str:
+def _porter_stem(word: str) -> str:
     return _porter().stem(word)
 
 
-_cached_stem = functools.lru_cache(maxsize=1 << 16)(_find_stem)
+_cached_stem = functools.lru_cache(maxsize=1 << 16)(_porter_stem)
 
 
 def _stem(word: str) -> str:
-    return _cached_stem(word) if len(word) <= MAX_CACHED_WORD else _find_stem(word)
+    return _cached_stem(word) if len(word) <= MAX_CACHED_WORD else _porter_stem(word)
 
 
 class _CachedStemmer:
-    """The Porter stemmer of nltk's METEOR, which asks for the same few words again and again."""
+    """Cached Porter stemmer for nltk's METEOR, which stems the same words repeatedly."""
 
     def stem(self, word: str) -> str:
         return _stem(word)
 
 
 class _CachedSynonyms:
-    """WordNet as nltk's METEOR asks for it, answered from a cache: sets of synonyms that hold lemmas."""
+    """Cached WordNet lookup with the interface that nltk's METEOR expects."""
 
     def synsets(self, word: str) -> list[_Synonyms]:
         return _synonyms(word) if len(word) <= MAX_CACHED_WORD else []
 
 
 class _Lemma(str):
-    """One synonym; a string that answers ``name()``."""
+    """A synonym; a string with a ``name()`` method."""
 
     __slots__ = ()
 
@@ -145,7 +145,7 @@ class _Lemma(str):
 
 
 class _Synonyms:
-    """The synonyms of a word, over all its senses, in the form of one synset."""
+    """The synonyms of all senses of a word, as one synset."""
 
     def __init__(self, lemmas: list[_Lemma]) -> None:
         self._lemmas = lemmas

@@ -1,8 +1,8 @@
-"""WordNet 3.0 for METEOR: put it into the environment once, open it afterwards.
+"""Installation and loading of WordNet 3.0 for METEOR.
 
-``python -m geovlm_ray.rewards.text_metrics.wordnet`` installs it under ``sys.prefix/nltk_data``, where nltk looks by
-itself: with nltk's own downloader, or, where that cannot reach out, from Debian's packages ``wordnet-base``
-and ``wordnet-sense-index``, which are unpacked there and not installed in the system.
+``python -m geovlm_ray.rewards.text_metrics.wordnet`` installs it under ``sys.prefix/nltk_data``, which is on nltk's
+search path: with nltk's downloader or, if that fails, from the Debian packages ``wordnet-base`` and
+``wordnet-sense-index``, which are only unpacked there, not installed system-wide.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ INSTALL_COMMAND = "python -m geovlm_ray.rewards.text_metrics.wordnet"
 DEBIAN_PACKAGES = ("wordnet-base", "wordnet-sense-index")
 DOWNLOAD_SECONDS = 120
 
-# The one file that Debian leaves out; names and numbers are those of the manual page lexnames(5WN).
+# The file `lexnames` is missing in the Debian packages; names and numbers are from the man page lexnames(5WN).
 LEXNAMES = (
     *("adj.all", "adj.pert", "adv.all", "noun.Tops", "noun.act", "noun.animal", "noun.artifact", "noun.attribute"),
     *("noun.body", "noun.cognition", "noun.communication", "noun.event", "noun.feeling", "noun.food", "noun.group"),
@@ -38,16 +38,16 @@ SYNTACTIC_CATEGORY = {"noun": 1, "verb": 2, "adj": 3, "adv": 4}
 log = logging.getLogger(__name__)
 
 
-class WordNetMissing(UserError):  # noqa: N818 - the name says what is wrong
-    """WordNet is not in the environment, or cannot be put there."""
+class WordNetMissing(UserError):  # noqa: N818 - the name states the problem
+    """WordNet is not installed or cannot be installed."""
 
 
 @functools.cache
 def open_wordnet() -> Any:
-    """nltk's WordNet reader, loaded (about 3 s and 400 MB, once per process).
+    """Load nltk's WordNet reader (about 3 s and 400 MB, once per process).
 
     Raises:
-        WordNetMissing: the corpus is not where nltk looks.
+        WordNetMissing: The corpus is not on nltk's search path.
     """
     from nltk.corpus import wordnet
 
@@ -55,24 +55,24 @@ def open_wordnet() -> Any:
         wordnet.ensure_loaded()
     except LookupError as error:
         raise WordNetMissing(
-            f"METEOR needs the WordNet corpus and nltk does not find it; `{INSTALL_COMMAND}` puts it into "
+            f"METEOR needs the WordNet corpus, which nltk does not find; `{INSTALL_COMMAND}` installs it in "
             f"{data_directory()}"
         ) from error
     return wordnet
 
 
 def data_directory() -> Path:
-    """Where ``install`` puts the corpus; one of the folders that nltk searches by itself."""
+    """Folder in which `install` puts the corpus; on nltk's search path."""
     return Path(sys.prefix) / "nltk_data" / "corpora" / "wordnet"
 
 
 def is_installed() -> bool:
-    """Whether nltk finds the corpus, here or anywhere else on its search path; loads nothing."""
+    """Whether the corpus is on nltk's search path; does not load it."""
     import nltk
 
-    for place in ("corpora/wordnet/data.noun", "corpora/wordnet.zip/wordnet/data.noun"):
+    for resource in ("corpora/wordnet/data.noun", "corpora/wordnet.zip/wordnet/data.noun"):
         try:
-            nltk.data.find(place)
+            nltk.data.find(resource)
         except LookupError:
             continue
         return True
@@ -80,37 +80,36 @@ def is_installed() -> bool:
 
 
 def install() -> str:
-    """Put the corpus into the environment and return a sentence on what was done.
+    """Install the corpus unless nltk already finds it; returns a status message.
 
-    Nothing is done where nltk finds it already. A half-made folder never remains: the files are gathered in
-    a temporary one and moved.
+    Files are downloaded to a temporary folder and moved, so that a failure leaves no partial installation.
 
     Raises:
-        WordNetMissing: neither way worked; the message says what each of them answered.
+        WordNetMissing: Both sources failed; the message contains both errors.
     """
     if is_installed():
-        return "WordNet is already in the environment"
+        return "WordNet is already installed"
     target = data_directory()
     target.parent.mkdir(parents=True, exist_ok=True)
-    answers = []
-    for name, fetch in (("nltk's downloader", _from_nltk), ("Debian's packages", _from_debian)):
+    failures = []
+    for name, fetch in (("nltk's downloader", _from_nltk), ("the Debian packages", _from_debian)):
         log.info("WordNet: trying %s", name)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".wordnet-") as folder:
             try:
                 files = fetch(Path(folder))
             except (OSError, subprocess.SubprocessError, zipfile.BadZipFile) as error:
-                answers.append(f"{name}: {_last_line(error)}")
+                failures.append(f"{name}: {_last_line(error)}")
                 continue
             shutil.rmtree(target, ignore_errors=True)
             files.rename(target)
         if not open_wordnet().synsets("ship"):
-            raise WordNetMissing(f"{target}: the dictionary was unpacked but does not know the word 'ship'")
-        return f"WordNet was put into {target} from {name}"
-    raise WordNetMissing("WordNet could not be fetched; " + "; ".join(answers))
+            raise WordNetMissing(f"{target}: expected the word 'ship' in the installed WordNet, found no synset")
+        return f"WordNet installed in {target} from {name}"
+    raise WordNetMissing("WordNet could not be downloaded; " + "; ".join(failures))
 
 
 def _from_nltk(folder: Path) -> Path:
-    """Let nltk download the corpus in a process of its own, so that a dead line costs a bounded time."""
+    """Download the corpus with nltk in a subprocess, so that a stalled connection times out."""
     script = (
         "import socket, sys; socket.setdefaulttimeout(10); import nltk; "
         "sys.exit(0 if nltk.download('wordnet', download_dir=sys.argv[1]) else 'nltk could not download wordnet')"
@@ -118,13 +117,13 @@ def _from_nltk(folder: Path) -> Path:
     _run([sys.executable, "-c", script, str(folder)], folder)
     archive = folder / "corpora" / "wordnet.zip"
     if archive.is_file():
-        with zipfile.ZipFile(archive) as packed:
-            packed.extractall(folder / "corpora")
+        with zipfile.ZipFile(archive) as zipped:
+            zipped.extractall(folder / "corpora")
     return folder / "corpora" / "wordnet"
 
 
 def _from_debian(folder: Path) -> Path:
-    """Download and unpack Debian's packages; the package lists are refreshed only when they lack them."""
+    """Download and unpack the Debian packages; updates the package lists only if the download fails."""
     download = ["apt-get", "download", *DEBIAN_PACKAGES]
     try:
         _run(download, folder)
@@ -146,9 +145,9 @@ def _run(command: list[str], folder: Path) -> None:
 
 
 def _last_line(error: Exception) -> str:
-    """What to tell of a failed command: the end of its own words, or the exception's."""
-    said = getattr(error, "stderr", None) or str(error)
-    return str(said).strip().splitlines()[-1] if str(said).strip() else type(error).__name__
+    """Last line of the command's stderr or of the exception message; else the exception type."""
+    output = str(getattr(error, "stderr", None) or error).strip()
+    return output.splitlines()[-1] if output else type(error).__name__
 
 
 if __name__ == "__main__":

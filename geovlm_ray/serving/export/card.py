@@ -35,7 +35,7 @@ def card(
     """The card of a model exported to the folder ``name``: Markdown with YAML metadata."""
     config, trained = ref.config, ref.trained
     sections = [
-        _head(provenance),
+        _metadata(provenance),
         f"# {_plain(name)}",
         _description(provenance, trained, is_rl(ref), dtype),
         *(_method(provenance, trained, is_rl(ref)) if trained else ()),
@@ -58,7 +58,7 @@ def reward_curve(provenance: Provenance) -> str | None:
     return curve(rows, {"reward/mean": "reward"}, "Sampled reward", "mean reward") if rows else None
 
 
-def _head(provenance: Provenance) -> str:
+def _metadata(provenance: Provenance) -> str:
     values = {
         "library_name": "transformers",
         "pipeline_tag": "image-text-to-text",
@@ -83,11 +83,8 @@ def _base(provenance: Provenance) -> str:
         return "a small randomly initialized Qwen2.5-VL"
     if provenance.base == TINY:
         return "the tiny policy of geovlm_ray, a Qwen2.5-VL with 1.7 million parameters"
-    return (
-        f"[{provenance.hub}](https://huggingface.co/{provenance.hub})"
-        if provenance.hub
-        else f"`{_plain(provenance.base)}`"
-    )
+    hub = provenance.hub
+    return f"[{hub}](https://huggingface.co/{hub})" if hub else f"`{_plain(provenance.base)}`"
 
 
 def _method(provenance: Provenance, trained: Config, rl: bool) -> list[str]:
@@ -95,7 +92,8 @@ def _method(provenance: Provenance, trained: Config, rl: bool) -> list[str]:
     lora, sft, step = trained.model.lora, trained.sft, provenance.step
     weights = f"LoRA, rank {lora.rank}, alpha {lora.alpha:g}, {lora.targets} layers" if lora else "all"
     shared = {"trained weights": weights, "dtype": trained.model.dtype, "seed": trained.run.seed}
-    warm_up = provenance.sft.sft if provenance.sft else None
+    warm = provenance.sft.sft if provenance.sft else None
+    warm_up = f"supervised fine-tuning, {warm.steps} steps of {warm.batch_size} records" if warm else "none"
     if not rl:
         steps = step or provenance.summary.get("steps", sft.steps)
         facts: dict[str, Any] = {"steps": steps, "records per step": sft.batch_size, "learning rate": sft.lr}
@@ -103,9 +101,7 @@ def _method(provenance: Provenance, trained: Config, rl: bool) -> list[str]:
         return ["## Method", "Supervised fine-tuning; the loss covers response tokens only.", _facts(facts | shared)]
     learner, rollout = trained.learner, trained.rollout
     facts = {
-        "warm-up": f"supervised fine-tuning, {warm_up.steps} steps of {warm_up.batch_size} records"
-        if warm_up
-        else "none",
+        "warm-up": warm_up,
         "objective": learner.objective,
         "steps": f"{step} of {trained.run.steps}" if step is not None else trained.run.steps,
         "prompts per step": rollout.prompts_per_step,
@@ -142,8 +138,8 @@ def _data(provenance: Provenance, trained: Config) -> list[str]:
     parts = ["## Data", " ".join([text, *facts])]
     if provenance.records:
         rows = [(*key, f"{n:,}") for key, n in sorted(provenance.records.items())]
-        named = [(dataset, task, n, licence or "not stated") for dataset, task, licence, n in rows]
-        parts.append(_table(("dataset", "task", "records", "licence"), named))
+        cells = [(dataset, task, n, licence or "not stated") for dataset, task, licence, n in rows]
+        parts.append(_table(("dataset", "task", "records", "licence"), cells))
     elif data.source != "scenes":
         parts.append("The licences of its records are unknown; see the data sources.")
     return parts
@@ -154,7 +150,8 @@ def _rewards(provenance: Provenance, trained: Config) -> list[str]:
     formulas = {"sum": "format + accuracy", "gated": "format x accuracy"}
     weighted = f"{reward.format_weight:g} x format + {1 - reward.format_weight:g} x accuracy"
     response_format = "<answer>...</answer>" if reward.think == "none" else "<think>...</think><answer>...</answer>"
-    text = f"Reward: {formulas.get(reward.combine, weighted)}. Response format: `{response_format}`. Accuracy reward by task:"
+    formula = formulas.get(reward.combine, weighted)
+    text = f"Reward: {formula}. Response format: `{response_format}`. Accuracy reward by task:"
     names = {task: _reward_name(reward.form(task)) for task in provenance.tasks}
     return ["## Rewards", text, _table(("task", "reward"), list(names.items()))]
 
@@ -167,7 +164,7 @@ def _reward_name(form: str) -> str:
 def _scores(ref: ModelRef, provenance: Provenance, evaluations: Sequence[Results]) -> list[str]:
     parts = _held_out(provenance) if is_rl(ref) else _sft_loss(provenance)
     for results in evaluations:
-        rows = [line.cells for line in lines(results, whole=False)]
+        rows = [line.cells for line in lines(results, include_subsets=False)]
         name = _plain(Path(results.model).name)
         parts += [f"Benchmark results of {name}, in percent:", _table(header(results), rows)]
     return ["## Scores", *(parts or ["Not evaluated."])]
@@ -208,7 +205,7 @@ def _origin_limits(provenance: Provenance, trained: Config | None) -> list[str]:
     if provenance.base in ("", TINY):
         limits.append("- This is a tiny model for testing on two CPU cores; its answers are often wrong.")
     if trained and trained.data.source == "scenes":
-        limits.append("- Trained on synthetic scenes only; it has not learned to interpret real imagery.")
+        limits.append("- Trained on synthetic scenes only; its scores do not transfer to real imagery.")
     return limits
 
 
@@ -217,7 +214,7 @@ def _licence(provenance: Provenance) -> str:
     of_base = (
         f"Base model {_base(provenance)}: {stated}." if provenance.base else "The weights were trained from scratch."
     )
-    return f"{of_base} Known licences of the training data are listed above and may also apply to this model."
+    return f"{of_base} Licences of the training data, where known, are listed above and may also apply to this model."
 
 
 def _facts(facts: Mapping[str, Any]) -> str:

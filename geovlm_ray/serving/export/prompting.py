@@ -37,7 +37,7 @@ def carried_settings(config: Config, dtype: str) -> str:
     return yaml.safe_dump({"model": {"dtype": dtype}, **exported}, sort_keys=False)
 
 
-def asking(config: Config, encoder: PromptEncoder, name: str, tasks: Sequence[str]) -> str:
+def usage_section(config: Config, encoder: PromptEncoder, name: str, tasks: Sequence[str]) -> str:
     """The usage section of the model card (Markdown), with code for transformers and vLLM; the folder is ``name``."""
     max_tokens, max_model_len = config.rollout.max_tokens, config.rollout.max_model_len
     shell = shlex.quote(name)
@@ -46,11 +46,11 @@ def asking(config: Config, encoder: PromptEncoder, name: str, tasks: Sequence[st
             f"Image size: {_size(encoder.resolution)}. Response format: `{_response_format(config)}`.{_boxes(config)}",
             *_instructions(config, tasks),
             _python(_prompt(config, encoder.resolution)),
-            "With transformers (`generation_config.json` sets greedy decoding and suppresses the special tokens banned in "
-            "training):",
+            "With transformers (`generation_config.json` sets greedy decoding and suppresses the special tokens banned "
+            "in training):",
             _python(_transformers(name, max_tokens)),
             "With vLLM:",
-            _python(_vllm(name, max_tokens, max_model_len, encoder.most_pictures)),
+            _python(_vllm(name, max_tokens, max_model_len, encoder.max_images_per_prompt)),
             "On the geovlm_ray command line, which preprocesses 16-bit, SAR and multi-band GeoTIFFs as in training:",
             f"```sh\ngeovlm-ray chat {shell} scene.png\ngeovlm-ray web {shell}\n```",
         ]
@@ -69,11 +69,7 @@ def _size(resolution: Resolution) -> str:
             f"{resolution.max_pixels:,} pixels"
         )
     square = f"{side} x {side} pixels, bicubic, aspect ratio not preserved"
-    return (
-        square
-        if resolution.mode == "fixed"
-        else f"{square}, followed by up to {resolution.max_tiles} tiles of that size"
-    )
+    return square if resolution.mode == "fixed" else f"{square}, then up to {resolution.max_tiles} tiles of that size"
 
 
 def _response_format(config: Config) -> str:

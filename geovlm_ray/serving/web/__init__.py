@@ -1,1 +1,1 @@
-"""The page on which a model is tried on one's own images."""
+"""Web page for interactive inference on uploaded images."""

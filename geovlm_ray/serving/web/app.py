@@ -1,4 +1,4 @@
-"""The page's server: one page, and answers to what is uploaded from it."""
+"""FastAPI app: the page, its script, and ``POST /answer`` for uploaded images and a question."""
 
 from __future__ import annotations
 
@@ -26,44 +26,44 @@ from geovlm_ray.report.page import STYLE, data_uri, page
 from geovlm_ray.serving.answering import Answerer
 
 MAX_UPLOAD_BYTES = 64 * 2**20
-"""Of all images of a question together."""
+"""Limit of the request body: all images of a question together."""
 MAX_QUESTION_CHARS = 2000
-INSTRUCTED, FREE = "(optional: asks for the form of its answers)", "(optional)"
+TASK_NOTE_WITH_INSTRUCTION, TASK_NOTE = "(optional: appends the task's instruction)", "(optional)"
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
 def make_app(answerer: Answerer, name: str, host: str) -> FastAPI:
-    """A server for the page of a model called ``name``, reached under the address ``host``."""
+    """Build the app for a model; ``name`` is shown on the page, ``host`` is the address that the server listens on."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    style = _part("page.css")
-    shown = page(name, _body(name, instructed=answerer.config.prompt.instructions), style)
+    style = _asset("page.css")
+    html_page = page(name, _body(name, instructions=answerer.config.prompt.instructions), style)
     headers = _headers(STYLE + style)
-    # One model answers one question at a time.
-    one = threading.Lock()
+    # Answerer is not thread-safe.
+    lock = threading.Lock()
 
     @app.middleware("http")
-    async def guard(request: Request, proceed: Callable[[Request], Awaitable[Response]]) -> Response:
-        refusal = _refusal(request, host)
-        response = JSONResponse({"error": refusal[1]}, refusal[0]) if refusal else await proceed(request)
+    async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        rejection = _reject(request, host)
+        response = JSONResponse({"error": rejection[1]}, rejection[0]) if rejection else await call_next(request)
         response.headers.update(headers)
         return response
 
     @app.exception_handler(DataError)
-    async def wrong(request: Request, error: DataError) -> JSONResponse:
+    async def data_error(request: Request, error: DataError) -> JSONResponse:
         return JSONResponse({"error": str(error)}, 400)
 
     @app.exception_handler(RequestValidationError)
-    async def unfit(request: Request, error: RequestValidationError) -> JSONResponse:
+    async def validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         return JSONResponse({"error": f"{first['loc'][-1]}: {first['msg']}"}, 400)
 
     @app.get("/")
-    async def start() -> HTMLResponse:
-        return HTMLResponse(shown)
+    async def index() -> HTMLResponse:
+        return HTMLResponse(html_page)
 
     @app.get("/page.js")
     async def script() -> Response:
-        return Response(_part("page.js"), media_type="text/javascript")
+        return Response(_asset("page.js"), media_type="text/javascript")
 
     @app.post("/answer")
     def answer(
@@ -73,26 +73,26 @@ def make_app(answerer: Answerer, name: str, host: str) -> FastAPI:
     ) -> dict[str, Any]:
         if task and task not in TASK_NAMES:
             raise DataError(f"task: expected one of {', '.join(TASK_NAMES)}, found {task!r}")
-        with one, tempfile.TemporaryDirectory(prefix="geovlm-web-") as folder:
-            return _answered(answerer, images, question, task or None, Path(folder))
+        with lock, tempfile.TemporaryDirectory(prefix="geovlm-web-") as folder:
+            return _answer(answerer, images, question, task or None, Path(folder))
 
     return app
 
 
-def _answered(
+def _answer(
     answerer: Answerer, images: list[UploadFile], question: str, task: str | None, folder: Path
 ) -> dict[str, Any]:
-    """The answer as JSON; uploads lie in the folder meanwhile."""
+    """The answer as JSON; ``folder`` holds the uploads temporarily."""
     paths = [folder / str(k) for k in range(len(images))]
     for path, image in zip(paths, images, strict=True):
         path.write_bytes(image.file.read())
     try:
         answer = answerer.answer(list(map(str, paths)), question, task)
-        picture = answerer.picture(str(paths[-1]), answer.boxes)
+        annotated = answerer.annotate(str(paths[-1]), answer.boxes)
     except DataError as error:
         message = str(error)
         for path, image in zip(paths, images, strict=True):
-            message = message.replace(str(path.resolve()), image.filename or "without a name")
+            message = message.replace(str(path.resolve()), image.filename or "(unnamed)")
         raise DataError(message) from error
     return {
         "response": answer.response,
@@ -100,31 +100,31 @@ def _answered(
         "answer": answer.answer,
         "boxes": [{"coords": box.coords, "label": box.label} for box in answer.boxes],
         "units": answerer.frame.kind,
-        "picture": data_uri(picture),
+        "picture": data_uri(annotated),
         "seconds": answer.seconds,
     }
 
 
-def _refusal(request: Request, host: str) -> tuple[int, str] | None:
-    """Why a request is not answered: it is for another name, comes from another page, or is too large."""
-    own = request.url.hostname or ""
-    if is_loopback(host) and own not in (*LOCAL_NAMES, host):
-        # Another site's name may be made to lead here.
-        return 403, f"expected a request for {host}, found one for {own}"
+def _reject(request: Request, host: str) -> tuple[int, str] | None:
+    """HTTP status and error for a request with a foreign host or origin or an invalid length; None to accept it."""
+    requested = request.url.hostname or ""
+    if is_loopback(host) and requested not in (*LOCAL_NAMES, host):
+        # DNS rebinding: a foreign host name may resolve to this address.
+        return 403, f"expected a request for {host}, found one for {requested}"
     origin = request.headers.get("origin")
     if origin and urlsplit(origin).netloc != request.headers.get("host"):
         return 403, f"expected a request from this page, found one from {origin}"
     if request.method == "POST":
         length = request.headers.get("content-length", "")
         if not length.isdecimal():
-            return 411, "expected the length of the request, found none"
+            return 411, "expected a Content-Length header, found none"
         if int(length) > MAX_UPLOAD_BYTES:
-            return 413, f"expected at most {MAX_UPLOAD_BYTES // 2**20} MiB of images, found {int(length) / 2**20:.0f}"
+            return 413, f"expected at most {MAX_UPLOAD_BYTES // 2**20} MiB, found {int(length) / 2**20:.0f} MiB"
     return None
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address is reached from this machine alone."""
+    """Whether an address is reachable only from this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -132,7 +132,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _headers(style: str) -> dict[str, str]:
-    """What every response says: this page's own script and style, pictures from data, and nothing from elsewhere."""
+    """Headers of every response; the CSP allows only the page's own script and style, and data: and blob: images."""
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = (
         f"default-src 'none'; script-src 'self'; style-src 'sha256-{digest}'; img-src 'self' data: blob:; "
@@ -146,17 +146,17 @@ def _headers(style: str) -> dict[str, str]:
     }
 
 
-def _body(name: str, *, instructed: bool) -> str:
+def _body(name: str, *, instructions: bool) -> str:
     tasks = "".join(f'<option value="{task}">{task.replace("_", " ")}</option>' for task in TASK_NAMES)
-    return Template(_part("page.html")).substitute(
+    return Template(_asset("page.html")).substitute(
         name=html.escape(name),
         tasks=tasks,
-        task_note=INSTRUCTED if instructed else FREE,
+        task_note=TASK_NOTE_WITH_INSTRUCTION if instructions else TASK_NOTE,
         limit=MAX_UPLOAD_BYTES,
-        most=MAX_IMAGES,
-        longest=MAX_QUESTION_CHARS,
+        max_images=MAX_IMAGES,
+        max_chars=MAX_QUESTION_CHARS,
     )
 
 
-def _part(file: str) -> str:
+def _asset(file: str) -> str:
     return (files("geovlm_ray.serving.web") / file).read_text(encoding="utf-8")

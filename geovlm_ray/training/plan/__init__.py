@@ -1,1 +1,1 @@
-"""How a loop behaves that was not run yet: measured rates, a simulator of the loop, and a search over its settings."""
+"""GPU planning: measured rates, a discrete-event simulator of the training loop, and a search over its settings."""

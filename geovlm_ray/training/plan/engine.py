@@ -1,4 +1,4 @@
-"""One rollout engine in simulated time."""
+"""Simulated rollout engine with continuous batching."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from geovlm_ray.training.plan.rates import Rates
 
 @dataclass(slots=True)
 class Group:
-    """A prompt's completions: the batch it belongs to, its longest completion and all its completions in tokens.
+    """The completions of one prompt.
 
-    ``version`` is that of the weights which began it, the oldest of any of its tokens.
+    ``number`` counts groups over all batches from 0. ``longest`` is the length of the longest completion and ``tokens``
+    the sum over all completions, in tokens. ``version`` is the weight version at the start, the oldest of its tokens.
     """
 
     number: int
@@ -24,71 +25,71 @@ class Group:
 
 
 class SimulatedEngine:
-    """Draws groups side by side, each iteration giving every running completion one token.
+    """Generates groups concurrently; every iteration adds one token to each running completion.
 
-    A group runs for as many iterations as its longest completion has tokens, and counts in each as many completions
-    as it has on average, so that a draw costs what its tokens and iterations cost, to the token. Batches and weights
-    are taken in the order of the calls, one after the other; where the engine streams, a group starts as soon as
-    there is room, and weights are taken at once, between two iterations.
+    A group runs for ``longest`` iterations with ``tokens / longest`` completions in each, so total cost matches its
+    tokens and iterations exactly. Without ``streams``, batches and weight updates are processed in order of submission,
+    each after the previous one is complete. With ``streams``, a group starts as soon as fewer than ``max_groups`` run,
+    and weights are loaded immediately, between two iterations. ``sync_s`` is the time to load weights.
     """
 
-    def __init__(self, rates: Rates, room: int, sync_s: float, *, streams: bool) -> None:
+    def __init__(self, rates: Rates, max_groups: int, sync_s: float, *, streams: bool) -> None:
         self.rates = rates
-        self.room = room
+        self.max_groups = max_groups
         self.sync_s = sync_s
         self.streams = streams
         self.version = 0
         self.busy_s = 0.0
-        self.calls: deque[list[Group] | int] = deque()
+        self.queue: deque[list[Group] | int] = deque()
         self._waiting: deque[Group] = deque()
         self._running: list[tuple[float, int, Group]] = []
         self._load = 0.0
         self._iterations = 0.0
         self._clock = 0.0
-        self._held_until = 0.0
+        self._blocked_until = 0.0
 
     @property
     def groups(self) -> list[Group]:
-        """What was submitted and is not finished."""
-        called = [group for call in self.calls if isinstance(call, list) for group in call]
-        return [*(group for _, _, group in self._running), *self._waiting, *called]
+        """The submitted groups that are not finished."""
+        queued = [group for item in self.queue if isinstance(item, list) for group in item]
+        return [*(group for _, _, group in self._running), *self._waiting, *queued]
 
     def submit(self, now: float, groups: list[Group]) -> None:
-        """Submit the engine's share of a batch."""
+        """Queue the engine's groups of a batch."""
         self.advance(now)
-        self.calls.append(groups)
+        self.queue.append(groups)
 
-    def take_weights(self, now: float, version: int) -> None:
-        """Submit a version of the weights."""
+    def update_weights(self, now: float, version: int) -> None:
+        """Queue a weight update."""
         self.advance(now)
         if self.streams:
-            self.calls.appendleft(version)
+            self.queue.appendleft(version)
         else:
-            self.calls.append(version)
+            self.queue.append(version)
 
     def begin(self, now: float) -> list[float]:
-        """Start what can start; returns when weights that were submitted are held."""
-        held = []
-        while self.calls and (self.streams or not (self._running or self._waiting)):
-            call = self.calls.popleft()
-            if isinstance(call, list):
-                self._waiting.extend(call)
+        """Start queued work that can start; returns the times at which weight updates are loaded."""
+        loaded_at = []
+        while self.queue and (self.streams or not (self._running or self._waiting)):
+            item = self.queue.popleft()
+            if isinstance(item, list):
+                self._waiting.extend(item)
             else:
-                self._held_until = max(self._held_until, now) + self.sync_s
-                self.version = call
-                held.append(self._held_until)
+                self._blocked_until = max(self._blocked_until, now) + self.sync_s
+                self.version = item
+                loaded_at.append(self._blocked_until)
         self._fill(now)
-        return held
+        return loaded_at
 
     def next_finish(self) -> float | None:
-        """When the next group is finished, if nothing else happens."""
+        """Time at which the next group finishes if nothing else is submitted; None if idle."""
         if not self._running:
             return None
-        left = max(0.0, self._running[0][0] - self._iterations)
-        return max(self._clock, self._held_until) + left * self._pace
+        remaining = max(0.0, self._running[0][0] - self._iterations)
+        return max(self._clock, self._blocked_until) + remaining * self._seconds_per_iteration
 
     def finish(self, now: float) -> list[Group]:
-        """The groups that are finished at the time that `next_finish` gave."""
+        """Remove and return the groups that finish at the time returned by `next_finish`."""
         self.advance(now)
         end = self._iterations = self._running[0][0]
         finished = []
@@ -99,25 +100,24 @@ class SimulatedEngine:
         return finished
 
     def advance(self, now: float) -> None:
-        """Let time pass in which nothing starts or ends."""
-        begun = max(self._clock, self._held_until)
+        """Advance the clock over a period in which nothing starts or finishes."""
+        begun = max(self._clock, self._blocked_until)
         if self._running and now > begun:
-            self._iterations += (now - begun) / self._pace
+            self._iterations += (now - begun) / self._seconds_per_iteration
             self.busy_s += now - begun
         self._clock = now
 
     @property
-    def _pace(self) -> float:
-        """Seconds of one iteration."""
+    def _seconds_per_iteration(self) -> float:
         return self.rates.decode_s_per_step + self._load * self.rates.decode_s_per_token
 
     def _fill(self, now: float) -> None:
         if not self._running:
             self._load = 0.0
-        while self._waiting and len(self._running) < self.room:
+        while self._waiting and len(self._running) < self.max_groups:
             group = self._waiting.popleft()
             group.version = self.version
             heapq.heappush(self._running, (self._iterations + group.longest, group.number, group))
             self._load += group.tokens / group.longest
-            self._held_until = max(self._held_until, now) + self.rates.prefill_s_per_prompt
+            self._blocked_until = max(self._blocked_until, now) + self.rates.prefill_s_per_prompt
             self.busy_s += self.rates.prefill_s_per_prompt

@@ -1,4 +1,4 @@
-"""The split of GPUs, the batch, group size and staleness with which a loop of measured rates is fastest."""
+"""Search for the GPU split, batch size, group size and staleness with the highest simulated throughput."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from geovlm_ray.training.plan.simulate import (
     sync_seconds,
 )
 
-MOST_GPUS = 4096
-LARGEST_BATCH = 2**15
-"""Prompts a step that are still tried."""
-SHOWN = 8
+MAX_GPUS = 4096
+MAX_PROMPTS_PER_STEP = 2**15
+"""Largest batch that is tried."""
+MAX_PLANS = 8
 TIE = 0.95
-"""Plans of at least this share of the best one's samples/s count as equally fast."""
+"""Plans with at least this fraction of the best plan's samples/s count as equally fast."""
 SPLITS = 32
-"""Splits of the GPUs that are estimated at once; of more GPUs, as many again around the best of them."""
+"""Number of GPU splits on the coarse grid of `best_split`."""
 SIMULATED_GROUPS = 60_000
-"""Groups of one simulation, about: large batches are simulated for fewer steps, at least `FEWEST_STEPS`."""
-FEWEST_STEPS, MOST_STEPS = 3, 40
+"""Approximate groups per simulation: large batches are simulated for fewer steps, within the bounds below."""
+MIN_STEPS, MAX_STEPS = 3, 40
 SETTINGS = ("prompts_per_step", "group_size", "max_staleness", "in_flight")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the simulation says of a setup, and the settings that make it."""
+    """A simulated setup, and the configuration overrides that produce it."""
 
     result: SimulationResult
     overrides: tuple[str, ...]
@@ -52,51 +52,50 @@ def plans(
     keep: Collection[str] = (),
     seed: int = 0,
 ) -> list[Plan]:
-    """The best plans for a number of GPUs, no two of the same batch, group size, staleness, sync and placement.
+    """The best plans for a number of GPUs, one per batch size, group size, staleness, sync mode and colocation.
 
-    The fastest comes first, but of those that are about as fast the one nearest to the measured settings; a plan with
-    the measured settings is always among them. Each is the best split by `estimate`, simulated. ``keep`` names those
-    of `SETTINGS` that stay as they were measured.
+    Sorted by throughput; among plans within `TIE` of the fastest, the one closest to the measured settings comes first.
+    The plan closest to the measured settings is always included. The GPU split of each is the best by `estimate`; its
+    figures are simulated. ``keep`` names the `SETTINGS` to leave as measured.
 
     Raises:
-        ConfigError: there is no GPU or more than `MOST_GPUS`, a kept staleness has no room on one, or the seed is
-            negative.
+        ConfigError: ``gpus`` is not in 1 to `MAX_GPUS`, a kept staleness above 0 on one GPU, or a negative seed.
     """
-    if not 1 <= gpus <= MOST_GPUS:
-        raise ConfigError(f"GPUs: expected 1 to {MOST_GPUS}, found {gpus}")
+    if not 1 <= gpus <= MAX_GPUS:
+        raise ConfigError(f"GPUs: expected 1 to {MAX_GPUS}, found {gpus}")
     if seed < 0:
         raise ConfigError(f"seed: expected at least 0, found {seed}")
     assumed = assumed or Assumed()
-    best = [best_split(rates, shape, assumed, seed) for shape in shapes(rates, gpus, keep)]
+    best = [best_split(rates, setup, assumed, seed) for setup in candidates(rates, gpus, keep)]
     if not best:
         raise ConfigError(
-            "max_staleness: expected 0, since engine and learner take turns on one GPU, found the measured "
-            f"{rates.max_staleness}; do not keep it, or plan for 2 GPUs"
+            "max_staleness: expected 0, since engine and learner alternate on one GPU, found the measured "
+            f"{rates.max_staleness}; do not keep it, or plan for at least 2 GPUs"
         )
-    best.sort(key=lambda found: (found[0] / _samples(found[1]), _distance(rates, found[1])))
-    nearest = min(best, key=lambda found: _distance(rates, found[1]))
-    chosen = best[:SHOWN] if nearest in best[:SHOWN] else [*best[:SHOWN], nearest]
+    best.sort(key=lambda split: (split[0] / _samples(split[1]), _distance(rates, split[1])))
+    nearest = min(best, key=lambda split: _distance(rates, split[1]))
+    chosen = best[:MAX_PLANS] if nearest in best[:MAX_PLANS] else [*best[:MAX_PLANS], nearest]
     results = [_simulated(rates, setup, assumed, seed) for _, setup in chosen]
     fastest = max(result.samples_per_s for result in results)
 
-    def place(result: SimulationResult) -> tuple[bool, float]:
-        ties = result.samples_per_s >= TIE * fastest
-        return not ties, _distance(rates, result.setup) if ties else -result.samples_per_s
+    def rank(result: SimulationResult) -> tuple[bool, float]:
+        tied = result.samples_per_s >= TIE * fastest
+        return not tied, _distance(rates, result.setup) if tied else -result.samples_per_s
 
-    return [Plan(result, overrides(result.setup)) for result in sorted(results, key=place)]
+    return [Plan(result, overrides(result.setup)) for result in sorted(results, key=rank)]
 
 
-def shapes(rates: Rates, gpus: int, keep: Collection[str]) -> Iterator[Setup]:
-    """Settings around the measured ones, placed in some way on the GPUs, with as many reward actors a GPU as measured.
+def candidates(rates: Rates, gpus: int, keep: Collection[str]) -> Iterator[Setup]:
+    """Setups around the measured settings, with an arbitrary GPU split and the measured reward actors per GPU.
 
-    Batches go from half the measured one to as many prompts a GPU as were measured, or twice the batch. More than one
-    batch ahead helps only engines that take weights in flight: others take them when all that is submitted is drawn.
-    Without a batch ahead there is nothing in flight when weights come.
+    Batch sizes range from half the measured one to the measured prompts per GPU or twice the batch, whichever is more.
+    Besides the measured combination, staleness above 1 is tried with in-flight sync only, since drained engines load
+    weights after all submitted batches, and staleness 0 with drained sync only, since nothing is in flight at a sync.
     """
     growth = gpus / (rates.rollout_actors + rates.learner_gpus)
     largest = max(1, math.floor(math.log2(max(1.0, growth))))
     prompts = {max(1, round(rates.prompts_per_step * 2.0**i)) for i in range(-1, largest + 1)}
-    prompts = {n for n in prompts if n <= max(LARGEST_BATCH, rates.prompts_per_step)}
+    prompts = {n for n in prompts if n <= max(MAX_PROMPTS_PER_STEP, rates.prompts_per_step)}
     sizes = {max(2, rates.group_size // 2), rates.group_size, 2 * rates.group_size}
     syncs = {(0, False), (1, False), (1, True), (2, True), (3, True), (rates.max_staleness, rates.in_flight)}
     if "prompts_per_step" in keep:
@@ -107,44 +106,44 @@ def shapes(rates: Rates, gpus: int, keep: Collection[str]) -> Iterator[Setup]:
         syncs = {sync for sync in syncs if sync[0] == rates.max_staleness}
     if "in_flight" in keep:
         syncs = {sync for sync in syncs if sync[1] == rates.in_flight}
-    scorers = max(rates.reward_actors, math.ceil(rates.reward_actors * growth))
+    reward_actors = max(rates.reward_actors, math.ceil(rates.reward_actors * growth))
     for p, g, (k, in_flight) in itertools.product(sorted(prompts), sorted(sizes), sorted(syncs)):
         if gpus > 1:
-            yield Setup(gpus - 1, 1, p, g, k, scorers, in_flight)
+            yield Setup(gpus - 1, 1, p, g, k, reward_actors, in_flight)
         if k == 0:
-            yield Setup(gpus, gpus, p, g, k, scorers, in_flight, colocated=True)
+            yield Setup(gpus, gpus, p, g, k, reward_actors, in_flight, colocated=True)
 
 
-def best_split(rates: Rates, shape: Setup, assumed: Assumed, seed: int = 0) -> tuple[float, Setup]:
-    """The split of a shape's GPUs with the shortest step by `estimate`, and that step in seconds.
+def best_split(rates: Rates, setup: Setup, assumed: Assumed, seed: int = 0) -> tuple[float, Setup]:
+    """Seconds of a step and setup of the GPU split with the shortest step by `estimate`.
 
-    All splits are tried, or of many GPUs a grid of them and what lies around its best.
+    Searches all splits of up to `SPLITS` + 1 GPUs, otherwise a coarse grid and then all splits around its best one.
     """
-    batch = Lengths(rates, seed).batch(0, shape.prompts_per_step, shape.group_size)
-    if shape.colocated:
-        return estimate(rates, shape, assumed, batch), shape
+    batch = Lengths(rates, seed).batch(0, setup.prompts_per_step, setup.group_size)
+    if setup.colocated:
+        return estimate(rates, setup, assumed, batch), setup
 
-    def best(learners: Iterable[int]) -> tuple[float, Setup]:
-        setups = [replace(shape, rollout_actors=shape.gpus - n, learner_gpus=n) for n in sorted(learners)]
-        return min(((estimate(rates, setup, assumed, batch), setup) for setup in setups), key=lambda found: found[0])
+    def best(learner_gpus: Iterable[int]) -> tuple[float, Setup]:
+        splits = [replace(setup, rollout_actors=setup.gpus - n, learner_gpus=n) for n in sorted(learner_gpus)]
+        return min(((estimate(rates, split, assumed, batch), split) for split in splits), key=lambda pair: pair[0])
 
-    width = shape.gpus // (SPLITS + 1)
-    centre = best({max(1, shape.gpus * i // (SPLITS + 1)) for i in range(1, SPLITS + 1)})[1].learner_gpus
-    return best(range(max(1, centre - width), min(shape.gpus - 1, centre + width) + 1))
+    width = setup.gpus // (SPLITS + 1)
+    centre = best({max(1, setup.gpus * i // (SPLITS + 1)) for i in range(1, SPLITS + 1)})[1].learner_gpus
+    return best(range(max(1, centre - width), min(setup.gpus - 1, centre + width) + 1))
 
 
 def estimate(rates: Rates, setup: Setup, assumed: Assumed, lengths: np.ndarray) -> float:
-    """Seconds of a step in closed form, from one batch's lengths [prompts, group_size].
+    """Closed-form estimate of the seconds of a step, from the completion lengths of one batch, [prompts, group_size].
 
-    Exact where every completion is as long as every other, weights are taken between batches, engines have room for
-    their share, and the rewards do not hold anything up; otherwise close enough to choose by.
+    Exact if all completions have the same length, sync is drained, engines run all their groups concurrently, and
+    rewards are not the bottleneck; otherwise accurate enough to rank setups.
     """
     engine = np.arange(setup.prompts_per_step) % setup.rollout_actors
     per_engine = {"minlength": setup.rollout_actors}
     longest = np.zeros(setup.rollout_actors)
     np.maximum.at(longest, engine, lengths.max(1))
-    waves = np.bincount(engine, lengths.max(1), **per_engine) / assumed.groups_at_once(setup.group_size)
-    draws = (
+    waves = np.bincount(engine, lengths.max(1), **per_engine) / assumed.max_concurrent_groups(setup.group_size)
+    rollout = (
         np.bincount(engine, **per_engine) * rates.prefill_s_per_prompt
         + np.maximum(longest, waves) * rates.decode_s_per_step
         + np.bincount(engine, lengths.sum(1), **per_engine) * rates.decode_s_per_token
@@ -155,15 +154,15 @@ def estimate(rates: Rates, setup: Setup, assumed: Assumed, lengths: np.ndarray) 
     parity = setup.rollout_actors * rates.parity_s
     rest = rates.probe_s + rates.overhead_s
     if setup.max_staleness and setup.in_flight:
-        return max(score, sync + float(draws.mean()), sync + rest + parity + train)
+        return max(score, sync + float(rollout.mean()), sync + rest + parity + train)
     if setup.max_staleness:
-        return max(score, sync + rest + float(draws.max()), sync + rest + parity + train)
+        return max(score, sync + rest + float(rollout.max()), sync + rest + parity + train)
     switches = 2 * assumed.switch_s if setup.colocated else 0.0
-    return max(float(draws.max()) + score, parity) + train + sync + rest + switches
+    return max(float(rollout.max()) + score, parity) + train + sync + rest + switches
 
 
 def overrides(setup: Setup) -> tuple[str, ...]:
-    """The settings that make a setup."""
+    """Configuration overrides that produce a setup."""
     return (
         f"placement.rollout.actors={setup.rollout_actors}",
         f"placement.learner.actors={setup.learner_gpus}",
@@ -176,7 +175,7 @@ def overrides(setup: Setup) -> tuple[str, ...]:
 
 
 def _simulated(rates: Rates, setup: Setup, assumed: Assumed, seed: int) -> SimulationResult:
-    steps = min(MOST_STEPS, max(FEWEST_STEPS, SIMULATED_GROUPS // setup.prompts_per_step))
+    steps = min(MAX_STEPS, max(MIN_STEPS, SIMULATED_GROUPS // setup.prompts_per_step))
     return simulate(rates, setup, assumed, steps=steps + setup.max_staleness + 1, seed=seed)
 
 
@@ -185,7 +184,7 @@ def _samples(setup: Setup) -> int:
 
 
 def _distance(rates: Rates, setup: Setup) -> float:
-    """How far settings are from the measured ones: doublings of batch and group size, versions of staleness, mode."""
+    """Distance to the measured settings: doublings of batch and group size, plus differences in staleness and sync."""
     return (
         abs(math.log2(setup.prompts_per_step / rates.prompts_per_step))
         + abs(math.log2(setup.group_size / rates.group_size))

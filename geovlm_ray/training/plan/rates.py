@@ -1,4 +1,4 @@
-"""What the parts of the loop cost, measured: from the JSON of `benchmarks.throughput`, or from a run's own records."""
+"""Measured costs of the loop's components, from the JSON of `benchmarks.throughput` or the records of a run."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from geovlm_ray.config import Config, load_config
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.files import read_object, read_objects
 
-# The upper bounds are far above what runs have, and keep a simulation of a mistyped number from never ending.
+# Upper bounds far above real runs: a mistyped number must not make the simulation endless.
 Count = Annotated[int, Field(ge=1, le=2**16)]
 Seconds = Annotated[float, Field(ge=0, le=1e6)]
 Tokens = Annotated[int, Field(ge=1, le=2**24)]
 Lengths = Annotated[tuple[Annotated[tuple[Tokens, ...], Field(min_length=1)], ...], Field(min_length=1)]
 
 ROLLOUT_FILES = 50
-"""Newest steps of a run whose completions give the lengths."""
+"""Number of latest steps whose completions are read for the length distribution."""
 
 
 class Rates(BaseModel):
-    """Seconds that one engine, one reward actor and the learner take, and the settings they were measured with.
+    """Costs in seconds of one engine, one reward actor and the learner, and the settings they were measured with.
 
-    An engine takes ``prefill_s_per_prompt`` for each prompt, and then for every iteration, which gives each of its n
-    running completions a token, ``decode_s_per_step + n * decode_s_per_token``. The learner's costs count all groups
-    of a batch and all their tokens, also those of groups that it passes over. ``sync_s`` is a version's way to the
-    engines until they hold it, ``probe_s`` the draw of the parity check, ``parity_s`` the learner's part of it for one
-    engine, ``overhead_s`` what is left of a step. ``completion_tokens`` are the lengths in drawn groups.
-    ``unmeasured`` says in words what the source does not tell, and what is put in its place.
+    An engine takes ``prefill_s_per_prompt`` per prompt, and per iteration, which adds a token to each of n running
+    completions, ``decode_s_per_step + n * decode_s_per_token``. The learner's costs are per group and per token of the
+    whole batch, including groups that it skips. ``sync_s`` is the time until all engines hold new weights, ``probe_s``
+    the generation of the parity probe, ``parity_s`` the learner's log-probs of the probe of one engine, ``overhead_s``
+    the rest of a step. ``completion_tokens`` are completion lengths, [groups][completions]. ``unmeasured`` describes
+    the costs that the source does not contain, and how they are approximated.
     """
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False, strict=True)
@@ -62,31 +62,31 @@ class Rates(BaseModel):
 
     @property
     def mean_tokens(self) -> float:
-        """Mean length of a completion in tokens, each group counted once."""
+        """Mean completion length in tokens, averaged per group, then over groups."""
         return float(np.mean([np.mean(group) for group in self.completion_tokens]))
 
 
 def read_rates(source: Path) -> Rates:
-    """Rates from a JSON of `benchmarks.throughput`, or from the directory of a run.
+    """Rates from the JSON of `benchmarks.throughput` or from a run directory.
 
     Raises:
-        DataError: the source is neither, or lacks a rate, or has one that is out of range.
+        DataError: the source is neither, or a rate is missing or out of range.
     """
     if source.is_dir():
-        return of_run(source)
+        return rates_from_run(source)
     if not source.is_file():
         raise DataError(f"{source}: expected the JSON of benchmarks.throughput or a run directory, found nothing")
     found = read_object(source).get("rates")
     if not isinstance(found, dict):
         raise DataError(
             f"{source}: expected an object 'rates', found {type(found).__name__}; "
-            "write the file anew with `python -m benchmarks.throughput --json FILE`"
+            "create the file with `python -m benchmarks.throughput --json FILE`"
         )
-    return of_values(found, f"{source}: rates")
+    return rates_from_values(found, f"{source}: rates")
 
 
-def of_values(values: Mapping[str, Any], where: str) -> Rates:
-    """Rates from the values of a JSON object; keys that are no rate are passed over.
+def rates_from_values(values: Mapping[str, Any], where: str) -> Rates:
+    """Rates from the values of a JSON object; unknown keys are ignored.
 
     Raises:
         DataError: one is missing or out of range; the message begins with ``where``.
@@ -101,34 +101,34 @@ def of_values(values: Mapping[str, Any], where: str) -> Rates:
         raise DataError(f"{where}.{key}: expected {message}, found {found}") from error
 
 
-def of_run(folder: Path) -> Rates:
-    """Rates from the records of a run that draws and trains in turns; its first step, the warm-up, is left out.
+def rates_from_run(folder: Path) -> Rates:
+    """Rates from the records of an on-policy Ray run; its first step (warm-up) is excluded.
 
     Raises:
-        DataError: a file is missing or too short, or the run drew its batches ahead, so that its records do not tell
-            the engines' time from the learner's, or drew in one process, where its records do not time the draw.
+        DataError: a file is missing or too short; ``loop.max_staleness`` > 0, where rollout and training times overlap;
+            or the run used ``--local``, whose records do not include rollout time.
     """
     for name in ("config.yaml", "metrics.jsonl"):
         if not (folder / name).is_file():
-            raise DataError(f"{folder}: expected the directory of a run with its {name}, found no such file")
+            raise DataError(f"{folder}: expected a run directory with its {name}, found no such file")
     config = load_config(str(folder / "config.yaml"))
     if config.loop.max_staleness:
         raise DataError(
-            f"{folder}: expected a run with loop.max_staleness=0, found {config.loop.max_staleness}: where batches are "
-            "drawn ahead, its records do not tell how long a draw takes; run a few steps with loop.max_staleness=0, or "
+            f"{folder}: expected a run with loop.max_staleness=0, found {config.loop.max_staleness}, which does not "
+            "record the rollout time; run a few steps with loop.max_staleness=0, or "
             "`python -m benchmarks.throughput --json FILE`"
         )
-    rows = settled(read_objects(folder / "metrics.jsonl"), str(folder / "metrics.jsonl"))
+    rows = without_warmup(read_objects(folder / "metrics.jsonl"), str(folder / "metrics.jsonl"))
     tokens = column(rows, "rollout/tokens", str(folder / "metrics.jsonl"))
     seconds = {
-        part: column(rows, f"seconds/{part}", str(folder / "metrics.jsonl"))
-        for part in ("rollout", "resample", "parity", "learner", "sync", "step")
+        phase: column(rows, f"seconds/{phase}", str(folder / "metrics.jsonl"))
+        for phase in ("rollout", "resample", "parity", "learner", "sync", "step")
     }
-    left = seconds["step"] - sum(seconds[part] for part in ("rollout", "resample", "parity", "learner", "sync"))
-    if _median(left) > _median(seconds["step"]) / 2:
+    rest = seconds["step"] - sum(seconds[phase] for phase in ("rollout", "resample", "parity", "learner", "sync"))
+    if _median(rest) > _median(seconds["step"]) / 2:
         raise DataError(
-            f"{folder}: expected the parts of a step to fill it, found {_median(left):.3g} of "
-            f"{_median(seconds['step']):.3g} s in none of them, as in runs with --local, whose draws are not timed"
+            f"{folder}: expected timed phases to cover most of a step, found {_median(rest):.3g} of "
+            f"{_median(seconds['step']):.3g} s in none of them, as in runs with --local, which do not time the rollout"
         )
     lengths, unmeasured = _lengths(folder, rows)
     engines = config.placement.rollout.actors
@@ -143,21 +143,21 @@ def of_run(folder: Path) -> Rates:
         "sync_s": _median(seconds["sync"]),
         "probe_s": 0.0,
         "parity_s": _median(seconds["parity"]) / engines,
-        "overhead_s": max(0.0, _median(left + seconds["resample"])),
+        "overhead_s": max(0.0, _median(rest + seconds["resample"])),
         "completion_tokens": lengths,
         "unmeasured": [
             *unmeasured,
-            "a draw's fixed costs (a prompt's prefill, an iteration with few completions): all time goes by tokens",
-            "the rewards apart from the draw: what they add to it counts as drawing",
-            "the learner's cost of a prompt: all time goes by tokens",
-            "the draw of the parity check apart from the sync: it does not grow with the engines here",
+            "fixed costs of the rollout (prefill, iterations with few completions): counted per token",
+            "reward time separately: the part that delays the rollout counts as rollout",
+            "the learner's cost per prompt: counted per token",
+            "generation of the parity probe separately: counted as sync",
         ],
     }
-    return of_values(values, f"{folder}: rates")
+    return rates_from_values(values, f"{folder}: rates")
 
 
 def settings(config: Config) -> dict[str, int | bool]:
-    """The settings of a run that its rates go with, under their names in `Rates`."""
+    """The settings of a run under which rates are measured, by their names in `Rates`."""
     return {
         "prompts_per_step": config.rollout.prompts_per_step,
         "group_size": config.rollout.group_size,
@@ -169,14 +169,14 @@ def settings(config: Config) -> dict[str, int | bool]:
     }
 
 
-def settled(rows: Sequence[dict[str, Any]], where: str) -> Sequence[dict[str, Any]]:
-    """The rows of a run's metrics without the first, in which engines and kernels warm up.
+def without_warmup(rows: Sequence[dict[str, Any]], where: str) -> Sequence[dict[str, Any]]:
+    """The rows of a run's metrics without the first step, in which engines and kernels warm up.
 
     Raises:
-        DataError: nothing is left.
+        DataError: there are fewer than 2 rows.
     """
     if len(rows) < 2:
-        raise DataError(f"{where}: expected at least 2 steps, of which the first is left out, found {len(rows)}")
+        raise DataError(f"{where}: expected at least 2 steps (the first is excluded as warm-up), found {len(rows)}")
     return rows[1:]
 
 
@@ -184,7 +184,7 @@ def column(rows: Sequence[dict[str, Any]], key: str, where: str) -> np.ndarray:
     """One metric of every row, [rows].
 
     Raises:
-        DataError: a row lacks it, or holds no positive number (a part of a step always takes some time).
+        DataError: a row lacks it, or its value is not a positive finite number.
     """
     for row in rows:
         value = row.get(key)
@@ -194,11 +194,11 @@ def column(rows: Sequence[dict[str, Any]], key: str, where: str) -> np.ndarray:
 
 
 def _lengths(folder: Path, rows: Sequence[dict[str, Any]]) -> tuple[list[list[int]], list[str]]:
-    """Completions' lengths by group; without the run's rollouts the mean stands for all of them."""
+    """Completion lengths [groups][completions] and unmeasured costs; without rollout files only the mean length."""
     files = sorted((folder / "rollouts").glob("step-*.parquet"))[-ROLLOUT_FILES:]
     if not files:
         mean = _median(column(rows, "completion/length_mean", str(folder / "metrics.jsonl")))
-        return [[max(1, round(mean))]], ["the spread of completions' lengths: all are as long as the mean"]
+        return [[max(1, round(mean))]], ["the spread of completion lengths: all are set to the mean"]
     groups: dict[tuple[int, int], list[int]] = {}
     for step, path in enumerate(files):
         for group, length in _group_lengths(path):
@@ -207,12 +207,12 @@ def _lengths(folder: Path, rows: Sequence[dict[str, Any]]) -> tuple[list[list[in
 
 
 def _group_lengths(path: Path) -> list[tuple[int, int]]:
-    """The group and the length of every completion of a step."""
+    """``group_id`` and length in tokens of every completion of a step."""
     try:
         table = pq.read_table(path, columns=["group_id", "token_ids"])
         lengths = pc.list_value_length(table["token_ids"])
     except (pa.ArrowException, OSError, KeyError) as error:
-        raise DataError(f"{path}: expected Parquet with group_id and lists token_ids, found: {error}") from error
+        raise DataError(f"{path}: expected Parquet columns group_id and token_ids (lists), found: {error}") from error
     return list(zip(table["group_id"].to_pylist(), lengths.to_pylist(), strict=True))
 
 

@@ -1,4 +1,4 @@
-"""Writing records back without loss: what the typed columns do not reproduce of a source, and how it returns."""
+"""Lossless write-back of records: keep the source fields that the typed columns do not reproduce, and restore them."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from geovlm_ray.core.schema import Example, target_boxes, target_texts
 from geovlm_ray.tasks import TASKS
 
 ABSENT = "(absent)"
-"""Key in `Row.extra` of the names of rendered fields that the source did not have."""
+"""Key in `Row.extra` for the names of rendered fields that the source record lacks."""
 
 _JSON = (".json", ".jsonl")
 _LEADING_TOKENS = re.compile(r"(?:\[[a-zA-Z][\w.]*\] ?)*")
 
 
-def leftover(record: Mapping[str, Any], rendered: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a record that its rendering does not reproduce; `restored` puts them back."""
+def extra_fields(record: Mapping[str, Any], rendered: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a record that its rendering does not reproduce, for `restore_record`."""
     extra = {key: value for key, value in record.items() if key not in rendered or rendered[key] != value}
     absent = [key for key in rendered if key not in record]
     return extra | {ABSENT: absent} if absent else extra
 
 
-def restored(rendered: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
-    """The record that `leftover` was taken of."""
+def restore_record(rendered: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """The source record, from its rendering and its `extra_fields`."""
     absent = (ABSENT, *extra.get(ABSENT, ()))
     return {key: value for key, value in (*rendered.items(), *extra.items()) if key not in absent}
 
 
-def rendered_prompt(example: Example, images: int) -> str:
-    """An example's question as EarthDial writes most prompts: tokens, placeholders, literal backslash and n, words."""
+def render_prompt(example: Example, images: int) -> str:
+    """An example's question as EarthDial writes most prompts: tokens, placeholders, literal ``\\n``, question."""
     if not images:
         return example.question
-    found = _LEADING_TOKENS.match(example.question)
-    tokens = found[0] if found else ""
+    match = _LEADING_TOKENS.match(example.question)
+    tokens = match[0] if match else ""
     return f"{tokens}{'<image> ' * images}\\n {example.question[len(tokens) :]}"
 
 
-def rendered_answer(example: Example) -> str:
-    """An example's target as EarthDial writes it; of several captions the first."""
+def render_answer(example: Example) -> str:
+    """An example's target as EarthDial writes it; the first of several captions."""
     if TASKS[example.task].target_kind == "boxes":
         boxes = target_boxes(example.target)
         return "".join(f"[[{', '.join(f'{v:g}' for v in box.coords)}]]" for box in boxes) or "[]"
@@ -52,13 +52,13 @@ def rendered_answer(example: Example) -> str:
 
 
 def write_records(out: Path, records: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
-    """Write records, each given with the name of its source file, whose records come one after the other.
+    """Write records, given with the names of their source files and grouped by them.
 
-    They go into one file where ``out`` ends in ``.json`` (an array) or ``.jsonl`` (lines), else into files of those
-    names below ``out``, which get ``.jsonl`` at their end where they were not JSON.
+    If ``out`` ends in ``.json`` (an array) or ``.jsonl`` (lines), all records go into that file. Else each source file
+    gets a file of its name below ``out``, with ``.jsonl`` appended if its name does not end in either.
 
     Raises:
-        DataError: a name leads out of ``out``.
+        DataError: a source file name leaves ``out``.
     """
     if out.suffix in _JSON:
         _write(out, (record for _, record in records))
@@ -72,12 +72,12 @@ def write_records(out: Path, records: Iterable[tuple[str, Mapping[str, Any]]]) -
 
 
 def _write(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    first, between, last = ("[\n", ",\n", "\n]\n") if path.suffix == ".json" else ("", "\n", "\n")
+    opening, separator, closing = ("[\n", ",\n", "\n]\n") if path.suffix == ".json" else ("", "\n", "\n")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("w", encoding="utf-8") as file:
-        file.write(first)
+        file.write(opening)
         for i, record in enumerate(records):
-            file.write((between if i else "") + json.dumps(record, ensure_ascii=False))
-        file.write(last)
+            file.write((separator if i else "") + json.dumps(record, ensure_ascii=False))
+        file.write(closing)
     partial.replace(path)
