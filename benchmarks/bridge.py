@@ -1,4 +1,4 @@
-"""A network of its own on this machine: a bridge with a free subnet, and network namespaces that hang on it."""
+"""A virtual network on this machine: a bridge with a free subnet, and network namespaces attached to it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HOSTS = Path("/etc/netns")
-"""`ip netns exec` shows the files of a folder here, named as the namespace, in place of those of /etc."""
+"""`ip netns exec NAME` mounts the files of the subfolder NAME over those of /etc."""
 
 
 class NodeError(RuntimeError):
-    """A node, or the network between nodes, does not come up."""
+    """A node, or the network between nodes, failed."""
 
 
 def call(*command: str) -> str:
-    """What a command prints.
+    """Standard output of a command.
 
     Raises:
-        NodeError: it fails; the message is its own.
+        NodeError: the command failed; the message includes its standard error.
     """
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -33,7 +33,7 @@ def call(*command: str) -> str:
 
 @dataclass(frozen=True)
 class Port:
-    """A network namespace, its address, and its link at the bridge's side; all three have the same name."""
+    """A network namespace with its IP address; its link on the bridge has the same name."""
 
     name: str
     address: str
@@ -47,7 +47,7 @@ class Port:
         call("ip", "link", "set", self.name, "down")
 
     def remove(self) -> None:
-        """Remove link, namespace and its hosts file, so far as they were made."""
+        """Remove the link, the namespace and its hosts file, as far as they exist."""
         for kind in ("link", "netns"):
             with suppress(NodeError):
                 call("ip", kind, "del", self.name)
@@ -55,13 +55,13 @@ class Port:
 
 
 class Bridge:
-    """A bridge; this machine has the first address of its subnet, 10.x.y.0/24.
+    """A bridge with a subnet 10.x.y.0/24, whose first address belongs to this machine.
 
-    Its name tells the subnet, so that two processes cannot take the same one.
+    Its name encodes the subnet, so that two processes cannot use the same one.
     """
 
     def __init__(self) -> None:
-        self.subnet = self._make()
+        self.subnet = self._create()
         self.name = _name(self.subnet)
         self.address = str(self.subnet[1])
         try:
@@ -72,7 +72,7 @@ class Bridge:
             raise
 
     def attach(self, number: int, host: str) -> Port:
-        """A new namespace with the subnet's address of a number (2 to 254), which is what a host name means in it."""
+        """A new namespace with address ``number`` (2 to 254) of the subnet, to which ``host`` resolves in it."""
         port = Port(f"{self.name}-{number}", str(self.subnet[number]))
         try:
             self._connect(port, host)
@@ -92,7 +92,7 @@ class Bridge:
         call(*inside, "address", "add", f"{port.address}/24", "dev", "eth0")
         for device in ("lo", "eth0"):
             call(*inside, "link", "set", device, "up")
-        # Leads nowhere, but programs find their own address by asking for the way to a public one.
+        # Leads nowhere, but programs determine their own address from the route to a public one.
         call(*inside, "route", "add", "default", "dev", "eth0")
 
     def remove(self) -> None:
@@ -100,8 +100,8 @@ class Bridge:
         call("ip", "link", "del", self.name)
 
     @staticmethod
-    def _make() -> ipaddress.IPv4Network:
-        """Make the bridge of a subnet that no route of this machine leads to."""
+    def _create() -> ipaddress.IPv4Network:
+        """Create the bridge, with a subnet that no route of this machine overlaps."""
         routes = json.loads(call("ip", "-json", "-4", "route", "show", "table", "all"))
         used = [ipaddress.ip_network(route["dst"]) for route in routes if route["dst"] != "default"]
         error = NodeError("no free subnet 10.x.y.0/24")
@@ -112,11 +112,11 @@ class Bridge:
             try:
                 call("ip", "link", "add", _name(subnet), "type", "bridge")
                 return subnet
-            except NodeError as found:
-                error = found
+            except NodeError as failure:
+                error = failure
         raise error
 
 
 def _name(subnet: ipaddress.IPv4Network) -> str:
-    """The name of a subnet's bridge; with a number behind it, it is no longer than the kernel's 15 characters."""
+    """Name of a subnet's bridge; with ``-NUMBER`` appended it fits the kernel's limit of 15 characters."""
     return "gv{}-{}".format(*subnet.network_address.packed[1:3])

@@ -1,8 +1,8 @@
-"""How fast data is converted, read in training order and decoded, against plain loops, and in how much memory.
+"""Speed and memory of conversion, reading in training order and image decoding, against plain loops.
 
-``python -m benchmarks.data [--json OUT] [--records 1000000]``. The source is GeoChat's conversation form, drawn; images
-are drawn too. What is compared takes turns and the best round of each counts, by the clock. The plain loops are what a
-script would do: ``json`` and a list of dictionaries for records, Pillow for images.
+``python -m benchmarks.data [--json OUT] [--records 1000000]``. Source records in GeoChat's conversation format and
+images are synthetic. Contenders are interleaved; the shortest wall-clock time of each counts. The plain loops are what
+a simple script would do: ``json`` and a list of dictionaries for records, Pillow for images.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -24,8 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from benchmarks.common import Figure, at_least, at_most, parser, publish
-from benchmarks.data_process import READ, converted
+from benchmarks.common import Figure, at_least, at_most, parser, publish, seconds
+from benchmarks.data_process import READ, convert_source
 from geovlm_ray.core.pixels import PixelSettings
 from geovlm_ray.core.schema import Prompt
 from geovlm_ray.data.config import DataConfig
@@ -35,6 +34,7 @@ from geovlm_ray.data.sampler import PromptSampler
 from geovlm_ray.data.sources import open_stream
 
 ROUNDS = 3
+SMOKE_RECORDS = 3_000
 IMAGES = 64
 SIDE = 448
 MEMORY_GB = 1.0
@@ -47,15 +47,20 @@ def main() -> int:
     arguments = parser(__doc__ or "")
     arguments.add_argument("--records", type=int, default=1_000_000, help="records of the source (default: 1000000)")
     options = arguments.parse_args()
+    records, rounds = (SMOKE_RECORDS, 1) if options.smoke else (options.records, ROUNDS)
     with tempfile.TemporaryDirectory(prefix="geovlm-ray-bench-") as name:
         folder = Path(name)
-        source = write_source(folder / "source.jsonl", options.records)
-        figures = [*conversion(source, folder, options.records), *reading(source, folder), *images(folder)]
-    return publish("data", figures, options.json, records=options.records, image_side=SIDE)
+        source = write_source(folder / "source.jsonl", records)
+        figures = [
+            *conversion(source, folder, records, rounds),
+            *reading(source, folder, rounds),
+            *images(folder, rounds),
+        ]
+    return publish("data", figures, options, records=records, image_side=SIDE)
 
 
 def write_source(path: Path, n: int) -> Path:
-    """A conversation file of n records: referred objects, region captions and questions in turn."""
+    """Write a conversation file of n records: alternating referred objects, region captions and questions."""
     rng = random.Random(0)
     with path.open("w") as file:
         for i in range(n):
@@ -64,39 +69,39 @@ def write_source(path: Path, n: int) -> Path:
 
 
 def conversation(i: int, rng: random.Random) -> dict:
-    """One record of GeoChat-Instruct's form."""
+    """One record in the format of GeoChat-Instruct."""
     thing, place = rng.choice(THINGS), rng.choice(PLACES)
     x, y = rng.randint(0, 80), rng.randint(0, 80)
     box = f"{{<{x}><{y}><{x + rng.randint(2, 20)}><{y + rng.randint(2, 20)}>|<{rng.randint(0, 90)}>}}"
-    asked, answered = (
+    question, answer = (
         (f"[refer] Give me the location of <p> 1 {thing} at the {place} </p>", box),
         (f"[identify] what is this {box}", f"1 {thing} at the {place}"),
         (f"Is there a {thing}?\nAnswer the question using a single word or phrase.", rng.choice(("Yes", "No"))),
     )[i % 3]
-    turns = [{"from": "human", "value": f"<image>\n{asked}"}, {"from": "gpt", "value": answered}]
+    turns = [{"from": "human", "value": f"<image>\n{question}"}, {"from": "gpt", "value": answer}]
     return {"id": f"{i:07d}", "image": f"P{i % 5000:04d}.png", "conversations": turns}
 
 
-def conversion(source: Path, folder: Path, n: int) -> list[Figure]:
-    """Records a second of our conversion with one worker and with all cores, and of a plain loop; memory."""
+def conversion(source: Path, folder: Path, n: int, rounds: int) -> list[Figure]:
+    """Records per second of the conversion with one worker and with all cores, and of a plain loop; peak memory."""
     ours, plain = [], []
     small = write_source(folder / "small.jsonl", min(n, 100_000))
     count = min(n, 100_000)
-    for _ in range(ROUNDS):
-        ours.append(seconds(lambda: converted(small, folder / "one", 1)))
+    for _ in range(rounds):
+        ours.append(seconds(lambda: convert_source(small, folder / "one", 1)))
         plain.append(seconds(lambda: plain_conversion(small, folder / "plain.parquet")))
-    whole, memory = in_process("convert", source, folder / "whole")
+    parallel_s, memory = in_process("convert", source, folder / "whole")
     return [
         Figure("conversion, 1 process, records/s", count / min(ours)),
         Figure("conversion, plain loop, records/s", count / min(plain)),
         Figure("conversion, times the plain loop", min(plain) / min(ours)),
-        at_least(f"conversion of {n:,} records, {os.cpu_count()} processes, records/s", n / whole, 20_000),
+        at_least(f"conversion of {n:,} records, {os.cpu_count()} processes, records/s", n / parallel_s, 20_000),
         at_most(f"conversion of {n:,} records, peak memory of all processes, GB", memory, MEMORY_GB),
     ]
 
 
 def plain_conversion(source: Path, out: Path) -> None:
-    """What a script does: every line a dictionary, the boxes by a regular expression, one table at the end."""
+    """Baseline: each line as a dictionary, boxes by regular expression, one table at the end."""
     rows = []
     for line in source.open():
         record = json.loads(line)
@@ -108,17 +113,17 @@ def plain_conversion(source: Path, out: Path) -> None:
 
 
 def batches(sampler: PromptSampler, steps: range) -> list[list[Prompt]]:
-    """The prompts of some steps."""
+    """The batches of prompts of some steps."""
     return [sampler.batch(step) for step in steps]
 
 
-def reading(source: Path, folder: Path) -> list[Figure]:
-    """Records a second in training order: our sampler, and a loop over seeks, each with its peak memory."""
+def reading(source: Path, folder: Path, rounds: int) -> list[Figure]:
+    """Records per second in training order of the sampler, with its peak memory, and of a loop of seeks."""
     opened, memory = in_process("read", folder / "whole", folder)
     sampler = PromptSampler(open_stream(DataConfig(source="parquet", path=str(folder / "whole"))), DataConfig(), 100)
     offsets = line_offsets(source)
     ours, plain = [], []
-    for r in range(ROUNDS):
+    for r in range(rounds):
         steps = range(r * READ // 100, (r + 1) * READ // 100)
         ours.append(seconds(partial(batches, sampler, steps)))
         plain.append(seconds(partial(plain_reading, source, offsets, seed=r)))
@@ -132,30 +137,30 @@ def reading(source: Path, folder: Path) -> list[Figure]:
 
 
 def line_offsets(path: Path) -> np.ndarray:
-    """Where each line of a file begins."""
+    """Byte offset of each line of a file."""
     with path.open("rb") as file:
         return np.cumsum([0, *map(len, file)])[:-1]
 
 
 def plain_reading(source: Path, offsets: np.ndarray, seed: int) -> None:
-    """Lines in random order, each parsed."""
+    """Baseline: read and parse lines in random order."""
     with source.open("rb") as file:
         for i in np.random.default_rng(seed).permutation(len(offsets))[:READ]:
             file.seek(offsets[i])
             json.loads(file.readline())
 
 
-def images(folder: Path) -> list[Figure]:
-    """Images a second to RGB of the model's size: first seen, from the cache, and by Pillow alone."""
-    paths = list(draw_images(folder / "images"))
+def images(folder: Path, rounds: int) -> list[Figure]:
+    """Images per second, decoded and resized to RGB model inputs: uncached, from the cache, and with Pillow only."""
+    paths = list(write_images(folder / "images"))
     cache = ImageCache(folder / "cache", 2**30)
     size = Resolution("fixed", SIDE, 28, 28 * 28, SIDE * SIDE, 1)
     first, again, plain = [], [], []
-    for r in range(ROUNDS):
+    for r in range(rounds):
         for path in paths:
-            os.utime(path, (r, r))  # Another time of change: the cache holds no copy.
-        first.append(seconds(lambda: [ours_image(p, size, cache) for p in paths]))
-        again.append(seconds(lambda: [ours_image(p, size, cache) for p in paths]))
+            os.utime(path, (r, r))  # A new modification time invalidates the cached copy.
+        first.append(seconds(lambda: [cached_image(p, size, cache) for p in paths]))
+        again.append(seconds(lambda: [cached_image(p, size, cache) for p in paths]))
         plain.append(seconds(lambda: [plain_image(p) for p in paths]))
     return [
         Figure("images decoded and resized, first seen, images/s", IMAGES / min(first)),
@@ -166,8 +171,8 @@ def images(folder: Path) -> list[Figure]:
     ]
 
 
-def draw_images(folder: Path) -> Iterator[Path]:
-    """JPEGs of 800 x 800 pixels, the size of a DOTA crop."""
+def write_images(folder: Path) -> Iterator[Path]:
+    """Write random JPEGs of 800 x 800 pixels, the size of a DOTA crop."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     for i in range(IMAGES):
@@ -177,30 +182,23 @@ def draw_images(folder: Path) -> Iterator[Path]:
         yield path
 
 
-def ours_image(path: Path, size: Resolution, cache: ImageCache) -> Image.Image:
-    """What training does."""
-    picture = cache.get(str(path), repr(size), lambda: show(str(path), PixelSettings(), size)[0])
-    return Image.fromarray(picture)
+def cached_image(path: Path, size: Resolution, cache: ImageCache) -> Image.Image:
+    """Load an image as training does."""
+    pixels = cache.get(str(path), repr(size), lambda: show(str(path), PixelSettings(), size)[0])
+    return Image.fromarray(pixels)
 
 
 def plain_image(path: Path) -> Image.Image:
-    """What a script does."""
+    """Baseline: load an image with Pillow."""
     return Image.open(path).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
 
 
-def in_process(what: str, path: Path, out: Path) -> tuple[float, float]:
-    """Seconds and peak memory in GB (all its processes together) of a piece of work in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.data_process", what, str(path), str(out)]
+def in_process(task: str, path: Path, out: Path) -> tuple[float, float]:
+    """Seconds and peak memory in GB, including child processes, of a task in a separate process."""
+    command = [sys.executable, "-m", "benchmarks.data_process", task, str(path), str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    taken, memory = map(float, done.stdout.split())
-    return taken, memory
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """Wall time of a call."""
-    begun = time.perf_counter()
-    call()
-    return time.perf_counter() - begun
+    duration, memory = map(float, done.stdout.split())
+    return duration, memory
 
 
 if __name__ == "__main__":

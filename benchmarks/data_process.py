@@ -1,8 +1,7 @@
-"""A piece of `benchmarks.data` in a process of its own: prints its seconds and its peak memory in GB.
+"""A task of `benchmarks.data` in a separate process: prints its seconds and its peak memory in GB.
 
-``python -m benchmarks.data_process convert|read PATH OUT``. The memory is the largest sum over the process and its
-children, by their unique and shared pages' share (PSS), looked at every half second. Nothing is imported here that the
-command line would not import.
+``python -m benchmarks.data_process convert|read PATH OUT``. The memory is the peak of the summed PSS of the process
+and its children, sampled every half second. Only modules that the command line also uses are imported.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ from geovlm_ray.data.formats.base import Source
 from geovlm_ray.data.sampler import PromptSampler
 from geovlm_ray.data.sources import open_stream
 
-LOOKS_S = 0.5
+INTERVAL_S = 0.5
 READ = 20_000
 
 
 class PeakMemory(threading.Thread):
-    """Watches this process and its children until it is stopped."""
+    """Samples the memory of this process and its children until ``stopped`` is set."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -35,11 +34,11 @@ class PeakMemory(threading.Thread):
         self.stopped = threading.Event()
 
     def run(self) -> None:
-        """Look again and again."""
-        me = psutil.Process()
-        while not self.stopped.wait(LOOKS_S):
+        """Sample periodically."""
+        parent = psutil.Process()
+        while not self.stopped.wait(INTERVAL_S):
             total = 0
-            for process in [me, *me.children(recursive=True)]:
+            for process in [parent, *parent.children(recursive=True)]:
                 try:
                     total += process.memory_full_info().pss
                 except psutil.NoSuchProcess:
@@ -47,31 +46,31 @@ class PeakMemory(threading.Thread):
             self.peak = max(self.peak, total)
 
 
-def converted(source: Path, out: Path, workers: int) -> None:
-    """Convert into a folder that is empty before."""
+def convert_source(path: Path, out: Path, workers: int) -> None:
+    """Convert a source file; an existing output folder is replaced."""
     shutil.rmtree(out, ignore_errors=True)
-    given = Source(source, source.parent, {})
-    counts = convert("geochat", given, out, MetadataOverrides(), workers=workers, on_progress=lambda counts: None)
+    source = Source(path, path.parent, {})
+    counts = convert("geochat", source, out, MetadataOverrides(), workers=workers, on_progress=lambda counts: None)
     assert counts.set_aside == 0
 
 
-def main(what: str, path: Path, out: Path) -> None:
-    """Do one piece."""
-    watch = PeakMemory()
-    watch.start()
+def main(task: str, path: Path, out: Path) -> None:
+    """Run one task."""
+    memory = PeakMemory()
+    memory.start()
     begun = time.perf_counter()
-    if what == "convert":
-        converted(path, out, os.cpu_count() or 1)
-        taken = time.perf_counter() - begun
+    if task == "convert":
+        convert_source(path, out, os.cpu_count() or 1)
+        duration = time.perf_counter() - begun
     else:
         config = DataConfig(source="parquet", path=str(path))
         sampler = PromptSampler(open_stream(config), config, 100)
-        taken = time.perf_counter() - begun
+        duration = time.perf_counter() - begun
         for step in range(READ // 100):
             sampler.batch(step)
-    watch.stopped.set()
-    watch.join()
-    print(taken, watch.peak / 2**30)
+    memory.stopped.set()
+    memory.join()
+    print(duration, memory.peak / 2**30)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The faults that `benchmarks.faults` injects, each as a user's cluster may meet it."""
+"""The faults that `benchmarks.faults` injects, as they occur on real clusters."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from benchmarks.node import Node
 from benchmarks.nodes import Nodes
 
 NEW_NODE_S = 3.0
-"""Seconds until another node comes in place of one that died."""
+"""Seconds until a dead node is replaced."""
 CUT_S = 20.0
-"""Seconds that a node is cut off."""
+"""Seconds that a node has no network."""
 LOOP_S = 8.0
 """Seconds during which a reward function does not return."""
 NOTICED_S = 60.0
-"""Seconds within which a run has something to write."""
+"""Seconds within which a run writes to its disk."""
 LOOPING = "looping"
-"""File in a run's folder of trials: while it is there, the reward function does not return."""
+"""Flag file in the folder of runs: while it exists, the reward function does not return."""
 
 
-class Scene:
-    """A cluster, the process that drives a run on it, and where that run writes."""
+class FaultTarget:
+    """A cluster, the driver process of a run on it, and the folder of its runs."""
 
     def __init__(self, nodes: Nodes, redis: bool, runs: Path, start: Callable[[Node], subprocess.Popen[bytes]]) -> None:
         self.nodes = nodes
@@ -40,123 +40,123 @@ class Scene:
         self.driver = start(self.home)
 
     def restart_driver(self) -> None:
-        """Start the run's command again, as a user would, or whoever looks after jobs."""
+        """Start the run's command again, as a user or a job manager would."""
         self.driver = self._start(self.home)
 
     def actors(self, kind: str) -> list[psutil.Process]:
-        """Processes of the actors of a kind, the youngest last."""
-        found = []
+        """Processes of the actors of a class, oldest first."""
+        processes = []
         for node in (self.nodes.head, *self.nodes.workers):
             if node.process is not None and node.process.poll() is None:
                 for child in psutil.Process(node.process.pid).children(recursive=True):
-                    if _is(child, kind):
-                        found.append(child)
-        return sorted(found, key=lambda p: p.create_time())
+                    if _is_actor(child, kind):
+                        processes.append(child)
+        return sorted(processes, key=lambda p: p.create_time())
 
     def other_node(self) -> Node:
         """The node without the driver."""
         return next(n for n in reversed(self.nodes.workers) if n is not self.home)
 
 
-def _is(process: psutil.Process, kind: str) -> bool:
+def _is_actor(process: psutil.Process, kind: str) -> bool:
     try:
         return any(kind in part and part.startswith("ray::") for part in process.cmdline()[:1])
     except psutil.Error:
         return False
 
 
-def _signal(scene: Scene, kind: str, number: int = signal.SIGKILL) -> None:
-    for process in scene.actors(kind)[:1]:
+def _signal_actor(target: FaultTarget, kind: str, number: int = signal.SIGKILL) -> None:
+    for process in target.actors(kind)[:1]:
         process.send_signal(number)
 
 
-def rollout(scene: Scene) -> None:
+def rollout(target: FaultTarget) -> None:
     """A rollout actor is killed."""
-    _signal(scene, "RolloutActor")
+    _signal_actor(target, "RolloutActor")
 
 
-def reward(scene: Scene) -> None:
+def reward(target: FaultTarget) -> None:
     """A reward actor is killed."""
-    _signal(scene, "RewardActor")
+    _signal_actor(target, "RewardActor")
 
 
-def sbert(scene: Scene) -> None:
+def sbert(target: FaultTarget) -> None:
     """The SBERT actor is killed."""
-    _signal(scene, "SbertActor")
+    _signal_actor(target, "SbertActor")
 
 
-def learner(scene: Scene) -> None:
+def learner(target: FaultTarget) -> None:
     """A learner rank is killed."""
-    _signal(scene, "LearnerActor")
+    _signal_actor(target, "LearnerActor")
 
 
-def stalled_engine(scene: Scene) -> None:
-    """An engine stops answering: its process is stopped, and its connections stay open."""
-    _signal(scene, "RolloutActor", signal.SIGSTOP)
+def stalled_engine(target: FaultTarget) -> None:
+    """An engine stops responding: its process is stopped, its connections stay open."""
+    _signal_actor(target, "RolloutActor", signal.SIGSTOP)
 
 
-def looping_reward(scene: Scene) -> None:
-    """A user's reward function does not return for a while."""
-    flag = scene.runs / LOOPING
+def looping_reward(target: FaultTarget) -> None:
+    """A user-defined reward function does not return for a while."""
+    flag = target.runs / LOOPING
     flag.touch()
     time.sleep(LOOP_S)
     flag.unlink()
 
 
-def driver(scene: Scene) -> None:
-    """The driver is killed and started again."""
-    scene.driver.kill()
-    scene.driver.wait()
-    scene.restart_driver()
+def driver(target: FaultTarget) -> None:
+    """The driver is killed and restarted."""
+    target.driver.kill()
+    target.driver.wait()
+    target.restart_driver()
 
 
-def _lose_node(scene: Scene, how: Callable[[Node], None]) -> Node:
-    """Lose the node without the driver, for which another one comes."""
-    victim = scene.other_node()
-    how(victim)
-    scene.nodes.workers.remove(victim)
+def _lose_node(target: FaultTarget, fault: Callable[[Node], None]) -> Node:
+    """Apply a fault to the node without the driver, and replace the node."""
+    victim = target.other_node()
+    fault(victim)
+    target.nodes.workers.remove(victim)
     time.sleep(NEW_NODE_S)
-    scene.nodes.add()
+    target.nodes.add()
     return victim
 
 
-def node(scene: Scene) -> None:
-    """A worker node dies with all objects in its store, and another one comes."""
-    _lose_node(scene, scene.nodes.kill)
+def node(target: FaultTarget) -> None:
+    """A worker node dies with all objects in its store, and is replaced."""
+    _lose_node(target, target.nodes.kill)
 
 
-def cut_off(scene: Scene) -> None:
-    """A worker node is cut off without dying, another one comes, and the cable is mended."""
-    victim = _lose_node(scene, scene.nodes.cut)
+def cut_off(target: FaultTarget) -> None:
+    """A worker node loses its network without dying, is replaced, and then gets its network back."""
+    victim = _lose_node(target, target.nodes.disconnect)
     time.sleep(CUT_S)
-    scene.nodes.mend(victim)
+    target.nodes.reconnect(victim)
 
 
-def head(scene: Scene) -> None:
-    """The head dies and is started again; without Redis it then knows nothing of the run."""
-    scene.nodes.kill(scene.nodes.head)
+def head(target: FaultTarget) -> None:
+    """The head dies and is restarted; without Redis it has lost all state of the run."""
+    target.nodes.kill(target.nodes.head)
     time.sleep(1.0)
-    scene.nodes.restart_head()
+    target.nodes.restart_head()
 
 
-def full_disk(scene: Scene) -> None:
-    """The disk of the run is full, until that ends the run."""
+def full_disk(target: FaultTarget) -> None:
+    """The disk of the run is full until the run ends."""
     end = time.monotonic() + NOTICED_S
-    with (scene.runs / "filler").open("wb") as file:
-        while scene.driver.poll() is None and time.monotonic() < end:
-            # Whatever the run removes meanwhile is taken as well.
-            size = os.fstat(file.fileno()).st_size + shutil.disk_usage(scene.runs).free
+    with (target.runs / "filler").open("wb") as file:
+        while target.driver.poll() is None and time.monotonic() < end:
+            # Space that the run frees meanwhile is filled as well.
+            size = os.fstat(file.fileno()).st_size + shutil.disk_usage(target.runs).free
             with suppress(OSError):
                 os.posix_fallocate(file.fileno(), 0, max(1, size))
             time.sleep(0.2)
 
 
-def mend_disk(scene: Scene) -> None:
-    """Make room again."""
-    (scene.runs / "filler").unlink(missing_ok=True)
+def free_disk(target: FaultTarget) -> None:
+    """Free the disk again."""
+    (target.runs / "filler").unlink(missing_ok=True)
 
 
 MAY_END = {full_disk, head}
-"""Faults that may end a run: a full disk, and a head without Redis."""
+"""Faults that may end a run: a full disk, and the loss of a head without Redis."""
 EVERYWHERE = (rollout, reward, learner, driver, node, cut_off, stalled_engine, head)
-"""Those that any run may meet."""
+"""Faults that are possible in every run."""

@@ -1,4 +1,4 @@
-"""A rollout actor whose engine answers at once; neither imports torch."""
+"""A rollout actor whose engine answers instantly; neither imports torch."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ ANSWERS = {
     "region_captioning": ("1 ship at the left", "1 bridge at the top"),
 }
 THOUGHT = 280
-"""Characters before the answer, about four a token."""
-DRAWN = 256
-"""Completions drawn beforehand, which take turns: no two within one message are the same objects."""
+"""Characters of reasoning before the answer, about four per token."""
+COMPLETIONS = 256
+"""Pre-generated completions, returned in rotation, so that no object occurs twice within one message."""
 
 
 class InstantEngine:
-    """Completions of the size of real ones, drawn beforehand; each group is finished alone, as in a real engine."""
+    """Returns pre-generated completions of realistic size, group by group, like a real engine."""
 
     def __init__(self, group_size: int, seed: int = 0) -> None:
         rng = random.Random(seed)
         self.group_size = group_size
         self.version = 0
-        self._drawn = itertools.cycle([_completion(rng) for _ in range(DRAWN)])
+        self._completions = itertools.cycle([_completion(rng) for _ in range(COMPLETIONS)])
 
     def stream(self, prompts: Sequence[Prompt]) -> Iterator[list[SampleGroup]]:
-        """A group of each prompt, one at a time."""
+        """One group per prompt, yielded one at a time."""
         for prompt in prompts:
             yield [self._group(prompt, self.group_size, TOKENS)]
 
     def generate(
         self, prompts: Sequence[Prompt], *, group_size: int | None = None, max_tokens: int = TOKENS
     ) -> list[SampleGroup]:
-        """A group of each prompt."""
+        """One group per prompt."""
         return [self._group(prompt, group_size or self.group_size, max_tokens) for prompt in prompts]
 
     def receive(self, version: int) -> int:
-        """Take a version of weights that are nothing but their number."""
+        """Receive weights, which consist of their version only."""
         self.version = version
         return version
 
@@ -54,13 +54,13 @@ class InstantEngine:
         return SampleGroup(prompt, tuple(self._sample(answers[k % len(answers)], tokens) for k in range(size)))
 
     def _sample(self, answer: str, tokens: int) -> Sample:
-        ids, logprobs, thought = next(self._drawn)
+        ids, logprobs, thought = next(self._completions)
         text = f"<think>{thought}</think><answer>{answer}</answer>"
         return Sample(ids[:tokens], logprobs[:tokens], text, "stop", self.version)
 
 
 class InstantActor(RolloutActor):
-    """The rollout actor with such an engine."""
+    """The rollout actor with an `InstantEngine`."""
 
     def __init__(self, config: Config, model: Path) -> None:
         self.engine = InstantEngine(config.rollout.group_size)  # type: ignore[assignment]

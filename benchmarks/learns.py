@@ -30,9 +30,7 @@ MIN_GAIN, MIN_TASK_CHANGE, MAX_BOX_SHARE = 3, -2, 0.05
 def main() -> int:
     """Train, compare and publish."""
     arguments = parser(__doc__ or "")
-    arguments.add_argument(
-        "overrides", nargs="*", metavar="section.key=value", help="overrides of the demo's settings"
-    )
+    arguments.add_argument("overrides", nargs="*", metavar="section.key=value", help="overrides of the demo's settings")
     options = arguments.parse_args()
     seeds, overrides = (SEEDS[:1], [*SMOKE, *options.overrides]) if options.smoke else (SEEDS, options.overrides)
     figures, heldout = [], {}

@@ -25,7 +25,7 @@ def random_learner(config: Config, shape: str) -> GrpoLearner:
 
 
 def scored_groups(config: Config, learner: GrpoLearner, groups: int, size: int, tokens: int) -> list[SampleGroup]:
-    """Groups of ``size`` random completions of ``tokens`` tokens for synthetic scenes, with alternating rewards 0 and 1."""
+    """Groups of ``size`` random completions of ``tokens`` tokens for synthetic scenes; rewards alternate 0 and 1."""
     generator = torch.Generator().manual_seed(config.run.seed)
     allowed = sorted(set(range(len(learner.encoder.processor.tokenizer))) - set(learner.banned.tolist()))
     token_ids = torch.tensor(allowed)[torch.randint(len(allowed), (groups, size, tokens), generator=generator)]

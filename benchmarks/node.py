@@ -1,4 +1,4 @@
-"""One node of a test cluster: Ray in namespaces of its own, so that it has an address and ends as a whole."""
+"""A node of a test cluster: Ray in its own namespaces, with its own IP address, killed as a unit."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ AGENT_PORT = 52365
 OBJECT_STORE = 256 * 2**20
 """Bytes of each node's object store."""
 UP_S = 120
-"""Seconds within which a program must be up."""
+"""Seconds within which a program must be ready."""
 ISOLATED = ("--pid", "--mount", "--uts", "--ipc")
 
 
 @dataclass
 class Node:
-    """A node: its name, its place in the network, the folder of its files, and what `ray start` is given."""
+    """A node: its name, network port, folder, and options and environment of `ray start`."""
 
     name: str
     port: Port
@@ -38,12 +38,12 @@ class Node:
 
     @property
     def address(self) -> str:
-        """Its address; ``node:ADDRESS`` is a resource of Ray that it alone has."""
+        """IP address; ``node:ADDRESS`` is a Ray resource that only this node has."""
         return self.port.address
 
     @property
     def init(self) -> int:
-        """This machine's id of the node's first process, whose end is the end of all on the node.
+        """PID, on this machine, of the node's init process; killing it kills all processes of the node.
 
         Raises:
             NodeError: the node is dead.
@@ -54,72 +54,72 @@ class Node:
         return children[0].pid
 
     def start(self) -> None:
-        """Start its processes; `wait` waits for them."""
+        """Start the node; `wait` returns when it is ready."""
         self.folder.mkdir(exist_ok=True)
-        apart = ["ip", "netns", "exec", self.port.name, "unshare", *ISOLATED, "--mount-proc", "--fork"]
-        named = ["sh", "-c", 'echo "$0" > /proc/sys/kernel/hostname && exec "$@"', self.name]
+        namespaces = ["ip", "netns", "exec", self.port.name, "unshare", *ISOLATED, "--mount-proc", "--fork"]
+        set_hostname = ["sh", "-c", 'echo "$0" > /proc/sys/kernel/hostname && exec "$@"', self.name]
         ray = [RAY, "start", "--block", "--disable-usage-stats", *self.options]
-        own = [
+        node_options = [
             f"--node-ip-address={self.address}",
             f"--temp-dir={self.folder}",
             f"--object-store-memory={OBJECT_STORE}",
         ]
-        command = [*apart, "--kill-child=SIGKILL", *named, *ray, *own]
+        command = [*namespaces, "--kill-child=SIGKILL", *set_hostname, *ray, *node_options]
         with (self.folder / "log").open("a") as log:
             self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
 
     def wait(self) -> None:
-        """Wait until its agent says that it is up.
+        """Wait until the node's agent reports that it is healthy.
 
         Raises:
-            NodeError: it ended, or was not up in time; the message holds the end of its log.
+            NodeError: it exited, or was not ready in time; the message includes the end of its log.
         """
         assert self.process is not None
         health = f"http://{self.address}:{AGENT_PORT}/api/local_raylet_healthz"
-        wait_until(lambda: answers(health), self.name, self.process, self.folder / "log")
+        wait_until(lambda: is_healthy(health), self.name, self.process, self.folder / "log")
 
     def kill(self) -> None:
-        """End all its processes at once with SIGKILL; returns when they are gone.
+        """Kill all processes with SIGKILL; returns when they have ended.
 
         Raises:
-            NodeError: it is dead already.
+            NodeError: the node is already dead.
         """
         os.kill(self.init, signal.SIGKILL)
         assert self.process is not None
         self.process.wait()
 
     def remove(self) -> None:
-        """End it if it lives, and take it out of the network."""
+        """Kill the node if it is alive, and remove it from the network."""
         if self.process:
-            end(self.process)
+            kill_process(self.process)
         self.port.remove()
 
 
-def wait_until(up: Callable[[], bool], name: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait until a program that was started is up.
+def wait_until(ready: Callable[[], bool], name: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until a started program is ready.
 
     Raises:
-        NodeError: it ended, or was not up within `UP_S`; the message holds the end of its log.
+        NodeError: it exited, or was not ready within `UP_S`; the message includes the end of its log.
     """
     deadline = time.monotonic() + UP_S
-    while not up():
+    while not ready():
         ended = process.poll() is not None
         if ended or time.monotonic() > deadline:
-            what = f"ended with {process.returncode}" if ended else f"was not up within {UP_S} s"
-            raise NodeError(f"{name} {what}; the end of its log:\n{log.read_text()[-4000:]}")
+            problem = f"exited with code {process.returncode}" if ended else f"was not ready within {UP_S} s"
+            raise NodeError(f"{name} {problem}; end of its log:\n{log.read_text()[-4000:]}")
         time.sleep(0.2)
 
 
-def answers(url: str) -> bool:
-    """Whether a server answers that all is well."""
+def is_healthy(url: str) -> bool:
+    """Whether a health endpoint returns status 200."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return answer.status == 200
+        with urllib.request.urlopen(url, timeout=5) as response:
+            return response.status == 200
     except OSError:
         return False
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
-    """SIGKILL a process, if it lives, and with `unshare` or `setpriv` what is in its namespaces; wait for its end."""
+def kill_process(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process if it is alive and wait for it; `unshare` and `setpriv` then kill what they started."""
     process.kill()
     process.wait()

@@ -1,6 +1,6 @@
-"""A Ray cluster of several nodes on this machine, each with an address of its own: they die, are cut off, come back.
+"""A Ray cluster of several nodes on this machine, each with its own IP address, for tests with failing nodes.
 
-Needs root, `ip` of iproute2, and `unshare`, `nsenter` and `setpriv` of util-linux. All nodes see this machine's files.
+Needs root, `ip` of iproute2, and `unshare`, `nsenter` and `setpriv` of util-linux. All nodes share the file system.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bridge import Bridge
-from benchmarks.node import ISOLATED, RAY, Node, answers, end, wait_until
+from benchmarks.node import ISOLATED, RAY, Node, is_healthy, kill_process, wait_until
 
 FAST_HEALTH_CHECKS = {
     "RAY_health_check_initial_delay_ms": "1000",
@@ -26,32 +26,31 @@ FAST_HEALTH_CHECKS = {
     "RAY_health_check_timeout_ms": "1000",
     "RAY_health_check_failure_threshold": "3",
 }
-"""A dead node is noticed within about 1 s, one that is cut off within 5 s; by default it takes 14 and 64 s."""
+"""A dead node is detected within about 1 s, a disconnected one within 5 s (Ray's defaults: 14 and 64 s)."""
 GCS_PORT, DASHBOARD_PORT, REDIS_PORT = 6379, 8265, 6380
 
 
 def available(redis: bool = False) -> str | None:
-    """Why such a cluster cannot be made here; None where it can."""
+    """Why such a cluster cannot be created on this machine; None if it can."""
     if os.geteuid() != 0:
-        return "nodes with addresses of their own need root"
+        return "nodes with their own IP addresses need root"
     programs = ["ip", "unshare", "nsenter", "setpriv", *(["redis-server"] if redis else [])]
     missing = [program for program in programs if shutil.which(program) is None]
     if missing:
-        return f"nodes with addresses of their own need {', '.join(missing)} in PATH"
+        return f"nodes with their own IP addresses need {', '.join(missing)} in PATH"
     links = "ip link add name gv0 type bridge && ip link add name gv1 type veth peer name gv2"
     trial = ["unshare", "--net", *ISOLATED, "--fork", "--mount-proc", "sh", "-c", links]
     done = subprocess.run(trial, capture_output=True, text=True, check=False)
-    return f"root may not make nodes with addresses of their own: {done.stderr.strip()}" if done.returncode else None
+    return f"root may not create network namespaces and bridges: {done.stderr.strip()}" if done.returncode else None
 
 
 class Nodes:
     """A head and workers, as a context manager.
 
-    With ``redis`` a head that starts again knows what it knew before. With a ``token`` the cluster answers nobody who
-    does not show it.
+    With ``redis``, a restarted head recovers its state. With a ``token``, clients must authenticate with it.
 
     Raises:
-        NodeError: on entry, the cluster does not come up.
+        NodeError: on entry, the cluster does not start.
     """
 
     def __init__(
@@ -60,15 +59,15 @@ class Nodes:
         self.count, self.head_cpus, self.cpus, self.redis, self.token = workers, head_cpus, cpus, redis, token
         self.workers: list[Node] = []
         self._numbers = itertools.count(1)
-        self._made = ExitStack()
+        self._stack = ExitStack()
 
     def __enter__(self) -> Nodes:
         try:
-            # Ray's socket paths may not be long.
+            # Ray's socket paths have a length limit.
             self.folder = Path(tempfile.mkdtemp(prefix="gv-", dir="/tmp"))
-            self._made.callback(shutil.rmtree, self.folder, ignore_errors=True)
+            self._stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
             self.bridge = Bridge()
-            self._made.callback(self.bridge.remove)
+            self._stack.callback(self.bridge.remove)
             self._settings = self._common_settings()
             self.head = self._make_head(self._start_redis() if self.redis else {})
             self.restart_head()
@@ -82,65 +81,65 @@ class Nodes:
         self.close()
 
     def close(self) -> None:
-        """End all nodes and commands, and remove all that was made."""
-        self._made.close()
+        """Stop all nodes and commands, and remove the network and all files."""
+        self._stack.close()
 
     @property
     def address(self) -> str:
-        """The head's address, for drivers on nodes."""
+        """Address of the head, for drivers on nodes."""
         return f"{self.head.address}:{GCS_PORT}"
 
     @property
     def dashboard(self) -> str:
-        """Where jobs are submitted, from this machine too."""
+        """URL for job submission, also reachable from this machine."""
         return f"http://{self.head.address}:{DASHBOARD_PORT}"
 
     def environment(self, **more: str) -> dict[str, str]:
-        """This process's environment, for drivers on a node and for a laptop that submits jobs."""
+        """This process's environment plus the cluster's addresses, for drivers on a node and for job submission."""
         return {**self._settings, "RAY_ADDRESS": self.address, "RAY_API_SERVER_ADDRESS": self.dashboard, **more}
 
     def add(self, cpus: int | None = None, resources: Mapping[str, float] | None = None) -> Node:
-        """Another worker, by default with as many CPUs as the others; returns when it is up.
+        """Add a worker, by default with as many CPUs as the others; returns when it is up.
 
         Raises:
-            NodeError: it does not come up; the message holds the end of its log.
+            NodeError: it does not start; the message includes the end of its log.
         """
         node = self._make_worker(self.cpus if cpus is None else cpus, resources or {})
         self._bring_up(node)
         return node
 
     def kill(self, node: Node) -> None:
-        """End a node, all its processes at once; returns when they are gone.
+        """Kill all processes of a node; returns when they have ended.
 
         Raises:
-            NodeError: it is dead already.
+            NodeError: the node is already dead.
         """
         node.kill()
 
-    def cut(self, node: Node) -> None:
-        """Let no packet from or to a node through; what runs on it lives on."""
+    def disconnect(self, node: Node) -> None:
+        """Drop all packets from and to a node; its processes keep running."""
         node.port.down()
 
-    def mend(self, node: Node) -> None:
-        """Let packets through again; a cluster does not take back a node that it has given up."""
+    def reconnect(self, node: Node) -> None:
+        """Let packets through again; the cluster does not readmit a node that it has declared dead."""
         node.port.up()
 
     def restart_head(self) -> None:
-        """Start the head that was killed again, at the same address; returns when it is up.
+        """Restart the killed head at the same address; returns when it is up.
 
         Raises:
-            NodeError: it does not come up; the message holds the end of its log.
+            NodeError: it does not start; the message includes the end of its log.
         """
         self._bring_up(self.head)
         assert self.head.process is not None
         health = f"{self.dashboard}/api/gcs_healthz"
-        wait_until(lambda: answers(health), "the dashboard", self.head.process, self.head.folder / "log")
+        wait_until(lambda: is_healthy(health), "the dashboard", self.head.process, self.head.folder / "log")
 
     def command(self, node: Node | None, argv: Sequence[str], **popen: Any) -> subprocess.Popen[Any]:
-        """Start a program on a node, in its root folder, or with None on this machine: the laptop.
+        """Start a program on a node, in its root folder, or on this machine if ``node`` is None.
 
-        The environment is `environment()` unless ``env`` is given. On a node, whatever ends the returned process ends
-        the program with SIGKILL.
+        The environment is `environment()` unless ``env`` is given. On a node, the program is killed with SIGKILL when
+        the returned process ends.
 
         Raises:
             NodeError: the node is dead.
@@ -149,15 +148,21 @@ class Nodes:
         if node:
             inside = ["nsenter", f"--target={node.init}", "--net", *ISOLATED, "--", "setpriv", "--pdeathsig=KILL"]
         process = subprocess.Popen([*inside, *argv], **{"env": self.environment(), **popen})
-        self._made.callback(end, process)
+        self._stack.callback(kill_process, process)
         return process
 
     def _common_settings(self) -> dict[str, str]:
-        """What every node finds in its environment."""
-        own = {k: v for k, v in os.environ.items() if not k.startswith("RAY_") and k != "PYTHONDONTWRITEBYTECODE"}
+        """Environment variables of all nodes."""
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("RAY_") and k != "PYTHONDONTWRITEBYTECODE"}
         path = f"{Path(RAY).parent}:{os.environ['PATH']}"
         checkout = str(Path(__file__).parent.parent)
-        settings = {**own, **FAST_HEALTH_CHECKS, "PATH": path, "PYTHONPATH": checkout, "RAY_AUTH_MODE": "disabled"}
+        settings = {
+            **inherited,
+            **FAST_HEALTH_CHECKS,
+            "PATH": path,
+            "PYTHONPATH": checkout,
+            "RAY_AUTH_MODE": "disabled",
+        }
         if self.token is not None:
             file = self.folder / "token"
             file.touch(mode=0o600)
@@ -166,22 +171,22 @@ class Nodes:
         return settings
 
     def _start_redis(self) -> dict[str, str]:
-        """Start Redis beside the nodes; returns what the head has to find in its environment."""
+        """Start Redis on this machine; returns the environment variables for the head."""
         options = ["--bind", self.bridge.address, "--port", str(REDIS_PORT), "--protected-mode", "no", "--save", ""]
         log = self.folder / "redis.log"
         with log.open("w") as output:
             process = subprocess.Popen(["redis-server", *options], stdout=output, stderr=output)
-        self._made.callback(end, process)
-        where = (self.bridge.address, REDIS_PORT)
-        wait_until(lambda: _listens(*where), "redis-server", process, log)
-        return {"RAY_REDIS_ADDRESS": "{}:{}".format(*where), "RAY_external_storage_namespace": self.bridge.name}
+        self._stack.callback(kill_process, process)
+        endpoint = (self.bridge.address, REDIS_PORT)
+        wait_until(lambda: _accepts_connections(*endpoint), "redis-server", process, log)
+        return {"RAY_REDIS_ADDRESS": "{}:{}".format(*endpoint), "RAY_external_storage_namespace": self.bridge.name}
 
     def _make_head(self, storage: Mapping[str, str]) -> Node:
         port = self.bridge.attach(2, "head")
         ports = [f"--port={GCS_PORT}", f"--dashboard-host={port.address}", f"--dashboard-port={DASHBOARD_PORT}"]
         options = ["--head", f"--num-cpus={self.head_cpus}", *ports]
         node = Node("head", port, self.folder / "head", options, {**self._settings, **storage})
-        self._made.callback(node.remove)
+        self._stack.callback(node.remove)
         return node
 
     def _make_worker(self, cpus: int, resources: Mapping[str, float]) -> Node:
@@ -189,7 +194,7 @@ class Nodes:
         name = f"worker-{number}"
         options = [f"--address={self.address}", f"--num-cpus={cpus}", f"--resources={json.dumps(resources)}"]
         node = Node(name, self.bridge.attach(2 + number, name), self.folder / name, options, self._settings)
-        self._made.callback(node.remove)
+        self._stack.callback(node.remove)
         self.workers.append(node)
         return node
 
@@ -200,8 +205,8 @@ class Nodes:
             node.wait()
 
 
-def _listens(host: str, port: int) -> bool:
-    """Whether a server takes connections."""
+def _accepts_connections(host: str, port: int) -> bool:
+    """Whether a server accepts TCP connections."""
     try:
         socket.create_connection((host, port), timeout=1).close()
     except OSError:

@@ -1,7 +1,7 @@
 """Overlap of learner and rollout: a pipelined step of the loop against the slower of the two alone.
 
-``python -m benchmarks.overlap [--json OUT] [section.key=value ...]`` (about 5 minutes). The tiny policy on Ray, with one
-core each for engine and learner, completions of equal length, and rewards of negligible cost. Measurements are
+``python -m benchmarks.overlap [--json OUT] [section.key=value ...]`` (about 5 minutes). The tiny policy on Ray, with
+one core each for engine and learner, completions of equal length, and rewards of negligible cost. Measurements are
 interleaved. A step of the loop is complete: dispatch, rewards, admission, weight sync and parity check.
 """
 

@@ -1,9 +1,10 @@
-"""Does the README's command make the embedded policy again, and what does packing save?
+"""Reproduction of the packaged tiny policy, and the speed-up from sequence packing.
 
-``python -m benchmarks.sft --json OUT`` trains the tiny policy from random weights (about 15 minutes on two cores), lets
-vLLM answer the same held-out scenes of all tasks with it and with the embedded one, and checks that it earns no less
-within two standard errors of the difference, sampled and greedy. Then it times forward and backward passes over the
-same records, packed and padded, in turns: drawn scenes as they are, and with a long chain of thought in every fourth.
+``python -m benchmarks.sft --json OUT`` trains the tiny policy from random weights with the README's command (about 15
+minutes on two cores), generates completions of the same held-out scenes of all tasks with it and with the packaged one,
+and checks that its reward is not lower by more than two standard errors of the difference, sampled and greedy. Then it
+times forward and backward passes on the same records, packed and padded, interleaved: synthetic scenes without
+reasoning, and with long reasoning in every fourth record.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.common import Figure, at_least, parser, publish
+from benchmarks.common import ROUNDS, Figure, at_least, pairs, parser, publish
 from geovlm_ray.config import load_config
 from geovlm_ray.core.schema import Prompt
 from geovlm_ray.core.third_party_logs import silence_third_party_logs
@@ -43,47 +44,50 @@ from geovlm_ray.training.local import make_encoder, make_engine
 SCENES = 1200
 RECORDS = 96
 BUDGET = 2048
-ROUNDS = 5
-THOUGHT = "first i look at the left , then at the right , and there is one building on farmland . "
+SMOKE_SCENES = 24
+SMOKE_SETTINGS = ("sft.steps=4", "sft.eval_examples=12")
+REASONING = "first i look at the left , then at the right , and there is one building on farmland . "
 Rewards = dict[str, np.ndarray]
 
 
 def main() -> int:
-    """Train, compare, time, publish."""
+    """Train, compare, time and publish."""
     options = parser(__doc__ or "").parse_args()
     silence_third_party_logs()
     with tempfile.TemporaryDirectory(prefix="geovlm-sft-") as folder:
         trained = Path(folder) / "tiny"
-        command = [str(Path(sys.executable).with_name("geovlm-ray")), "sft", "tiny-sft", "--scratch", "--out"]
+        command = [str(Path(sys.executable).with_name("geovlm-ray")), "sft", "tiny-sft"]
+        command += [*(SMOKE_SETTINGS if options.smoke else ()), "--scratch", "--out", str(trained)]
         begun = time.perf_counter()
-        subprocess.run([*command, str(trained)], check=True)
+        subprocess.run(command, check=True)
         seconds = time.perf_counter() - begun
         training = json.loads((trained / "sft_summary.json").read_text())
-        new, embedded = (_in_own_process(rewards_of, path) for path in (str(trained), TINY))
+        scenes, rounds = (SMOKE_SCENES, 1) if options.smoke else (SCENES, ROUNDS)
+        new, embedded = (_in_subprocess(rewards_of, model, scenes) for model in (str(trained), TINY))
     figures = [
         Figure("training from scratch, seconds", seconds),
         Figure("training from scratch, tokens/s", training["tokens"] / training["seconds"]),
         Figure("held-out token accuracy after training", training["evaluation"]["last"]["token_accuracy"]),
         *(figure for mode in MODES for figure in quality(mode, new[mode], embedded[mode])),
-        *packing("drawn scenes", thoughts=0, least=1.0),
-        *packing("mixed lengths", thoughts=16, least=1.3),
+        *packing("drawn scenes", thoughts=0, limit=1.0, rounds=rounds),
+        *packing("mixed lengths", thoughts=16, limit=1.3, rounds=rounds),
     ]
-    return publish("sft", figures, options.json)
+    return publish("sft", figures, options)
 
 
-def rewards_of(model: str) -> Rewards:
-    """Total reward of one completion of every held-out scene, sampled and greedy, through vLLM."""
+def rewards_of(model: str, num_scenes: int) -> Rewards:
+    """Total rewards of one sampled and one greedy completion of every held-out scene, generated with vLLM."""
     silence_third_party_logs()
     config = load_config("demo", ["data.stages=[]"])
     engine, scorer = make_engine(config, model_folder(model)), LocalRewards(config.reward)
-    scenes = SceneStream(config.data.seed).held_out(SCENE_TASKS, SCENES)
+    scenes = SceneStream(config.data.seed).held_out(SCENE_TASKS, num_scenes)
     prompts = [Prompt(i, scene) for i, scene in enumerate(scenes)]
-    drawn = {mode: engine.generate(prompts, group_size=1, greedy=mode == "greedy") for mode in MODES}
-    return {mode: np.array([g.rewards[0] for g in scorer.score(groups)]) for mode, groups in drawn.items()}
+    completions = {mode: engine.generate(prompts, group_size=1, greedy=mode == "greedy") for mode in MODES}
+    return {mode: np.array([g.rewards[0] for g in scorer.score(groups)]) for mode, groups in completions.items()}
 
 
 def quality(mode: str, new: np.ndarray, embedded: np.ndarray) -> list[Figure]:
-    """Both means, and their difference in standard errors of two means (not paired, as both models nearly agree)."""
+    """Mean rewards of both models, and their unpaired difference in standard errors."""
     change = float(new.mean() - embedded.mean())
     se = float(np.hypot(new.std(ddof=1), embedded.std(ddof=1)) / np.sqrt(len(new)))
     return [
@@ -94,10 +98,10 @@ def quality(mode: str, new: np.ndarray, embedded: np.ndarray) -> list[Figure]:
     ]
 
 
-def packing(name: str, *, thoughts: int, least: float) -> list[Figure]:
-    """Records per second of packed and of padded rows of at most `BUDGET` tokens, over the same records.
+def packing(name: str, *, thoughts: int, limit: float, rounds: int) -> list[Figure]:
+    """Records per second with packed and with padded rows of at most `BUDGET` tokens, on the same records.
 
-    ``thoughts`` sentences of reasoning stand in every fourth record, if any; ``least`` is the speed-up to reach.
+    Every fourth record has ``thoughts`` sentences of reasoning; ``limit`` is the minimum speed-up.
     """
     torch.set_num_threads(1)
     config = load_config("demo")
@@ -106,7 +110,7 @@ def packing(name: str, *, thoughts: int, least: float) -> list[Figure]:
     for k in range(RECORDS):
         scene = scene_example(SCENE_TASKS[k % len(SCENE_TASKS)], 1, k)
         if thoughts and k % 4 == 0:
-            scene = dataclasses.replace(scene, dataset="thoughtful", reasoning=THOUGHT * thoughts)
+            scene = dataclasses.replace(scene, dataset="reasoning", reasoning=REASONING * thoughts)
         records.append(scene)
     sequences = [(collator.encoder.encode(scene), collator.response(scene)) for scene in records]
     plain, model = (load_model(ModelConfig(), model_folder(TINY), torch.device("cpu"), seed=0).train() for _ in "ab")
@@ -123,16 +127,16 @@ def packing(name: str, *, thoughts: int, least: float) -> list[Figure]:
         for batch in batches:
             padded_loss(plain, batch).backward()
 
-    packed, padded = (np.array(times) for times in zip(*_in_turns(packed_pass, padded_pass), strict=True))
+    packed, padded = map(np.array, pairs(packed_pass, padded_pass, rounds))
     return [
         Figure(f"{name}: padding in padded rows", 1 - tokens / slots),
         Figure(f"{name}: packed records/s", RECORDS / float(np.median(packed))),
-        at_least(f"{name}: packed / padded speed", float(np.median(padded / packed)), least),
+        at_least(f"{name}: packed / padded speed", float(np.median(padded / packed)), limit),
     ]
 
 
 def padded_batches(sequences: Sequence[Encoded]) -> list[list[Encoded]]:
-    """The sequences in their order, as many in a batch as fit when each is padded to the longest of them."""
+    """The sequences in order, as many per batch as fit in `BUDGET` tokens when padded to the longest of them."""
     batches: list[list[Encoded]] = [[]]
     for sequence in sequences:
         longest = max(map(_length, [*batches[-1], sequence]))
@@ -143,7 +147,7 @@ def padded_batches(sequences: Sequence[Encoded]) -> list[list[Encoded]]:
 
 
 def padded_loss(model: nn.Module, batch: Sequence[Encoded]) -> torch.Tensor:
-    """Summed cross-entropy of the responses of sequences that are padded on the right."""
+    """Summed cross-entropy of the responses of right-padded sequences."""
     ids = [torch.cat([prompt.input_ids, torch.tensor(response)]) for prompt, response in batch]
     types = [nn.functional.pad(prompt.mm_token_type_ids, (0, len(response))) for prompt, response in batch]
     starts = [len(prompt.input_ids) for prompt, _ in batch]
@@ -164,23 +168,10 @@ def _length(sequence: Encoded) -> int:
     return len(sequence[0].input_ids) + len(sequence[1])
 
 
-def _in_turns(*passes: Callable[[], None]) -> list[list[float]]:
-    """Seconds of each pass in every round, after one round that warms up."""
-    rounds = []
-    for _ in range(ROUNDS + 1):
-        seconds = []
-        for once in passes:
-            begun = time.perf_counter()
-            once()
-            seconds.append(time.perf_counter() - begun)
-        rounds.append(seconds)
-    return rounds[1:]
-
-
-def _in_own_process(function: Callable[[str], Any], argument: str) -> Any:
-    """Call a function in a fresh process: two engines do not share one."""
+def _in_subprocess(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function in a new process, since a process can hold only one engine."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(function, argument).result()
+        return pool.submit(function, *arguments).result()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""A run of `toy_policy` on the cluster that RAY_ADDRESS names: ``python -m benchmarks.toy_run section.key=value ...``.
+"""A run of `toy_policy` on the cluster at RAY_ADDRESS: ``python -m benchmarks.toy_run section.key=value ...``.
 
-All but engines and learner is what ``geovlm-ray train`` runs.
+Everything except engines and learner is that of ``geovlm-ray train``.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from geovlm_ray.data.sources import open_stream
 from geovlm_ray.training.preflight import Ready, trained_tasks
 from geovlm_ray.training.run import execute
 
-LIVED = "lived.json"
-"""File of a run with the engines that were there at its last step."""
+SURVIVORS = "survivors.json"
+"""File in the run directory that lists the engines alive after the last step."""
 
 
 def main() -> int:
-    """Run or resume."""
+    """Start or resume the run."""
     silence_third_party_logs()
     config = load_config("demo", sys.argv[1:])
     stream = open_stream(config.data)
@@ -44,18 +44,18 @@ def main() -> int:
 
 
 def build(config: Config, ready: Ready) -> Components:
-    """The parts as actors."""
+    """The components, as actors."""
     rollouts, rewards, learner = start_actors(config, ready, ToyRolloutActor, ToyLearnerActor)
-    return Components(rollouts, rewards, learner, at_the_end(config, rollouts))
+    return Components(rollouts, rewards, learner, report_survivors(config, rollouts))
 
 
-def at_the_end(config: Config, rollouts: RayRollouts) -> Callable[[dict[str, Any]], None]:
-    """What writes down, after the last step, which engines are there."""
+def report_survivors(config: Config, rollouts: RayRollouts) -> Callable[[dict[str, Any]], None]:
+    """A callback that lists the living engines in `SURVIVORS` after the last step."""
 
     def report(metrics: dict[str, Any]) -> None:
         if metrics["step"] == config.run.steps:
-            lived = [name for actor in rollouts.actors if (name := _identity(actor))]
-            (config.run.folder / LIVED).write_text(json.dumps(lived))
+            names = [name for actor in rollouts.actors if (name := _identity(actor))]
+            (config.run.folder / SURVIVORS).write_text(json.dumps(names))
 
     return report
 

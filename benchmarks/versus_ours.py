@@ -1,4 +1,4 @@
-"""Our side of `benchmarks.versus_trl`: the loop as it is, on Ray or in one process."""
+"""geovlm_ray's side of `benchmarks.versus_trl`: the training loop, on Ray or in one process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MEASURED_STEPS = 2
 
 
 def serve(pipe: Connection, recipe: str, overrides: list[str], on_ray: bool) -> None:
-    """Be a `Contender`: a request is the staleness, the answer samples/s."""
+    """Serve a `Contender`: a request is the staleness, the response is samples/s."""
     silence_third_party_logs()
     loop = Loop(recipe, overrides, on_ray)
     request = 0
@@ -31,7 +31,7 @@ def serve(pipe: Connection, recipe: str, overrides: list[str], on_ray: bool) -> 
 
 
 class Loop:
-    """A run that goes on, some steps at a time."""
+    """A run that is continued a few steps at a time."""
 
     def __init__(self, recipe: str, overrides: list[str], on_ray: bool) -> None:
         if on_ray:
@@ -50,7 +50,7 @@ class Loop:
         self.done = 0
 
     def samples_per_second(self, staleness: int) -> float:
-        """Rate of a few steps; the first one, and those at the end beside which nothing is drawn, are left out."""
+        """Rate of a few steps, without the first and without the last ones, during which no rollout is in flight."""
         last = self.done + 1 + MEASURED_STEPS + staleness
         settings = [f"loop.max_staleness={staleness}", f"run.steps={last}"]
         self.steps.ended.clear()
@@ -62,36 +62,36 @@ class Loop:
 
     @property
     def samples(self) -> int:
-        """Samples of the last step."""
+        """Number of samples of the last step."""
         return self.steps.samples
 
     def close(self) -> None:
-        """End the actors."""
+        """Stop the actors."""
         self.components.rollouts.close()
         self.components.rewards.close()
 
 
 class TextRewards:
-    """The run's rewards, replaced by one that tells any two texts apart, so that no group is passed over."""
+    """A reward pool that replaces all rewards by `text_reward`, so that no group lacks reward variance."""
 
     def __init__(self, pool: RewardPool) -> None:
         self.pool = pool
 
     def score_stream(self, parts: Iterable[Sequence[SampleGroup]]) -> list[SampleGroup]:
-        """All groups, sorted, every sample with its reward."""
-        return [_by_text(group) for group in self.pool.score_stream(parts)]
+        """All groups, sorted and scored."""
+        return [_with_text_rewards(group) for group in self.pool.score_stream(parts)]
 
     def score(self, groups: Sequence[SampleGroup]) -> list[SampleGroup]:
-        """The same groups, every sample with its reward."""
-        return [_by_text(group) for group in self.pool.score(groups)]
+        """The groups, scored."""
+        return [_with_text_rewards(group) for group in self.pool.score(groups)]
 
     def close(self) -> None:
-        """End the scorers."""
+        """Stop the wrapped pool."""
         self.pool.close()
 
 
 class Steps:
-    """When steps ended, and how many samples each had; every one must be as long as it may be."""
+    """A tracker of step end times and sample counts; every completion must have the maximum length."""
 
     def __init__(self, tokens: int) -> None:
         self.tokens = tokens
@@ -99,27 +99,33 @@ class Steps:
         self.ended: list[float] = []
 
     def log_step(self, step: int, metrics: dict[str, float], groups_by_status: GroupsByStatus) -> None:
-        """Take note of a step."""
+        """Record a step.
+
+        Raises:
+            RuntimeError: a completion is shorter, or was not trained on.
+        """
         self.ended.append(time.perf_counter())
         lengths = [len(sample.token_ids) for group in groups_by_status[TRAINED] for sample in group.samples]
         check_lengths(lengths, self.tokens)
         if metrics["learner/tokens"] != sum(lengths):
-            raise RuntimeError(f"step {step}: drew {sum(lengths)} tokens, trained on {metrics['learner/tokens']:.0f}")
+            raise RuntimeError(
+                f"step {step}: generated {sum(lengths)} tokens, trained on {metrics['learner/tokens']:.0f}"
+            )
         self.samples = len(lengths)
 
 
 def text_reward(text: str) -> float:
-    """A number in [0, 1] that is another one for every text."""
+    """A reward in [0, 1] that differs between texts."""
     return zlib.crc32(text.encode()) / 2**32
 
 
 def check_lengths(lengths: Sequence[int], expected: int) -> None:
-    """Raise RuntimeError where a completion is not as long as both sides must make it."""
+    """Raise RuntimeError if a completion does not have the expected length."""
     if set(lengths) != {expected}:
         raise RuntimeError(f"expected completions of {expected} tokens, found {min(lengths)} to {max(lengths)}")
 
 
-def _by_text(group: SampleGroup) -> SampleGroup:
+def _with_text_rewards(group: SampleGroup) -> SampleGroup:
     return replace(
         group,
         samples=tuple(replace(s, reward=RewardScore(text_reward(s.text), 0.0, 0.0)) for s in group.samples),

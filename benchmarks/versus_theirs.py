@@ -1,4 +1,4 @@
-"""TRL's side of `benchmarks.versus_trl`: its GRPOTrainer on the prompts, images and settings of a configuration."""
+"""TRL's side of `benchmarks.versus_trl`: GRPOTrainer with the prompts, images and settings of a configuration."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ if TYPE_CHECKING:
     from trl import GRPOTrainer
 
 BATCHES = 8
-"""Batches of prompts, drawn and decoded before the first step; they come round again."""
+"""Batches of prompts, prepared before the first step and then repeated."""
 
 
 def serve(pipe: Connection, recipe: str, overrides: list[str], rows: int, threads: int) -> None:
-    """Be a `Contender`: a request is for one step, the answer samples/s. ``rows`` are those of one forward pass."""
+    """Serve a `Contender`: a request is one step, the response is samples/s. ``rows`` is TRL's micro-batch size."""
     silence_third_party_logs()
     torch.set_num_threads(threads)
     config = load_config(recipe, overrides)
     trainer = make_trainer(config, prepare(config), rows)
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(Turns(pipe, config.rollout.prompts_per_step * config.rollout.group_size))
+    trainer.add_callback(StepOnRequest(pipe, config.rollout.prompts_per_step * config.rollout.group_size))
     trainer.train()
 
 
-class Turns(TrainerCallback):
-    """Lets the trainer make one step for every request."""
+class StepOnRequest(TrainerCallback):
+    """Makes the trainer take one step per request."""
 
     def __init__(self, pipe: Connection, samples: int) -> None:
         self.pipe = pipe
@@ -48,16 +48,16 @@ class Turns(TrainerCallback):
         self.begun = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: TrainerControl, **kwargs: Any) -> None:
-        """Answer with the rate of the step that ended, and wait for the next request."""
+        """Send the rate of the finished step, and wait for the next request."""
         self.pipe.send(self.samples / (time.perf_counter() - self.begun))
         control.should_training_stop = self.pipe.recv() is None
         self.begun = time.perf_counter()
 
 
 def make_trainer(config: Config, ready: Ready, rows: int) -> GRPOTrainer:
-    """The trainer with our settings, and otherwise what measures best on CPU.
+    """The trainer with the settings of the configuration, and otherwise those that are fastest on CPU.
 
-    That is: no checkpointing of activations, fused AdamW, fp32, and as many rows at a time as the caches take well.
+    These are: no activation checkpointing, fused AdamW, fp32, and the fastest micro-batch size, ``rows``.
     """
     from trl import GRPOConfig, GRPOTrainer
 
@@ -104,7 +104,7 @@ def make_trainer(config: Config, ready: Ready, rows: int) -> GRPOTrainer:
 
 
 def make_data(config: Config, ready: Ready, processor: ProcessorMixin) -> Dataset:
-    """The prompts that our side draws first, with their images in the size that the model is shown."""
+    """The first prompts of geovlm_ray's sampler, with their images resized to model inputs."""
     from datasets import Dataset
 
     encoder = PromptEncoder(processor, config.prompt)

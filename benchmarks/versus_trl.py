@@ -1,17 +1,17 @@
-"""The whole loop against TRL's GRPOTrainer: samples/s on the same two cores.
+"""The training loop against TRL's GRPOTrainer: samples/s on the same two cores.
 
-``python -m benchmarks.versus_trl [--json OUT]`` (about 15 minutes) needs TRL, which is no dependency of the package:
-``.venv/bin/uv pip install trl==1.16.0`` (the extra ``bench``) adds it and leaves all pinned packages as they are.
+``python -m benchmarks.versus_trl [--json OUT]`` (about 15 minutes) needs TRL, which is not a dependency of the package:
+``.venv/bin/uv pip install trl==1.16.0`` (the extra ``bench``) installs it without changing pinned packages.
 
-Same for both: model, prompts, images, G, number and length of the completions (no end of the turn can be drawn), a
-reward that costs nothing, GRPO's loss without KL, AdamW on all weights in fp32, one optimizer step a batch. Ours
-includes the weight sync and its parity check. A side is a process of its own and they take turns, so that either has
-both cores; neither writes logs or checkpoints.
+Same for both: model, prompts, images, group size, number and length of completions (EOS is never sampled), a reward of
+negligible cost, GRPO loss without KL, AdamW on all weights in fp32, one optimizer step per batch. geovlm_ray's rates
+include weight sync and parity check. Each side is a separate process; they are interleaved, so that each has both
+cores. Neither writes logs or checkpoints.
 
-TRL runs in one process with two threads, without checkpointing of activations and in micro-batches of the size that
-was fastest. It draws with transformers' ``generate``: its continuous batching refuses multimodal models, and
-its vLLM modes want a GPU (the server's transport is NCCL; the engine in the process is given weights by
-``load_weights``, which vLLM's CPU build refuses once a model is loaded).
+TRL runs in one process with two threads, without activation checkpointing, with its fastest micro-batch size. It
+generates with transformers' ``generate``: its continuous batching does not support multimodal models, and its vLLM
+modes need a GPU (the server mode transfers weights over NCCL; the colocated mode uses ``load_weights``, which vLLM's
+CPU build rejects once a model is loaded).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import versus_ours, versus_theirs
-from benchmarks.common import Figure, at_least, in_turns, parser, publish, ratio_figures
+from benchmarks.common import ROUNDS, Figure, at_least, in_turns, parser, publish, ratio_figures
 from benchmarks.contender import Contender
 from benchmarks.random_model import endless, mid_model
 from geovlm_ray.model.loading import model_folder
@@ -47,7 +47,7 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Workload:
-    """A model and its work; ``rows`` are the sequences of TRL's forward pass, ``limit`` the ratio that must be had."""
+    """A model and its settings; ``rows`` is TRL's micro-batch size, ``limit`` the minimum ratio to TRL's rate."""
 
     name: str
     model: Callable[[Path], Path]
@@ -60,7 +60,7 @@ CASES = (
     Workload(
         "448 x 448, 46 million weights",
         mid_model,
-        # The parity check of the default has four prompts, more than this batch.
+        # The default parity check has four prompts, more than this batch.
         (
             "prompt.image_size=448",
             "rollout.prompts_per_step=2",
@@ -75,22 +75,22 @@ CASES = (
 
 
 def main() -> int:
-    """Measure every case and publish."""
+    """Measure all cases and publish."""
     options = parser(__doc__ or "").parse_args()
     if importlib.util.find_spec("trl") is None:
         sys.exit("benchmarks.versus_trl needs TRL: .venv/bin/uv pip install trl==1.16.0")
     figures: list[Figure] = []
     measured = {}
-    for case in CASES:
+    for case in CASES[-1:] if options.smoke else CASES:
         with tempfile.TemporaryDirectory(prefix="geovlm-ray-bench-") as folder:
-            rates = measure(case, Path(folder))
+            rates = measure(case, Path(folder), 1 if options.smoke else ROUNDS)
         figures += case_figures(case, rates)
         measured[case.name] = {"overrides": [*BOTH, *case.overrides], "TRL rows": case.rows, "samples_per_s": rates}
-    return publish("versus_trl", figures, options.json, recipe=RECIPE, cases=measured)
+    return publish("versus_trl", figures, options, recipe=RECIPE, cases=measured)
 
 
-def measure(case: Workload, folder: Path) -> dict[str, list[float]]:
-    """Samples/s of TRL and of each of our settings, by round."""
+def measure(case: Workload, folder: Path, rounds: int) -> dict[str, list[float]]:
+    """Samples/s of TRL and of geovlm_ray with each of the settings, by round."""
     model = endless(case.model(folder / "model"), folder / "endless")
     both = [*BOTH, *case.overrides, f"model.path={model}", f"run.dir={folder}"]
     with ExitStack() as stack:
@@ -103,13 +103,13 @@ def measure(case: Workload, folder: Path) -> dict[str, list[float]]:
         print(f"{case.name}: starting both sides ...", flush=True)
         ours = {own: start(versus_ours.serve, RECIPE, [*both, *own], own == ON_RAY) for own in (IN_ONE_PROCESS, ON_RAY)}
         theirs = start(versus_theirs.serve, RECIPE, both, case.rows, 2)
-        print(f"{case.name}: taking turns ...", flush=True)
+        print(f"{case.name}: measuring ...", flush=True)
         contenders = {name: partial(ours[own].measure, staleness) for name, (own, staleness) in SETTINGS.items()}
-        return in_turns({TRL: partial(theirs.measure, "step"), **contenders})
+        return in_turns({TRL: partial(theirs.measure, "step"), **contenders}, rounds)
 
 
 def case_figures(case: Workload, rates: dict[str, list[float]]) -> list[Figure]:
-    """Rates, and their ratios to TRL's; the fastest of our settings has to reach the limit."""
+    """Rates and their ratios to TRL's; the limit applies to the fastest of geovlm_ray's settings."""
     medians = {name: float(np.median(values)) for name, values in rates.items()}
     best = max(SETTINGS, key=medians.__getitem__)
     figures = [Figure(f"{case.name}: {name}, samples/s", median) for name, median in medians.items()]

@@ -1,4 +1,4 @@
-"""What tests share."""
+"""Shared fixtures."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from geovlm_ray.model.prompts import PromptEncoder
 
 @pytest.fixture(scope="session")
 def demo() -> Config:
-    """The demo's configuration."""
+    """Configuration of the demo recipe."""
     return load_config("demo")
 
 
 @pytest.fixture(scope="session")
 def encoder(demo: Config) -> PromptEncoder:
-    """The tiny policy's renderer of prompts."""
+    """Prompt encoder of the tiny policy."""
     return PromptEncoder(load_processor(model_folder("tiny")), demo.prompt)

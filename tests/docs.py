@@ -1,9 +1,9 @@
-"""The pages below docs/ and the README as tests see them: their blocks, command lines and quoted messages.
+"""Parsing of docs/ and the README: fenced blocks, command lines and quoted messages.
 
-A fenced block whose info string is ``sh`` or ``python`` alone is run. With more behind it, it is not: ``in FILE`` says
-that it is a part of a file, anything else why it cannot run here. A block ``text`` right after one that is run is what
-that prints; ``...`` stands for any text in it, and with ``text, figures vary`` every number may be another one. Lines
-that say how far a long command is come by the clock, and do not count.
+A fenced block runs if its info string is exactly ``sh`` or ``python``. A longer info string disables it: ``in FILE``
+marks an excerpt of a file, any other text states why the block cannot run. A ``text`` block directly after a block that
+runs is its expected output: ``...`` matches any text, and ``text, figures vary`` matches any number. Progress lines
+depend on timing and are ignored.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ _NUMBER = re.compile(r"[<>]?[-+]?\d[\d,.:]*(?:e[-+]\d+)?%?")
 _COMMAND = re.compile(r"(?<![\w/`-])(?:\.venv/bin/)?geovlm-ray (?=\w)")
 _LOGGED = re.compile(r"%(?:\.\d)?[sdf]")
 _PROGRESS = re.compile(r"^[\d,]+ (?:records|.* [a-z]+ed)(?:, [\d,]+/s)?(?:, [\d,]+ quarantined)?\n", re.M)
-_BETWEEN = ("|", ">", "2>", "&", "&&", "||", ";")
+_SHELL_OPERATORS = ("|", ">", "2>", "&", "&&", "||", ";")
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block; ``printed`` is the block after it that shows what it prints."""
+    """A fenced block; ``printed`` is the following block with its expected output."""
 
     page: Path
     line: int
@@ -64,7 +64,7 @@ class Block:
 
     @property
     def file(self) -> Path | None:
-        """The file of which this is a part."""
+        """File that this block is an excerpt of."""
         return TOP / self.info.split(" in ")[1] if " in " in self.info else None
 
     def __str__(self) -> str:
@@ -91,37 +91,37 @@ def prose(page: Path) -> str:
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """Every call of geovlm-ray in shell lines, in words, without what two spaces or a ``#`` part from it."""
+    """Words of every geovlm-ray call in shell lines, up to two spaces or a ``#`` comment."""
     for line in re.sub(r"\\\n\s*", "", text).splitlines():
         start = _COMMAND.search(line)
         if start and not line.lstrip().startswith("#"):
             words = shlex.split(re.split(r" {2,}", line[start.end() :])[0], comments=True)
-            yield list(itertools.takewhile(lambda word: word not in _BETWEEN, words))
+            yield list(itertools.takewhile(lambda word: word not in _SHELL_OPERATORS, words))
 
 
 def readme_commands() -> list[list[str]]:
-    """Every call of geovlm-ray in the README's indented blocks."""
+    """Words of every geovlm-ray call in the README's indented blocks."""
     return list(commands("\n".join(re.findall(r"^ {4}(.*)$", README.read_text(), re.M))))
 
 
 def parse(words: list[str]) -> None:
-    """Let the command line take a call of geovlm-ray apart without doing it; settings, formats and recipes are checked.
+    """Parse a geovlm-ray call without running it, and validate its settings, format and recipe.
 
     Raises:
-        AssertionError, SystemExit, UserError: it is not as it should be.
+        AssertionError, SystemExit, UserError: the call is invalid.
     """
     name = words[0]
     assert name in COMMANDS, f"geovlm-ray has no command {name}"
-    taken: list[argparse.Namespace] = []
+    parsed: list[argparse.Namespace] = []
 
-    def take(args: argparse.Namespace) -> int:
-        taken.append(args)
+    def capture(args: argparse.Namespace) -> int:
+        parsed.append(args)
         return 0
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(import_module(f"geovlm_ray.commands.{name}"), "run", take)
+        patch.setattr(import_module(f"geovlm_ray.commands.{name}"), "run", capture)
         main(words)
-    (args,) = taken
+    (args,) = parsed
     if name in ("train", "sft") and not args.recipe.endswith(".yaml"):
         assert args.recipe in recipe_names()
         load_config(args.recipe, args.overrides)
@@ -134,42 +134,46 @@ def parse(words: list[str]) -> None:
 
 
 def environment() -> dict[str, str]:
-    """The environment of what is run: this checkout and its interpreter's programs first, no cluster."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    """Environment of subprocesses: this checkout and interpreter first in the paths, without Ray variables."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**kept, "PATH": programs, "PYTHONPATH": str(TOP), "COLUMNS": "100", "HF_HUB_OFFLINE": "1"}
+    return {**inherited, "PATH": programs, "PYTHONPATH": str(TOP), "COLUMNS": "100", "HF_HUB_OFFLINE": "1"}
 
 
 def run(language: str, text: str, folder: Path) -> str:
-    """Run a block in a folder, and return what it prints; where it fails, that is the assertion's message."""
+    """Run a block in a folder and return its output; assert that it succeeds."""
     command = ["bash", "-euo", "pipefail", "-c", text] if language == "sh" else [sys.executable, "-c", text]
-    done = subprocess.run(
+    process = subprocess.run(
         command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=BLOCK_LIMIT_S, check=False
     )
-    assert done.returncode == 0, f"{text}\nended with {done.returncode}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
-    return done.stdout
+    assert process.returncode == 0, (
+        f"{text}\nended with {process.returncode}\n{process.stdout[-4000:]}\n{process.stderr[-4000:]}"
+    )
+    return process.stdout
 
 
 def check_printed(block: Block, printed: str) -> None:
-    """Compare what a block printed with what the page shows."""
+    """Compare the output of a block with the page."""
     shown = block.printed
     if shown is None:
         return
-    both = (_PROGRESS.sub("", text) for text in (shown.text, printed))
-    want, got = (_shape(text) if shown.info == FIGURES_VARY else text for text in both)
-    if not doctest.OutputChecker().check_output(want, got, doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE):
-        lines = difflib.unified_diff(want.splitlines(), got.splitlines(), f"{shown} shows", "printed", lineterm="")
+    texts = (_PROGRESS.sub("", text) for text in (shown.text, printed))
+    expected, actual = (_without_numbers(text) if shown.info == FIGURES_VARY else text for text in texts)
+    if not doctest.OutputChecker().check_output(expected, actual, doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE):
+        lines = difflib.unified_diff(
+            expected.splitlines(), actual.splitlines(), f"{shown} shows", "printed", lineterm=""
+        )
         raise AssertionError("\n".join(lines))
 
 
-def _shape(text: str) -> str:
-    """A text with every number, and the width of every table, left out."""
+def _without_numbers(text: str) -> str:
+    """A text without its numbers and table widths."""
     return re.sub(r"[─━┏┓┗┛┡┩┠┨└┘├┤┬┴┼┳┻╇╀]+", "─", _NUMBER.sub("#", text))
 
 
 @functools.cache
 def messages() -> frozenset[str]:
-    """Every text in the sources of the package, the actors and Ray's check of tokens, with ``…`` for what is put in."""
+    """Every string in the package, the actors and Ray's token check, with ``…`` for interpolated values."""
     import ray._private.authentication.authentication_constants as tokens
 
     files = [*(TOP / "geovlm_ray").rglob("*.py"), *(TOP / "actors").rglob("*.py"), Path(str(tokens.__file__))]

@@ -1,8 +1,8 @@
-"""Where the real remote-sensing images and annotations lie; tests that use them skip where they are absent."""
+"""Folder of real remote-sensing images and annotations; tests that need them are skipped if it is missing."""
 
 from pathlib import Path
 
 import pytest
 
 RS = Path(__file__).resolve().parents[2] / "shared" / "rs"
-needs_rs = pytest.mark.skipif(not RS.is_dir(), reason=f"the real images and annotations are absent: {RS.name}")
+needs_rs = pytest.mark.skipif(not RS.is_dir(), reason=f"real images and annotations are missing: {RS.name}")

@@ -1,6 +1,6 @@
-"""Counts of the code's structure: folders, imports between them, lengths, annotations and docstrings.
+"""Structure metrics of the code: folders, imports between them, lengths, annotations and docstrings.
 
-``python -m tests.structure`` prints them; `tests.unit.test_structure` holds them.
+``python -m tests.structure`` prints them; `tests.unit.test_structure` asserts their limits.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Definition:
 
 
 def count() -> Counts:
-    """Count everything."""
+    """Count all structure metrics of the library and the actors."""
     folders = sorted(path.name for path in LIBRARY.iterdir() if (path / "__init__.py").is_file())
     found = [definition for path in _files() for definition in _definitions(path)]
     functions = [d for d in found if isinstance(d.node, ast.FunctionDef)]
@@ -67,7 +67,7 @@ def count() -> Counts:
         loose_modules=tuple(sorted(path.stem for path in LIBRARY.glob("*.py"))),
         cycles=tuple(_cycles(folder_imports())),
         longest_chain=_longest_chain(folder_imports()),
-        upward_imports=tuple(_upward()),
+        upward_imports=tuple(_upward_imports()),
         longest_function=max((d.lines, d.where) for d in functions),
         largest_file=max(files),
         undocumented=tuple(d.where for d in found if d.public and not ast.get_docstring(d.node)),
@@ -77,7 +77,7 @@ def count() -> Counts:
 
 @functools.cache
 def module_imports() -> dict[str, frozenset[str]]:
-    """Modules of the library that each module imports, wherever in the module the import stands."""
+    """Library modules that each module imports, at module level or inside functions."""
     names = {_module(path): path for path in LIBRARY.rglob("*.py")}
     found = {}
     for name, path in names.items():
@@ -86,8 +86,8 @@ def module_imports() -> dict[str, frozenset[str]]:
             if isinstance(node, ast.Import):
                 imported |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
-                whole = {f"{node.module}.{alias.name}": node.module for alias in node.names}
-                imported |= {full if full in names else module for full, module in whole.items()}
+                modules = {f"{node.module}.{alias.name}": node.module for alias in node.names}
+                imported |= {full if full in names else module for full, module in modules.items()}
         found[name] = frozenset(imported & names.keys() - {name})
     return found
 
@@ -100,15 +100,15 @@ def folder_imports() -> dict[str, set[str]]:
     return dict(found)
 
 
-def _upward() -> Iterator[str]:
-    """Imports against the order of the layers in pyproject.toml."""
+def _upward_imports() -> Iterator[str]:
+    """Imports that violate the layer order in pyproject.toml."""
     contracts = tomllib.loads((TOP / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     (layers,) = (contract["layers"] for contract in contracts if contract.get("exhaustive"))
     level = {name.strip(): -i for i, layer in enumerate(layers) for name in layer.split("|")}
     for name, imported in module_imports().items():
         for other in imported:
-            mine, theirs = _folder(name), _folder(other)
-            if mine != theirs and level.get(theirs, -len(layers)) >= level.get(mine, 0):
+            importer, imported_folder = _folder(name), _folder(other)
+            if importer != imported_folder and level.get(imported_folder, -len(layers)) >= level.get(importer, 0):
                 yield f"{name} imports {other}"
 
 
@@ -120,17 +120,17 @@ def _cycles(graph: dict[str, set[str]]) -> Iterator[tuple[str, ...]]:
 
 def _reachable(graph: dict[str, set[str]], start: str) -> set[str]:
     found: set[str] = set()
-    ahead = list(graph[start])
-    while ahead:
-        name = ahead.pop()
+    pending = list(graph[start])
+    while pending:
+        name = pending.pop()
         if name not in found:
             found.add(name)
-            ahead += graph.get(name, ())
+            pending += graph.get(name, ())
     return found
 
 
 def _longest_chain(graph: dict[str, set[str]]) -> tuple[str, ...]:
-    """The longest chain of folders and loose modules of which each imports the next."""
+    """Longest import chain of folders and loose modules."""
 
     @functools.cache
     def chain(name: str) -> tuple[str, ...]:
@@ -145,18 +145,18 @@ def _files() -> Iterator[Path]:
 
 
 def _definitions(path: Path) -> Iterator[Definition]:
-    return _below(ast.parse(path.read_text()), path, public=True)
+    return _definitions_below(ast.parse(path.read_text()), path, public=True)
 
 
-def _below(parent: ast.AST, path: Path, public: bool) -> Iterator[Definition]:
+def _definitions_below(parent: ast.AST, path: Path, public: bool) -> Iterator[Definition]:
     for node in ast.iter_child_nodes(parent):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             setter = any(isinstance(d, ast.Attribute) and d.attr == "setter" for d in node.decorator_list)
-            mine = public and not node.name.startswith("_") and not setter
-            yield Definition(f"{path.relative_to(TOP)}:{node.lineno} {node.name}", node, mine)
-            yield from _below(node, path, mine and isinstance(node, ast.ClassDef))
+            is_public = public and not node.name.startswith("_") and not setter
+            yield Definition(f"{path.relative_to(TOP)}:{node.lineno} {node.name}", node, is_public)
+            yield from _definitions_below(node, path, is_public and isinstance(node, ast.ClassDef))
         else:
-            yield from _below(node, path, public)
+            yield from _definitions_below(node, path, public)
 
 
 def _module(path: Path) -> str:

@@ -26,11 +26,8 @@ def check_origin(origin: dict[str, str | int | None], out: Path) -> None:
         return
     found = read_object(out / FILE)
     if found.get("weights") != origin["weights"]:
-        weights = " with other weights" if found.get("model") == origin["model"] else ""
-        raise ConfigError(
-            f"evaluation folder {out} holds predictions of the model {found.get('model')}{weights}; "
-            "choose another --out"
-        )
+        model = f"{found.get('model')}{' with other weights' if found.get('model') == origin['model'] else ''}"
+        raise ConfigError(f"evaluation folder {out} holds predictions of the model {model}; choose another --out")
     if found.get("limit") != origin["limit"]:
         raise ConfigError(
             f"evaluation folder {out} holds predictions for {_records(found.get('limit'))} of each benchmark, expected "

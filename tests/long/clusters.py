@@ -1,4 +1,4 @@
-"""Clusters of several nodes on this machine, which say that they have so much."""
+"""Simulated multi-node Ray clusters on this machine."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from actors.cluster import connect
 
 @contextmanager
 def cluster(head: dict[str, float], *workers: dict[str, float]) -> Iterator[None]:
-    """A cluster of nodes that say that they have so much."""
+    """A cluster of nodes with the given logical resources; clears any Ray settings from the environment."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [n for n in os.environ if n.startswith("RAY_")]:
             patch.delenv(name)
         patch.setenv("RAY_AUTH_MODE", "disabled")
-        nodes = Cluster(initialize_head=True, head_node_args={**head, "include_dashboard": False})
+        ray_cluster = Cluster(initialize_head=True, head_node_args={**head, "include_dashboard": False})
         try:
             for worker in workers:
-                nodes.add_node(**worker)
-            patch.setenv("RAY_ADDRESS", nodes.address)
+                ray_cluster.add_node(**worker)
+            patch.setenv("RAY_ADDRESS", ray_cluster.address)
             connect()
             yield
         finally:
             ray.shutdown()
-            nodes.shutdown()
+            ray_cluster.shutdown()

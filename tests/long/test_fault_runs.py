@@ -1,4 +1,4 @@
-"""A run on a cluster of its own that meets three faults; `benchmarks.faults` has many of them."""
+"""A run on its own cluster with three injected faults; `benchmarks.faults` runs many of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks.nodes import available
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(available() is not None, reason=str(available()))]
 
 
-def test_no_sample_is_lost_or_counted_twice_whatever_dies() -> None:
+def test_samples_are_neither_lost_nor_repeated_after_faults() -> None:
     outcome = faults.run(seed=3, engine=False, faults=3, redis=available(redis=True) is None)
     assert not outcome.problems
     assert outcome.finished or outcome.rightly_ended

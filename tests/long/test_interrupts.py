@@ -1,4 +1,4 @@
-"""Ctrl-C of a run in one process: one line, the newest step is kept, and nothing is left behind."""
+"""SIGINT in a single-process run: one line of output, a checkpoint of the latest step, nothing left behind."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.system.test_interrupts import check_line, interrupt
 pytestmark = pytest.mark.slow
 
 
-def test_an_interrupted_local_run_keeps_its_newest_step(tmp_path: Path) -> None:
+def test_interrupted_local_run_saves_its_latest_step(tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = arguments(tmp_path, "run", 200, "checkpoint.every=100", "model.lora={rank: 8}", "--local")
     step = check_line(interrupt(command, signal.SIGINT, run, "metrics.jsonl"), "train", run)

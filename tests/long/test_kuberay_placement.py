@@ -1,4 +1,4 @@
-"""The paper's run on a cluster of the nodes that the KubeRay manifests make."""
+"""The paper's recipe is schedulable on the nodes of the KubeRay manifests."""
 
 from __future__ import annotations
 
@@ -21,26 +21,24 @@ pytestmark = pytest.mark.slow
 
 
 def kuberay_nodes() -> list[dict[str, float]]:
-    """The pods of the shipped KubeRay cluster, the learner's first: rollout actors would take it if they came first."""
-    found = []
+    """Pods of the KubeRay cluster, in reverse order so that rollout actors do not occupy the learner's pod."""
+    pods = []
     for group in read(KUBERAY / "raycluster.yaml")["spec"]["workerGroupSpecs"]:
         limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
         pod = {"num_cpus": float(limits["cpu"]), "num_gpus": float(limits.get("nvidia.com/gpu", 0))}
-        found += [pod] * group["minReplicas"]
-    return found[::-1]
+        pods += [pod] * group["minReplicas"]
+    return pods[::-1]
 
 
-class IdleSbertActor:
-    """Stands where the SBERT actor would, whose model would ask for a real GPU."""
+class FakeSbertActor:
+    """Replaces the SBERT actor, whose model needs a real GPU."""
 
     def __init__(self, config: SbertConfig, run: RunConfig) -> None:
         pass
 
 
-def test_the_papers_run_is_placed_on_the_shipped_kuberay_cluster(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("actors.reward.SbertActor", IdleSbertActor)
+def test_paper_recipe_is_scheduled_on_the_kuberay_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.reward.SbertActor", FakeSbertActor)
     config = load_config("geovlm-r1", [f"run.dir={tmp_path}", "rollout.stall_s=60"])
     ready = Ready(Path(), SceneStream(0), ("region_captioning",))
     with cluster({"num_cpus": 0}, *kuberay_nodes()):

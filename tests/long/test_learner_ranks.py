@@ -1,4 +1,4 @@
-"""Learners of two processes with adapters, and two learner actors of a run on Ray."""
+"""Two-rank learners with adapters, and a run on Ray with two learner actors."""
 
 from __future__ import annotations
 
@@ -15,17 +15,15 @@ ALL_LAYERS = ("model.lora={rank: 8, targets: all}",)
 
 
 @pytest.mark.parametrize("overrides", [ADAPTER, ALL_LAYERS])
-def test_two_ranks_equal_one_and_either_resumes_from_the_others_checkpoint(
-    overrides: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_two_ranks_equal_one_and_checkpoints_are_interchangeable(overrides: tuple[str, ...], tmp_path: Path) -> None:
     check_two_ranks_equal_one(overrides, tmp_path)
 
 
-def test_a_run_with_two_learner_actors_is_one_with_a_single_one(tmp_path: Path) -> None:
+def test_two_learner_actors_train_like_one(tmp_path: Path) -> None:
     settings = "placement.rollout.num_cpus=0.5", "placement.learner.num_cpus=0.5"
     one = metrics(train(tmp_path, "one", 3, *settings))
     two = metrics(train(tmp_path, "two", 3, *settings, "placement.learner.actors=2"))
-    # Later draws may differ, where rounding decides between two tokens.
+    # Later steps may differ: rounding can change a sampled token.
     for key in ("reward/mean", "grad_norm", "loss/policy", "learner/tokens"):
         assert two[0][key] == pytest.approx(one[0][key], rel=1e-3, abs=1e-6), key
     assert all(row["parity/max_abs"] <= 1e-3 for row in two)

@@ -1,4 +1,4 @@
-"""The lines of a model card: vLLM answers with them as the adapter did."""
+"""The vLLM code of a model card answers like the adapter."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.unit.test_export import blocks
 pytestmark = pytest.mark.slow
 
 
-def test_the_cards_lines_for_vllm_answer_as_the_adapter_does(tmp_path: Path) -> None:
+def test_vllm_code_of_the_model_card_answers_like_the_adapter(tmp_path: Path) -> None:
     trained = train_adapter(tmp_path)
     folder = tmp_path
     command(COMMAND, "export", str(trained), "shared", cwd=folder)

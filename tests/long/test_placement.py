@@ -1,4 +1,4 @@
-"""On which nodes the actors of a run stand."""
+"""Placement of actors on nodes."""
 
 from __future__ import annotations
 
@@ -22,29 +22,31 @@ NODES, CORES = 2, 8
 
 @pytest.fixture(scope="module")
 def two_nodes() -> Iterator[None]:
-    """A cluster of two nodes, on each of which all actors would find room."""
+    """A cluster of two nodes, each large enough for all actors."""
     with cluster(*[{"num_cpus": CORES}] * NODES):
         yield
 
 
 @pytest.mark.parametrize(("strategy", "used"), [("pack", 1), ("spread", NODES)])
-def test_actors_are_packed_or_spread_as_asked(two_nodes: None, strategy: str, used: int) -> None:
+def test_actors_follow_the_placement_strategy(two_nodes: None, strategy: str, used: int) -> None:
     settings = [f"placement.strategy={strategy}", "placement.rollout.actors=4", f"run.name={strategy}"]
     rollouts = RayRollouts(load_config("demo", settings), Path(), InstantActor)
-    where = [a.__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id()) for a in rollouts.actors]
-    assert len(set(ray.get(where))) == used
+    node_ids = [a.__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id()) for a in rollouts.actors]
+    assert len(set(ray.get(node_ids))) == used
     rollouts.close()
 
 
-def test_a_learner_larger_than_every_node_is_refused(two_nodes: None) -> None:
+def test_learner_larger_than_every_node_is_rejected(two_nodes: None) -> None:
     with pytest.raises(RunError, match=r"1 learner x \(12 CPUs\), each on one node, found room for 0 on 2 nodes"):
         wait_for_capacity(load_config("demo", ["placement.learner.num_cpus=12"]))
     wait_for_capacity(load_config("demo", [f"placement.learner.num_cpus={CORES}"]))
 
 
-def test_a_learner_whose_room_another_job_holds_ends_the_run(two_nodes: None) -> None:
-    rivals = [ray.remote(InstantActor).options(num_cpus=6).remote(load_config("demo"), Path()) for _ in range(NODES)]
-    ray.get([rival.__ray_ready__.remote() for rival in rivals])
+def test_unschedulable_learner_fails_the_run(two_nodes: None) -> None:
+    other_actors = [
+        ray.remote(InstantActor).options(num_cpus=6).remote(load_config("demo"), Path()) for _ in range(NODES)
+    ]
+    ray.get([actor.__ray_ready__.remote() for actor in other_actors])
     settings = [f"placement.learner.num_cpus={CORES}", "rollout.stall_s=2", "run.name=late"]
     with pytest.raises(LostError, match=r"not every learner actor has started within 2 s.*ray status"):
         RayLearner(load_config("demo", settings), Path())

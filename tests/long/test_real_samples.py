@@ -1,4 +1,4 @@
-"""Real remote-sensing images: every record with a reference, each task scored by its own reward."""
+"""Training on real remote-sensing images: every record that has a reference."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.system.runs import metrics, train
 pytestmark = [pytest.mark.slow, needs_rs]
 
 
-def test_three_steps_over_all_records_with_a_reference(tmp_path: Path) -> None:
+def test_three_steps_train_on_all_records_with_a_reference(tmp_path: Path) -> None:
     lines = (RS / "samples.jsonl").read_text().splitlines()
     records = {r["id"]: r for r in map(json.loads, lines) if r["reference"] is not None}
     assert len(records) == 46

@@ -14,7 +14,7 @@ from tests.system.runs import COMMAND, MINUTES, environment, metrics, train
 pytestmark = pytest.mark.slow
 
 
-def test_losses_of_an_adapter_after_a_kill_equal_those_of_an_undisturbed_training(tmp_path: Path) -> None:
+def test_resumed_adapter_training_equals_uninterrupted_training(tmp_path: Path) -> None:
     check_resumed(ADAPTER, tmp_path)
 
 
@@ -32,6 +32,6 @@ def test_real_records_train_through_parquet(tmp_path: Path) -> None:
     subprocess.run(convert, env=environment(), check=True, capture_output=True, timeout=5 * MINUTES)
     data = ("data.source=parquet", f"data.path={converted}", "data.stages=[]", "data.mixture=natural")
     out = fine_tune(tmp_path / "model", "demo", *data, "sft.batch_size=46", "sft.lr=0.001", steps=3)
-    # Every step trains on every record once, though not always on the same of its captions.
+    # Every step trains on every record once, with one of its captions.
     assert len({row["tokens"] - row["response_tokens"] for row in rows(out)}) == 1
     assert rows(out)[-1]["loss"] < rows(out)[0]["loss"]

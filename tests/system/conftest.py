@@ -1,4 +1,4 @@
-"""Fixtures that tests share: one Ray cluster in this process, and one run whose files many tests read."""
+"""Shared fixtures: a Ray cluster in this process, and one finished run that many tests read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.system.golden import GoldenRun, golden_run
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[None]:
-    """Ray on this machine, whatever cluster the environment names."""
+    """A local Ray cluster; ignores any cluster address in the environment."""
     from actors.cluster import connect
 
     with pytest.MonkeyPatch.context() as patch:

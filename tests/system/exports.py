@@ -1,4 +1,4 @@
-"""A trained adapter to export, and commands that must succeed."""
+"""Helpers for export tests: a trained adapter, and commands that must succeed."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from tests.system.runs import environment, train
 
 
 def command(*arguments: str, cwd: Path) -> str:
-    """What a command prints that ends well."""
-    done = subprocess.run(
+    """Run a command that must exit with 0; returns its stdout."""
+    result = subprocess.run(
         arguments, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=600, check=False
     )
-    assert done.returncode == 0, f"{' '.join(arguments)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    return done.stdout
+    assert result.returncode == 0, f"{' '.join(arguments)}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
+    return result.stdout
 
 
 def train_adapter(runs: Path) -> Path:
-    """A run whose adapter answers differently from the tiny policy."""
+    """Train an adapter whose answers differ from those of the tiny policy."""
     return train(runs, "lora", 4, "--local", "model.lora={rank: 8}", "learner.lr=1.0e-2", "learner.warmup_steps=0")

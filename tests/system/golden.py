@@ -1,4 +1,4 @@
-"""One run on Ray that many tests read: two engines, all tasks, SBERT, a killed engine, and strangers at its cluster."""
+"""One Ray run read by many tests: two engines, all tasks, SBERT, a killed engine, unauthorized cluster clients."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import psutil
 from tests.system.runs import COMMAND, MINUTES, PROMPTS, arguments, environment, kill_actor, wait_for_step
 
 STEPS = 6
-KILLED_AFTER = 2
+KILL_AFTER_STEP = 2
 BENCHMARKS = ("drawn-vqa", "drawn-scene_classification")
 SETTINGS = (
     *("placement.rollout.actors=2", "placement.rollout.num_cpus=0.5"),
@@ -22,7 +22,7 @@ SETTINGS = (
     *("run.trace_steps=[2]", "run.log_level=debug", "checkpoint.keep=1", "checkpoint.every=5"),
     *("evaluation.every=2", f"evaluation.benchmarks=[{', '.join(BENCHMARKS)}]", "evaluation.records=8"),
 )
-JOIN = """
+REMOTE_CALL = """
 import sys, ray
 ray.init(address=sys.argv[1], logging_level="ERROR")
 print(ray.get(ray.remote(lambda: "code ran").options(num_cpus=0).remote()))
@@ -31,62 +31,62 @@ print(ray.get(ray.remote(lambda: "code ran").options(num_cpus=0).remote()))
 
 @dataclass(frozen=True)
 class GoldenRun:
-    """The finished run; ``strangers`` are exit code and output of processes that tried to join its cluster."""
+    """A finished run; exit code and output of clients that connected to its cluster with and without its token."""
 
     folder: Path
     output: str
-    strangers: list[tuple[int, str]]
-    owner: tuple[int, str]
+    unauthorized: list[tuple[int, str]]
+    authorized: tuple[int, str]
 
 
 def golden_run(runs: Path) -> GoldenRun:
-    """Train; meanwhile try to join the run's cluster without and with its token, and kill one rollout actor."""
+    """Train; meanwhile connect to the run's cluster without and with its token, and kill one rollout actor."""
     output = runs / "golden.log"
     with output.open("w") as log:
         process = subprocess.Popen(
             arguments(runs, "golden", STEPS, *SETTINGS), env=environment(), stdout=log, stderr=log
         )
-    address, token = _own_cluster(process, output)
-    asking = [
-        _join(address, {"RAY_AUTH_MODE": "disabled"}),
-        _join(address, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}),
-        _join(address, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}),
+    address, token = _cluster_address_and_token(process, output)
+    clients = [
+        _start_client(address, {"RAY_AUTH_MODE": "disabled"}),
+        _start_client(address, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}),
+        _start_client(address, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}),
     ]
-    *strangers, owner = [_answer(asked) for asked in asking]
-    wait_for_step(runs / "golden", KILLED_AFTER, process, output)
+    *unauthorized, authorized = [_client_result(client) for client in clients]
+    wait_for_step(runs / "golden", KILL_AFTER_STEP, process, output)
     kill_actor(process, "RolloutActor")
     assert process.wait(10 * MINUTES) == 0, output.read_text()[-4000:]
-    return GoldenRun(runs / "golden", output.read_text(), strangers, owner)
+    return GoldenRun(runs / "golden", output.read_text(), unauthorized, authorized)
 
 
 def top(run: Path) -> list[str]:
-    """The lines of `geovlm-ray top` on a run."""
+    """Output lines of `geovlm-ray top` for a run."""
     command = [COMMAND, "top", str(run), "--once"]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=True)
-    return done.stdout.splitlines()
+    result = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=True)
+    return result.stdout.splitlines()
 
 
-def _own_cluster(driver: subprocess.Popen[bytes], output: Path) -> tuple[str, str]:
-    """Address of the control store and token of a driver's cluster, from its node manager's process."""
+def _cluster_address_and_token(driver: subprocess.Popen[bytes], output: Path) -> tuple[str, str]:
+    """GCS address and token of a driver's cluster, read from its raylet process."""
     deadline = time.monotonic() + 3 * MINUTES
     while True:
         assert driver.poll() is None, output.read_text()[-4000:]
         assert time.monotonic() < deadline, "no cluster was started"
         for process in psutil.Process(driver.pid).children(recursive=True):
             with suppress(psutil.Error):
-                given = [word for word in process.cmdline() if word.startswith("--gcs-address=")]
-                if given and process.name() == "raylet":
-                    return given[0].partition("=")[2], process.environ()["RAY_AUTH_TOKEN"]
+                addresses = [word for word in process.cmdline() if word.startswith("--gcs-address=")]
+                if addresses and process.name() == "raylet":
+                    return addresses[0].partition("=")[2], process.environ()["RAY_AUTH_TOKEN"]
         time.sleep(0.2)
 
 
-def _join(address: str, settings: dict[str, str]) -> subprocess.Popen[str]:
-    """Another process that knows the address, and asks the cluster to run a function."""
-    command = [sys.executable, "-c", JOIN, address]
+def _start_client(address: str, settings: dict[str, str]) -> subprocess.Popen[str]:
+    """Start a process that connects to the cluster and runs a remote function."""
+    command = [sys.executable, "-c", REMOTE_CALL, address]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, env={**environment(), **settings}, stdout=pipe, stderr=pipe, text=True)
 
 
-def _answer(process: subprocess.Popen[str]) -> tuple[int, str]:
-    said, complained = process.communicate(timeout=5 * MINUTES)
-    return process.returncode, said + complained
+def _client_result(process: subprocess.Popen[str]) -> tuple[int, str]:
+    stdout, stderr = process.communicate(timeout=5 * MINUTES)
+    return process.returncode, stdout + stderr

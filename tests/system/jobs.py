@@ -1,4 +1,4 @@
-"""`ray job` as a user types it on a laptop, for the tests that submit jobs."""
+"""Runs `ray job` as a user does from another machine."""
 
 from __future__ import annotations
 
@@ -14,37 +14,39 @@ RAY = str(Path(sys.executable).with_name("ray"))
 
 
 @dataclass(frozen=True)
-class Laptop:
-    """A machine that knows a cluster's job server, and its token, from its environment."""
+class JobClient:
+    """Client of a job server; the environment holds the server's address and token."""
 
     environment: dict[str, str]
 
     def ray(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """`ray ...` to its end."""
+        """Run `ray ...` and wait for it."""
         return subprocess.run(
             [RAY, *words], env=self.environment, capture_output=True, text=True, timeout=5 * MINUTES, check=False
         )
 
     def job(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """`ray job ...` to its end."""
+        """Run `ray job ...` and wait for it."""
         return self.ray("job", *words)
 
     def wait_for(self, status: str, job: str, seconds: float = MINUTES) -> None:
-        """Wait until a job has a status."""
+        """Wait until a job reaches a status."""
         deadline = time.monotonic() + seconds
-        while status not in (said := self.job("status", job).stdout.upper()):
-            assert time.monotonic() < deadline, f"{job} is not {status}: {said}\n{self.job('logs', job).stdout[-4000:]}"
+        while status not in (output := self.job("status", job).stdout.upper()):
+            assert time.monotonic() < deadline, (
+                f"{job} is not {status}: {output}\n{self.job('logs', job).stdout[-4000:]}"
+            )
             time.sleep(1)
 
 
-def check_failed_and_stopped(laptop: Laptop) -> None:
-    """A job that fails ends with 1 and says why; one that is stopped ends with 0 and says that it was stopped."""
-    failed = laptop.job("submit", "--submission-id=failed", "--", COMMAND, "train", "no-such-recipe")
+def check_failed_and_stopped(client: JobClient) -> None:
+    """Check that a failed job exits with 1 and its error, and a stopped job with 0 and status STOPPED."""
+    failed = client.job("submit", "--submission-id=failed", "--", COMMAND, "train", "no-such-recipe")
     assert failed.returncode == 1
     assert "neither a recipe" in failed.stdout
     command = [RAY, "job", "submit", "--submission-id=long", "--", "sleep", "300"]
-    waiting = subprocess.Popen(command, env=laptop.environment)
-    laptop.wait_for("RUNNING", "long")
-    assert laptop.job("stop", "long").returncode == 0
+    waiting = subprocess.Popen(command, env=client.environment)
+    client.wait_for("RUNNING", "long")
+    assert client.job("stop", "long").returncode == 0
     assert waiting.wait(timeout=MINUTES) == 0
-    laptop.wait_for("STOPPED", "long")
+    client.wait_for("STOPPED", "long")

@@ -1,4 +1,4 @@
-"""Learners of one and of several processes on the same groups, for the tests that compare them."""
+"""Trains single-rank and multi-rank learners on the same groups and compares them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def group(group_id: int, rewards: list[float], length: int, *, image: bool = Tru
     return SampleGroup(Prompt(group_id, example if image else dataclasses.replace(example, images=())), tuple(samples))
 
 
-# One prompt has no image, one group teaches nothing, and with a pass for each the ranks have unequal numbers of them.
+# Two prompts without an image, one group of zero advantage; with one group per micro-batch, ranks get unequal counts.
 GROUPS = [
     group(0, [0.0, 1.0], 4),
     group(1, [1.0, 0.0, 0.0], 30, image=False),
@@ -40,8 +40,10 @@ GROUPS = [
 ]
 
 
-def learn(rank: int, size: int, address: str, overrides: tuple[str, ...], folder: Path, load: str, save: str) -> None:
-    """Take up a checkpoint, make two steps, and leave the weights, the metrics and another checkpoint."""
+def train_rank(
+    rank: int, size: int, address: str, overrides: tuple[str, ...], folder: Path, load: str, save: str
+) -> None:
+    """Load a checkpoint, train two steps, and save weights, metrics, log-probs and another checkpoint."""
     settings = ["learner.lr=1e-3", "learner.tokens_per_micro_batch=1", *overrides]
     learner = make_learner(load_config("demo", settings), model_folder("tiny"), Ranks.join(rank, size, address))
     if load:
@@ -55,30 +57,30 @@ def learn(rank: int, size: int, address: str, overrides: tuple[str, ...], folder
         time.sleep(0.01)
     torch.save({"rows": rows, "weights": weights, "logprobs": logprobs}, folder / save / f"seen-{rank}.pt")
     if size > 1:
-        # A process that leaves while the other's threads still speak to it may be aborted.
+        # Exiting while the peer still communicates may abort this process.
         dist.barrier()
         dist.destroy_process_group()
 
 
-def learn_on(size: int, overrides: tuple[str, ...], folder: Path, load: str, save: str) -> list[dict[str, Any]]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-    mp.spawn(learn, args=(size, address, overrides, folder, load, save), nprocs=size)
+def train_ranks(size: int, overrides: tuple[str, ...], folder: Path, load: str, save: str) -> list[dict[str, Any]]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+    mp.spawn(train_rank, args=(size, address, overrides, folder, load, save), nprocs=size)
     return [torch.load(folder / save / f"seen-{rank}.pt") for rank in range(size)]
 
 
 def check_two_ranks_equal_one(overrides: tuple[str, ...], tmp_path: Path) -> None:
-    """Two ranks learn what one learns, and each resumes from the checkpoint of the other."""
-    (alone,) = learn_on(1, overrides, tmp_path, "", "one")
-    first, second = learn_on(2, overrides, tmp_path, "", "two")
-    assert not second["weights"], "rank 1 sent weights too"
-    (resumed_alone,) = learn_on(1, overrides, tmp_path, "two", "three")
-    resumed_together = learn_on(2, overrides, tmp_path, "one", "four")[0]
-    for expected, found in ((alone, first), (resumed_alone, resumed_together)):
+    """Check that two ranks train as one does, and that each resumes from the other's checkpoint."""
+    (single,) = train_ranks(1, overrides, tmp_path, "", "one")
+    first, second = train_ranks(2, overrides, tmp_path, "", "two")
+    assert not second["weights"], "rank 1 also sent weights"
+    (resumed_single,) = train_ranks(1, overrides, tmp_path, "two", "three")
+    resumed_pair = train_ranks(2, overrides, tmp_path, "one", "four")[0]
+    for expected, found in ((single, first), (resumed_single, resumed_pair)):
         assert found["rows"] == [pytest.approx(row, rel=1e-4, abs=1e-6) for row in expected["rows"]]
         assert found["weights"].keys() == expected["weights"].keys()
-        # A hundredth of one step: AdamW divides gradients that are little more than rounding by their own size.
+        # A hundredth of a step: AdamW normalizes gradients that are close to rounding error.
         for name, weight in expected["weights"].items():
             assert torch.allclose(found["weights"][name], weight, atol=1e-5), name
         assert torch.allclose(torch.cat(found["logprobs"]), torch.cat(expected["logprobs"]), atol=1e-4)

@@ -1,4 +1,4 @@
-"""Small training runs through the command line, as a user starts them."""
+"""Small training runs through the command line."""
 
 from __future__ import annotations
 
@@ -29,25 +29,27 @@ MINUTES = 60
 
 
 def arguments(runs: Path, name: str, steps: int, *more: str) -> list[str]:
-    """The command of a small run of the demo recipe."""
+    """Command line of a small run of the demo recipe."""
     return [COMMAND, "train", "demo", f"run.dir={runs}", f"run.name={name}", f"run.steps={steps}", *SMALL, *more]
 
 
 def environment() -> dict[str, str]:
-    """This process's environment without another cluster's address."""
+    """This process's environment without Ray settings."""
     return {k: v for k, v in os.environ.items() if not k.startswith("RAY_") and k != "PYTHONDONTWRITEBYTECODE"}
 
 
 def train(runs: Path, name: str, steps: int, *more: str) -> Path:
-    """Run to the end and return the run directory; the output is shown where the run fails."""
+    """Train to the end and return the run directory; prints the output on failure."""
     command = arguments(runs, name, steps, *more)
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=12 * MINUTES, check=False)
-    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    result = subprocess.run(
+        command, env=environment(), capture_output=True, text=True, timeout=12 * MINUTES, check=False
+    )
+    assert result.returncode == 0, f"{' '.join(command)}\n{result.stdout[-4000:]}\n{result.stderr[-4000:]}"
     return runs / name
 
 
-def started(runs: Path, name: str, steps: int, step: int, *more: str) -> subprocess.Popen[bytes]:
-    """Start a run and return as soon as ``step`` steps are written down; its output goes to ``NAME.log``."""
+def start_and_wait(runs: Path, name: str, steps: int, step: int, *more: str) -> subprocess.Popen[bytes]:
+    """Start a run and return once ``step`` steps are logged; its output goes to ``NAME.log``."""
     log = runs / f"{name}.log"
     with log.open("w") as output:
         command = arguments(runs, name, steps, *more)
@@ -59,40 +61,40 @@ def started(runs: Path, name: str, steps: int, step: int, *more: str) -> subproc
 def wait_for_step(
     run: Path, step: int, process: subprocess.Popen[bytes], log: Path, file: str = "metrics.jsonl"
 ) -> None:
-    """Return as soon as ``step`` steps of a run are written down; the log is shown where its process ends before."""
-    written = run / file
+    """Return once ``step`` steps of a run are logged; prints the log if its process ends earlier."""
+    log_rows = run / file
     deadline = time.monotonic() + 10 * MINUTES
-    while not written.is_file() or len(written.read_text().splitlines()) < step:
+    while not log_rows.is_file() or len(log_rows.read_text().splitlines()) < step:
         assert process.poll() is None, log.read_text()[-4000:]
-        assert time.monotonic() < deadline, f"the run did not get as far as step {step}\n{log.read_text()[-4000:]}"
+        assert time.monotonic() < deadline, f"step {step} was not reached in time\n{log.read_text()[-4000:]}"
         time.sleep(0.05)
 
 
 def kill_actor(process: subprocess.Popen[bytes], actor: str) -> None:
-    """SIGKILL one of a run's actors of a class."""
+    """SIGKILL one actor of a class of a run."""
     children = psutil.Process(process.pid).children(recursive=True)
-    victims = [child.pid for child in children if child.name().startswith(f"ray::{actor}"[:15])]
-    assert victims, [child.name() for child in children]
-    os.kill(victims[0], signal.SIGKILL)
+    pids = [child.pid for child in children if child.name().startswith(f"ray::{actor}"[:15])]
+    assert pids, [child.name() for child in children]
+    os.kill(pids[0], signal.SIGKILL)
 
 
 def metrics(folder: Path) -> list[dict[str, float]]:
-    """The lines of a run's metrics file."""
+    """Rows of a run's metrics.jsonl."""
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def without_timings(rows: list[dict[str, float]]) -> list[dict[str, float]]:
-    """Metrics that do not depend on the machine's speed."""
+    """Metrics rows without timings and throughput."""
     return [{k: v for k, v in row.items() if not k.startswith(("seconds/", "throughput/"))} for row in rows]
 
 
 def samples(run: Path) -> pa.Table:
-    """All samples that were drawn for the steps of a run."""
+    """All samples generated for the steps of a run."""
     return pa.concat_tables(pq.read_table(file) for file in sorted((run / "rollouts").glob("*.parquet")))
 
 
 def check_samples(run: Path, steps: int, prompts: int = PROMPTS) -> None:
-    """Every step was recorded once, and every sample of every prompt was generated once and trained on."""
+    """Check that every step was logged once, and every sample generated once and trained on."""
     assert [row["step"] for row in metrics(run)] == list(range(1, steps + 1))
     table = samples(run).to_pydict()
     counts = Counter(zip(table["group_id"], table["sample"], strict=True))

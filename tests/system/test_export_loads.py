@@ -1,4 +1,4 @@
-"""A trained adapter, exported: transformers and vLLM load the folder, and it answers as the adapter did."""
+"""An exported adapter loads in transformers and vLLM and answers like the original."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from tests.system.runs import COMMAND
 
 pytestmark = pytest.mark.slow
 TASKS = ("vqa", "object_detection", "visual_grounding", "multilabel_classification")
-EACH = 3
+EXAMPLES_PER_TASK = 3
 
 
-def test_the_exported_model_answers_as_the_adapter_in_transformers_and_in_vllm(tmp_path: Path) -> None:
+def test_exported_model_answers_like_the_adapter_in_transformers_and_vllm(tmp_path: Path) -> None:
     trained = train_adapter(tmp_path)
     folder = tmp_path
-    said = command(COMMAND, "export", str(trained), "model", cwd=folder)
-    assert "Max log-prob difference to" in said
-    examples = [scene_example(task, 1_000_000_011, k) for task in TASKS for k in range(EACH)]
-    asked = [(example.images, example.question, example.task) for example in examples]
+    output = command(COMMAND, "export", str(trained), "model", cwd=folder)
+    assert "Max log-prob difference to" in output
+    examples = [scene_example(task, 1_000_000_011, k) for task in TASKS for k in range(EXAMPLES_PER_TASK)]
+    queries = [(example.images, example.question, example.task) for example in examples]
     adapter = resolve_model(str(trained))
     assert adapter.adapter
-    expected = [Answerer(adapter).answer(*ask).response for ask in asked]
+    expected = [Answerer(adapter).answer(*query).response for query in queries]
     untrained = Answerer(resolve_model("tiny"))
-    assert [untrained.answer(*ask).response for ask in asked] != expected
+    assert [untrained.answer(*query).response for query in queries] != expected
     exported = resolve_model(str(folder / "model"))
     assert not exported.adapter
-    assert [Answerer(exported).answer(*ask).response for ask in asked] == expected
+    assert [Answerer(exported).answer(*query).response for query in queries] == expected
     engine = make_engine(load_config(str(folder / "model" / "geovlm_ray.yaml")), exported.path)
     groups = engine.generate([Prompt(k, example) for k, example in enumerate(examples)], greedy=True)
     assert [group.samples[0].text for group in groups] == expected

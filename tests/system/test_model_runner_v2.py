@@ -1,4 +1,4 @@
-"""What vLLM's Model Runner V2, the default on CUDA, asks of a request; its checks run on a CPU too."""
+"""Sampling parameters pass the request checks of vLLM's Model Runner V2, the default on CUDA; runs on a CPU."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ pytestmark = pytest.mark.slow
 VOCABULARY, TOKENS = 151_936, 151_665
 
 
-class Staged:
-    """Takes what would be copied to the device."""
+class FakeStagedBuffer:
+    """Records what would be copied to the device."""
 
     def __init__(self) -> None:
         self.np = np.zeros(1, dtype=np.int32)
@@ -31,19 +31,23 @@ class Staged:
 
 
 def logit_bias_state() -> Any:
-    """V2's state of biased and allowed ids, without its buffers on a device."""
+    """V2's logit-bias state with fake device buffers."""
     from vllm.v1.worker.gpu.sample.logit_bias import LogitBiasState
 
     state: Any = object.__new__(LogitBiasState)
     state.prompt_len_np, state.use_logit_bias = np.zeros(1, dtype=np.int32), np.zeros(1, dtype=bool)
     for name in ("allowed_token_ids", "logit_bias", "stop_token_ids"):
-        setattr(state, name, Staged())
-        setattr(state, f"num_{name}", Staged())
-    state.logit_bias_token_ids, state.min_lens, state.restore_when_all_masked = Staged(), Staged(), Staged()
+        setattr(state, name, FakeStagedBuffer())
+        setattr(state, f"num_{name}", FakeStagedBuffer())
+    state.logit_bias_token_ids, state.min_lens, state.restore_when_all_masked = (
+        FakeStagedBuffer(),
+        FakeStagedBuffer(),
+        FakeStagedBuffer(),
+    )
     return state
 
 
-def test_a_request_for_the_real_vocabulary_is_taken(tmp_path: Path) -> None:
+def test_request_with_the_full_vocabulary_is_accepted(tmp_path: Path) -> None:
     from vllm import SamplingParams
 
     folder = tmp_path / "model"

@@ -1,4 +1,4 @@
-"""The README, done as it says."""
+"""Every command of the README runs."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from PIL import Image
 
 from geovlm_ray.cli import main
 from tests.docs import README, TOP, environment, readme_commands, run
-from tests.unit.converting import talk, write_json
+from tests.unit.conversion import dialogue, write_json
 
 pytestmark = pytest.mark.slow
-NOT_HERE = {
+SKIPPED = {
     "train geovlm-r1": "needs five GPUs",
     "train debug-gpu": "needs a GPU",
     "sft geovlm-r1": "needs a GPU",
-    "study format": "takes long; tests/system/test_studies.py has a short form",
-    "web": "runs until it is stopped; its tests are elsewhere",
+    "study format": "takes long; tests/long/test_studies.py runs its short form",
+    "web": "runs until it is stopped; tests/unit/test_web_page.py tests it",
 }
-"""Calls of the README that are not made, by how they begin."""
-STANDS_FOR = {
+"""README commands that are not run, by prefix, with the reason."""
+SUBSTITUTIONS = {
     "runs/NAME": "runs/demo",
     "runs/first": "runs/demo",
     "MODEL": "runs/demo",
@@ -36,9 +36,9 @@ STANDS_FOR = {
     "RUN_DIR|BENCH": str(TOP / "benchmarks" / "results" / "throughput.json"),
     "/datasets/geochat/images": "images",
 }
-"""What is there in place of the README's words."""
+"""Values of the README's placeholders."""
 SHORT = ("run.steps=2", "rollout.prompts_per_step=4", "rollout.group_size=2", "evaluation.num_examples=0", "--local")
-MORE = {
+EXTRA_ARGUMENTS = {
     "train": SHORT,
     "sft": ("sft.steps=1", "sft.batch_size=2", "sft.eval_examples=0"),
     "top": ("--once",),
@@ -46,50 +46,59 @@ MORE = {
     "evaluate runs/demo --benchmarks drawn": ("--out=evaluations/drawn",),
     "evaluate runs/demo --benchmarks mine": ("--out=evaluations/mine",),
 }
-"""What calls get besides, by how they begin, so that they are short and have a folder of their own."""
+"""Extra arguments by command prefix that make commands short and separate their output folders."""
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with something small for each name that the README's commands speak of."""
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small file for each path that the README's commands use."""
     folder = tmp_path_factory.mktemp("readme")
     (folder / "images").mkdir()
     (folder / "datasets" / "aid" / "beach").mkdir(parents=True)
     for path in ("image.png", "images/a.png", "datasets/aid/beach/a.png"):
         Image.effect_noise((96, 96), 60).convert("RGB").save(folder / path)
-    ask = {"image": "a.png", "conversations": talk("<image>\nIs there a ship? Answer with a single word.", "yes")}
-    write_json(folder / "GeoChat_Instruct.json", [{"id": "a", **ask}])
-    write_json(folder / "earthdial.json", [{"id": "a", **ask, "image": "images/a.png"}])
+    turns = dialogue("<image>\nIs there a ship? Answer with a single word.", "yes")
+    conversation = {"image": "a.png", "conversations": turns}
+    write_json(folder / "GeoChat_Instruct.json", [{"id": "a", **conversation}])
+    write_json(folder / "earthdial.json", [{"id": "a", **conversation, "image": "images/a.png"}])
     run("sh", "geovlm-ray data convert earthdial earthdial.json data/earthdial", folder)
     question: dict[str, Any] = {"id": "a", "task": "vqa", "images": ["image.png"], "prompt": "is there a ship ?"}
     write_json(folder / "mine.jsonl", [{**question, "id": name, "reference": "yes"} for name in "ab"])
-    answer = {"id": "a", "task": "vqa", "response": "<think>I look.</think><answer>yes</answer>", "target": "yes"}
-    write_json(folder / "answers.jsonl", [answer])
+    record = {"id": "a", "task": "vqa", "response": "<think>I look.</think><answer>yes</answer>", "target": "yes"}
+    write_json(folder / "answers.jsonl", [record])
     box = "[[10, 10, 30, 30]]"
     write_json(folder / "earthdial.jsonl", [{"answer": box, "gt_bbox": box, "size_group": "small"}])
     return folder
 
 
-def here(words: list[str]) -> list[str]:
-    """A call of the README with what stands here for its words, and what makes it short."""
-    call = [STANDS_FOR.get(word, word) for word in words]
+def runnable(words: list[str]) -> list[str]:
+    """A README command with its placeholders replaced and extra arguments appended."""
+    arguments = [SUBSTITUTIONS.get(word, word) for word in words]
     if "earthdial" in words and "--predictions" in words:
-        call = ["earthdial.jsonl" if word == "answers.jsonl" else word for word in call]
-    return [*call, *(word for begins, more in MORE.items() if shlex.join(call).startswith(begins) for word in more)]
+        arguments = ["earthdial.jsonl" if word == "answers.jsonl" else word for word in arguments]
+    return [
+        *arguments,
+        *(
+            word
+            for prefix, extra in EXTRA_ARGUMENTS.items()
+            if shlex.join(arguments).startswith(prefix)
+            for word in extra
+        ),
+    ]
 
 
-def test_the_readme_does_what_it_says(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All calls one after the other, as later ones take up what earlier ones left."""
-    monkeypatch.chdir(workplace)
+def test_readme_commands_run(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs all commands in order, since later ones use the output of earlier ones."""
+    monkeypatch.chdir(workspace)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for words in readme_commands():
-        if not shlex.join(words).startswith(tuple(NOT_HERE)):
-            assert main(here(words)) == 0, words
-    assert {path.name for path in (workplace / "runs").iterdir()} == {"demo", "second", "mine"}
-    assert not [begins for begins in NOT_HERE if not any(shlex.join(w).startswith(begins) for w in readme_commands())]
+        if not shlex.join(words).startswith(tuple(SKIPPED)):
+            assert main(runnable(words)) == 0, words
+    assert {path.name for path in (workspace / "runs").iterdir()} == {"demo", "second", "mine"}
+    assert not [prefix for prefix in SKIPPED if not any(shlex.join(w).startswith(prefix) for w in readme_commands())]
 
 
-HELP_OF_ALL = """
+PRINT_HELP = """
 import runpy, sys
 for name in sys.argv[1:]:
     sys.argv = [name, "--help"]
@@ -100,11 +109,11 @@ for name in sys.argv[1:]:
 """
 
 
-def test_benchmarks_of_the_readme_answer() -> None:
-    """In one process, as all load the same things."""
+def test_readme_benchmarks_print_help() -> None:
+    """Runs in one process because all benchmarks import the same modules."""
     names = sorted(set(re.findall(r"-m (benchmarks\.\w+)", README.read_text())))
-    command = [sys.executable, "-c", HELP_OF_ALL, *names]
-    answer = subprocess.run(command, cwd=TOP, env=environment(), capture_output=True, text=True, check=False)
-    said = re.findall(r"^usage: .*?(?=^usage: |\Z)", answer.stdout, re.M | re.S)
-    ended = [re.findall(r"^(\S+) ended with 0$", text, re.M) for text in said if "--json" in text]
-    assert ended == [[name] for name in names], answer.stderr
+    command = [sys.executable, "-c", PRINT_HELP, *names]
+    result = subprocess.run(command, cwd=TOP, env=environment(), capture_output=True, text=True, check=False)
+    helps = re.findall(r"^usage: .*?(?=^usage: |\Z)", result.stdout, re.M | re.S)
+    modules = [re.findall(r"^(\S+) ended with 0$", text, re.M) for text in helps if "--json" in text]
+    assert modules == [[name] for name in names], result.stderr

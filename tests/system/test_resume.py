@@ -1,4 +1,4 @@
-"""A run that is killed and resumed equals one that was not."""
+"""A killed and resumed run equals an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.system.runs import metrics, started, train, without_timings
+from tests.system.runs import metrics, start_and_wait, train, without_timings
 
 pytestmark = pytest.mark.slow
 LOCAL = ("--local", "loop.max_staleness=0")
 STEPS = 5
 
 
-def test_metrics_after_a_kill_equal_those_of_an_undisturbed_run(tmp_path: Path) -> None:
-    undisturbed = train(tmp_path, "undisturbed", STEPS, *LOCAL)
-    process = started(tmp_path, "killed", STEPS, 3, *LOCAL)
+def test_resumed_run_equals_uninterrupted_run(tmp_path: Path) -> None:
+    uninterrupted = train(tmp_path, "uninterrupted", STEPS, *LOCAL)
+    process = start_and_wait(tmp_path, "killed", STEPS, 3, *LOCAL)
     process.kill()
     process.wait()
     assert len(metrics(tmp_path / "killed")) < STEPS
     resumed = train(tmp_path, "killed", STEPS, *LOCAL)
-    assert without_timings(metrics(resumed)) == without_timings(metrics(undisturbed))
+    assert without_timings(metrics(resumed)) == without_timings(metrics(uninterrupted))
     for step in range(1, STEPS + 1):
-        files = [run / "rollouts" / f"step-{step:06d}.parquet" for run in (undisturbed, resumed)]
+        files = [run / "rollouts" / f"step-{step:06d}.parquet" for run in (uninterrupted, resumed)]
         first, second = (pq.read_table(file) for file in files)
         assert first.equals(second)

@@ -1,4 +1,4 @@
-"""The reward pool on Ray under hostile responses, dying actors and a user's function that hangs and crashes."""
+"""Reward pool on Ray: adversarial responses, crashed actors, and user functions that hang or crash."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from geovlm_ray.core.errors import LostError
 from geovlm_ray.core.schema import TASK_NAMES, Prompt, Sample, SampleGroup
 from geovlm_ray.rewards.local import LocalRewards
 from tests.data.adversarial import SIZE, corpus
-from tests.unit.judging import SAMPLES, example, response
+from tests.unit.reward_examples import SAMPLES, example, response
 
 pytestmark = pytest.mark.slow
 
 GROUP = 8
 STATUSES = {"ok", "unparseable", "too_long"}
-MOMENT = 1.0
-"""Seconds after which an actor is killed; all responses take several times as long."""
+KILL_DELAY_S = 1.0
+"""Delay before an actor is killed; scoring all responses takes several times as long."""
 
 Pool = Callable[..., RayRewards]
 
 
 @pytest.fixture
 def pool(cluster: None) -> Iterator[Pool]:
-    """Makes a pool of two actors under overrides of the configuration, and ends it after the test."""
+    """Factory of two-actor pools with configuration overrides; closes them after the test."""
     made = []
 
     def make(*overrides: str) -> RayRewards:
@@ -49,19 +49,19 @@ def settings(*overrides: str) -> Config:
 
 
 def batch(texts: Sequence[str]) -> list[SampleGroup]:
-    """The texts as samples, each with its own token id, in groups of `GROUP` whose tasks take turns."""
+    """The texts as samples with unique token ids, in groups of `GROUP` that cycle through the tasks."""
     samples = [Sample((i,), (0.0,), text, "stop", 0) for i, text in enumerate(texts)]
     parts = [tuple(samples[i : i + GROUP]) for i in range(0, len(samples), GROUP)]
     records = [example(task, SAMPLES[task][0]) for task in TASK_NAMES]
     return [SampleGroup(Prompt(i, records[i % len(records)]), part) for i, part in enumerate(parts)]
 
 
-def check(scored: Sequence[SampleGroup], given: Sequence[SampleGroup], statuses: set[str]) -> None:
-    """Every sample of the batch is there once, in its place, with one score."""
-    assert [g.prompt for g in scored] == [g.prompt for g in given]
-    for ours, theirs in zip(scored, given, strict=True):
-        assert [(s.token_ids, s.text) for s in ours.samples] == [(s.token_ids, s.text) for s in theirs.samples]
-        for sample in ours.samples:
+def check_scores(scored: Sequence[SampleGroup], groups: Sequence[SampleGroup], statuses: set[str]) -> None:
+    """Check that every sample keeps its position and has one valid score."""
+    assert [g.prompt for g in scored] == [g.prompt for g in groups]
+    for result, original in zip(scored, groups, strict=True):
+        assert [(s.token_ids, s.text) for s in result.samples] == [(s.token_ids, s.text) for s in original.samples]
+        for sample in result.samples:
             assert sample.reward is not None
             assert 0 <= sample.reward.total <= 2
             assert sample.reward.status in statuses
@@ -72,8 +72,8 @@ def statuses(scored: Sequence[SampleGroup]) -> Counter[str]:
 
 
 @ray.remote
-class Rival:
-    """Holds what it is given of the cluster."""
+class CpuHog:
+    """Occupies CPUs of the cluster."""
 
 
 USER_REWARD = """
@@ -90,65 +90,65 @@ def reward(response, target):
 """
 
 
-def process_of(actor: ray.actor.ActorHandle) -> int:
+def actor_pid(actor: ray.actor.ActorHandle) -> int:
     return ray.get(actor.__ray_call__.remote(lambda _: os.getpid()))
 
 
-def test_every_adversarial_response_is_scored_once_though_an_actor_is_killed(pool: Pool) -> None:
-    given = batch(list(corpus()))
+def test_every_adversarial_response_is_scored_once_when_an_actor_is_killed(pool: Pool) -> None:
+    groups = batch(list(corpus()))
     rewards = pool()
-    rewards.score(given[:24])
+    rewards.score(groups[:24])
     before = list(rewards.actors)
-    killer = threading.Timer(MOMENT, os.kill, (process_of(before[0]), signal.SIGKILL))
+    killer = threading.Timer(KILL_DELAY_S, os.kill, (actor_pid(before[0]), signal.SIGKILL))
     killer.start()
-    scored = rewards.score(given)
+    scored = rewards.score(groups)
     killer.join()
-    assert rewards.actors[0] is not before[0], "it was not killed in the middle"
+    assert rewards.actors[0] is not before[0], "the actor was not killed during scoring"
     assert rewards.actors[1] is before[1]
-    check(scored, given, STATUSES)
+    check_scores(scored, groups, STATUSES)
     assert sum(len(g.samples) for g in scored) == SIZE
     assert min(statuses(scored)[name] for name in STATUSES) >= SIZE // 200
-    # The same texts have the same scores in this process; embeddings depend on the batch in the last digits.
-    some = slice(0, len(given), 10)
-    for here, there in zip(LocalRewards(settings().reward).score(given[some]), scored[some], strict=True):
-        assert here.rewards == pytest.approx(there.rewards, abs=1e-4)
+    # Local scores match; embeddings differ in the last digits with the batch.
+    subset = slice(0, len(groups), 10)
+    for local, remote in zip(LocalRewards(settings().reward).score(groups[subset]), scored[subset], strict=True):
+        assert local.rewards == pytest.approx(remote.rewards, abs=1e-4)
 
 
 @pytest.mark.parametrize("part", ["reward", "sbert"])
-def test_an_actor_that_is_dead_when_a_batch_comes_is_replaced(pool: Pool, part: str) -> None:
-    given = batch([response(SAMPLES[task][1]) for task in TASK_NAMES for _ in range(GROUP)])
+def test_dead_actor_is_replaced_at_the_next_batch(pool: Pool, part: str) -> None:
+    groups = batch([response(SAMPLES[task][1]) for task in TASK_NAMES for _ in range(GROUP)])
     rewards = pool()
     ray.kill(rewards.actors[1] if part == "reward" else rewards.sbert)
-    scored = rewards.score(given)
-    check(scored, given, {"ok"})
+    scored = rewards.score(groups)
+    check_scores(scored, groups, {"ok"})
     assert all(r == 2 for g in scored for r in g.rewards)
-    assert [g.rewards for g in rewards.score(given)] == [g.rewards for g in scored]
+    assert [g.rewards for g in rewards.score(groups)] == [g.rewards for g in scored]
 
 
-def test_what_an_actor_without_room_would_score_goes_to_others_and_none_at_all_ends_the_run(pool: Pool) -> None:
-    given = batch([response(SAMPLES[task][1]) for task in TASK_NAMES for _ in range(GROUP)])
+def test_unschedulable_actor_is_skipped_and_the_run_fails_when_none_is_left(pool: Pool) -> None:
+    groups = batch([response(SAMPLES[task][1]) for task in TASK_NAMES for _ in range(GROUP)])
     rewards = pool("run.name=no-room")
-    rewards.score(given)
-    rival = Rival.options(num_cpus=ray.cluster_resources()["CPU"] - 1).remote()
-    ray.get(rival.__ray_ready__.remote())
+    rewards.score(groups)
+    cpu_hog = CpuHog.options(num_cpus=ray.cluster_resources()["CPU"] - 1).remote()
+    ray.get(cpu_hog.__ray_ready__.remote())
     rewards.config = settings("rollout.stall_s=3", "run.name=no-room", "placement.reward.num_cpus=2")
     ray.kill(rewards.actors[1])
     for _ in range(2):
-        check(rewards.score(given), given, {"ok"})
+        check_scores(rewards.score(groups), groups, {"ok"})
     ray.kill(rewards.actors[0])
     with pytest.raises(LostError, match="no reward actor has started within 3 s"):
-        rewards.score(given)
-    ray.kill(rival)
+        rewards.score(groups)
+    ray.kill(cpu_hog)
 
 
-def test_a_user_function_that_hangs_or_crashes_costs_its_own_samples_alone(pool: Pool, tmp_path: Path) -> None:
+def test_hanging_or_crashing_user_function_fails_only_its_own_samples(pool: Pool, tmp_path: Path) -> None:
     log = tmp_path / "calls"
     (tmp_path / "mine.py").write_text(f"LOG = {str(log)!r}\n{USER_REWARD}")
     texts = [response(f"{kind} {i}") for i, kind in enumerate(["good"] * 30 + ["hang", "crash"] * 3 + ["good"] * 60)]
-    given = batch(texts)
+    groups = batch(texts)
     rewards = pool(f"reward={tmp_path / 'mine.py'}:reward", "reward.time_limit_s=1", "run.name=user-function")
-    scored = rewards.score(given)
-    check(scored, given, {"ok", "timeout", "error"})
+    scored = rewards.score(groups)
+    check_scores(scored, groups, {"ok", "timeout", "error"})
     assert statuses(scored) == {"ok": 90, "timeout": 3, "error": 3}
     for sample in (s for g in scored for s in g.samples):
         assert sample.reward is not None

@@ -1,4 +1,4 @@
-"""The pool of rollout actors, with engines that answer at once."""
+"""The pool of rollout actors, with instant fake engines."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Pool = Callable[..., RayRollouts]
 
 
 class DyingActor(InstantActor):
-    """Ends its process in the middle of a batch, where the batch begins with the first prompt."""
+    """Kills its process mid-batch if its batch contains the first prompt."""
 
     def stream(self, prompts: Sequence[Prompt]) -> Iterator[list[SampleGroup]]:
         for i, groups in enumerate(self.engine.stream(prompts)):
@@ -38,7 +38,7 @@ class DyingActor(InstantActor):
 
 
 class StallingActor(InstantActor):
-    """Stops answering in the middle of a batch, where the batch begins with the first prompt."""
+    """Hangs mid-batch if its batch contains the first prompt."""
 
     def stream(self, prompts: Sequence[Prompt]) -> Iterator[list[SampleGroup]]:
         for i, groups in enumerate(self.engine.stream(prompts)):
@@ -47,8 +47,8 @@ class StallingActor(InstantActor):
                 time.sleep(3600)
 
 
-class DeadActor(InstantActor):
-    """Ends its process at whatever it is asked to draw."""
+class CrashingActor(InstantActor):
+    """Kills its process on every generation call."""
 
     def stream(self, prompts: Sequence[Prompt]) -> Iterator[list[SampleGroup]]:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -60,7 +60,7 @@ class DeadActor(InstantActor):
 
 
 class RaisingActor(InstantActor):
-    """Fails in the middle of a batch."""
+    """Raises an exception mid-batch."""
 
     def generate(self, prompts: Sequence[Prompt], **sampling: object) -> list[SampleGroup]:
         raise ValueError("no more")
@@ -74,28 +74,28 @@ class RaisingActor(InstantActor):
 
 @pytest.fixture
 def pool(cluster: None, request: pytest.FixtureRequest) -> Iterator[Pool]:
-    """Makes a pool of a kind of actors, and ends it after the test."""
-    made = []
+    """Factory of pools of an actor class; closes them after the test."""
+    pools = []
 
-    def make(kind: type[RolloutActor], *more: str) -> RayRollouts:
-        places = (f"placement.rollout.actors={ACTORS}", "placement.rollout.num_cpus=0")
-        config = load_config("demo", [*places, f"run.name={kind.__name__}", *more])
-        made.append(RayRollouts(config, Path(), kind))
-        return made[-1]
+    def make(kind: type[RolloutActor], *overrides: str) -> RayRollouts:
+        placement = (f"placement.rollout.actors={ACTORS}", "placement.rollout.num_cpus=0")
+        config = load_config("demo", [*placement, f"run.name={kind.__name__}", *overrides])
+        pools.append(RayRollouts(config, Path(), kind))
+        return pools[-1]
 
     yield make
-    for each in made:
+    for each in pools:
         each.close()
 
 
-def lose_patience(rollouts: RayRollouts, seconds: float) -> None:
-    """Wait no longer than this, once all actors are there; how long they need to start depends on the machine."""
+def set_stall_timeout(rollouts: RayRollouts, seconds: float) -> None:
+    """Lower rollout.stall_s once all actors have started; start-up time depends on the machine."""
     ray.get([actor.__ray_ready__.remote() for actor in rollouts.actors])
     rollout = rollouts.config.rollout.model_copy(update={"stall_s": seconds})
     rollouts.config = rollouts.config.model_copy(update={"rollout": rollout})
 
 
-def test_every_group_of_a_batch_comes_once_and_those_that_are_there_come_together(pool: Pool) -> None:
+def test_every_group_is_returned_once_and_finished_groups_are_batched(pool: Pool) -> None:
     rollouts = pool(InstantActor)
     rollouts.update_weights(iter([3]))
     batches = [rollouts.submit(PROMPTS), rollouts.submit(PROMPTS[:2])]
@@ -110,12 +110,12 @@ def test_every_group_of_a_batch_comes_once_and_those_that_are_there_come_togethe
 
 
 @pytest.mark.parametrize("kind", [DyingActor, StallingActor])
-def test_what_an_actor_that_dies_or_stalls_left_is_drawn_by_others_and_every_group_comes_once(
+def test_prompts_of_a_dead_or_stalled_actor_are_reassigned_and_returned_once(
     pool: Pool, kind: type[RolloutActor]
 ) -> None:
     rollouts = pool(kind)
     rollouts.update_weights(iter([3]))
-    lose_patience(rollouts, 15)
+    set_stall_timeout(rollouts, 15)
     first = rollouts.actors[0]
     assert [g.prompt for g in in_order(rollouts.submit(PROMPTS))] == PROMPTS
     assert rollouts.actors[0] is not first
@@ -127,7 +127,7 @@ def test_what_an_actor_that_dies_or_stalls_left_is_drawn_by_others_and_every_gro
     assert len(rollouts.probe(PROMPTS[:2], 4)) == ACTORS
 
 
-def test_an_actor_killed_between_batches_comes_back_with_the_present_weights(pool: Pool) -> None:
+def test_actor_killed_between_batches_restarts_with_current_weights(pool: Pool) -> None:
     rollouts = pool(InstantActor)
     rollouts.update_weights(iter([7]))
     for actor in rollouts.actors:
@@ -138,17 +138,17 @@ def test_an_actor_killed_between_batches_comes_back_with_the_present_weights(poo
     assert {s.weight_version for g in groups for s in g.samples} == {7}
 
 
-def test_an_actor_that_answers_nothing_outside_a_batch_is_replaced(pool: Pool) -> None:
+def test_unresponsive_idle_actor_is_replaced(pool: Pool) -> None:
     rollouts = pool(InstantActor)
     rollouts.update_weights(iter([7]))
-    lose_patience(rollouts, 15)
+    set_stall_timeout(rollouts, 15)
     stopped = rollouts.actors[0]
     os.kill(ray.get(stopped.__ray_call__.remote(lambda _: os.getpid())), signal.SIGSTOP)
     assert [g.prompt for g in rollouts.generate(PROMPTS)] == PROMPTS
     assert rollouts.actors[0] is not stopped
 
 
-def test_weights_reach_those_that_replace_the_dead(pool: Pool) -> None:
+def test_weight_updates_reach_replacement_actors(pool: Pool) -> None:
     rollouts = pool(InstantActor)
     rollouts.update_weights(iter([1]))
     ray.kill(rollouts.actors[1])
@@ -158,8 +158,8 @@ def test_weights_reach_those_that_replace_the_dead(pool: Pool) -> None:
     assert {s.weight_version for g in groups for s in g.samples} == {3}
 
 
-def test_actors_that_never_started_are_not_to_blame_for_their_end(pool: Pool) -> None:
-    """As where one node after the other dies on which they were to start."""
+def test_death_of_an_unstarted_actor_is_not_counted_as_a_crash(pool: Pool) -> None:
+    """For instance when the nodes on which they are scheduled die one after another."""
     rollouts = pool(
         InstantActor, "placement.rollout.actors=2", f"placement.rollout.num_cpus={ray.cluster_resources()['CPU']}"
     )
@@ -175,51 +175,51 @@ def test_actors_that_never_started_are_not_to_blame_for_their_end(pool: Pool) ->
             assert [g.prompt for g in rollouts.generate(PROMPTS[:9])] == PROMPTS[:9]
 
 
-def test_actors_that_find_no_room_again_end_the_run(pool: Pool) -> None:
+def test_unschedulable_replacement_fails_the_run(pool: Pool) -> None:
     rollouts = pool(InstantActor, "placement.rollout.actors=1")
     rollouts.update_weights(iter([1]))
-    lose_patience(rollouts, 3)
+    set_stall_timeout(rollouts, 3)
 
     @ray.remote(num_cpus=ray.cluster_resources()["CPU"])
-    class Rival:
-        def holds_everything(self) -> None:
+    class CpuHog:
+        def ready(self) -> None:
             pass
 
-    rival = Rival.remote()
-    ray.get(rival.holds_everything.remote())
+    cpu_hog = CpuHog.remote()
+    ray.get(cpu_hog.ready.remote())
     rollouts.config = rollouts.config.model_copy(
         update={"placement": load_config("demo", ["placement.rollout.num_cpus=1"]).placement}
     )
     ray.kill(rollouts.actors[0])
     with pytest.raises(LostError, match="no rollout actor has started within 3 s"):
         list(rollouts.submit(PROMPTS))
-    ray.kill(rival)
+    ray.kill(cpu_hog)
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("kind", "message"),
     [
-        (DeadActor, "3 consecutive crashes of rollout actor slot .*a rollout actor died"),
+        (CrashingActor, "3 consecutive crashes of rollout actor slot .*a rollout actor died"),
         (RaisingActor, "a rollout actor failed: .*no more"),
     ],
 )
 @pytest.mark.parametrize("call", [lambda p: list(p.submit(PROMPTS)), lambda p: p.generate(PROMPTS)])
-def test_actors_that_keep_dying_or_fail_end_the_run(
-    pool: Pool, kind: type[RolloutActor], said: str, call: Callable[[RayRollouts], object]
+def test_repeated_crash_or_exception_fails_the_run(
+    pool: Pool, kind: type[RolloutActor], message: str, call: Callable[[RayRollouts], object]
 ) -> None:
     rollouts = pool(kind)
     rollouts.update_weights(iter([1]))
-    with pytest.raises(RunError, match=said):
+    with pytest.raises(RunError, match=message):
         call(rollouts)
 
 
-def test_a_run_waits_for_nodes_as_long_as_it_may(cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wait_for_capacity_times_out(cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = ["placement.learner.num_cpus=64", "run.wait_for_nodes_s=3"]
     monkeypatch.setattr("actors.cluster.POLL_S", 1)
-    begun = time.monotonic()
+    start = time.monotonic()
     with pytest.raises(RunError, match=r"requests 6[0-9.]* CPUs"):
         wait_for_capacity(load_config("demo", settings))
-    assert 3 <= time.monotonic() - begun < 10
+    assert 3 <= time.monotonic() - start < 10
     wait_for_capacity(load_config("demo", ["placement.learner.num_cpus=0", "placement.rollout.num_cpus=0"]))
 
 

@@ -1,4 +1,4 @@
-"""The engine as it streams: groups as they finish, and weights that arrive between two of its steps."""
+"""Streaming rollouts: groups are returned as they finish, and weights are updated in flight."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from geovlm_ray.training.local import LocalRollouts, make_engine, make_learner
 pytestmark = pytest.mark.slow
 
 
-def differences(learned: list[np.ndarray], groups: list[SampleGroup]) -> list[np.ndarray]:
+def logprob_differences(learner_logprobs: list[np.ndarray], groups: list[SampleGroup]) -> list[np.ndarray]:
     samples = [s for g in groups for s in g.samples]
-    return [np.abs(values - np.array(s.logprobs)) for values, s in zip(learned, samples, strict=True)]
+    return [np.abs(values - np.array(s.logprobs)) for values, s in zip(learner_logprobs, samples, strict=True)]
 
 
 @pytest.mark.parametrize("lora", ["null", "{rank: 8}"])
-def test_completions_under_way_go_on_with_new_weights_and_say_so(lora: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_flight_completions_continue_with_new_weights_and_record_the_update(
+    lora: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loads: list[str] = []
     load = WorkerLoRAManager._load_adapter
     monkeypatch.setattr(
@@ -35,27 +37,27 @@ def test_completions_under_way_go_on_with_new_weights_and_say_so(lora: str, monk
     rollouts = LocalRollouts(engine)
     rollouts.update_weights(learner.weights())
     scored = LocalRewards(config.reward).score(engine.generate(sampler.batch(0)))
-    streamed = engine.stream(sampler.batch(1))
-    groups = list(next(streamed))
-    assert 0 < len(groups) < 16, "groups did not come as they finished"
+    stream = engine.stream(sampler.batch(1))
+    groups = list(next(stream))
+    assert 0 < len(groups) < 16, "groups were not returned as they finished"
     assert not any(s.weight_updates for g in groups for s in g.samples)
-    before = learner.logprobs
-    old = make_learner(config, model)
+    new_logprobs = learner.logprobs
+    old_learner = make_learner(config, model)
     learner.step(scored)
     rollouts.update_weights(learner.weights())
     assert engine.version == 1
-    groups += [group for part in streamed for group in part]
+    groups += [group for part in stream for group in part]
     assert sorted(g.group_id for g in groups) == list(range(16, 32))
-    swapped = [s for g in groups for s in g.samples if s.weight_updates]
-    assert swapped
+    updated = [s for g in groups for s in g.samples if s.weight_updates]
+    assert updated
     for difference, sample in zip(
-        differences(old.logprobs(groups), groups), (s for g in groups for s in g.samples), strict=True
+        logprob_differences(old_learner.logprobs(groups), groups), (s for g in groups for s in g.samples), strict=True
     ):
-        (at, version) = sample.weight_updates[0] if sample.weight_updates else (len(sample.token_ids), 1)
+        (switch, version) = sample.weight_updates[0] if sample.weight_updates else (len(sample.token_ids), 1)
         assert (sample.weight_version, version) == (0, 1)
-        assert difference[:at].max(initial=0) < 1e-3, "tokens before the swap are not those of the old weights"
-    # What is drawn from now on is drawn by the new weights alone, for prompts seen before as well.
+        assert difference[:switch].max(initial=0) < 1e-3, "tokens before the update do not match the old weights"
+    # New completions use the new weights only, also for prompts seen before.
     fresh = engine.generate(sampler.batch(1))
-    assert max(d.max() for d in differences(before(fresh), fresh)) < 1e-3
+    assert max(d.max() for d in logprob_differences(new_logprobs(fresh), fresh)) < 1e-3
     assert {s.weight_version for g in fresh for s in g.samples} == {1}
-    assert loads == ([] if lora == "null" else ["version-0", "version-1"]), "the adapter is read once a version"
+    assert loads == ([] if lora == "null" else ["version-0", "version-1"]), "the adapter is loaded once per version"

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning through the command line: killed and resumed, and as a start for RL."""
+"""Supervised fine-tuning through the command line: resume after a kill, and RL from its output."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.system.runs import metrics, train
 pytestmark = pytest.mark.slow
 
 
-def test_losses_after_a_kill_equal_those_of_an_undisturbed_training(tmp_path: Path) -> None:
+def test_resumed_fine_tuning_equals_uninterrupted_fine_tuning(tmp_path: Path) -> None:
     check_resumed(SCRATCH, tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""The ideal response earns the full reward, whatever the record."""
+"""Ideal responses earn the full reward for every record."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from geovlm_ray.data.scenes import demonstration, scene_example
 from geovlm_ray.data.sources import open_stream
 from geovlm_ray.rewards import RewardConfig, score_batch
 from tests.rs import RS, needs_rs
-from tests.unit.judging import SAMPLES, boxes, embedder, example
+from tests.unit.reward_examples import SAMPLES, boxes, embedder, example
 
 MODES: tuple[Reasoning, ...] = ("empty", "none")
 
 
 def totals(records: list[Example], mode: Reasoning = "empty", choice: int = 0, **settings: object) -> list[float]:
-    """What the ideal responses earn under the default rewards."""
+    """Total default reward of each ideal response."""
     config = RewardConfig(think=THINK_MODES[mode], **settings)  # type: ignore[arg-type]
     rotated = config.rotated
     responses = [response_text(r, mode, choice, rotated=rotated) for r in records]
@@ -30,10 +30,10 @@ def totals(records: list[Example], mode: Reasoning = "empty", choice: int = 0, *
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("task", TASK_NAMES)
-def test_ideal_responses_to_drawn_scenes_earn_the_full_reward(task: str, mode: Reasoning) -> None:
+def test_ideal_responses_to_synthetic_scenes_earn_the_full_reward(task: str, mode: Reasoning) -> None:
     scenes = [scene_example(task, 3, k) for k in range(6)]
     assert totals(scenes, mode) == pytest.approx([2.0] * 6)
-    # The same as a dataset that knows nothing but its targets.
+    # The same records from a dataset that provides only targets.
     records = [dataclasses.replace(s, dataset="mine") for s in scenes]
     for choice in range(3):
         assert totals(records, mode, choice) == pytest.approx([2.0] * 6)
@@ -49,18 +49,18 @@ def test_ideal_responses_to_real_records_earn_the_full_reward(mode: Reasoning) -
         assert totals(records, mode, choice) == pytest.approx([2.0] * 46)
 
 
-def test_drawn_scenes_keep_their_reasoning_and_lose_it_where_none_is_wanted() -> None:
+def test_scenes_keep_their_reasoning_unless_the_mode_is_none() -> None:
     scene = scene_example("object_detection", 3, 1)
     assert response_text(scene) == demonstration(scene)
     assert response_text(scene, "none") == f"<answer>{answer_text(scene)}</answer>"
 
 
-def test_reasoning_of_a_record_is_used_and_its_absence_shown_by_empty_tags() -> None:
+def test_missing_reasoning_becomes_empty_think_tags() -> None:
     record = example("vqa", "yes")
-    thoughtful = dataclasses.replace(record, reasoning=" I see a ship. ")
+    with_reasoning = dataclasses.replace(record, reasoning=" I see a ship. ")
     assert response_text(record) == "<think></think><answer>yes</answer>"
-    assert response_text(thoughtful) == "<think>I see a ship.</think><answer>yes</answer>"
-    assert response_text(thoughtful, "none") == response_text(record, "none") == "<answer>yes</answer>"
+    assert response_text(with_reasoning) == "<think>I see a ship.</think><answer>yes</answer>"
+    assert response_text(with_reasoning, "none") == response_text(record, "none") == "<answer>yes</answer>"
 
 
 @pytest.mark.parametrize(
@@ -79,13 +79,13 @@ def test_reasoning_of_a_record_is_used_and_its_absence_shown_by_empty_tags() -> 
         ),
     ],
 )
-def test_answers_are_written_as_the_instruction_asks(task: str, target: Target, answer: str) -> None:
+def test_answer_follows_the_format_of_the_instruction(task: str, target: Target, answer: str) -> None:
     record = example(task, target)
     assert answer_text(record) == answer
     assert totals([record]) == [2.0]
 
 
-def test_coordinates_are_whole_numbers_unless_that_would_miss_the_box() -> None:
+def test_coordinates_are_rounded_to_integers_unless_the_box_is_too_small() -> None:
     large = example("visual_grounding", boxes((10.4, 20.6, 33.3, 44.9)))
     assert answer_text(large) == "[[10, 21, 33, 45]]"
     small = example("object_detection", boxes((1.2, 5.3, 1.6, 5.9), (7.123, 8, 7.126, 8.004), (5.5, 5.5, 5.5, 5.5)))
@@ -93,24 +93,24 @@ def test_coordinates_are_whole_numbers_unless_that_would_miss_the_box() -> None:
 
 
 @pytest.mark.parametrize("dialect", ["brackets", "geochat", "tagged", "json", "polygons"])
-def test_boxes_are_in_the_dialect_of_the_record(dialect: str) -> None:
+def test_boxes_use_the_dialect_of_the_record(dialect: str) -> None:
     record = example("object_detection", boxes((1, 2, 30, 40), (50, 60, 70, 80)), dialect=dialect)
     assert totals([record, dataclasses.replace(record, target=())]) == [2.0, 2.0]
 
 
-def test_angles_are_kept_where_boxes_are_judged_as_rotated() -> None:
+def test_angles_are_kept_if_rotated_iou_is_used() -> None:
     record = example("referred_object_detection", boxes((10, 20, 60, 30, 40)))
     assert answer_text(record, rotated=True) == "[[10, 20, 60, 30, 40]]"
     assert totals([record], rotated=True) == [2.0]
 
 
-def test_boxes_inside_a_text_are_those_of_the_answers_frame() -> None:
+def test_boxes_in_grounded_text_are_converted_to_the_answer_frame() -> None:
     target = GroundedText("a ship [[100, 200, 300, 400]] at sea", boxes((10, 20, 30, 40)))
     record = example("grounded_description", target, frame=Frame("percent"))
     assert answer_text(record) == "a ship [[10, 20, 30, 40]] at sea"
 
 
-def test_every_caption_has_its_turn_and_empty_ones_have_none() -> None:
+def test_choice_cycles_through_nonempty_captions() -> None:
     record = example("image_captioning", ("first", " ", "second"))
     assert [answer_text(record, choice) for choice in range(4)] == ["first", "second", "first", "second"]
 
@@ -126,10 +126,10 @@ def test_every_caption_has_its_turn_and_empty_ones_have_none() -> None:
         example("vqa", "yes", reasoning="<think>twice</think>"),
     ],
 )
-def test_a_record_without_a_usable_target_is_named(record: Example) -> None:
+def test_record_without_a_usable_target_is_rejected(record: Example) -> None:
     with pytest.raises(DataError, match="record '1': "):
         response_text(record)
 
 
-def test_the_samples_of_every_task_earn_the_full_reward() -> None:
+def test_samples_of_every_task_earn_the_full_reward() -> None:
     assert totals([example(task, SAMPLES[task][0]) for task in TASK_NAMES]) == pytest.approx([2.0] * 12)

@@ -1,4 +1,4 @@
-"""The registry of benchmarks against what the paper publishes."""
+"""Benchmark registry against the figures published in the paper."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from geovlm_ray.evaluation.registry import BENCHMARKS, DRAWN, find
 from geovlm_ray.tasks import TASKS
 
 ACCURACY = ("Classification accuracy",)
-ANSWERS = ("VQA accuracy",)
+VQA_ACCURACY = ("VQA accuracy",)
 SIZES = ("small Objects", "medium Objects", "large Objects", "single Objects", "multiple Objects")
 CAPTIONS = ("ROUGE-1 Fmeasure", "ROUGE-L Fmeasure", "METEOR Score")
 REGIONS = ("ROUGE-1 F1 Score", "ROUGE-L F1 Score", "METEOR Score")
@@ -48,10 +48,10 @@ PAPER: dict[str, tuple[tuple[str, ...], str, str]] = {
     "ucm-captions": ((), "", ""),
     "xbd-captioning": (CAPTIONS, "92.26 92.26 93.37", "87.26 87.26 88.53"),
     "xbd-region-classification-1": (ACCURACY, "81.36", "53.70"),
-    "xbd-region-classification-2": (ANSWERS, "83.55", "83.09"),
+    "xbd-region-classification-2": (VQA_ACCURACY, "83.55", "83.09"),
     "xbd-image-classification-1": (ACCURACY, "98.93", "96.37"),
-    "xbd-image-classification-2": (ANSWERS, "86.39", "82.85"),
-    "xbd-image-classification-3": (ANSWERS, "68.60", "54.01"),
+    "xbd-image-classification-2": (VQA_ACCURACY, "86.39", "82.85"),
+    "xbd-image-classification-3": (VQA_ACCURACY, "68.60", "54.01"),
     "xbd-object-detection": (BOXES, "38.15 48.13", "7.6 21.11"),
     "xbd-referred-detection": (BOXES, "24.52 34.52", "5.1 13.09"),
     "rsvqa-lrben": (
@@ -64,14 +64,14 @@ ZERO_SHOT = {
     *("aid", "ucmerced", "whu-rs19", "nwpu-referred-detection", "nwpu-region-captioning"),
     *("nwpu-grounding-description", "sysu", "rsitmd", "rsvqa-hrben"),
 }
-# How EarthDial's shards ask it, and answer: number of images, question, answer.
+# Record format of EarthDial's shards: number of images, question, answer.
 TEMPORAL = "[hr_rgb_temp_0.5] <image> <image> \\n "
 CHANGE = f"[changedet] {TEMPORAL}are there any semantic change detected in the provided images?"
 REFER = "[refer] [hr_rgb_0.5] <image> \\n Give me the location of <ref>1 ship</ref>"
 IDENTIFY = "[identify] [hr_rgb_0.5] <image> \\n describe this object in <box>[[0, 0, 5, 5, 0]]</box>"
 BOX = "[[0, 0, 5, 5, 0]]"
 AFFECTED = "affected due to disaster"
-ASKED = {
+EARTHDIAL_RECORDS = {
     "bigearthnet": (
         1,
         "[s2_rgb_10] <image> \\n From the following scene categories, which ones are depicted?",
@@ -105,29 +105,31 @@ ASKED = {
     "xbd-referred-detection": (2, f"[refer] {TEMPORAL}Identify the <ref>destroyed building</ref> at left.", BOX),
 }
 SMALL, MEDIUM, LARGE = Box((0, 0, 5, 5)), Box((0, 0, 15, 15)), Box((0, 0, 50, 50))
-WRITTEN = "[[0, 0, 50, 50]]"
+PREDICTED_BOX = "[[0, 0, 50, 50]]"
 
 
 def records(task: str) -> list[AnsweredExample]:
-    """A few answered records of a task, of every group that its dataset knows."""
+    """Answered records of a task, at least one for each of its groups."""
 
-    def made(target: Target, answer: str, group: str | None = None) -> AnsweredExample:
+    def answered(target: Target, answer: str, group: str | None = None) -> AnsweredExample:
         example = Example("1", task, ("i.png",), "?", target)
         return AnsweredExample(answer, example, group or record_group(example, {}))
 
     kind = TASKS[task].target_kind
     if kind == "classes":
-        return [made(("forest",), "forest")]
+        return [answered(("forest",), "forest")]
     if kind == "vqa":
-        return [made("yes", "yes", group) for group in ("presence", "comp", "rural_urban", "count")]
+        return [answered("yes", "yes", group) for group in ("presence", "comp", "rural_urban", "count")]
     if kind == "boxes":
-        return [made((box,), WRITTEN) for box in (SMALL, MEDIUM, LARGE)] + [made((LARGE, SMALL), WRITTEN)]
+        return [answered((box,), PREDICTED_BOX) for box in (SMALL, MEDIUM, LARGE)] + [
+            answered((LARGE, SMALL), PREDICTED_BOX)
+        ]
     if kind == "grounded":
-        return [made(GroundedText("a ship", (LARGE,)), f"a ship {WRITTEN}")] * 3
-    return [made(("a ship on water",), "a ship on water")]
+        return [answered(GroundedText("a ship", (LARGE,)), f"a ship {PREDICTED_BOX}")] * 3
+    return [answered(("a ship on water",), "a ship on water")]
 
 
-def test_the_published_figures_are_the_papers() -> None:
+def test_published_figures_equal_the_paper() -> None:
     assert len(BENCHMARKS) == 28
     assert set(BENCHMARKS) == set(PAPER)
     for name, (metrics, *figures) in PAPER.items():
@@ -139,7 +141,7 @@ def test_the_published_figures_are_the_papers() -> None:
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_every_benchmark_has_a_reader_and_metrics_that_exist(name: str) -> None:
+def test_reader_and_metrics_of_every_benchmark_exist(name: str) -> None:
     benchmark = BENCHMARKS[name]
     assert benchmark.reader in FORMATS
     assert set(benchmark.options) <= set(FORMATS[benchmark.reader].options)
@@ -149,42 +151,42 @@ def test_every_benchmark_has_a_reader_and_metrics_that_exist(name: str) -> None:
     assert benchmark.licence
 
 
-def write(file: Path, value: Any) -> None:
+def write_json(file: Path, value: Any) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(value))
 
 
-def questions(folder: Path, *splits: str) -> None:
-    """RSVQA with a question in each split, its type the split's name."""
+def write_rsvqa(folder: Path, *splits: str) -> None:
+    """Write RSVQA files with one question per split, whose type is the name of the split."""
     for split in splits:
-        asked = {"id": 1, "img_id": 1, "type": split, "question": "Is there water?", "answers_ids": [1]}
-        write(folder / f"{split}_questions.json", {"questions": [asked]})
-        write(folder / f"{split}_answers.json", {"answers": [{"id": 1, "question_id": 1, "answer": "yes"}]})
+        question = {"id": 1, "img_id": 1, "type": split, "question": "Is there water?", "answers_ids": [1]}
+        write_json(folder / f"{split}_questions.json", {"questions": [question]})
+        write_json(folder / f"{split}_answers.json", {"answers": [{"id": 1, "question_id": 1, "answer": "yes"}]})
 
 
-def as_published(name: str, folder: Path) -> None:
-    """A benchmark's data as its source gives it, one record to evaluate and others of other splits."""
+def write_source_data(name: str, folder: Path) -> None:
+    """Write a benchmark's data in its source format: one record to evaluate, the others in other splits."""
     reader = BENCHMARKS[name].reader
     if reader == "folders":
         (folder / "forest").mkdir(parents=True)
         (folder / "forest" / "1.png").touch()
     elif reader == "rsvqa":
-        questions(folder, *(f"USGS_split_{split}" for split in ("train", "val", "test", "test_phili")))
+        write_rsvqa(folder, *(f"USGS_split_{split}" for split in ("train", "val", "test", "test_phili")))
     elif reader == "captions":
         pair = {"filepath": "test", "changeflag": 1} if BENCHMARKS[name].task == "change_captioning" else {}
         sentences = [{"raw": "a road is built ."}]
         images = [
             {"filename": f"{s}.png", "sentences": sentences, "split": s, **pair} for s in ("train", "val", "test")
         ]
-        write(folder / "captions.json", {"images": images})
+        write_json(folder / "captions.json", {"images": images})
     else:
-        count, question, answer = ASKED[name]
+        count, question, answer = EARTHDIAL_RECORDS[name]
         record = {"image": [f"{i}.png" for i in range(count)], "question": f'"{question}"'}
-        write(folder / "test.json", [record | {"groundtruth": f'"{answer}"', "size_group": '"large"'}])
+        write_json(folder / "test.json", [record | {"groundtruth": f'"{answer}"', "size_group": '"large"'}])
 
 
-def published_cases(name: str, data: Path, out: Path) -> BenchmarkExamples:
-    """The cases of a benchmark out of what its source gives."""
+def published_examples(name: str, data: Path, out: Path) -> BenchmarkExamples:
+    """Convert a benchmark's source data and return the examples to evaluate."""
     benchmark = BENCHMARKS[name]
     assert benchmark.reader is not None
     shards = convert_once(name, benchmark.reader, benchmark.reader_options, data, out, lambda counts: None)
@@ -192,50 +194,50 @@ def published_cases(name: str, data: Path, out: Path) -> BenchmarkExamples:
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_every_benchmark_finds_its_records_in_what_its_source_gives(name: str, tmp_path: Path) -> None:
-    as_published(name, tmp_path / "data")
-    (case,) = published_cases(name, tmp_path / "data", tmp_path / "out")
-    assert case.example.task == BENCHMARKS[name].task
+def test_every_benchmark_reads_the_format_of_its_source(name: str, tmp_path: Path) -> None:
+    write_source_data(name, tmp_path / "data")
+    (found,) = published_examples(name, tmp_path / "data", tmp_path / "out")
+    assert found.example.task == BENCHMARKS[name].task
     if set(SIZES) <= set(BENCHMARKS[name].published):
-        assert case.group == "large", "the dataset's own size, though the box is small"
+        assert found.group == "large", "the size given by the dataset overrides the size of the box"
 
 
-def test_hrben_is_the_second_test_set_and_lrben_the_only_one(tmp_path: Path) -> None:
+def test_hrben_uses_the_second_test_split(tmp_path: Path) -> None:
     for name, split in (("rsvqa-lrben", "test"), ("rsvqa-hrben", "test_phili")):
-        as_published(name, tmp_path / name)
-        (case,) = published_cases(name, tmp_path / name, tmp_path / "out")
-        assert case.group == f"USGS_split_{split}"
+        write_source_data(name, tmp_path / name)
+        (found,) = published_examples(name, tmp_path / name, tmp_path / "out")
+        assert found.group == f"USGS_split_{split}"
 
 
-def test_the_average_over_types_of_question_weighs_questions_and_leaves_counting_out() -> None:
-    said = {"presence": ["yes", "yes", "no"], "comp": ["no"], "count": ["no", "no"]}
+def test_vqa_average_weights_questions_equally_and_excludes_counting() -> None:
+    answers_by_type = {"presence": ["yes", "yes", "no"], "comp": ["no"], "count": ["no", "no"]}
     example = Example("1", "vqa", ("i.png",), "?", "yes")
     found = paper_metrics(
-        [AnsweredExample(answer, example, kind) for kind, answers in said.items() for answer in answers]
+        [AnsweredExample(answer, example, kind) for kind, answers in answers_by_type.items() for answer in answers]
     )
     assert found["average"] == pytest.approx(2 / 4)
     assert found["presence Objects"] == pytest.approx(2 / 3)
     assert found["VQA accuracy"] == pytest.approx(2 / 6)
 
 
-def test_all_are_listed_with_their_figures_and_where_to_get_them() -> None:
+def test_listing_shows_published_figures_and_sources() -> None:
     console = Console(record=True, width=80)
     print_benchmarks(console)
-    said = console.export_text()
+    output = console.export_text()
     for benchmark in BENCHMARKS.values():
-        assert benchmark.name in said
-        assert benchmark.source in said
+        assert benchmark.name in output
+        assert benchmark.source in output
         for models in benchmark.published.values():
-            assert f"{models['GeoVLM-R1']:.2f} ({models['EarthDial']:.2f})" in said
+            assert f"{models['GeoVLM-R1']:.2f} ({models['EarthDial']:.2f})" in output
 
 
-def test_names_of_groups_stand_for_all_of_them_and_each_comes_once() -> None:
+def test_group_names_expand_without_duplicates() -> None:
     assert [b.name for b in find(["all"])] == list(BENCHMARKS)
     assert next(b.name for b in find(["drawn-vqa", "drawn", "drawn-vqa"])) == "drawn-vqa"
     assert {b.name for b in find(["drawn-vqa", "drawn"])} == set(DRAWN)
 
 
-def test_groups_come_from_the_dataset_or_from_the_boxes() -> None:
+def test_group_comes_from_the_metadata_or_from_the_boxes() -> None:
     question = Example("1", "vqa", ("i.png",), "?", "yes")
     assert record_group(question, {"type": "comp"}) == "comp"
     assert record_group(question, {}) is None

@@ -1,4 +1,4 @@
-"""Box answers in every dialect."""
+"""Parsing of box answers in every dialect."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ ROTATED = (87.0, 34.0, 91.0, 35.0, 90.0)
         ("polygons", "[[0,0],[9,0],[9,9]];[[0,0],[5,0],[5,5]]", ((0, 0, 9, 0, 9, 9), (0, 0, 5, 0, 5, 5))),
     ],
 )
-def test_reads(dialect: str, text: str, expected: tuple[tuple[float, ...], ...]) -> None:
+def test_parses_valid_boxes(dialect: str, text: str, expected: tuple[tuple[float, ...], ...]) -> None:
     found = parse_boxes(text, dialect)
     assert found is not None
     assert (found.boxes, found.malformed) == (expected, 0)
@@ -76,7 +76,7 @@ def test_reads(dialect: str, text: str, expected: tuple[tuple[float, ...], ...])
         ("polygons", "[0, 0, 10, 0, 10, 10, 5]", 1),
     ],
 )
-def test_counts_what_claims_to_be_a_box_and_is_none(dialect: str, text: str, malformed: int) -> None:
+def test_counts_malformed_boxes(dialect: str, text: str, malformed: int) -> None:
     found = parse_boxes(text, dialect)
     assert found is not None
     assert (found.boxes, found.malformed, found.count) == ((), malformed, malformed)
@@ -97,7 +97,7 @@ def test_counts_what_claims_to_be_a_box_and_is_none(dialect: str, text: str, mal
         ("brackets", "[" * 100_000),
     ],
 )
-def test_an_answer_without_boxes_cannot_be_read(dialect: str, text: str) -> None:
+def test_answer_without_boxes_is_unparsable(dialect: str, text: str) -> None:
     assert parse_boxes(text, dialect) is None
 
 
@@ -119,7 +119,7 @@ def test_an_answer_without_boxes_cannot_be_read(dialect: str, text: str) -> None
         ("json", '[{"bbox_2d": [1, 2, 30, 40], "label": "ship"}, {"box": [5, 5, 6, 6]}]', ("ship", None)),
     ],
 )
-def test_labels_beside_boxes(dialect: str, text: str, labels: tuple[str | None, ...]) -> None:
+def test_labels_are_taken_from_the_text_next_to_boxes(dialect: str, text: str, labels: tuple[str | None, ...]) -> None:
     found = parse_boxes(text, dialect, ("ship", "large ship"))
     assert found is not None
     assert found.labels == labels
@@ -130,7 +130,7 @@ rows = st.lists(st.lists(coordinate, min_size=4, max_size=4) | st.lists(coordina
 
 
 @given(rows, st.sampled_from(["brackets", "tagged", "json", "polygons", "geochat"]))
-def test_every_dialect_reads_what_it_writes(boxes: list[list[float]], dialect: str) -> None:
+def test_every_dialect_round_trips(boxes: list[list[float]], dialect: str) -> None:
     def geochat(row: list[float]) -> str:
         return "{" + "".join(f"<{v}>" for v in row[:4]) + (f"|<{row[4]}>" if len(row) == 5 else "") + "}"
 
@@ -144,14 +144,14 @@ def test_every_dialect_reads_what_it_writes(boxes: list[list[float]], dialect: s
 @given(
     st.text(alphabet="[]{}<>|,. -+eE01９nainf\"':box/ref\n\x00\ud800", max_size=200), st.sampled_from(list(DIALECTS))
 )
-def test_any_text_is_read_or_refused(text: str, dialect: str) -> None:
+def test_any_text_is_parsed_or_rejected(text: str, dialect: str) -> None:
     found = parse_boxes(text, dialect, ("a", "box"))
     if found is not None:
         assert len(found.boxes) == len(found.labels)
         assert all(abs(v) <= MAX_COORDINATE for box in found.boxes for v in box)
 
 
-def test_strips_boxes_of_every_dialect() -> None:
+def test_strip_boxes_removes_boxes_of_every_dialect() -> None:
     text = "There is <ref>2 courts </ref> <box>[[[39, 43, 48, 59, 0]][[47, 39, 56, 55, 0]]]</box> at the center."
     assert strip_boxes(text) == "There is 2 courts at the center."
     assert strip_boxes("two ships [[1, 2, 3, 4], [5, 6, 7, 8]] on water") == "two ships on water"

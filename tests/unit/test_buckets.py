@@ -1,4 +1,4 @@
-"""Weights arrive as they were sent, or not at all."""
+"""Weight buckets: tensors round-trip, and corruption is detected."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from geovlm_ray.core.errors import RunError
 from geovlm_ray.transport.buckets import Inbox, pack, prefetch_buckets
 
 SIZE = 64
-"""Bytes of a bucket here."""
+"""Bucket size in bytes."""
 
 
-def arrive(tensors: dict[str, torch.Tensor], order: int = 1) -> dict[str, torch.Tensor]:
+def send_and_receive(tensors: dict[str, torch.Tensor], order: int = 1) -> dict[str, torch.Tensor]:
+    """Pack tensors, deliver their buckets with stride ``order``, and return the tensors received."""
     inbox = Inbox()
-    *early, whole = [inbox.put(bucket) for bucket in list(pack(7, tensors.items(), size=SIZE))[::order]]
+    *early, complete = [inbox.put(bucket) for bucket in list(pack(7, tensors.items(), size=SIZE))[::order]]
     assert not any(early)
-    assert whole is not None
-    return dict(pair for bucket in whole for pair in bucket.tensors())
+    assert complete is not None
+    return dict(pair for bucket in complete for pair in bucket.tensors())
 
 
 @pytest.mark.parametrize("order", [1, -1])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_tensors_arrive_as_they_were_sent_in_whatever_order(dtype: torch.dtype, order: int) -> None:
+def test_tensors_round_trip_in_any_bucket_order(dtype: torch.dtype, order: int) -> None:
     sent = {name: torch.randn(3, 4).to(dtype) for name in "abcdefg"}
     assert len(list(pack(7, sent.items(), size=SIZE))) > 1
-    received = arrive(sent, order)
+    received = send_and_receive(sent, order)
     assert list(received) == list(sent)
     assert all(torch.equal(received[name], sent[name]) and received[name].dtype == dtype for name in sent)
 
 
-def test_types_and_shapes_may_be_mixed_and_buckets_packed_ahead() -> None:
+def test_mixed_dtypes_and_shapes_round_trip_with_prefetching() -> None:
     sent = {
         "a": torch.randn(3, dtype=torch.bfloat16),
         "b": torch.randn(2, 5).T,
@@ -45,7 +46,7 @@ def test_types_and_shapes_may_be_mixed_and_buckets_packed_ahead() -> None:
     assert all(torch.equal(received[name], sent[name]) and received[name].dtype == sent[name].dtype for name in sent)
 
 
-def test_a_changed_byte_is_noticed() -> None:
+def test_corrupted_byte_is_detected() -> None:
     (bucket,) = pack(7, [("a", torch.zeros(4))])
     changed = {"a": bucket.arrays["a"].copy()}
     changed["a"][2] = 1e-30
@@ -53,7 +54,7 @@ def test_a_changed_byte_is_noticed() -> None:
         Inbox().put(dataclasses.replace(bucket, arrays=changed))
 
 
-def test_swapped_tensors_and_another_version_are_noticed() -> None:
+def test_swapped_tensors_and_wrong_version_are_detected() -> None:
     (bucket,) = pack(7, [("a", torch.zeros(4)), ("b", torch.ones(4))])
     swapped = {"a": bucket.arrays["b"], "b": bucket.arrays["a"]}
     for changed in (dataclasses.replace(bucket, arrays=swapped), dataclasses.replace(bucket, version=8)):
@@ -61,14 +62,14 @@ def test_swapped_tensors_and_another_version_are_noticed() -> None:
             Inbox().put(changed)
 
 
-def test_a_version_that_was_broken_off_is_forgotten_when_the_next_one_arrives() -> None:
+def test_incomplete_version_is_discarded_when_the_next_one_arrives() -> None:
     inbox = Inbox()
     tensors = {"a": torch.zeros(32), "b": torch.ones(32)}
     first, second = list(pack(1, tensors.items(), size=SIZE)), list(pack(2, tensors.items(), size=SIZE))
     assert inbox.put(first[0]) is None
     assert inbox.put(second[1]) is None
-    whole = inbox.put(second[0])
-    assert whole is not None
-    assert [(bucket.version, bucket.number) for bucket in whole] == [(2, 0), (2, 1)]
+    complete = inbox.put(second[0])
+    assert complete is not None
+    assert [(bucket.version, bucket.number) for bucket in complete] == [(2, 0), (2, 1)]
     with pytest.raises(RunError, match="version 1 arrived after those of version 2"):
         inbox.put(first[1])

@@ -1,4 +1,4 @@
-"""A run that the nodes of a cluster cannot hold is refused before it starts."""
+"""A run that does not fit on the nodes of a cluster is rejected before it starts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from geovlm_ray.core.errors import RunError
 from geovlm_ray.core.placement import GIB
 from geovlm_ray.training.capacity import Node, check_fits
 
-ONE = ("placement.reward.num_cpus=0", "placement.learner.num_cpus=0", "placement.rollout.num_cpus=0")
+NO_CPUS = ("placement.reward.num_cpus=0", "placement.learner.num_cpus=0", "placement.rollout.num_cpus=0")
 TWO_CPUS: Node = {"CPU": 2.0, "GPU": 0.0, "memory": 8.0 * GIB}
 TWO_GPUS: Node = {"CPU": 8.0, "GPU": 2.0, "memory": 64.0 * GIB}
 
@@ -29,12 +29,12 @@ TWO_GPUS: Node = {"CPU": 8.0, "GPU": 2.0, "memory": 64.0 * GIB}
         ),
     ],
 )
-def test_what_nodes_hold_is_not_refused(settings: list[str], nodes: list[Node]) -> None:
-    check_fits(load_config("demo", [*ONE, *settings]), nodes)
+def test_run_that_fits_is_accepted(settings: list[str], nodes: list[Node]) -> None:
+    check_fits(load_config("demo", [*NO_CPUS, *settings]), nodes)
 
 
 @pytest.mark.parametrize(
-    ("settings", "nodes", "said"),
+    ("settings", "nodes", "message"),
     [
         (
             ["placement.learner.num_cpus=3"],
@@ -69,7 +69,9 @@ def test_what_nodes_hold_is_not_refused(settings: list[str], nodes: list[Node]) 
         ),
     ],
 )
-def test_what_finds_no_room_is_told_with_what_to_change(settings: list[str], nodes: list[Node], said: str) -> None:
+def test_run_that_does_not_fit_names_the_settings_to_lower(
+    settings: list[str], nodes: list[Node], message: str
+) -> None:
     with pytest.raises(RunError) as error:
-        check_fits(load_config("demo", [*ONE, *settings]), nodes)
-    assert str(error.value) == said
+        check_fits(load_config("demo", [*NO_CPUS, *settings]), nodes)
+    assert str(error.value) == message

@@ -1,4 +1,4 @@
-"""Questions in the terminal: one or many, with a picture of the boxes, and nothing that a terminal would obey."""
+"""`geovlm-ray chat`: one or several questions, an image with the predicted boxes, escaped terminal output."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from geovlm_ray.serving.answering import Answer
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder with an image, from which all is done."""
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Working directory with one image."""
     monkeypatch.chdir(tmp_path)
     render_scene(scene_example("object_detection", 1_000_000_007, 0).images[0]).save("scene.png")
 
 
-def test_one_question_is_answered_and_its_boxes_are_drawn(capsys: pytest.CaptureFixture[str]) -> None:
+def test_question_is_answered_and_boxes_are_drawn(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["chat", "tiny", "scene.png", "--question", "find all ships .", "--out", "boxes.png"]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for part in ("Reasoning: ", "Answer: [[", "Box: [", "] percent", "boxes.png"):
-        assert part in said
-    box = [float(c) for c in said.split("Box: [")[1].split("]")[0].split(",")]
+        assert part in output
+    box = [float(c) for c in output.split("Box: [")[1].split("]")[0].split(",")]
     shown = Image.open("boxes.png").convert("RGB")
-    on_its_edge = round(box[0] / 100 * shown.width), round((box[1] + box[3]) / 200 * shown.height)
-    assert shown.getpixel(on_its_edge) == ImageColor.getrgb(PREDICTED_COLOUR)
+    left_edge = round(box[0] / 100 * shown.width), round((box[1] + box[3]) / 200 * shown.height)
+    assert shown.getpixel(left_edge) == ImageColor.getrgb(PREDICTED_COLOUR)
 
 
-def test_questions_are_asked_for_until_an_empty_line_and_a_wrong_one_ends_nothing(
+def test_chat_continues_after_an_invalid_question_until_an_empty_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("find all ships .\n<|image_pad|> ?\nrural or urban ?\n\nunasked\n"))
     assert main(["chat", "tiny", "scene.png", "rollout.max_tokens=48"]) == 0
-    said = capsys.readouterr().out
-    assert len(re.findall(r"(?:Answer|Not in the trained response format): ", said)) == 2
-    assert "the question must not contain any" in said
+    output = capsys.readouterr().out
+    assert len(re.findall(r"(?:Answer|Not in the trained response format): ", output)) == 2
+    assert "the question must not contain any" in output
     assert Path("answer.png").is_file()
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     assert main(["chat", "tiny", "scene.png"]) == 0
@@ -61,21 +61,21 @@ def test_questions_are_asked_for_until_an_empty_line_and_a_wrong_one_ends_nothin
         (["scene.png"] * 9, "expected 1 to 8 images, found 9"),
     ],
 )
-def test_wrong_input_gets_one_line(
+def test_wrong_input_is_a_one_line_error(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("what is it ?\n"))
-    asked = [] if "--question" in arguments else ["--question", "what is it ?"]
-    assert main(["chat", "tiny", *arguments, *asked]) == 1
+    question = [] if "--question" in arguments else ["--question", "what is it ?"]
+    assert main(["chat", "tiny", *arguments, *question]) == 1
     error = capsys.readouterr().err.strip()
     assert message in error
     assert len(error.splitlines()) == 1
 
 
-def test_what_a_model_says_commands_no_terminal() -> None:
+def test_terminal_output_has_no_control_characters() -> None:
     sink = io.StringIO()
     answer = Answer("", "\x1b[2J\x9b31m", "[bold]x[/bold]\x07", (Box((1, 2, 3, 4), "\x1b]0;owned\x07"),), 0.1)
     print_answer(answer, "percent", Console(file=sink, width=200))
-    said = sink.getvalue()
-    assert "Answer: [bold]x[/bold]" in said
-    assert not set(said) & set("\x1b\x9b\x07")
+    output = sink.getvalue()
+    assert "Answer: [bold]x[/bold]" in output
+    assert not set(output) & set("\x1b\x9b\x07")

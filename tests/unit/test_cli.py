@@ -1,4 +1,4 @@
-"""The command line: quick help, and one clear error for wrong input."""
+"""Command line: fast help, and one-line errors for wrong input."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from geovlm_ray.cli import main
 from geovlm_ray.config import load_config, to_yaml
 from geovlm_ray.data.scenes import render_scene
 from geovlm_ray.model.loading import model_folder
-from tests.unit.rooms import example, picture, write_dataset
+from tests.unit.datasets import example, write_dataset, write_image
 
 TRAIN_RECORDS = ["train", "demo", "data.source=samples", "data.stages=[]", "evaluation.num_examples=0"]
 
 
-def test_help_loads_no_heavy_package() -> None:
+def test_help_imports_no_heavy_package() -> None:
     code = (
         "import sys\nfrom geovlm_ray.cli import main\n"
         "try: main(['--help'])\nexcept SystemExit: pass\n"
         "heavy = {'torch', 'ray', 'vllm', 'transformers', 'numpy', 'pydantic'} & set(sys.modules)\n"
         "sys.exit(f'loaded {heavy}' if heavy else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
     for command in ("train", "sft", "score", "report", "data", "doctor"):
-        assert command in done.stdout
+        assert command in process.stdout
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_help_loads_no_heavy_package() -> None:
         (["score", "/nowhere.jsonl"], "/nowhere.jsonl"),
     ],
 )
-def test_wrong_input_gets_one_line_that_names_it(
+def test_wrong_input_is_a_one_line_error_that_names_it(
     arguments: list[str],
     message: str,
     tmp_path: Path,
@@ -85,27 +85,27 @@ def test_wrong_input_gets_one_line_that_names_it(
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_model_that_is_no_vlm_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_only_model_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     assert main(["train", "demo", f"model.path={tmp_path}"]) == 1
     assert "found model_type 'llama'" in capsys.readouterr().err
 
 
-def test_overrides_may_stand_before_and_after_options(capsys: pytest.CaptureFixture[str]) -> None:
+def test_overrides_may_precede_and_follow_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "demo", "run.steps=3", "--local", "--dry-run", "rollout.group_size=4"]) == 0
     assert "placement: everything in this process" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("image", "message"), [("absent.png", "expected a file"), ("cut.png", "a decodable image")])
-def test_a_missing_or_truncated_image_is_named_before_anything_starts(
+def test_missing_or_truncated_image_fails_before_the_run_starts(
     image: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    render_scene("scene:vqa:0:0:0").save("whole.png")
-    Path("cut.png").write_bytes(Path("whole.png").read_bytes()[:500])
+    render_scene("scene:vqa:0:0:0").save("intact.png")
+    Path("cut.png").write_bytes(Path("intact.png").read_bytes()[:500])
     records = [
         {"id": name, "task": "vqa", "images": [name], "prompt": "what ?", "reference": "x"}
-        for name in ("whole.png", image)
+        for name in ("intact.png", image)
     ]
     Path("records.jsonl").write_text("\n".join(map(json.dumps, records)))
     assert main([*TRAIN_RECORDS, "data.path=records.jsonl"]) == 1
@@ -115,7 +115,7 @@ def test_a_missing_or_truncated_image_is_named_before_anything_starts(
     assert len(error.strip().splitlines()) == 1
 
 
-def test_a_prompt_too_long_for_the_engine_is_named(
+def test_prompt_longer_than_the_context_is_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -126,7 +126,7 @@ def test_a_prompt_too_long_for_the_engine_is_named(
     assert "record 'long'" in capsys.readouterr().err
 
 
-def test_a_record_without_images_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_record_without_images_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_dataset(tmp_path / "data", [example(1, ())])
     assert main([*TRAIN_RECORDS, "data.source=parquet", f"data.path={folder}"]) == 1
     assert "record 'r1': expected 1 to 8 images, found 0" in capsys.readouterr().err
@@ -135,25 +135,25 @@ def test_a_record_without_images_is_named(tmp_path: Path, capsys: pytest.Capture
 @pytest.mark.parametrize(
     "values", [{}, {"split": "test", "task": "image_captioning", "target": ("x",)}], ids=["no split", "no task"]
 )
-def test_no_records_to_hold_out_are_named_before_anything_starts(
+def test_missing_validation_records_fail_before_the_run_starts(
     values: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    picture(tmp_path / "data" / "a.png", 0)
+    write_image(tmp_path / "data" / "a.png", 0)
     records = [example(1, ("a.png",)), example(2, ("a.png",), **values)]
     folder = write_dataset(tmp_path / "data", records)
     run = [*TRAIN_RECORDS, "data.source=parquet", f"data.path={folder}", "run.steps=1"]
     for dry in ([], ["--dry-run"]):
         assert main([*run, *dry, "--local", f"run.dir={tmp_path / 'runs'}", "evaluation.num_examples=4"]) == 1
         captured = capsys.readouterr()
-        shown = " ".join((captured.out + captured.err).split())
-        assert "evaluation.num_examples=4: expected records of vqa" in shown
-        assert "in splits other than train (data.splits), found none; set evaluation.num_examples=0" in shown
+        output = " ".join((captured.out + captured.err).split())
+        assert "evaluation.num_examples=4: expected records of vqa" in output
+        assert "in splits other than train (data.splits), found none; set evaluation.num_examples=0" in output
     assert not (tmp_path / "runs").exists()
     write_dataset(tmp_path / "data", [*records, example(3, ("a.png",), split="test")])
     assert main([*run, "--dry-run", "--local", "evaluation.num_examples=4"]) == 0
 
 
-def test_a_run_directory_in_use_is_named(
+def test_run_directory_in_use_is_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("geovlm_ray.core.locks.LOCK_TIMEOUT_S", 0.5)
@@ -165,7 +165,9 @@ def test_a_run_directory_in_use_is_named(
     assert "in use by another process" in capsys.readouterr().err
 
 
-def test_a_run_directory_of_another_configuration_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_directory_of_another_configuration_lists_the_changed_settings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "other"
     folder.mkdir()
     (folder / "config.yaml").write_text(to_yaml(load_config("demo", ["run.name=other", "learner.lr=0.5"])))
@@ -174,27 +176,27 @@ def test_a_run_directory_of_another_configuration_is_named(tmp_path: Path, capsy
     assert "learner.lr was 0.5, is now 0.0001" in error
 
 
-def test_a_model_with_cut_weights_or_without_a_tokenizer_is_named(
+def test_model_with_truncated_weights_or_no_tokenizer_is_rejected(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, spoil in (
-        ("cut", lambda folder: (folder / "model.safetensors").write_bytes(b"\x00" * 1000)),
-        ("mute", lambda folder: (folder / "tokenizer.json").unlink()),
+    for name, damage in (
+        ("truncated", lambda folder: (folder / "model.safetensors").write_bytes(b"\x00" * 1000)),
+        ("no-tokenizer", lambda folder: (folder / "tokenizer.json").unlink()),
     ):
         folder = tmp_path / name
         shutil.copytree(model_folder("tiny"), folder)
-        spoil(folder)
+        damage(folder)
         assert main(["train", "demo", "--dry-run", "--local", f"model.path={folder}"]) == 1
         assert str(folder) in capsys.readouterr().out.replace("\n", "")
 
 
-def test_a_run_directory_that_cannot_be_made_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_directory_that_cannot_be_created_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("in the way")
     assert main(["train", "demo", "--local", f"run.dir={tmp_path / 'file'}"]) == 1
     assert f"{tmp_path / 'file'} is a file" in capsys.readouterr().err
 
 
-def test_files_that_are_no_text_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_that_are_not_utf8_are_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "latin"
     path.write_bytes(b'{"id": "caf\xe9"}\n')
     assert main(["train", str(path)]) == 1
@@ -216,7 +218,7 @@ def test_files_that_are_no_text_are_named(tmp_path: Path, capsys: pytest.Capture
         ("config.yaml", b"run: [a"),
     ],
 )
-def test_report_names_what_it_cannot_read(
+def test_report_names_the_invalid_file(
     file: str, content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "rollouts").mkdir()
@@ -228,7 +230,7 @@ def test_report_names_what_it_cannot_read(
     assert len(error.splitlines()) == 1
 
 
-def test_output_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unwritable_output_path_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     records = tmp_path / "records.jsonl"
     records.write_text('{"id": 1, "task": "vqa", "response": "x", "target": "y"}\n')
     assert main(["score", str(records), "--out", str(tmp_path / "absent" / "out")]) == 1

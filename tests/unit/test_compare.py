@@ -1,4 +1,4 @@
-"""Comparison of runs and evaluations: the statistics, what is compared with what, and how it is shown."""
+"""Comparison of runs and evaluations: paired statistics, matching of records, and output."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ DRAWS = 1000
 # --- statistics
 
 
-def test_equal_measurements_differ_by_nothing() -> None:
+def test_equal_scores_have_no_difference() -> None:
     scores = np.random.default_rng(0).random(50)
     found = paired_bootstrap(scores, scores, DRAWS)
     assert (found.difference.value, found.difference.low, found.difference.high, found.p) == (0, 0, 0, 1)
 
 
-def test_a_shift_is_found_that_is_small_beside_how_records_differ() -> None:
+def test_small_shift_is_detected_despite_variance_between_records() -> None:
     rng = np.random.default_rng(1)
     first = rng.normal(0, 1, 400)
     found = paired_bootstrap(first, first + 0.05 + rng.normal(0, 0.1, 400), DRAWS)
@@ -63,15 +63,17 @@ def test_a_shift_is_found_that_is_small_beside_how_records_differ() -> None:
 
 
 @pytest.mark.parametrize("differ", [40, 5])
-def test_exchanging_the_two_changes_signs_alone(differ: int) -> None:
+def test_swapping_the_two_only_flips_signs(differ: int) -> None:
     rng = np.random.default_rng(2)
     first = rng.random(40)
     other = np.where(np.arange(40) < differ, rng.random(40), first)
-    there, back = paired_bootstrap(first, other, DRAWS), paired_bootstrap(other, first, DRAWS)
-    assert back.p == there.p
-    assert (back.first, back.other) == (there.other, there.first)
-    ends = (there.difference.value, there.difference.low, there.difference.high)
-    assert (-back.difference.value, -back.difference.high, -back.difference.low) == pytest.approx(ends, abs=1e-12)
+    forward, backward = paired_bootstrap(first, other, DRAWS), paired_bootstrap(other, first, DRAWS)
+    assert backward.p == forward.p
+    assert (backward.first, backward.other) == (forward.other, forward.first)
+    ends = (forward.difference.value, forward.difference.low, forward.difference.high)
+    assert (-backward.difference.value, -backward.difference.high, -backward.difference.low) == pytest.approx(
+        ends, abs=1e-12
+    )
 
 
 def normal(rng: np.random.Generator, shift: float) -> np.ndarray:
@@ -87,46 +89,46 @@ def right_or_wrong(rng: np.random.Generator, shift: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("changes", [normal, skewed, right_or_wrong])
-def test_intervals_hold_the_true_difference_and_p_is_small_as_seldom_as_it_says(
+def test_interval_coverage_and_false_positive_rate_are_nominal(
     changes: Callable[[np.random.Generator, float], np.ndarray],
 ) -> None:
     rng = np.random.default_rng(3)
     level = rng.random(60)
     shifted = [paired_bootstrap(level, level + changes(rng, 0.1), DRAWS) for _ in range(400)]
-    held = np.mean([found.difference.low <= 0.1 <= found.difference.high for found in shifted])
-    assert 0.90 <= held <= 0.98
+    coverage = np.mean([found.difference.low <= 0.1 <= found.difference.high for found in shifted])
+    assert 0.90 <= coverage <= 0.98
     same = [paired_bootstrap(level, level + changes(rng, 0.0), DRAWS).p for _ in range(400)]
     assert 0.02 <= np.mean(np.array(same) < 0.05) <= 0.09
     assert 0.05 <= np.mean(np.array(same) < 0.1) <= 0.15
 
 
 @pytest.mark.parametrize(("n", "least"), [(1, 1.0), (3, 0.25), (5, 0.0625)])
-def test_few_records_prove_little_however_clear_they_are(n: int, least: float) -> None:
+def test_p_value_has_a_lower_bound_for_few_records(n: int, least: float) -> None:
     assert paired_bootstrap(np.zeros(n), np.ones(n), DRAWS).p == least
     assert paired_bootstrap(np.zeros(100), (np.arange(100) < n).astype(float), DRAWS).p >= least
 
 
-def test_differences_that_cancel_out_are_none() -> None:
+def test_differences_that_cancel_out_are_not_significant() -> None:
     first = np.array([0.1, 0.2, 0.3, 0.4] * 5)
     assert paired_bootstrap(first, first + np.array([0.1, -0.1] * 10), DRAWS).p == 1
 
 
-def test_many_records_are_resampled_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bootstrap_in_blocks_gives_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(4)
     first, other = rng.random(300), rng.random(300)
-    whole = paired_bootstrap(first, other, 250)
+    expected = paired_bootstrap(first, other, 250)
     monkeypatch.setattr("geovlm_ray.evaluation.comparison.paired.MAX_VALUES_IN_MEMORY", 1000)
-    assert paired_bootstrap(first, other, 250) == whole
+    assert paired_bootstrap(first, other, 250) == expected
 
 
 @pytest.mark.parametrize("shapes", [(3, 4), (0, 0)])
-def test_what_is_not_paired_is_refused(shapes: tuple[int, int]) -> None:
+def test_unpaired_or_empty_scores_are_rejected(shapes: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="expected two arrays of the same n > 0 records"):
         paired_bootstrap(np.zeros(shapes[0]), np.zeros(shapes[1]))
 
 
-def test_p_values_are_corrected_for_their_number() -> None:
-    # By hand: 4 x 0.01; 3 x 0.02; 2 x 0.03, kept as high as the one before; 0.5.
+def test_p_values_get_the_holm_correction() -> None:
+    # By hand: 4 x 0.01; 3 x 0.02; 2 x 0.03, raised to the previous value; 0.5.
     assert holm([0.03, 0.5, 0.01, 0.02]) == pytest.approx([0.06, 0.5, 0.04, 0.06])
     assert holm([0.6, 0.7]) == pytest.approx([1.0, 1.0])
     assert holm([]) == []
@@ -136,18 +138,18 @@ def test_p_values_are_corrected_for_their_number() -> None:
 
 
 class Model:
-    """Answers as well as its skill says: the ideal answer to that share of the examples, a wrong one to the others."""
+    """Fake model: ideal answers to a fraction ``skill`` of the examples, wrong answers to the others."""
 
     def __init__(self, skill: float, name: str = "") -> None:
         self.skill, self.name = skill, name
 
     def answer(self, example: Example, greedy: bool) -> str:
-        luck = np.random.default_rng(zlib.crc32(f"{self.name} {greedy} {example.id}".encode()))
+        rng = np.random.default_rng(zlib.crc32(f"{self.name} {greedy} {example.id}".encode()))
         ideal = demonstration(example)
-        if luck.random() < self.skill:
+        if rng.random() < self.skill:
             return ideal
         if example.task == "object_detection":
-            return ideal.partition("<answer>")[0] + "<answer>" + _moved(example, luck) + "</answer>"
+            return ideal.partition("<answer>")[0] + "<answer>" + _jittered_boxes(example, rng) + "</answer>"
         return ideal.partition("<answer>")[0] + "<answer>something else</answer>"
 
     def generate(self, prompts: Sequence[Prompt], group_size: int, greedy: bool) -> list[SampleGroup]:
@@ -157,9 +159,9 @@ class Model:
         yield self.generate(prompts, group_size, greedy)
 
 
-def _moved(example: Example, luck: np.random.Generator) -> str:
-    corners = (np.array(box.coords) + luck.normal(0, 6) for box in target_boxes(example.target))
-    boxes = [np.clip(four, 0, 100).round(1).tolist() for four in corners]
+def _jittered_boxes(example: Example, rng: np.random.Generator) -> str:
+    corners = (np.array(box.coords) + rng.normal(0, 6) for box in target_boxes(example.target))
+    boxes = [np.clip(coords, 0, 100).round(1).tolist() for coords in corners]
     return json.dumps(boxes)
 
 
@@ -170,7 +172,7 @@ def sample(text: str) -> Sample:
 def make_run(
     folder: Path, model: Model, *overrides: str, steps: int = 3, evaluated: Sequence[int] = (), scenes: int = 40
 ) -> Path:
-    """A run directory as a run leaves it, its completions and answers by a model."""
+    """Write a run directory as training leaves it, with completions and answers of ``model``."""
     config = load_config(
         "demo",
         [
@@ -186,12 +188,12 @@ def make_run(
     tracker = RunTracker(folder, steps, Console(quiet=True), HackingMonitor(), ADVANTAGES)
     tracker.rewind(0)
     for step in range(1, steps + 1):
-        rising = Model(model.skill * (0.4 + 0.6 * step / steps), f"{model.name} {step}")
+        improving = Model(model.skill * (0.4 + 0.6 * step / steps), f"{model.name} {step}")
         prompts = sampler.batch(step)
-        log(tracker, step, rewards.score(rising.generate(prompts, 3, False)))
+        log(tracker, step, rewards.score(improving.generate(prompts, 3, False)))
     tracker.close()
-    heldout = [Prompt(i, e) for i, e in enumerate(SceneStream(0).held_out(TASKS, scenes))]
-    rows = validation_completions(model, rewards, heldout)
+    prompts = [Prompt(i, e) for i, e in enumerate(SceneStream(0).held_out(TASKS, scenes))]
+    rows = validation_completions(model, rewards, prompts)
     found = rewards_of(rows)
     constants = {task: ConstantAnswer("", values) for task, values in found["greedy"].items()}
     summary = {
@@ -206,7 +208,7 @@ def make_run(
 
 
 def evaluate(run: Path, model: Model, *steps: int, records: int = 12, tasks: Sequence[str] = TASKS) -> None:
-    """Evaluations on the way, in the folder of a run."""
+    """Write in-loop evaluations into a run directory."""
     config = load_config(
         "demo",
         [
@@ -223,19 +225,19 @@ def evaluate(run: Path, model: Model, *steps: int, records: int = 12, tasks: Seq
     evaluation.finish()
 
 
-def compared(*folders: Path) -> Comparison:
+def compare_folders(*folders: Path) -> Comparison:
     return compare(read_sources(folders), DRAWS, lambda done, text: None)
 
 
-def told(found: Comparison) -> str:
-    """What the terminal shows."""
+def terminal_output(found: Comparison) -> str:
+    """Terminal output of a comparison."""
     console = Console(record=True, width=160, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
     print_comparison(found, console)
     return console.export_text()
 
 
-def call(*arguments: object) -> int:
-    """The command with its arguments."""
+def run_command(*arguments: object) -> int:
+    """Run the command with these arguments and return its exit code."""
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     return command.run(parser.parse_args([str(a) for a in arguments]))
@@ -255,19 +257,19 @@ def strong(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def both(weak: Path, strong: Path) -> Comparison:
-    return compared(weak, strong)
+    return compare_folders(weak, strong)
 
 
-def test_the_better_run_is_told_from_the_other(both: Comparison) -> None:
+def test_better_run_is_significantly_higher(both: Comparison) -> None:
     first = both.heldout[0]
     assert (first.task, first.mode, first.first, first.other, first.test.n) == ("all tasks", "sampled", "A", "B", 40)
     assert first.test.difference.low > 0
     assert first.p_holm < 0.05
-    assert "Held-out reward, all tasks, sampled: B " in told(both)
-    assert "B is significantly higher" in told(both)
+    assert "Held-out reward, all tasks, sampled: B " in terminal_output(both)
+    assert "B is significantly higher" in terminal_output(both)
 
 
-def test_every_task_in_both_ways_of_decoding_is_a_row(weak: Path, strong: Path, both: Comparison) -> None:
+def test_every_task_and_decoding_mode_is_a_row(weak: Path, strong: Path, both: Comparison) -> None:
     assert [(row.task, row.mode) for row in both.heldout] == [
         (task, mode) for task in ("all tasks", *TASKS) for mode in ("sampled", "greedy")
     ]
@@ -281,8 +283,8 @@ def test_every_task_in_both_ways_of_decoding_is_a_row(weak: Path, strong: Path, 
         assert [row.test.first, row.test.other] == pytest.approx(expected)
 
 
-def test_a_run_against_its_copy_differs_by_nothing(weak: Path, tmp_path: Path) -> None:
-    found = compared(weak, shutil.copytree(weak, tmp_path / "copy"))
+def test_run_and_its_copy_have_no_difference(weak: Path, tmp_path: Path) -> None:
+    found = compare_folders(weak, shutil.copytree(weak, tmp_path / "copy"))
     tests = [row.test for row in found.heldout] + [row.comparison.test for row in found.benchmarks]
     assert len(tests) == 8
     assert all((test.difference.value, test.p) == (0, 1) for test in tests)
@@ -293,14 +295,14 @@ def test_a_run_against_its_copy_differs_by_nothing(weak: Path, tmp_path: Path) -
     assert "All 12 records score the same" in page
 
 
-def test_only_settings_that_differ_are_shown(both: Comparison) -> None:
+def test_only_differing_settings_are_shown(both: Comparison) -> None:
     assert {s.key: s.values for s in both.settings} == {
         "learner.lr": {"A": 0.0001, "B": 0.0002},
         "data.seed": {"A": 0, "B": 7},
     }
 
 
-def test_curves_of_all_runs_stand_in_one_chart_each(both: Comparison) -> None:
+def test_all_runs_share_one_chart_per_metric(both: Comparison) -> None:
     metrics = ["reward/mean", "reward/format", "reward/accuracy", "completion/length_mean"]
     assert [curve.metric for curve in both.curves] == [*metrics, *(f"task/{task}/reward" for task in TASKS)]
     assert all([step for step, _ in points] == [1, 2, 3] for c in both.curves for points in c.points.values())
@@ -310,36 +312,36 @@ def test_curves_of_all_runs_stand_in_one_chart_each(both: Comparison) -> None:
         assert page.count(f"stroke: {colour}") >= 6
 
 
-def test_a_step_without_a_value_is_no_point_of_a_curve(weak: Path, tmp_path: Path) -> None:
+def test_steps_without_a_value_are_omitted_from_curves(weak: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(weak, tmp_path / "copy")
     with (copy / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "reward/mean": NaN}\n{"step": 5}\n{"step": 6, "reward/mean": 1.5}\n')
-    points = compared(weak, copy).curves[0].points
+    points = compare_folders(weak, copy).curves[0].points
     assert [step for step, _ in points["B"]] == [1, 2, 3, 6]
 
 
-def test_same_names_are_told_apart(weak: Path, strong: Path, both: Comparison) -> None:
+def test_duplicate_names_are_prefixed_with_the_parent_folder(weak: Path, strong: Path, both: Comparison) -> None:
     names = [source.name for source in both.sources]
     assert names == [f"{weak.parent.name}/run", f"{strong.parent.name}/run"]
-    assert all(name in told(both) and name in comparison_page(both) for name in names)
+    assert all(name in terminal_output(both) and name in comparison_page(both) for name in names)
 
 
-def test_the_newest_evaluation_of_a_run_counts(weak: Path, both: Comparison) -> None:
+def test_newest_evaluation_of_a_run_is_used(weak: Path, both: Comparison) -> None:
     evaluation = both.sources[0].evaluation
     assert evaluation is not None
     assert evaluation.folder == weak / "evaluations" / "step-000010"
-    assert "newest evaluation: step-000010 on 2 benchmarks" in told(both)
+    assert "newest evaluation: step-000010 on 2 benchmarks" in terminal_output(both)
 
 
-def test_an_unfinished_evaluation_does_not_count(weak: Path, tmp_path: Path) -> None:
+def test_unfinished_evaluation_is_ignored(weak: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(weak, tmp_path / "copy")
     (copy / "evaluations" / "step-000020" / "predictions").mkdir(parents=True)
-    found = compared(weak, copy)
+    found = compare_folders(weak, copy)
     assert found.sources[1].evaluation is not None
     assert found.sources[1].evaluation.folder.name == "step-000010"
 
 
-def test_steps_of_more_digits_are_newer(weak: Path, tmp_path: Path) -> None:
+def test_evaluations_are_ordered_by_numeric_step(weak: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(weak, tmp_path / "copy")
     for name in ("step-999999", "step-1000000"):
         shutil.copytree(copy / "evaluations" / "step-000010", copy / "evaluations" / name)
@@ -348,9 +350,7 @@ def test_steps_of_more_digits_are_newer(weak: Path, tmp_path: Path) -> None:
     assert evaluation.folder.name == "step-1000000"
 
 
-def test_scores_are_those_of_the_results_and_paper_metrics_stand_beside(
-    weak: Path, strong: Path, both: Comparison
-) -> None:
+def test_scores_and_paper_metrics_equal_the_results(weak: Path, strong: Path, both: Comparison) -> None:
     files = [weak / "evaluations" / "step-000010" / RESULTS, strong / "evaluations" / "step-000002" / RESULTS]
     written = [read_object(file)["benchmarks"] for file in files]
     for row in both.benchmarks:
@@ -364,7 +364,7 @@ def test_scores_are_those_of_the_results_and_paper_metrics_stand_beside(
     }
 
 
-def test_records_are_paired_by_what_they_are_and_the_others_counted(tmp_path: Path) -> None:
+def test_records_are_paired_by_id_and_unpaired_ones_counted(tmp_path: Path) -> None:
     first = make_run(tmp_path / "first", Model(0.5, "first"), scenes=4)
     other = make_run(tmp_path / "other", Model(0.5, "other"), scenes=4)
     evaluate(first, Model(0.5, "first"), 2, records=12)
@@ -376,24 +376,24 @@ def test_records_are_paired_by_what_they_are_and_the_others_counted(tmp_path: Pa
     predictions.add([{**row, "place": len(rows) - row["place"]} for row in rows])
     predictions.finish()
     assert [row["example_id"] for row in predictions.rows()] == [row["example_id"] for row in rows][::-1]
-    found = compared(first, other)
+    found = compare_folders(first, other)
     (row,) = found.benchmarks
     ids = {row["example_id"]: row["score"] for row in rows}
-    ours = Predictions(first / "evaluations" / "step-000002" / "predictions", "drawn-vqa").rows()
-    common = [(r["score"], ids[r["example_id"]]) for r in ours if r["example_id"] in ids]
+    first_rows = Predictions(first / "evaluations" / "step-000002" / "predictions", "drawn-vqa").rows()
+    common = [(r["score"], ids[r["example_id"]]) for r in first_rows if r["example_id"] in ids]
     assert row.comparison.test.n == len(common) == 12
     assert (row.comparison.test.first, row.comparison.test.other) == pytest.approx(tuple(np.mean(common, axis=0)))
     assert (row.comparison.only_first, row.comparison.only_other) == (0, 8)
-    said = told(found)
-    assert "drawn-vqa: means and tests exclude records that only one answered (8 only by B)" in said
-    assert "Only A (first) was evaluated on drawn-object_detection" in said
+    output = terminal_output(found)
+    assert "drawn-vqa: means and tests exclude records that only one answered (8 only by B)" in output
+    assert "Only A (first) was evaluated on drawn-object_detection" in output
     assert all(text in comparison_page(found) for text in ("8 only by B", "Only A (first) was evaluated on"))
 
 
-def test_a_question_asked_twice_of_a_record_is_paired_in_order(tmp_path: Path) -> None:
+def test_repeated_questions_of_a_record_are_paired_in_order(tmp_path: Path) -> None:
     scores = {"first": (0.0, 1.0, 0.25), "other": (0.5, 1.0, 0.25)}
-    folders = [evaluation_of(tmp_path / name, [scene_example("vqa", 0, 0)] * 3, s) for name, s in scores.items()]
-    found = compared(*folders)
+    folders = [write_evaluation(tmp_path / name, [scene_example("vqa", 0, 0)] * 3, s) for name, s in scores.items()]
+    found = compare_folders(*folders)
     (row,) = found.benchmarks
     assert row.comparison.test.n == 3
     assert [case.change for case in row.comparison.higher] == [0.5]
@@ -401,25 +401,25 @@ def test_a_question_asked_twice_of_a_record_is_paired_in_order(tmp_path: Path) -
     assert {r.metric: r.values for r in found.paper} == {"m": {"A": 0.5, "B": 0.5}, "undefined": {}}
 
 
-def evaluation_of(folder: Path, examples: Sequence[Example], scores: Sequence[float], text: str = "ok") -> Path:
-    """An evaluation folder with given scores."""
+def write_evaluation(folder: Path, examples: Sequence[Example], scores: Sequence[float], text: str = "ok") -> Path:
+    """Write an evaluation folder with the given scores."""
     folder.mkdir(parents=True)
     predictions = Predictions(folder / "predictions", "b")
     scored = [dataclasses.replace(sample(text), reward=RewardScore(s, 1.0, s)) for s in scores]
-    cases = [SimpleNamespace(example=example, group=None) for example in examples]
-    predictions.add([prediction_row(i, c, s) for i, (c, s) in enumerate(zip(cases, scored, strict=True))])  # type: ignore[arg-type]
+    items = [SimpleNamespace(example=example, group=None) for example in examples]
+    predictions.add([prediction_row(i, c, s) for i, (c, s) in enumerate(zip(items, scored, strict=True))])  # type: ignore[arg-type]
     predictions.finish()
     benchmark = {"title": "title", "task": "vqa", "n": len(scores), "paper": {"m": 0.5, "undefined": float("nan")}}
     write_atomically(folder / RESULTS, json.dumps({"model": "model", "benchmarks": {"b": benchmark}, "absent": {}}))
     return folder
 
 
-def test_the_cases_that_differ_most_are_drawn(tmp_path: Path) -> None:
+def test_examples_with_the_largest_differences_are_shown(tmp_path: Path) -> None:
     examples = [scene_example("object_detection", 0, i) for i in range(12)]
     changes = np.array([0.1, -0.2, 0.3, 0, 0.5, -0.6, 0.4, 0.2, 0, 0.05, -0.1, 0])
-    first = evaluation_of(tmp_path / "a", examples, [0.6] * 12, demonstration(examples[0]))
-    other = evaluation_of(tmp_path / "b", examples, list(0.6 + changes / 2), "<think>x</think><answer>[]</answer>")
-    found = compared(first, other)
+    first = write_evaluation(tmp_path / "a", examples, [0.6] * 12, demonstration(examples[0]))
+    other = write_evaluation(tmp_path / "b", examples, list(0.6 + changes / 2), "<think>x</think><answer>[]</answer>")
+    found = compare_folders(first, other)
     (row,) = found.benchmarks
     assert [case.first.example_id for case in row.comparison.higher] == [examples[i].id for i in (4, 6, 2, 7)]
     assert [case.first.example_id for case in row.comparison.lower] == [examples[i].id for i in (5, 1, 10)]
@@ -430,49 +430,49 @@ def test_the_cases_that_differ_most_are_drawn(tmp_path: Path) -> None:
     assert "B scores lower than A" in page
 
 
-def test_an_image_that_is_gone_is_named_in_its_place(tmp_path: Path) -> None:
+def test_missing_image_is_replaced_by_an_error_message(tmp_path: Path) -> None:
     example = dataclasses.replace(scene_example("vqa", 0, 0), images=(str(tmp_path / "gone.png"),))
-    folders = [evaluation_of(tmp_path / name, [example], [score]) for name, score in (("a", 0.0), ("b", 1.0))]
-    assert f"{tmp_path / 'gone.png'}: expected a file, found none" in comparison_page(compared(*folders))
+    folders = [write_evaluation(tmp_path / name, [example], [score]) for name, score in (("a", 0.0), ("b", 1.0))]
+    assert f"{tmp_path / 'gone.png'}: expected a file, found none" in comparison_page(compare_folders(*folders))
 
 
-def test_of_three_the_others_are_tested_against_the_first(weak: Path, strong: Path, tmp_path: Path) -> None:
+def test_three_runs_are_tested_against_the_first(weak: Path, strong: Path, tmp_path: Path) -> None:
     third = make_run(tmp_path / "third", Model(0.6, "third"))
-    found = compared(weak, strong, third)
+    found = compare_folders(weak, strong, third)
     assert {(row.first, row.other) for row in found.heldout} == {("A", "B"), ("A", "C")}
     assert len(found.heldout) == 12
     assert {(row.comparison.first, row.comparison.other) for row in found.benchmarks} == {("A", "B")}
-    assert "C (third) has no evaluation." in told(found)
+    assert "C (third) has no evaluation." in terminal_output(found)
     assert all(set(curve.points) == {"A", "B", "C"} for curve in found.curves)
 
 
 @pytest.mark.parametrize(
-    ("overrides", "scenes", "said"),
+    ("overrides", "scenes", "message"),
     [
         ((), 20, "held-out records is object_detection 10, vqa 10, not object_detection 20, vqa 20"),
         (("reward.preset=paper",), 40, "reward.preset is paper, not robust"),
         (("data.source=parquet", "data.path=/data"), 40, "data.source is parquet, not scenes"),
     ],
 )
-def test_other_held_out_sets_or_rewards_are_said_not_compared(
-    weak: Path, tmp_path: Path, overrides: tuple[str, ...], scenes: int, said: str
+def test_different_validation_sets_or_rewards_are_reported_not_compared(
+    weak: Path, tmp_path: Path, overrides: tuple[str, ...], scenes: int, message: str
 ) -> None:
     other = make_run(tmp_path / "other", Model(0.5), *overrides, scenes=scenes)
-    found = compared(weak, other)
+    found = compare_folders(weak, other)
     assert not found.heldout
-    assert said in told(found)
-    assert said in comparison_page(found)
+    assert message in terminal_output(found)
+    assert message in comparison_page(found)
 
 
-def test_a_reward_on_another_device_is_the_same_reward(weak: Path, tmp_path: Path) -> None:
+def test_reward_device_and_time_limit_do_not_prevent_comparison(weak: Path, tmp_path: Path) -> None:
     other = make_run(tmp_path / "other", Model(0.5), "reward.sbert.device=cuda:1", "reward.time_limit_s=9")
-    assert compared(weak, other).heldout
+    assert compare_folders(weak, other).heldout
 
 
-def test_runs_without_evaluations_say_why_nothing_is_drawn(tmp_path: Path) -> None:
+def test_page_explains_missing_evaluations(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / name, Model(skill, name)) for name, skill in (("a", 0.3), ("b", 0.9))]
     (runs[1] / "summary.json").unlink()
-    found = compared(*runs)
+    found = compare_folders(*runs)
     assert (found.heldout, found.benchmarks) == ([], [])
     page = comparison_page(found)
     assert "no two of these were evaluated on the same benchmark" in page
@@ -480,17 +480,17 @@ def test_runs_without_evaluations_say_why_nothing_is_drawn(tmp_path: Path) -> No
     assert "<img" not in page
 
 
-def test_a_run_and_an_evaluation_of_it_elsewhere(weak: Path, strong: Path) -> None:
-    found = compared(weak, strong / "evaluations" / "step-000002")
+def test_run_is_compared_with_an_evaluation_folder(weak: Path, strong: Path) -> None:
+    found = compare_folders(weak, strong / "evaluations" / "step-000002")
     assert [row.comparison.benchmark for row in found.benchmarks] == ["drawn-vqa", "drawn-object_detection"]
     assert (found.curves, found.heldout, found.settings) == ([], [], [])
 
 
-def test_page_json_and_table_are_left(
+def test_command_writes_page_json_and_table(
     weak: Path, strong: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert call(weak, strong, "--json", "numbers.json", "--draws", "500") == 0
+    assert run_command(weak, strong, "--json", "numbers.json", "--draws", "500") == 0
     out = capsys.readouterr().out
     assert f"Page: {tmp_path / 'compare.html'}" in out
     page = (tmp_path / "compare.html").read_text()
@@ -523,19 +523,19 @@ def test_page_json_and_table_are_left(
         ),
     ],
 )
-def test_what_cannot_be_compared_is_named(
+def test_wrong_input_is_a_one_line_error(
     arguments: list[str], error: type[UserError], message: str, weak: Path, strong: Path
 ) -> None:
     given = [argument.format(weak=weak, strong=strong) for argument in arguments]
     with pytest.raises(error, match=message.format(weak=weak)) as raised:
-        call(*given)
+        run_command(*given)
     assert "\n" not in str(raised.value)
 
 
-def test_nothing_in_common_is_an_error_that_says_why(weak: Path, tmp_path: Path) -> None:
-    evaluation = evaluation_of(tmp_path / "elsewhere", [scene_example("vqa", 0, 0)], [1.0])
+def test_nothing_in_common_is_an_error_with_the_reason(weak: Path, tmp_path: Path) -> None:
+    evaluation = write_evaluation(tmp_path / "elsewhere", [scene_example("vqa", 0, 0)], [1.0])
     with pytest.raises(RunError, match=r"found none\. .*Only B \(elsewhere\) was evaluated on b\.$") as raised:
-        compared(weak, evaluation)
+        compare_folders(weak, evaluation)
     assert "\n" not in str(raised.value)
 
 
@@ -548,20 +548,20 @@ def test_nothing_in_common_is_an_error_that_says_why(weak: Path, tmp_path: Path)
         ("summary.json", '{"heldout_rewards": {"after": {"sampled": {"vqa": [1]}, "greedy": {}}}}', "as many sampled"),
         ("summary.json", '{"heldout_rewards": {"after": 3}}', r"summary.json: after: .*found 3"),
         ("evaluations/step-000010/results.json", "{}", r"results.json: model: Field required"),
-        ("evaluations/step-000010/predictions/drawn-vqa.parquet", "junk", "drawn-vqa.parquet: expected predictions"),
+        ("evaluations/step-000010/predictions/drawn-vqa.parquet", "junk", "drawn-vqa.parquet: expected a Parquet file"),
     ],
 )
-def test_files_that_hold_something_else_are_named(
+def test_invalid_files_are_named(
     file: str, content: str, message: str, weak: Path, strong: Path, tmp_path: Path
 ) -> None:
     copy = shutil.copytree(weak, tmp_path / "copy")
     (copy / file).write_text(content)
     with pytest.raises(DataError, match=message) as raised:
-        compared(copy, strong)
+        compare_folders(copy, strong)
     assert "\n" not in str(raised.value)
 
 
-def test_predictions_of_another_form_are_named(weak: Path, strong: Path, tmp_path: Path) -> None:
+def test_predictions_with_invalid_values_are_named(weak: Path, strong: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(weak, tmp_path / "copy")
     predictions = Predictions(copy / "evaluations" / "step-000010" / "predictions", "drawn-vqa")
     rows = predictions.rows()
@@ -569,7 +569,7 @@ def test_predictions_of_another_form_are_named(weak: Path, strong: Path, tmp_pat
     predictions.add([{**row, "score": 7.0} for row in rows])
     predictions.finish()
     with pytest.raises(DataError, match=r"drawn-vqa\.parquet: 0\.score: .*less than or equal to 1, found 7\.0"):
-        compared(copy, strong)
+        compare_folders(copy, strong)
 
 
 # --- hostile text
@@ -579,7 +579,7 @@ def hostile_pair(tmp_path: Path) -> Comparison:
     example = dataclasses.replace(scene_example("vqa", 0, 0), id=HOSTILE, question=HOSTILE, target=HOSTILE)
     folders = []
     for name, score in (("<img src=x onerror=document.title='owned'>", 0.0), ("[bold]b\x1b[31m", 1.0)):
-        folder = evaluation_of(tmp_path / name, [example] * 8, [score] * 8, HOSTILE)
+        folder = write_evaluation(tmp_path / name, [example] * 8, [score] * 8, HOSTILE)
         results = read_object(folder / RESULTS)
         results["model"] = HOSTILE
         results["benchmarks"]["b"] |= {"title": HOSTILE, "task": HOSTILE, "paper": {HOSTILE: 0.5}}
@@ -588,11 +588,11 @@ def hostile_pair(tmp_path: Path) -> Comparison:
         prompt = config.prompt.model_copy(update={"system": f"{HOSTILE} {score}"})
         write_atomically(folder / "config.yaml", to_yaml(config.model_copy(update={"prompt": prompt})))
         folders.append(folder)
-    return compared(*folders)
+    return compare_folders(*folders)
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome in PATH to open the page with")
-def test_scripts_in_names_answers_and_settings_are_inert(tmp_path: Path) -> None:
+def test_scripts_in_names_answers_and_settings_are_escaped(tmp_path: Path) -> None:
     (tmp_path / "compare.html").write_text(comparison_page(hostile_pair(tmp_path)))
     dom = opened(tmp_path / "compare.html", tmp_path / "profile")
     assert "owned" in dom
@@ -601,7 +601,7 @@ def test_scripts_in_names_answers_and_settings_are_inert(tmp_path: Path) -> None
     assert '<img src="x"' not in dom
 
 
-def test_markup_and_escape_sequences_are_not_obeyed_by_the_terminal(tmp_path: Path) -> None:
-    said = told(hostile_pair(tmp_path))
-    assert "[bold]b�[31m" in said
-    assert "\x1b" not in said
+def test_terminal_output_escapes_markup_and_control_sequences(tmp_path: Path) -> None:
+    output = terminal_output(hostile_pair(tmp_path))
+    assert "[bold]b�[31m" in output
+    assert "\x1b" not in output

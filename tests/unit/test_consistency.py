@@ -1,4 +1,4 @@
-"""Whether reasoning names what the answer says."""
+"""Consistency of the reasoning with the answer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from geovlm_ray.evaluation.metrics.sound import AnsweredExample
 from geovlm_ray.tasks.grammar import parse_response
 
 
-def found(task: str, target: Target, reasoning: str, answer: str) -> dict[str, bool]:
+def check(task: str, target: Target, reasoning: str, answer: str) -> dict[str, bool]:
     return consistency(reasoning, AnsweredExample(answer, Example("1", task, ("i.png",), "?", target)))
 
 
@@ -36,8 +36,10 @@ def found(task: str, target: Target, reasoning: str, answer: str) -> dict[str, b
         ("change_captioning", ("x",), "left changed", "a house built at the left", {"objects": False, "places": True}),
     ],
 )  # fmt: skip
-def test_words(task: str, target: Target, reasoning: str, answer: str, expected: dict[str, bool]) -> None:
-    assert found(task, target, reasoning, answer) == expected
+def test_reasoning_and_text_answer(
+    task: str, target: Target, reasoning: str, answer: str, expected: dict[str, bool]
+) -> None:
+    assert check(task, target, reasoning, answer) == expected
 
 
 @pytest.mark.parametrize(
@@ -50,13 +52,13 @@ def test_words(task: str, target: Target, reasoning: str, answer: str, expected:
         ("two ships , left and top", "[[0, 40, 20, 60], [80, 80, 99, 99]]", {"counts": True, "places": False}),
     ],
 )
-def test_boxes(reasoning: str, boxes: str, expected: dict[str, bool]) -> None:
-    assert found("object_detection", (Box((0, 40, 20, 60)),), reasoning, boxes) == expected
+def test_reasoning_and_box_answer(reasoning: str, boxes: str, expected: dict[str, bool]) -> None:
+    assert check("object_detection", (Box((0, 40, 20, 60)),), reasoning, boxes) == expected
 
 
-def test_boxes_are_placed_in_their_frame() -> None:
+def test_answer_without_boxes_is_not_checked() -> None:
     example = scene_example("visual_grounding", 5, 0)
-    assert found("visual_grounding", example.target, "", "no boxes") == {}
+    assert check("visual_grounding", example.target, "", "no boxes") == {}
 
 
 @pytest.mark.parametrize("task", ["object_detection", "visual_grounding", "image_captioning", "scene_classification"])

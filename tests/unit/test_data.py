@@ -1,4 +1,4 @@
-"""Drawn scenes and sample files."""
+"""Synthetic scenes and sample files."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def test_demonstrations_earn_the_full_reward(task: str) -> None:
 
 
 @pytest.mark.parametrize("task", TASK_NAMES)
-def test_scenes_are_functions_of_their_seed(task: str) -> None:
+def test_scenes_are_determined_by_their_seed(task: str) -> None:
     first, again, other = (scene_example(task, seed, 7) for seed in (1, 1, 2))
     assert first == again
-    pictures = [[np.asarray(render_scene(reference)) for reference in example.images] for example in (first, again)]
-    assert all(np.array_equal(a, b) for a, b in zip(*pictures, strict=True))
-    assert not np.array_equal(pictures[0][0], np.asarray(render_scene(other.images[0])))
+    images = [[np.asarray(render_scene(reference)) for reference in example.images] for example in (first, again)]
+    assert all(np.array_equal(a, b) for a, b in zip(*images, strict=True))
+    assert not np.array_equal(images[0][0], np.asarray(render_scene(other.images[0])))
 
 
-def test_boxes_lie_on_what_they_name() -> None:
+def test_boxes_enclose_their_objects() -> None:
     for k in range(20):
         example = scene_example("visual_grounding", 5, k)
         (scene,) = scenes_of(example)
@@ -46,14 +46,14 @@ def test_boxes_lie_on_what_they_name() -> None:
             np.asarray(render(s), dtype=int) for s in (scene, dataclasses.replace(scene, things=()))
         )
         rows, columns = np.nonzero(np.abs(with_object - without).max(axis=2) > 40)
-        seen = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) * 100 / SCENE_SIZE
+        visible = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]) * 100 / SCENE_SIZE
         (box,) = example.target
         assert isinstance(box, Box)
         # The object's shadow may reach beyond its box.
-        assert iou_matrix([seen], [box.coords])[0, 0] > 0.6
+        assert iou_matrix([visible], [box.coords])[0, 0] > 0.6
 
 
-def write(path: Path, *records: object) -> Path:
+def write_records(path: Path, *records: object) -> Path:
     path.write_text("\n".join(r if isinstance(r, str) else json.dumps(r) for r in records))
     return path
 
@@ -62,8 +62,8 @@ def record(task: str, reference: object) -> dict:
     return {"id": "r", "task": task, "images": ["a.png"], "prompt": "[x] <image> \\n what ?", "reference": reference}
 
 
-def test_samples_are_read_with_their_tasks_and_targets(tmp_path: Path) -> None:
-    path = write(
+def test_sample_file_is_read_with_tasks_and_targets(tmp_path: Path) -> None:
+    path = write_records(
         tmp_path / "s.jsonl",
         record("multilabel_classification_sar", ["Pastures", "Water bodies"]),
         record("change_detection_yes_no", "yes"),
@@ -97,8 +97,8 @@ def test_samples_are_read_with_their_tasks_and_targets(tmp_path: Path) -> None:
         ({**record("vqa", "x"), "task": ["vqa"]}, "task"),
     ],
 )
-def test_bad_records_are_named_with_their_line(bad: object, message: str, tmp_path: Path) -> None:
-    path = write(tmp_path / "s.jsonl", record("vqa", "yes"), bad)
+def test_invalid_record_is_named_with_its_number(bad: object, message: str, tmp_path: Path) -> None:
+    path = write_records(tmp_path / "s.jsonl", record("vqa", "yes"), bad)
     with pytest.raises(DataError, match=message) as error:
         read_source("samples", path)
     assert "s.jsonl, record 2" in str(error.value)

@@ -1,4 +1,4 @@
-"""``geovlm-ray data`` on converted datasets, and on sources that mean harm."""
+"""``geovlm-ray data`` on converted datasets and on hostile sources."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from geovlm_ray.data.quarantine import read_quarantine
 from geovlm_ray.data.stats import collect_stats, size_group
 from geovlm_ray.report.preview import choose, preview
 from tests.rs import RS, needs_rs
-from tests.unit.rooms import example, picture, scenes_dataset, write_dataset
+from tests.unit.datasets import example, write_dataset, write_image, write_scenes_dataset
 
 Captured = pytest.CaptureFixture[str]
 
@@ -37,7 +37,7 @@ def line(k: int, **values: object) -> str:
 
 def write_source(folder: Path, lines: list[str | bytes]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    picture(folder / "a.png", 0)
+    write_image(folder / "a.png", 0)
     path = folder / "source.jsonl"
     path.write_bytes(b"\n".join(text if isinstance(text, bytes) else text.encode() for text in lines))
     return path
@@ -50,25 +50,25 @@ def data(*arguments: object) -> int:
 def test_help_lists_every_format_with_its_options(capsys: Captured) -> None:
     with pytest.raises(SystemExit):
         data("convert", "--help")
-    shown = capsys.readouterr().out
-    for name, form in FORMATS.items():
-        assert f"{name} " in shown
-        assert form.summary in shown
-        assert all(f"{key}=" in shown for key in form.options)
+    output = capsys.readouterr().out
+    for name, data_format in FORMATS.items():
+        assert f"{name} " in output
+        assert data_format.summary in output
+        assert all(f"{key}=" in output for key in data_format.options)
 
 
-def test_the_parser_and_help_load_nothing_heavy() -> None:
+def test_parser_and_help_import_no_heavy_package() -> None:
     code = (
         "import sys\nfrom geovlm_ray.cli import main\n"
         "try: main(['data', 'validate', '--help'])\nexcept SystemExit: pass\n"
         "heavy = {'torch', 'numpy', 'pyarrow', 'pydantic', 'PIL'} & set(sys.modules)\n"
         "sys.exit(f'loaded {heavy}' if heavy else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
 
 
-def test_the_commands_load_no_tensors(tmp_path: Path) -> None:
+def test_commands_import_no_heavy_package(tmp_path: Path) -> None:
     write_source(tmp_path / "src", [line(k) for k in range(3)])
     code = (
         "import sys\nfrom geovlm_ray.cli import main\n"
@@ -78,8 +78,8 @@ def test_the_commands_load_no_tensors(tmp_path: Path) -> None:
         "heavy = {'torch', 'transformers', 'ray', 'matplotlib'} & set(sys.modules)\n"
         "sys.exit(f'loaded {heavy}' if heavy else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    process = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stdout + process.stderr
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_the_commands_load_no_tensors(tmp_path: Path) -> None:
         (["preview", "data", "--out", "page.html"], "absent.png: expected a file, found none"),
     ],
 )
-def test_wrong_input_gets_one_line_that_names_it(
+def test_wrong_input_is_a_one_line_error_that_names_it(
     arguments: list[str], message: str, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -119,14 +119,14 @@ def test_wrong_input_gets_one_line_that_names_it(
     assert len(error.splitlines()) == 1
 
 
-def test_conversion_labels_counts_and_says_what_it_set_aside(tmp_path: Path, capsys: Captured) -> None:
+def test_conversion_sets_metadata_and_reports_quarantined_records(tmp_path: Path, capsys: Captured) -> None:
     source = write_source(tmp_path / "src", [*(line(k) for k in range(8)), line(8, reference=None), "{", line(9)])
     out = tmp_path / "out"
     labels = ("--dataset", "harbours", "--split", "test", "--licence", "none [/b]")
     assert data("convert", "samples", source, out, *labels, "--max-bad", 0.1) == 0
-    shown = " ".join(capsys.readouterr().out.split())
-    assert "9 records, 1 skipped, 1 quarantined" in shown
-    assert "source.jsonl, record 10" in shown.replace("│", " ").replace("  ", " ")
+    output = " ".join(capsys.readouterr().out.split())
+    assert "9 records, 1 skipped, 1 quarantined" in output
+    assert "source.jsonl, record 10" in output.replace("│", " ").replace("  ", " ")
     (dataset,) = open_datasets(out)
     rows = [row for _, _, row in dataset.rows()]
     assert {(r.example.dataset, r.example.split, r.licence) for r in rows} == {("harbours", "test", "none [/b]")}
@@ -162,14 +162,14 @@ HOSTILE = [
 ]
 
 
-def test_hostile_lines_are_set_aside_and_the_limit_decides(tmp_path: Path, capsys: Captured) -> None:
+def test_hostile_lines_are_quarantined_and_max_bad_sets_the_exit_code(tmp_path: Path, capsys: Captured) -> None:
     good = [line(k) for k in range(100)]
     source = write_source(tmp_path / "src", [*good[:50], *HOSTILE, *good[50:]])
     assert data("convert", "samples", source, tmp_path / "out", "--max-bad", 0.2) == 0
     assert data("convert", "samples", source, tmp_path / "strict", "--max-bad", 0.1) == 1
-    aside = list(read_quarantine(tmp_path / "out", "convert"))
-    assert sorted(item.source_record for item in aside) == list(range(51, 51 + len(HOSTILE)))
-    assert all(len(item.reason) <= 1000 for item in aside)
+    quarantine = list(read_quarantine(tmp_path / "out", "convert"))
+    assert sorted(item.source_record for item in quarantine) == list(range(51, 51 + len(HOSTILE)))
+    assert all(len(item.reason) <= 1000 for item in quarantine)
     assert "Traceback" not in capsys.readouterr().err
     assert data("validate", tmp_path / "out") == 0
     (dataset,) = open_datasets(tmp_path / "out")
@@ -179,18 +179,18 @@ def test_hostile_lines_are_set_aside_and_the_limit_decides(tmp_path: Path, capsy
 opened: list[str] | None = None
 
 
-def _note(event: str, arguments: tuple) -> None:
+def _record_access(event: str, arguments: tuple) -> None:
     if opened is not None and event in ("open", "os.listdir", "os.scandir"):
         opened.append(str(arguments[0]))
 
 
-sys.addaudithook(_note)
+sys.addaudithook(_record_access)
 
 
 @contextmanager
-def noted() -> Iterator[list[str]]:
-    """The paths that are opened or listed meanwhile."""
-    global opened  # noqa: PLW0603 - an audit hook cannot be taken away again
+def record_access() -> Iterator[list[str]]:
+    """Record the paths that are opened or listed inside the block."""
+    global opened  # noqa: PLW0603 - an audit hook cannot be removed
     opened = []
     try:
         yield opened
@@ -212,35 +212,35 @@ def test_no_format_reads_outside_its_source(name: str, tmp_path: Path) -> None:
             (folder / path.name).symlink_to(path)
             (folder / f"up{path.suffix}").symlink_to(os.path.relpath(path, folder))
         (folder / "all").symlink_to(secret)
-    with noted() as seen:
+    with record_access() as accessed:
         assert data("convert", name, source, tmp_path / "out", "--workers", 1) == 1
-    read = {str(Path(path).resolve()) for path in seen}
+    read = {str(Path(path).resolve()) for path in accessed}
     assert str(source) in read
     assert not [path for path in read if path.startswith(str(secret))]
 
 
 def test_validation_and_preview_read_no_image_outside_the_root(tmp_path: Path) -> None:
     root, secret = tmp_path / "root", tmp_path / "secret"
-    picture(secret / "a.png", 1)
-    picture(root / "a.png", 2)
+    write_image(secret / "a.png", 1)
+    write_image(root / "a.png", 2)
     (root / "link.png").symlink_to(secret / "a.png")
     (root / "folder").symlink_to(secret)
     names = ["../secret/a.png", str(secret / "a.png"), "link.png", "folder/a.png", "x/../../secret/a.png"]
     records = [example(k, (name,)) for k, name in enumerate([*names, "a.png"])]
     folder = write_dataset(tmp_path / "data", records, root=str(root))
     for images in ("required", "optional"):
-        with noted() as seen:
+        with record_access() as accessed:
             assert data("preview", folder, "--out", tmp_path / "page.html", "--images", images) == 1
             assert data("validate", folder, "--images", images, "--max-bad", 0.9, "--workers", 1) == 0
             assert data("preview", folder, "--out", tmp_path / "page.html", "--images", images) == 0
-        read = {str(Path(path).resolve()) for path in seen}
+        read = {str(Path(path).resolve()) for path in accessed}
         assert str(root / "a.png") in read
         assert not [path for path in read if path.startswith(str(secret))]
         (folder / "quarantine.parquet").unlink()
 
 
-def test_the_limit_decides_the_exit_code_of_validation(tmp_path: Path, capsys: Captured) -> None:
-    picture(tmp_path / "a.png", 0)
+def test_max_bad_sets_the_exit_code_of_validation(tmp_path: Path, capsys: Captured) -> None:
+    write_image(tmp_path / "a.png", 0)
     records = [example(k, ("a.png",)) for k in range(20)]
     records[3] = replace(records[3], question=" ", id="[/bold]\x1b[31m")
     folder = write_dataset(tmp_path / "data", records, root=str(tmp_path))
@@ -252,9 +252,9 @@ def test_the_limit_decides_the_exit_code_of_validation(tmp_path: Path, capsys: C
     assert data("validate", folder, "--max-bad", 0.05) == 0
 
 
-def test_another_root_may_hold_the_images(tmp_path: Path) -> None:
+def test_root_option_overrides_the_image_root(tmp_path: Path) -> None:
     folder = write_dataset(tmp_path / "data", [example(1, ("a.png",))], root="nowhere")
-    picture(tmp_path / "moved" / "a.png", 0)
+    write_image(tmp_path / "moved" / "a.png", 0)
     assert data("validate", folder) == 1
     assert data("validate", folder, "--root", tmp_path / "moved") == 0
     assert data("preview", folder, "--root", tmp_path / "moved", "--out", tmp_path / "page.html") == 0
@@ -272,7 +272,7 @@ def test_real_samples_convert_validate_and_preview(tmp_path: Path, capsys: Captu
 
 
 @needs_rs
-def test_coco_annotations_come_back_as_they_were(tmp_path: Path) -> None:
+def test_coco_annotations_round_trip(tmp_path: Path) -> None:
     source = RS / "A_annotations" / "nwpu_vhr10_coco_even_ids.json"
     assert data("convert", "coco", source, tmp_path / "out") == 0
     assert data("validate", tmp_path / "out", "--images", "optional") == 0
@@ -281,9 +281,9 @@ def test_coco_annotations_come_back_as_they_were(tmp_path: Path) -> None:
     assert data("export", "coco", tmp_path / "out", tmp_path / "back.json") == 1
 
 
-def test_stats_count_what_was_not_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stats_exclude_quarantined_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for k, name in enumerate(("a.png", "b.png")):
-        picture(tmp_path / name, k)
+        write_image(tmp_path / name, k)
     boxes = (Box((0, 0, 5, 5), "ship"), Box((0, 0, 20, 20), "ship"), Box((0, 0, 50, 50), "quay"))
     records = [
         example(1, ("a.png",), sensor="Sentinel-2", gsd=10.0, reasoning="I count."),
@@ -311,18 +311,18 @@ def test_stats_count_what_was_not_set_aside(tmp_path: Path, monkeypatch: pytest.
     assert collect_stats(open_datasets(folder), workers=2, on_progress=lambda n: None).plain() == found
 
 
-def test_box_sizes_are_shares_of_the_image() -> None:
+def test_box_size_groups_are_relative_to_the_image() -> None:
     assert size_group(Box((0, 0, 9.9, 10)), Frame()) == "small"
     assert size_group(Box((0, 0, 50, 50)), Frame("pixel", 100, 200)) == "large"
     assert size_group(Box((0, 0, 50, 30)), Frame("pixel", 100, 200)) == "medium"
 
 
-def test_the_preview_shows_records_of_every_task_and_split(tmp_path: Path) -> None:
-    datasets = open_datasets(scenes_dataset(tmp_path / "scenes"))
+def test_preview_shows_records_of_every_task_and_split(tmp_path: Path) -> None:
+    datasets = open_datasets(write_scenes_dataset(tmp_path / "scenes"))
     page = preview(datasets, each=2, seed=0, need_images=True)
     assert page.count('class="card"') == 2 * len(TASK_NAMES)
     assert all(f'id="{task}"' in page for task in TASK_NAMES)
-    assert "http" not in page, "it is self-contained"
+    assert "http" not in page, "the page must be self-contained"
     assert page == preview(datasets, each=2, seed=0, need_images=True)
     records = [example(k, split=("train", "validation", "test")[k > 96 and k - 96]) for k in range(99)]
     choice = choose(open_datasets(write_dataset(tmp_path / "data", records)), 6, seed=0)
@@ -332,7 +332,7 @@ def test_the_preview_shows_records_of_every_task_and_split(tmp_path: Path) -> No
     assert choice.tasks != other.tasks
 
 
-def test_the_preview_draws_boxes_on_a_blank_canvas_where_images_are_optional(tmp_path: Path) -> None:
+def test_preview_draws_boxes_on_a_blank_canvas_if_images_are_optional(tmp_path: Path) -> None:
     box = Box((20, 20, 60, 40), "quay")
     records = [example(1), example(2, ("absent.png",), task="object_detection", target=(box,))]
     folder = write_dataset(tmp_path / "data", records)
@@ -342,19 +342,26 @@ def test_the_preview_draws_boxes_on_a_blank_canvas_where_images_are_optional(tmp
     assert "20, 20, 60, 40  quay" in page
 
 
-def test_the_preview_escapes_what_the_source_says(tmp_path: Path) -> None:
-    evil = '<script>alert("1")</script><img src=x onerror=alert(1)>'
-    picture(tmp_path / "a.png", 0)
-    values = {"id": evil, "question": evil, "dataset": evil, "split": evil, "sensor": evil, "reasoning": evil}
+def test_preview_escapes_text_from_the_source(tmp_path: Path) -> None:
+    script = '<script>alert("1")</script><img src=x onerror=alert(1)>'
+    write_image(tmp_path / "a.png", 0)
+    values = {
+        "id": script,
+        "question": script,
+        "dataset": script,
+        "split": script,
+        "sensor": script,
+        "reasoning": script,
+    }
     records = [
-        example(1, ("a.png",), target=evil, **values),
-        example(2, ("a.png",), target=(Box((1, 2, 30, 40), evil),), task="object_detection", **values),
-        example(3, ("a.png",), target=(evil,), task="scene_classification", **values),
-        example(4, ("a.png",), target=(evil,), task="image_captioning", **values),
+        example(1, ("a.png",), target=script, **values),
+        example(2, ("a.png",), target=(Box((1, 2, 30, 40), script),), task="object_detection", **values),
+        example(3, ("a.png",), target=(script,), task="scene_classification", **values),
+        example(4, ("a.png",), target=(script,), task="image_captioning", **values),
     ]
     folder = write_dataset(tmp_path / "data", records, root=str(tmp_path))
     assert data("preview", folder, "--out", tmp_path / "page.html") == 0
     page = (tmp_path / "page.html").read_text()
-    assert page.count("<script>") == 1, "the page's own"
+    assert page.count("<script>") == 1, "only the script of the page itself"
     assert "<img src=x" not in page
-    assert html.escape(evil) in page
+    assert html.escape(script) in page

@@ -1,4 +1,4 @@
-"""`deploy/` and `docker-compose.yml`: valid for their schemas, never started without a token, able to hold a run."""
+"""`deploy/` and `docker-compose.yml`: valid schemas, token authentication, enough resources for a run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from geovlm_ray.config import load_config
 from geovlm_ray.training.capacity import check_fits
 from tests.unit.test_loop import run as run_loop
 
-# Ray's own command line, which is imported here, warns of itself.
+# Importing Ray's command line raises deprecation warnings.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 TOP = Path(__file__).parents[2]
 DEPLOY = TOP / "deploy"
@@ -42,24 +42,26 @@ COUNT = {"type": "integer", "minimum": 0}
 STRINGS = {"type": "object", "additionalProperties": {"type": "string"}}
 
 
-def closed(properties: dict[str, Any], *required: str) -> dict[str, Any]:
-    """The schema of an object without other properties."""
+def closed_object(properties: dict[str, Any], *required: str) -> dict[str, Any]:
+    """JSON schema of an object without additional properties."""
     return {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
 
 
 GROUP = {"rayStartParams": STRINGS, "template": {"type": "object"}}
-CLUSTER_SPEC = closed(
+CLUSTER_SPEC = closed_object(
     {
         "rayVersion": {"type": "string"},
-        "authOptions": closed({"mode": {"enum": ["token", "disabled"]}, "secretName": {"type": "string"}}, "mode"),
+        "authOptions": closed_object(
+            {"mode": {"enum": ["token", "disabled"]}, "secretName": {"type": "string"}}, "mode"
+        ),
         "enableInTreeAutoscaling": {"type": "boolean"},
-        "autoscalerOptions": closed(
+        "autoscalerOptions": closed_object(
             {"idleTimeoutSeconds": COUNT, "upscalingMode": {"enum": ["Default", "Aggressive", "Conservative"]}}
         ),
-        "headGroupSpec": closed(GROUP, "template"),
+        "headGroupSpec": closed_object(GROUP, "template"),
         "workerGroupSpecs": {
             "type": "array",
-            "items": closed(
+            "items": closed_object(
                 {
                     "groupName": {"type": "string", "pattern": "^[a-z]([-a-z0-9]*[a-z0-9])?$"},
                     "replicas": COUNT,
@@ -73,7 +75,7 @@ CLUSTER_SPEC = closed(
     },
     "headGroupSpec",
 )
-JOB_SPEC = closed(
+JOB_SPEC = closed_object(
     {
         "entrypoint": {"type": "string"},
         "shutdownAfterJobFinishes": {"type": "boolean"},
@@ -83,27 +85,27 @@ JOB_SPEC = closed(
     *("entrypoint", "rayClusterSpec"),
 )
 SPECS = {"RayCluster": CLUSTER_SPEC, "RayJob": JOB_SPEC}
-"""The fields of KubeRay's API (ray.io/v1, KubeRay 1.6) that our manifests use; pods are checked as Kubernetes pods."""
+"""Fields of KubeRay's API (ray.io/v1, KubeRay 1.6) that our manifests use; pods are validated as Kubernetes pods."""
 
 
 def read(file: Path) -> Any:
-    """The one document of a YAML file."""
+    """Parse a YAML file with one document."""
     return yaml.safe_load(file.read_text())
 
 
 def compose() -> dict[str, Any]:
-    """The compose file with its variables as they are without an environment, for the profile ``gpu``."""
+    """The compose file with its variables set to their defaults, for the profile ``gpu``."""
     text = re.sub(r"\$\{COMPOSE_PROFILES(:\?[^}]*)?\}", "gpu", COMPOSE.read_text())
     return yaml.safe_load(re.sub(r"\$\{[A-Z_]+:-([^}]*)\}", r"\1", text))
 
 
 def cluster_specs() -> list[dict[str, Any]]:
-    """The cluster of each KubeRay manifest."""
+    """Cluster spec of each KubeRay manifest."""
     return [read(KUBERAY / "raycluster.yaml")["spec"], read(KUBERAY / "rayjob.yaml")["spec"]["rayClusterSpec"]]
 
 
 def pods() -> Iterator[tuple[str, dict[str, Any]]]:
-    """The pods of a cluster, with the names of their groups."""
+    """Group name and pod template of every node group of a cluster."""
     spec = cluster_specs()[0]
     yield "head", spec["headGroupSpec"]["template"]
     for group in spec["workerGroupSpecs"]:
@@ -111,7 +113,7 @@ def pods() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def ray_commands() -> Iterator[list[str]]:
-    """Every `ray` command line of the deployments, README's among them, in words."""
+    """Words of every `ray` command line in the deployments and the README."""
     for service in compose()["services"].values():
         command = service.get("command", [])
         yield command if isinstance(command, list) else shlex.split(command)
@@ -129,7 +131,7 @@ def ray_commands() -> Iterator[list[str]]:
 
 
 def geovlm_ray_commands() -> Iterator[list[str]]:
-    """Every `geovlm-ray` command line that a deployment runs, in words."""
+    """Words of every `geovlm-ray` command line in the deployments."""
     yield shlex.split(read(KUBERAY / "rayjob.yaml")["spec"]["entrypoint"])
     for command in ray_commands():
         if "geovlm-ray" in command:
@@ -137,19 +139,19 @@ def geovlm_ray_commands() -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("file", YAML_FILES, ids=lambda f: str(f.relative_to(TOP)))
-def test_yaml_is_clean(file: Path) -> None:
-    """No doubled keys, no values that YAML 1.1 takes for something else, lines of bounded length."""
+def test_yaml_passes_yamllint(file: Path) -> None:
+    """No duplicate keys, no ambiguous YAML 1.1 values, bounded line length."""
     rules = "{extends: default, rules: {document-start: disable, braces: disable, line-length: {max: 130}}}"
     assert not [str(problem) for problem in lint(file.read_text(), YamlLintConfig(rules), str(file))]
 
 
-def test_compose_file_fits_the_compose_specification() -> None:
+def test_compose_file_matches_the_compose_specification() -> None:
     command = [str(Path(sys.executable).with_name("check-jsonschema")), "--builtin-schema", "vendor.compose-spec"]
-    done = subprocess.run([*command, str(COMPOSE)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
+    process = subprocess.run([*command, str(COMPOSE)], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stdout
 
 
-def test_core_kubernetes_objects_fit_their_schemas() -> None:
+def test_core_kubernetes_objects_match_their_schemas() -> None:
     documents = list(yaml.safe_load_all((KUBERAY / "common.yaml").read_text()))
     assert [d["kind"] for d in documents] == ["PersistentVolumeClaim", "NetworkPolicy"]
     for document in documents:
@@ -157,7 +159,7 @@ def test_core_kubernetes_objects_fit_their_schemas() -> None:
 
 
 @pytest.mark.parametrize("name", ["raycluster", "rayjob"])
-def test_kuberay_objects_fit_the_fields_of_their_api(name: str) -> None:
+def test_kuberay_objects_match_the_fields_of_their_api(name: str) -> None:
     document = read(KUBERAY / f"{name}.yaml")
     assert document["apiVersion"] == "ray.io/v1"
     schema = Draft202012Validator(SPECS[document["kind"]])
@@ -165,7 +167,7 @@ def test_kuberay_objects_fit_the_fields_of_their_api(name: str) -> None:
     assert document["kind"].lower() == name
 
 
-def test_a_mistyped_field_of_a_kuberay_object_is_noticed() -> None:
+def test_misspelt_field_of_a_kuberay_object_is_rejected() -> None:
     spec = cluster_specs()[0]
     spec["workerGroupSpecs"][0]["rayStartParams"] = {"num-cpus": 4}
     spec["autoScalerOptions"] = spec.pop("autoscalerOptions")
@@ -173,7 +175,7 @@ def test_a_mistyped_field_of_a_kuberay_object_is_noticed() -> None:
 
 
 @pytest.mark.parametrize(("group", "template"), list(pods()), ids=[name for name, _ in pods()])
-def test_pods_fit_their_schema_and_run_without_rights(group: str, template: dict[str, Any]) -> None:
+def test_pods_match_their_schema_and_run_unprivileged(group: str, template: dict[str, Any]) -> None:
     metadata = {"name": group, **template["metadata"]}
     kubernetes_validate.validate({"apiVersion": "v1", "kind": "Pod", **template, "metadata": metadata}, "1.34", True)
     (policy,) = (d for d in yaml.safe_load_all((KUBERAY / "common.yaml").read_text()) if d["kind"] == "NetworkPolicy")
@@ -183,7 +185,7 @@ def test_pods_fit_their_schema_and_run_without_rights(group: str, template: dict
     assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 
-def test_the_job_has_the_cluster_of_the_cluster_manifest() -> None:
+def test_rayjob_and_raycluster_have_the_same_cluster_spec() -> None:
     cluster, job = cluster_specs()
     assert cluster == job
     assert cluster["rayVersion"] == PINNED["ray"]
@@ -193,7 +195,7 @@ def test_the_job_has_the_cluster_of_the_cluster_manifest() -> None:
     assert rollout["minReplicas"] < rollout["maxReplicas"]
 
 
-def test_the_nodes_hold_the_papers_run() -> None:
+def test_nodes_have_enough_resources_for_the_paper_recipe() -> None:
     config = load_config("geovlm-r1")
     nodes = []
     for group in cluster_specs()[0]["workerGroupSpecs"]:
@@ -206,7 +208,7 @@ def test_the_nodes_hold_the_papers_run() -> None:
     check_fits(config, [{"CPU": gpu, "GPU": 5}, {"CPU": cpu}])
 
 
-def test_the_cluster_launcher_takes_its_file() -> None:
+def test_cluster_launcher_accepts_its_file() -> None:
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     config = read(DEPLOY / "ray-cluster.yaml")
@@ -240,7 +242,7 @@ def test_geovlm_ray_commands_parse(words: list[str]) -> None:
         load_config(args.recipe, args.overrides)
 
 
-def test_no_node_of_the_compose_file_starts_without_a_token() -> None:
+def test_every_compose_node_requires_a_token() -> None:
     services = compose()["services"]
     nodes = {name: s for name, s in services.items() if s["image"].startswith("geovlm-ray:")}
     assert set(nodes) == {"head", "gpu-worker", "cpu-worker", "reward-worker"}
@@ -252,7 +254,7 @@ def test_no_node_of_the_compose_file_starts_without_a_token() -> None:
     assert all(f"--metrics-export-port={scraped['port']}" in str(s["command"]) for s in nodes.values())
 
 
-def test_no_deployment_starts_ray_without_a_token() -> None:
+def test_every_deployment_starts_ray_with_token_authentication() -> None:
     assert all(spec["authOptions"]["mode"] == "token" for spec in cluster_specs())
     launcher = read(DEPLOY / "ray-cluster.yaml")
     starts = launcher["head_start_ray_commands"][1:] + launcher["worker_start_ray_commands"][1:]
@@ -260,7 +262,7 @@ def test_no_deployment_starts_ray_without_a_token() -> None:
     assert launcher["file_mounts"]["~/.ray/auth_token"] == "deploy/secrets/ray-token"
 
 
-def test_ports_of_the_compose_file_are_bound_to_the_loopback_address() -> None:
+def test_compose_ports_are_bound_to_the_loopback_address() -> None:
     services = compose()["services"]
     published = [port for service in services.values() for port in service.get("ports", [])]
     assert len(published) == 3
@@ -281,12 +283,12 @@ def test_images_and_versions_are_pinned() -> None:
     assert f"uv=={uv}" in (DEPLOY / "ray-cluster.yaml").read_text()
 
 
-def test_the_image_is_built_in_layers_and_runs_as_nobody_special() -> None:
+def test_image_installs_requirements_in_their_own_layer_and_runs_as_non_root() -> None:
     text = (DEPLOY / "Dockerfile").read_text().replace("\\\n", " ")
     steps = [line.split(maxsplit=1) for line in text.splitlines() if line and not line.startswith("#")]
     assert [value for name, value in steps if name == "USER"] == ["1000"]
     copied = [value for name, value in steps if name == "COPY"]
-    assert copied[0].startswith("requirements/${BACKEND}.txt"), "requirements are a layer below the source"
+    assert copied[0].startswith("requirements/${BACKEND}.txt"), "requirements must be a layer below the source"
     assert "." not in {word for line in copied for word in line.split()}
     assert not [line for line in steps if line[0] == "ADD"]
     assert not re.search(r"token|password|secret|api_key", " ".join(v for n, v in steps if n in ("ENV", "ARG")), re.I)
@@ -296,9 +298,9 @@ def test_the_image_is_built_in_layers_and_runs_as_nobody_special() -> None:
     assert {f"!{word.split('/')[0]}" for line in copied for word in line.split()[:-1]} <= set(ignored)
 
 
-def test_no_file_holds_a_secret() -> None:
+def test_no_file_contains_a_secret() -> None:
     ignored = subprocess.run(["git", "check-ignore", "--quiet", "deploy/secrets/ray-token"], cwd=TOP, check=False)
-    assert ignored.returncode == 0, "the folder of secrets is not ignored"
+    assert ignored.returncode == 0, "git must ignore the folder of secrets"
     assert all(secret["file"].startswith("./deploy/secrets/") for secret in compose()["secrets"].values())
     for service in compose()["services"].values():
         for name, value in service.get("environment", {}).items():
@@ -306,7 +308,7 @@ def test_no_file_holds_a_secret() -> None:
     assert "kind: Secret" not in "".join(file.read_text() for file in KUBERAY.glob("*.yaml"))
 
 
-def test_dashboards_ask_for_metrics_that_ray_or_a_run_has() -> None:
+def test_dashboards_query_metrics_that_exist() -> None:
     from ray.dashboard.modules.metrics.dashboards import default_dashboard_panels
 
     from actors.heartbeat_metrics import DESCRIPTIONS
@@ -319,5 +321,5 @@ def test_dashboards_ask_for_metrics_that_ray_or_a_run_has() -> None:
     for file in (DEPLOY / "grafana/dashboards").glob("*.json"):
         panels = json.loads(file.read_text())["panels"]
         assert {p["datasource"]["uid"] for p in panels} == {source["uid"]}
-        asked = {m for p in panels for t in p["targets"] for m in re.findall(r"ray_[a-z_]+", t["expr"])}
-        assert asked <= known, asked - known
+        queried = {m for p in panels for t in p["targets"] for m in re.findall(r"ray_[a-z_]+", t["expr"])}
+        assert queried <= known, queried - known

@@ -1,4 +1,4 @@
-"""The pages below docs/ and the README: every command, setting, link, quoted message and piece of code is there."""
+"""README and docs/: every command, setting, link, quoted message and code block is valid."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from geovlm_ray.evaluation.metrics.sound import AnsweredExample, needs_embedder,
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.boxes import DIALECTS, parse_boxes
 from tests.docs import PAGES, README, Block, blocks, commands, messages, parse, prose, readme_commands
-from tests.unit.judging import SAMPLES, embedder, example
+from tests.unit.reward_examples import SAMPLES, embedder, example
 
 TEXTS = {file.name: file.read_text() for file in PAGES}
 BLOCKS = [block for page in PAGES for block in blocks(page) if block.language in ("sh", "python")]
-MOST_LINES = 40
+MAX_BLOCK_LINES = 40
 FILES = (".json", ".jsonl", ".html", ".yaml", ".py", ".pt", ".md", ".txt", ".safetensors")
-PARTS = re.compile(r" (small|medium|large|single|multiple)$")
+GROUP_SUFFIX = re.compile(r" (small|medium|large|single|multiple)$")
 _CODE = re.compile(r"`([^`\n]+)`")
 _LINK = re.compile(r"\[[^\]]*\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)")
 _SETTING = re.compile(rf"(?<![\w./-])(?:{'|'.join(Config.model_fields)})\.[a-zA-Z_][\w.]*(?=[=\s,]|$)")
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
-def test_a_block_is_run_or_says_why_not(block: Block) -> None:
+def test_block_runs_or_states_why_not(block: Block) -> None:
     assert block.runs or block.info.split(" ")[1] in ("needs", "takes", "in")
     if block.language == "python":
         compile(block.text, str(block), "exec")
@@ -40,23 +40,23 @@ def test_a_block_is_run_or_says_why_not(block: Block) -> None:
 
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.file], ids=str)
-def test_code_of_a_file_stands_there(block: Block) -> None:
+def test_code_block_is_part_of_its_file(block: Block) -> None:
     assert block.file is not None
     assert block.text in block.file.read_text()
-    assert block.text.count("\n") < MOST_LINES
+    assert block.text.count("\n") < MAX_BLOCK_LINES
 
 
 @pytest.mark.parametrize("words", readme_commands(), ids=" ".join)
-def test_commands_of_the_readme_parse(words: list[str]) -> None:
+def test_readme_commands_parse(words: list[str]) -> None:
     parse(words)
 
 
 @pytest.mark.parametrize("file", [*PAGES, README], ids=lambda f: f.name)
-def test_links_lead_somewhere(file: Path) -> None:
+def test_links_resolve(file: Path) -> None:
     for target, title in _LINK.findall(prose(file)):
-        there = file.parent / target if target else file
-        assert there.exists(), target
-        assert not title or title in _anchors(there), f"{target}#{title}"
+        page = file.parent / target if target else file
+        assert page.exists(), target
+        assert not title or title in _anchors(page), f"{target}#{title}"
 
 
 def _anchors(page: Path) -> set[str]:
@@ -64,7 +64,7 @@ def _anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
 
 
-def test_the_index_names_every_page() -> None:
+def test_index_links_every_page() -> None:
     assert set(TEXTS) - {"index.md"} <= {target for target, _ in _LINK.findall(TEXTS["index.md"])}
 
 
@@ -78,7 +78,7 @@ def test_commands_and_settings_in_the_text_exist(file: Path) -> None:
 
 
 def _is_setting(key: str) -> bool:
-    """Whether a key leads to a field of the configuration, or into one that is a mapping."""
+    """Whether a key names a field of the configuration, or an entry of a mapping field."""
     model: Any = Config
     for name in key.split("."):
         if model is None:
@@ -96,14 +96,14 @@ def test_quoted_messages_are_in_the_source(message: str) -> None:
     assert any(message in known for known in messages())
 
 
-def test_the_table_of_tasks_is_that_of_the_code() -> None:
+def test_task_table_matches_the_code() -> None:
     rows = [line.strip("| ").split(" | ") for line in TEXTS["tasks.md"].splitlines() if line.startswith("| `")]
     found = [tuple(cell.strip("`") for cell in row[:4]) for row in rows if row[0].strip("`") in TASKS]
     assert found == [(t.name, t.target_kind, t.default_reward, t.reward) for t in TASKS.values()]
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_boxes_are_written_as_the_table_of_dialects_shows(dialect: str) -> None:
+def test_examples_in_the_dialect_table_parse(dialect: str) -> None:
     (forms,) = re.findall(rf"^\| `{dialect}`[^|]* \| (.*) \|$", TEXTS["tasks.md"], re.M)
     boxes = [parse_boxes(form.replace(r"\|", "|"), dialect) for form in _CODE.findall(forms)]
     assert boxes
@@ -111,35 +111,35 @@ def test_boxes_are_written_as_the_table_of_dialects_shows(dialect: str) -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_section_of_a_task_says_how_it_is(task: str) -> None:
-    said = _section(task)
-    assert said["Prompt ends with"].startswith(f"`{TASKS[task].instruction}`")
-    forms = _CODE.findall(said["Reward"])
+def test_task_section_matches_the_code(task: str) -> None:
+    section = _section(task)
+    assert section["Prompt ends with"].startswith(f"`{TASKS[task].instruction}`")
+    forms = _CODE.findall(section["Reward"])
     assert forms[0] == TASKS[task].default_reward
     assert TASKS[task].reward in forms
     target, answer = SAMPLES[task]
     records = [AnsweredExample(answer, example(task, target))]
-    paper, sound = (_named(task, half) for half in (0, 1))
-    assert {PARTS.sub("", name) for name in paper_metrics(records)} <= paper
+    paper, sound = (_documented_metrics(task, half) for half in (0, 1))
+    assert {GROUP_SUFFIX.sub("", name) for name in paper_metrics(records)} <= paper
     found = sound_metrics(records, embedder() if needs_embedder(task) else None)
-    assert {PARTS.sub("", name) for name in found} == sound
+    assert {GROUP_SUFFIX.sub("", name) for name in found} == sound
 
 
 def _section(task: str) -> dict[str, str]:
-    """The items of a task's section."""
+    """List items of a task's section by name."""
     (section,) = re.findall(rf"^## {task}\n(.*?)^```", TEXTS["tasks.md"], re.M | re.S)
     items = re.findall(r"^- ([\w ]+): (.*?)(?=^- |\n\n)", section, re.M | re.S)
     return {name: " ".join(text.split()) for name, text in items}
 
 
-def _named(task: str, half: int) -> set[str]:
-    """The metrics of the set ``paper`` (0) or ``sound`` (1) that a task's section names, by other sections too."""
+def _documented_metrics(task: str, half: int) -> set[str]:
+    """Metrics of the set ``paper`` (0) or ``sound`` (1) named in a task's section, or in the sections it refers to."""
     names = set(_CODE.findall(_section(task)["Metrics"].split("`sound`:")[half])) - {"paper"}
     others = names & set(TASKS)
-    return (names - others).union(*(_named(other, half) for other in others))
+    return (names - others).union(*(_documented_metrics(other, half) for other in others))
 
 
-def test_gauges_of_prometheus_are_those_of_the_code() -> None:
+def test_prometheus_gauges_match_the_code() -> None:
     text = TEXTS["metrics.md"]
     actors = set(re.findall(rf"^\| `ray_({PREFIX}_actor_\w+)`", text, re.M))
     assert actors == {f"{PREFIX}_actor_{name}" for name in DESCRIPTIONS}

@@ -1,4 +1,4 @@
-"""Evaluation on plain in-process parts: what is drawn, kept, resumed, measured and shown."""
+"""Evaluation with in-process engines: records, predictions, resumption, metrics and reports."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ Answer = Callable[[Example], str]
 
 
 def ideal(example: Example) -> str:
-    """What a perfect model says to a drawn scene."""
+    """Response of a perfect model to a synthetic scene."""
     return demonstration(example)
 
 
-def useless(example: Example) -> str:
-    """A well-formed answer to nothing."""
+def wrong(example: Example) -> str:
+    """A well-formed response with a wrong answer."""
     return "<think>nothing</think><answer>nothing</answer>"
 
 
-class Engines:
-    """Answer one prompt at a time; after ``dies_after`` prompts the process is interrupted."""
+class FakeEngines:
+    """Fake engines: answer one prompt at a time, and raise KeyboardInterrupt after ``dies_after`` prompts."""
 
     def __init__(self, answer: Answer = ideal, dies_after: int = 10**9) -> None:
         self.answer = answer
-        self.left = dies_after
-        self.asked: list[Prompt] = []
+        self.remaining = dies_after
+        self.submitted: list[Prompt] = []
 
     def submit(self, prompts: Sequence[Prompt], **sampling: Any) -> Any:
         assert sampling == {"group_size": 1, "greedy": True}
         for prompt in prompts:
-            if not self.left:
+            if not self.remaining:
                 raise KeyboardInterrupt
-            self.left -= 1
-            self.asked.append(prompt)
+            self.remaining -= 1
+            self.submitted.append(prompt)
             text = self.answer(prompt.example).removeprefix(prompt.prefill)
             if prompt.prefill:
                 text = self.answer(prompt.example).partition("<answer>")[2]
@@ -64,7 +64,7 @@ class Engines:
 
 def run(
     out: Path,
-    engines: Engines,
+    engines: FakeEngines,
     *names: str,
     data: Path | None = None,
     limit: int | None = 12,
@@ -73,29 +73,29 @@ def run(
     model: Path = Path("model"),
 ) -> Results:
     config = evaluation_config(load_config("demo"), model, out, data, limit)
-    own = custom_benchmarks([Path(name) for name in names if is_path(name)], out, lambda n, text: None)
-    what = EvaluationSpec(str(model), find([n for n in names if not is_path(n)]) + own, data, limit, reasoning)
-    return evaluate(what, config, out, lambda config: engines, console or Console(quiet=True), lambda n, text: None)  # type: ignore[arg-type,return-value]
+    custom = custom_benchmarks([Path(name) for name in names if is_path(name)], out, lambda n, text: None)
+    spec = EvaluationSpec(str(model), find([n for n in names if not is_path(n)]) + custom, data, limit, reasoning)
+    return evaluate(spec, config, out, lambda config: engines, console or Console(quiet=True), lambda n, text: None)  # type: ignore[arg-type,return-value]
 
 
 @pytest.mark.parametrize("task", ["scene_classification", "vqa", "object_detection", "image_captioning"])
-def test_a_perfect_model_gets_everything_and_a_useless_one_nothing(tmp_path: Path, task: str) -> None:
-    for answer, expected in ((ideal, 1.0), (useless, 0.0)):
-        result = run(tmp_path / answer.__name__, Engines(answer), f"drawn-{task}").benchmarks[f"drawn-{task}"]
+def test_perfect_model_scores_one_and_wrong_model_zero(tmp_path: Path, task: str) -> None:
+    for answer, expected in ((ideal, 1.0), (wrong, 0.0)):
+        result = run(tmp_path / answer.__name__, FakeEngines(answer), f"drawn-{task}").benchmarks[f"drawn-{task}"]
         assert result.score.value == pytest.approx(expected, abs=0.05)
         assert result.n == 12
         assert result.sound["format"].value == 1.0
 
 
-def test_everything_is_left_in_the_folder(tmp_path: Path) -> None:
-    results = run(tmp_path, Engines(useless), "drawn-vqa", "drawn-object_detection")
+def test_results_predictions_and_page_are_written(tmp_path: Path) -> None:
+    results = run(tmp_path, FakeEngines(wrong), "drawn-vqa", "drawn-object_detection")
     written = read_results(tmp_path)["benchmarks"]
     assert {n: r["score"]["value"] for n, r in written.items()} == {
         n: r.score.value for n, r in results.benchmarks.items()
     }
     rows = pq.read_table(tmp_path / "predictions" / "drawn-vqa.parquet").to_pylist()
     assert [row["place"] for row in rows] == list(range(12))
-    assert all(row["completion"] == useless(None) for row in rows)  # type: ignore[arg-type]
+    assert all(row["completion"] == wrong(None) for row in rows)  # type: ignore[arg-type]
     assert "drawn-vqa" in (tmp_path / "results.md").read_text()
     page = (tmp_path / "results.html").read_text()
     assert page.count('<div class="case">') == 12
@@ -103,56 +103,56 @@ def test_everything_is_left_in_the_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dies_after", [0, 1, 70, 100, 199])
-def test_a_killed_evaluation_goes_on_and_gives_the_same_numbers(tmp_path: Path, dies_after: int) -> None:
-    undisturbed = run(tmp_path / "whole", Engines(), "drawn-vqa", "drawn-scene_classification", limit=100)
-    killed, resumed = Engines(dies_after=dies_after), Engines()
+def test_resumed_evaluation_equals_uninterrupted_evaluation(tmp_path: Path, dies_after: int) -> None:
+    uninterrupted = run(tmp_path / "uninterrupted", FakeEngines(), "drawn-vqa", "drawn-scene_classification", limit=100)
+    killed, resumed = FakeEngines(dies_after=dies_after), FakeEngines()
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "killed", killed, "drawn-vqa", "drawn-scene_classification", limit=100)
-    again = run(tmp_path / "killed", resumed, "drawn-vqa", "drawn-scene_classification", limit=100)
-    assert again == undisturbed
-    assert len(killed.asked) + len(resumed.asked) == 200, "nothing that was drawn is drawn again"
+    results = run(tmp_path / "killed", resumed, "drawn-vqa", "drawn-scene_classification", limit=100)
+    assert results == uninterrupted
+    assert len(killed.submitted) + len(resumed.submitted) == 200, "every prompt must be generated once"
 
 
-def test_a_finished_evaluation_starts_no_engine(tmp_path: Path) -> None:
-    first = run(tmp_path, Engines(), "drawn-vqa")
-    engines = Engines()
+def test_finished_evaluation_starts_no_engine(tmp_path: Path) -> None:
+    first = run(tmp_path, FakeEngines(), "drawn-vqa")
+    engines = FakeEngines()
     assert run(tmp_path, engines, "drawn-vqa") == first
-    assert not engines.asked
+    assert not engines.submitted
 
 
-def test_other_weights_and_another_number_of_records_are_refused(tmp_path: Path) -> None:
+def test_output_folder_rejects_other_weights_and_another_limit(tmp_path: Path) -> None:
     model = tmp_path / "model"
     for name, weights in (("model", b"one"), ("other", b"two")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.safetensors").write_bytes(weights)
-    first = run(tmp_path / "out", Engines(), "drawn-vqa", model=model)
+    first = run(tmp_path / "out", FakeEngines(), "drawn-vqa", model=model)
     with pytest.raises(ConfigError, match=r"holds predictions for at most 12 records .* at most 5 records \(--limit\)"):
-        run(tmp_path / "out", Engines(), "drawn-vqa", model=model, limit=5)
+        run(tmp_path / "out", FakeEngines(), "drawn-vqa", model=model, limit=5)
     with pytest.raises(ConfigError, match=r"holds predictions of the model .*/model; choose another --out"):
-        run(tmp_path / "out", Engines(), "drawn-vqa", model=tmp_path / "other")
+        run(tmp_path / "out", FakeEngines(), "drawn-vqa", model=tmp_path / "other")
     model.rename(tmp_path / "moved")
-    assert run(tmp_path / "out", Engines(), "drawn-vqa", model=tmp_path / "moved") == replace(
+    assert run(tmp_path / "out", FakeEngines(), "drawn-vqa", model=tmp_path / "moved") == replace(
         first, model=str(tmp_path / "moved")
     )
     (tmp_path / "moved" / "model.safetensors").write_bytes(b"trained on")
     with pytest.raises(ConfigError, match=r"with other weights; choose another --out"):
-        run(tmp_path / "out", Engines(), "drawn-vqa", model=tmp_path / "moved")
+        run(tmp_path / "out", FakeEngines(), "drawn-vqa", model=tmp_path / "moved")
 
 
-def test_absent_data_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:
+def test_missing_data_skips_only_its_benchmark(tmp_path: Path) -> None:
     console = Console(record=True, width=200)
     (tmp_path / "data").mkdir()
-    results = run(tmp_path / "out", Engines(), "rsicd", "drawn-vqa", "aid", data=tmp_path / "data", console=console)
+    results = run(tmp_path / "out", FakeEngines(), "rsicd", "drawn-vqa", "aid", data=tmp_path / "data", console=console)
     assert list(results.benchmarks) == ["drawn-vqa"]
     assert list(results.absent) == ["rsicd", "aid"]
-    said = " ".join(console.export_text().split())
-    assert f"rsicd: expected its data in {tmp_path / 'data' / 'rsicd'}, found none: get it from https://" in said
-    assert "licence: not stated" in said
+    output = " ".join(console.export_text().split())
+    assert f"rsicd: expected its data in {tmp_path / 'data' / 'rsicd'}, found none: get it from https://" in output
+    assert "licence: not stated" in output
     assert "rsicd" in (tmp_path / "out" / "results.md").read_text()
 
 
-def scenes(folder: Path, split: str = "") -> Path:
-    """A dataset of two classes, four images each."""
+def write_class_folders(folder: Path, split: str = "") -> Path:
+    """Write a dataset of two classes with four images each."""
     for name in ("beach", "forest"):
         below = folder / split / name
         below.mkdir(parents=True)
@@ -161,32 +161,32 @@ def scenes(folder: Path, split: str = "") -> Path:
     return folder
 
 
-def test_a_source_in_the_benchmarks_format_is_converted_once(tmp_path: Path) -> None:
-    scenes(tmp_path / "data" / "aid")
+def test_benchmark_source_is_converted_once(tmp_path: Path) -> None:
+    write_class_folders(tmp_path / "data" / "aid")
 
     def beach(example: Example) -> str:
         return "<think>sand</think><answer>beach</answer>"
 
-    results = run(tmp_path / "out", Engines(beach), "aid", data=tmp_path / "data", limit=None)
+    results = run(tmp_path / "out", FakeEngines(beach), "aid", data=tmp_path / "data", limit=None)
     result = results.benchmarks["aid"]
     assert result.n == 8
     assert result.paper["Classification accuracy"] == result.score.value == 0.5
     assert result.published["Classification accuracy"] == {"GeoVLM-R1": 88.46, "EarthDial": 88.76}
     assert "88.46" in (tmp_path / "out" / "results.md").read_text()
-    stamp = (tmp_path / "out" / "data" / "aid" / "dataset.json").stat().st_mtime_ns
-    run(tmp_path / "out", Engines(beach), "aid", data=tmp_path / "data", limit=None)
-    assert (tmp_path / "out" / "data" / "aid" / "dataset.json").stat().st_mtime_ns == stamp
+    modified = (tmp_path / "out" / "data" / "aid" / "dataset.json").stat().st_mtime_ns
+    run(tmp_path / "out", FakeEngines(beach), "aid", data=tmp_path / "data", limit=None)
+    assert (tmp_path / "out" / "data" / "aid" / "dataset.json").stat().st_mtime_ns == modified
 
 
-def test_a_benchmark_without_its_split_says_what_was_found(tmp_path: Path) -> None:
-    scenes(tmp_path / "data" / "rsicd", "train")
-    results = run(tmp_path / "out", Engines(), "rsicd", "drawn-vqa", data=tmp_path / "data")
+def test_missing_split_skips_only_its_benchmark(tmp_path: Path) -> None:
+    write_class_folders(tmp_path / "data" / "rsicd", "train")
+    results = run(tmp_path / "out", FakeEngines(), "rsicd", "drawn-vqa", data=tmp_path / "data")
     assert "rsicd" in results.absent["rsicd"]
     assert list(results.benchmarks) == ["drawn-vqa"]
 
 
-def records(file: Path, *answers: str) -> Path:
-    """A file of samples on one picture."""
+def write_samples(file: Path, *answers: str) -> Path:
+    """Write a sample file whose records share one image."""
     file.parent.mkdir(exist_ok=True)
     Image.new("RGB", (32, 32)).save(file.parent / "a.png")
     lines = [
@@ -197,100 +197,102 @@ def records(file: Path, *answers: str) -> Path:
     return file
 
 
-def test_answers_to_a_dataset_that_has_changed_since_are_refused(tmp_path: Path) -> None:
-    mine = records(tmp_path / "mine.jsonl", "yes", "no")
+def test_predictions_of_a_changed_dataset_are_rejected(tmp_path: Path) -> None:
+    mine = write_samples(tmp_path / "mine.jsonl", "yes", "no")
     (tmp_path / "data").mkdir()
-    scenes(tmp_path / "data" / "aid")
+    write_class_folders(tmp_path / "data" / "aid")
     for k in range(2):
-        run(tmp_path / f"out{k}", Engines(useless), "aid", str(mine), data=tmp_path / "data")
-    records(mine, "maybe", "no")
+        run(tmp_path / f"out{k}", FakeEngines(wrong), "aid", str(mine), data=tmp_path / "data")
+    write_samples(mine, "maybe", "no")
     with pytest.raises(DataError, match=rf"{mine}: expected the data of the predictions in .*out0, found"):
-        run(tmp_path / "out0", Engines(useless), str(mine))
+        run(tmp_path / "out0", FakeEngines(wrong), str(mine))
     (tmp_path / "data" / "aid" / "beach" / "0.png").unlink()
-    results = run(tmp_path / "out1", Engines(useless), "aid", "drawn-vqa", data=tmp_path / "data")
+    results = run(tmp_path / "out1", FakeEngines(wrong), "aid", "drawn-vqa", data=tmp_path / "data")
     assert list(results.benchmarks) == ["drawn-vqa"]
     assert "data/aid: expected the data of the predictions" in results.absent["aid"]
 
 
-def test_datasets_of_one_name_are_refused(tmp_path: Path) -> None:
-    first, second = (str(records(tmp_path / folder / "mine.jsonl", "yes")) for folder in ("a", "b"))
-    for paths in ((first, second), (str(records(tmp_path / "a" / "aid.jsonl", "yes")),)):
+def test_duplicate_benchmark_names_are_rejected(tmp_path: Path) -> None:
+    first, second = (str(write_samples(tmp_path / folder / "mine.jsonl", "yes")) for folder in ("a", "b"))
+    for paths in ((first, second), (str(write_samples(tmp_path / "a" / "aid.jsonl", "yes")),)):
         with pytest.raises(DataError, match=r"expected a unique name, found another benchmark '(mine|aid)'"):
-            run(tmp_path / "out", Engines(), *paths)
+            run(tmp_path / "out", FakeEngines(), *paths)
 
 
-def test_a_dataset_that_was_mended_before_it_was_answered_is_read_again(tmp_path: Path) -> None:
+def test_corrected_dataset_without_predictions_is_read_again(tmp_path: Path) -> None:
     mine = tmp_path / "mine.jsonl"
     mine.write_text('{"bad\n')
     with pytest.raises(DataError, match=r"mine\.jsonl: expected records .* found none: mine\.jsonl, record 1: "):
-        run(tmp_path / "out", Engines(), str(mine))
-    records(mine, "yes")
-    assert run(tmp_path / "out", Engines(useless), str(mine)).benchmarks["mine-vqa"].n == 1
+        run(tmp_path / "out", FakeEngines(), str(mine))
+    write_samples(mine, "yes")
+    assert run(tmp_path / "out", FakeEngines(wrong), str(mine)).benchmarks["mine-vqa"].n == 1
 
 
-def test_what_a_dataset_of_ones_own_lacks_is_told(tmp_path: Path) -> None:
-    mine = records(tmp_path / "mine.jsonl", "yes", "no")
+def test_quarantined_records_of_a_custom_dataset_are_reported(tmp_path: Path) -> None:
+    mine = write_samples(tmp_path / "mine.jsonl", "yes", "no")
     mine.write_text(mine.read_text() + '{"bad\n')
     console = Console(record=True, width=400)
-    results = run(tmp_path / "out", Engines(useless), str(mine), console=console)
+    results = run(tmp_path / "out", FakeEngines(wrong), str(mine), console=console)
     assert results.benchmarks["mine-vqa"].n == 2
-    for told in (
+    for report in (
         console.export_text(),
         *((tmp_path / "out" / f"results.{kind}").read_text() for kind in ("md", "html")),
     ):
-        assert "quarantined 1 (reasons" in told
+        assert "quarantined 1 (reasons" in report
 
 
-def test_a_broken_picture_costs_its_benchmark_alone(tmp_path: Path) -> None:
-    def breaks(example: Example) -> str:
+def test_broken_image_fails_only_its_benchmark(tmp_path: Path) -> None:
+    def broken_image(example: Example) -> str:
         if example.task == "scene_classification":
             raise DataError("image broken.jpg: expected a decodable image")
         return ideal(example)
 
     console = Console(record=True, width=200)
-    results = run(tmp_path / "out", Engines(breaks), "drawn-scene_classification", "drawn-vqa", console=console)
+    results = run(
+        tmp_path / "out", FakeEngines(broken_image), "drawn-scene_classification", "drawn-vqa", console=console
+    )
     assert list(results.benchmarks) == ["drawn-vqa"]
     assert results.absent == {"drawn-scene_classification": "image broken.jpg: expected a decodable image"}
     assert "drawn-scene_classification: image broken.jpg" in console.export_text()
     with pytest.raises(DataError, match=r"none of 1 benchmarks was evaluated; drawn-scene_classification: image"):
-        run(tmp_path / "nothing", Engines(breaks), "drawn-scene_classification")
+        run(tmp_path / "nothing", FakeEngines(broken_image), "drawn-scene_classification")
 
 
-def test_nothing_evaluated_claims_no_folder(tmp_path: Path) -> None:
+def test_failed_evaluation_leaves_the_folder_usable(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none of 1 benchmarks was evaluated; aid: expected its data"):
-        run(tmp_path, Engines(), "aid")
-    assert run(tmp_path, Engines(), "drawn-vqa", limit=5).benchmarks["drawn-vqa"].n == 5
+        run(tmp_path, FakeEngines(), "aid")
+    assert run(tmp_path, FakeEngines(), "drawn-vqa", limit=5).benchmarks["drawn-vqa"].n == 5
 
 
-def test_records_are_chosen_evenly_and_always_the_same(tmp_path: Path) -> None:
-    scenes(tmp_path / "data" / "aid")
-    engines = [Engines(useless), Engines(useless)]
+def test_limit_selects_records_evenly_and_deterministically(tmp_path: Path) -> None:
+    write_class_folders(tmp_path / "data" / "aid")
+    engines = [FakeEngines(wrong), FakeEngines(wrong)]
     for i, each in enumerate(engines):
         run(tmp_path / f"out{i}", each, "aid", data=tmp_path / "data", limit=4)
-    first, second = ([p.example.id for p in e.asked] for e in engines)
+    first, second = ([p.example.id for p in e.submitted] for e in engines)
     assert first == second
     assert {Path(name).parent.name for name in first} == {"beach", "forest"}
 
 
-def test_an_unknown_benchmark_is_named_with_the_nearest() -> None:
+def test_unknown_benchmark_suggests_the_closest_name() -> None:
     with pytest.raises(ConfigError, match=r"'rsvqa-lrbn'.*did you mean 'rsvqa-lrben'"):
         find(["rsvqa-lrbn"])
 
 
-def test_scores_are_split_by_size_and_number_of_objects(tmp_path: Path) -> None:
-    result = run(tmp_path, Engines(), "drawn-object_detection", limit=60).benchmarks["drawn-object_detection"]
+def test_scores_are_sliced_by_size_and_number_of_objects(tmp_path: Path) -> None:
+    result = run(tmp_path, FakeEngines(), "drawn-object_detection", limit=60).benchmarks["drawn-object_detection"]
     assert sum(part["n"] for part in result.slices["objects"].values()) == 60
     assert sum(part["n"] for part in result.slices["object size"].values()) == 60
 
 
-def test_answers_without_and_with_anothers_reasoning(tmp_path: Path) -> None:
-    engines = Engines()
+def test_reasoning_ablation_removes_and_swaps_reasoning(tmp_path: Path) -> None:
+    engines = FakeEngines()
     result = run(tmp_path, engines, "drawn-vqa", reasoning=True).benchmarks["drawn-vqa"]
-    prefills = [prompt.prefill for prompt in engines.asked]
+    prefills = [prompt.prefill for prompt in engines.submitted]
     assert prefills[:12] == [""] * 12
     assert prefills[12:24] == ["<think></think><answer>"] * 12
     swapped = [p.removeprefix("<think>").removesuffix("</think><answer>") for p in prefills[24:]]
-    own = [demonstration(p.example).removeprefix("<think>").partition("</think>")[0] for p in engines.asked[:12]]
+    own = [demonstration(p.example).removeprefix("<think>").partition("</think>")[0] for p in engines.submitted[:12]]
     assert sorted(swapped) == sorted(own)
     assert swapped != own
     for variant in ("removed", "swapped"):
@@ -299,7 +301,7 @@ def test_answers_without_and_with_anothers_reasoning(tmp_path: Path) -> None:
         assert result.reasoning[f"{variant}: change of score"]["value"] == 0.0
 
 
-def in_loop(tmp_path: Path, *more: str) -> tuple[Config, CheckpointFolder]:
+def in_loop_config(tmp_path: Path, *more: str) -> tuple[Config, CheckpointFolder]:
     config = load_config(
         "demo",
         [
@@ -310,9 +312,9 @@ def in_loop(tmp_path: Path, *more: str) -> tuple[Config, CheckpointFolder]:
     return config, CheckpointFolder(config.run.folder / "checkpoints", keep=1)
 
 
-def test_an_evaluation_during_a_run(tmp_path: Path) -> None:
-    config, kept = in_loop(tmp_path)
-    evaluation = in_loop_evaluation(config, Engines(), kept, start=0)  # type: ignore[arg-type]
+def test_in_loop_evaluation_writes_results_and_best_steps(tmp_path: Path) -> None:
+    config, checkpoints = in_loop_config(tmp_path)
+    evaluation = in_loop_evaluation(config, FakeEngines(), checkpoints, start=0)  # type: ignore[arg-type]
     assert evaluation is not None
     assert [evaluation.due(step) for step in range(4)] == [True, False, True, False]
     evaluation.begin(2)
@@ -326,9 +328,9 @@ def test_an_evaluation_during_a_run(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_its_metrics_are_told_once(tmp_path: Path) -> None:
-    config, kept = in_loop(tmp_path)
-    evaluation = in_loop_evaluation(config, Engines(useless), kept, start=0)  # type: ignore[arg-type]
+def test_in_loop_metrics_are_returned_once(tmp_path: Path) -> None:
+    config, checkpoints = in_loop_config(tmp_path)
+    evaluation = in_loop_evaluation(config, FakeEngines(wrong), checkpoints, start=0)  # type: ignore[arg-type]
     assert evaluation is not None
     evaluation.begin(2)
     found: dict[str, float] = {}
@@ -340,30 +342,30 @@ def test_its_metrics_are_told_once(tmp_path: Path) -> None:
     assert evaluation.results() == {}
 
 
-def test_evaluations_of_steps_that_are_made_again_are_moved_aside(tmp_path: Path) -> None:
-    config, kept = in_loop(tmp_path)
-    evaluation = in_loop_evaluation(config, Engines(), kept, start=0)  # type: ignore[arg-type]
+def test_evaluations_of_repeated_steps_are_moved_aside(tmp_path: Path) -> None:
+    config, checkpoints = in_loop_config(tmp_path)
+    evaluation = in_loop_evaluation(config, FakeEngines(), checkpoints, start=0)  # type: ignore[arg-type]
     assert evaluation is not None
     for step in (2, 4):
         evaluation.begin(step)
     evaluation.finish()
     (config.run.folder / "checkpoints" / "step-000002").mkdir()
-    again = in_loop_evaluation(config, Engines(), kept, start=2)  # type: ignore[arg-type]
-    assert again is not None
-    assert (again.due(2), again.due(4)) == (False, True)
+    resumed = in_loop_evaluation(config, FakeEngines(), checkpoints, start=2)  # type: ignore[arg-type]
+    assert resumed is not None
+    assert (resumed.due(2), resumed.due(4)) == (False, True)
     assert (config.run.folder / "evaluations" / "undone" / "step-000004-1" / "results.json").is_file()
     assert json.loads((config.run.folder / "checkpoints" / "best.json").read_text())["overall"]["step"] == 2
 
 
-def test_benchmarks_of_a_run_must_be_there(tmp_path: Path) -> None:
-    config, kept = in_loop(tmp_path, "evaluation.benchmarks=[aid]")
+def test_in_loop_benchmarks_require_their_data(tmp_path: Path) -> None:
+    config, checkpoints = in_loop_config(tmp_path, "evaluation.benchmarks=[aid]")
     with pytest.raises(DataError, match=r"evaluation\.benchmarks: aid: expected its data in a folder aid below --data"):
-        in_loop_evaluation(config, Engines(), kept, start=0)  # type: ignore[arg-type]
+        in_loop_evaluation(config, FakeEngines(), checkpoints, start=0)  # type: ignore[arg-type]
     with pytest.raises(DataError, match=r"evaluation\.benchmarks: aid: .*in a run: evaluation\.data"):
         check_benchmarks(config)
 
 
-def test_a_known_name_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_benchmark_name_takes_precedence_over_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("drawn", "aid", "mine"):
         (tmp_path / name).mkdir()

@@ -1,4 +1,4 @@
-"""An exported model is the policy it was made of, and its card says what is known of it and how to ask it."""
+"""An exported model equals its policy, and its model card describes the run, the data and the usage."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from geovlm_ray.serving.export.merge import merged_model
 from geovlm_ray.serving.export.write import export
 from geovlm_ray.serving.model_ref import resolve_model
 from geovlm_ray.training.checkpoint import CheckpointFolder
-from tests.unit.rooms import example, picture, write_dataset
+from tests.unit.datasets import example, write_dataset, write_image
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +43,7 @@ SYSTEM = 'Think ``` first.\n```\nThen "answer".'
 
 
 class Adapter:
-    """An adapter that changes what the tiny policy says."""
+    """A random LoRA adapter that changes the answers of the tiny policy."""
 
     def __init__(self, seed: int = 0) -> None:
         self.model: Any = load_model(LORA, TINY, torch.device("cpu"), seed)
@@ -59,8 +59,8 @@ class Adapter:
         return True
 
 
-def run(folder: Path, *overrides: str, steps: int = STEP) -> Path:
-    """What a run of `train` with an adapter leaves, as far as a card tells of it."""
+def write_run(folder: Path, *overrides: str, steps: int = STEP) -> Path:
+    """Write a run directory of `train` with an adapter, as far as the model card reads it."""
     config = load_config("demo", ["model.lora={rank: 4, alpha: 8}", f"run.steps={steps}", *overrides])
     checkpoints = CheckpointFolder(folder / "checkpoints", keep=1)
     checkpoints.save(STEP, Adapter(), {})
@@ -76,7 +76,7 @@ def run(folder: Path, *overrides: str, steps: int = STEP) -> Path:
     return folder
 
 
-def evaluation(folder: Path, name: str = "drawn-vqa") -> Path:
+def write_evaluation(folder: Path, name: str = "drawn-vqa") -> Path:
     folder.mkdir(parents=True)
     interval = Interval(0.625, 0.5, 0.75)
     result = Result("Drawn", "vqa", 40, {"accuracy": 0.6}, {"accuracy": interval}, interval, {}, {}, {})
@@ -84,7 +84,7 @@ def evaluation(folder: Path, name: str = "drawn-vqa") -> Path:
     return folder
 
 
-def scene(path: Path, task: str = "vqa") -> Path:
+def write_scene(path: Path, task: str = "vqa") -> Path:
     render_scene(scene_example(task, 1_000_000_007, 0).images[0]).save(path)
     return path
 
@@ -100,8 +100,8 @@ def printed(code: str) -> str:
     return sink.getvalue().strip()
 
 
-def test_a_merged_adapter_gives_the_log_probs_of_the_adapter_and_loads_as_it_is(tmp_path: Path) -> None:
-    ref = resolve_model(str(run(tmp_path / "run")))
+def test_merged_adapter_keeps_the_log_probs_and_loads_in_transformers(tmp_path: Path) -> None:
+    ref = resolve_model(str(write_run(tmp_path / "run")))
     assert ref.adapter
     assert export(ref, "run", tmp_path / "out", "float32") < 1e-3
     assert not list(tmp_path.glob(".*"))
@@ -110,32 +110,32 @@ def test_a_merged_adapter_gives_the_log_probs_of_the_adapter_and_loads_as_it_is(
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(tmp_path / "out")
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert load_processor(tmp_path / "out").tokenizer.get_vocab() == load_processor(TINY).tokenizer.get_vocab()
-    scene(tmp_path / "scene.png")
-    ask = [str(tmp_path / "scene.png")], "how many planes are there ?"
-    tuned, plain = Answerer(ref).answer(*ask), Answerer(resolve_model("tiny")).answer(*ask)
+    write_scene(tmp_path / "scene.png")
+    request = [str(tmp_path / "scene.png")], "how many planes are there ?"
+    tuned, plain = Answerer(ref).answer(*request), Answerer(resolve_model("tiny")).answer(*request)
     assert tuned.response != plain.response
     exported = resolve_model(str(tmp_path / "out"))
     assert exported.config.prompt == ref.config.prompt
-    assert Answerer(exported).answer(*ask).response == tuned.response
+    assert Answerer(exported).answer(*request).response == tuned.response
 
 
-def test_bf16_is_said_and_its_difference_is_that_of_rounding(tmp_path: Path) -> None:
-    ref = resolve_model(str(run(tmp_path / "run")))
+def test_bf16_export_differs_only_by_rounding(tmp_path: Path) -> None:
+    ref = resolve_model(str(write_run(tmp_path / "run")))
     assert 1e-5 < export(ref, "run", tmp_path / "out", "bfloat16") < 0.5
     assert {t.dtype for t in load_file(tmp_path / "out" / "model.safetensors").values()} == {torch.bfloat16}
     assert resolve_model(str(tmp_path / "out")).config.model.dtype == "bfloat16"
 
 
-def test_the_card_is_filled_from_the_run(tmp_path: Path) -> None:
-    folder = run(tmp_path / "run", "learner.kl_beta=0.04")
-    evaluation(folder / "evaluations" / f"step-{STEP:06d}")
+def test_model_card_describes_the_run(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", "learner.kl_beta=0.04")
+    write_evaluation(folder / "evaluations" / f"step-{STEP:06d}")
     ref = resolve_model(str(folder), None, [f"prompt.system={json.dumps(SYSTEM)}"])
-    export(ref, "run", tmp_path / "out", "float32", [evaluation(tmp_path / "other", "another")])
+    export(ref, "run", tmp_path / "out", "float32", [write_evaluation(tmp_path / "other", "another")])
     card = ModelCard.load(tmp_path / "out" / "README.md")
     head = card.data.to_dict()
     assert (head["library_name"], head["pipeline_tag"]) == ("transformers", "image-text-to-text")
     text = card.text
-    for said in (
+    for line in (
         "| steps | 7 of 7 |",
         "| completions per prompt (G) | 8 |",
         "| KL coefficient (reference policy) | 0.04 |",
@@ -148,25 +148,27 @@ def test_the_card_is_filled_from_the_run(tmp_path: Path) -> None:
         "Trained on synthetic scenes only",
         "Tasks: vqa.",
     ):
-        assert said in text
+        assert line in text
     assert (tmp_path / "out" / "reward.svg").read_text().startswith("<svg")
     assert "(reward.svg)" in text
     namespace: dict[str, Any] = {}
-    code = blocks(tmp_path / "out" / "README.md")[0].replace('"scene.png"', repr(str(scene(tmp_path / "scene.png"))))
+    code = blocks(tmp_path / "out" / "README.md")[0].replace(
+        '"scene.png"', repr(str(write_scene(tmp_path / "scene.png")))
+    )
     exec(code, namespace)
     assert namespace["messages"][0]["content"][0]["text"] == SYSTEM
 
 
-def test_scores_of_other_steps_are_not_this_checkpoints(tmp_path: Path) -> None:
-    folder = run(tmp_path / "run", steps=STEP + 3)
-    evaluation(folder / "evaluations" / f"step-{STEP + 3:06d}")
+def test_model_card_omits_scores_of_other_steps(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", steps=STEP + 3)
+    write_evaluation(folder / "evaluations" / f"step-{STEP + 3:06d}")
     export(resolve_model(str(folder)), "run", tmp_path / "out", "float32")
     text = (tmp_path / "out" / "README.md").read_text()
     assert "Not evaluated." in text
     assert f"| steps | {STEP} of {STEP + 3} |" in text
 
 
-def test_without_a_run_the_card_says_only_what_is_known(tmp_path: Path) -> None:
+def test_model_card_without_a_run_omits_unknown_sections(tmp_path: Path) -> None:
     export(resolve_model("tiny"), "tiny", tmp_path / "out", "float32")
     text = (tmp_path / "out" / "README.md").read_text()
     assert "the tiny policy" in text
@@ -174,40 +176,44 @@ def test_without_a_run_the_card_says_only_what_is_known(tmp_path: Path) -> None:
         assert unknown not in text
 
 
-def test_the_records_and_licences_that_it_was_trained_on_are_listed(tmp_path: Path) -> None:
-    picture(tmp_path / "data" / "a.png", 0)
+def test_model_card_lists_the_training_records_and_licences(tmp_path: Path) -> None:
+    write_image(tmp_path / "data" / "a.png", 0)
     data = write_dataset(tmp_path / "data", [example(k, ("a.png",)) for k in range(3)])
     rows = [Row(example(k, ("a.png",)), "source.jsonl", k, "CC | BY 4.0" if k else "") for k in range(3)]
     other = replace(rows[0].example, split="test")
     pq.write_table(to_table([*rows, replace(rows[0], example=other)]), data / "part-00000.parquet")
-    folder = run(tmp_path / "run", "data.source=parquet", f"data.path={data}", "data.stages=[]", "data.mixture=natural")
+    folder = write_run(
+        tmp_path / "run", "data.source=parquet", f"data.path={data}", "data.stages=[]", "data.mixture=natural"
+    )
     export(resolve_model(str(folder)), "run", tmp_path / "out", "float32")
     text = (tmp_path / "out" / "README.md").read_text()
     assert "| harbours | vqa | 1 | not stated |" in text
     assert "| harbours | vqa | 2 | CC \\| BY 4.0 |" in text
     assert "`data`, converted to Parquet, splits train." in text
-    assert str(tmp_path) not in text, "a card that is shared says nothing of this machine"
+    assert str(tmp_path) not in text, "a published card must not contain local paths"
     shutil.rmtree(data)
     export(resolve_model(str(folder)), "run", tmp_path / "out", "float32")
     assert "licences of its records are unknown" in (tmp_path / "out" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("resolution", ["fixed", "native", "tiles"])
-def test_the_cards_lines_for_transformers_answer_as_the_policy_does(
+def test_model_card_code_reproduces_the_answer_of_the_policy(
     resolution: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = run(tmp_path / "run", f"prompt.resolution={resolution}", "prompt.image_size=84", "prompt.system=Look.")
+    folder = write_run(
+        tmp_path / "run", f"prompt.resolution={resolution}", "prompt.image_size=84", "prompt.system=Look."
+    )
     ref = resolve_model(str(folder))
     export(ref, "run", tmp_path / "out", "float32")
     monkeypatch.chdir(tmp_path)
-    scene(Path("scene.png"))
+    write_scene(Path("scene.png"))
     prompt, transformers, _ = blocks(Path("out/README.md"))
     expected = Answerer(ref).answer(["scene.png"], "how many ships are there ?")
     assert printed(f"{prompt}\n{transformers}") == expected.response.strip()
 
 
-def test_only_an_export_of_the_same_is_written_over(tmp_path: Path) -> None:
-    out, ref = tmp_path / "out", resolve_model(str(run(tmp_path / "run")))
+def test_only_an_export_of_the_same_model_is_overwritten(tmp_path: Path) -> None:
+    out, ref = tmp_path / "out", resolve_model(str(write_run(tmp_path / "run")))
     out.mkdir()
     (out / "notes.txt").write_text("mine")
     message = "out: expected no such folder, an empty one, or an export of the same model, found other content"
@@ -224,15 +230,15 @@ def test_only_an_export_of_the_same_is_written_over(tmp_path: Path) -> None:
         export(resolve_model("tiny"), "tiny", out, "float32")
 
 
-def test_weights_that_are_not_the_policys_are_found_out(tmp_path: Path) -> None:
-    ref = resolve_model(str(run(tmp_path / "run")))
+def test_weights_that_differ_from_the_policy_are_rejected(tmp_path: Path) -> None:
+    ref = resolve_model(str(write_run(tmp_path / "run")))
     export(ref, "run", tmp_path / "out", "float32")
     shutil.copy(TINY / "model.safetensors", tmp_path / "out" / "model.safetensors")
     with pytest.raises(ModelError, match=r"expected log-probs within 0.001 of those of .*, found a difference of"):
         export(ref, "run", tmp_path / "out", "float32")
 
 
-def test_an_adapter_whose_base_is_absent_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_base_model_of_an_adapter_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     adapter = tmp_path / "adapter"
     Adapter().save(adapter)
@@ -244,7 +250,7 @@ def test_an_adapter_whose_base_is_absent_names_it(tmp_path: Path, monkeypatch: p
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_that_holds_no_evaluation_is_named(tmp_path: Path) -> None:
+def test_folder_without_an_evaluation_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"evaluation .*absent: expected a results.json"):
         export(resolve_model("tiny"), "tiny", tmp_path / "out", "float32", [tmp_path / "absent"])
     (tmp_path / "results.json").write_text('{"model": "x", "benchmarks": {"b": {}}}')
@@ -252,7 +258,7 @@ def test_a_folder_that_holds_no_evaluation_is_named(tmp_path: Path) -> None:
         export(resolve_model("tiny"), "tiny", tmp_path / "out", "float32", [tmp_path])
 
 
-def test_an_adapter_is_merged_once_for_an_engine(tmp_path: Path) -> None:
+def test_adapter_is_merged_once(tmp_path: Path) -> None:
     adapters = [tmp_path / "one", tmp_path / "two"]
     for seed, folder in enumerate(adapters):
         Adapter(seed).save(folder)

@@ -1,4 +1,4 @@
-"""A task, a reward form and a reader that the package does not have: docs/extending.md shows these very lines."""
+"""A custom task, reward form and reader; docs/extending.md shows this code."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ from geovlm_ray.rewards import Embedder, RewardConfig, score_batch
 from geovlm_ray.rewards.base import RewardResult, RewardSpec
 from geovlm_ray.rewards.registry import REWARDS
 from geovlm_ray.tasks import TASKS, Task
-from tests.unit.judging import accuracy, example
+from tests.unit.reward_examples import accuracy, example
 
 
 def object_counting(rng: Rng) -> Record:
-    """Objects to count."""
-    drawn = object_detection(rng)
-    count = str(len(target_boxes(drawn.target)))
+    """Scene whose objects are to be counted."""
+    scene = object_detection(rng)
+    count = str(len(target_boxes(scene.target)))
     question = "how many objects are in the image ?"
-    return dataclasses.replace(drawn, question=question, target=count, reasoning=f"i count {count} .", answer=count)
+    return dataclasses.replace(scene, question=question, target=count, reasoning=f"i count {count} .", answer=count)
 
 
-def test_a_task(monkeypatch: pytest.MonkeyPatch, encoder: PromptEncoder) -> None:
-    # geovlm_ray/core/schema.py, TASK_NAMES: its name, last, so that the scenes of the others stay as they are.
+def test_custom_task(monkeypatch: pytest.MonkeyPatch, encoder: PromptEncoder) -> None:
+    # geovlm_ray/core/schema.py, TASK_NAMES: the name, appended last, so that scenes of other tasks do not change.
     monkeypatch.setattr("geovlm_ray.core.schema.TASK_NAMES", (*TASK_NAMES, "object_counting"))
     monkeypatch.setattr("geovlm_ray.data.scenes.SCENE_TASKS", (*SCENE_TASKS, "object_counting"))
-    # geovlm_ray/tasks/__init__.py, TASKS: its kind of target, what a prompt asks for, the paper's reward, the default.
+    # geovlm_ray/tasks/__init__.py, TASKS: the target kind, the instruction, the paper's reward, the default reward.
     task = Task("object_counting", "vqa", "Answer with a number.", "jaccard", "jaccard_robust")
     monkeypatch.setitem(TASKS, task.name, task)
-    # geovlm_ray/data/scene_tasks.py, BUILDERS: how a scene of it is drawn.
+    # geovlm_ray/data/scene_tasks.py, BUILDERS: the function that builds its scenes.
     monkeypatch.setitem(BUILDERS, task.name, object_counting)
 
     scene = scene_example("object_counting", seed=0, index=0)
-    asking = PromptEncoder(encoder.processor, encoder.config.model_copy(update={"instructions": True}))
-    assert "how many objects are in the image ?\nAnswer with a number." in asking.text(scene)
+    instructed = PromptEncoder(encoder.processor, encoder.config.model_copy(update={"instructions": True}))
+    assert "how many objects are in the image ?\nAnswer with a number." in instructed.text(scene)
     responses = [response_text(scene), "<think>i guess .</think><answer>9</answer>"]
     assert [score.total for score in score_batch(responses, [scene, scene], RewardConfig())] == [2.0, 1.0]
     answered = [AnsweredExample(str(scene.target), scene), AnsweredExample("9", scene)]
@@ -65,37 +65,37 @@ NUMBER = re.compile(r"[0-9]{1,6}")
 def closeness(
     answers: Sequence[str], examples: Sequence[Example], config: RewardConfig, embedder: Embedder | None
 ) -> list[RewardResult]:
-    """Of two numbers the lesser over the greater; other answers have to be the same."""
-    judged = []
+    """Ratio of the smaller to the larger number; exact match for other answers."""
+    results = []
     for answer, record in zip(answers, examples, strict=True):
-        said, true = answer.strip(), str(record.target)
-        if NUMBER.fullmatch(said) and NUMBER.fullmatch(true):
-            less, more = sorted((int(said), int(true)))
-            judged.append(RewardResult(less / more if more else 1.0, {"off": float(more - less)}))
+        predicted, expected = answer.strip(), str(record.target)
+        if NUMBER.fullmatch(predicted) and NUMBER.fullmatch(expected):
+            smaller, larger = sorted((int(predicted), int(expected)))
+            results.append(RewardResult(smaller / larger if larger else 1.0, {"off": float(larger - smaller)}))
         else:
-            judged.append(RewardResult(float(said == true)))
-    return judged
+            results.append(RewardResult(float(predicted == expected)))
+    return results
 
 
-def test_a_reward_form(monkeypatch: pytest.MonkeyPatch) -> None:
-    # geovlm_ray/rewards/registry.py, REWARDS: its name, and the kind of target that it judges.
+def test_custom_reward_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    # geovlm_ray/rewards/registry.py, REWARDS: the name, and the target kind that it scores.
     monkeypatch.setitem(REWARDS, "closeness", RewardSpec(closeness, "vqa"))
 
     config = reward_config(["reward.forms.vqa=closeness"])
     assert config.form("vqa") == "closeness"
-    eight = {"8": 1.0, "6": 0.75, "16": 0.5, "eight": 0.0, "9" * 5000: 0.0}
-    assert {answer: accuracy(answer, example("vqa", "8"), "closeness") for answer in eight} == eight
+    expected = {"8": 1.0, "6": 0.75, "16": 0.5, "eight": 0.0, "9" * 5000: 0.0}
+    assert {answer: accuracy(answer, example("vqa", "8"), "closeness") for answer in expected} == expected
     assert accuracy("yes", example("vqa", "yes"), "closeness") == 1.0
 
 
 def units(source: Source) -> Iterator[Unit]:
-    """Every line of every file."""
+    """One unit per line of each file."""
     for path in source_files(source, (".csv",)):
         yield from lines(path, source)
 
 
 def convert(unit: Unit, source: Source) -> Iterable[Row]:
-    """The record of a line."""
+    """The record of one line."""
     image, comma, name = unit.value.partition(",")
     if not comma or not name.strip():
         raise DataError(f"expected IMAGE,CLASS, found {unit.value!r}")
@@ -110,8 +110,8 @@ def convert(unit: Unit, source: Source) -> Iterable[Row]:
     )
 
 
-def test_a_reader(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    # geovlm_ray/data/formats/__init__.py, FORMATS: its name, as `data convert` and `data.source` take it.
+def test_custom_reader(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # geovlm_ray/data/formats/__init__.py, FORMATS: the name for `data convert` and `data.source`.
     monkeypatch.setitem(FORMATS, "csv", Format("lines IMAGE,CLASS", units, convert))
 
     source, out = tmp_path / "scenes.csv", tmp_path / "scenes"

@@ -1,4 +1,4 @@
-"""The facts of captions."""
+"""Fact extraction from captions, and agreement between two captions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from geovlm_ray.rewards.facts import agreement, facts
 
 
-def test_finds_each_kind_and_what_it_speaks_of() -> None:
+def test_facts_of_every_kind_are_extracted_and_bound_to_their_object() -> None:
     found = facts("Two white ships aren't on the left of 3 storage tanks , one red villa in the north-east")
     assert found.values == {
         "number": {"2", "3"},
@@ -26,7 +26,7 @@ def test_finds_each_kind_and_what_it_speaks_of() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "same"),
+    ("text", "paraphrase"),
     [
         ("two ships on the left", "a pair of vessels on the western side"),
         ("one ship", "a ship"),
@@ -42,8 +42,8 @@ def test_finds_each_kind_and_what_it_speaks_of() -> None:
         ("four storage tanks", "four same storage tanks"),
     ],
 )
-def test_a_paraphrase_keeps_its_facts(text: str, same: str) -> None:
-    assert agreement(text, same) == agreement(same, text) == 1.0
+def test_paraphrases_agree_fully(text: str, paraphrase: str) -> None:
+    assert agreement(text, paraphrase) == agreement(paraphrase, text) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -62,26 +62,26 @@ def test_a_paraphrase_keeps_its_facts(text: str, same: str) -> None:
         ("a building was built", "the scene is the same as before"),
     ],
 )
-def test_a_swapped_fact_loses_most(text: str, swapped: str) -> None:
+def test_swapped_fact_removes_most_of_the_agreement(text: str, swapped: str) -> None:
     assert agreement(text, swapped) <= 0.2
     assert agreement(swapped, text) <= 0.2
 
 
-def test_what_only_one_text_speaks_of_costs_little() -> None:
+def test_fact_in_only_one_text_costs_little() -> None:
     assert 0.5 < agreement("two ships on water", "two ships on the water at the left") < 1
     assert agreement("a red ship", "an image") < agreement("a ship", "an image") < 1
 
 
-def test_more_swaps_lose_more() -> None:
+def test_more_swapped_facts_cost_more() -> None:
     assert agreement("three ships on the right", "two ships on the left") < agreement("3 ships left", "two ships left")
 
 
 @given(st.text(max_size=200), st.text(max_size=200))
-def test_any_two_texts_agree_to_some_degree(a: str, b: str) -> None:
+def test_agreement_is_symmetric_and_between_0_and_1(a: str, b: str) -> None:
     assert agreement(a, a) == 1.0
     assert 0.0 <= agreement(a, b) == agreement(b, a) <= 1.0
 
 
 @given(st.permutations(["two ships", "a red plane at the left", "no buildings", "3 blue cars"]))
-def test_the_order_of_clauses_does_not_count(clauses: list[str]) -> None:
+def test_clause_order_does_not_matter(clauses: list[str]) -> None:
     assert agreement(", ".join(clauses), "two ships, a red plane at the left, no buildings, 3 blue cars") == 1.0

@@ -1,4 +1,4 @@
-"""Formats of annotations that are joined: RSVQA, COCO."""
+"""Conversion of annotation formats whose entries refer to each other: RSVQA, COCO."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.schema import Box
 from geovlm_ray.data.formats import FORMATS
 from tests.rs import RS, needs_rs
-from tests.unit.converting import Outcome, converted
+from tests.unit.conversion import Conversion, run_convert
 
 ANNOTATIONS = RS / "A_annotations"
 
@@ -25,22 +25,22 @@ def write(path: Path, value: Any) -> Path:
     return path
 
 
-def rsvqa(folder: Path, split: str, answer: str = "yes", **question: Any) -> None:
-    asked = {"id": 7, "img_id": 3, "type": "presence", "question": "Is there a road?", "answers_ids": [0, 9]}
-    questions = [{"id": 6, "active": False}, asked | {"active": True} | question]
+def write_rsvqa(folder: Path, split: str, answer: str = "yes", **question: Any) -> None:
+    template = {"id": 7, "img_id": 3, "type": "presence", "question": "Is there a road?", "answers_ids": [0, 9]}
+    questions = [{"id": 6, "active": False}, template | {"active": True} | question]
     answers = [{"id": 0, "active": False}, {"id": 9, "question_id": 7, "answer": answer, "active": True}]
     images = [{"id": 3, "sensor": "S2", "res_x": "10m", "active": True}]
     for kind, entries in (("questions", questions), ("answers", answers), ("images", images)):
         write(folder / f"LR_split_{split}_{kind}.json", {kind: entries})
 
 
-def test_rsvqa_joins_question_answer_and_image_within_their_split(tmp_path: Path) -> None:
+def test_rsvqa_joins_questions_answers_and_images_within_a_split(tmp_path: Path) -> None:
     for split, answer in (("train", "yes"), ("val", "no"), ("test_phili", "3")):
-        rsvqa(tmp_path / "in", split, answer)
+        write_rsvqa(tmp_path / "in", split, answer)
     write(tmp_path / "in" / "all_questions.json", {"questions": [{"id": 1, "question": "again"}]})
     (tmp_path / "in" / "Images_LR").mkdir()
     Image.new("RGB", (4, 4)).save(tmp_path / "in" / "Images_LR" / "3.tif")
-    outcome = converted("rsvqa", tmp_path / "in", tmp_path / "out")
+    outcome = run_convert("rsvqa", tmp_path / "in", tmp_path / "out")
     examples = {row.example.split: row.example for row in outcome.rows}
     assert {s: e.target for s, e in examples.items()} == {"train": "yes", "validation": "no", "test_phili": "3"}
     assert examples["train"].question == "Is there a road?"
@@ -53,13 +53,13 @@ def test_rsvqa_joins_question_answer_and_image_within_their_split(tmp_path: Path
     assert (outcome.counts.passed_over, outcome.counts.set_aside) == (3, 0)
 
 
-def test_rsvqa_questions_about_inactive_images_are_passed_over(tmp_path: Path) -> None:
-    rsvqa(tmp_path / "in", "train")
-    rsvqa(tmp_path / "in", "test", img_id=4)
+def test_rsvqa_questions_about_inactive_images_are_skipped(tmp_path: Path) -> None:
+    write_rsvqa(tmp_path / "in", "train")
+    write_rsvqa(tmp_path / "in", "test", img_id=4)
     images = [{"id": 3, "active": False}, {"id": 4, "sensor": "S2", "active": True}]
     for split in ("train", "test"):
         write(tmp_path / "in" / f"LR_split_{split}_images.json", {"images": images})
-    outcome = converted("rsvqa", tmp_path / "in", tmp_path / "out")
+    outcome = run_convert("rsvqa", tmp_path / "in", tmp_path / "out")
     assert [(row.example.split, row.extra["img_id"]) for row in outcome.rows] == [("test", 4)]
     assert (outcome.counts.passed_over, outcome.counts.set_aside) == (3, 0)
 
@@ -76,29 +76,29 @@ def test_rsvqa_questions_about_inactive_images_are_passed_over(tmp_path: Path) -
         ({"question": 5}, "question: expected str"),
     ],
 )
-def test_broken_rsvqa_questions_are_set_aside(wrong: dict, reason: str, tmp_path: Path) -> None:
-    rsvqa(tmp_path / "in", "train", **wrong)
-    rsvqa(tmp_path / "in", "test")
-    outcome = converted("rsvqa", tmp_path / "in", tmp_path / "out")
+def test_invalid_rsvqa_questions_are_quarantined(wrong: dict, reason: str, tmp_path: Path) -> None:
+    write_rsvqa(tmp_path / "in", "train", **wrong)
+    write_rsvqa(tmp_path / "in", "test")
+    outcome = run_convert("rsvqa", tmp_path / "in", tmp_path / "out")
     assert [row.example.split for row in outcome.rows] == ["test"]
     assert list(outcome.reasons) == [2]
     assert reason in outcome.reasons[2]
 
 
-def test_rsvqa_says_which_of_its_files_is_missing(tmp_path: Path) -> None:
-    rsvqa(tmp_path, "train")
+def test_missing_rsvqa_file_is_named_in_the_error(tmp_path: Path) -> None:
+    write_rsvqa(tmp_path, "train")
     (tmp_path / "LR_split_train_answers.json").unlink()
     with pytest.raises(DataError, match=r"expected the file LR_split_train_answers\.json next to it"):
-        converted("rsvqa", tmp_path, tmp_path / "out")
+        run_convert("rsvqa", tmp_path, tmp_path / "out")
     (tmp_path / "LR_split_train_questions.json").unlink()
     with pytest.raises(DataError, match=r"file \*questions\*\.json .* found LR_split_train_images\.json"):
-        converted("rsvqa", tmp_path, tmp_path / "out")
+        run_convert("rsvqa", tmp_path, tmp_path / "out")
 
 
 @needs_rs
-def test_the_real_rsvqa_answers_join_questions(tmp_path: Path) -> None:
+def test_real_rsvqa_answers_join_questions(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"\*questions\*\.json.*RSVQA_LR_split_test_answers\.json"):
-        converted("rsvqa", ANNOTATIONS, tmp_path / "none")
+        run_convert("rsvqa", ANNOTATIONS, tmp_path / "none")
     for kind in ("answers", "images"):
         name = f"RSVQA_LR_split_test_{kind}.json"
         write(tmp_path / "in" / name, (ANNOTATIONS / name).read_text())
@@ -112,14 +112,14 @@ def test_the_real_rsvqa_answers_join_questions(tmp_path: Path) -> None:
         for a in answers
     ]
     write(tmp_path / "in" / "RSVQA_LR_split_test_questions.json", {"questions": questions})
-    outcome = converted("rsvqa", tmp_path / "in", tmp_path / "out")
+    outcome = run_convert("rsvqa", tmp_path / "in", tmp_path / "out")
     assert (len(outcome.rows), outcome.counts.passed_over, outcome.counts.set_aside) == (10_004, 23_208, 0)
     assert {(r.example.split, r.example.sensor, r.example.gsd) for r in outcome.rows} == {("test", "Sentinel-2", 10.0)}
     assert [r.example.target for r in outcome.rows] == [a["answer"] for a in answers if a["active"]]
 
 
-def coco_file(path: Path) -> Path:
-    """With every trap at once: order, types of ids, crowds, images without objects, keys that nobody knows."""
+def write_coco(path: Path) -> Path:
+    """A COCO file of edge cases: unsorted entries, mixed id types, crowds, images without objects, unknown keys."""
     awkward = [0.1, 0.2, 0.3, 0.7000000000000001]
     annotations = [
         {"id": 7, "image_id": "a", "category_id": 3, "bbox": [1, 2, 3, 4], "area": 12, "iscrowd": 0},
@@ -140,13 +140,13 @@ def coco_file(path: Path) -> Path:
         {"id": 3, "name": "storage_tank"},
         {"id": 77, "name": "unused", "keypoints": ["a"]},
     ]
-    whole = {"type": "instances", "annotations": annotations, "info": {"year": 1}, "images": images}
-    whole |= {"categories": categories, "licenses": [{"id": 2, "name": "CC-BY"}], "z": 3.5, "w": None}
-    return write(path, whole)
+    content = {"type": "instances", "annotations": annotations, "info": {"year": 1}, "images": images}
+    content |= {"categories": categories, "licenses": [{"id": 2, "name": "CC-BY"}], "z": 3.5, "w": None}
+    return write(path, content)
 
 
-def test_coco_gives_a_record_for_image_and_category(tmp_path: Path) -> None:
-    outcome = converted("coco", coco_file(tmp_path / "boats_val2017.json"), tmp_path / "out")
+def test_coco_yields_one_record_per_image_and_category(tmp_path: Path) -> None:
+    outcome = run_convert("coco", write_coco(tmp_path / "boats_val2017.json"), tmp_path / "out")
     boats, tanks = (row for row in outcome.rows)
     assert boats.example.task == "referred_object_detection"
     assert boats.example.question == "Give me the location of every boat in the image."
@@ -159,31 +159,31 @@ def test_coco_gives_a_record_for_image_and_category(tmp_path: Path) -> None:
     assert (outcome.counts.passed_over, outcome.counts.set_aside) == (2, 0)
 
 
-def test_the_question_of_coco_is_an_option(tmp_path: Path) -> None:
-    source = coco_file(tmp_path / "c.json")
-    outcome = converted("coco", source, tmp_path / "out", question="Where is {label} {}?")
+def test_coco_question_template_is_an_option(tmp_path: Path) -> None:
+    source = write_coco(tmp_path / "c.json")
+    outcome = run_convert("coco", source, tmp_path / "out", question="Where is {label} {}?")
     assert outcome.rows[0].example.question == "Where is boat {}?"
     with pytest.raises(DataError, match=r"option question: expected a string with \{label\}"):
-        converted("coco", source, tmp_path / "other", question="Where is it?")
+        run_convert("coco", source, tmp_path / "other", question="Where is it?")
 
 
 @pytest.mark.parametrize("source", ["made", pytest.param("real", marks=needs_rs)])
-def test_coco_comes_back_as_it_was(source: str, tmp_path: Path) -> None:
+def test_coco_round_trip_is_exact(source: str, tmp_path: Path) -> None:
     real = ANNOTATIONS / "nwpu_vhr10_coco_even_ids.json"
-    path = real if source == "real" else coco_file(tmp_path / "in" / "c.json")
-    outcome = converted("coco", path, tmp_path / "out")
-    again = outcome.restored("coco", tmp_path / "again.json").read_text()
-    # The text, so that 1 and 1.0, and the order of keys, count as different.
-    assert again == json.dumps(json.loads(path.read_text()))
+    path = real if source == "real" else write_coco(tmp_path / "in" / "c.json")
+    outcome = run_convert("coco", path, tmp_path / "out")
+    restored = outcome.export("coco", tmp_path / "restored.json").read_text()
+    # Compare text, which distinguishes 1 from 1.0 and is sensitive to key order.
+    assert restored == json.dumps(json.loads(path.read_text()))
     if source == "real":
-        assert (len(json.loads(again)["images"]), len(json.loads(again)["annotations"])) == (325, 1990)
+        assert (len(json.loads(restored)["images"]), len(json.loads(restored)["annotations"])) == (325, 1990)
         assert (len(outcome.rows), sum(len(r.example.target) for r in outcome.rows)) == (443, 1990)
 
 
-def test_several_coco_files_come_back_into_a_folder(tmp_path: Path) -> None:
-    texts = {name: coco_file(tmp_path / "in" / name).read_text() for name in ("a.json", "deep/b.json")}
-    outcome = converted("coco", tmp_path / "in", tmp_path / "out")
-    folder = outcome.restored("coco", tmp_path / "again")
+def test_multiple_coco_files_are_restored_into_a_folder(tmp_path: Path) -> None:
+    texts = {name: write_coco(tmp_path / "in" / name).read_text() for name in ("a.json", "deep/b.json")}
+    outcome = run_convert("coco", tmp_path / "in", tmp_path / "out")
+    folder = outcome.export("coco", tmp_path / "again")
     assert {name: (folder / name).read_text() for name in texts} == texts
     assert len({row.example.id for row in outcome.rows}) == len(outcome.rows) == 4
     files = outcome.card["header"]["files"]
@@ -191,17 +191,17 @@ def test_several_coco_files_come_back_into_a_folder(tmp_path: Path) -> None:
         FORMATS["coco"].restore(iter(()), {"files": files | {"../c.json": files["a.json"]}}, tmp_path / "other")  # type: ignore[misc]
 
 
-def broken_coco(tmp_path: Path, **changes: Any) -> Outcome:
-    """A file with one good annotation in front, and a bad image, annotation or category behind it."""
-    whole = {
+def convert_invalid_coco(tmp_path: Path, **changes: Any) -> Conversion:
+    """Convert a file with an invalid image, annotation or category between two valid annotations."""
+    content = {
         "images": [{"id": 1, "file_name": "a.jpg", "width": 10, "height": 10}],
         "categories": [{"id": 1, "name": "ship"}],
         "annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}],
     }
     for key, entry in changes.items():
-        whole[key].append(entry)
-    whole["annotations"].append({"image_id": 1, "category_id": 1, "bbox": [5, 5, 1, 1]})
-    return converted("coco", write(tmp_path / "c.json", whole), tmp_path / "out")
+        content[key].append(entry)
+    content["annotations"].append({"image_id": 1, "category_id": 1, "bbox": [5, 5, 1, 1]})
+    return run_convert("coco", write(tmp_path / "c.json", content), tmp_path / "out")
 
 
 GOOD = {"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}
@@ -232,13 +232,13 @@ IMAGE = {"id": 2, "file_name": "b.jpg", "width": 10, "height": 10}
         ({"categories": {"id": 1, "name": "boat"}}, "unique category id"),
     ],
 )
-def test_what_is_broken_in_coco_is_set_aside_alone(changes: dict, reason: str, tmp_path: Path) -> None:
-    outcome = broken_coco(tmp_path, **changes)
+def test_only_the_invalid_coco_entry_is_quarantined(changes: dict, reason: str, tmp_path: Path) -> None:
+    outcome = convert_invalid_coco(tmp_path, **changes)
     assert [len(row.example.target) for row in outcome.rows] == [2]
     assert outcome.counts.set_aside == 1
-    assert reason in outcome.aside[0].reason
-    assert next(iter(changes)) in outcome.aside[0].reason
-    restored = json.loads(outcome.restored("coco", tmp_path / "again.json").read_text())
+    assert reason in outcome.quarantine[0].reason
+    assert next(iter(changes)) in outcome.quarantine[0].reason
+    restored = json.loads(outcome.export("coco", tmp_path / "again.json").read_text())
     assert (len(restored["images"]), len(restored["annotations"])) == (1, 2)
 
 
@@ -253,30 +253,30 @@ def test_what_is_broken_in_coco_is_set_aside_alone(changes: dict, reason: str, t
         ("[" * 200_000, "nested more than 100 deep"),
     ],
 )
-def test_a_file_that_is_no_coco_is_set_aside(text: str, reason: str, tmp_path: Path) -> None:
-    coco_file(tmp_path / "in" / "good.json")
+def test_file_not_in_coco_format_is_quarantined(text: str, reason: str, tmp_path: Path) -> None:
+    write_coco(tmp_path / "in" / "good.json")
     write(tmp_path / "in" / "bad.json", text)
-    outcome = converted("coco", tmp_path / "in", tmp_path / "out")
+    outcome = run_convert("coco", tmp_path / "in", tmp_path / "out")
     assert len(outcome.rows) == 2
-    assert any(reason in item.reason for item in outcome.aside)
-    assert {item.source_file for item in outcome.aside} == {"bad.json"}
+    assert any(reason in item.reason for item in outcome.quarantine)
+    assert {item.source_file for item in outcome.quarantine} == {"bad.json"}
 
 
-def test_a_coco_file_cut_short_gives_what_came_before(tmp_path: Path) -> None:
-    text = coco_file(tmp_path / "whole.json").read_text()
+def test_truncated_coco_file_yields_the_records_before_the_cut(tmp_path: Path) -> None:
+    text = write_coco(tmp_path / "whole.json").read_text()
     head = '{"categories": [{"id": 4, "name": "boat"}], ' + text[text.index('"images"') : text.index(', "categories"')]
     rest = text[text.index('"annotations"') : text.index('{"bbox": [-5.5')]
-    outcome = converted("coco", write(tmp_path / "in" / "c.json", f"{head}, {rest}"), tmp_path / "out")
+    outcome = run_convert("coco", write(tmp_path / "in" / "c.json", f"{head}, {rest}"), tmp_path / "out")
     assert [row.example.images for row in outcome.rows] == [("x/one.jpg",)]
-    assert any("nothing after it was read" in item.reason for item in outcome.aside)
+    assert any("nothing after it was read" in item.reason for item in outcome.quarantine)
 
 
-def test_links_out_of_a_source_of_annotations_are_not_followed(tmp_path: Path) -> None:
-    secret = coco_file(tmp_path / "outside" / "c.json")
+def test_symlinks_out_of_the_source_are_not_followed(tmp_path: Path) -> None:
+    secret = write_coco(tmp_path / "outside" / "c.json")
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "link.json").symlink_to(secret)
     (tmp_path / "in" / "link.txt").symlink_to(secret)
     for name in ("coco", "captions", "dota", "xbd"):
-        outcome = converted(name, tmp_path / "in", tmp_path / name)
+        outcome = run_convert(name, tmp_path / "in", tmp_path / name)
         assert outcome.rows == []
-        assert "symbolic link out of it" in outcome.aside[0].reason
+        assert "symbolic link out of it" in outcome.quarantine[0].reason

@@ -1,4 +1,4 @@
-"""Formats of captions, of images and of changes."""
+"""Conversion of image captions and change captions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from geovlm_ray.core.errors import DataError
 from tests.rs import RS, needs_rs
-from tests.unit.converting import converted
+from tests.unit.conversion import run_convert
 
 
 def write(path: Path, value: Any) -> Path:
@@ -26,14 +26,22 @@ def touch(*paths: Path) -> None:
         path.touch()
 
 
-def image(name: str, *sentences: str, **more: Any) -> dict[str, Any]:
-    return {"filename": name, "sentences": [{"raw": s, "sentid": i} for i, s in enumerate(sentences)]} | more
+def image_entry(name: str, *sentences: str, **fields: Any) -> dict[str, Any]:
+    return {"filename": name, "sentences": [{"raw": s, "sentid": i} for i, s in enumerate(sentences)]} | fields
 
 
-def test_captions_in_karpathys_form(tmp_path: Path) -> None:
-    images = [image("a.tif", " A port . ", "", "A port .", split="train"), image("b.tif", "A road .", split="val")]
-    images += [image("c.tif", "", "  ", split="test"), image("d.tif", "A pond .", split="restval", filepath="more")]
-    outcome = converted("captions", write(tmp_path / "c.json", {"images": images, "dataset": "ucm"}), tmp_path / "out")
+def test_captions_in_karpathy_format(tmp_path: Path) -> None:
+    images = [
+        image_entry("a.tif", " A port . ", "", "A port .", split="train"),
+        image_entry("b.tif", "A road .", split="val"),
+    ]
+    images += [
+        image_entry("c.tif", "", "  ", split="test"),
+        image_entry("d.tif", "A pond .", split="restval", filepath="more"),
+    ]
+    outcome = run_convert(
+        "captions", write(tmp_path / "c.json", {"images": images, "dataset": "ucm"}), tmp_path / "out"
+    )
     first, second, last = (row.example for row in outcome.rows)
     assert (first.task, first.images, first.target) == ("image_captioning", ("a.tif",), ("A port .", "A port ."))
     assert [e.split for e in (first, second, last)] == ["train", "validation", "restval"]
@@ -41,11 +49,11 @@ def test_captions_in_karpathys_form(tmp_path: Path) -> None:
     assert (outcome.counts.passed_over, outcome.counts.set_aside) == (1, 0)
 
 
-def test_captions_by_class_as_nwpu_has_them(tmp_path: Path) -> None:
+def test_nwpu_captions_grouped_by_class(tmp_path: Path) -> None:
     entry = {"filename": "airplane_001.jpg", "raw": "One .", "raw_1": "Two .", "raw_4": "Five .", "split": "test"}
     classes = {"airplane": [entry | {"sentid": 3}], "sea ice": [entry | {"filename": "ice.jpg"}]}
     touch(tmp_path / "ice.jpg")
-    outcome = converted("captions", write(tmp_path / "nwpu.json", classes), tmp_path / "out")
+    outcome = run_convert("captions", write(tmp_path / "nwpu.json", classes), tmp_path / "out")
     plane, ice = outcome.rows
     assert plane.example.target == ("One .", "Two .", "Five .")
     assert (plane.example.images, ice.example.images) == (("airplane/airplane_001.jpg",), ("ice.jpg",))
@@ -54,23 +62,23 @@ def test_captions_by_class_as_nwpu_has_them(tmp_path: Path) -> None:
     assert plane.example.id != ice.example.id
 
 
-def test_captions_of_changes_name_two_images(tmp_path: Path) -> None:
-    pair = image("t_1.png", "a road is built .", filepath="train", split="train", changeflag=1)
+def test_change_captions_refer_to_two_images(tmp_path: Path) -> None:
+    pair = image_entry("t_1.png", "a road is built .", filepath="train", split="train", changeflag=1)
     source = write(tmp_path / "LevirCCcaptions.json", {"images": [pair]})
-    (row,) = converted("captions", source, tmp_path / "out").rows
+    (row,) = run_convert("captions", source, tmp_path / "out").rows
     assert row.example.task == "change_captioning"
     assert row.example.images == ("train/A/t_1.png", "train/B/t_1.png")
     assert row.extra == {"changeflag": 1}
     touch(tmp_path / "images" / "train" / "A" / "t_1.png", tmp_path / "images" / "train" / "B" / "t_1.png")
-    (row,) = converted("captions", source, tmp_path / "found").rows
+    (row,) = run_convert("captions", source, tmp_path / "found").rows
     assert row.example.images == ("images/train/A/t_1.png", "images/train/B/t_1.png")
 
 
-def test_pairs_are_known_by_their_folders_or_an_option(tmp_path: Path) -> None:
-    source = write(tmp_path / "test.json", {"images": [image("1x1.tif", "a house .")]})
+def test_image_pairs_are_detected_by_folder_or_set_by_option(tmp_path: Path) -> None:
+    source = write(tmp_path / "test.json", {"images": [image_entry("1x1.tif", "a house .")]})
 
     def images(out: str, **options: str) -> tuple[str, ...]:
-        return converted("captions", source, tmp_path / out, **options).rows[0].example.images
+        return run_convert("captions", source, tmp_path / out, **options).rows[0].example.images
 
     assert images("single") == ("1x1.tif",)
     assert images("forced", pairs="true") == ("A/1x1.tif", "B/1x1.tif")
@@ -81,11 +89,11 @@ def test_pairs_are_known_by_their_folders_or_an_option(tmp_path: Path) -> None:
         images("wrong", pairs="yes")
 
 
-def test_captions_as_lines_or_list(tmp_path: Path) -> None:
+def test_captions_as_json_lines_or_json_list(tmp_path: Path) -> None:
     records = [{"captions": ["One .", "Two ."], "filename": f"{i}.jpg"} for i in range(3)]
     lines = write(tmp_path / "in" / "rsicd_test.jsonl", "\n".join(map(json.dumps, records)))
     write(tmp_path / "in" / "list.json", records)
-    outcome = converted("captions", lines.parent, tmp_path / "out")
+    outcome = run_convert("captions", lines.parent, tmp_path / "out")
     assert [row.example.split for row in outcome.rows] == ["train"] * 3 + ["test"] * 3
     assert {row.example.target for row in outcome.rows} == {("One .", "Two .")}
 
@@ -107,25 +115,25 @@ def test_captions_as_lines_or_list(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("form", ["lines", "object"])
-def test_broken_captions_are_set_aside_alone(bad: Any, reason: str, form: str, tmp_path: Path) -> None:
-    records = [image("1.jpg", "One ."), bad, image("2.jpg", "Two .")]
+def test_only_invalid_captions_are_quarantined(bad: Any, reason: str, form: str, tmp_path: Path) -> None:
+    records = [image_entry("1.jpg", "One ."), bad, image_entry("2.jpg", "Two .")]
     text = "\n".join(map(json.dumps, records)) if form == "lines" else {"images": records}
-    outcome = converted("captions", write(tmp_path / "c.json", text), tmp_path / "out")
+    outcome = run_convert("captions", write(tmp_path / "c.json", text), tmp_path / "out")
     assert [row.example.images for row in outcome.rows] == [("1.jpg",), ("2.jpg",)]
     assert list(outcome.reasons) == [2]
     assert reason in outcome.reasons[2]
 
 
-def test_captions_cut_short_give_what_came_before(tmp_path: Path) -> None:
-    text = json.dumps({"images": [image("1.jpg", "One ."), image("2.jpg", "Two .")]})
-    outcome = converted("captions", write(tmp_path / "c.json", text[:-12]), tmp_path / "out")
+def test_truncated_captions_file_yields_the_records_before_the_cut(tmp_path: Path) -> None:
+    text = json.dumps({"images": [image_entry("1.jpg", "One ."), image_entry("2.jpg", "Two .")]})
+    outcome = run_convert("captions", write(tmp_path / "c.json", text[:-12]), tmp_path / "out")
     assert [row.example.images for row in outcome.rows] == [("1.jpg",)]
     assert "nothing after it was read" in outcome.reasons[2]
 
 
 @needs_rs
-def test_the_real_captions(tmp_path: Path) -> None:
-    outcome = converted("captions", RS / "B_annotations" / "rsicd_test_textaug.jsonl", tmp_path / "out")
+def test_real_captions(tmp_path: Path) -> None:
+    outcome = run_convert("captions", RS / "B_annotations" / "rsicd_test_textaug.jsonl", tmp_path / "out")
     assert (len(outcome.rows), outcome.counts.set_aside) == (1093, 0)
     assert outcome.counts.splits == {"test": 1093}
     assert outcome.rows[0].example.images == ("rsicd_images/airport_348.jpg",)
@@ -133,11 +141,11 @@ def test_the_real_captions(tmp_path: Path) -> None:
 
 
 @needs_rs
-def test_the_real_pairs_of_levir_are_found(tmp_path: Path) -> None:
+def test_real_levir_pairs_are_detected(tmp_path: Path) -> None:
     shutil.copytree(RS / "B_images" / "samples_LEVIR", tmp_path / "in")
     names = sorted(p.name for p in (tmp_path / "in" / "A").iterdir())
-    images = [image(name, "houses are built .", split=name.partition("_")[0]) for name in names]
-    outcome = converted("captions", write(tmp_path / "in" / "c.json", {"images": images}), tmp_path / "out")
+    images = [image_entry(name, "houses are built .", split=name.partition("_")[0]) for name in names]
+    outcome = run_convert("captions", write(tmp_path / "in" / "c.json", {"images": images}), tmp_path / "out")
     assert [row.example.images for row in outcome.rows] == [(f"A/{name}", f"B/{name}") for name in names]
     assert outcome.counts.splits == {"test": 4, "train": 2}
     assert outcome.counts.tasks == {"change_captioning": 6}

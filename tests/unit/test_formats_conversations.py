@@ -1,4 +1,4 @@
-"""Formats of conversations and questions: GeoChat, TEOChat, VRSBench."""
+"""Conversion of conversations and questions: GeoChat, TEOChat, VRSBench."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from geovlm_ray.core.schema import Box, GroundedText
 from geovlm_ray.data.formats.prompts import example_of, listed_classes, sensor_of, target_of, task_of
 from geovlm_ray.data.formats.quads import rotated_box
 from geovlm_ray.tasks.labels import BIGEARTHNET_43, split_labels
-from tests.unit.converting import converted, talk, write_json
+from tests.unit.conversion import dialogue, run_convert, write_json
 
 AGRICULTURE = "Land principally occupied by agriculture, with significant areas of natural vegetation"
 CHRONOLOGICAL = "This is a sequence of satellite images capturing the same location in chronological order: "
@@ -58,7 +58,7 @@ CHRONOLOGICAL = "This is a sequence of satellite images capturing the same locat
         ("In which image was the building at [1, 2, 3, 4] built?", "Image 2", 3, "vqa"),
     ],
 )
-def test_token_or_wording_tells_the_task(prompt: str, answer: str, images: int, task: str) -> None:
+def test_task_is_inferred_from_token_or_wording(prompt: str, answer: str, images: int, task: str) -> None:
     assert task_of(prompt, answer, images) == task
 
 
@@ -77,11 +77,11 @@ def test_token_or_wording_tells_the_task(prompt: str, answer: str, images: int, 
         ("[10, 20]", None, None),
     ],
 )
-def test_a_token_tells_sensor_and_distance(token: str, sensor: str | None, gsd: float | None) -> None:
+def test_sensor_and_gsd_are_parsed_from_the_token(token: str, sensor: str | None, gsd: float | None) -> None:
     assert sensor_of(f"[refer] {token} <image> \\n where ?") == (sensor, gsd)
 
 
-def test_names_with_commas_stay_whole_in_answers_and_listings() -> None:
+def test_class_names_with_commas_are_not_split() -> None:
     names = [AGRICULTURE.lower(), "beaches, dunes, sands", "rice fields", "coastal_mansion"]
     prompt = f"[s2_rgb_10] <image> \\n Which ones are depicted? {', '.join(names)}. Answer with a list of classes."
     example = example_of("x", prompt, (f"{AGRICULTURE},Beaches, dunes,sands, and pastures.",), (), dataset="")
@@ -92,14 +92,14 @@ def test_names_with_commas_stay_whole_in_answers_and_listings() -> None:
     assert split_labels(", ".join(BIGEARTHNET_43)) == list(BIGEARTHNET_43)
 
 
-def test_listings_are_read_to_their_end() -> None:
+def test_listed_classes_are_parsed_to_the_end_of_the_list() -> None:
     assert listed_classes("Classes:  zoo, dam. \\nAnswer in one word.") == ("dam", "zoo")
     assert listed_classes('Classes: no-damage, destroyed."Answer in single word.') == ("destroyed", "no-damage")
     assert listed_classes("one of: flooded road, lake or pond.") == ("flooded road", "lake or pond")
     assert listed_classes("How many classes are there?") == ()
 
 
-def test_boxes_of_all_dialects_and_lengths() -> None:
+def test_boxes_of_every_dialect_and_length_are_parsed() -> None:
     task = "referred_object_detection"
     assert target_of(task, ("{<1><2><30><40>|<-5>}<delim>{<-1><0><104><9>}",)) == (
         Box((1, 2, 30, 40, -5)),
@@ -113,7 +113,7 @@ def test_boxes_of_all_dialects_and_lengths() -> None:
 @pytest.mark.parametrize(
     "answer", ["", " ", "no box", "{<a><2><3><4>}", "{<1><2><3>}", "[[1, 2, 3]]", "[nan, 1, 2, 3]"]
 )
-def test_an_answer_without_a_whole_box_is_no_reference(answer: str) -> None:
+def test_answer_without_a_complete_box_is_rejected(answer: str) -> None:
     with pytest.raises(DataError, match="answer of referred_object_detection"):
         target_of("referred_object_detection", (answer,))
 
@@ -122,42 +122,44 @@ GEOCHAT = [
     {
         "id": "a",
         "image": "a/b.png",
-        "conversations": talk("<image>\n[refer] where is <p>x</p> ?", "{<1><2><3><4>|<9>}"),
+        "conversations": dialogue("<image>\n[refer] where is <p>x</p> ?", "{<1><2><3><4>|<9>}"),
     },
     {
         "id": "b",
         "image": "b.png",
         "size": 5,
-        "conversations": talk(
+        "conversations": dialogue(
             "<image>\\nIs it rural?", "yes", "[refer] it", "", "[identify]{<1><2><3><4>}", "<p>ship</p>"
         ),
     },
     {
         "id": 7,
         "image": "b.png",
-        "conversations": talk("[grounding] it", "<p>two</p> {<1><2><3><4>}<delim>{<5><6><7><8>}."),
+        "conversations": dialogue("[grounding] it", "<p>two</p> {<1><2><3><4>}<delim>{<5><6><7><8>}."),
     },
 ]
 
 
 @pytest.mark.parametrize("name", ["GeoChat_Instruct.json", "GeoChat_Instruct.jsonl"])
-def test_geochat_turns_become_records_and_a_bad_one_is_set_aside_alone(tmp_path: Path, name: str) -> None:
-    made = converted("geochat", write_json(tmp_path / name, GEOCHAT), tmp_path / "out")
-    assert [(r.example.id, r.example.task, r.source_record) for r in made.rows] == [
+def test_geochat_turns_become_records_and_only_the_invalid_turn_is_quarantined(tmp_path: Path, name: str) -> None:
+    outcome = run_convert("geochat", write_json(tmp_path / name, GEOCHAT), tmp_path / "out")
+    assert [(r.example.id, r.example.task, r.source_record) for r in outcome.rows] == [
         ("a", "referred_object_detection", 1),
         ("b", "vqa", 2),
         ("b-3", "region_captioning", 2),
         ("7", "grounded_description", 3),
     ]
-    assert made.reasons == {2: "turn 2: answer of referred_object_detection: expected one non-empty answer, found ''"}
-    refer, vqa, identify, grounding = (r.example for r in made.rows)
+    assert outcome.reasons == {
+        2: "turn 2: answer of referred_object_detection: expected one non-empty answer, found ''"
+    }
+    refer, vqa, identify, grounding = (r.example for r in outcome.rows)
     assert (refer.images, refer.question, refer.frame, refer.dialect) == (
         ("a/b.png",),
         "[refer] where is <p>x</p> ?",
         Frame(),
         "brackets",
     )
-    assert (vqa.question, vqa.target, made.rows[1].extra, made.rows[2].extra) == (
+    assert (vqa.question, vqa.target, outcome.rows[1].extra, outcome.rows[2].extra) == (
         "Is it rural?",
         "yes",
         {"size": 5},
@@ -197,29 +199,31 @@ BENCH: list[tuple[dict[str, Any], tuple[Any, ...] | None]] = [
 ]
 
 
-def test_geochat_bench_is_asked_as_its_scripts_ask(tmp_path: Path) -> None:
-    made = converted("geochat", write_json(tmp_path / "bench.jsonl", [r for r, _ in BENCH]), tmp_path / "out")
-    found = [(e.task, *e.images, e.question, e.target) for e in (r.example for r in made.rows)]
+def test_geochat_bench_prompts_equal_those_of_the_official_scripts(tmp_path: Path) -> None:
+    outcome = run_convert("geochat", write_json(tmp_path / "bench.jsonl", [r for r, _ in BENCH]), tmp_path / "out")
+    found = [(e.task, *e.images, e.question, e.target) for e in (r.example for r in outcome.rows)]
     assert found == [expected for _, expected in BENCH if expected]
-    assert (made.counts.passed_over, made.counts.set_aside, made.rows[0].extra) == (1, 0, {"type": "ref"})
-    assert {r.example.split for r in made.rows} == {"test"}
+    assert (outcome.counts.passed_over, outcome.counts.set_aside, outcome.rows[0].extra) == (1, 0, {"type": "ref"})
+    assert {r.example.split for r in outcome.rows} == {"test"}
 
 
-def test_geochat_bench_boxes_as_corners_are_in_pixels(tmp_path: Path) -> None:
+def test_geochat_bench_corner_boxes_are_in_pixels(tmp_path: Path) -> None:
     corners = [[[100, 100], [300, 100], [300, 200], [100, 200]]]
     record = {"question_id": 1, "image_id": "train_1", "question": "1 ship", "ground_truth": corners, "type": "ref"}
     bad = record | {"ground_truth": [[[1, 2], [3, 4]]]}
-    made = converted("geochat", write_json(tmp_path / "bench.jsonl", [record, bad]), tmp_path / "out")
-    assert made.rows[0].example.target == (Box((100, 100, 300, 200, 0)),)
-    assert made.rows[0].example.frame == Frame("pixel", 600, 600)
-    assert "expected four corners" in made.reasons[2]
+    outcome = run_convert("geochat", write_json(tmp_path / "bench.jsonl", [record, bad]), tmp_path / "out")
+    assert outcome.rows[0].example.target == (Box((100, 100, 300, 200, 0)),)
+    assert outcome.rows[0].example.frame == Frame("pixel", 600, 600)
+    assert "expected four corners" in outcome.reasons[2]
 
 
 TEOCHAT: list[tuple[dict[str, Any], tuple[Any, ...]]] = [
     (
         {"video": ["b", "a", "a", "c"], "timestamp": ["2016-05-01"] * 4, "task": "fmow", "polygon": "POLYGON EMPTY"}
         | {
-            "conversations": talk(f"{CHRONOLOGICAL}<video>\nClassify it as one of: lake or pond, dam.", "Lake or pond.")
+            "conversations": dialogue(
+                f"{CHRONOLOGICAL}<video>\nClassify it as one of: lake or pond, dam.", "Lake or pond."
+            )
         },
         (
             "temporal_classification",
@@ -231,35 +235,40 @@ TEOCHAT: list[tuple[dict[str, Any], tuple[Any, ...]]] = [
     (
         {"video": ["b", "a"], "timestamp": ["2019-05-01T10:00:00Z", "2017-05-01"]}
         | {
-            "conversations": talk("Image 1: <image>Image 2: <image>\nClassify the damage at [0, 8, 9, 9].", "Destroyed")
+            "conversations": dialogue(
+                "Image 1: <image>Image 2: <image>\nClassify the damage at [0, 8, 9, 9].", "Destroyed"
+            )
         },
         ("damage_assessment", ("a", "b"), "Classify the damage at [0, 8, 9, 9].", ("Destroyed",)),
     ),
     (
-        {"video": ["a"], "conversations": json.dumps(talk("<video> Locate it with a bounding box.", "[1, 2, 3, 4]"))},
+        {
+            "video": ["a"],
+            "conversations": json.dumps(dialogue("<video> Locate it with a bounding box.", "[1, 2, 3, 4]")),
+        },
         ("visual_grounding", ("a",), "Locate it with a bounding box.", (Box((1, 2, 3, 4)),)),
     ),
     (
         {"video": ["a", "b"]}
-        | {"conversations": talk("Identify buildings. If none, do not output a bounding box.", "There are none.")},
+        | {"conversations": dialogue("Identify buildings. If none, do not output a bounding box.", "There are none.")},
         ("object_detection", ("a", "b"), "Identify buildings. If none, do not output a bounding box.", ()),
     ),
 ]
 
 
-def test_teochat_sequences_keep_repeated_images_and_follow_their_dates(tmp_path: Path) -> None:
-    made = converted("teochat", write_json(tmp_path / "train.json", [r for r, _ in TEOCHAT]), tmp_path / "out")
-    assert made.reasons == {}
-    found = [(e.task, e.images, e.question, e.target) for e in (r.example for r in made.rows)]
+def test_teochat_sequences_are_sorted_by_date_and_keep_repeated_images(tmp_path: Path) -> None:
+    outcome = run_convert("teochat", write_json(tmp_path / "train.json", [r for r, _ in TEOCHAT]), tmp_path / "out")
+    assert outcome.reasons == {}
+    found = [(e.task, e.images, e.question, e.target) for e in (r.example for r in outcome.rows)]
     assert found == [expected for _, expected in TEOCHAT]
-    assert made.rows[0].extra == {"timestamp": ["2016-05-01"] * 4, "task": "fmow", "polygon": "POLYGON EMPTY"}
-    assert made.rows[1].extra["video"] == ["b", "a"]
+    assert outcome.rows[0].extra == {"timestamp": ["2016-05-01"] * 4, "task": "fmow", "polygon": "POLYGON EMPTY"}
+    assert outcome.rows[1].extra["video"] == ["b", "a"]
 
 
-def test_teochat_needs_boxes_where_the_prompt_does(tmp_path: Path) -> None:
-    record = {"video": ["a"], "conversations": talk("<video> Locate it with a bounding box.", "nowhere")}
-    made = converted("teochat", write_json(tmp_path / "train.json", [record]), tmp_path / "out")
-    assert "expected boxes" in made.reasons[1]
+def test_teochat_answer_needs_boxes_if_the_prompt_asks_for_them(tmp_path: Path) -> None:
+    record = {"video": ["a"], "conversations": dialogue("<video> Locate it with a bounding box.", "nowhere")}
+    outcome = run_convert("teochat", write_json(tmp_path / "train.json", [record]), tmp_path / "out")
+    assert "expected boxes" in outcome.reasons[1]
 
 
 ANNOTATION = {
@@ -275,25 +284,25 @@ ANNOTATION = {
 
 
 @pytest.mark.parametrize("indent", [None, 2])
-def test_vrsbench_annotations_become_caption_boxes_and_questions(tmp_path: Path, indent: int | None) -> None:
+def test_vrsbench_annotations_yield_captions_boxes_and_questions(tmp_path: Path, indent: int | None) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "P1.json").write_text(json.dumps(ANNOTATION, indent=indent))
-    made = converted("vrsbench", tmp_path / "in", tmp_path / "out")
-    assert [(r.example.task, r.example.question, r.example.target) for r in made.rows] == [
+    outcome = run_convert("vrsbench", tmp_path / "in", tmp_path / "out")
+    assert [(r.example.task, r.example.question, r.example.target) for r in outcome.rows] == [
         ("image_captioning", "Describe the image in detail", ("A harbour.",)),
         ("visual_grounding", "the ship", (Box((10, 20, 30, 50)),)),
         ("visual_grounding", "at the edge", (Box((40, 40, 60, 100)),)),
         ("vqa", "How many?", "2"),
     ]
-    assert made.rows[1].extra == {"obj_cls": "ship"}
-    assert [item.reason.split(":")[0] for item in made.aside] == ["objects-3", "qa_pairs-2"]
+    assert outcome.rows[1].extra == {"obj_cls": "ship"}
+    assert [entry.reason.split(":")[0] for entry in outcome.quarantine] == ["objects-3", "qa_pairs-2"]
 
 
-def test_vrsbench_boxes_may_keep_their_angle(tmp_path: Path) -> None:
+def test_vrsbench_boxes_keep_their_angle_on_request(tmp_path: Path) -> None:
     corners = [0.5, 0.2, 0.7, 0.4, 0.4, 0.7, 0.2, 0.5]
     record = ANNOTATION | {"objects": [{"referring_sentence": "x", "obj_corner": corners}]}
-    made = converted("vrsbench", write_json(tmp_path / "P1.json", [record]), tmp_path / "out", boxes="rotated")
-    (box,) = made.rows[1].example.target
+    outcome = run_convert("vrsbench", write_json(tmp_path / "P1.json", [record]), tmp_path / "out", boxes="rotated")
+    (box,) = outcome.rows[1].example.target
     assert isinstance(box, Box)
     assert len(box.coords) == 5
     assert iou_matrix([box.coords], [[100 * v for v in corners]], rotated=True)[0, 0] == pytest.approx(1)
@@ -312,34 +321,34 @@ def test_vrsbench_evaluation_files(tmp_path: Path) -> None:
         {"image_id": "a.png", "question": "How many?", "ground_truth": "2", "type": "object quantity"},
         {"image_id": "a.png", "question": "the ship", "ground_truth": "none", "type": "ref"},
     ]
-    made = converted("vrsbench", write_json(tmp_path / "eval.json", records), tmp_path / "out")
-    assert [(r.example.task, r.example.target, r.example.split) for r in made.rows] == [
+    outcome = run_convert("vrsbench", write_json(tmp_path / "eval.json", records), tmp_path / "out")
+    assert [(r.example.task, r.example.target, r.example.split) for r in outcome.rows] == [
         ("visual_grounding", (Box((1, 2, 30, 40)),), "test"),
         ("image_captioning", ("a ship",), "test"),
         ("vqa", "2", "test"),
     ]
-    assert made.rows[0].extra == {"type": "ref", "unique": True}
-    assert list(made.reasons) == [4]
+    assert outcome.rows[0].extra == {"type": "ref", "unique": True}
+    assert list(outcome.reasons) == [4]
 
 
 @pytest.mark.parametrize("angle", [-44.0, -10.0, 0.0, 30.0, 44.0])
-@pytest.mark.parametrize("first", range(4))
+@pytest.mark.parametrize("start", range(4))
 @pytest.mark.parametrize("step", [1, -1])
-def test_a_rotated_box_comes_back_from_its_corners_in_any_order(angle: float, first: int, step: int) -> None:
+def test_rotated_box_is_recovered_from_corners_in_any_order(angle: float, start: int, step: int) -> None:
     box = (10.0, 20.0, 50.0, 35.0, angle)
     points = rotated_corners(np.array([box]))[0]
-    corners = [float(v) for i in range(4) for v in points[(first + step * i) % 4]]
+    corners = [float(v) for i in range(4) for v in points[(start + step * i) % 4]]
     assert rotated_box(corners) == pytest.approx(box)
 
 
-def test_corners_in_a_line_are_no_box() -> None:
+def test_collinear_corners_are_rejected() -> None:
     with pytest.raises(DataError, match="polygon with positive area"):
         rotated_box([0, 0, 1, 1, 2, 2, 3, 3])
 
 
 @pytest.mark.parametrize("name", ["geochat", "earthdial", "teochat", "vrsbench"])
 @pytest.mark.parametrize(
-    ("content", "aside"),
+    ("content", "quarantined"),
     [
         (b'[{"id": 1}, {"id"', 2),
         (b'[1, null, [], "/etc/passwd", {}]', 5),
@@ -349,11 +358,11 @@ def test_corners_in_a_line_are_no_box() -> None:
         (b"", 0),
     ],
 )
-def test_hostile_files_are_set_aside(tmp_path: Path, name: str, content: bytes, aside: int) -> None:
+def test_hostile_files_are_quarantined(tmp_path: Path, name: str, content: bytes, quarantined: int) -> None:
     (tmp_path / "a.json").write_bytes(content)
-    made = converted(name, tmp_path / "a.json", tmp_path / "out")
-    assert (made.counts.records, made.counts.set_aside) == (0, aside)
-    assert "root:" not in "".join(item.content for item in made.aside)
+    outcome = run_convert(name, tmp_path / "a.json", tmp_path / "out")
+    assert (outcome.counts.records, outcome.counts.set_aside) == (0, quarantined)
+    assert "root:" not in "".join(entry.content for entry in outcome.quarantine)
 
 
 @pytest.mark.parametrize(
@@ -378,25 +387,25 @@ def test_hostile_files_are_set_aside(tmp_path: Path, name: str, content: bytes, 
     ],
 )
 @pytest.mark.parametrize("name", ["geochat", "earthdial", "teochat"])
-def test_wrong_fields_cost_their_record_alone(tmp_path: Path, name: str, wrong: dict[str, Any]) -> None:
-    good = {"id": "1", "image": "a.png", "conversations": talk("<image>\nIs it?", "yes")}
-    made = converted(name, write_json(tmp_path / "a.jsonl", [good, good | wrong, good]), tmp_path / "out")
-    assert (made.counts.records, list(made.reasons)) == (2, [2])
+def test_invalid_fields_quarantine_only_their_record(tmp_path: Path, name: str, wrong: dict[str, Any]) -> None:
+    good = {"id": "1", "image": "a.png", "conversations": dialogue("<image>\nIs it?", "yes")}
+    outcome = run_convert(name, write_json(tmp_path / "a.jsonl", [good, good | wrong, good]), tmp_path / "out")
+    assert (outcome.counts.records, list(outcome.reasons)) == (2, [2])
 
 
 @pytest.mark.parametrize("name", ["geochat", "earthdial", "teochat", "vrsbench", "earthdial-results"])
-def test_a_link_out_of_the_source_is_not_read(tmp_path: Path, name: str) -> None:
+def test_symlink_out_of_the_source_is_not_read(tmp_path: Path, name: str) -> None:
     outside = write_json(tmp_path / "outside.jsonl", GEOCHAT)
     (tmp_path / "in").mkdir()
     os.symlink(outside, tmp_path / "in" / "link.jsonl")
-    made = converted(name, tmp_path / "in", tmp_path / "out")
-    assert (made.counts.records, list(made.reasons.values())) == (
+    outcome = run_convert(name, tmp_path / "in", tmp_path / "out")
+    assert (outcome.counts.records, list(outcome.reasons.values())) == (
         0,
         ["expected a file inside the source, found a symbolic link out of it"],
     )
 
 
-def test_a_line_too_long_costs_itself_alone(tmp_path: Path) -> None:
+def test_overlong_line_quarantines_only_itself(tmp_path: Path) -> None:
     records = [GEOCHAT[0], GEOCHAT[0] | {"extra": "x" * 20_000_000}, GEOCHAT[0]]
-    made = converted("geochat", write_json(tmp_path / "a.jsonl", records), tmp_path / "out")
-    assert (made.counts.records, list(made.reasons)) == (2, [2])
+    outcome = run_convert("geochat", write_json(tmp_path / "a.jsonl", records), tmp_path / "out")
+    assert (outcome.counts.records, list(outcome.reasons)) == (2, [2])

@@ -1,4 +1,4 @@
-"""DOTA: rotated boxes from quadrilaterals."""
+"""DOTA conversion: quadrilaterals to rotated boxes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.geometry import iou_polygons, rotated_corners
 from geovlm_ray.core.schema import Box
 from tests.rs import RS, needs_rs
-from tests.unit.converting import converted
+from tests.unit.conversion import run_convert
 
 
-def dota(folder: Path, *lines: str, size: tuple[int, int] = (200, 100)) -> Path:
+def write_dota(folder: Path, *lines: str, size: tuple[int, int] = (200, 100)) -> Path:
     (folder / "labelTxt").mkdir(parents=True)
     (folder / "labelTxt" / "P1.txt").write_text("\n".join(lines))
     (folder / "images").mkdir(exist_ok=True)
@@ -27,41 +27,41 @@ def dota(folder: Path, *lines: str, size: tuple[int, int] = (200, 100)) -> Path:
 
 
 def quad(centre: tuple[float, float], width: float, height: float, degrees: float) -> str:
-    """Corners of a rectangle turned from x to y, which in an image is clockwise."""
+    """Corners of a rectangle rotated from x towards y, which is clockwise in an image."""
     angle = math.radians(degrees)
-    turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
-    corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * [width / 2, height / 2] @ turn + centre
+    rotation = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+    corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * [width / 2, height / 2] @ rotation + centre
     return " ".join(f"{c:.3f}" for c in corners.ravel())
 
 
-def overlap(box: Box, corners: str, sense: int = 1) -> float:
-    turned = shapely.polygons(rotated_corners(np.array([box.coords]), sense))  # type: ignore[arg-type]
-    return float(iou_polygons(turned, shapely.polygons([np.array(corners.split(), float).reshape(4, 2)]))[0, 0])
+def iou_with_corners(box: Box, corners: str, sense: int = 1) -> float:
+    rotated = shapely.polygons(rotated_corners(np.array([box.coords]), sense))  # type: ignore[arg-type]
+    return float(iou_polygons(rotated, shapely.polygons([np.array(corners.split(), float).reshape(4, 2)]))[0, 0])
 
 
 @pytest.mark.parametrize("degrees", [0, 20, 44, 70, 90, 110, 135, 179, -30])
-def test_dota_quadrilaterals_become_boxes_turned_in_the_right_sense(degrees: float, tmp_path: Path) -> None:
+def test_dota_quadrilaterals_become_boxes_rotated_in_the_right_direction(degrees: float, tmp_path: Path) -> None:
     corners = quad((100, 50), 60, 12, degrees)
-    outcome = converted("dota", dota(tmp_path / "in", f"{corners} ship 0"), tmp_path / "out")
+    outcome = run_convert("dota", write_dota(tmp_path / "in", f"{corners} ship 0"), tmp_path / "out")
     (box,) = outcome.rows[0].example.target
     assert isinstance(box, Box)
     assert abs(box.coords[4]) <= 45.001
-    assert overlap(box, corners) > 0.95
+    assert iou_with_corners(box, corners) > 0.95
     if abs(box.coords[4]) > 10:
-        assert overlap(box, corners, sense=-1) < 0.8
+        assert iou_with_corners(box, corners, sense=-1) < 0.8
 
 
-def test_dota_boxes_may_be_the_envelopes_of_their_corners(tmp_path: Path) -> None:
-    folder = dota(tmp_path / "in", "50 10 90 40 60 80 20 50 ship 0", "0 0 1 1 2 2 3 3 ship 0")
-    outcome = converted("dota", folder, tmp_path / "out", boxes="horizontal")
+def test_dota_boxes_are_axis_aligned_envelopes_on_request(tmp_path: Path) -> None:
+    folder = write_dota(tmp_path / "in", "50 10 90 40 60 80 20 50 ship 0", "0 0 1 1 2 2 3 3 ship 0")
+    outcome = run_convert("dota", folder, tmp_path / "out", boxes="horizontal")
     assert [row.example.target for row in outcome.rows] == [(Box((20, 10, 90, 80), "ship"),)]
     assert "polygon with positive area" in outcome.reasons[2]
     with pytest.raises(DataError, match="option boxes: expected rotated or horizontal, found 'round'"):
-        converted("dota", folder, tmp_path / "none", boxes="round")
+        run_convert("dota", folder, tmp_path / "none", boxes="round")
 
 
-def test_dota_gives_a_record_for_image_and_class(tmp_path: Path) -> None:
-    folder = dota(
+def test_dota_yields_one_record_per_image_and_class(tmp_path: Path) -> None:
+    folder = write_dota(
         tmp_path / "val",
         *("imagesource:GoogleEarth", "gsd:0.25"),
         f"{quad((50, 50), 20, 10, 30)} small-vehicle 0",
@@ -69,7 +69,7 @@ def test_dota_gives_a_record_for_image_and_class(tmp_path: Path) -> None:
         f"{quad((80, 50), 20, 10, 60)} small-vehicle 1",
         "",
     )
-    outcome = converted("dota", folder, tmp_path / "out")
+    outcome = run_convert("dota", folder, tmp_path / "out")
     vehicles, field = outcome.rows
     assert vehicles.example.images == ("images/P1.png",)
     assert vehicles.example.question == "Give me the location of every small vehicle in the image."
@@ -95,28 +95,28 @@ def test_dota_gives_a_record_for_image_and_class(tmp_path: Path) -> None:
         ("\x00\x01", "expected x1 y1"),
     ],
 )
-def test_broken_lines_of_dota_are_set_aside_alone(line: str, reason: str, tmp_path: Path) -> None:
-    folder = dota(tmp_path / "in", "gsd:null", line, f"{quad((50, 50), 20, 10, 30)} ship 0")
-    outcome = converted("dota", folder, tmp_path / "out")
+def test_only_invalid_dota_lines_are_quarantined(line: str, reason: str, tmp_path: Path) -> None:
+    folder = write_dota(tmp_path / "in", "gsd:null", line, f"{quad((50, 50), 20, 10, 30)} ship 0")
+    outcome = run_convert("dota", folder, tmp_path / "out")
     assert [(row.example.gsd, len(row.example.target)) for row in outcome.rows] == [(None, 1)]
     assert list(outcome.reasons) == [2]
     assert reason in outcome.reasons[2]
 
 
-def test_dota_without_its_image_is_set_aside_and_without_objects_passed_over(tmp_path: Path) -> None:
-    folder = dota(tmp_path / "in", f"{quad((50, 50), 20, 10, 30)} ship 0")
+def test_dota_file_without_image_is_quarantined_and_without_objects_skipped(tmp_path: Path) -> None:
+    folder = write_dota(tmp_path / "in", f"{quad((50, 50), 20, 10, 30)} ship 0")
     shutil.move(folder / "images" / "P1.png", tmp_path / "P1.png")
     (folder / "images" / "P1.png").symlink_to(tmp_path / "P1.png")
     (folder / "labelTxt" / "P2.txt").write_text("imagesource:GoogleEarth\n")
-    outcome = converted("dota", folder, tmp_path / "out")
+    outcome = run_convert("dota", folder, tmp_path / "out")
     assert (outcome.rows, outcome.counts.passed_over) == ([], 1)
-    assert "expected an image P1.png (or .jpg, ...) below" in outcome.aside[0].reason
+    assert "expected an image P1.png (or .jpg, ...) below" in outcome.quarantine[0].reason
 
 
 @needs_rs
-def test_the_real_dota_file_keeps_its_polygons(tmp_path: Path) -> None:
+def test_real_dota_boxes_match_their_polygons(tmp_path: Path) -> None:
     source = RS / "B_images" / "dota"
-    outcome = converted("dota", source, tmp_path / "out")
+    outcome = run_convert("dota", source, tmp_path / "out")
     assert {row.example.id: len(row.example.target) for row in outcome.rows} == {
         "P1888/small-vehicle": 14,
         "P1888/large-vehicle": 50,
@@ -128,8 +128,8 @@ def test_the_real_dota_file_keeps_its_polygons(tmp_path: Path) -> None:
         assert row.example.gsd == pytest.approx(0.266, abs=1e-3)
         boxes = [b for b in row.example.target if isinstance(b, Box)]
         corners = [" ".join(line.split()[:8]) for line in quads[row.example.id.partition("/")[2]]]
-        right = [overlap(b, c) for b, c in zip(boxes, corners, strict=True)]
-        assert np.mean(right) > 0.9
-        assert min(right) > 0.7
-        turned = [(b, c) for b, c in zip(boxes, corners, strict=True) if 15 < abs(b.coords[4]) < 40]
-        assert all(overlap(b, c, sense=-1) < 0.8 for b, c in turned)
+        ious = [iou_with_corners(b, c) for b, c in zip(boxes, corners, strict=True)]
+        assert np.mean(ious) > 0.9
+        assert min(ious) > 0.7
+        oblique = [(b, c) for b, c in zip(boxes, corners, strict=True) if 15 < abs(b.coords[4]) < 40]
+        assert all(iou_with_corners(b, c, sense=-1) < 0.8 for b, c in oblique)

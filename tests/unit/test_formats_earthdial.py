@@ -1,4 +1,4 @@
-"""EarthDial: conversations, shards with images inside, result files, and the way back."""
+"""EarthDial conversion and its inverse: conversations, shards with embedded images, result files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from geovlm_ray.data.formats.base import Converted, Source, Unit
 from geovlm_ray.data.formats.earthdial import convert, restore
 from geovlm_ray.data.images import load_image
 from tests.rs import RS, needs_rs
-from tests.unit.converting import Outcome, converted, talk, write_json
+from tests.unit.conversion import Conversion, dialogue, run_convert, write_json
 
 RESULTS = RS / "A_text_eval"
 REAL = {
@@ -44,18 +44,18 @@ REAL = {
     ("rs_region_captioning/ship_dataset_v0_test.jsonl", "region_captioning"): 682,
     ("rs_vqa/RSVQA_LR.part1.jsonl", "vqa"): 5000,
 }
-"""Records of every real result file and their task."""
+"""Number of records by (real result file, task)."""
 
 
-def picture(colour: str, kind: str = "JPEG") -> bytes:
+def image_bytes(colour: str, format: str = "JPEG") -> bytes:
     file = io.BytesIO()
-    Image.new("RGB", (24, 24), colour).save(file, kind)
+    Image.new("RGB", (24, 24), colour).save(file, format)
     return file.getvalue()
 
 
-def stored(content: bytes, ending: str = "jpg") -> str:
+def stored_path(content: bytes, extension: str = "jpg") -> str:
     digest = hashlib.sha256(content).hexdigest()
-    return f"images/{digest[:2]}/{digest}.{ending}"
+    return f"images/{digest[:2]}/{digest}.{extension}"
 
 
 def real_lines(path: Path) -> list[dict[str, str]]:
@@ -63,15 +63,15 @@ def real_lines(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    return converted("earthdial-results", RESULTS, tmp_path_factory.mktemp("results") / "out")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Conversion:
+    return run_convert("earthdial-results", RESULTS, tmp_path_factory.mktemp("results") / "out")
 
 
 @needs_rs
-def test_all_real_result_files_convert_and_come_back(results: Outcome, tmp_path: Path) -> None:
+def test_all_real_result_files_round_trip(results: Conversion, tmp_path: Path) -> None:
     assert Counter((r.source_file, r.example.task) for r in results.rows) == REAL
     assert (results.counts.records, results.counts.passed_over, results.counts.set_aside) == (20_089, 0, 0)
-    back = results.restored("earthdial-results", tmp_path / "back")
+    back = results.export("earthdial-results", tmp_path / "back")
     for path in RESULTS.rglob("*.jsonl"):
         name = path.relative_to(RESULTS).as_posix()
         assert sum(count for (file, _), count in REAL.items() if file == name) == len(real_lines(path))
@@ -79,25 +79,25 @@ def test_all_real_result_files_convert_and_come_back(results: Outcome, tmp_path:
 
 
 @needs_rs
-def test_real_boxes_beyond_the_edge_are_kept(tmp_path: Path) -> None:
-    """520 of the 7593 references have a box with a negative number; EarthDial's own script drops those boxes."""
+def test_real_boxes_beyond_the_image_edge_are_kept(tmp_path: Path) -> None:
+    """520 of the 7593 references have a box with a negative number; EarthDial's evaluation script drops those boxes."""
     path = RESULTS / "rs_detection" / "GeoChat.jsonl"
-    made = converted("earthdial-results", path, tmp_path / "out")
-    plain = [json.loads(f"[{r['gt_bbox'].replace('][', '],[')}]") for r in real_lines(path)]
-    wanted = [[tuple(box) for group in groups for box in group] for groups in plain]
-    found = [[b.coords for b in r.example.target if isinstance(b, Box)] for r in made.rows]
-    assert found == wanted
+    outcome = run_convert("earthdial-results", path, tmp_path / "out")
+    parsed = [json.loads(f"[{r['gt_bbox'].replace('][', '],[')}]") for r in real_lines(path)]
+    expected = [[tuple(box) for group in groups for box in group] for groups in parsed]
+    found = [[b.coords for b in r.example.target if isinstance(b, Box)] for r in outcome.rows]
+    assert found == expected
     assert sum(any(min(box[:4]) < 0 for box in boxes) for boxes in found) == 520
     assert sum(any(max(box[:4]) > 100 for box in boxes) for boxes in found) == 653
-    # 383 records have no box without one.
+    # All boxes of 383 records have a negative number.
     assert sum(all(min(box) < 0 for box in boxes) for boxes in found) == 383
-    assert made.rows[0].extra["answer"] == "[[83, 58, 87, 62, 37]]"
-    single = made.restored("earthdial-results", tmp_path / "back.jsonl")
+    assert outcome.rows[0].extra["answer"] == "[[83, 58, 87, 62, 37]]"
+    single = outcome.export("earthdial-results", tmp_path / "back.jsonl")
     assert real_lines(single) == real_lines(path)
 
 
 @needs_rs
-def test_real_prompts_lose_their_literal_line_ends_and_keep_their_words(results: Outcome) -> None:
+def test_real_prompts_lose_only_literal_newlines_and_image_tags(results: Conversion) -> None:
     assert not any("\\n" in r.example.question or "<image>" in r.example.question for r in results.rows)
     by_file = {r.source_file: r.example for r in results.rows}
     assert by_file["rs_region_captioning/ship_dataset_v0_test.jsonl"].sensor == "Sentinel-1"
@@ -112,7 +112,7 @@ def test_real_prompts_lose_their_literal_line_ends_and_keep_their_words(results:
     assert grounded.boxes
 
 
-def test_results_pass_over_empty_references_and_need_to_know_the_folder(tmp_path: Path) -> None:
+def test_results_without_reference_are_skipped_and_the_evaluation_folder_is_required(tmp_path: Path) -> None:
     captions = {f"caption{i}": text for i, text in enumerate([" a house . ", "a road .", "", "a house .", ""])}
     records = [
         {"question": "[changedet] <image> <image> \\n any change ?", "answer": "no", **captions},
@@ -120,36 +120,40 @@ def test_results_pass_over_empty_references_and_need_to_know_the_folder(tmp_path
         {"question": "[changedet] <image> <image> \\n any change ?", "answer": "no"},
     ]
     path = write_json(tmp_path / "LEVIR.jsonl", records)
-    made = converted("earthdial-results", path, tmp_path / "out", folder="rs_change_detection")
-    assert made.rows[0].example.target == ("a house .", "a road .", "a house .")
-    assert (made.counts.passed_over, list(made.reasons)) == (1, [3])
-    assert real_lines(made.restored("earthdial-results", tmp_path / "back.jsonl")) == records[:1]
-    lost = converted("earthdial-results", path, tmp_path / "lost")
-    assert "expected one of rs_classification" in lost.reasons[1]
+    outcome = run_convert("earthdial-results", path, tmp_path / "out", folder="rs_change_detection")
+    assert outcome.rows[0].example.target == ("a house .", "a road .", "a house .")
+    assert (outcome.counts.passed_over, list(outcome.reasons)) == (1, [3])
+    assert real_lines(outcome.export("earthdial-results", tmp_path / "back.jsonl")) == records[:1]
+    without_folder = run_convert("earthdial-results", path, tmp_path / "without_folder")
+    assert "expected one of rs_classification" in without_folder.reasons[1]
 
 
-REFER = talk("[refer] [hr_rgb_0.5] <image> \\n where is <ref>it</ref>", "[[1, 2, 30, 40, 5]][[-1, 0, 109, 9]]")
-CHANGE = talk(" [changedet] [hr_rgb_temp_0.5] <image>  <image> \n what\\n changed?", " A  house .", "And?", "no")
+REFER = dialogue("[refer] [hr_rgb_0.5] <image> \\n where is <ref>it</ref>", "[[1, 2, 30, 40, 5]][[-1, 0, 109, 9]]")
+CHANGE = dialogue(" [changedet] [hr_rgb_temp_0.5] <image>  <image> \n what\\n changed?", " A  house .", "And?", "no")
 CONVERSATIONS: list[dict[str, Any]] = [
     {"id": 7, "image": "a/1.jpg", "conversations": REFER},
     {"id": "x", "image": ["1.png", "2.png"], "width": [3, 4], "conversations": CHANGE},
-    {"image": "./b/../c.jpg", "conversations": talk("[s2_rgb_10]\n<image> Is it?", "yes", "[refer] it", "nowhere")},
-    {"id": None, "image": "c.jpg", "conversations": talk("<image> Which ones? Answer with a list of classes.", "b, a")},
+    {"image": "./b/../c.jpg", "conversations": dialogue("[s2_rgb_10]\n<image> Is it?", "yes", "[refer] it", "nowhere")},
+    {
+        "id": None,
+        "image": "c.jpg",
+        "conversations": dialogue("<image> Which ones? Answer with a list of classes.", "b, a"),
+    },
     {"id": "q", "image": "c.jpg", "question": '"[caption] <image> \\n ?"', "groundtruth0": '"a"', "groundtruth1": " b"},
 ]
 
 
 @pytest.mark.parametrize("name", ["instruct.json", "instruct.jsonl"])
-def test_conversations_come_back_as_they_were(tmp_path: Path, name: str) -> None:
+def test_conversations_round_trip(tmp_path: Path, name: str) -> None:
     path = write_json(tmp_path / name, CONVERSATIONS)
-    made = converted("earthdial", path, tmp_path / "out")
-    assert [r.example.id for r in made.rows] == ["7", "x", "x-2", f"{name}:3", f"{name}:4", "q"]
-    assert [(n, reason.split(", found")[0]) for n, reason in made.reasons.items()] == [
+    outcome = run_convert("earthdial", path, tmp_path / "out")
+    assert [r.example.id for r in outcome.rows] == ["7", "x", "x-2", f"{name}:3", f"{name}:4", "q"]
+    assert [(n, reason.split(", found")[0]) for n, reason in outcome.reasons.items()] == [
         (3, "turn 2: answer of referred_object_detection: expected boxes of 4 or 5 numbers")
     ]
-    # What the columns tell is not kept a second time.
-    assert made.rows[0].extra == {"id": 7}
-    back = made.restored("earthdial", tmp_path / f"back{path.suffix}")
+    # Fields that have a column are not stored again in ``extra``.
+    assert outcome.rows[0].extra == {"id": 7}
+    back = outcome.export("earthdial", tmp_path / f"back{path.suffix}")
     assert (json.loads(back.read_text()) if path.suffix == ".json" else real_lines(back)) == CONVERSATIONS
 
 
@@ -164,7 +168,7 @@ VALUE = st.recursive(
 RECORD = st.fixed_dictionaries(
     {
         "image": st.sampled_from(["a.jpg", "./b//c.jpg", ["a.jpg"], ["a.jpg", "a.jpg"]]),
-        "conversations": st.lists(TEXT, min_size=2, max_size=6).map(lambda texts: talk(*texts)),
+        "conversations": st.lists(TEXT, min_size=2, max_size=6).map(lambda texts: dialogue(*texts)),
     },
     optional={"id": st.integers() | TEXT, "more": VALUE, "conversation": VALUE},
 )
@@ -172,39 +176,41 @@ RECORD = st.fixed_dictionaries(
 
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(RECORD)
-def test_any_conversation_that_converts_comes_back(tmp_path: Path, record: dict[str, Any]) -> None:
+def test_every_convertible_conversation_round_trips(tmp_path: Path, record: dict[str, Any]) -> None:
     try:
-        made = list(convert(Unit("a.jsonl", 1, json.loads(json.dumps(record))), Source(tmp_path, tmp_path)))
+        items = list(convert(Unit("a.jsonl", 1, json.loads(json.dumps(record))), Source(tmp_path, tmp_path)))
     except DataError:
         return
-    rows = [item.row if isinstance(item, Converted) else item for item in made if not isinstance(item, Unit)]
+    rows = [item.row if isinstance(item, Converted) else item for item in items if not isinstance(item, Unit)]
     restore(iter(rows), {}, tmp_path / "back.jsonl")
     assert [json.loads(line) for line in (tmp_path / "back.jsonl").read_text().split("\n") if line] == [record][
         : len(rows)
     ]
 
 
-PICTURES = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+IMAGE_STRUCTS = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
 def parquet_shard(path: Path) -> Path:
-    """Four conversations: two of the same picture, one without bytes, one whose bytes are no picture."""
-    turns = json.dumps(talk("[refer] [hr_rgb_0.5] <image> \\n where is <ref>it</ref>", "[[1, 2, 30, 40, 5]]"))
-    red = {"bytes": picture("red"), "path": "a.jpg"}
-    pictures = [red, red, {"bytes": None, "path": "/etc/passwd"}, {"bytes": b"junk", "path": None}]
-    table = pa.table({"jpg": pa.array(pictures, PICTURES), "conversations": [turns] * 4, "tif_ms": [[[1.0, 2.0]]] * 4})
+    """Four conversations: two with the same image, one without image bytes, one with invalid image bytes."""
+    turns = json.dumps(dialogue("[refer] [hr_rgb_0.5] <image> \\n where is <ref>it</ref>", "[[1, 2, 30, 40, 5]]"))
+    red = {"bytes": image_bytes("red"), "path": "a.jpg"}
+    images = [red, red, {"bytes": None, "path": "/etc/passwd"}, {"bytes": b"junk", "path": None}]
+    table = pa.table(
+        {"jpg": pa.array(images, IMAGE_STRUCTS), "conversations": [turns] * 4, "tif_ms": [[[1.0, 2.0]]] * 4}
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path, row_group_size=3)
     return path
 
 
 def arrow_table() -> pa.Table:
-    """A yes-or-no question, one with several captions, one without a reference; two pictures each, in wrong order."""
+    """A yes-no question, one with multiple captions, one without reference; two images each, in reverse order."""
     questions = ["damaged? Answer in single word.", "what changed?", "and?"]
     return pa.table(
         {
-            "jpg_B": [picture("green")] * 3,
-            "jpg_A": [picture("blue")] * 3,
+            "jpg_B": [image_bytes("green")] * 3,
+            "jpg_A": [image_bytes("blue")] * 3,
             "question": [f'"[changedet] [hr_rgb_temp_0.5] <image> <image> \\n {q}"' for q in questions],
             "groundtruth0": ['"yes"', '" a house ."', '""'],
             "groundtruth1": ["", "a road .", None],
@@ -213,27 +219,27 @@ def arrow_table() -> pa.Table:
     )
 
 
-def test_parquet_shards_give_their_images_to_the_output(tmp_path: Path) -> None:
+def test_images_in_parquet_shards_are_written_to_the_output(tmp_path: Path) -> None:
     shard = parquet_shard(tmp_path / "in" / "train" / "0.parquet")
-    made = converted("earthdial", tmp_path / "in", tmp_path / "out")
-    assert [(r.example.id, r.example.images, r.example.target) for r in made.rows] == [
-        (f"train/0.parquet:{n}", (stored(picture("red")),), (Box((1, 2, 30, 40, 5)),)) for n in (1, 2)
+    outcome = run_convert("earthdial", tmp_path / "in", tmp_path / "out")
+    assert [(r.example.id, r.example.images, r.example.target) for r in outcome.rows] == [
+        (f"train/0.parquet:{n}", (stored_path(image_bytes("red")),), (Box((1, 2, 30, 40, 5)),)) for n in (1, 2)
     ]
-    assert made.reasons[3] == "jpg: expected the bytes of an image, found only its path '/etc/passwd'"
-    assert made.reasons[4] == "expected the bytes of a JPEG, PNG, TIFF, WebP, GIF or BMP, found b'junk'"
-    assert [p.read_bytes() for p in (made.folder / "images").rglob("*.*")] == [picture("red")]
-    assert made.card["image_root"] == "."
-    assert load_image(f"{made.folder}//{made.rows[0].example.images[0]}").size == (24, 24)
-    assert "tif_ms" not in made.rows[0].extra
-    (record, _) = real_lines(made.restored("earthdial", tmp_path / "back.jsonl"))
+    assert outcome.reasons[3] == "jpg: expected the bytes of an image, found only its path '/etc/passwd'"
+    assert outcome.reasons[4] == "expected the bytes of a JPEG, PNG, TIFF, WebP, GIF or BMP, found b'junk'"
+    assert [p.read_bytes() for p in (outcome.folder / "images").rglob("*.*")] == [image_bytes("red")]
+    assert outcome.card["image_root"] == "."
+    assert load_image(f"{outcome.folder}//{outcome.rows[0].example.images[0]}").size == (24, 24)
+    assert "tif_ms" not in outcome.rows[0].extra
+    (record, _) = real_lines(outcome.export("earthdial", tmp_path / "back.jsonl"))
     assert record == {
-        "image": stored(picture("red")),
+        "image": stored_path(image_bytes("red")),
         "conversations": pq.read_table(shard)["conversations"][0].as_py(),
     }
 
 
 @pytest.mark.parametrize("write", [pa.ipc.new_stream, pa.ipc.new_file])
-def test_arrow_shards_hold_sequences_and_several_references(tmp_path: Path, write: Any) -> None:
+def test_arrow_shards_with_image_sequences_and_multiple_references(tmp_path: Path, write: Any) -> None:
     folder = tmp_path / "in" / "test"
     folder.mkdir(parents=True)
     with write(folder / "data-00000-of-00001.arrow", arrow_table().schema) as writer:
@@ -241,72 +247,72 @@ def test_arrow_shards_hold_sequences_and_several_references(tmp_path: Path, writ
     for name in ("state.json", "dataset_info.json"):
         (folder / name).write_text("{}")
     (folder / "cache-0123.arrow").write_bytes(b"left by a map")
-    made = converted("earthdial", tmp_path / "in", tmp_path / "out")
-    sequence = (stored(picture("blue")), stored(picture("green")))
-    assert [(r.example.task, r.example.images, r.example.target) for r in made.rows] == [
+    outcome = run_convert("earthdial", tmp_path / "in", tmp_path / "out")
+    sequence = (stored_path(image_bytes("blue")), stored_path(image_bytes("green")))
+    assert [(r.example.task, r.example.images, r.example.target) for r in outcome.rows] == [
         ("vqa", sequence, "yes"),
         ("change_captioning", sequence, ("a house .", "a road .")),
     ]
-    assert (made.counts.passed_over, made.counts.set_aside) == (1, 0)
-    assert made.rows[0].example.question == "[changedet] [hr_rgb_temp_0.5] damaged? Answer in single word."
+    assert (outcome.counts.passed_over, outcome.counts.set_aside) == (1, 0)
+    assert outcome.rows[0].example.question == "[changedet] [hr_rgb_temp_0.5] damaged? Answer in single word."
     columns = arrow_table().drop_columns(["jpg_A", "jpg_B"]).to_pylist()[:2]
-    back = made.restored("earthdial", tmp_path / "back")
+    back = outcome.export("earthdial", tmp_path / "back")
     assert real_lines(back / "test" / "data-00000-of-00001.arrow.jsonl") == [
         c | {"image": list(sequence)} for c in columns
     ]
 
 
-def test_images_of_other_kinds_get_their_own_ending(tmp_path: Path) -> None:
-    turns = talk("<image> Is it?", "yes")
-    kinds = {"PNG": "png", "TIFF": "tif", "WEBP": "webp", "BMP": "bmp", "GIF": "gif"}
-    pictures = [picture("red", kind) for kind in kinds]
-    table = pa.table({"image": [[p] for p in pictures], "conversations": [turns] * len(kinds)})
+def test_image_file_extension_follows_the_image_format(tmp_path: Path) -> None:
+    turns = dialogue("<image> Is it?", "yes")
+    extensions = {"PNG": "png", "TIFF": "tif", "WEBP": "webp", "BMP": "bmp", "GIF": "gif"}
+    images = [image_bytes("red", format) for format in extensions]
+    table = pa.table({"image": [[p] for p in images], "conversations": [turns] * len(extensions)})
     pq.write_table(table, tmp_path / "a.parquet")
-    made = converted("earthdial", tmp_path / "a.parquet", tmp_path / "out")
-    assert [r.example.images[0].rsplit(".")[-1] for r in made.rows] == list(kinds.values())
+    outcome = run_convert("earthdial", tmp_path / "a.parquet", tmp_path / "out")
+    assert [r.example.images[0].rsplit(".")[-1] for r in outcome.rows] == list(extensions.values())
 
 
-def test_broken_shards_cost_themselves_alone(tmp_path: Path) -> None:
+def test_corrupt_shards_quarantine_only_themselves(tmp_path: Path) -> None:
     good = parquet_shard(tmp_path / "in" / "b.parquet")
     (tmp_path / "in" / "a.parquet").write_bytes(good.read_bytes()[:-30])
     (tmp_path / "in" / "c.arrow").write_bytes(b"\xff\xff\xff\xff\x10\x00\x00\x00nonsense")
     pq.write_table(pa.table({"text": ["x"]}), tmp_path / "in" / "d.parquet")
     (tmp_path / "in" / "e.parquet").symlink_to(parquet_shard(tmp_path / "outside.parquet"))
-    made = converted("earthdial", tmp_path / "in", tmp_path / "out")
-    assert {r.source_file for r in made.rows} == {"b.parquet"}
-    reasons = {item.source_file: item.reason for item in made.aside if item.source_file != "b.parquet"}
+    outcome = run_convert("earthdial", tmp_path / "in", tmp_path / "out")
+    assert {r.source_file for r in outcome.rows} == {"b.parquet"}
+    reasons = {item.source_file: item.reason for item in outcome.quarantine if item.source_file != "b.parquet"}
     assert list(reasons) == ["a.parquet", "c.arrow", "d.parquet", "e.parquet"]
     assert "expected a column of image bytes, found the columns text (string)" in reasons["d.parquet"]
 
 
-def test_an_image_that_cannot_be_written_ends_the_conversion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_image_write_error_aborts_the_conversion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shard = parquet_shard(tmp_path / "in" / "a.parquet")
 
-    def refuse(path: Path, content: bytes) -> None:
+    def raise_disk_full(path: Path, content: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", refuse)
+    monkeypatch.setattr(Path, "write_bytes", raise_disk_full)
     with pytest.raises(DataError, match=r"images/.* cannot be written: No space left on device"):
-        converted("earthdial", shard, tmp_path / "out")
+        run_convert("earthdial", shard, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_shards_and_conversations_are_not_mixed(tmp_path: Path) -> None:
+def test_mixing_shards_and_conversations_is_rejected(tmp_path: Path) -> None:
     parquet_shard(tmp_path / "in" / "a.parquet")
     write_json(tmp_path / "in" / "b.json", CONVERSATIONS)
     with pytest.raises(DataError, match=r"found both, a\.parquet and b\.json"):
-        converted("earthdial", tmp_path / "in", tmp_path / "out")
+        run_convert("earthdial", tmp_path / "in", tmp_path / "out")
 
 
-def test_two_workers_make_what_one_makes(tmp_path: Path) -> None:
+def test_result_does_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
     table = pa.table(
         {
-            "jpg": [picture(f"#{i % 50:02x}0000") for i in range(500)],
-            "conversations": [talk(f"<image> {i}?", "yes") for i in range(500)],
+            "jpg": [image_bytes(f"#{i % 50:02x}0000") for i in range(500)],
+            "conversations": [dialogue(f"<image> {i}?", "yes") for i in range(500)],
         }
     )
     pq.write_table(table, tmp_path / "a.parquet")
-    one = converted("earthdial", tmp_path / "a.parquet", tmp_path / "one")
-    two = converted("earthdial", tmp_path / "a.parquet", tmp_path / "two", workers=2)
+    one = run_convert("earthdial", tmp_path / "a.parquet", tmp_path / "one")
+    two = run_convert("earthdial", tmp_path / "a.parquet", tmp_path / "two", workers=2)
     assert one.rows == two.rows
     assert len(list((two.folder / "images").rglob("*.jpg"))) == len({r.example.images for r in two.rows})

@@ -1,4 +1,4 @@
-"""Formats that are folders: BigEarthNet, xBD, fMoW, images by class."""
+"""Conversion of folder-based formats: BigEarthNet, xBD, fMoW, images by class folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.schema import Box
 from geovlm_ray.tasks.labels import BIGEARTHNET_19, BIGEARTHNET_43
 from tests.rs import RS, needs_rs
-from tests.unit.converting import converted
+from tests.unit.conversion import run_convert
 
 
 def write(path: Path, value: Any) -> Path:
@@ -24,7 +24,7 @@ def write(path: Path, value: Any) -> Path:
     return path
 
 
-def patch(folder: Path, labels: Any, bands: tuple[str, ...] = ("B02", "B03", "B04"), value: float = 1000) -> Path:
+def write_patch(folder: Path, labels: Any, bands: tuple[str, ...] = ("B02", "B03", "B04"), value: float = 1000) -> Path:
     write(folder / f"{folder.name}_labels_metadata.json", {"labels": labels})
     dtype = np.uint16 if value >= 0 else np.float32
     for i, band in enumerate(bands):
@@ -36,9 +36,9 @@ def pixel(folder: Path, name: str) -> list[int]:
     return np.asarray(Image.open(folder / name))[0, 0].tolist()
 
 
-def test_patches_of_sentinel_2_become_pictures_in_true_colour(tmp_path: Path) -> None:
-    patch(tmp_path / "in" / "val" / "S2A_1", ["Pastures", "Airports"], value=500)
-    outcome = converted("bigearthnet", tmp_path / "in", tmp_path / "out")
+def test_sentinel_2_patches_become_true_colour_images(tmp_path: Path) -> None:
+    write_patch(tmp_path / "in" / "val" / "S2A_1", ["Pastures", "Airports"], value=500)
+    outcome = run_convert("bigearthnet", tmp_path / "in", tmp_path / "out")
     example = outcome.rows[0].example
     assert example.target == ("Pastures", "Airports")
     assert (example.labels, example.sensor, example.gsd, example.split) == (
@@ -50,47 +50,47 @@ def test_patches_of_sentinel_2_become_pictures_in_true_colour(tmp_path: Path) ->
     assert pixel(tmp_path / "out", example.images[0]) == [int(r / 2000 * 255) for r in (1500, 1000, 500)]
 
 
-def test_patches_of_sentinel_1_become_pictures_in_false_colour(tmp_path: Path) -> None:
-    folder = patch(tmp_path / "in" / "S1A_1", ["Pastures"], ("VV", "VH"), value=-10)
+def test_sentinel_1_patches_become_false_colour_images(tmp_path: Path) -> None:
+    folder = write_patch(tmp_path / "in" / "S1A_1", ["Pastures"], ("VV", "VH"), value=-10)
     holes = np.full((6, 5), -20, np.float32)
     holes[1, 1] = np.nan
     tifffile.imwrite(folder / "S1A_1_VH.tif", holes)
-    outcome = converted("bigearthnet", tmp_path / "in", tmp_path / "out")
+    outcome = run_convert("bigearthnet", tmp_path / "in", tmp_path / "out")
     (example,) = (row.example for row in outcome.rows)
-    picture = np.asarray(Image.open(tmp_path / "out" / example.images[0]))
-    assert picture[0, 0].tolist() == [int(share * 255) for share in (15 / 25, 10 / 25, 10 / 15)]
-    assert picture[1, 1].tolist() == [153, 0, 0]
+    rgb = np.asarray(Image.open(tmp_path / "out" / example.images[0]))
+    assert rgb[0, 0].tolist() == [int(fraction * 255) for fraction in (15 / 25, 10 / 25, 10 / 15)]
+    assert rgb[1, 1].tolist() == [153, 0, 0]
     assert example.sensor == "Sentinel-1"
 
 
-def test_the_19_classes_of_bigearthnet(tmp_path: Path) -> None:
-    patch(tmp_path / "in" / "a", ["Rice fields", "Permanently irrigated land", "Sea and ocean", "Airports"])
-    patch(tmp_path / "in" / "b", ["Airports", "Bare rock"])
-    outcome = converted("bigearthnet", tmp_path / "in", tmp_path / "out", labels="19")
+def test_bigearthnet_labels_map_to_the_19_classes(tmp_path: Path) -> None:
+    write_patch(tmp_path / "in" / "a", ["Rice fields", "Permanently irrigated land", "Sea and ocean", "Airports"])
+    write_patch(tmp_path / "in" / "b", ["Airports", "Bare rock"])
+    outcome = run_convert("bigearthnet", tmp_path / "in", tmp_path / "out", labels="19")
     assert [row.example.target for row in outcome.rows] == [("Arable land", "Marine waters")]
     assert outcome.rows[0].example.labels == BIGEARTHNET_19
     assert (outcome.counts.passed_over, outcome.counts.set_aside) == (1, 0)
     with pytest.raises(DataError, match="option labels: expected 43 or 19, found '20'"):
-        converted("bigearthnet", tmp_path / "in", tmp_path / "other", labels="20")
+        run_convert("bigearthnet", tmp_path / "in", tmp_path / "other", labels="20")
 
 
-def test_broken_patches_are_set_aside_alone(tmp_path: Path) -> None:
+def test_only_invalid_patches_are_quarantined(tmp_path: Path) -> None:
     source = tmp_path / "in"
-    patch(source / "good", ["Pastures"])
-    patch(source / "lacks", ["Pastures"], ("B02", "B03"))
-    patch(source / "unknown", ["Lava"])
-    patch(source / "none", [])
-    patch(source / "types", [["Pastures"]])
-    (patch(source / "broken", ["Pastures"]) / "broken_B03.tif").write_bytes(b"II*\x00\x08")
-    tifffile.imwrite(patch(source / "sizes", ["Pastures"]) / "sizes_B03.tif", np.zeros((3, 3), np.uint16))
-    tifffile.imwrite(patch(source / "wide", ["Pastures"]) / "wide_B03.tif", np.zeros((6, 5, 3), np.uint8))
-    linked = patch(source / "linked", ["Pastures"]) / "linked_B03.tif"
+    write_patch(source / "good", ["Pastures"])
+    write_patch(source / "lacks", ["Pastures"], ("B02", "B03"))
+    write_patch(source / "unknown", ["Lava"])
+    write_patch(source / "none", [])
+    write_patch(source / "types", [["Pastures"]])
+    (write_patch(source / "broken", ["Pastures"]) / "broken_B03.tif").write_bytes(b"II*\x00\x08")
+    tifffile.imwrite(write_patch(source / "sizes", ["Pastures"]) / "sizes_B03.tif", np.zeros((3, 3), np.uint16))
+    tifffile.imwrite(write_patch(source / "wide", ["Pastures"]) / "wide_B03.tif", np.zeros((6, 5, 3), np.uint8))
+    linked = write_patch(source / "linked", ["Pastures"]) / "linked_B03.tif"
     linked.rename(tmp_path / "away.tif")
     linked.symlink_to(tmp_path / "away.tif")
     write(source / "cut" / "cut_labels_metadata.json", '{"labels": ["Past')
-    outcome = converted("bigearthnet", source, tmp_path / "out")
+    outcome = run_convert("bigearthnet", source, tmp_path / "out")
     assert [row.example.id for row in outcome.rows] == ["good/good"]
-    reasons = {item.source_file.partition("/")[0]: item.reason for item in outcome.aside}
+    reasons = {item.source_file.partition("/")[0]: item.reason for item in outcome.quarantine}
     for name, part in {
         "lacks": "expected bands B04, B03, B02 or VV, VH, found B02, B03",
         "unknown": "names of the 43 classes, found 'Lava'",
@@ -107,13 +107,13 @@ def test_broken_patches_are_set_aside_alone(tmp_path: Path) -> None:
 
 
 @needs_rs
-def test_the_real_patches(tmp_path: Path) -> None:
-    outcome = converted("bigearthnet", RS / "A_images", tmp_path / "out")
+def test_real_patches(tmp_path: Path) -> None:
+    outcome = run_convert("bigearthnet", RS / "A_images", tmp_path / "out")
     assert [row.example.sensor for row in outcome.rows] == ["Sentinel-1"] * 4 + ["Sentinel-2"] * 2
     for row in outcome.rows[4:]:
-        ours = np.asarray(Image.open(tmp_path / "out" / row.example.images[0])).astype(int)
-        theirs = np.asarray(Image.open((RS / "A_images" / row.example.id).parent / "derived_rgb_div2000.png"))
-        assert np.abs(ours - theirs).max() <= 1
+        actual = np.asarray(Image.open(tmp_path / "out" / row.example.images[0])).astype(int)
+        expected = np.asarray(Image.open((RS / "A_images" / row.example.id).parent / "derived_rgb_div2000.png"))
+        assert np.abs(actual - expected).max() <= 1
     assert outcome.rows[4].example.target == ("Non-irrigated arable land", "Pastures")
 
 
@@ -123,17 +123,17 @@ def building(damage: str, x: float, y: float, side: float = 10) -> dict[str, Any
     return {"properties": {"feature_type": "building", "subtype": damage}, "wkt": f"POLYGON (({text}))"}
 
 
-def disaster(folder: Path, *buildings: Any, name: str = "storm_1", **about: Any) -> Path:
-    metadata = {"width": 1000, "height": 500, "gsd": 1.5, "sensor": "GEOEYE01", "disaster_type": "wind"} | about
+def write_disaster(folder: Path, *buildings: Any, name: str = "storm_1", **fields: Any) -> Path:
+    metadata = {"width": 1000, "height": 500, "gsd": 1.5, "sensor": "GEOEYE01", "disaster_type": "wind"} | fields
     write(folder / "labels" / f"{name}_post_disaster.json", {"features": {"xy": list(buildings)}, "metadata": metadata})
     write(folder / "labels" / f"{name}_pre_disaster.json", {"features": {"xy": []}, "metadata": metadata})
     return folder
 
 
-def test_pairs_of_xbd_yield_three_tasks(tmp_path: Path) -> None:
+def test_xbd_pairs_yield_three_tasks(tmp_path: Path) -> None:
     buildings = [building("destroyed", 100, 50), building("no-damage", 200, 50), building("un-classified", 300, 50)]
-    disaster(tmp_path / "in" / "train", *buildings, building("destroyed", 400, 50))
-    outcome = converted("xbd", tmp_path / "in", tmp_path / "out")
+    write_disaster(tmp_path / "in" / "train", *buildings, building("destroyed", 400, 50))
+    outcome = run_convert("xbd", tmp_path / "in", tmp_path / "out")
     examples = [row.example for row in outcome.rows]
     assert [e.task for e in examples] == [
         *["referred_object_detection"] * 2,
@@ -143,9 +143,9 @@ def test_pairs_of_xbd_yield_three_tasks(tmp_path: Path) -> None:
     assert {e.images for e in examples} == {
         ("train/images/storm_1_pre_disaster.png", "train/images/storm_1_post_disaster.png")
     }
-    sound, destroyed = examples[:2]
-    assert sound.target == (Box((200.0, 50.0, 210.0, 60.0), "no-damage"),)
-    assert "every undamaged building" in sound.question
+    undamaged, destroyed = examples[:2]
+    assert undamaged.target == (Box((200.0, 50.0, 210.0, 60.0), "no-damage"),)
+    assert "every undamaged building" in undamaged.question
     assert [b.coords for b in destroyed.target if isinstance(b, Box)] == [(100, 50, 110, 60), (400, 50, 410, 60)]
     assert destroyed.frame.scale == (1000.0, 500.0)
     assert "[[10.0, 10.0, 11.0, 12.0]]" in examples[2].question
@@ -154,14 +154,14 @@ def test_pairs_of_xbd_yield_three_tasks(tmp_path: Path) -> None:
     assert len({e.id for e in examples}) == len(examples)
 
 
-def test_how_many_buildings_of_xbd_is_an_option(tmp_path: Path) -> None:
-    disaster(tmp_path / "in", *(building("destroyed", 20 * i, 0) for i in range(20)))
-    outcome = converted("xbd", tmp_path / "in", tmp_path / "out", buildings="3")
-    asked = [row.example.question for row in outcome.rows if row.example.task == "damage_assessment"]
-    assert ["[[0.0, 0.0" in asked[0], "[[18.0, 0.0" in asked[1], "[[38.0, 0.0" in asked[2]] == [True] * 3
+def test_number_of_xbd_buildings_is_an_option(tmp_path: Path) -> None:
+    write_disaster(tmp_path / "in", *(building("destroyed", 20 * i, 0) for i in range(20)))
+    outcome = run_convert("xbd", tmp_path / "in", tmp_path / "out", buildings="3")
+    questions = [row.example.question for row in outcome.rows if row.example.task == "damage_assessment"]
+    assert ["[[0.0, 0.0" in questions[0], "[[18.0, 0.0" in questions[1], "[[38.0, 0.0" in questions[2]] == [True] * 3
     assert outcome.rows[0].example.images[0] == "images/storm_1_pre_disaster.png"
     with pytest.raises(DataError, match="option buildings: expected a positive integer, found '0'"):
-        converted("xbd", tmp_path / "in", tmp_path / "other", buildings="0")
+        run_convert("xbd", tmp_path / "in", tmp_path / "other", buildings="0")
 
 
 @pytest.mark.parametrize(
@@ -177,71 +177,73 @@ def test_how_many_buildings_of_xbd_is_an_option(tmp_path: Path) -> None:
         (None, "expected an object"),
     ],
 )
-def test_broken_buildings_of_xbd_are_set_aside_alone(bad: Any, reason: str, tmp_path: Path) -> None:
-    disaster(tmp_path / "in", bad, building("destroyed", 0, 0))
-    outcome = converted("xbd", tmp_path / "in", tmp_path / "out")
+def test_only_invalid_xbd_buildings_are_quarantined(bad: Any, reason: str, tmp_path: Path) -> None:
+    write_disaster(tmp_path / "in", bad, building("destroyed", 0, 0))
+    outcome = run_convert("xbd", tmp_path / "in", tmp_path / "out")
     assert len(outcome.rows) == 3
     assert list(outcome.reasons) == [1]
     assert reason in outcome.reasons[1]
 
 
-def test_broken_files_of_xbd_are_set_aside_and_those_before_a_disaster_passed_over(tmp_path: Path) -> None:
-    disaster(tmp_path / "in", building("destroyed", 0, 0), name="good")
-    disaster(tmp_path / "in", building("destroyed", 0, 0), name="flat", height=0)
+def test_invalid_xbd_files_are_quarantined_and_unpaired_pre_disaster_files_skipped(tmp_path: Path) -> None:
+    write_disaster(tmp_path / "in", building("destroyed", 0, 0), name="good")
+    write_disaster(tmp_path / "in", building("destroyed", 0, 0), name="flat", height=0)
     write(tmp_path / "in" / "labels" / "cut_post_disaster.json", '{"features"')
     write(tmp_path / "in" / "labels" / "alone_pre_disaster.json", {})
     write(tmp_path / "in" / "notes.json", {})
-    outcome = converted("xbd", tmp_path / "in", tmp_path / "out")
+    outcome = run_convert("xbd", tmp_path / "in", tmp_path / "out")
     assert (len(outcome.rows), outcome.counts.passed_over, outcome.counts.set_aside) == (3, 1, 3)
-    reasons = {Path(item.source_file).name: item.reason for item in outcome.aside}
+    reasons = {Path(item.source_file).name: item.reason for item in outcome.quarantine}
     assert "positive width and height" in reasons["flat_post_disaster.json"]
     assert "expected a JSON object" in reasons["cut_post_disaster.json"]
     assert "found another name" in reasons["notes.json"]
 
 
-def sequence(folder: Path, *times: str, **more: Any) -> Path:
+def write_sequence(folder: Path, *times: str, **fields: Any) -> Path:
     for i, time in enumerate(times):
         name = f"{folder.name}_{i}_rgb"
         box = {"category": folder.parent.name, "box": [1, 2, 3, 4]}
         record = {"gsd": 0.5 + i, "img_filename": f"{name}.jpg", "timestamp": time, "bounding_boxes": [box]}
-        write(folder / f"{name}.json", record | more)
+        write(folder / f"{name}.json", record | fields)
     return folder
 
 
-def test_sequences_of_fmow_are_in_the_order_of_their_time(tmp_path: Path) -> None:
+def test_fmow_sequences_are_sorted_by_time(tmp_path: Path) -> None:
     times = ("2015-01-01T00:00:00Z", "2011-05-01T10:00:00.5Z", "2013-01-01T00:00:00Z")
-    sequence(tmp_path / "in" / "val" / "dam" / "dam_7", *times)
-    sequence(tmp_path / "in" / "train" / "zoo" / "zoo_1", *(f"20{i:02}-01-01T00:00:00Z" for i in range(10, 20)))
-    outcome = converted("fmow", tmp_path / "in", tmp_path / "out")
+    write_sequence(tmp_path / "in" / "val" / "dam" / "dam_7", *times)
+    write_sequence(tmp_path / "in" / "train" / "zoo" / "zoo_1", *(f"20{i:02}-01-01T00:00:00Z" for i in range(10, 20)))
+    outcome = run_convert("fmow", tmp_path / "in", tmp_path / "out")
     zoo, dam = (row.example for row in outcome.rows)
     assert dam.images == tuple(f"val/dam/dam_7/dam_7_{i}_rgb.jpg" for i in (1, 2, 0))
     assert (dam.task, dam.target, dam.split, dam.gsd) == ("temporal_classification", ("dam",), "validation", 1.5)
     assert zoo.images == tuple(f"train/zoo/zoo_1/zoo_1_{i}_rgb.jpg" for i in (0, 3, 6, 9))
     assert len(zoo.labels) == 62
     assert "Classes: airport, " in zoo.question
-    assert len(converted("fmow", tmp_path / "in", tmp_path / "two", frames="2").rows[0].example.images) == 2
+    assert len(run_convert("fmow", tmp_path / "in", tmp_path / "two", frames="2").rows[0].example.images) == 2
 
 
-def test_broken_frames_and_sequences_of_fmow_are_set_aside(tmp_path: Path) -> None:
+def test_invalid_fmow_frames_and_sequences_are_quarantined(tmp_path: Path) -> None:
     source = tmp_path / "in" / "zoo"
     time = "2015-01-01T00:00:00Z"
-    write(sequence(source / "zoo_1", time, time) / "zoo_1_0_rgb.json", "{")
-    sequence(source / "zoo_2", "yesterday")
-    sequence(source / "zoo_3", time, bounding_boxes=[{"box": [1, 2, 3, 4]}])
-    sequence(source / "zoo_4", time, img_filename="../../../../etc/passwd")
-    sequence(source / "zoo_5", time, bounding_boxes={"category": "zoo"})
-    sequence(source / "zoo_6", time, bounding_boxes=[{"category": "zoo"}, {"category": "false_detection"}])
-    sequence(source / "zoo_7", time, bounding_boxes=[{"category": "zoo"}, {"category": "dam"}])
-    outcome = converted("fmow", tmp_path / "in", tmp_path / "out")
+    write(write_sequence(source / "zoo_1", time, time) / "zoo_1_0_rgb.json", "{")
+    write_sequence(source / "zoo_2", "yesterday")
+    write_sequence(source / "zoo_3", time, bounding_boxes=[{"box": [1, 2, 3, 4]}])
+    write_sequence(source / "zoo_4", time, img_filename="../../../../etc/passwd")
+    write_sequence(source / "zoo_5", time, bounding_boxes={"category": "zoo"})
+    write_sequence(source / "zoo_6", time, bounding_boxes=[{"category": "zoo"}, {"category": "false_detection"}])
+    write_sequence(source / "zoo_7", time, bounding_boxes=[{"category": "zoo"}, {"category": "dam"}])
+    outcome = run_convert("fmow", tmp_path / "in", tmp_path / "out")
     assert [row.example.id for row in outcome.rows] == ["zoo/zoo_1", "zoo/zoo_5", "zoo/zoo_6"]
-    reasons = {Path(item.source_file).parent.name: item.reason for item in outcome.aside}
-    assert {name: part in reasons[name] for name, part in FAULTS.items()} == dict.fromkeys(FAULTS, True)
-    contents = {Path(item.source_file).parent.name: json.loads(item.content) for item in outcome.aside}
+    reasons = {Path(item.source_file).parent.name: item.reason for item in outcome.quarantine}
+    assert {name: part in reasons[name] for name, part in EXPECTED_REASONS.items()} == dict.fromkeys(
+        EXPECTED_REASONS, True
+    )
+    contents = {Path(item.source_file).parent.name: json.loads(item.content) for item in outcome.quarantine}
     assert contents["zoo_1"] == "{"
     assert json.loads(contents["zoo_2"])["timestamp"] == "yesterday"
 
 
-FAULTS = {
+EXPECTED_REASONS = {
     "zoo_1": "expected a JSON object",
     "zoo_2": "timestamp: expected an ISO 8601 time",
     "zoo_3": "expected the key 'category'",
@@ -250,17 +252,17 @@ FAULTS = {
 }
 
 
-def images_by_class(folder: Path, *names: str) -> Path:
+def write_empty_files(folder: Path, *names: str) -> Path:
     for name in names:
         write(folder / name, "")
     return folder
 
 
-def test_images_by_class_keep_the_names_of_folders(tmp_path: Path) -> None:
+def test_class_names_are_folder_names(tmp_path: Path) -> None:
     names = ("Images/denseResidential/a.tif", "Images/golf course/b.TIF", "Images/golf course/notes.txt")
     hidden = ("Images/golf course/._b.tif", ".cache/x.png", "__MACOSX/y/z.png")
-    source = images_by_class(tmp_path / "UCMerced", *names, *hidden)
-    outcome = converted("folders", source, tmp_path / "out")
+    source = write_empty_files(tmp_path / "UCMerced", *names, *hidden)
+    outcome = run_convert("folders", source, tmp_path / "out")
     assert {row.example.target: row.example.images for row in outcome.rows} == {
         ("denseResidential",): ("Images/denseResidential/a.tif",),
         ("golf course",): ("Images/golf course/b.TIF",),
@@ -271,38 +273,38 @@ def test_images_by_class_keep_the_names_of_folders(tmp_path: Path) -> None:
     assert "denseResidential, golf course" in example.question
 
 
-def test_folders_of_splits_stand_above_those_of_classes(tmp_path: Path) -> None:
+def test_split_folders_contain_class_folders(tmp_path: Path) -> None:
     names = ("train/port/1.jpg", "val/port/1.jpg", "test/lake/1.jpg", "train/stray.jpg", "stray.jpg")
-    source = images_by_class(tmp_path / "in", *names)
-    outcome = converted("folders", source, tmp_path / "out")
+    source = write_empty_files(tmp_path / "in", *names)
+    outcome = run_convert("folders", source, tmp_path / "out")
     assert [row.example.split for row in outcome.rows] == ["test", "train", "validation"]
     assert {row.example.labels for row in outcome.rows} == {("lake", "port")}
-    assert {item.source_file for item in outcome.aside} == {"stray.jpg", "train/stray.jpg"}
-    assert converted("folders", source / "val", tmp_path / "alone").rows[0].example.split == "validation"
+    assert {item.source_file for item in outcome.quarantine} == {"stray.jpg", "train/stray.jpg"}
+    assert run_convert("folders", source / "val", tmp_path / "alone").rows[0].example.split == "validation"
 
 
-def test_links_out_of_folders_are_not_followed(tmp_path: Path) -> None:
-    away = images_by_class(tmp_path / "away", "a.jpg")
-    source = images_by_class(tmp_path / "in", "port/1.jpg")
-    (source / "lake").symlink_to(away)
-    (source / "port" / "2.jpg").symlink_to(away / "a.jpg")
-    outcome = converted("folders", source, tmp_path / "out")
+def test_symlinks_out_of_the_source_are_not_followed(tmp_path: Path) -> None:
+    outside = write_empty_files(tmp_path / "outside", "a.jpg")
+    source = write_empty_files(tmp_path / "in", "port/1.jpg")
+    (source / "lake").symlink_to(outside)
+    (source / "port" / "2.jpg").symlink_to(outside / "a.jpg")
+    outcome = run_convert("folders", source, tmp_path / "out")
     assert [row.example.images for row in outcome.rows] == [("port/1.jpg",)]
-    assert {item.source_file: item.reason for item in outcome.aside} == {
+    assert {item.source_file: item.reason for item in outcome.quarantine} == {
         "lake": "expected a folder, found a symbolic link, which is not followed",
         "port/2.jpg": "expected a file inside the source, found a symbolic link out of it",
     }
 
 
 @pytest.mark.parametrize("name", ["bigearthnet", "xbd", "fmow", "folders", "dota", "coco", "captions", "rsvqa"])
-def test_a_folder_without_anything_of_the_format_is_one_clear_error(name: str, tmp_path: Path) -> None:
+def test_folder_without_files_of_the_format_is_an_error(name: str, tmp_path: Path) -> None:
     (tmp_path / "in" / "empty").mkdir(parents=True)
     with pytest.raises(DataError, match=r"expected .* found no"):
-        converted(name, tmp_path / "in", tmp_path / "out")
+        run_convert(name, tmp_path / "in", tmp_path / "out")
 
 
 @needs_rs
-def test_the_real_images_by_folder(tmp_path: Path) -> None:
-    outcome = converted("folders", RS / "B_images", tmp_path / "out")
+def test_real_images_by_class_folder(tmp_path: Path) -> None:
+    outcome = run_convert("folders", RS / "B_images", tmp_path / "out")
     assert len(outcome.rows) == 46
     assert outcome.rows[0].example.labels == ("A", "B", "dota", "geochat", "label", "rsicd", "teochat")

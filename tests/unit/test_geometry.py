@@ -1,4 +1,4 @@
-"""Frames, intersection over union, matching."""
+"""Coordinate frames, intersection over union, matching."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ rboxes = st.tuples(side, side, st.integers(1, 30), st.integers(1, 30), st.intege
 )
 
 
-def test_frames_convert_both_ways() -> None:
+def test_frame_conversion_in_both_directions() -> None:
     percent, permille, pixel = Frame("percent"), Frame("permille"), Frame("pixel", 200, 400)
     assert percent.convert((10, 20, 30, 40), permille) == (100, 200, 300, 400)
     assert percent.convert((10, 20, 30, 40, 45), pixel) == (20, 80, 60, 160, 45)
@@ -31,7 +31,7 @@ def test_frames_convert_both_ways() -> None:
 
 
 def pixel_iou(a: tuple[int, ...], b: tuple[int, ...]) -> float:
-    """IoU of two boxes of whole numbers by counting the unit squares that each covers."""
+    """IoU of two boxes with integer coordinates, by counting unit squares."""
     masks = np.zeros((2, 41, 41), dtype=bool)
     for mask, box in zip(masks, (a, b), strict=True):
         mask[box[1] : box[3], box[0] : box[2]] = True
@@ -40,7 +40,7 @@ def pixel_iou(a: tuple[int, ...], b: tuple[int, ...]) -> float:
 
 
 @given(hboxes, hboxes)
-def test_horizontal_iou_counts_pixels(a: list[tuple[int, ...]], b: list[tuple[int, ...]]) -> None:
+def test_horizontal_iou_equals_pixel_count(a: list[tuple[int, ...]], b: list[tuple[int, ...]]) -> None:
     iou = iou_hbb(hbb(a), hbb(b))
     assert iou.shape == (len(a), len(b))
     for i, j in itertools.product(range(len(a)), range(len(b))):
@@ -49,13 +49,13 @@ def test_horizontal_iou_counts_pixels(a: list[tuple[int, ...]], b: list[tuple[in
 
 @given(rboxes, rboxes)
 def test_rotated_iou_equals_shapely(a: tuple[int, ...], b: tuple[int, ...]) -> None:
-    one, two = (shapely.affinity.rotate(shapely.box(*box[:4]), box[4]) for box in (a, b))
-    expected = one.intersection(two).area / one.union(two).area
+    first, second = (shapely.affinity.rotate(shapely.box(*box[:4]), box[4]) for box in (a, b))
+    expected = first.intersection(second).area / first.union(second).area
     assert iou_matrix([a], [b], rotated=True)[0, 0] == pytest.approx(expected, abs=1e-9)
-    assert polygons([a])[0].symmetric_difference(one).area == pytest.approx(0, abs=1e-6)
+    assert polygons([a])[0].symmetric_difference(first).area == pytest.approx(0, abs=1e-6)
 
 
-def test_rotated_iou_counts_pixels() -> None:
+def test_rotated_iou_equals_pixel_count() -> None:
     boxes = [
         (10, 10, 30, 20, 30),
         (12, 8, 28, 26, -60),
@@ -72,30 +72,30 @@ def test_rotated_iou_counts_pixels() -> None:
         return (np.abs(local) <= np.array([box[2] - box[0], box[3] - box[1]]) / 2).all(axis=-1)
 
     masks = [covers(box) for box in boxes]
-    counted = [[(m & n).sum() / (m | n).sum() for n in masks] for m in masks]
-    assert iou_matrix(boxes, boxes, rotated=True) == pytest.approx(np.array(counted), abs=5e-3)
+    expected = [[(m & n).sum() / (m | n).sum() for n in masks] for m in masks]
+    assert iou_matrix(boxes, boxes, rotated=True) == pytest.approx(np.array(expected), abs=5e-3)
 
 
-def test_the_sense_of_rotation() -> None:
+def test_rotation_direction() -> None:
     box = np.array([[0.0, 0.0, 4.0, 2.0, 90.0]])
     assert rotated_corners(box)[0, 0] == pytest.approx([3, -1])
     assert rotated_corners(box, sense=-1)[0, 0] == pytest.approx([1, 3])
 
 
-def test_polygons_count_by_their_shape_or_their_envelope() -> None:
+def test_polygon_iou_uses_the_shape_or_its_envelope() -> None:
     square, triangle, bowtie = (0, 0, 4, 0, 4, 4, 0, 4), (0, 0, 4, 0, 4, 4), (0, 0, 4, 4, 4, 0, 0, 4)
     assert iou_matrix([square], [triangle], rotated=True) == pytest.approx(0.5)
     assert iou_matrix([square], [triangle]) == pytest.approx(1.0)
     assert iou_matrix([bowtie], [square], rotated=True) == pytest.approx(1.0)
 
 
-def test_boxes_without_area() -> None:
+def test_iou_of_boxes_without_area() -> None:
     line, point, box = (0, 0, 5, 0), (1, 1, 1, 1), (0, 0, 5, 5)
     assert iou_matrix([line, point, box], [line, point, box]) == pytest.approx(np.eye(3))
 
 
 @given(st.integers(0, 4), st.integers(0, 4), st.randoms(use_true_random=False))
-def test_matching_is_the_best_of_all(n: int, m: int, random: object) -> None:
+def test_matching_maximises_the_sum_of_ious(n: int, m: int, random: object) -> None:
     rng = np.random.default_rng(random.randrange(2**32))  # type: ignore[attr-defined]
     iou = np.round(rng.random((n, m)), 2)
     rows, columns = match(iou)
@@ -112,12 +112,12 @@ def test_matching_is_the_best_of_all(n: int, m: int, random: object) -> None:
 
 
 @pytest.mark.parametrize("angle", [0.0, 30.0, 45.0, 60.0, -20.0, 90.0, 135.0])
-def test_a_rotated_box_stays_on_its_object_in_a_frame_of_another_shape(angle: float) -> None:
-    box, wide, percent = (300.0, 190.0, 500.0, 210.0, angle), Frame("pixel", 800, 400), Frame()
+def test_rotated_box_covers_its_object_after_anisotropic_frame_conversion(angle: float) -> None:
+    box, pixel, percent = (300.0, 190.0, 500.0, 210.0, angle), Frame("pixel", 800, 400), Frame()
     corners = rotated_corners(np.array([box]))[0] / (8, 4)
-    converted = convert_coords(box, wide, percent)
-    found = iou_matrix([converted], [tuple(corners.ravel())], rotated=True)[0, 0]
-    # The image of a rectangle is a parallelogram; no rectangle around it is nearer to it than this.
-    exact = shapely.Polygon(corners)
-    assert found == pytest.approx(exact.area / exact.minimum_rotated_rectangle.area, abs=1e-6)
-    assert iou_matrix([convert_coords(converted, percent, wide)], [box], rotated=True)[0, 0] > 0.2
+    converted = convert_coords(box, pixel, percent)
+    iou = iou_matrix([converted], [tuple(corners.ravel())], rotated=True)[0, 0]
+    # The mapped rectangle is a parallelogram; its minimum rotated rectangle is the best possible box.
+    parallelogram = shapely.Polygon(corners)
+    assert iou == pytest.approx(parallelogram.area / parallelogram.minimum_rotated_rectangle.area, abs=1e-6)
+    assert iou_matrix([convert_coords(converted, percent, pixel)], [box], rotated=True)[0, 0] > 0.2

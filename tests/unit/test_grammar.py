@@ -1,4 +1,4 @@
-"""The answer grammar: strict, and linear in the length of its input."""
+"""Response grammar: strict, and parsed in linear time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from geovlm_ray.tasks.grammar import Parsed, parse_response
         ("<think>a</think><answer><box>[[1, 2, 3, 4]]</box></answer>", "a", "<box>[[1, 2, 3, 4]]</box>"),
     ],
 )
-def test_well_formed(text: str, think: str, answer: str) -> None:
+def test_well_formed_response_is_parsed(text: str, think: str, answer: str) -> None:
     assert parse_response(text) == Parsed(think, answer)
 
 
@@ -48,51 +48,51 @@ def test_well_formed(text: str, think: str, answer: str) -> None:
         "<think>a</think><answer>b</answer>\x00",
     ],
 )
-def test_malformed(text: str) -> None:
+def test_malformed_response_is_rejected(text: str) -> None:
     assert parse_response(text) is None
 
 
-def test_no_think_mode() -> None:
+def test_response_without_thinking() -> None:
     assert parse_response(" <answer>b</answer>\n", "none") == Parsed(None, "b")
     assert parse_response("<think>a</think><answer>b</answer>", "none") is None
     assert parse_response("<answer><think>b</answer>", "none") is None
 
 
 @given(st.text(), st.text())
-def test_any_parts_without_tags_come_back(think: str, answer: str) -> None:
+def test_any_text_without_tags_round_trips(think: str, answer: str) -> None:
     tags = ("<think>", "</think>", "<answer>", "</answer>")
     if not any(tag in part for tag in tags for part in (think, answer)):
         assert parse_response(f"<think>{think}</think><answer>{answer}</answer>") == Parsed(think, answer)
 
 
-class Metered(str):
-    """A string that counts the characters which each search, slice and strip of it may look at."""
+class CountingStr(str):
+    """A string that counts the characters read by its searches, slices and strips."""
 
-    looked_at = 0
+    chars_read = 0
 
     def count(self, *args: Any) -> int:
-        Metered.looked_at += len(self)
+        CountingStr.chars_read += len(self)
         return super().count(*args)
 
     def index(self, *args: Any) -> int:
-        Metered.looked_at += len(self)
+        CountingStr.chars_read += len(self)
         return super().index(*args)
 
     def strip(self, *args: Any) -> str:
-        Metered.looked_at += len(self)
+        CountingStr.chars_read += len(self)
         return super().strip(*args)
 
-    def __getitem__(self, key: Any) -> Metered:
-        part = Metered(super().__getitem__(key))
-        Metered.looked_at += len(part)
+    def __getitem__(self, key: Any) -> CountingStr:
+        part = CountingStr(super().__getitem__(key))
+        CountingStr.chars_read += len(part)
         return part
 
 
 @pytest.mark.parametrize("unit", ["<think></think><answer>", "<", "<think>", "</answer>", " ", "<think></think>a"])
 @pytest.mark.parametrize("frame", ["{}", "<think>{}</think><answer>a</answer>", "<think>a</think>{}<answer>a</answer>"])
-def test_looks_at_each_character_a_bounded_number_of_times(unit: str, frame: str) -> None:
+def test_parsing_is_linear_in_the_length(unit: str, frame: str) -> None:
     for repeats in (100, 10_000):
-        text = Metered(frame.format(unit * repeats))
-        Metered.looked_at = 0
+        text = CountingStr(frame.format(unit * repeats))
+        CountingStr.chars_read = 0
         parse_response(text)
-        assert Metered.looked_at <= 16 * len(text)
+        assert CountingStr.chars_read <= 16 * len(text)

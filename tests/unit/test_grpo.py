@@ -1,4 +1,4 @@
-"""The learner: what is admitted, log-probs of completions, and what one step does to a policy."""
+"""GRPO learner: admission of groups, log-probs of completions, policy updates, checkpoints."""
 
 from __future__ import annotations
 
@@ -50,55 +50,55 @@ def learner(encoder: PromptEncoder, model: ModelConfig | None = None, **settings
     )
 
 
-def test_stale_groups_are_dropped_and_counted() -> None:
+def test_stale_groups_are_dropped_and_reported() -> None:
     groups = [group(0, [0.0, 1.0], version=4), group(1, [0.0, 1.0], version=3)]
     groups_by_status = admit(groups, version=4, max_staleness=0)
-    assert {status: [g.group_id for g in found] for status, found in groups_by_status.items()} == {
+    assert {status: [g.group_id for g in admitted] for status, admitted in groups_by_status.items()} == {
         "trained": [0],
         "stale": [1],
     }
     assert len(admit(groups, version=4, max_staleness=1)["trained"]) == 2
 
 
-def test_prompts_run_once_give_the_log_probs_of_whole_sequences(encoder: PromptEncoder) -> None:
+def test_shared_prefix_log_probs_and_gradients_equal_those_of_full_sequences(encoder: PromptEncoder) -> None:
     policy = learner(encoder)
     tasks = ("vqa", "temporal_classification", "object_detection")
     prompts = [encoder.encode(scene_example(task, 0, 1)) for task in tasks]
     completions = [[[300, 301, 302], [310, 320, 330, 340, 350]], [[301] * 7], [[302, 305], [306]]]
-    separate = load_model(ModelConfig(), model_folder("tiny"), torch.device("cpu"), 0)
+    full_model = load_model(ModelConfig(), model_folder("tiny"), torch.device("cpu"), 0)
     pack = Pack.of([(p, row) for p, rows in zip(prompts, completions, strict=True) for row in rows])
-    logits = packed_logits(separate, pack).index_fill(-1, policy.banned, float("-inf"))
-    plain = logits.log_softmax(-1).gather(-1, pack.targets[:, None]).squeeze(-1)
+    logits = packed_logits(full_model, pack).index_fill(-1, policy.banned, float("-inf"))
+    full = logits.log_softmax(-1).gather(-1, pack.targets[:, None]).squeeze(-1)
     shared = row_logprobs(policy.model, GroupRow.of(prompts, completions), policy.banned)
-    assert torch.allclose(shared, plain, atol=1e-4)
-    for each in (plain, shared):
-        each.mul(torch.linspace(-1, 1, len(each))).sum().backward()
-    wanted = dict(separate.named_parameters())
+    assert torch.allclose(shared, full, atol=1e-4)
+    for logprobs in (full, shared):
+        logprobs.mul(torch.linspace(-1, 1, len(logprobs))).sum().backward()
+    expected = dict(full_model.named_parameters())
     for name, parameter in policy.model.named_parameters():
-        gradient = wanted[name].grad
+        gradient = expected[name].grad
         if gradient is not None and gradient.norm() > 0:
             assert (parameter.grad - gradient).norm() <= 1e-5 * gradient.norm(), name
 
 
-def test_chunks_of_logits_change_nothing(encoder: PromptEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunked_logits_do_not_change_the_log_probs(encoder: PromptEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = learner(encoder)
     row = GroupRow.of([encoder.encode(scene_example("vqa", 0, 1))], [[[300, 301, 302], [310] * 9]])
-    whole = row_logprobs(policy.model, row, policy.banned)
+    unchunked = row_logprobs(policy.model, row, policy.banned)
     monkeypatch.setattr(shared_prefix, "MAX_LOGITS", 5 * policy.model.lm_head.out_features)
-    assert torch.allclose(row_logprobs(policy.model, row, policy.banned), whole, atol=1e-5)
+    assert torch.allclose(row_logprobs(policy.model, row, policy.banned), unchunked, atol=1e-5)
 
 
-def test_the_learners_own_old_log_probs_with_the_correction_bounded(encoder: PromptEncoder) -> None:
+def test_truncated_importance_sampling_with_old_log_probs_of_the_learner(encoder: PromptEncoder) -> None:
     groups = [group(0, [0.0, 2.0])]
     policy = learner(encoder, old_logprobs="learner", tis_cap=1.0)
-    figures = policy.step(groups)
-    # The engine drew with log-probs of -2; every token that the learner finds likelier is held at the cap.
-    likelier = sum(float((values > -2).sum()) for values in learner(encoder).logprobs(groups))
-    assert figures["loss/truncated_fraction"] == pytest.approx(likelier / figures["learner/tokens"])
-    assert figures["loss/clipped_fraction"] == 0
+    metrics = policy.step(groups)
+    # The rollout log-probs are -2; every token with a higher log-prob under the learner is truncated.
+    truncated = sum(float((values > -2).sum()) for values in learner(encoder).logprobs(groups))
+    assert metrics["loss/truncated_fraction"] == pytest.approx(truncated / metrics["learner/tokens"])
+    assert metrics["loss/clipped_fraction"] == 0
 
 
-def test_special_tokens_have_no_probability(encoder: PromptEncoder) -> None:
+def test_special_tokens_have_zero_probability(encoder: PromptEncoder) -> None:
     policy = learner(encoder)
     image_token = encoder.processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")
     end = encoder.processor.tokenizer.eos_token_id
@@ -108,7 +108,7 @@ def test_special_tokens_have_no_probability(encoder: PromptEncoder) -> None:
     assert finish > float("-inf")
 
 
-def test_a_step_makes_rewarded_completions_likelier(encoder: PromptEncoder) -> None:
+def test_step_increases_log_probs_of_rewarded_completions(encoder: PromptEncoder) -> None:
     policy = learner(encoder, lr=1e-5)
     groups = [group(0, [0.0, 2.0]), group(1, [2.0, 0.0], task="object_detection")]
     on_policy = [
@@ -121,16 +121,16 @@ def test_a_step_makes_rewarded_completions_likelier(encoder: PromptEncoder) -> N
         for g, values in zip(groups, (policy.logprobs(groups)[:2], policy.logprobs(groups)[2:]), strict=True)
     ]
     before = [values.mean() for values in policy.logprobs(groups)]
-    figures = policy.step(on_policy)
+    metrics = policy.step(on_policy)
     after = [values.mean() for values in policy.logprobs(groups)]
     assert policy.version == 1
-    assert figures["loss/kl_to_sampler"] == pytest.approx(0, abs=1e-6)
+    assert metrics["loss/kl_to_sampler"] == pytest.approx(0, abs=1e-6)
     gains = np.subtract(after, before)
     assert gains[1] > gains[0]
     assert gains[2] > gains[3]
 
 
-def test_equal_rewards_change_nothing(encoder: PromptEncoder) -> None:
+def test_equal_rewards_do_not_change_the_policy(encoder: PromptEncoder) -> None:
     policy = learner(encoder)
     before = policy.logprobs([group(0, [1.0, 1.0])])
     policy.step([group(0, [1.0, 1.0])])
@@ -146,24 +146,26 @@ def test_micro_batches_do_not_change_the_update(encoder: PromptEncoder, model: M
 
 
 @pytest.mark.parametrize("model", [ModelConfig(), ModelConfig(lora=LoraSettings(rank=4))])
-def test_a_loaded_learner_goes_on_as_the_saved_one(encoder: PromptEncoder, model: ModelConfig, tmp_path: Path) -> None:
+def test_loaded_learner_continues_exactly_as_the_saved_one(
+    encoder: PromptEncoder, model: ModelConfig, tmp_path: Path
+) -> None:
     groups = [group(0, [0.0, 1.0, 2.0]), group(1, [2.0, 0.0, 1.0])]
-    first = learner(encoder, model)
-    first.step(groups)
-    first.save(tmp_path)
-    # What is written is the state when it was saved, whatever happens meanwhile.
-    expected = first.step(groups)
-    while not first.saved():
+    saved = learner(encoder, model)
+    saved.step(groups)
+    saved.save(tmp_path)
+    # The checkpoint holds the state at the call of save, although training continues during the write.
+    expected = saved.step(groups)
+    while not saved.saved():
         time.sleep(0.01)
-    second = learner(encoder, model)
-    second.load(tmp_path)
-    assert second.version == 1
-    assert second.step(groups) == expected
-    pairs = zip(first.logprobs(groups), second.logprobs(groups), strict=True)
+    loaded = learner(encoder, model)
+    loaded.load(tmp_path)
+    assert loaded.version == 1
+    assert loaded.step(groups) == expected
+    pairs = zip(saved.logprobs(groups), loaded.logprobs(groups), strict=True)
     assert all(np.array_equal(a, b) for a, b in pairs)
 
 
-def test_kl_with_an_adapter_needs_no_second_model(encoder: PromptEncoder) -> None:
+def test_kl_with_an_adapter_needs_no_reference_model(encoder: PromptEncoder) -> None:
     policy = learner(encoder, ModelConfig(lora=LoraSettings(rank=4)), kl_beta=0.1)
     assert policy.reference is None
     groups = [group(0, [0.0, 1.0, 2.0])]

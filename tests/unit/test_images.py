@@ -1,4 +1,4 @@
-"""Images of the field's kinds come in as RGB, whatever they are called; broken and hostile ones are named."""
+"""Image loading: every supported format becomes RGB; corrupt and hostile files raise a `DataError` that names them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DEFAULT = PixelSettings()
 
 
 def pixels_of(path: Path, settings: PixelSettings = DEFAULT) -> np.ndarray:
-    """What `load_image` makes of a file, which must have the size that its header says."""
+    """Pixels of a file loaded by `load_image`; also checks its size against `image_size`."""
     image = load_image(str(path), settings)
     assert image.mode == "RGB"
     assert image.size == image_size(str(path))
@@ -40,11 +40,15 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def png(width: int, height: int, more: bytes = b"", bits: int = 8, kind: int = 2, rows: bytes | None = None) -> bytes:
-    """A PNG with the given header, and zeros where no rows are given."""
+def png(
+    width: int, height: int, extra_chunks: bytes = b"", bits: int = 8, colour_type: int = 2, rows: bytes | None = None
+) -> bytes:
+    """A PNG file with the given header; all pixels are zero if ``rows`` is None."""
     rows = bytes(height * (1 + width * 3)) if rows is None else rows
-    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + more + png_chunk(b"IDAT", zlib.compress(rows)) + png_chunk(b"IEND", b"")
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0))
+    return (
+        b"\x89PNG\r\n\x1a\n" + header + extra_chunks + png_chunk(b"IDAT", zlib.compress(rows)) + png_chunk(b"IEND", b"")
+    )
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "CMYK", "YCbCr", "I;16", "F", "1"])
@@ -54,15 +58,15 @@ def test_every_mode_becomes_rgb(mode: str, tmp_path: Path) -> None:
     assert pixels_of(path).std() > 20
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP", "AVIF", "JPEG2000", "PPM", "TIFF"])
-def test_kinds_are_told_by_their_content(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "BMP", "WEBP", "AVIF", "JPEG2000", "PPM", "TIFF"])
+def test_format_is_detected_from_the_content(format: str, tmp_path: Path) -> None:
     smooth = Image.fromarray(np.full((20, 30, 3), (10, 120, 200), np.uint8))
-    for name in ("honest", "lie.tif", "lie.png", "lie.jpg"):
-        smooth.save(tmp_path / name, kind)
+    for name in ("no_suffix", "image.tif", "image.png", "image.jpg"):
+        smooth.save(tmp_path / name, format)
         assert abs(pixels_of(tmp_path / name).astype(int) - (10, 120, 200)).max() <= 9
 
 
-def test_transparent_parts_are_black(tmp_path: Path) -> None:
+def test_transparent_pixels_are_black(tmp_path: Path) -> None:
     rgba = np.full((4, 4, 4), 200, np.uint8)
     rgba[..., 3] = 255
     rgba[0, 0, 3], rgba[0, 1, 3] = 0, 51
@@ -73,7 +77,7 @@ def test_transparent_parts_are_black(tmp_path: Path) -> None:
     assert pixels_of(tmp_path / "p.png")[4, 3].tolist() == [0, 0, 0]
 
 
-def test_channels_are_bands_where_bands_are_chosen(tmp_path: Path) -> None:
+def test_bands_setting_selects_channels(tmp_path: Path) -> None:
     rgba = np.dstack([RGB, RGB[..., 0] // 2])
     Image.fromarray(rgba).save(tmp_path / "a.png")
     assert np.array_equal(pixels_of(tmp_path / "a.png", PixelSettings((4, 3, 1))), rgba[..., [3, 2, 0]])
@@ -82,22 +86,22 @@ def test_channels_are_bands_where_bands_are_chosen(tmp_path: Path) -> None:
         load_image(str(tmp_path / "grey.png"), PixelSettings((2,)))
 
 
-@pytest.mark.parametrize(("kind", "bands"), [(0, 1), (2, 3), (6, 4)])
-def test_png_of_sixteen_bits_keeps_them(kind: int, bands: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("colour_type", "bands"), [(0, 1), (2, 3), (6, 4)])
+def test_16_bit_png_keeps_its_depth(colour_type: int, bands: int, tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(900, 1000, (20, 30, bands)).astype(np.uint16)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    (tmp_path / "a.png").write_bytes(png(30, 20, bits=16, kind=kind, rows=rows))
+    (tmp_path / "a.png").write_bytes(png(30, 20, bits=16, colour_type=colour_type, rows=rows))
     assert np.array_equal(pixels_of(tmp_path / "a.png"), to_rgb(values, DEFAULT))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif"])
-def test_orientation_tags_are_obeyed(orientation: int, name: str, tmp_path: Path) -> None:
+def test_orientation_tag_is_applied(orientation: int, name: str, tmp_path: Path) -> None:
     upright = np.zeros((20, 30), np.uint8)
     upright[2:8, 3:12] = 255
-    ways = [lambda a: a, np.fliplr, lambda a: a[::-1, ::-1], np.flipud, np.transpose]
-    ways += [lambda a: np.rot90(a, 1), lambda a: np.transpose(a)[::-1, ::-1], lambda a: np.rot90(a, -1)]
-    stored = np.ascontiguousarray(ways[orientation - 1](upright))
+    transforms = [lambda a: a, np.fliplr, lambda a: a[::-1, ::-1], np.flipud, np.transpose]
+    transforms += [lambda a: np.rot90(a, 1), lambda a: np.transpose(a)[::-1, ::-1], lambda a: np.rot90(a, -1)]
+    stored = np.ascontiguousarray(transforms[orientation - 1](upright))
     if name == "a.tif":
         tifffile.imwrite(tmp_path / name, stored, extratags=[(274, 3, 1, orientation, True)])
     else:
@@ -107,7 +111,7 @@ def test_orientation_tags_are_obeyed(orientation: int, name: str, tmp_path: Path
     assert abs(pixels_of(tmp_path / name)[..., 0].astype(int) - upright).mean() < 8
 
 
-def test_of_an_animation_the_first_frame_is_shown(tmp_path: Path) -> None:
+def test_first_frame_of_an_animation_is_used(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (9, 7), colour) for colour in ("red", "blue")]
     for name in ("a.gif", "a.webp", "a.tif", "a.png"):
         frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
@@ -118,7 +122,7 @@ def test_of_an_animation_the_first_frame_is_shown(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shape", [(20, 30), (20, 30, 2), (20, 30, 3), (20, 30, 4), (20, 30, 12)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.int32, np.float32, np.float64, np.complex64])
-def test_tiffs_of_any_bands_and_depth(shape: tuple[int, ...], dtype: type, tmp_path: Path) -> None:
+def test_tiff_with_any_band_count_and_dtype(shape: tuple[int, ...], dtype: type, tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 100, shape).astype(dtype)
     planar = "contig" if len(shape) == 3 else None
     tifffile.imwrite(tmp_path / "a.tif", values, photometric="minisblack", planarconfig=planar)
@@ -136,7 +140,7 @@ def test_tiffs_of_any_bands_and_depth(shape: tuple[int, ...], dtype: type, tmp_p
         {},
     ],
 )
-def test_tiffs_of_any_layout(layout: dict[str, Any], tmp_path: Path) -> None:
+def test_tiff_with_any_layout(layout: dict[str, Any], tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 4000, (12, 40, 50)).astype(np.uint16)
     tifffile.imwrite(tmp_path / "a.tif", values, **layout)
     settings = PixelSettings((4, 3, 2), value_range=(0, 4000))
@@ -145,24 +149,24 @@ def test_tiffs_of_any_layout(layout: dict[str, Any], tmp_path: Path) -> None:
         load_image(str(tmp_path / "a.tif"), PixelSettings((13,)))
 
 
-NUMBERS, ANY = ("I;16", "F"), ("RGB", "L", "I;16", "F", "P", "CMYK", "1")
-PACKED = [(c, m) for c in ("tiff_lzw", "tiff_adobe_deflate", "zstd", "lzma") for m in ANY]
-PACKED += [("jpeg", m) for m in ("RGB", "L", "CMYK")] + [("group4", "1")]
+NUMERIC_MODES, ALL_MODES = ("I;16", "F"), ("RGB", "L", "I;16", "F", "P", "CMYK", "1")
+COMPRESSIONS = [(c, m) for c in ("tiff_lzw", "tiff_adobe_deflate", "zstd", "lzma") for m in ALL_MODES]
+COMPRESSIONS += [("jpeg", m) for m in ("RGB", "L", "CMYK")] + [("group4", "1")]
 
 
-@pytest.mark.parametrize(("compression", "mode"), PACKED)
-def test_tiffs_of_any_compression_that_pillow_writes(compression: str, mode: str, tmp_path: Path) -> None:
-    image = Image.fromarray(RAMP) if mode in NUMBERS else Image.fromarray((RAMP // 3).astype(np.uint8))
+@pytest.mark.parametrize(("compression", "mode"), COMPRESSIONS)
+def test_tiff_with_any_compression_that_pillow_writes(compression: str, mode: str, tmp_path: Path) -> None:
+    image = Image.fromarray(RAMP) if mode in NUMERIC_MODES else Image.fromarray((RAMP // 3).astype(np.uint8))
     image = image.convert(mode)
     image.save(tmp_path / "a.tif", compression=compression)
-    values = np.asarray(image if mode in NUMBERS else image.convert("RGB"))
+    values = np.asarray(image if mode in NUMERIC_MODES else image.convert("RGB"))
     expected = to_rgb(np.atleast_3d(values), DEFAULT)
-    shown = pixels_of(tmp_path / "a.tif").astype(int)
-    assert abs(shown - expected).max() <= (12 if compression == "jpeg" else 0)
+    rgb = pixels_of(tmp_path / "a.tif").astype(int)
+    assert abs(rgb - expected).max() <= (12 if compression == "jpeg" else 0)
 
 
 @pytest.mark.parametrize("compression", ["lzw", "zstd", "lerc", "deflate"])
-def test_compressed_bands_of_any_number(compression: str, tmp_path: Path) -> None:
+def test_compressed_multiband_tiff(compression: str, tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 4000, (40, 50, 6)).astype(np.uint16)
     tifffile.imwrite(
         tmp_path / "a.tif", values, compression=compression, planarconfig="contig", photometric="minisblack"
@@ -176,18 +180,18 @@ def test_compressed_bands_of_any_number(compression: str, tmp_path: Path) -> Non
         load_image(str(tmp_path / "b.tif"), settings)
 
 
-def test_a_tiff_says_its_own_nodata(tmp_path: Path) -> None:
+def test_nodata_tag_of_a_tiff_is_applied(tmp_path: Path) -> None:
     values = np.where(RAMP < 300, -9999, RAMP).astype(np.int16)
     for text in ("-9999", "-9999.0 "):
         tifffile.imwrite(tmp_path / "a.tif", values, extratags=[(GDAL_NODATA, 2, 0, text, True)])
-        shown = pixels_of(tmp_path / "a.tif")
-        assert not shown[:10].any()
-        assert np.array_equal(shown[10:], to_rgb(values[10:, :, None], DEFAULT))
+        rgb = pixels_of(tmp_path / "a.tif")
+        assert not rgb[:10].any()
+        assert np.array_equal(rgb[10:], to_rgb(values[10:, :, None], DEFAULT))
     tifffile.imwrite(tmp_path / "b.tif", values, extratags=[(GDAL_NODATA, 2, 0, "1.#QNAN", True)])
     assert pixels_of(tmp_path / "b.tif")[10:].min() > 200
 
 
-def test_arrays_that_tifffile_wrote_are_one_image(tmp_path: Path) -> None:
+def test_array_written_by_tifffile_is_one_image(tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 4000, (40, 50, 13)).astype(np.uint16)
     settings = PixelSettings((13, 7, 1), value_range=(0, 4000))
     for array in (values, np.moveaxis(values, 2, 0)):
@@ -198,10 +202,10 @@ def test_arrays_that_tifffile_wrote_are_one_image(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "lzw.tif", "a.webp", "a.gif", "a.bmp"])
-def test_truncated_images_are_named(name: str, tmp_path: Path) -> None:
+def test_truncated_image_is_named_in_the_error(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
-    picture.save(path, **({"compression": "tiff_lzw"} if name == "lzw.tif" else {}))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+    image.save(path, **({"compression": "tiff_lzw"} if name == "lzw.tif" else {}))
     content = path.read_bytes()
     for length in (0, 3, 7, 30, len(content) // 3, len(content) - 100):
         path.write_bytes(content[:length])
@@ -209,33 +213,33 @@ def test_truncated_images_are_named(name: str, tmp_path: Path) -> None:
             load_image(str(path))
 
 
-def test_damaged_images_give_no_other_error(tmp_path: Path) -> None:
+def test_corrupt_images_raise_only_data_errors(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     path = tmp_path / "damaged"
-    for kind in ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "tifffile"):
-        whole = io.BytesIO()
-        if kind == "tifffile":
+    for format in ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "tifffile"):
+        intact = io.BytesIO()
+        if format == "tifffile":
             tifffile.imwrite(
-                whole, np.stack([RAMP] * 5), compression="zlib", extratags=[(GDAL_NODATA, 2, 0, "7", True)]
+                intact, np.stack([RAMP] * 5), compression="zlib", extratags=[(GDAL_NODATA, 2, 0, "7", True)]
             )
         else:
-            Image.fromarray(RGB).save(whole, kind)
+            Image.fromarray(RGB).save(intact, format)
         for _ in range(60):
-            content = bytearray(whole.getvalue())
-            for place in rng.integers(0, len(content), 3):
-                content[place] = rng.integers(256)
+            content = bytearray(intact.getvalue())
+            for offset in rng.integers(0, len(content), 3):
+                content[offset] = rng.integers(256)
             path.write_bytes(content)
             with suppress(DataError):
                 load_image(str(path))
 
 
-def test_bombs_are_refused_before_they_are_decoded(tmp_path: Path) -> None:
-    much = zlib.compress(bytes(50_000_000), 9)
+def test_decompression_bombs_are_rejected_before_decoding(tmp_path: Path) -> None:
+    bomb = zlib.compress(bytes(50_000_000), 9)
     bombs = {
         "size.png": png(100_000, 100_000, rows=b""),
-        "text.png": png(8, 8, png_chunk(b"zTXt", b"k\0\0" + much)),
-        "utf8.png": png(8, 8, png_chunk(b"iTXt", b"k\0\1\0\0\0" + much)),
-        "profile.png": png(8, 8, png_chunk(b"iCCP", b"k\0\0" + much)),
+        "text.png": png(8, 8, png_chunk(b"zTXt", b"k\0\0" + bomb)),
+        "utf8.png": png(8, 8, png_chunk(b"iTXt", b"k\0\1\0\0\0" + bomb)),
+        "profile.png": png(8, 8, png_chunk(b"iCCP", b"k\0\0" + bomb)),
     }
     for name, content in bombs.items():
         (tmp_path / name).write_bytes(content)
@@ -254,8 +258,8 @@ def test_bombs_are_refused_before_they_are_decoded(tmp_path: Path) -> None:
     with tifffile.TiffFile(tmp_path / "strip.tif") as tiff:
         tags = tiff.pages.first.tags
         struct.pack_into("<I", content, tags["StripOffsets"].valueoffset, len(content))
-        struct.pack_into("<I", content, tags["StripByteCounts"].valueoffset, len(much))
-    (tmp_path / "strip.tif").write_bytes(bytes(content) + much)
+        struct.pack_into("<I", content, tags["StripByteCounts"].valueoffset, len(bomb))
+    (tmp_path / "strip.tif").write_bytes(bytes(content) + bomb)
     reasons = {"size": "pixels", "text": "too large", "utf8": "too large", "profile": "too large", "bands": "GiB"}
     for name in (*bombs, "size.tif", "bands.tif", "strip.tif"):
         reason = reasons.get(name.split(".")[0], "compressed bytes in a chunk")
@@ -263,15 +267,15 @@ def test_bombs_are_refused_before_they_are_decoded(tmp_path: Path) -> None:
             load_image(str(tmp_path / name))
 
 
-def test_large_jpegs_are_reduced_while_they_are_decoded(tmp_path: Path) -> None:
+def test_large_jpegs_are_downscaled_during_decoding(tmp_path: Path) -> None:
     rows, columns = np.mgrid[0:1800, 0:2100]
     waves = [128 + 60 * np.sin(rows / (9 + k)) + 60 * np.cos(columns / (15 - k)) for k in range(3)]
-    picture = Image.fromarray(np.stack(waves, axis=2).astype(np.uint8))
-    picture.save(tmp_path / "a.jpg", quality=95)
+    image = Image.fromarray(np.stack(waves, axis=2).astype(np.uint8))
+    image.save(tmp_path / "a.jpg", quality=95)
     reduced = load_image(str(tmp_path / "a.jpg"), at_least=400)
     assert reduced.size == (1050, 900)
-    small, whole = (np.asarray(i.resize((400, 400)), dtype=int) for i in (reduced, load_image(str(tmp_path / "a.jpg"))))
-    assert abs(small - whole).max() <= 8
+    small, full = (np.asarray(i.resize((400, 400)), dtype=int) for i in (reduced, load_image(str(tmp_path / "a.jpg"))))
+    assert abs(small - full).max() <= 8
     assert load_image(str(tmp_path / "a.jpg"), PixelSettings(percentiles=(1, 99)), 400).size == (2100, 1800)
 
 
@@ -296,17 +300,19 @@ def test_nothing_outside_the_root_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "reference", ["", "absent.png", "a\0b", "x" * 5000, "loop", "folder", "fifo", "https://a.b/c.png"]
 )
-@pytest.mark.parametrize("rooted", [False, True])
-def test_what_is_no_file_is_said(reference: str, rooted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("with_root", [False, True])
+def test_reference_that_is_not_a_file_is_an_error(
+    reference: str, with_root: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     os.symlink("loop", tmp_path / "loop")
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(DataError, match="expected"):
-        resolve(f".//{reference}" if rooted else reference)
+        resolve(f".//{reference}" if with_root else reference)
 
 
-def test_what_is_no_image_is_said(tmp_path: Path) -> None:
+def test_file_that_is_not_an_image_is_an_error(tmp_path: Path) -> None:
     page = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
     for name, content in (("a.eps", page), ("b.png", page), ("c.jpg", "<html>not found</html>"), ("d.tif", "")):
         (tmp_path / name).write_text(content)
@@ -317,31 +323,31 @@ def test_what_is_no_image_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "reference", ["scene:", "scene:vqa:0:0", "scene:nothing:0:0:0", "scene:vqa:0:0:9", "scene:vqa:-1:0:0"]
 )
-def test_wrong_scenes_are_said(reference: str) -> None:
+def test_invalid_scene_reference_is_an_error(reference: str) -> None:
     with pytest.raises(DataError, match=r"scene:|task"):
         load_image(reference)
 
 
-def test_scenes_have_the_size_that_is_said() -> None:
+def test_scene_size_equals_image_size() -> None:
     assert load_image("scene:vqa:0:0:0").size == image_size("scene:vqa:0:0:0")
 
 
 @needs_rs
-def test_every_real_image_loads() -> None:
+def test_all_real_images_load() -> None:
     paths = sorted(p for p in RS.rglob("*") if p.suffix in (".png", ".jpg", ".tif"))
     assert len(paths) == 95
     for path in paths:
-        shown = pixels_of(path)
-        assert min(shown.shape[:2]) >= 20
-        assert shown.std() > 10 or "label" in str(path)
+        rgb = pixels_of(path)
+        assert min(rgb.shape[:2]) >= 20
+        assert rgb.std() > 10 or "label" in str(path)
 
 
 @needs_rs
-def test_real_bands_are_stretched_to_the_whole_range() -> None:
+def test_real_bands_are_stretched_to_the_full_range() -> None:
     radar = sorted(RS.rglob("*_VV.tif"))
     assert len(radar) == 4
     for path in [*radar, *RS.rglob("*_B0?.tif")]:
-        shown = pixels_of(path)
-        assert (shown.min(), shown.max()) == (0, 255)
-        assert np.ptp(shown, axis=2).max() == 0
+        rgb = pixels_of(path)
+        assert (rgb.min(), rgb.max()) == (0, 255)
+        assert np.ptp(rgb, axis=2).max() == 0
     assert {image_size(str(p)) for p in RS.rglob("*_B01.tif")} == {(20, 20)}

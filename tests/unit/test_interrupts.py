@@ -1,4 +1,4 @@
-"""A signal ends a training between two updates; what was learnt until then is saved."""
+"""A signal stops training between two updates, after a checkpoint is saved."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import sys
 import pytest
 
 from geovlm_ray.core.interrupts import Interrupted, children_ignore_sigint, interruptible, uninterrupted
-from tests.unit.test_loop import Book, run
+from tests.unit.test_loop import Recorder, run
 
 
-class InterruptedBook(Book):
-    """A signal comes while a step is written down."""
+class InterruptedRecorder(Recorder):
+    """Sends SIGTERM while a step is logged."""
 
     def __init__(self, step: int) -> None:
         super().__init__()
@@ -27,13 +27,13 @@ class InterruptedBook(Book):
 
 
 @pytest.mark.parametrize(("step", "saved"), [(1, [1]), (4, [4]), (5, [4, 5])])
-def test_the_step_under_way_is_written_down_and_saved(step: int, saved: list[int]) -> None:
-    book = InterruptedBook(step)
+def test_current_step_is_logged_and_saved(step: int, saved: list[int]) -> None:
+    recorder = InterruptedRecorder(step)
     with pytest.raises(Interrupted) as stop, interruptible():
-        run(book=book)
+        run(recorder=recorder)
     assert stop.value.exit_code == 143
-    assert [row["step"] for row in book.rows] == list(range(1, step + 1))
-    assert book.saved == saved
+    assert [row["step"] for row in recorder.rows] == list(range(1, step + 1))
+    assert recorder.saved == saved
 
 
 def test_a_signal_between_updates_is_raised_at_once() -> None:
@@ -42,7 +42,7 @@ def test_a_signal_between_updates_is_raised_at_once() -> None:
     assert stop.value.exit_code == 130
 
 
-def test_a_block_is_not_broken_off_by_the_blocks_within() -> None:
+def test_nested_uninterrupted_blocks_complete_the_outer_block() -> None:
     done = []
 
     def work() -> None:
@@ -57,14 +57,14 @@ def test_a_block_is_not_broken_off_by_the_blocks_within() -> None:
     assert done == [1, 2]
 
 
-def test_handlers_are_those_of_before_afterwards() -> None:
+def test_previous_signal_handlers_are_restored() -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with interruptible():
         assert signal.getsignal(signal.SIGTERM) != before[1]
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
-def test_a_second_signal_ends_the_process_at_once() -> None:
+def test_second_signal_kills_the_process() -> None:
     code = (
         "import os, signal, time\nfrom geovlm_ray.core.interrupts import *\n"
         "with interruptible(), uninterrupted():\n"
@@ -73,7 +73,7 @@ def test_a_second_signal_ends_the_process_at_once() -> None:
     assert subprocess.run([sys.executable, "-c", code], timeout=30, check=False).returncode == -signal.SIGTERM
 
 
-def test_processes_that_are_started_quietly_ignore_ctrl_c() -> None:
+def test_children_ignore_sigint() -> None:
     code = "import signal; print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
     with children_ignore_sigint():
         child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)

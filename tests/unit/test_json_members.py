@@ -1,4 +1,4 @@
-"""The stream of a JSON file's members gives what the whole file holds, whatever the file holds."""
+"""Streaming the members of a JSON file yields the same values as parsing the full file."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ VALUES = st.recursive(
 )
 
 
-def pieces(path: Path, keys: tuple[str, ...] | None = ()) -> list[tuple[str, int, Any]]:
-    """Key, number and value, or the problem in the place of the value."""
+def members(path: Path, keys: tuple[str, ...] | None = ()) -> list[tuple[str, int, Any]]:
+    """(key, number, value or problem) of every member."""
     return [(key, unit.number, unit.problem or unit.value) for key, unit in json_members(path, "x", keys)]
 
 
@@ -35,25 +35,25 @@ def pieces(path: Path, keys: tuple[str, ...] | None = ()) -> list[tuple[str, int
     ascii_only=st.booleans(),
     indent=st.sampled_from([None, 1]),
 )
-def test_an_object_comes_whole(
+def test_members_reconstruct_the_object(
     value: dict, chunk: int, ascii_only: bool, indent: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "CHUNK", chunk)
     path = tmp_path / "x.json"
     path.write_text(json.dumps(value, ensure_ascii=ascii_only, indent=indent), encoding="utf-8")
-    seen: dict[str, Any] = {}
-    for key, number, piece in pieces(path, None):
+    collected: dict[str, Any] = {}
+    for key, number, member in members(path, None):
         if number == 0:
-            seen[key] = piece
+            collected[key] = member
         else:
-            seen[key].append(piece)
-    assert repr(seen) == repr(value)
+            collected[key].append(member)
+    assert repr(collected) == repr(value)
 
 
-def test_what_python_writes_beyond_json_is_read(tmp_path: Path) -> None:
+def test_nan_infinity_and_byte_order_mark_are_accepted(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text('\ufeff{"a": [NaN, -Infinity, "NaN", [Infinity]], "b": NaN}')
-    assert pieces(path, ("a",)) == [
+    assert members(path, ("a",)) == [
         *(("a", i, v) for i, v in enumerate(([], None, None, "NaN", [None]))),
         ("b", 0, None),
     ]
@@ -62,11 +62,11 @@ def test_what_python_writes_beyond_json_is_read(tmp_path: Path) -> None:
 def test_members_of_an_array_have_no_key(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text('[1, [2, {"c": [3]}], {}]')
-    assert pieces(path) == [("", 1, 1), ("", 2, [2, {"c": [3]}]), ("", 3, {})]
+    assert members(path) == [("", 1, 1), ("", 2, [2, {"c": [3]}]), ("", 3, {})]
 
 
 @pytest.mark.parametrize(
-    ("text", "before", "reason"),
+    ("text", "valid", "reason"),
     [
         ('{"a": [1, {"b": 2}, {"c', 2, "premature EOF"),
         ('{"a": [1]} x', 1, "trailing garbage"),
@@ -79,15 +79,15 @@ def test_members_of_an_array_have_no_key(tmp_path: Path) -> None:
         ("", 0, "premature EOF"),
     ],
 )
-def test_after_a_fault_there_is_its_reason(text: str, before: int, reason: str, tmp_path: Path) -> None:
+def test_syntax_error_ends_the_stream_with_a_reason(text: str, valid: int, reason: str, tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text(text)
-    found = [(number, value) for _, number, value in pieces(path, ("a",)) if number > 0]
-    assert [number for number, _ in found] == list(range(1, before + 2))
+    found = [(number, value) for _, number, value in members(path, ("a",)) if number > 0]
+    assert [number for number, _ in found] == list(range(1, valid + 2))
     assert "nothing after it was read" in found[-1][1]
     assert reason in found[-1][1]
 
 
-def test_a_file_that_cannot_be_opened_is_a_problem(tmp_path: Path) -> None:
-    ((_, _, problem),) = pieces(tmp_path)
+def test_unreadable_file_yields_a_problem(tmp_path: Path) -> None:
+    ((_, _, problem),) = members(tmp_path)
     assert "Is a directory" in problem

@@ -1,4 +1,4 @@
-"""Class lists, names with commas among them."""
+"""Parsing of class lists, including class names with commas."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from geovlm_ray.tasks.labels import BIGEARTHNET, BIGEARTHNET_19, BIGEARTHNET_43,
 AGRICULTURE = "Land principally occupied by agriculture, with significant areas of natural vegetation"
 
 
-def test_the_vocabularies_have_as_many_names_as_they_say() -> None:
+def test_vocabulary_sizes() -> None:
     assert len(set(BIGEARTHNET_43)) == 43
     assert len(set(BIGEARTHNET_19)) == 19
 
 
 @pytest.mark.parametrize("name", BIGEARTHNET)
-def test_every_name_of_bigearthnet_is_one_label(name: str) -> None:
-    for written in (name, name.upper(), f" {name}. ", name.replace(" ", "_"), name.replace(", ", ",")):
-        assert parse_labels(written) == label_keys((name,))
+def test_every_bigearthnet_name_is_one_label(name: str) -> None:
+    for variant in (name, name.upper(), f" {name}. ", name.replace(" ", "_"), name.replace(", ", ",")):
+        assert parse_labels(variant) == label_keys((name,))
 
 
 @given(st.lists(st.sampled_from(BIGEARTHNET_19), unique=True), st.sampled_from([", ", "; ", "\n", ","]))
-def test_any_list_of_names_comes_back(names: list[str], delimiter: str) -> None:
+def test_any_list_of_names_round_trips(names: list[str], delimiter: str) -> None:
     assert set(parse_labels(delimiter.join(names))) == set(label_keys(tuple(names)))
 
 
@@ -43,7 +43,7 @@ def test_any_list_of_names_comes_back(names: list[str], delimiter: str) -> None:
         ("", []),
     ],
 )
-def test_parse(answer: str, keys: list[str]) -> None:
+def test_parse_labels(answer: str, keys: list[str]) -> None:
     assert parse_labels(answer) == keys
 
 
@@ -51,7 +51,7 @@ def test_repeats_are_counted_on_request() -> None:
     assert parse_labels("Pastures, pastures", repeats=True) == ["pastures", "pastures"]
 
 
-def test_a_vocabulary_of_ones_own() -> None:
+def test_custom_vocabulary() -> None:
     assert parse_labels("red, white, and blue, green", labels=("red, white, and blue", "green")) == [
         "redwhiteblue",
         "green",
@@ -60,7 +60,7 @@ def test_a_vocabulary_of_ones_own() -> None:
 
 
 @given(st.text(max_size=300))
-def test_any_text_gives_labels_without_separators(text: str) -> None:
+def test_any_text_yields_normalised_labels(text: str) -> None:
     for key in parse_labels(text, ("a, b", "c"), ("d",)):
         assert key
         assert label_key(key) == key

@@ -1,4 +1,4 @@
-"""The log of a process of a run."""
+"""Log files of the processes of a run."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from geovlm_ray.observability.logs import close_log, log_failure, open_log
 
 
 @pytest.fixture(autouse=True)
-def closed() -> Iterator[None]:
-    """No test knows of the steps of another; levels and handlers are as before after a test."""
+def isolate_logging() -> Iterator[None]:
+    """Isolate tests: reset the heartbeat, and restore log levels and handlers."""
     HEARTBEAT._reset()
     levels = {name: logging.getLogger(name).level for name in logs.OURS}
     yield
@@ -31,7 +31,7 @@ def lines(folder: Path, actor: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "logs" / f"{actor}.jsonl").read_text().splitlines()]
 
 
-def test_every_line_says_who_and_in_which_step(tmp_path: Path) -> None:
+def test_every_line_holds_actor_and_step(tmp_path: Path) -> None:
     open_log(tmp_path, "first", "rollout-0", "info")
     logging.getLogger("geovlm_ray.training.run").info("begins with %d", 3)
     HEARTBEAT.weight_version = 7
@@ -49,13 +49,15 @@ def test_every_line_says_who_and_in_which_step(tmp_path: Path) -> None:
     assert all(line["time"].endswith("+00:00") for line in found)
 
 
-def test_debug_lines_come_when_they_are_asked_for(tmp_path: Path) -> None:
+def test_debug_level_writes_debug_lines(tmp_path: Path) -> None:
     open_log(tmp_path, "first", "rollout-0", "debug")
     logging.getLogger("actors.tracing").debug("holds weights of version 3")
     assert [line["level"] for line in lines(tmp_path, "rollout-0")] == ["DEBUG"]
 
 
-def test_an_exception_is_in_the_log_and_not_on_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_exception_is_written_to_the_log_but_not_to_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     open_log(tmp_path, "first", "learner-0", "info")
     try:
         raise ValueError("too large")
@@ -67,7 +69,7 @@ def test_an_exception_is_in_the_log_and_not_on_the_terminal(tmp_path: Path, caps
     assert "too large" not in capsys.readouterr().err
 
 
-def test_secrets_of_the_environment_stay_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_from_the_environment_are_redacted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "abcdef0123456789")
     open_log(tmp_path, "first", "driver", "info")
     logger = logging.getLogger("geovlm_ray")
@@ -80,7 +82,7 @@ def test_secrets_of_the_environment_stay_out(tmp_path: Path, monkeypatch: pytest
     assert lines(tmp_path, "driver")[0]["message"] == "with [WANDB_API_KEY] from http://me:[password]@proxy:3128/x"
 
 
-def test_a_log_has_a_largest_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_is_rotated_at_the_maximum_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "FILE_BYTES", 2000)
     open_log(tmp_path, "first", "driver", "info")
     for i in range(100):
@@ -91,14 +93,14 @@ def test_a_log_has_a_largest_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert lines(tmp_path, "driver")[-1]["message"] == "line 99"
 
 
-def test_opening_a_log_again_writes_each_line_once(tmp_path: Path) -> None:
+def test_reopened_log_writes_each_line_once(tmp_path: Path) -> None:
     open_log(tmp_path, "first", "driver", "info")
     open_log(tmp_path, "first", "driver", "info")
     logging.getLogger("geovlm_ray").info("once")
     assert len(lines(tmp_path, "driver")) == 1
 
 
-def test_a_disk_that_refuses_lines_fails_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_log_write_errors_are_ignored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     open_log(tmp_path / "nowhere", "first", "driver", "info")
     logging.getLogger("geovlm_ray").info("lost")
     assert not (tmp_path / "nowhere").exists()

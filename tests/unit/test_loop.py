@@ -1,4 +1,4 @@
-"""The loop's accounting, on plain in-process parts."""
+"""Training loop on in-process components: staleness, checkpoints, evaluations, resampling."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from geovlm_ray.training.loop import train
 
 
 class Pool:
-    """Draws a batch when it is submitted, with the version that it then holds."""
+    """Rollout pool that completes a batch at once, with the weight version at submission."""
 
     def __init__(self, logprob: float = -1.0) -> None:
         self.version = -1
@@ -27,19 +27,19 @@ class Pool:
         self.submitted: list[int] = []
         self.generated: list[int] = []
 
-    def draw(self, prompts: Sequence[Prompt]) -> list[SampleGroup]:
+    def sample(self, prompts: Sequence[Prompt]) -> list[SampleGroup]:
         return [SampleGroup(p, (Sample((1,), (self.logprob,), "a", "stop", self.version),) * 2) for p in prompts]
 
     def submit(self, prompts: Sequence[Prompt]) -> list[list[SampleGroup]]:
         self.submitted += [p.group_id for p in prompts]
-        return [[group] for group in reversed(self.draw(prompts))]
+        return [[group] for group in reversed(self.sample(prompts))]
 
     def generate(self, prompts: Sequence[Prompt], **sampling: Any) -> list[SampleGroup]:
         self.generated += [p.group_id for p in prompts]
-        return self.draw(prompts)
+        return self.sample(prompts)
 
     def probe(self, prompts: Sequence[Prompt], max_tokens: int) -> list[list[SampleGroup]]:
-        return [self.draw(prompts)]
+        return [self.sample(prompts)]
 
     def update_weights(self, buckets: Iterable[int]) -> None:
         (self.version,) = buckets
@@ -48,7 +48,7 @@ class Pool:
 
 
 class Rewards:
-    """Gives every sample of a group the same reward, but for the groups of which ``varied`` is true."""
+    """Reward pool that gives equal rewards within a group, except for group ids for which ``varied`` is true."""
 
     def __init__(self, varied: Callable[[int], bool] = lambda group_id: False) -> None:
         self.varied = varied
@@ -72,7 +72,7 @@ class Rewards:
 
 
 class Learner:
-    """Counts its steps."""
+    """Learner that only counts steps and records the groups it trained on."""
 
     def __init__(self) -> None:
         self.version = 0
@@ -100,7 +100,7 @@ class Learner:
 
 
 class Evaluator:
-    """Is due every two steps; a result is there one step after the evaluation began."""
+    """Evaluator that is due every two steps; its result is available one step later."""
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
@@ -116,16 +116,16 @@ class Evaluator:
         self.waiting.append(step)
 
     def results(self) -> dict[str, float]:
-        found = [step for step in self.waiting if step < self.pool.version]
-        self.waiting = [step for step in self.waiting if step not in found]
-        return {"evaluation/step": float(found[-1])} if found else {}
+        completed = [step for step in self.waiting if step < self.pool.version]
+        self.waiting = [step for step in self.waiting if step not in completed]
+        return {"evaluation/step": float(completed[-1])} if completed else {}
 
     def finish(self) -> None:
         self.finished = True
 
 
-class Book:
-    """Remembers what it is told, as tracker and as checkpointer."""
+class Recorder:
+    """Tracker and checkpointer that records its calls."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
@@ -146,60 +146,70 @@ class Book:
 
 
 def run(
-    *overrides: str, logprob: float = -1.0, start: int = 0, rewards: Rewards | None = None, book: Book | None = None
-) -> tuple[Book, Pool, Learner]:
+    *overrides: str,
+    logprob: float = -1.0,
+    start: int = 0,
+    rewards: Rewards | None = None,
+    recorder: Recorder | None = None,
+) -> tuple[Recorder, Pool, Learner]:
     config: Config = load_config(
         "demo", ["run.steps=6", "rollout.prompts_per_step=3", "checkpoint.every=4", *overrides]
     )
-    book, pool, learner = book or Book(), Pool(logprob), Learner()
+    recorder, pool, learner = recorder or Recorder(), Pool(logprob), Learner()
     learner.version = start
     sampler = PromptSampler(SceneStream(0), config.data, 3)
     evaluator = Evaluator(pool) if config.evaluation.every else None
-    book.evaluator = evaluator
-    parts = Components(pool, rewards or Rewards(), learner, tracker=book, checkpoints=book, evaluator=evaluator)
-    train(config, parts, sampler, sampler.batch(0), start)
-    return book, pool, learner
+    recorder.evaluator = evaluator
+    components = Components(
+        pool, rewards or Rewards(), learner, tracker=recorder, checkpoints=recorder, evaluator=evaluator
+    )
+    train(config, components, sampler, sampler.batch(0), start)
+    return recorder, pool, learner
 
 
 @pytest.mark.parametrize("staleness", [0, 1, 3])
-def test_samples_are_as_stale_as_allowed_and_no_staler(staleness: int) -> None:
-    book, _, learner = run(f"loop.max_staleness={staleness}")
-    assert [row["staleness/max"] for row in book.rows] == [min(step, staleness) for step in range(6)]
+def test_staleness_never_exceeds_the_maximum(staleness: int) -> None:
+    recorder, _, learner = run(f"loop.max_staleness={staleness}")
+    assert [row["staleness/max"] for row in recorder.rows] == [min(step, staleness) for step in range(6)]
     assert learner.trained == list(range(18))
 
 
-def test_nothing_is_drawn_beyond_the_last_step() -> None:
+def test_no_prompt_is_submitted_after_the_last_step() -> None:
     _, pool, _ = run("loop.max_staleness=3")
     assert pool.submitted == list(range(18))
 
 
-def test_a_resumed_loop_draws_what_was_not_trained() -> None:
+def test_resumed_loop_submits_only_untrained_prompts() -> None:
     _, pool, learner = run("loop.max_staleness=1", start=4)
     assert pool.submitted == learner.trained == list(range(12, 18))
 
 
-def test_checkpoints_come_in_their_rhythm_and_at_the_end() -> None:
+def test_checkpoints_are_saved_at_their_interval_and_at_the_end() -> None:
     assert run()[0].saved == [4, 6]
 
 
 @pytest.mark.parametrize("staleness", [0, 2])
-def test_evaluations_have_the_weights_of_their_step_and_a_checkpoint(staleness: int) -> None:
-    book, _, _ = run("evaluation.every=2", "evaluation.benchmarks=[drawn-vqa]", f"loop.max_staleness={staleness}")
-    assert book.evaluator is not None
-    assert book.evaluator.begun == {0: 0, 2: 2, 4: 4, 6: 6}
-    assert book.saved == [2, 4, 6]
-    assert {row["step"]: row["evaluation/step"] for row in book.rows if "evaluation/step" in row} == {1: 0, 3: 2, 5: 4}
-    assert book.evaluator.finished
+def test_evaluation_uses_the_weights_of_its_step_and_saves_a_checkpoint(staleness: int) -> None:
+    recorder, _, _ = run("evaluation.every=2", "evaluation.benchmarks=[drawn-vqa]", f"loop.max_staleness={staleness}")
+    assert recorder.evaluator is not None
+    assert recorder.evaluator.begun == {0: 0, 2: 2, 4: 4, 6: 6}
+    assert recorder.saved == [2, 4, 6]
+    assert {row["step"]: row["evaluation/step"] for row in recorder.rows if "evaluation/step" in row} == {
+        1: 0,
+        3: 2,
+        5: 4,
+    }
+    assert recorder.evaluator.finished
 
 
-def test_a_resumed_loop_evaluates_what_was_not() -> None:
-    book, _, _ = run("evaluation.every=2", "evaluation.benchmarks=[drawn-vqa]", start=4)
-    assert book.evaluator is not None
-    assert book.evaluator.begun == {4: 4, 6: 6}
+def test_resumed_loop_runs_only_outstanding_evaluations() -> None:
+    recorder, _, _ = run("evaluation.every=2", "evaluation.benchmarks=[drawn-vqa]", start=4)
+    assert recorder.evaluator is not None
+    assert recorder.evaluator.begun == {4: 4, 6: 6}
 
 
 class FailingRewards(Rewards):
-    """Raises an error at the groups of a step."""
+    """Raises an error when it scores the groups of a step."""
 
     def __init__(self, error: Exception, step: int) -> None:
         super().__init__()
@@ -216,38 +226,42 @@ class FailingRewards(Rewards):
     ("error", "saved"),
     [(RunError("no reward"), [4, 5]), (LostError("the learner died"), [4]), (ValueError("a mistake of ours"), [4])],
 )
-def test_what_was_learnt_is_saved_where_a_step_fails_unless_it_is_lost(error: Exception, saved: list[int]) -> None:
-    book = Book()
+def test_failed_step_saves_a_checkpoint_unless_the_learner_state_is_lost(error: Exception, saved: list[int]) -> None:
+    recorder = Recorder()
     with pytest.raises(type(error), match=str(error)):
-        run(rewards=FailingRewards(error, step=5), book=book)
-    assert book.saved == saved
+        run(rewards=FailingRewards(error, step=5), recorder=recorder)
+    assert recorder.saved == saved
 
 
-def test_engine_and_learner_that_disagree_stop_the_run() -> None:
+def test_log_prob_mismatch_between_engine_and_learner_stops_the_run() -> None:
     with pytest.raises(RunError, match=r"engine 0 and learner disagree.*0\.5.*sync\.parity_tolerance=0\.001"):
         run(logprob=-1.5)
 
 
-def test_a_log_prob_that_is_no_number_stops_the_run() -> None:
+def test_nan_log_prob_stops_the_run() -> None:
     with pytest.raises(RunError, match="disagree"):
         run(logprob=float("nan"))
 
 
-def test_groups_without_variance_are_replaced_within_the_bound_and_kept_in_the_record() -> None:
-    # Of the draws of a step the first has variance at once, the second when it is replaced, the third never.
-    fate = {0: lambda g: True, 1: lambda g: g >= REPLACEMENT_OFFSET, 2: lambda g: False}
-    rewards = Rewards(lambda g: fate[g % REPLACEMENT_OFFSET % 3](g))
-    book, pool, learner = run("loop.resample=2", "run.steps=2", "loop.max_staleness=1", rewards=rewards)
-    one, two = REPLACEMENT_OFFSET, 2 * REPLACEMENT_OFFSET
-    assert pool.generated == [one + 1, one + 2, two + 2, one + 4, one + 5, two + 5]
-    assert learner.trained == [0, one + 1, two + 2, 3, one + 4, two + 5]
-    assert book.groups_by_status[0] == {"trained": [0, one + 1, two + 2], "stale": [], "resampled": [1, 2, one + 2]}
-    assert [row["groups/resampled"] for row in book.rows] == [3, 3]
-    assert [row["group/zero_variance"] for row in book.rows] == pytest.approx([1 / 3, 1 / 3])
+def test_zero_variance_groups_are_resampled_up_to_the_limit_and_logged() -> None:
+    # Per step: the first group has variance, the second once it is resampled, the third never.
+    has_variance = {0: lambda g: True, 1: lambda g: g >= REPLACEMENT_OFFSET, 2: lambda g: False}
+    rewards = Rewards(lambda g: has_variance[g % REPLACEMENT_OFFSET % 3](g))
+    recorder, pool, learner = run("loop.resample=2", "run.steps=2", "loop.max_staleness=1", rewards=rewards)
+    first, second = REPLACEMENT_OFFSET, 2 * REPLACEMENT_OFFSET
+    assert pool.generated == [first + 1, first + 2, second + 2, first + 4, first + 5, second + 5]
+    assert learner.trained == [0, first + 1, second + 2, 3, first + 4, second + 5]
+    assert recorder.groups_by_status[0] == {
+        "trained": [0, first + 1, second + 2],
+        "stale": [],
+        "resampled": [1, 2, first + 2],
+    }
+    assert [row["groups/resampled"] for row in recorder.rows] == [3, 3]
+    assert [row["group/zero_variance"] for row in recorder.rows] == pytest.approx([1 / 3, 1 / 3])
 
 
-def test_without_a_bound_above_zero_no_group_is_replaced() -> None:
-    book, pool, learner = run("run.steps=1")
+def test_zero_variance_groups_are_kept_without_resampling() -> None:
+    recorder, pool, learner = run("run.steps=1")
     assert (pool.generated, learner.trained) == ([], [0, 1, 2])
     task = "multilabel_classification"
-    assert (book.rows[0]["groups/resampled"], book.rows[0][f"task/{task}/zero_variance"]) == (0, 1)
+    assert (recorder.rows[0]["groups/resampled"], recorder.rows[0][f"task/{task}/zero_variance"]) == (0, 1)

@@ -1,4 +1,4 @@
-"""AP equals the reference packages, F1 is the best one-to-one matching, groups and names hold."""
+"""Detection metrics: AP equals the reference implementations; F1 uses the maximum one-to-one matching."""
 
 from __future__ import annotations
 
@@ -26,56 +26,56 @@ def record(answer: Any, truth: Any, labels: Any = None, names: Any = None, malfo
     return BoxRecord(found, boxes, size_group(boxes, Frame()))
 
 
-def drawn(n: int, named: bool = False, seed: int = 0) -> list[BoxRecord]:
-    """Records of up to four true boxes, answered with noise, misses and inventions."""
+def random_records(n: int, named: bool = False, seed: int = 0) -> list[BoxRecord]:
+    """Records with up to four true boxes, and predictions with noise, misses and false positives."""
     rng = np.random.default_rng(seed)
     records = []
     for _ in range(n):
-        corner = rng.uniform(0, 80, (rng.integers(0, 5), 2))
-        truth = np.concatenate([corner, corner + rng.uniform(12, 40, corner.shape)], axis=1)
-        kept = truth[rng.random(len(truth)) < 0.8] + rng.normal(0, 2, 4).clip(-5, 5)
-        extra = rng.uniform(0, 50, (rng.integers(0, 2), 4)) + np.array([0, 0, 50, 50])
-        answer = rng.permutation(np.concatenate([kept, extra]))
+        corners = rng.uniform(0, 80, (rng.integers(0, 5), 2))
+        truth = np.concatenate([corners, corners + rng.uniform(12, 40, corners.shape)], axis=1)
+        hits = truth[rng.random(len(truth)) < 0.8] + rng.normal(0, 2, 4).clip(-5, 5)
+        false_positives = rng.uniform(0, 50, (rng.integers(0, 2), 4)) + np.array([0, 0, 50, 50])
+        answer = rng.permutation(np.concatenate([hits, false_positives]))
         names, labels = ([f"class {i}" for i in rng.integers(0, 3, len(b))] if named else None for b in (truth, answer))
         records.append(record(answer, truth, labels, names))
     return records
 
 
-def everything(records: list[BoxRecord]) -> np.ndarray:
+def unit_counts(records: list[BoxRecord]) -> np.ndarray:
     return np.ones(len(records), dtype=np.int64)
 
 
 def reference_ap(records: list[BoxRecord], coco: Any, evaluator: Any, **options: Any) -> dict[str, float]:
-    """AP of a COCO package, over records written out as COCO has them."""
+    """AP of a COCO implementation, over records converted to the COCO format."""
     names = sorted({b.label or "" for r in records for b in r.truth})
     truth, answers = [], []
     for image, r in enumerate(records, 1):
         for box in r.truth:
             x1, y1, x2, y2 = box.coords
-            place = {"id": len(truth) + 1, "image_id": image, "category_id": names.index(box.label or "") + 1}
-            truth.append(place | {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0})
+            annotation = {"id": len(truth) + 1, "image_id": image, "category_id": names.index(box.label or "") + 1}
+            truth.append(annotation | {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0})
         for (x1, y1, x2, y2), label in zip(r.answer.boxes, r.answer.labels, strict=True):
-            place = {"image_id": image, "category_id": names.index(label or "") + 1, "score": 1.0}
-            answers.append(place | {"bbox": [x1, y1, x2 - x1, y2 - y1]})
+            annotation = {"image_id": image, "category_id": names.index(label or "") + 1, "score": 1.0}
+            answers.append(annotation | {"bbox": [x1, y1, x2 - x1, y2 - y1]})
     images = [{"id": i, "width": 100, "height": 100} for i in range(1, len(records) + 1)]
     categories = [{"id": i, "name": name} for i, name in enumerate(names, 1)]
     with contextlib.redirect_stdout(io.StringIO()):
-        gold = coco()
-        gold.dataset = {"info": {}, "images": images, "annotations": truth, "categories": categories}
-        gold.createIndex()
-        judge = evaluator(gold, gold.loadRes(answers), "bbox", **options)
-        judge.params.iouThrs = np.array([0.25, *np.linspace(0.5, 0.95, 10)])
-        judge.evaluate()
-        judge.accumulate()
-    precision = judge.eval["precision"][:, :, :, 0, -1]
-    each = [values[values > -1].mean() for values in precision]
-    return {"AP@0.5": each[1], "AP@0.25": each[0], "AP@[.5:.95]": float(np.mean(each[1:]))}
+        ground_truth = coco()
+        ground_truth.dataset = {"info": {}, "images": images, "annotations": truth, "categories": categories}
+        ground_truth.createIndex()
+        evaluation = evaluator(ground_truth, ground_truth.loadRes(answers), "bbox", **options)
+        evaluation.params.iouThrs = np.array([0.25, *np.linspace(0.5, 0.95, 10)])
+        evaluation.evaluate()
+        evaluation.accumulate()
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]
+    per_threshold = [values[values > -1].mean() for values in precision]
+    return {"AP@0.5": per_threshold[1], "AP@0.25": per_threshold[0], "AP@[.5:.95]": float(np.mean(per_threshold[1:]))}
 
 
 @pytest.mark.parametrize("named", [False, True])
-def test_ap_equals_the_reference_packages(named: bool) -> None:
-    records = drawn(60, named)
-    found = average_precision(records)(everything(records))
+def test_ap_equals_the_reference_implementations(named: bool) -> None:
+    records = random_records(60, named)
+    found = average_precision(records)(unit_counts(records))
     assert 0.05 < found["AP@0.5"] < 0.95
     assert found == pytest.approx(reference_ap(records, COCO, COCOeval), abs=1e-9)
     assert found == pytest.approx(
@@ -83,23 +83,30 @@ def test_ap_equals_the_reference_packages(named: bool) -> None:
     )
 
 
-def test_ap_of_a_resampled_set_equals_a_new_evaluation() -> None:
-    records = drawn(20, named=True)
+def test_ap_of_resampled_records_equals_a_new_evaluation() -> None:
+    records = random_records(20, named=True)
     counts = np.random.default_rng(1).integers(0, 3, len(records))
-    again = [r for r, count in zip(records, counts, strict=True) for _ in range(count)]
-    assert average_precision(records)(counts) == pytest.approx(average_precision(again)(everything(again)), abs=1e-12)
+    repeated = [r for r, count in zip(records, counts, strict=True) for _ in range(count)]
+    assert average_precision(records)(counts) == pytest.approx(
+        average_precision(repeated)(unit_counts(repeated)), abs=1e-12
+    )
 
 
-def test_f1_is_the_greatest_one_to_one_matching() -> None:
-    def brute(r: BoxRecord) -> int:
+def test_f1_uses_the_maximum_one_to_one_matching() -> None:
+    def brute_force_matches(r: BoxRecord) -> int:
         answer, truth = list(r.answer.boxes), [b.coords for b in r.truth]
-        few, many = sorted((answer, truth), key=len)
-        good = [[_iou(a, b) >= 0.5 for b in many] for a in few]
-        return max(sum(good[i][j] for i, j in enumerate(p)) for p in itertools.permutations(range(len(many)), len(few)))
+        shorter, longer = sorted((answer, truth), key=len)
+        matches = [[_iou(a, b) >= 0.5 for b in longer] for a in shorter]
+        return max(
+            sum(matches[i][j] for i, j in enumerate(p))
+            for p in itertools.permutations(range(len(longer)), len(shorter))
+        )
 
-    records = drawn(30, seed=3)
+    records = random_records(30, seed=3)
     boxes = sum(r.answer.count + len(r.truth) for r in records)
-    assert f1(records)(everything(records)) == {"F1@0.5": pytest.approx(2 * sum(map(brute, records)) / boxes)}
+    assert f1(records)(unit_counts(records)) == {
+        "F1@0.5": pytest.approx(2 * sum(map(brute_force_matches, records)) / boxes)
+    }
 
 
 def _iou(a: Any, b: Any) -> float:
@@ -111,7 +118,7 @@ def _iou(a: Any, b: Any) -> float:
 BOX = (10, 10, 30, 30)
 
 
-def test_duplicates_and_malformed_boxes_cost() -> None:
+def test_duplicate_and_malformed_boxes_are_false_positives() -> None:
     for worse in (record([BOX] * 5, [BOX]), record([BOX], [BOX], malformed=4)):
         assert f1([worse])(np.ones(1, int)) == {"F1@0.5": pytest.approx(2 / 6)}
     good, bad = record([BOX], [BOX]), record([], [BOX], malformed=3)
@@ -120,7 +127,7 @@ def test_duplicates_and_malformed_boxes_cost() -> None:
     assert average_precision([inverted])(np.ones(1, int))["AP@0.5"] == pytest.approx(0.5)
 
 
-def test_names_count_where_both_sides_have_them() -> None:
+def test_labels_must_match_if_both_sides_have_them() -> None:
     wrong = record([BOX], [BOX], ["minor-damage"], ["destroyed"])
     assert f1([wrong])(np.ones(1, int)) == {"F1@0.5": 0.0}
     assert average_precision([wrong])(np.ones(1, int))["AP@0.5"] == 0.0
@@ -137,17 +144,17 @@ def test_names_count_where_both_sides_have_them() -> None:
         ([record([], [BOX])], {"F1@0.5": 0.0, "AP@0.5": 0.0, "AP@0.25": 0.0, "AP@[.5:.95]": 0.0}),
     ],
 )
-def test_nothing_true_and_nothing_answered(records: list[BoxRecord], scores: dict[str, float]) -> None:
-    assert f1(records)(everything(records)) | average_precision(records)(everything(records)) == scores
+def test_records_without_true_or_predicted_boxes(records: list[BoxRecord], scores: dict[str, float]) -> None:
+    assert f1(records)(unit_counts(records)) | average_precision(records)(unit_counts(records)) == scores
 
 
-def test_a_flood_of_boxes_is_survived() -> None:
+def test_very_many_predicted_boxes() -> None:
     flood = record([BOX] * 20_000, [BOX])
     assert f1([flood])(np.ones(1, int))["F1@0.5"] == pytest.approx(2 / 20_001)
     assert average_precision([flood])(np.ones(1, int))["AP@0.5"] == pytest.approx(1.0)
 
 
-def test_groups() -> None:
+def test_box_groups_by_size_and_number() -> None:
     records = [record([], [(0, 0, 5, 5)]), record([], [(0, 0, 10, 10), (0, 0, 12, 12)]), record([], [(0, 0, 90, 90)])]
     groups = {name: members.tolist() for name, members in box_groups([*records, record([BOX], [])]).items()}
     assert groups == {

@@ -1,4 +1,4 @@
-"""The published metrics: equal to what EarthDial's scripts print, and each oddity on its own."""
+"""Published metrics: equal to the output of EarthDial's scripts, including their quirks."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def expected() -> dict[str, Any]:
 
 @needs_rs
 @pytest.mark.parametrize("name", expected())
-def test_equals_the_scripts_of_earthdial(name: str) -> None:
+def test_metrics_equal_those_of_the_earthdial_scripts(name: str) -> None:
     folder, stem = name.split("/")
     lines = (RS / "A_text_eval" / f"{name}.jsonl").read_text().splitlines()
     found = layout(folder, stem).paper([json.loads(line) for line in lines])
-    wanted = expected()[name]["metrics"]
-    assert found.keys() == wanted.keys()
-    for metric, value in wanted.items():
+    reference = expected()[name]["metrics"]
+    assert found.keys() == reference.keys()
+    for metric, value in reference.items():
         assert found[metric] == pytest.approx(value, abs=0.002 if "METEOR" in metric else 0.0005), metric
 
 
@@ -40,12 +40,12 @@ def test_token_recall_joins_words_and_ignores_wrong_classes() -> None:
     assert earthdial.token_recall("", "forest") == earthdial.token_recall("forest", "") == 0.0
 
 
-def test_vqa_passes_counting_over_and_prints_every_type() -> None:
+def test_vqa_skips_counting_and_reports_every_type() -> None:
     found = earthdial.vqa(["yes", "no", "3"], ["yes", "yes", "3"], ["presence", "presence", "count"])
     assert found == {"comp Objects": 0.0, "presence Objects": 0.5, "rural_urban Objects": 0.0}
 
 
-def test_boxes_are_read_as_the_scripts_read_them() -> None:
+def test_boxes_are_parsed_as_in_the_scripts() -> None:
     text = "[[1, 2, 3, 4, 5]][[6,7, 8, 9]], [[-1, 2, 3, 4, 0]] [1.5, 2, 3, 4, 5] [ 7, 7, 9, 9, 0 ]"
     assert read_boxes(text) == [(1, 2, 3, 4, 5), (6, 7, 8, 9), (7, 7, 9, 9, 0)]
     assert read_boxes(text, 5) == [(1, 2, 3, 4, 5), (7, 7, 9, 9, 0)]
@@ -70,16 +70,16 @@ BOX = (10.0, 10.0, 20.0, 20.0, 0.0)
         ([(0.0, 0.0, float("inf"), 1.0, 0.0)], [BOX], 0),
     ],
 )
-def test_hits(predicted: list[tuple[float, ...]], truth: list[tuple[float, ...]], found: int) -> None:
+def test_hits_of_the_scripts(predicted: list[tuple[float, ...]], truth: list[tuple[float, ...]], found: int) -> None:
     assert hits(predicted, truth, 0.5) == found
 
 
-def test_rotation_has_the_sense_of_the_scripts() -> None:
-    """A corner at (10, 0) from the centre goes to (0, -10) at 90 degrees; the other sense would swap the two cases."""
-    turned = (0.0, 0.0, 20.0, 2.0, 30.0)
+def test_rotation_direction_equals_that_of_the_scripts() -> None:
+    """90 degrees map the offset (10, 0) from the centre to (0, -10); the opposite direction swaps the two cases."""
+    rotated = (0.0, 0.0, 20.0, 2.0, 30.0)
     moved = (5.0 * 3**0.5 / 2, -2.5, 20.0 + 5.0 * 3**0.5 / 2, -0.5, 30.0)
-    assert hits([turned], [moved], 0.5) == 1
-    assert hits([(*turned[:4], -30.0)], [(*moved[:4], -30.0)], 0.5) == 0
+    assert hits([rotated], [moved], 0.5) == 1
+    assert hits([(*rotated[:4], -30.0)], [(*moved[:4], -30.0)], 0.5) == 0
 
 
 def test_detection_is_pooled_by_group() -> None:
@@ -94,13 +94,13 @@ def test_detection_is_pooled_by_group() -> None:
     }
 
 
-def test_change_detection_forgets_the_predicted_angle() -> None:
+def test_change_detection_ignores_the_predicted_angle() -> None:
     assert earthdial.change_detection([([(0.0, 0.0, 20.0, 4.0, 90.0)], [(0.0, 0.0, 20.0, 4.0, 0.0)])]) == {
         "Precision score": 1.0
     }
 
 
-def test_grounding_leaves_out_crowded_records_and_single_hits() -> None:
+def test_grounding_excludes_crowded_records_and_single_hits() -> None:
     assert earthdial.grounding([([BOX], [BOX])]) == {}
     assert earthdial.grounding([([BOX, BOX], [BOX]), ([BOX], [BOX] * 50)]) == {
         "Precision @0.5": 1.0,
@@ -108,7 +108,7 @@ def test_grounding_leaves_out_crowded_records_and_single_hits() -> None:
     }
 
 
-def test_description_words_lose_tags_and_boxes_only() -> None:
+def test_description_words_remove_only_tags_and_boxes() -> None:
     text = "a <ref>2 ships </ref> <box>[[[1, 2, 3, 4, 0]][[5, 6, 7, 8, 0]]]</box> left [[1, 2]], end]"
     assert earthdial.description_words(text) == "a 2 ships   left , end]"
     assert earthdial.description_words("no box [[1, 2]\n]]") == "no box [[1, 2]\n]]"
@@ -118,8 +118,8 @@ def test_captions_average_rouge_and_take_the_best_meteor() -> None:
     answer, references = "a big ship .", ["a big ship .", "green forest"]
     found = earthdial.captions([answer, "ship"], [references, ["", ""]])
     assert found["ROUGE-1 Fmeasure"] == found["ROUGE-L Fmeasure"] == pytest.approx(0.5)
-    alone = meteor_score([references[0].split()], answer.split(), wordnet=open_wordnet())
-    assert found["METEOR Score"] == pytest.approx(alone)
+    best = meteor_score([references[0].split()], answer.split(), wordnet=open_wordnet())
+    assert found["METEOR Score"] == pytest.approx(best)
     assert earthdial.captions(["ship"], [["", ""]]) == {}
 
 
@@ -137,17 +137,17 @@ def test_captions_average_rouge_and_take_the_best_meteor() -> None:
         ("xBD_reg_cls_testset_2", "temporal_classification"),
     ],
 )
-def test_the_stem_tells_what_a_change_file_holds(stem: str, task: str) -> None:
+def test_task_of_a_change_file_is_inferred_from_its_stem(stem: str, task: str) -> None:
     assert layout("rs_change_detection", stem).task == task
 
 
-def test_unknown_files_are_named() -> None:
+def test_unknown_file_is_named_in_the_error() -> None:
     with pytest.raises(DataError, match="'other' of rs_change_detection"):
         layout("rs_change_detection", "other")
     with pytest.raises(DataError, match="'rs_segmentation': expected an evaluation folder"):
         layout("rs_segmentation", "other")
 
 
-def test_the_first_change_caption_stands_alone_where_the_second_is_empty() -> None:
+def test_only_the_first_change_caption_is_used_if_the_second_is_empty() -> None:
     record = {"answer": "a ship", "caption0": "a ship", **{f"caption{i}": "" for i in range(1, 5)}}
     assert layout("rs_change_detection", "MUDS").paper([record])["ROUGE-1 Fmeasure"] == 1.0

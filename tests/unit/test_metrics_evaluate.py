@@ -1,4 +1,4 @@
-"""``geovlm-ray evaluate``: files in, tables and JSON out, one clear error for wrong input."""
+"""``geovlm-ray evaluate``: tables and JSON from prediction files, and errors for invalid input."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def response(answer: str) -> str:
     return f"<think>so</think><answer>{answer}</answer>"
 
 
-def scored(task: str, answer: str, target: Any, **more: Any) -> dict[str, Any]:
-    return {"id": "a", "task": task, "response": response(answer), "target": target, **more}
+def record_of(task: str, answer: str, target: Any, **fields: Any) -> dict[str, Any]:
+    return {"id": "a", "task": task, "response": response(answer), "target": target, **fields}
 
 
 def evaluate(tmp_path: Path, file: Path, *arguments: str) -> dict[str, Any]:
@@ -31,9 +31,9 @@ def evaluate(tmp_path: Path, file: Path, *arguments: str) -> dict[str, Any]:
     return json.loads(out.read_text())
 
 
-def test_records_of_one_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    wrong = {**scored("scene_classification", "", ["river"]), "response": "river"}
-    file = write(tmp_path / "in.jsonl", scored("scene_classification", "Forest", ["forest"]), wrong)
+def test_evaluate_records_of_one_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    malformed = {**record_of("scene_classification", "", ["river"]), "response": "river"}
+    file = write(tmp_path / "in.jsonl", record_of("scene_classification", "Forest", ["forest"]), malformed)
     found = evaluate(tmp_path, file)
     assert found.keys() == {"paper", "sound", "n"}
     assert found["n"] == 2
@@ -45,9 +45,9 @@ def test_records_of_one_task(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "F1 macro" in printed
 
 
-def test_tasks_are_told_apart_or_chosen(tmp_path: Path) -> None:
-    boxes = scored("object_detection", "[[10, 10, 30, 30]]", [[10, 10, 30, 30]], frame="permille")
-    file = write(tmp_path / "in.jsonl", scored("vqa", "yes", "yes"), boxes)
+def test_records_of_multiple_tasks_are_separated_or_selected(tmp_path: Path) -> None:
+    boxes = record_of("object_detection", "[[10, 10, 30, 30]]", [[10, 10, 30, 30]], frame="permille")
+    file = write(tmp_path / "in.jsonl", record_of("vqa", "yes", "yes"), boxes)
     found = evaluate(tmp_path, file)
     assert found["n"] == 2
     assert found["paper"]["vqa/VQA accuracy"] == found["paper"]["object_detection/Precision @0.5"] == 1.0
@@ -57,7 +57,7 @@ def test_tasks_are_told_apart_or_chosen(tmp_path: Path) -> None:
 
 def test_the_paper_set_counts_malformed_boxes_as_predictions(tmp_path: Path) -> None:
     answer = "[[10, 10, 30, 30], [1, 2, 3]]"
-    file = write(tmp_path / "in.jsonl", scored("visual_grounding", answer, [[10, 10, 30, 30]]))
+    file = write(tmp_path / "in.jsonl", record_of("visual_grounding", answer, [[10, 10, 30, 30]]))
     found = evaluate(tmp_path, file)["paper"]
     assert found == {
         "Precision @0.5": 0.5,
@@ -67,15 +67,15 @@ def test_the_paper_set_counts_malformed_boxes_as_predictions(tmp_path: Path) -> 
     }
 
 
-def test_no_think_answers_are_read_when_asked_for(tmp_path: Path) -> None:
-    record = {**scored("vqa", "", "yes"), "response": "<answer>yes</answer>"}
+def test_answers_without_thinking_are_parsed_if_configured(tmp_path: Path) -> None:
+    record = {**record_of("vqa", "", "yes"), "response": "<answer>yes</answer>"}
     file = write(tmp_path / "in.jsonl", record)
     assert evaluate(tmp_path, file)["sound"]["accuracy"]["value"] == 0.0
     assert evaluate(tmp_path, file, "reward.think=none")["sound"]["accuracy"]["value"] == 1.0
 
 
 @needs_rs
-def test_a_result_file_of_earthdial(tmp_path: Path) -> None:
+def test_evaluate_an_earthdial_result_file(tmp_path: Path) -> None:
     file = RS / "A_text_eval" / "rs_detection" / "ship_dataset_v0.jsonl"
     found = evaluate(tmp_path, file, "--task", "rs_detection", "--format", "earthdial")
     assert found["n"] == 411
@@ -91,10 +91,10 @@ DETECTION = {"answer": "[[1, 2, 3, 4, 0]]", "gt_bbox": "[[1, 2, 3, 4, 0]]", "siz
     ("records", "arguments", "message"),
     [
         ([], [], "expected at least one record, found none"),
-        ([scored("vqa", "yes", "yes")], ["--task", "object_detection"], "at least one record of object_detection"),
-        ([scored("vqa", "yes", "yes"), "{"], [], "in.jsonl, line 2: expected one JSON object"),
+        ([record_of("vqa", "yes", "yes")], ["--task", "object_detection"], "at least one record of object_detection"),
+        ([record_of("vqa", "yes", "yes"), "{"], [], "in.jsonl, line 2: expected one JSON object"),
         ([{"id": 1, "task": "vqa", "response": ""}], [], "in.jsonl, line 1: expected the key 'target'"),
-        ([scored("vqa", "yes", "yes")], ["--task", "rs_vqa"], "task 'rs_vqa': expected one of scene_classification"),
+        ([record_of("vqa", "yes", "yes")], ["--task", "rs_vqa"], "task 'rs_vqa': expected one of scene_classification"),
         ([DETECTION], ["--format", "earthdial"], "--format earthdial: expected --task"),
         ([DETECTION], ["--format", "earthdial", "--task", "vqa"], "'vqa': expected an evaluation folder"),
         (
@@ -116,7 +116,7 @@ DETECTION = {"answer": "[[1, 2, 3, 4, 0]]", "gt_bbox": "[[1, 2, 3, 4, 0]]", "siz
         ([DETECTION], ["--json", "/nowhere/out.json"], "--json /nowhere/out.json: expected an existing folder"),
     ],
 )
-def test_wrong_input_gets_one_line(
+def test_invalid_input_is_reported_in_one_line(
     records: list[Any], arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = write(tmp_path / "in.jsonl", *records)
@@ -126,6 +126,6 @@ def test_wrong_input_gets_one_line(
     assert len(error.splitlines()) == 1
 
 
-def test_a_missing_file_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_file_is_named_in_the_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "--predictions", "/nowhere.jsonl"]) == 1
     assert "/nowhere.jsonl: expected a file of JSON lines, found none" in capsys.readouterr().err

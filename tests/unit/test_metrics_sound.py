@@ -1,4 +1,4 @@
-"""Class metrics, intervals, and the sound set of each kind of task."""
+"""Class metrics, bootstrap intervals, and the sound metrics of every kind of task."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def test_class_scores() -> None:
     assert found["F1 macro"] == pytest.approx((1 + 0) / 2)
 
 
-def test_class_scores_of_counted_records_are_those_of_repeated_ones() -> None:
-    said, true, counts = sets("a", "ab", "c"), sets("a", "b", "b"), np.array([2, 0, 3])
-    again = class_scores(sets("a", "a", "c", "c", "c"), sets("a", "a", "b", "b", "b"))(np.ones(5, int))
-    assert class_scores(said, true)(counts) == pytest.approx(again)
-    assert class_scores(said, true)(np.zeros(3, int)) == {}
+def test_class_scores_with_counts_equal_those_of_repeated_records() -> None:
+    predicted, true, counts = sets("a", "ab", "c"), sets("a", "b", "b"), np.array([2, 0, 3])
+    repeated = class_scores(sets("a", "a", "c", "c", "c"), sets("a", "a", "b", "b", "b"))(np.ones(5, int))
+    assert class_scores(predicted, true)(counts) == pytest.approx(repeated)
+    assert class_scores(predicted, true)(np.zeros(3, int)) == {}
 
 
-def test_intervals_hold_the_value_and_cover_the_truth() -> None:
+def test_intervals_contain_the_value_and_cover_the_true_mean() -> None:
     rng = np.random.default_rng(0)
     covered = 0
     for _ in range(60):
@@ -50,14 +50,14 @@ def test_intervals_are_reproducible_and_shrink_to_a_point() -> None:
     assert intervals(means({"x": np.ones(1)}), 1) == {"x": Interval(1.0, 1.0, 1.0)}
 
 
-def test_groups_are_scored_on_their_own_records() -> None:
+def test_groups_are_scored_on_their_records_only() -> None:
     groups = {"even": np.array([True, False, True]), "none": np.zeros(3, bool)}
     found = grouped(means({"x": np.array([1.0, 5.0, 3.0])}), groups)(np.array([1, 1, 1]))
     assert found == {"x": 3.0, "x even": 2.0}
 
 
-class Constant:
-    """All texts mean the same."""
+class ConstantEmbedder:
+    """Embedder that maps all texts to the same vector."""
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         return np.ones((len(texts), 1), np.float32)
@@ -68,16 +68,16 @@ def answered(task: str, answer: str, target: Any, group: str | None = None) -> A
 
 
 def values(records: list[AnsweredExample]) -> dict[str, float]:
-    return {name: interval.value for name, interval in sound_metrics(records, Constant()).items()}
+    return {name: interval.value for name, interval in sound_metrics(records, ConstantEmbedder()).items()}
 
 
-def test_classes_with_commas_in_their_names() -> None:
+def test_class_names_with_commas() -> None:
     target = ("Land principally occupied by agriculture, with significant areas of natural vegetation", "Pastures")
     record = answered("multilabel_classification", f"pastures, {target[0].lower()}", target)
     assert set(values([record]).values()) == {1.0}
 
 
-def test_questions_by_type() -> None:
+def test_vqa_scores_by_question_type() -> None:
     found = values([answered("vqa", " Yes.", "yes", "presence"), answered("vqa", "3", "4", "count")])
     assert found == {
         "accuracy": 0.5,
@@ -89,7 +89,7 @@ def test_questions_by_type() -> None:
     }
 
 
-def test_boxes_by_size_and_number() -> None:
+def test_box_scores_by_size_and_number() -> None:
     boxes = (Box((10.0, 10.0, 30.0, 30.0)), Box((60.0, 60.0, 90.0, 90.0)))
     task = "object_detection"
     found = values(
@@ -106,7 +106,7 @@ def test_boxes_by_size_and_number() -> None:
     assert not any("medium" in name for name in found)
 
 
-def test_captions_take_the_best_reference_and_skip_records_without() -> None:
+def test_captions_use_the_best_reference_and_skip_records_without_one() -> None:
     long = "two white ships lie near the long pier"
     records = [answered("image_captioning", long, ("forest", long)), answered("image_captioning", "x", ("", " "))]
     found = values(records)
@@ -115,7 +115,7 @@ def test_captions_take_the_best_reference_and_skip_records_without() -> None:
     assert values(records[1:]) == {}
 
 
-def test_grounded_descriptions_have_both_parts() -> None:
+def test_grounded_descriptions_have_box_and_text_scores() -> None:
     target = GroundedText("two ships lie near the pier", (Box((10.0, 10.0, 30.0, 30.0)),))
     found = values([answered("grounded_description", "two ships [[10, 10, 30, 30]] lie near the pier", target)])
     assert found["F1@0.5"] == found["ROUGE-1"] == pytest.approx(1.0)

@@ -1,4 +1,4 @@
-"""What is meant by a model is found, with the settings that its prompts are written with."""
+"""Resolution of model references to weights and prompt settings."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from geovlm_ray.training.checkpoint import CheckpointFolder
 TINY = model_folder("tiny")
 
 
-class Copies:
-    """Saves a whole model, or an adapter."""
+class CopySaver:
+    """Saver that writes a full model or an adapter."""
 
     def __init__(self, adapter: bool = False) -> None:
         self.adapter = adapter
@@ -40,11 +40,11 @@ def write_adapter(folder: Path, base: str = str(TINY)) -> Path:
     return folder
 
 
-def run(folder: Path, steps: tuple[int, ...], settings: str = "config.yaml", adapter: bool = False) -> Path:
-    """A run directory with checkpoints, whose images are of another size than any recipe's."""
+def write_run(folder: Path, steps: tuple[int, ...], settings: str = "config.yaml", adapter: bool = False) -> Path:
+    """A run directory with checkpoints; its image size differs from that of every recipe."""
     checkpoints = CheckpointFolder(folder / "checkpoints", keep=9)
     for step in steps:
-        checkpoints.save(step, Copies(adapter), {})
+        checkpoints.save(step, CopySaver(adapter), {})
         checkpoints.finish()
     folder.mkdir(exist_ok=True)
     (folder / settings).write_text(to_yaml(load_config("demo", ["prompt.image_size=84"])))
@@ -55,7 +55,7 @@ def image_size(ref: ModelRef) -> int:
     return ref.config.prompt.image_size
 
 
-def test_the_tiny_policy_and_its_likes_go_by_the_demo_and_others_by_the_paper(tmp_path: Path) -> None:
+def test_tiny_models_default_to_the_demo_recipe_and_others_to_that_of_the_paper(tmp_path: Path) -> None:
     found = resolve_model("tiny")
     assert (found.path, found.adapter, found.run, found.trained) == (TINY, False, None, None)
     assert found.config == load_config("demo")
@@ -72,14 +72,14 @@ def test_the_tiny_policy_and_its_likes_go_by_the_demo_and_others_by_the_paper(tm
 
 
 @pytest.mark.parametrize("adapter", [False, True])
-def test_a_run_is_its_newest_checkpoint_that_is_whole(adapter: bool, tmp_path: Path) -> None:
-    folder = run(tmp_path / "run", (2, 10, 4), adapter=adapter)
-    under_way = folder / "checkpoints" / ".partial-of-another-process"
-    under_way.mkdir()
+def test_run_resolves_to_its_newest_intact_checkpoint(adapter: bool, tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", (2, 10, 4), adapter=adapter)
+    partial = folder / "checkpoints" / ".partial-of-another-process"
+    partial.mkdir()
     found = resolve_model(str(folder))
     assert found.path == folder / "checkpoints" / "step-000010"
     assert (found.adapter, found.run, image_size(found)) == (adapter, folder, 84)
-    assert under_way.is_dir(), "it may be written just now"
+    assert partial.is_dir(), "another process may still be writing it"
     weights = "adapter_model.safetensors" if adapter else "model.safetensors"
     (found.path / weights).write_bytes(b"broken")
     assert resolve_model(str(folder)).path.name == "step-000004"
@@ -91,23 +91,23 @@ def test_a_run_is_its_newest_checkpoint_that_is_whole(adapter: bool, tmp_path: P
         resolve_model(str(folder))
 
 
-def test_a_checkpoint_is_itself_and_knows_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = run(tmp_path / "run", (2, 4))
+def test_checkpoint_resolves_to_itself_and_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_run(tmp_path / "run", (2, 4))
     found = resolve_model(str(folder / "checkpoints" / "step-000002"))
     assert (found.path.name, found.run, image_size(found)) == ("step-000002", folder, 84)
     monkeypatch.chdir(folder / "checkpoints" / "step-000002")
     assert (resolve_model(".").run, image_size(resolve_model("."))) == (folder, 84)
 
 
-def test_a_run_without_checkpoints_is_named(tmp_path: Path) -> None:
-    folder = run(tmp_path / "run", ())
+def test_run_without_checkpoints_is_named_in_the_error(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", ())
     with pytest.raises(RunError, match=r"run: expected an intact checkpoint in .*run/checkpoints, found none"):
         resolve_model(str(folder))
 
 
-def test_a_fine_tuned_model_its_adapter_and_its_checkpoints_go_by_its_settings(tmp_path: Path) -> None:
-    folder = run(tmp_path / "out", (5,), "sft.yaml")
-    assert resolve_model(str(folder)).path.name == "step-000005", "it is not finished"
+def test_fine_tuned_model_adapter_and_checkpoints_use_the_settings_of_the_run(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "out", (5,), "sft.yaml")
+    assert resolve_model(str(folder)).path.name == "step-000005", "training has not finished"
     assert (resolve_model(str(folder / "checkpoints" / "step-000005")).run) == folder
     shutil.copytree(TINY, folder, dirs_exist_ok=True)
     finished = resolve_model(str(folder))
@@ -116,22 +116,22 @@ def test_a_fine_tuned_model_its_adapter_and_its_checkpoints_go_by_its_settings(t
     assert (adapter.adapter, adapter.run, image_size(adapter)) == (True, folder, 84)
 
 
-def test_settings_that_a_model_carries_count_and_a_recipe_and_overrides_count_more(tmp_path: Path) -> None:
+def test_recipe_and_overrides_take_precedence_over_settings_of_the_model(tmp_path: Path) -> None:
     model = shutil.copytree(TINY, tmp_path / "model")
     (model / "geovlm_ray.yaml").write_text("prompt: {image_size: 56}\n")
-    (model / "config.yaml").write_text("of: its makers\n")
+    (model / "config.yaml").write_text("of: another tool\n")
     found = resolve_model(str(model))
     assert (image_size(found), found.run) == (56, None)
     assert image_size(resolve_model(str(model), "demo")) == 112
     assert image_size(resolve_model(str(model), "demo", ["prompt.image_size=28"])) == 28
-    trained = run(tmp_path / "run", (1,))
+    trained = write_run(tmp_path / "run", (1,))
     replaced = resolve_model(str(trained), "geovlm-r1")
     assert image_size(replaced) == 448
     assert replaced.trained
-    assert replaced.trained.prompt.image_size == 84, "the recipe does not change what it was trained with"
+    assert replaced.trained.prompt.image_size == 84, "the recipe does not change the training settings"
 
 
-def test_what_is_not_there_or_wrong_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_or_invalid_model_is_named_in_the_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ModelError, match="'absent/model': expected a local folder or a Hugging Face model, found"):
         resolve_model("absent/model")

@@ -1,4 +1,4 @@
-"""What a wheel must carry."""
+"""Contents of the wheel."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 TOP = Path(__file__).parents[2]
 
 
-def test_every_file_of_the_package_is_in_the_wheel() -> None:
+def test_every_data_file_is_in_the_wheel() -> None:
     settings = tomllib.loads((TOP / "pyproject.toml").read_text())["tool"]["setuptools"]
     package = TOP / "geovlm_ray"
-    carried = {file for pattern in settings["package-data"]["geovlm_ray"] for file in package.glob(pattern)}
-    there = {file for file in package.rglob("*") if file.is_file() and "__pycache__" not in file.parts}
-    assert not {file for file in there - carried if file.suffix not in (".py", ".pyc")}
+    included = {file for pattern in settings["package-data"]["geovlm_ray"] for file in package.glob(pattern)}
+    files = {file for file in package.rglob("*") if file.is_file() and "__pycache__" not in file.parts}
+    assert not {file for file in files - included if file.suffix not in (".py", ".pyc")}

@@ -1,4 +1,4 @@
-"""Bands of any number type become pictures by their dataset's settings."""
+"""Conversion of bands of any dtype to RGB, by the pixel settings of a dataset."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TYPES = ["u1", "i1", "u2", "i2", ">u2", "u4", "i4", "u8", "i8", "f2", "f4", "f8"
 
 
 def planes(*values: float, dtype: str = "u2") -> np.ndarray:
-    """A ramp from 0 to 999 over 20 x 50 pixels in each band, plus that band's value."""
+    """Bands of 20 x 50 pixels: a ramp from 0 to 999 plus the value of the band."""
     ramp = np.arange(1000).reshape(20, 50)
     return np.stack([ramp + v for v in values], axis=2).astype(dtype)
 
@@ -36,7 +36,7 @@ def test_every_number_type_and_band_count_becomes_rgb(dtype: str, bands: int) ->
 
 @pytest.mark.parametrize("nodata", [None, 0, -9999, 0.5, float("nan"), 2.0**64, -1.7976931348623157e308])
 @pytest.mark.parametrize("dtype", TYPES)
-def test_no_nodata_value_is_too_odd_for_a_type(dtype: str, nodata: float | None) -> None:
+def test_any_nodata_value_is_accepted_for_any_dtype(dtype: str, nodata: float | None) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert to_rgb(RNG.integers(1, 100, (5, 6, 3)).astype(dtype), PixelSettings(value_range=(0, 99)), nodata).any()
@@ -56,7 +56,7 @@ def test_percentiles_and_range_are_settings() -> None:
     assert fixed[0, 49].tolist() == [round(49 / 2000 * 255), 255, 255]
 
 
-def test_eight_bit_is_shown_as_it_is_unless_a_stretch_is_asked_for() -> None:
+def test_8_bit_is_unchanged_without_stretch_settings() -> None:
     values = RNG.integers(50, 60, (9, 9, 4)).astype(np.uint8)
     assert np.array_equal(to_rgb(values, DEFAULT), values[..., :3])
     assert np.array_equal(to_rgb(values, PixelSettings(bands=(4, 1, 2))), values[..., [3, 0, 1]])
@@ -64,7 +64,7 @@ def test_eight_bit_is_shown_as_it_is_unless_a_stretch_is_asked_for() -> None:
     assert to_rgb(values, PixelSettings(value_range=(50, 59))).max() == 255
 
 
-def test_bands_are_chosen_by_number() -> None:
+def test_bands_are_selected_by_number() -> None:
     values = planes(0, 100, 200, 300)
     fixed = (0.0, 2000.0)
     assert to_rgb(values, PixelSettings((4, 2, 1), value_range=fixed))[0, 0].tolist() == [38, 13, 0]
@@ -76,7 +76,7 @@ def test_bands_are_chosen_by_number() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["u2", "i2", "i4", "f4"])
-def test_nodata_is_black_and_counts_in_no_percentile(dtype: str) -> None:
+def test_nodata_is_black_and_excluded_from_percentiles(dtype: str) -> None:
     values = planes(1, 1, 1, dtype=dtype)
     expected = to_rgb(values[10:], DEFAULT)
     values[:10] = 30_000
@@ -86,7 +86,7 @@ def test_nodata_is_black_and_counts_in_no_percentile(dtype: str) -> None:
         assert np.array_equal(rgb[10:], expected)
 
 
-def test_nodata_of_eight_bit_takes_pixels_without_any_value() -> None:
+def test_8_bit_pixel_is_nodata_only_if_all_bands_are() -> None:
     values = np.full((2, 2, 3), 200, np.uint8)
     values[0, 0], values[0, 1, 0] = 255, 255
     rgb = to_rgb(values, DEFAULT, 255)
@@ -94,7 +94,7 @@ def test_nodata_of_eight_bit_takes_pixels_without_any_value() -> None:
     assert rgb[0, 1].tolist() == [255, 200, 200]
 
 
-def test_what_is_not_finite_is_black_and_does_not_spoil_the_stretch() -> None:
+def test_non_finite_values_are_black_and_do_not_affect_the_stretch() -> None:
     values = planes(0, dtype="f4")
     values[0, :3, 0] = np.nan, np.inf, -np.inf
     rgb = to_rgb(values, DEFAULT)
@@ -109,7 +109,7 @@ def test_constant_bands_and_bands_without_values_are_black(value: float) -> None
     assert not to_rgb(np.full((4, 5, 1), np.nan), DEFAULT).any()
 
 
-def test_the_few_other_values_of_a_nearly_constant_band_are_seen() -> None:
+def test_outliers_of_a_nearly_constant_band_remain_visible() -> None:
     values = np.zeros((100, 100, 1), np.uint16)
     values[3, 4], values[5, 6] = 10, 20
     rgb = to_rgb(values, DEFAULT)
@@ -117,7 +117,7 @@ def test_the_few_other_values_of_a_nearly_constant_band_are_seen() -> None:
     assert rgb[5, 6, 0] == 255
 
 
-def test_of_complex_values_the_magnitude_is_shown() -> None:
+def test_complex_values_are_shown_by_magnitude() -> None:
     values = np.array([[3 + 4j, 0], [-5, 10j]], np.complex64)[..., None]
     assert to_rgb(values, PixelSettings(value_range=(0, 10)))[..., 0].tolist() == [[128, 0], [128, 255]]
 
@@ -126,7 +126,7 @@ def test_of_complex_values_the_magnitude_is_shown() -> None:
     hnp.arrays(np.float32, (4, 5, 3), elements=st.floats(width=32, allow_nan=True, allow_infinity=True)),
     st.none() | st.floats(),
 )
-def test_any_floats_give_a_picture_without_a_warning(values: np.ndarray, nodata: float | None) -> None:
+def test_any_floats_become_rgb_without_warnings(values: np.ndarray, nodata: float | None) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         rgb = to_rgb(values, DEFAULT, nodata)
@@ -137,6 +137,6 @@ def test_any_floats_give_a_picture_without_a_warning(values: np.ndarray, nodata:
     "wrong",
     [{"bands": (0,)}, {"bands": (1, 2)}, {"percentiles": (98, 2)}, {"percentiles": (0, 101)}, {"value_range": (3, 3)}],
 )
-def test_settings_that_make_no_sense_are_refused(wrong: dict) -> None:
+def test_invalid_settings_are_rejected(wrong: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         PixelSettings(**wrong)

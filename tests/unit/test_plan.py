@@ -1,4 +1,4 @@
-"""The planner: rates from files, the simulated loop against closed forms, and the search."""
+"""Planner: rates from files, simulated loop against closed forms, and search over setups."""
 
 from __future__ import annotations
 
@@ -50,129 +50,129 @@ def setup(**changed: Any) -> Setup:
     return Setup(**{**values, **changed})
 
 
-def parts(r: Rates, s: Setup) -> tuple[float, float, float, float]:
-    """Draw, scoring, learner and sync (with what follows it) of constant lengths of 100 tokens, by hand."""
+def stage_seconds(r: Rates, s: Setup) -> tuple[float, float, float, float]:
+    """Closed-form seconds of rollout, scoring, learner, and sync with probe, for completions of 100 tokens each."""
     groups = s.prompts_per_step // s.rollout_actors
-    draw = groups * 0.02 + 100 * (0.01 + groups * s.group_size * 0.0002)
+    rollout = groups * 0.02 + 100 * (0.01 + groups * s.group_size * 0.0002)
     score = -(-s.prompts_per_step // s.reward_actors) * s.group_size * r.reward_s_per_completion
-    learn = (s.prompts_per_step * 0.01 + s.prompts_per_step * s.group_size * 100 * 0.0003) / s.learner_gpus
+    learner = (s.prompts_per_step * 0.01 + s.prompts_per_step * s.group_size * 100 * 0.0003) / s.learner_gpus
     sync = r.sync_s * (1 + 0.1 * np.log2(s.rollout_actors)) + 0.05
-    return draw, score, learn / 0.95 ** np.log2(s.learner_gpus), sync
+    return rollout, score, learner / 0.95 ** np.log2(s.learner_gpus), sync
 
 
-def test_on_policy_a_step_is_the_sum_of_its_parts() -> None:
+def test_on_policy_step_time_is_the_sum_of_its_stages() -> None:
     s = setup()
-    draw, score, learn, sync = parts(rates(), s)
+    rollout, score, learner, sync = stage_seconds(rates(), s)
     found = simulate(rates(), s)
-    assert found.step_s == pytest.approx(draw + score + learn + sync + 0.01)
+    assert found.step_s == pytest.approx(rollout + score + learner + sync + 0.01)
     assert found.samples_per_s == pytest.approx(96 / found.step_s)
-    assert found.idle["rollout"] == pytest.approx(1 - draw / found.step_s)
+    assert found.idle["rollout"] == pytest.approx(1 - rollout / found.step_s)
     assert found.idle["reward"] == pytest.approx(1 - score / found.step_s)
-    assert found.idle["learner"] == pytest.approx(1 - learn / found.step_s)
-    assert found.idle["gpu"] == pytest.approx(1 - (3 * draw + 2 * learn) / (5 * found.step_s))
+    assert found.idle["learner"] == pytest.approx(1 - learner / found.step_s)
+    assert found.idle["gpu"] == pytest.approx(1 - (3 * rollout + 2 * learner) / (5 * found.step_s))
     assert found.staleness == {0: 50 * 96}
 
 
 @pytest.mark.parametrize("learner_s_per_token", [0.00005, 0.005])
 @pytest.mark.parametrize("max_staleness", [1, 2, 5])
-def test_with_batches_ahead_a_step_is_the_longer_of_draw_and_learner(
+def test_off_policy_step_time_is_the_maximum_of_rollout_and_learner(
     max_staleness: int, learner_s_per_token: float
 ) -> None:
     r, s = rates(learner_s_per_token=learner_s_per_token), setup(max_staleness=max_staleness)
-    draw, _, _, sync = parts(r, s)
-    learn = learner_seconds(r, s, Assumed(), 24 * 4 * 100)
-    assert (draw > learn) == (learner_s_per_token < 0.001)
+    rollout, _, _, sync = stage_seconds(r, s)
+    learner = learner_seconds(r, s, Assumed(), 24 * 4 * 100)
+    assert (rollout > learner) == (learner_s_per_token < 0.001)
     found = simulate(r, s)
-    assert found.step_s == pytest.approx(max(draw, 3 * 0.02 + learn) + sync + 0.01)
+    assert found.step_s == pytest.approx(max(rollout, 3 * 0.02 + learner) + sync + 0.01)
     assert max(found.staleness, key=lambda age: found.staleness[age]) == max_staleness
 
 
-def test_in_flight_the_engines_never_stop_for_the_learner() -> None:
+def test_in_flight_updates_never_idle_the_engines() -> None:
     s = setup(max_staleness=2, in_flight=True)
-    draw, _, learn, _ = parts(rates(), s)
-    assert draw > learn
+    rollout, _, learner, _ = stage_seconds(rates(), s)
+    assert rollout > learner
     found = simulate(rates(), s)
-    assert found.step_s == pytest.approx(draw + sync_seconds(rates(), s, Assumed()), rel=0.02)
+    assert found.step_s == pytest.approx(rollout + sync_seconds(rates(), s, Assumed()), rel=0.02)
     assert found.step_s < simulate(rates(), setup(max_staleness=2)).step_s
 
 
-def test_in_flight_a_slow_learner_sets_the_pace() -> None:
+def test_slow_learner_limits_throughput_with_in_flight_updates() -> None:
     r, s = rates(learner_s_per_token=0.005), setup(max_staleness=1, in_flight=True)
-    learn = learner_seconds(r, s, Assumed(), 24 * 4 * 100)
-    assert simulate(r, s).step_s == pytest.approx(3 * 0.02 + learn + parts(r, s)[3] + 0.01)
+    learner = learner_seconds(r, s, Assumed(), 24 * 4 * 100)
+    assert simulate(r, s).step_s == pytest.approx(3 * 0.02 + learner + stage_seconds(r, s)[3] + 0.01)
 
 
-def test_slow_rewards_set_the_pace_of_a_loop_that_runs_ahead() -> None:
+def test_slow_rewards_limit_the_throughput_of_an_off_policy_loop() -> None:
     r, s = rates(reward_s_per_completion=0.5), setup(max_staleness=3, in_flight=True, reward_actors=2)
     found = simulate(r, s)
     assert found.step_s == pytest.approx(reward_seconds(r, s), rel=0.01)
     assert found.idle["reward"] == pytest.approx(0, abs=0.02)
 
 
-def test_colocated_parts_take_turns() -> None:
+def test_colocated_rollout_and_learner_alternate() -> None:
     s = setup(rollout_actors=4, learner_gpus=4, colocated=True)
-    draw, score, learn, sync = parts(rates(), s)
+    rollout, score, learner, sync = stage_seconds(rates(), s)
     found = simulate(rates(), s, Assumed(switch_s=0.7))
-    assert found.step_s == pytest.approx(draw + score + learn + sync + 1.4 + 0.01)
-    assert found.idle["gpu"] == pytest.approx(1 - (draw + learn) / found.step_s)
+    assert found.step_s == pytest.approx(rollout + score + learner + sync + 1.4 + 0.01)
+    assert found.idle["gpu"] == pytest.approx(1 - (rollout + learner) / found.step_s)
     with pytest.raises(ValueError, match="colocated"):
         setup(rollout_actors=4, learner_gpus=4, colocated=True, max_staleness=1)
 
 
-def test_one_engine_draws_a_batch_for_what_its_tokens_and_its_longest_completion_cost() -> None:
+def test_rollout_time_depends_on_total_tokens_and_longest_completion() -> None:
     r, s = rates(completion_tokens=VARIED, group_size=8), setup(rollout_actors=1, group_size=8)
     lengths = [Lengths(r, 0).batch(i, 24, 8) for i in range(50)]
-    draws = [24 * 0.02 + n.max() * 0.01 + n.sum() * 0.0002 for n in lengths]
-    learns = [learner_seconds(r, s, Assumed(), n.sum()) for n in lengths]
+    rollouts = [24 * 0.02 + n.max() * 0.01 + n.sum() * 0.0002 for n in lengths]
+    learner_steps = [learner_seconds(r, s, Assumed(), n.sum()) for n in lengths]
     rest = sync_seconds(r, s, Assumed()) + 0.05 + 0.01
     no_scoring = r.model_copy(update={"reward_s_per_completion": 0.0})
-    assert simulate(no_scoring, s).step_s == pytest.approx(np.mean(np.add(draws, learns)[1:]) + rest)
+    assert simulate(no_scoring, s).step_s == pytest.approx(np.mean(np.add(rollouts, learner_steps)[1:]) + rest)
 
 
-def test_an_engine_without_room_draws_in_waves() -> None:
+def test_engine_at_capacity_generates_in_waves() -> None:
     s = setup(rollout_actors=1, prompts_per_step=6)
     r = rates(reward_s_per_completion=0.0)
-    one, three = (simulate(r, s, Assumed(sequences=n)).step_s for n in (24, 8))
-    assert three - one == pytest.approx(2 * 100 * 0.01)
+    one_wave, three_waves = (simulate(r, s, Assumed(sequences=n)).step_s for n in (24, 8))
+    assert three_waves - one_wave == pytest.approx(2 * 100 * 0.01)
 
 
 @pytest.mark.parametrize(("max_staleness", "in_flight"), [(0, False), (1, False), (1, True), (4, False), (4, True)])
-def test_every_group_is_trained_or_in_flight_once(max_staleness: int, in_flight: bool) -> None:
+def test_every_group_is_trained_or_in_flight_exactly_once(max_staleness: int, in_flight: bool) -> None:
     s = setup(rollout_actors=5, prompts_per_step=17, max_staleness=max_staleness, in_flight=in_flight)
     found = simulate(rates(completion_tokens=VARIED), s, steps=20)
     assert found.trained == tuple(range(20 * 17))
     assert found.in_flight == tuple(range(20 * 17, (20 + max_staleness) * 17))
     assert sum(found.staleness.values()) == 20 * 17 * 4
     assert max(found.staleness) <= max_staleness
-    assert all(0 <= share <= 1 for share in found.idle.values())
+    assert all(0 <= fraction <= 1 for fraction in found.idle.values())
 
 
-def test_stragglers_cost_what_constant_lengths_do_not_and_flight_hides_a_part_of_it() -> None:
-    even = rates(completion_tokens=[[round(float(np.mean([n for group in VARIED for n in group])))]])
-    uneven = rates(completion_tokens=VARIED)
-    drained, flight = setup(max_staleness=2), setup(max_staleness=2, in_flight=True)
-    assert simulate(uneven, drained).step_s > 1.1 * simulate(even, drained).step_s
-    assert simulate(uneven, flight).step_s < 0.9 * simulate(uneven, drained).step_s
+def test_stragglers_slow_a_step_and_in_flight_updates_hide_part_of_it() -> None:
+    constant = rates(completion_tokens=[[round(float(np.mean([n for group in VARIED for n in group])))]])
+    varied = rates(completion_tokens=VARIED)
+    drained, in_flight = setup(max_staleness=2), setup(max_staleness=2, in_flight=True)
+    assert simulate(varied, drained).step_s > 1.1 * simulate(constant, drained).step_s
+    assert simulate(varied, in_flight).step_s < 0.9 * simulate(varied, drained).step_s
 
 
-def test_the_same_seed_gives_the_same_run_and_another_one_another() -> None:
+def test_simulation_is_deterministic_for_a_seed() -> None:
     r, s = rates(completion_tokens=VARIED), setup(max_staleness=2, in_flight=True)
     assert simulate(r, s, seed=1) == simulate(r, s, seed=1)
     assert simulate(r, s, seed=1).step_s != simulate(r, s, seed=2).step_s
 
 
-def test_more_engines_than_prompts_are_idle_and_do_no_harm() -> None:
+def test_excess_engines_are_idle() -> None:
     found = simulate(rates(), setup(rollout_actors=40, prompts_per_step=10))
     assert found.idle["rollout"] > 0.75
 
 
-def test_hundreds_of_gpus_take_seconds() -> None:
-    begun = time.perf_counter()
+def test_simulating_hundreds_of_gpus_takes_seconds() -> None:
+    started = time.perf_counter()
     simulate(rates(completion_tokens=VARIED), setup(rollout_actors=384, learner_gpus=128, prompts_per_step=1024))
-    assert time.perf_counter() - begun < 20
+    assert time.perf_counter() - started < 20
 
 
-def test_too_few_steps_to_fill_the_pipeline_are_refused() -> None:
+def test_too_few_steps_to_fill_the_pipeline_are_rejected() -> None:
     with pytest.raises(ValueError, match="at least 8 steps"):
         simulate(rates(), setup(max_staleness=5), steps=7)
 
@@ -187,7 +187,7 @@ def test_too_few_steps_to_fill_the_pipeline_are_refused() -> None:
         {"rollout_actors": 24, "learner_gpus": 7},
     ],
 )
-def test_the_estimate_is_exact_for_constant_lengths(changed: dict[str, Any]) -> None:
+def test_estimate_is_exact_for_constant_lengths(changed: dict[str, Any]) -> None:
     s = setup(**changed)
     batch = Lengths(rates(), 0).batch(0, s.prompts_per_step, s.group_size)
     assert estimate(rates(), s, Assumed(), batch) == pytest.approx(simulate(rates(), s).step_s)
@@ -195,7 +195,7 @@ def test_the_estimate_is_exact_for_constant_lengths(changed: dict[str, Any]) -> 
 
 @pytest.mark.parametrize("gpus", [2, 3, 8, 100])
 @pytest.mark.parametrize("max_staleness", [0, 1])
-def test_the_split_is_the_best_of_all(gpus: int, max_staleness: int) -> None:
+def test_best_split_equals_exhaustive_search(gpus: int, max_staleness: int) -> None:
     r = rates(completion_tokens=VARIED, prompts_per_step=200)
     shape = setup(rollout_actors=gpus - 1, learner_gpus=1, prompts_per_step=200, max_staleness=max_staleness)
     batch = Lengths(r, 0).batch(0, 200, 4)
@@ -203,14 +203,14 @@ def test_the_split_is_the_best_of_all(gpus: int, max_staleness: int) -> None:
         setup(rollout_actors=n, learner_gpus=gpus - n, prompts_per_step=200, max_staleness=max_staleness)
         for n in range(1, gpus)
     )
-    least = min(estimate(r, split, Assumed(), batch) for split in splits)
+    optimum = min(estimate(r, split, Assumed(), batch) for split in splits)
     found, split = best_split(r, shape, Assumed())
     assert split.gpus == gpus
-    assert found <= least * (1.001 if gpus <= 33 else 1.03)
+    assert found <= optimum * (1.001 if gpus <= 33 else 1.03)
 
 
 @pytest.mark.parametrize("gpus", [1, 2, 8, 33])
-def test_plans_come_best_first_and_their_settings_make_a_configuration(gpus: int) -> None:
+def test_plans_are_sorted_by_throughput_and_their_overrides_are_valid(gpus: int) -> None:
     r = rates(completion_tokens=VARIED)
     found = plans(r, gpus)
     top = max(plan.result.samples_per_s for plan in found)
@@ -231,7 +231,7 @@ def test_plans_come_best_first_and_their_settings_make_a_configuration(gpus: int
     assert as_measured
 
 
-def test_kept_settings_stay_and_what_cannot_be_kept_is_said() -> None:
+def test_kept_settings_are_fixed_and_infeasible_ones_are_an_error() -> None:
     found = plans(rates(), 8, keep=("prompts_per_step", "group_size", "max_staleness", "in_flight"))
     assert [plan.result.setup for plan in found] == [found[0].result.setup]
     assert found[0].overrides == overrides(found[0].result.setup)
@@ -242,7 +242,7 @@ def test_kept_settings_stay_and_what_cannot_be_kept_is_said() -> None:
         plans(rates(), 0)
 
 
-def test_more_gpus_promise_more_samples() -> None:
+def test_more_gpus_increase_throughput() -> None:
     r = rates(completion_tokens=VARIED)
     speeds = [max(plan.result.samples_per_s for plan in plans(r, gpus)) for gpus in (2, 4, 16)]
     assert all(more > 1.3 * less for less, more in itertools.pairwise(speeds))
@@ -267,16 +267,16 @@ def write_run(folder: Path, steps: int = 6, staleness: int = 0, lengths: bool = 
     return folder
 
 
-def test_rates_of_a_run_leave_out_its_first_step_and_say_what_they_lack(tmp_path: Path) -> None:
+def test_rates_of_a_run_exclude_its_first_step_and_list_unmeasured_ones(tmp_path: Path) -> None:
     found = read_rates(write_run(tmp_path / "run"))
     assert found.decode_s_per_token == pytest.approx(2 * 1.0 / 1000)
     assert found.learner_s_per_token == pytest.approx(1.5 / 1000)
     assert (found.sync_s, found.overhead_s) == (0.4, pytest.approx(0.1))
     assert found.completion_tokens == ((1, 3), (60, 5))
     assert any("fixed costs" in gap for gap in found.unmeasured)
-    bare = read_rates(write_run(tmp_path / "bare", lengths=False))
-    assert bare.completion_tokens == ((31,),)
-    assert any("spread" in gap for gap in bare.unmeasured)
+    without_lengths = read_rates(write_run(tmp_path / "without_lengths", lengths=False))
+    assert without_lengths.completion_tokens == ((31,),)
+    assert any("spread" in gap for gap in without_lengths.unmeasured)
 
 
 @pytest.mark.parametrize(
@@ -291,12 +291,12 @@ def test_rates_of_a_run_leave_out_its_first_step_and_say_what_they_lack(tmp_path
         ({"seconds/rollout": 0.0}, r"seconds/rollout: expected a positive number, found 0\.0"),
     ],
 )
-def test_a_run_that_tells_no_rates_is_refused(tmp_path: Path, run: dict[str, Any], message: str) -> None:
+def test_run_without_usable_rates_is_rejected(tmp_path: Path, run: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         read_rates(write_run(tmp_path / "run", **run))
 
 
-def test_files_of_a_run_that_are_absent_or_broken_are_named(tmp_path: Path) -> None:
+def test_missing_or_corrupt_run_file_is_named_in_the_error(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
     (folder / "rollouts" / "step-000002.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(DataError, match=r"step-000002\.parquet: expected Parquet"):
@@ -325,14 +325,14 @@ def test_files_of_a_run_that_are_absent_or_broken_are_named(tmp_path: Path) -> N
         ({"completion_tokens": [[3, 0]]}, r"rates\.completion_tokens\.0\.1: .*found 0"),
     ],
 )
-def test_wrong_rates_are_named(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+def test_invalid_rate_is_named_in_the_error(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
     file = tmp_path / "bench.json"
     file.write_text(json.dumps({"rates": {**VALUES, **changed}}))
     with pytest.raises(DataError, match=message):
         read_rates(file)
 
 
-def test_missing_rates_are_named(tmp_path: Path) -> None:
+def test_missing_rate_is_named_in_the_error(tmp_path: Path) -> None:
     file = tmp_path / "bench.json"
     file.write_text(json.dumps({"rates": {k: v for k, v in VALUES.items() if k != "parity_s"}}))
     with pytest.raises(DataError, match=r"rates\.parity_s: expected a value, found nothing"):
@@ -344,9 +344,7 @@ def test_missing_rates_are_named(tmp_path: Path) -> None:
         read_rates(tmp_path / "absent.json")
 
 
-def test_the_command_prints_plans_what_was_measured_and_what_assumed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_command_prints_plans_measurements_and_assumptions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, out = tmp_path / "bench.json", tmp_path / "plan.json"
     file.write_text(json.dumps({"rates": VALUES}))
     assert main(["plan", str(file), "--gpus", "4", "--json", str(out), "--learner-efficiency", "0.8"]) == 0
@@ -374,7 +372,7 @@ def test_the_command_prints_plans_what_was_measured_and_what_assumed(
         (["--gpus", "2", "--json", "/nowhere/plan.json"], "/nowhere"),
     ],
 )
-def test_wrong_arguments_get_one_error(
+def test_invalid_argument_is_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     file = tmp_path / "bench.json"
@@ -383,7 +381,7 @@ def test_wrong_arguments_get_one_error(
     assert message in capsys.readouterr().err
 
 
-def test_a_run_is_compared_with_its_plan() -> None:
+def test_run_is_compared_with_its_plan() -> None:
     s = setup(rollout_actors=1, learner_gpus=1)
     planned = simulate(rates(), s)
     row = {
@@ -398,9 +396,7 @@ def test_a_run_is_compared_with_its_plan() -> None:
         compare(rates(), s, rows[:1], "metrics")
 
 
-def test_training_with_a_plan_that_cannot_be_read_does_not_start(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_training_does_not_start_with_an_unreadable_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = ["train", "demo", f"run.dir={tmp_path}", "--plan", str(tmp_path / "absent.json")]
     assert main(run) == 1
     assert "absent.json" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The probes: what degenerate answers earn, beside an honest one."""
+"""Reward probes: rewards of degenerate answers, compared with an honest baseline."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from geovlm_ray.rewards import RewardConfig
 from geovlm_ray.rewards.facts import agreement
 from geovlm_ray.tasks.boxes import parse_boxes
 from tests.rs import RS, needs_rs
-from tests.unit.judging import SAMPLES, boxes, embedder, example
+from tests.unit.reward_examples import SAMPLES, boxes, embedder, example
 
 ANSWERS = {probe.name: probe.answer for probe in PROBES}
-GAMED_ON_DRAWN = {
+GAMED_ON_SYNTHETIC = {
     "recall": {"all classes"},
     "jaccard": {"repetition"},
     "detection_best_iou": {"box grid", "dup boxes"},
@@ -44,29 +44,29 @@ def item(task: str, index: int = 0, **fields: Any) -> Item:
     return Item(record, index, [record])
 
 
-def without_model() -> list[Example]:
-    """A few drawn references of each task whose default reward embeds nothing."""
+def references_without_embedder() -> list[Example]:
+    """A few synthetic references of every task whose default reward needs no embedder."""
     skipped = ("region_captioning", "change_captioning")
     return [e for e in scene_references() if e.task not in skipped and int(e.id.rsplit("-", 1)[1]) < 5]
 
 
-def test_the_drawn_references_are_the_same_each_time_and_of_every_task() -> None:
+def test_synthetic_references_are_deterministic_and_cover_every_task() -> None:
     assert scene_references() == scene_references()
     assert {e.task for e in scene_references()} == set(TASK_NAMES)
 
 
 def test_default_rewards_are_not_gamed() -> None:
-    rows = run_probes(without_model(), RewardConfig(), None)
+    rows = run_probes(references_without_embedder(), RewardConfig(), None)
     assert {row.reward for row in rows} >= {"fbeta", "accuracy", "jaccard_robust", "detection", "levenshtein_robust"}
     assert not any(row.gamed_by for row in rows)
     assert all(row.honest > 0.5 for row in rows)
 
 
-def test_the_papers_forms_show_what_is_gamed() -> None:
-    rows = run_probes(without_model(), RewardConfig(preset="paper"), None)
+def test_paper_rewards_are_gamed_by_known_strategies() -> None:
+    rows = run_probes(references_without_embedder(), RewardConfig(preset="paper"), None)
     gamed = {row.reward: set(row.gamed_by) for row in rows}
-    for name in gamed.keys() & GAMED_ON_DRAWN.keys():
-        assert gamed[name] >= GAMED_ON_DRAWN[name], name
+    for name in gamed.keys() & GAMED_ON_SYNTHETIC.keys():
+        assert gamed[name] >= GAMED_ON_SYNTHETIC[name], name
     assert not gamed["accuracy"]
 
 
@@ -79,25 +79,25 @@ def test_embedding_rewards_are_not_gamed() -> None:
 
 
 @pytest.mark.slow
-def test_the_command_on_all_drawn_references(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_on_all_synthetic_references(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["score", "--probe", "--out", str(tmp_path / "probe.json")]) == 0
     assert "no judged strategy earns at least 60%" in capsys.readouterr().out
     tables = json.loads((tmp_path / "probe.json").read_text())
     assert len(tables["configured"]) == len(tables["paper"]) == 9
     for name, row in tables["paper"].items():
         gamed = {s for s, cell in row["strategies"].items() if cell["gamed"] and cell["judged"]}
-        assert gamed >= GAMED_ON_DRAWN.get(name, set()), name
+        assert gamed >= GAMED_ON_SYNTHETIC.get(name, set()), name
 
 
 @pytest.mark.slow
 @needs_rs
-def test_the_command_on_real_references(capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_on_real_references(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["score", "--probe", str(RS / "samples.jsonl")]) == 0
     assert main(["score", "--probe", str(RS / "samples.jsonl"), "reward.preset=paper"]) == 1
     assert "recall by all classes" in capsys.readouterr().out
 
 
-def test_the_command_exits_with_1_where_a_configured_reward_is_gamed(
+def test_command_exits_with_1_if_a_configured_reward_is_gamed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = tmp_path / "refs.jsonl"
@@ -126,7 +126,7 @@ def test_a_file_without_references_is_an_error(tmp_path: Path, text: str | None,
         file_references(path)
 
 
-def test_a_reward_is_gamed_from_three_fifths_of_the_baseline_on() -> None:
+def test_reward_is_gamed_from_60_percent_of_the_honest_baseline() -> None:
     cells = {
         "all classes": Cell(0.6, 1.0, 5, judged=True),
         "box grid": Cell(0.59, 1.0, 5, judged=True),
@@ -150,12 +150,12 @@ def test_a_reward_is_gamed_from_three_fifths_of_the_baseline_on() -> None:
         ("the stadium is very beautiful", "the house is very beautiful"),
     ],
 )
-def test_a_swap_says_something_else(text: str, other: str) -> None:
+def test_fact_swap_changes_the_meaning(text: str, other: str) -> None:
     assert swapped(text) == other
     assert agreement(other, text) <= 0.2
 
 
-def test_a_paraphrase_keeps_the_facts() -> None:
+def test_paraphrase_preserves_the_facts() -> None:
     for record in scene_references():
         if record.task.endswith("captioning"):
             text = str(record.target[0])  # type: ignore[index]
@@ -163,12 +163,12 @@ def test_a_paraphrase_keeps_the_facts() -> None:
 
 
 @pytest.mark.parametrize("task", TASK_NAMES)
-def test_an_honest_answer_is_the_same_each_time(task: str) -> None:
+def test_honest_answers_are_deterministic(task: str) -> None:
     assert honest(item(task, 3)) == honest(item(task, 3)) != ""
 
 
 @pytest.mark.parametrize("dialect", ["brackets", "geochat", "tagged", "json", "polygons"])
-def test_boxes_are_written_in_the_dialect_that_reads_them(dialect: str) -> None:
+def test_formatted_boxes_are_parsed_by_the_same_dialect(dialect: str) -> None:
     rows = [((1.0, 2.0, 30.0, 40.0), "ship"), ((5.0, 6.0, 7.5, 8.0, 90.0), None)]
     found = parse_boxes(format_boxes(rows, dialect), dialect, ("ship",))
     assert found is not None
@@ -178,7 +178,7 @@ def test_boxes_are_written_in_the_dialect_that_reads_them(dialect: str) -> None:
     assert parse_boxes(format_boxes([], dialect), dialect) is not None
 
 
-def test_the_grid_spans_the_frame_and_fits_the_cap() -> None:
+def test_box_grid_spans_the_frame_within_the_length_limit() -> None:
     frame = Frame("pixel", 1000, 500)
     record = Item(example("object_detection", boxes((1, 2, 3, 4)), frame=frame), 0, [])
     answer = ANSWERS["box grid"](record)
@@ -190,7 +190,7 @@ def test_the_grid_spans_the_frame_and_fits_the_cap() -> None:
     assert max(b[3] for b in found.boxes) == 500
 
 
-def test_strategies_apply_where_they_make_sense() -> None:
+def test_strategies_apply_only_to_suitable_tasks() -> None:
     assert ANSWERS["all classes"](item("scene_classification", labels=tuple("abcd"))) is None
     assert ANSWERS["all classes"](item("scene_classification", labels=tuple("abcde"))) == "a, b, c, d, e"
     assert ANSWERS["fact swap"](item("vqa")) is None

@@ -1,4 +1,4 @@
-"""A browser that opens a report runs nothing that the model, the data or the configuration say."""
+"""A report opened in a browser executes no script from completions, datasets or the configuration."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ OPTIONS = (
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome in PATH to open the report with"),
+    pytest.mark.skipif(BROWSER is None, reason="requires Chromium or Chrome in PATH"),
 ]
 
 
-def opened(page: Path, profile: Path) -> str:
-    """What a page has become after a browser ran it."""
+def rendered_dom(page: Path, profile: Path) -> str:
+    """The DOM of a page after a browser has executed its scripts."""
     command = [str(BROWSER), *OPTIONS, f"--user-data-dir={profile}", page.resolve().as_uri()]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
 
 
-def test_a_script_in_a_page_would_be_seen(tmp_path: Path) -> None:
+def test_browser_executes_unescaped_scripts(tmp_path: Path) -> None:
     (tmp_path / "page.html").write_text(f"<html><head><title>report</title></head><body>{HOSTILE}</body></html>")
-    assert "<title>owned</title>" in opened(tmp_path / "page.html", tmp_path / "profile")
+    assert "<title>owned</title>" in rendered_dom(tmp_path / "page.html", tmp_path / "profile")
 
 
-def test_scripts_in_completion_dataset_and_configuration_are_inert_in_the_report(tmp_path: Path) -> None:
+def test_report_escapes_scripts_in_completions_dataset_and_config(tmp_path: Path) -> None:
     config = load_config("demo", ["data.stages=[]"])
     prompt = config.prompt.model_copy(update={"system": HOSTILE})
     (tmp_path / "config.yaml").write_text(to_yaml(config.model_copy(update={"prompt": prompt})))
@@ -59,7 +59,7 @@ def test_scripts_in_completion_dataset_and_configuration_are_inert_in_the_report
     tracker.rewind(0)
     log(tracker, 1, [SampleGroup(Prompt(0, example), (sample, other))])
     tracker.close()
-    dom = opened(write_report(tmp_path), tmp_path / "profile")
+    dom = rendered_dom(write_report(tmp_path), tmp_path / "profile")
     assert "owned" in dom
     assert "<title>owned</title>" not in dom
     assert "<script>document.title" not in dom

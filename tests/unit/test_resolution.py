@@ -1,4 +1,4 @@
-"""Images are shown at the configured resolution, boxes follow, and the processor leaves the pictures as they are."""
+"""Resolution modes: image sizes, tiles, box coordinates, and prompts that the processor does not resize again."""
 
 from __future__ import annotations
 
@@ -31,19 +31,21 @@ side = st.integers(1, 3000)
 fraction = st.floats(0, 1, allow_nan=False).map(lambda v: round(v, 3))
 
 
-def resolution(mode: Mode, side: int = 448, least: int = 3136, most: int = 1_003_520, tiles: int = 6) -> Resolution:
-    """A resolution of pictures whose sides are multiples of 28."""
-    return Resolution(mode, side, 28, least, most, tiles)
+def resolution(
+    mode: Mode, side: int = 448, min_pixels: int = 3136, max_pixels: int = 1_003_520, tiles: int = 6
+) -> Resolution:
+    """A resolution whose image sides are multiples of 28."""
+    return Resolution(mode, side, 28, min_pixels, max_pixels, tiles)
 
 
 def example(*images: Path, question: str = "Is there a ship?") -> Example:
-    """A record with images."""
+    """A VQA record with images."""
     return Example(id="r", task="vqa", images=tuple(map(str, images)), question=question, target="yes")
 
 
 @pytest.fixture
 def images(tmp_path: Path) -> list[Path]:
-    """Noise of many shapes."""
+    """Noise images of many shapes."""
     rng = np.random.default_rng(0)
     paths = []
     for k, (width, height) in enumerate([(50, 50), (301, 199), (1, 1), (7, 900), (1000, 31), (113, 112), (640, 642)]):
@@ -57,7 +59,7 @@ def images(tmp_path: Path) -> list[Path]:
 
 @st.composite
 def frames(draw: st.DrawFn) -> Frame:
-    """Any frame of a part of an image that is no sliver."""
+    """A frame whose window spans at least 5% of each side of the image."""
     left, top = draw(st.floats(0, 0.9)), draw(st.floats(0, 0.9))
     right, bottom = draw(st.floats(left + 0.05, 1)), draw(st.floats(top + 0.05, 1))
     return Frame(
@@ -66,13 +68,13 @@ def frames(draw: st.DrawFn) -> Frame:
 
 
 @given(frames(), frames(), st.tuples(*[st.floats(-50, 150)] * 4), st.floats(-180, 180))
-def test_boxes_come_back_from_any_frame(one: Frame, other: Frame, box: tuple[float, ...], angle: float) -> None:
-    there = one.convert((*box, angle), other)
-    assert there[4] == angle
-    assert other.convert(there, one) == pytest.approx((*box, angle), abs=1e-6)
+def test_frame_conversion_is_invertible(one: Frame, other: Frame, box: tuple[float, ...], angle: float) -> None:
+    converted = one.convert((*box, angle), other)
+    assert converted[4] == angle
+    assert other.convert(converted, one) == pytest.approx((*box, angle), abs=1e-6)
 
 
-def test_a_window_is_a_part_of_the_whole() -> None:
+def test_window_frames_map_to_their_part_of_the_image() -> None:
     tile = Frame("pixel", 448, 448, (0.5, 0.0, 1.0, 0.25))
     assert PERCENT.convert((50, 0, 100, 25), tile) == pytest.approx((0, 0, 448, 448))
     assert PERCENT.convert((75, 12.5, 200, 25, 30), tile) == pytest.approx((224, 224, 1344, 448, 30))
@@ -83,11 +85,11 @@ def test_a_window_is_a_part_of_the_whole() -> None:
             Frame("percent", window=window)
 
 
-KINDS = ["rgb.png", "radar.tif", "sixteen.tif", "turned.jpg", "large.jpg"]
+IMAGE_NAMES = ["rgb.png", "radar.tif", "sixteen.tif", "turned.jpg", "large.jpg"]
 
 
-def drawn(path: Path, box: tuple[int, int, int, int], width: int, height: int) -> None:
-    """Write an image that is dark but for a bright box, in pixels of the upright image."""
+def write_box_image(path: Path, box: tuple[int, int, int, int], width: int, height: int) -> None:
+    """Write a dark image with one bright box, given in pixels of the upright image."""
     canvas = np.full((height, width), 40, np.uint8)
     canvas[box[1] : box[3], box[0] : box[2]] = 220
     if path.name == "radar.tif":
@@ -102,21 +104,21 @@ def drawn(path: Path, box: tuple[int, int, int, int], width: int, height: int) -
         Image.fromarray(canvas).convert("RGB").save(path)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", IMAGE_NAMES)
 @pytest.mark.parametrize("mode", ["fixed", "native", "tiles"])
-def test_a_box_is_found_in_every_picture_that_shows_it(mode: Mode, name: str, tmp_path: Path) -> None:
+def test_converted_boxes_match_the_pixels_of_every_view(mode: Mode, name: str, tmp_path: Path) -> None:
     width, height = (4003, 2999) if name == "large.jpg" else (1117, 733)
     box = tuple(round(v * n) for v, n in zip((0.31, 0.22, 0.71, 0.58), (width, height) * 2, strict=True))
-    drawn(tmp_path / name, box, width, height)
-    settings = resolution(mode, most=600 * 400)
-    shown, pictures = show(str(tmp_path / name), DEFAULT, settings), frames_of(str(tmp_path / name), settings)
-    assert len(shown) == len(pictures) == (1 if mode != "tiles" else 1 + math.prod(settings.grid(width, height)))
+    write_box_image(tmp_path / name, box, width, height)
+    settings = resolution(mode, max_pixels=600 * 400)
+    views, view_frames = show(str(tmp_path / name), DEFAULT, settings), frames_of(str(tmp_path / name), settings)
+    assert len(views) == len(view_frames) == (1 if mode != "tiles" else 1 + math.prod(settings.grid(width, height)))
     percent = Frame("pixel", width, height).convert(box, PERCENT)
-    for picture, frame in zip(shown, pictures, strict=True):
-        assert picture.shape == (frame.height, frame.width, 3)
+    for view, frame in zip(views, view_frames, strict=True):
+        assert view.shape == (frame.height, frame.width, 3)
         x1, y1, x2, y2 = PERCENT.convert(percent, frame)
         expected = (max(x1, 0), max(y1, 0), min(x2, frame.width), min(y2, frame.height))
-        bright = np.argwhere(picture[..., 0] > 128)
+        bright = np.argwhere(view[..., 0] > 128)
         if expected[0] >= expected[2] or expected[1] >= expected[3]:
             assert not len(bright)
             continue
@@ -128,18 +130,18 @@ def test_a_box_is_found_in_every_picture_that_shows_it(mode: Mode, name: str, tm
 
 
 @given(side, side, st.integers(4, 4000), st.integers(4, 5000))
-def test_native_sizes_are_smart_resizes_and_stay(width: int, height: int, least: int, times: int) -> None:
-    least, most = least * 784, least * 784 * times
+def test_native_size_equals_smart_resize_and_is_stable(width: int, height: int, min_patches: int, ratio: int) -> None:
+    min_pixels, max_pixels = min_patches * 784, min_patches * 784 * ratio
     if max(width, height) > 200 * min(width, height):
         with pytest.raises(DataError, match="aspect ratio of at most 200"):
-            resolution("native", least=least, most=most).native_size(width, height)
+            resolution("native", min_pixels=min_pixels, max_pixels=max_pixels).native_size(width, height)
         return
-    size = resolution("native", least=least, most=most).native_size(width, height)
-    theirs = smart_resize(height, width, 28, least, most)[::-1]
-    again = smart_resize(size[1], size[0], 28, least, most)[::-1]
-    assert again == size
-    if smart_resize(theirs[1], theirs[0], 28, least, most)[::-1] == theirs:
-        assert size == theirs
+    size = resolution("native", min_pixels=min_pixels, max_pixels=max_pixels).native_size(width, height)
+    smart_size = smart_resize(height, width, 28, min_pixels, max_pixels)[::-1]
+    resized_again = smart_resize(size[1], size[0], 28, min_pixels, max_pixels)[::-1]
+    assert resized_again == size
+    if smart_resize(smart_size[1], smart_size[0], 28, min_pixels, max_pixels)[::-1] == smart_size:
+        assert size == smart_size
 
 
 @pytest.mark.parametrize(
@@ -156,20 +158,20 @@ def test_native_sizes_are_smart_resizes_and_stay(width: int, height: int, least:
         ((1344, 896), (3, 2)),
     ],
 )
-def test_grids_are_square_ish(size: tuple[int, int], grid: tuple[int, int]) -> None:
+def test_tile_grid_follows_the_aspect_ratio(size: tuple[int, int], grid: tuple[int, int]) -> None:
     assert resolution("tiles").grid(*size) == grid
 
 
 @given(side, side, st.integers(2, 20))
-def test_tiles_cover_the_image_once_within_the_bound(width: int, height: int, tiles: int) -> None:
-    whole, *rest = resolution("tiles", tiles=tiles).frames(width, height)
-    assert whole.window == (0, 0, 1, 1)
-    assert len(rest) <= tiles
-    if rest:
-        windows = np.array([frame.window for frame in rest])
+def test_tiles_cover_the_image_once_within_max_tiles(width: int, height: int, tiles: int) -> None:
+    overview, *tile_frames = resolution("tiles", tiles=tiles).frames(width, height)
+    assert overview.window == (0, 0, 1, 1)
+    assert len(tile_frames) <= tiles
+    if tile_frames:
+        windows = np.array([frame.window for frame in tile_frames])
         areas = (windows[:, 2] - windows[:, 0]) * (windows[:, 3] - windows[:, 1])
         assert areas.sum() == pytest.approx(1)
-        assert len({(w[0], w[1]) for w in windows.tolist()}) == len(rest)
+        assert len({(w[0], w[1]) for w in windows.tolist()}) == len(tile_frames)
 
 
 # Prompts
@@ -187,33 +189,33 @@ MODES: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("config", MODES)
-def test_lengths_are_exact_and_pictures_are_left_as_they_are(
+def test_prompt_lengths_are_exact_and_the_processor_does_not_resize(
     config: dict[str, Any], images: list[Path], encoder: PromptEncoder
 ) -> None:
-    mine = PromptEncoder(encoder.processor, PromptConfig(**{"image_size": 112, **config}))
+    prompt_encoder = PromptEncoder(encoder.processor, PromptConfig(**{"image_size": 112, **config}))
     for chosen in (images[:1], images[1:2], images[2:5], images):
         record = example(*chosen)
-        encoded, pictures = mine.encode(record), mine.images(record)
-        assert len(encoded.input_ids) == mine.length(record)
-        assert [p.size for p in pictures] == [(f.width, f.height) for f in mine.frames(record)]
-        assert len(pictures) <= mine.max_images_per_prompt
-        as_they_are = mine.processor.image_processor(pictures, do_resize=False, return_tensors="pt")
-        assert torch.equal(encoded.pixel_values, as_they_are["pixel_values"])
-        assert torch.equal(encoded.image_grid_thw, as_they_are["image_grid_thw"])
+        encoded, views = prompt_encoder.encode(record), prompt_encoder.images(record)
+        assert len(encoded.input_ids) == prompt_encoder.length(record)
+        assert [p.size for p in views] == [(f.width, f.height) for f in prompt_encoder.frames(record)]
+        assert len(views) <= prompt_encoder.max_images_per_prompt
+        expected = prompt_encoder.processor.image_processor(views, do_resize=False, return_tensors="pt")
+        assert torch.equal(encoded.pixel_values, expected["pixel_values"])
+        assert torch.equal(encoded.image_grid_thw, expected["image_grid_thw"])
 
 
-def test_the_cache_changes_nothing(images: list[Path], encoder: PromptEncoder, tmp_path: Path) -> None:
+def test_cached_images_equal_uncached_images(images: list[Path], encoder: PromptEncoder, tmp_path: Path) -> None:
     cache = ImageCache(tmp_path / "cache", 2**30)
     for config in ({"image_size": 56}, {"image_size": 112}, {"resolution": "native"}, {"resolution": "tiles"}):
         settings = PromptConfig(**{"image_size": 112, **config})
         plain, cached = (PromptEncoder(encoder.processor, settings, c) for c in (None, cache))
         for _ in range(2):
-            for one, other in zip(plain.images(example(*images)), cached.images(example(*images)), strict=True):
-                assert np.array_equal(np.asarray(one), np.asarray(other))
+            for expected, view in zip(plain.images(example(*images)), cached.images(example(*images)), strict=True):
+                assert np.array_equal(np.asarray(expected), np.asarray(view))
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "message"),
     [
         ({"image_size": 448}, "prompt.image_size: expected 28 to 112"),
         ({"image_size": 448, "resolution": "tiles"}, "prompt.image_size: expected 28 to 112"),
@@ -222,18 +224,18 @@ def test_the_cache_changes_nothing(images: list[Path], encoder: PromptEncoder, t
         ({"resolution": "native", "min_pixels": 8000}, "4 times"),
     ],
 )
-def test_sizes_that_the_processor_would_change_are_refused(
-    config: dict[str, Any], said: str, encoder: PromptEncoder
+def test_sizes_outside_the_processor_limits_are_rejected(
+    config: dict[str, Any], message: str, encoder: PromptEncoder
 ) -> None:
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         PromptEncoder(encoder.processor, PromptConfig(**config))
 
 
-def test_what_cannot_be_shown_is_named(encoder: PromptEncoder, tmp_path: Path) -> None:
+def test_unusable_images_and_placeholders_are_reported(encoder: PromptEncoder, tmp_path: Path) -> None:
     Image.new("RGB", (3000, 2)).save(tmp_path / "thin.png")
     native = PromptEncoder(encoder.processor, PromptConfig(resolution="native"))
-    for ask in (native.images, native.length, native.frames):
+    for call in (native.images, native.length, native.frames):
         with pytest.raises(DataError, match=r"thin\.png: .* found 3000 x 2 pixels"):
-            ask(example(tmp_path / "thin.png"))
+            call(example(tmp_path / "thin.png"))
     with pytest.raises(DataError, match=r"record 'r': expected 1 placeholders <\|image_pad\|>, found 2"):
         encoder.text(example(tmp_path / "thin.png", question="What is <|image_pad|>?"))

@@ -1,4 +1,4 @@
-"""Rewards of classes and of short answers."""
+"""Rewards of class labels and short answers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geovlm_ray.tasks.labels import BIGEARTHNET_43
-from tests.unit.judging import accuracy, example, score
+from tests.unit.reward_examples import accuracy, example, score
 
 NAMES = ("water", "farmland", "forest", "urban", "bare ground", "ship")
 labels = st.lists(st.sampled_from(NAMES), min_size=1, max_size=4, unique=True)
@@ -15,7 +15,7 @@ words = st.sampled_from(["ship", "plane", "water", "two", "left"])
 
 
 @given(labels, labels)
-def test_recall_and_f1_are_those_of_the_sets(answer: list[str], truth: list[str]) -> None:
+def test_recall_and_f1_match_their_set_definitions(answer: list[str], truth: list[str]) -> None:
     record = example("multilabel_classification", tuple(truth))
     hits = len(set(answer) & set(truth))
     assert accuracy(", ".join(answer), record, "recall") == pytest.approx(hits / len(truth))
@@ -24,7 +24,7 @@ def test_recall_and_f1_are_those_of_the_sets(answer: list[str], truth: list[str]
 
 
 @given(labels, labels, st.randoms(use_true_random=False))
-def test_order_and_repeats_of_labels_do_not_count(answer: list[str], truth: list[str], random: object) -> None:
+def test_label_order_and_duplicates_do_not_matter(answer: list[str], truth: list[str], random: object) -> None:
     record = example("multilabel_classification", tuple(truth))
     shuffled = [*answer, *answer[:1]]
     random.shuffle(shuffled)  # type: ignore[attr-defined]
@@ -33,21 +33,21 @@ def test_order_and_repeats_of_labels_do_not_count(answer: list[str], truth: list
 
 
 @given(labels, labels, st.sampled_from([*NAMES, "airport", "no such thing"]), st.floats(0.1, 5))
-def test_a_wrong_label_never_helps(answer: list[str], truth: list[str], wrong: str, beta: float) -> None:
+def test_wrong_label_never_increases_the_reward(answer: list[str], truth: list[str], wrong: str, beta: float) -> None:
     record = example("multilabel_classification", tuple(truth), labels=NAMES)
     if wrong not in truth:
-        more, less = (accuracy(", ".join(a), record, beta=beta) for a in ([*answer, wrong], answer))
-        assert more <= less
+        with_wrong, without = (accuracy(", ".join(a), record, beta=beta) for a in ([*answer, wrong], answer))
+        assert with_wrong <= without
 
 
-def test_naming_every_class_earns_recall_but_not_f1() -> None:
+def test_listing_every_class_maximizes_recall_but_not_f1() -> None:
     record = example("multilabel_classification", ("Pastures", "Vineyards"))
     everything = ", ".join(BIGEARTHNET_43)
     assert accuracy(everything, record, "recall") == 1.0
     assert accuracy(everything, record) == pytest.approx(4 / 45)
 
 
-def test_naming_a_whole_vocabulary_is_no_answer() -> None:
+def test_listing_the_full_vocabulary_scores_zero() -> None:
     record = example("multilabel_classification", NAMES[:4], labels=NAMES)
     assert accuracy(", ".join(NAMES), record) == 0.0
     assert accuracy(", ".join(NAMES[:5]), record) == pytest.approx(8 / 9)
@@ -55,7 +55,7 @@ def test_naming_a_whole_vocabulary_is_no_answer() -> None:
     assert accuracy("yes, no", example("scene_classification", ("yes",), labels=("yes", "no"))) == pytest.approx(2 / 3)
 
 
-def test_beta_favours_recall_or_precision() -> None:
+def test_beta_weights_recall_against_precision() -> None:
     record = example("multilabel_classification", ("water", "forest"))
     assert accuracy("water", record, beta=2) < accuracy("water", record) < accuracy("water", record, beta=0.5)
     parts = score("water, urban, ship", record).components
@@ -65,13 +65,13 @@ def test_beta_favours_recall_or_precision() -> None:
 @pytest.mark.parametrize(
     ("answer", "value"), [("Destroyed.", 1.0), ("destroyed, destroyed", 1.0), ("no damage, destroyed", 0.0), ("", 0.0)]
 )
-def test_damage_is_judged_exactly(answer: str, value: float) -> None:
+def test_damage_assessment_requires_an_exact_match(answer: str, value: float) -> None:
     assert accuracy(answer, example("damage_assessment", ("destroyed",))) == value
 
 
 @settings(max_examples=50)
 @given(st.lists(words, min_size=1, max_size=6), st.lists(words, min_size=1, max_size=6), words)
-def test_jaccard(answer: list[str], truth: list[str], extra: str) -> None:
+def test_jaccard_matches_its_set_definition(answer: list[str], truth: list[str], extra: str) -> None:
     record = example("vqa", " ".join(truth))
     a, b = set(answer), set(truth)
     assert accuracy(" ".join(answer), record, "jaccard") == pytest.approx(len(a & b) / len(a | b))
@@ -84,5 +84,5 @@ def test_jaccard(answer: list[str], truth: list[str], extra: str) -> None:
     ("answer", "truth", "value"),
     [("Yes.", "yes", 1.0), ("yes yes", "yes", 0.5), ("no", "yes", 0.0), ("3.5", "3.5", 1.0), ("3", "3.5", 0.0)],
 )
-def test_short_answers(answer: str, truth: str, value: float) -> None:
+def test_short_answer_accuracy(answer: str, truth: str, value: float) -> None:
     assert accuracy(answer, example("vqa", truth)) == value

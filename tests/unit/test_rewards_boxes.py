@@ -1,4 +1,4 @@
-"""Rewards of boxes and of grounded descriptions."""
+"""Rewards of bounding boxes and grounded descriptions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from geovlm_ray.core.geometry import iou_matrix
 from geovlm_ray.core.schema import Box, GroundedText
-from tests.unit.judging import accuracy, boxes, example, score
+from tests.unit.reward_examples import accuracy, boxes, example, score
 
 Row = tuple[int, ...]
 row = st.tuples(st.integers(0, 60), st.integers(0, 60), st.integers(1, 40), st.integers(1, 40)).map(
@@ -23,11 +23,11 @@ FAR = (500, 500, 510, 510)
 
 
 def brute_force(predicted: list[Row], truth: list[Row], rotated: bool) -> float:
-    """The greatest sum of IoUs over all one-to-one matchings, over the greater count."""
-    few, many = sorted((predicted, truth), key=len)
-    iou = iou_matrix(few, many, rotated)
-    chosen = itertools.permutations(range(len(many)), len(few))
-    return max(sum(iou[i, j] for i, j in enumerate(c)) for c in chosen) / len(many)
+    """Largest IoU sum over all one-to-one matchings, divided by the larger box count."""
+    fewer, more = sorted((predicted, truth), key=len)
+    iou = iou_matrix(fewer, more, rotated)
+    matchings = itertools.permutations(range(len(more)), len(fewer))
+    return max(sum(iou[i, j] for i, j in enumerate(c)) for c in matchings) / len(more)
 
 
 @settings(max_examples=60)
@@ -42,7 +42,7 @@ def test_matched_iou_equals_brute_force(predicted: list[Row], truth: list[Row], 
 
 @settings(max_examples=60)
 @given(rows, rows, st.sampled_from(REWARDS), st.randoms(use_true_random=False))
-def test_the_order_of_boxes_does_not_count(predicted: list[Row], truth: list[Row], form: str, random: object) -> None:
+def test_box_order_does_not_matter(predicted: list[Row], truth: list[Row], form: str, random: object) -> None:
     shuffled, shuffled_truth = list(predicted), list(truth)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     random.shuffle(shuffled_truth)  # type: ignore[attr-defined]
@@ -53,7 +53,7 @@ def test_the_order_of_boxes_does_not_count(predicted: list[Row], truth: list[Row
 
 @settings(max_examples=60)
 @given(rows, rows, st.sampled_from(["[500, 500, 510, 510]", "[1, 2, 3]", "[nan, 0, 1, 1]", "[5, 5, 5, 5]"]))
-def test_a_wrong_box_never_helps(predicted: list[Row], truth: list[Row], wrong: str) -> None:
+def test_wrong_box_never_increases_the_reward(predicted: list[Row], truth: list[Row], wrong: str) -> None:
     record = example("object_detection", boxes(*truth))
     written = json.dumps(predicted)
     for form in REWARDS:
@@ -61,13 +61,13 @@ def test_a_wrong_box_never_helps(predicted: list[Row], truth: list[Row], wrong: 
 
 
 @given(rows, st.sampled_from(REWARDS))
-def test_the_truth_scores_one(truth: list[Row], form: str) -> None:
+def test_ground_truth_scores_one(truth: list[Row], form: str) -> None:
     record = example("object_detection", boxes(*truth))
     assert accuracy(json.dumps(truth), record, form) == 1.0
     assert accuracy(json.dumps([(*b, 0) for b in truth]), record, form, rotated=True) == 1.0
 
 
-def test_duplicates_and_grids_earn_little() -> None:
+def test_duplicate_and_grid_boxes_score_low() -> None:
     record = example("object_detection", boxes((10, 10, 30, 30), (50, 50, 80, 90)))
     honest = [(11, 11, 30, 30), (50, 52, 80, 90)]
     grid = [(x, y, x + 20, y + 20) for x in range(0, 100, 10) for y in range(0, 100, 10)]
@@ -77,18 +77,18 @@ def test_duplicates_and_grids_earn_little() -> None:
     assert accuracy(json.dumps(honest + grid), record, "detection_best_iou") > 0.9
 
 
-def test_an_empty_truth() -> None:
-    nothing = example("object_detection", ())
+def test_empty_ground_truth_requires_an_empty_answer() -> None:
+    empty = example("object_detection", ())
     for form in REWARDS:
-        assert accuracy("[]", nothing, form) == 1.0
-        assert accuracy("", nothing, form) == 1.0
-        assert accuracy("[[1, 2, 3, 4]]", nothing, form) == 0.0
-        assert accuracy("[[1, 2, 3]]", nothing, form) == 0.0
-    assert score("there is none", nothing).status == "unparseable"
+        assert accuracy("[]", empty, form) == 1.0
+        assert accuracy("", empty, form) == 1.0
+        assert accuracy("[[1, 2, 3, 4]]", empty, form) == 0.0
+        assert accuracy("[[1, 2, 3]]", empty, form) == 0.0
+    assert score("there is none", empty).status == "unparseable"
     assert accuracy("[]", example("object_detection", boxes((1, 2, 3, 4)))) == 0.0
 
 
-def test_f1_and_precision_at_a_threshold() -> None:
+def test_f1_and_precision_use_an_iou_threshold() -> None:
     record = example("object_detection", boxes((0, 0, 10, 10), (20, 20, 30, 30)))
     predicted = "[[0, 0, 10, 8], [0, 0, 10, 9], [50, 50, 60, 60]]"
     assert accuracy(predicted, record, "detection_f1") == pytest.approx(2 / 5)
@@ -97,14 +97,14 @@ def test_f1_and_precision_at_a_threshold() -> None:
     assert accuracy("[[0, 0, 10, 8]]", record, min_iou=0.9) == 0.0
 
 
-def test_the_angle_counts_where_asked_for() -> None:
+def test_rotated_iou_uses_the_angle() -> None:
     record = example("object_detection", boxes((0, 40, 100, 60, 90)))
     assert accuracy("[[40, 0, 60, 100]]", record, rotated=True) == pytest.approx(1.0)
     assert accuracy("[[40, 0, 60, 100]]", record) < 0.2
     assert accuracy("[[0, 40, 100, 60, 90]]", record) == 1.0
 
 
-def test_boxes_match_only_under_their_label() -> None:
+def test_boxes_match_only_with_equal_labels() -> None:
     truth = (Box((0.0, 0.0, 10.0, 10.0), "destroyed"), Box((20.0, 20.0, 30.0, 30.0), "no damage"))
     record = example("referred_object_detection", truth)
     assert accuracy("destroyed [0, 0, 10, 10] no damage [20, 20, 30, 30]", record) == 1.0
@@ -120,7 +120,7 @@ TRUTH = GroundedText("two ships on water", boxes((10, 10, 30, 30), (50, 50, 80, 
 GROUNDED = "two ships on water [[10, 10, 30, 30], [50, 50, 80, 90]]"
 
 
-def test_neither_text_nor_boxes_can_be_left_out() -> None:
+def test_grounded_description_requires_text_and_boxes() -> None:
     record = example("grounded_description", TRUTH)
     assert accuracy(GROUNDED, record) == 1.0
     for part in ("two ships on water", "[[10, 10, 30, 30], [50, 50, 80, 90]]"):
@@ -130,7 +130,7 @@ def test_neither_text_nor_boxes_can_be_left_out() -> None:
     assert parts == {"text": 1.0, "boxes": 0.5}
 
 
-def test_a_swapped_fact_counts_in_a_grounded_description_too() -> None:
+def test_swapped_fact_lowers_the_grounded_description_score() -> None:
     record = example("grounded_description", TRUTH)
     assert accuracy(GROUNDED.replace("two", "three"), record) < 0.3
     assert accuracy(GROUNDED.replace("on water", "upon the water"), record) > 0.6

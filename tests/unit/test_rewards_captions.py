@@ -1,4 +1,4 @@
-"""Rewards of captions, with the real sentence embeddings."""
+"""Rewards of captions, with the real SBERT model."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geovlm_ray.rewards import RewardConfig, needs_embedder, score_batch
-from tests.unit.judging import accuracy, embedder, example, score
+from tests.unit.reward_examples import accuracy, embedder, example, score
 
 LEFT = "two white ships are moored on the left side of the harbor"
 REWARDS = ("sbert_robust", "levenshtein_robust", "hslr_robust")
 
 
-def definition(a: str, b: str) -> int:
-    """Levenshtein distance by its recurrence."""
+def levenshtein_distance(a: str, b: str) -> int:
+    """Levenshtein distance by dynamic programming."""
     rows = list(range(len(b) + 1))
     for i, x in enumerate(a, 1):
         previous, rows[0] = rows[0], i
@@ -25,20 +25,20 @@ def definition(a: str, b: str) -> int:
 
 
 @given(st.text("ab c", max_size=12), st.text("ab c", min_size=1, max_size=12))
-def test_levenshtein_similarity_by_its_definition(answer: str, reference: str) -> None:
+def test_levenshtein_similarity_matches_its_definition(answer: str, reference: str) -> None:
     a, b = answer.strip(), reference.strip()
-    expected = 1 - definition(a, b) / max(len(a), len(b)) if a and b else 0.0
+    expected = 1 - levenshtein_distance(a, b) / max(len(a), len(b)) if a and b else 0.0
     assert accuracy(answer, example("image_captioning", (reference,)), "levenshtein") == pytest.approx(expected)
 
 
-def test_the_best_reference_counts() -> None:
+def test_best_matching_reference_counts() -> None:
     record = example("image_captioning", ("a forest", LEFT, "many planes"))
     assert accuracy(LEFT, record) == accuracy("a forest", record) == 1.0
     assert accuracy("an empty field", record) < 0.6
 
 
 @pytest.mark.parametrize("form", REWARDS)
-def test_a_paraphrase_keeps_most_and_a_swap_loses_most(form: str) -> None:
+def test_paraphrase_scores_high_and_swapped_facts_score_low(form: str) -> None:
     record = example("change_captioning", (LEFT,))
     paraphrase = accuracy("two white ships are moored at the left side of the port", record, form)
     swapped = accuracy(LEFT.replace("two", "three").replace("left", "right"), record, form)
@@ -58,11 +58,11 @@ def test_a_paraphrase_keeps_most_and_a_swap_loses_most(form: str) -> None:
         "an image",
     ],
 )
-def test_degenerate_captions_earn_little(form: str, degenerate: str) -> None:
+def test_degenerate_captions_score_low(form: str, degenerate: str) -> None:
     assert accuracy(degenerate, example("change_captioning", (LEFT,)), form) < 0.3
 
 
-def test_the_fact_weight_turns_the_fact_gate_down() -> None:
+def test_fact_weight_scales_the_fact_gate() -> None:
     record = example("image_captioning", (LEFT,))
     swapped = LEFT.replace("two", "three")
     values = [accuracy(swapped, record, fact_weight=w) for w in (0.0, 0.5, 1.0)]
@@ -70,12 +70,12 @@ def test_the_fact_weight_turns_the_fact_gate_down() -> None:
     assert values[0] == accuracy(swapped, record, "levenshtein")
 
 
-def test_components_name_the_parts() -> None:
+def test_components_report_every_caption_metric() -> None:
     parts = score(LEFT, example("change_captioning", (LEFT,))).components
     assert parts == dict.fromkeys(("sbert", "rouge1", "rougeL", "meteor", "length", "facts"), 1.0)
 
 
-def test_a_hybrid_without_embeddings_needs_no_model() -> None:
+def test_hybrid_reward_without_sbert_needs_no_model() -> None:
     weights = {"sbert": 0, "rouge1": 1, "rougeL": 1, "meteor": 0}
     config = RewardConfig(hslr=weights)
     assert not needs_embedder("change_captioning", config)
@@ -83,12 +83,12 @@ def test_a_hybrid_without_embeddings_needs_no_model() -> None:
     assert 0 < accuracy("two ships in a harbor", example("change_captioning", (LEFT,)), hslr=weights) < 1
 
 
-def test_embeddings_are_asked_for() -> None:
+def test_missing_embedder_is_an_error() -> None:
     with pytest.raises(ValueError, match="expected an embedder, found none"):
         score_batch(["<think></think><answer>a</answer>"], [example("region_captioning", ("a",))], RewardConfig(), None)
 
 
-def test_embeddings_have_unit_norm_and_are_remembered() -> None:
+def test_embeddings_have_unit_norm_and_are_deterministic() -> None:
     texts = ["a ship", "two planes", "a ship", "\ud800"]
     rows = embedder().encode(texts)
     assert rows.dtype == np.float32

@@ -1,4 +1,4 @@
-"""Users' reward functions, in a process that can be killed."""
+"""User reward functions run in a subprocess that can be killed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from geovlm_ray.core.errors import ConfigError
 from geovlm_ray.core.schema import Box, Example
 from geovlm_ray.rewards import RewardConfig, needs_embedder, score_batch
 from geovlm_ray.rewards.isolated import check_function, isolated
-from tests.unit.judging import example, response
+from tests.unit.reward_examples import example, response
 
 CODE = """
 import os, sys, time
@@ -91,7 +91,7 @@ VQA = example("vqa", "yes")
         ("\ud800\x00 </fine>", "ok", 0.25),
     ],
 )
-def test_every_end_of_a_call_is_a_status_and_the_batch_goes_on(
+def test_every_call_outcome_has_a_status_and_the_batch_continues(
     file: Path, word: str, status: str, accuracy: float
 ) -> None:
     scores = score_batch([response(w) for w in ("a", word, "b")], [VQA] * 3, config(file))
@@ -99,7 +99,7 @@ def test_every_end_of_a_call_is_a_status_and_the_batch_goes_on(
     assert [s.total for s in scores] == [1.25, 1 + accuracy, 1.25]
 
 
-def test_a_hang_costs_its_limit_and_no_more(file: Path) -> None:
+def test_hanging_call_is_stopped_at_its_time_limit(file: Path) -> None:
     settings = config(file)
     check_function(settings)
     start = time.monotonic()
@@ -107,35 +107,35 @@ def test_a_hang_costs_its_limit_and_no_more(file: Path) -> None:
     assert 0.5 <= time.monotonic() - start < 3
 
 
-def test_what_went_wrong_is_logged_once_for_a_batch(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_failures_are_logged_once_per_batch(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     score_batch([response(w) for w in ("RAISE", "TWO", "a")], [VQA] * 3, config(file))
     (line,) = caplog.messages
     assert "2 of 3 responses have no score" in line
     assert "ZeroDivisionError" in line
 
 
-def test_only_well_formed_responses_of_allowed_length_are_judged(file: Path) -> None:
+def test_malformed_and_overlong_responses_are_not_scored(file: Path) -> None:
     settings = config(file, max_chars=60, combine="gated")
     scores = score_batch(["HANG", response("a"), "a" * 61], [VQA] * 3, settings)
     assert [s.status for s in scores] == ["unparseable", "ok", "too_long"]
     assert [s.total for s in scores] == [0, 0.25, 0]
 
 
-def test_one_function_judges_all_tasks_and_no_model_is_loaded(file: Path) -> None:
+def test_function_scores_all_tasks_without_loading_sbert(file: Path) -> None:
     settings = config(file)
     assert not needs_embedder("region_captioning", settings)
     records = [VQA, example("region_captioning", ("a ship",)), example("object_detection", ())]
     assert [s.accuracy for s in score_batch([response("a")] * 3, records, settings)] == [0.25] * 3
 
 
-def test_the_function_gets_the_target_as_json_and_what_it_names(file: Path) -> None:
+def test_function_receives_json_target_and_named_arguments(file: Path) -> None:
     target = (Box((1.0, 2.0, 3.0, 4.0)), Box((5.0, 6.0, 7.0, 8.0, 9.0), "ship"))
     record = Example("1", "object_detection", (), "where?", target, labels=("ship",))
     (score,) = score_batch([response("a")], [record], config(file, "seen"))
     assert (score.status, score.accuracy, score.components) == ("ok", 1.0, {"accuracy": 1.0})
 
 
-def test_a_process_serves_many_calls_and_threads(file: Path) -> None:
+def test_process_is_reused_across_calls_and_threads(file: Path) -> None:
     settings = config(file)
     check_function(settings)
     before = isolated(settings)._process
@@ -149,7 +149,7 @@ def test_a_process_serves_many_calls_and_threads(file: Path) -> None:
     assert isolated(settings)._process is before
 
 
-def test_a_process_killed_between_batches_is_replaced(file: Path) -> None:
+def test_process_killed_between_batches_is_replaced(file: Path) -> None:
     settings = config(file)
     check_function(settings)
     process = isolated(settings)._process
@@ -160,12 +160,12 @@ def test_a_process_killed_between_batches_is_replaced(file: Path) -> None:
     assert statuses == ["error", "ok", "ok"]
 
 
-def test_a_hanging_function_does_not_outlive_its_caller(file: Path) -> None:
+def test_hanging_process_exits_with_its_parent(file: Path) -> None:
     code = (
         "import os, sys, threading, time\n"
         "from geovlm_ray.rewards.isolated import isolated\n"
         "from geovlm_ray.rewards import RewardConfig\n"
-        "from tests.unit.judging import example\n"
+        "from tests.unit.reward_examples import example\n"
         "function = isolated(RewardConfig(function=sys.argv[1], time_limit_s=0.5))\n"
         "function.start()\n"
         "threading.Thread(target=function.score, args=('HANG', example('vqa', 'yes')), daemon=True).start()\n"
@@ -173,13 +173,13 @@ def test_a_hanging_function_does_not_outlive_its_caller(file: Path) -> None:
         "print(function._process.pid, flush=True)\n"
         "os._exit(0)"
     )
-    done = subprocess.run([sys.executable, "-c", code, f"{file}:reward"], capture_output=True, text=True, check=True)
-    pid = int(done.stdout)
+    parent = subprocess.run([sys.executable, "-c", code, f"{file}:reward"], capture_output=True, text=True, check=True)
+    pid = int(parent.stdout)
     for _ in range(100):
         if not Path(f"/proc/{pid}").exists():
             return
         time.sleep(0.05)
-    pytest.fail(f"process {pid} lives on")
+    pytest.fail(f"process {pid} is still running")
 
 
 @pytest.mark.parametrize(
@@ -193,22 +193,20 @@ def test_a_hanging_function_does_not_outlive_its_caller(file: Path) -> None:
         ("import os; os._exit(1)", "reward", "died while loading it"),
     ],
 )
-def test_a_function_that_cannot_be_loaded_is_a_wrong_configuration(
-    tmp_path: Path, code: str, name: str, message: str
-) -> None:
+def test_unloadable_function_is_a_config_error(tmp_path: Path, code: str, name: str, message: str) -> None:
     (tmp_path / "broken.py").write_text(code)
     with pytest.raises(ConfigError, match=message):
         check_function(RewardConfig(function=f"{tmp_path}/broken.py:{name}"))
 
 
-def test_a_file_may_import_its_neighbours(tmp_path: Path) -> None:
+def test_function_file_can_import_sibling_modules(tmp_path: Path) -> None:
     (tmp_path / "helper.py").write_text("VALUE = 0.75")
     (tmp_path / "mine.py").write_text("import helper\ndef reward(response, target): return helper.VALUE")
     (score,) = score_batch([response("a")], [VQA], RewardConfig(function=f"{tmp_path}/mine.py:reward"))
     assert score.accuracy == 0.75
 
 
-def test_a_string_in_place_of_the_section_names_the_function(tmp_path: Path) -> None:
+def test_reward_section_accepts_a_function_string(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text("reward: mine.py:reward\n")
     assert load_config(str(tmp_path / "run.yaml")).reward == RewardConfig(function="mine.py:reward")
     assert load_config("demo", ["reward=mine.py:reward"]).reward.function == "mine.py:reward"
@@ -220,7 +218,7 @@ def test_a_string_in_place_of_the_section_names_the_function(tmp_path: Path) -> 
         load_config("demo", ["reward=mine:reward"])
 
 
-def test_the_score_command_takes_a_function(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_score_command_accepts_a_function(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "in.jsonl"
     record = {"id": "a", "task": "image_captioning", "response": response("a"), "target": ["b"]}
     source.write_text(json.dumps(record) + "\n")
@@ -230,7 +228,7 @@ def test_the_score_command_takes_a_function(file: Path, tmp_path: Path, capsys: 
     assert "expected a function 'nothing'" in capsys.readouterr().err
 
 
-def test_credentials_of_the_run_do_not_reach_the_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_function_does_not_see_credentials_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = (
         "import os",
         "def f(response, target):",

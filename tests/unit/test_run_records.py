@@ -1,4 +1,4 @@
-"""What a run leaves behind: metrics, completions, checkpoints, report."""
+"""Files of a run: metrics, completions and report."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ CONFIG = load_config("demo", ["data.stages=[]", "rollout.prompts_per_step=12"])
 
 
 def scored_batch(step: int) -> list[SampleGroup]:
-    """Ideal and broken completions of every task."""
+    """Ideal, malformed and wrong completions of every task."""
 
-    def draw(prompt: Prompt) -> SampleGroup:
+    def generate(prompt: Prompt) -> SampleGroup:
         texts = (
             demonstration(prompt.example),
             "<think>no answer",
@@ -39,7 +39,7 @@ def scored_batch(step: int) -> list[SampleGroup]:
 
     sampler = PromptSampler(SceneStream(0), CONFIG.data, 12)
     embedder = SbertEmbedder.from_config(CONFIG.reward.sbert)
-    return score_groups([draw(p) for p in sampler.batch(step)], CONFIG.reward, embedder)
+    return score_groups([generate(p) for p in sampler.batch(step)], CONFIG.reward, embedder)
 
 
 ADVANTAGES = partial(advantages, config=CONFIG.learner, max_completion_tokens=CONFIG.rollout.max_tokens)
@@ -65,7 +65,7 @@ def run(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_every_completion_is_kept_with_its_reward_and_version(run: Path) -> None:
+def test_every_completion_is_stored_with_reward_and_weight_version(run: Path) -> None:
     rows = pq.read_table(run / "rollouts" / "step-000001.parquet").to_pylist()
     assert len(rows) == 36
     ideal = [row for row in rows if row["sample"] == 0]
@@ -79,7 +79,7 @@ def test_every_completion_is_kept_with_its_reward_and_version(run: Path) -> None
     assert {row["group_status"] for row in rows} == {"trained"}
 
 
-def test_rewind_forgets_what_came_after_the_checkpoint(run: Path) -> None:
+def test_rewind_discards_steps_after_the_checkpoint(run: Path) -> None:
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "rew')
     tracker = RunTracker(run, 3, Console(quiet=True), HackingMonitor(), ADVANTAGES)
@@ -92,19 +92,19 @@ def test_rewind_forgets_what_came_after_the_checkpoint(run: Path) -> None:
     ]
 
 
-def test_completions_of_steps_that_are_made_again_are_moved_aside(run: Path) -> None:
-    before = (run / "rollouts" / "step-000003.parquet").read_bytes()
+def test_completions_of_repeated_steps_are_moved_to_undone(run: Path) -> None:
+    original = (run / "rollouts" / "step-000003.parquet").read_bytes()
     for _ in range(2):
         tracker = RunTracker(run, 3, Console(quiet=True), HackingMonitor(), ADVANTAGES)
         tracker.rewind(2)
         log(tracker, 3, scored_batch(0))
         tracker.close()
-    aside = run / "rollouts" / "undone"
-    assert sorted(f.name for f in aside.iterdir()) == ["step-000003-1.parquet", "step-000003-2.parquet"]
-    assert (aside / "step-000003-1.parquet").read_bytes() == before
+    undone = run / "rollouts" / "undone"
+    assert sorted(f.name for f in undone.iterdir()) == ["step-000003-1.parquet", "step-000003-2.parquet"]
+    assert (undone / "step-000003-1.parquet").read_bytes() == original
 
 
-def test_report_is_one_file_with_curves_and_pictures(run: Path) -> None:
+def test_report_is_one_file_with_plots_and_images(run: Path) -> None:
     page = write_report(run).read_text()
     assert "http://www.w3.org" in page
     assert 'src="http' not in page
@@ -115,17 +115,17 @@ def test_report_is_one_file_with_curves_and_pictures(run: Path) -> None:
         assert text in page
 
 
-def test_report_of_a_run_that_has_only_begun(tmp_path: Path) -> None:
+def test_report_of_a_run_without_completions(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(to_yaml(CONFIG))
     assert "No completions yet" in write_report(tmp_path).read_text()
 
 
-def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
+def test_report_rejects_a_folder_without_a_run(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=str(tmp_path)):
         write_report(tmp_path)
 
 
-def test_a_disk_that_refuses_metrics_is_named(tmp_path: Path) -> None:
+def test_failed_metrics_write_is_reported(tmp_path: Path) -> None:
     tracker = RunTracker(tmp_path, 3, Console(quiet=True), HackingMonitor(), ADVANTAGES)
     tracker.rewind(0)
     (tmp_path / "metrics.jsonl").unlink()

@@ -1,4 +1,4 @@
-"""The order in which prompts are drawn: mixture weights, epochs, stages, parts, replacements."""
+"""Order of prompts: mixture weights, epochs, curriculum stages, batch shards, replacements."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ def stream(path: Path, **values: object) -> tuple[RecordStream, DataConfig]:
 
 
 @given(st.lists(st.integers(1, 10_000), min_size=1, max_size=12), st.integers(0, 3000))
-def test_every_share_is_met_at_every_moment(weights: list[int], n: int) -> None:
+def test_schedule_meets_every_quota_at_every_index(weights: list[int], n: int) -> None:
     schedule = Schedule(weights)
-    drawn = [0] * len(weights)
+    counts = [0] * len(weights)
     for k in range(n):
         task, before = schedule[k]
-        assert before == drawn[task]
-        drawn[task] += 1
+        assert before == counts[task]
+        counts[task] += 1
         if k % 97 == 0 or k == n - 1:
-            assert all(abs(d - (k + 1) * w / sum(weights)) < 1 for d, w in zip(drawn, weights, strict=True))
+            assert all(abs(count - (k + 1) * w / sum(weights)) < 1 for count, w in zip(counts, weights, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -66,24 +66,24 @@ def test_every_share_is_met_at_every_moment(weights: list[int], n: int) -> None:
         ("temperature", 1e9, {"vqa": 1 / 3, "image_captioning": 1 / 3, "object_detection": 1 / 3}),
     ],
 )
-def test_quotas_are_exact_over_ten_thousand_draws(
+def test_mixture_quotas_are_exact_over_ten_thousand_prompts(
     source: Path, mixture: str, temperature: float, expected: dict[str, float]
 ) -> None:
     opened, config = stream(source, mixture=mixture, temperature=temperature)
     sampler = PromptSampler(opened, config, 100)
-    drawn = Counter(p.example.task for step in range(100) for p in sampler.batch(step))
+    counts = Counter(p.example.task for step in range(100) for p in sampler.batch(step))
     for task, share in expected.items():
-        assert math.floor(1e4 * share) <= drawn[task] <= math.ceil(1e4 * share)
-    assert drawn.total() == 10_000
+        assert math.floor(1e4 * share) <= counts[task] <= math.ceil(1e4 * share)
+    assert counts.total() == 10_000
 
 
-def test_a_rare_task_keeps_a_share() -> None:
+def test_rare_task_keeps_a_positive_weight() -> None:
     weights = task_weights([1_000_000_000, 1], "temperature", 1.0)
     assert weights[1] == 1
     assert task_weights([5, None], "natural", 1.0) == [1, 1]
 
 
-def test_the_natural_mixture_draws_every_record_once_an_epoch(source: Path) -> None:
+def test_natural_mixture_samples_every_record_once_per_epoch(source: Path) -> None:
     opened, config = stream(source, mixture="natural")
     sampler = PromptSampler(opened, config, 50)
     epochs = [[p.example.id for step in (2 * e, 2 * e + 1) for p in sampler.batch(step)] for e in range(3)]
@@ -93,23 +93,23 @@ def test_the_natural_mixture_draws_every_record_once_an_epoch(source: Path) -> N
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 400), st.integers(0, 50), st.sampled_from(["balanced", "natural", "temperature"]))
-def test_a_resumed_run_draws_the_same_sequence(source: Path, start: int, steps: int, mixture: str) -> None:
+def test_resumed_sampler_continues_the_same_sequence(source: Path, start: int, steps: int, mixture: str) -> None:
     stages = [{"tasks": ["vqa", "object_detection"], "steps": 7}, {"tasks": ["image_captioning", "vqa"], "steps": 1}]
     opened, config = stream(source, mixture=mixture, stages=stages)
-    whole = PromptSampler(opened, config, 3)
-    expected = [whole.batch(step) for step in range(start + steps)]
+    uninterrupted = PromptSampler(opened, config, 3)
+    expected = [uninterrupted.batch(step) for step in range(start + steps)]
     resumed = PromptSampler(*stream(source, mixture=mixture, stages=stages), 3)
     assert [resumed.batch(step) for step in range(start, start + steps)] == expected[start:]
 
 
 @given(st.integers(0, 1000), st.integers(1, 9), st.integers(1, 40))
-def test_parts_of_a_batch_do_not_overlap_and_make_it_up(step: int, n: int, size: int) -> None:
+def test_batch_shards_are_disjoint_and_complete(step: int, n: int, size: int) -> None:
     sampler = PromptSampler(SceneStream(0), DataConfig(), size)
-    parts = [p for i in range(n) for p in sampler.batch(step, shard=(i, n))]
-    assert sorted(p.group_id for p in parts) == [p.group_id for p in sampler.batch(step)]
+    shards = [p for i in range(n) for p in sampler.batch(step, shard=(i, n))]
+    assert sorted(p.group_id for p in shards) == [p.group_id for p in sampler.batch(step)]
 
 
-def test_stages_follow_one_another_and_the_last_goes_on() -> None:
+def test_stages_run_in_order_and_the_last_one_continues() -> None:
     stages = [{"tasks": ["vqa"], "steps": 2}, {"tasks": ["image_captioning", "vqa"], "steps": 1}]
     sampler = PromptSampler(SceneStream(0), DataConfig(stages=stages), 4)  # type: ignore[arg-type]
     tasks = [[p.example.task for p in sampler.batch(step)] for step in range(5)]
@@ -117,7 +117,7 @@ def test_stages_follow_one_another_and_the_last_goes_on() -> None:
     assert [p.group_id for step in range(5) for p in sampler.batch(step)] == list(range(20))
 
 
-def test_a_replacement_is_another_prompt_of_the_task_that_no_run_draws(source: Path) -> None:
+def test_replacement_is_an_unused_prompt_of_the_same_task(source: Path) -> None:
     opened, config = stream(source)
     sampler = PromptSampler(opened, config, 4)
     prompt = sampler.prompt(7)
@@ -129,7 +129,7 @@ def test_a_replacement_is_another_prompt_of_the_task_that_no_run_draws(source: P
     assert len({step_of(p.group_id, sampler.batch_size) for p in (prompt, first, second)}) == 1
 
 
-def test_held_out_examples_are_never_drawn(source: Path) -> None:
+def test_held_out_examples_are_never_sampled(source: Path) -> None:
     opened, _ = stream(source)
     held = opened.held_out(("vqa", "object_detection"), 12)
     assert Counter(e.task for e in held) == {"vqa": 6, "object_detection": 6}
@@ -151,7 +151,7 @@ def test_held_out_examples_are_never_drawn(source: Path) -> None:
         ((448, 224), (44.8, 44.8, 134.4, 89.6), "see [4, 4, 13, 9]?"),
     ],
 )
-def test_boxes_come_in_the_frame_of_the_answer(source: Path, frame: object, box: tuple, question: str) -> None:
+def test_boxes_are_converted_to_the_answer_frame(source: Path, frame: object, box: tuple, question: str) -> None:
     opened, _ = stream(source, frame=frame)
     example = opened.record("object_detection", 0)
     (found,) = example.target
@@ -167,7 +167,7 @@ def test_boxes_come_in_the_frame_of_the_answer(source: Path, frame: object, box:
         ({"stages": [{"tasks": ["change_captioning"], "steps": 1}]}, "records of task 'change_captioning', found only"),
     ],
 )
-def test_what_the_records_lack_is_named(source: Path, values: dict, message: str) -> None:
+def test_missing_splits_and_tasks_are_reported(source: Path, values: dict, message: str) -> None:
     with pytest.raises(DataError, match=message) as error:
         stream(source, **values)
     assert "all.jsonl" in str(error.value)

@@ -1,4 +1,4 @@
-"""The sentence embeddings: which files they are loaded from."""
+"""SBERT loading accepts safetensors only."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from geovlm_ray.rewards.config import SbertConfig
 from geovlm_ray.rewards.sbert import SbertEmbedder, _model_path
 
 
-def test_a_folder_of_sentence_embeddings_without_safetensors_is_refused_and_not_run(tmp_path: Path) -> None:
-    packaged = Path(_model_path("all-MiniLM-L6-v2"))
-    folder = shutil.copytree(packaged, tmp_path / "sbert")
+def test_model_without_safetensors_is_rejected_and_never_unpickled(tmp_path: Path) -> None:
+    source = Path(_model_path("all-MiniLM-L6-v2"))
+    folder = shutil.copytree(source, tmp_path / "sbert")
     for weights in folder.rglob("*.safetensors"):
         weights.unlink()
-    ran = tmp_path / "ran"
-    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Runs(ran)))
+    marker = tmp_path / "unpickled"
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(TouchOnUnpickle(marker)))
     with pytest.raises(ModelError, match=r"reward\.sbert\.model .*does not load"):
         SbertEmbedder.from_config(SbertConfig(model=str(folder)))
-    assert not ran.exists()
+    assert not marker.exists()
 
 
-class Runs:
-    """Makes a file where it is unpickled."""
+class TouchOnUnpickle:
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""``geovlm-ray score``: a file of responses, line by line."""
+"""``geovlm-ray score``: scoring a JSONL file of responses."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import pytest
 from geovlm_ray.cli import main
 from geovlm_ray.evaluation.scoring import score_lines
 from geovlm_ray.rewards import RewardConfig
-from tests.unit.judging import SAMPLES, response
+from tests.unit.reward_examples import SAMPLES, response
 
 
 def record(**changes: Any) -> str:
-    """A line of input that scores 2, with changes."""
+    """An input line that scores 2, with changed fields."""
     return json.dumps({"id": "a", "task": "vqa", "response": response("yes"), "target": "yes"} | changes)
 
 
 def scored(*lines: str, **settings: Any) -> tuple[list[dict[str, Any]], list[str]]:
-    """The output lines as objects, and the problems."""
+    """Parsed output lines, and the problems."""
     output, problems = score_lines(lines, RewardConfig(**settings))
     return [json.loads(line) for line in output], problems
 
 
-def test_a_line_of_output_for_a_line_of_input() -> None:
+def test_one_output_line_per_input_line() -> None:
     lines = [record(), record(id=7, response=response("no")), record(id=None, response="yes")]
     output, problems = scored(*lines)
     assert not problems
@@ -46,13 +46,13 @@ def test_a_line_of_output_for_a_line_of_input() -> None:
         ("image_captioning", ["two ships on the left ."]),
     ],
 )
-def test_targets_of_every_form(task: str, target: Any) -> None:
+def test_targets_of_every_json_form(task: str, target: Any) -> None:
     output, problems = scored(record(task=task, target=target, response=response(SAMPLES[task][1])))
     assert not problems
     assert output[0]["accuracy"] == 1.0
 
 
-def test_frame_dialect_and_labels_of_a_record() -> None:
+def test_record_frame_dialect_and_labels_are_used() -> None:
     geochat = record(
         task="object_detection",
         target=[[8, 26, 22, 37]],
@@ -60,38 +60,38 @@ def test_frame_dialect_and_labels_of_a_record() -> None:
         frame={"pixel": [512, 512]},
         response=response("{<8><26><22><37>}"),
     )
-    names = ["a, b", "c", "d", "e", "f"]
-    listed = record(task="multilabel_classification", target=["a, b"], labels=names, response=response("a, b, c"))
+    vocabulary = ["a, b", "c", "d", "e", "f"]
+    listed = record(task="multilabel_classification", target=["a, b"], labels=vocabulary, response=response("a, b, c"))
     output, problems = scored(geochat, listed)
     assert not problems
     assert [o["accuracy"] for o in output] == [1.0, pytest.approx(2 / 3)]
 
 
-BAD = {
+INVALID_LINES = {
     "not json": ("{", "Expecting property name"),
-    "no object": ("[1]", "expected an object"),
+    "not an object": ("[1]", "expected an object"),
     "an unknown task": (record(task="segmentation"), "'segmentation'"),
-    "a task that is no name": (record(task=["vqa"]), "line 2"),
-    "a target of another form": (record(target=["yes"]), "expected a string"),
-    "a response that is no text": (record(response=5), "expected a string"),
+    "a task that is not a string": (record(task=["vqa"]), "line 2"),
+    "a target of the wrong type": (record(target=["yes"]), "expected a string"),
+    "a response that is not a string": (record(response=5), "expected a string"),
     "an unknown dialect": (record(dialect="yaml"), "'yaml'"),
-    "a bad frame": (record(frame={"pixel": [0, 5]}), "frame"),
+    "an invalid frame": (record(frame={"pixel": [0, 5]}), "frame"),
     "no target": (json.dumps({"id": "a", "task": "vqa", "response": ""}), "'target'"),
-    "a coordinate that is not finite": (record(task="object_detection", target=[[0, 0, 1, float("nan")]]), "nan"),
+    "a non-finite coordinate": (record(task="object_detection", target=[[0, 0, 1, float("nan")]]), "nan"),
     "a huge coordinate": (record(task="object_detection", target=[[0, 0, 1, 10**400]]), "line 2"),
-    "a number of 5,000 digits": ('{"id": ' + "9" * 5000 + "}", "line 2"),
+    "a 5,000-digit number": ('{"id": ' + "9" * 5000 + "}", "line 2"),
     "deep nesting": ("[" * 100_000, "line 2"),
 }
 
 
-def test_blank_lines_are_skipped_and_still_counted() -> None:
+def test_blank_lines_are_skipped_but_counted() -> None:
     output, problems = scored("\n", record(), "  \n", "{", "")
     assert [o["status"] for o in output] == ["ok", "invalid_record"]
     assert [p.partition(":")[0] for p in problems] == ["line 4"]
 
 
-@pytest.mark.parametrize(("line", "message"), BAD.values(), ids=BAD)
-def test_a_bad_line_does_not_stop_the_rest(line: str, message: str) -> None:
+@pytest.mark.parametrize(("line", "message"), INVALID_LINES.values(), ids=INVALID_LINES)
+def test_invalid_line_does_not_affect_other_lines(line: str, message: str) -> None:
     output, problems = scored(record(), line, record())
     assert [o["status"] for o in output] == ["ok", "invalid_record", "ok"]
     assert output[1]["total"] == 0
@@ -100,7 +100,9 @@ def test_a_bad_line_does_not_stop_the_rest(line: str, message: str) -> None:
     assert message in problems[0]
 
 
-def test_the_command_writes_a_file_and_reports_bad_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_score_command_writes_a_file_and_reports_invalid_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_bytes(record().encode() + b"\n\xff\xfe\n" + record(response=response("no")).encode() + b"\n")
     assert main(["score", str(source), "--out", str(out), "reward.combine=gated"]) == 1

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: packing, the loss on responses, steps, resume, and what is refused."""
+"""Supervised fine-tuning: packing, response loss, optimizer steps, resume, and rejected inputs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LORA = ModelConfig(lora=LoraSettings(rank=4))
 SHORT = ("sft.steps=3", "sft.batch_size=4", "sft.eval_every=2", "sft.eval_examples=12", "sft.readers=0")
 
 
-def policy(config: ModelConfig = ModelConfig()) -> nn.Module:  # noqa: B008 - it is immutable
+def policy(config: ModelConfig = ModelConfig()) -> nn.Module:  # noqa: B008 - immutable
     return load_model(config, model_folder("tiny"), torch.device("cpu"), seed=0)
 
 
@@ -53,12 +53,12 @@ def trainer(encoder: PromptEncoder, model: ModelConfig = ModelConfig(), **settin
 
 
 def prompts(n: int, first: int = 0) -> list[Prompt]:
-    """Drawn scenes of all tasks, with one to three images."""
+    """Synthetic scenes of all tasks, with one to three images each."""
     return [Prompt(k, scene_example(SCENE_TASKS[k % 12], 5, k)) for k in range(first, first + n)]
 
 
-def one_by_one(model: nn.Module, sequences: Sequence[Encoded]) -> torch.Tensor:
-    """Summed cross-entropy of the responses as transformers itself computes it, a sequence at a time."""
+def unpacked_loss(model: nn.Module, sequences: Sequence[Encoded]) -> torch.Tensor:
+    """Summed cross-entropy of the responses, computed by transformers one sequence at a time."""
     total = torch.zeros(())
     for prompt, response in sequences:
         ids = torch.cat([prompt.input_ids, torch.tensor(response)])[None]
@@ -82,24 +82,24 @@ def packed_loss(model: nn.Module, row: Pack) -> torch.Tensor:
 
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
-    """Two threads are slower than one where others work on the machine too."""
+    """Use one thread: two are slower on a busy machine."""
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")
 def sequences(encoder: PromptEncoder) -> list[Encoded]:
-    """Two examples of every task with their responses."""
+    """Two encoded examples of every task with their responses."""
     reader = collator(encoder)
     return [(encoder.encode(p.example), reader.response(p.example)) for p in prompts(24)]
 
 
 @pytest.mark.parametrize("masked", [True, False], ids=["masked", "sequence by sequence"])
 @pytest.mark.parametrize("budget", [10_000, 200])
-def test_packed_rows_have_the_loss_and_gradient_of_their_sequences(
+def test_packed_loss_and_gradients_equal_those_of_separate_sequences(
     sequences: list[Encoded], budget: int, masked: bool
 ) -> None:
     model = policy()
-    expected = one_by_one(model, sequences) / 100
+    expected = unpacked_loss(model, sequences) / 100
     expected.backward()
     gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
@@ -116,7 +116,7 @@ def test_packed_rows_have_the_loss_and_gradient_of_their_sequences(
 
 
 @pytest.mark.parametrize("masked", [True, False], ids=["masked", "sequence by sequence"])
-def test_sequences_of_a_row_do_not_see_each_other(sequences: list[Encoded], masked: bool) -> None:
+def test_packed_sequences_do_not_attend_to_each_other(sequences: list[Encoded], masked: bool) -> None:
     model = policy()
     if not masked:
         attend_within_sequences(model)
@@ -126,7 +126,7 @@ def test_sequences_of_a_row_do_not_see_each_other(sequences: list[Encoded], mask
     assert torch.allclose(alone, behind, atol=1e-5)
 
 
-def test_the_loss_is_on_the_response_and_its_end(encoder: PromptEncoder) -> None:
+def test_loss_covers_the_response_and_its_end_token(encoder: PromptEncoder) -> None:
     reader = collator(encoder)
     (row,) = reader.batch(prompts(3)).packs
     tokenizer = encoder.processor.tokenizer
@@ -138,29 +138,29 @@ def test_the_loss_is_on_the_response_and_its_end(encoder: PromptEncoder) -> None
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(2, 50), min_size=1, max_size=40), st.integers(50, 120))
-def test_packing_keeps_every_sequence_whole_and_within_the_budget(lengths: list[int], budget: int) -> None:
+def test_packing_keeps_sequences_intact_and_within_the_budget(lengths: list[int], budget: int) -> None:
     nothing = torch.zeros(0, 3, dtype=torch.long)
-    made = [
+    sequences = [
         (EncodedPrompt(torch.full((n - 1,), i), torch.zeros(n - 1, dtype=torch.long), torch.zeros(0, 4), nothing), [i])
         for i, n in enumerate(lengths)
     ]
-    rows = pack(made, budget)
+    rows = pack(sequences, budget)
     assert all(len(row.input_ids) <= budget for row in rows)
     found = [part.tolist() for row in rows for part in row.input_ids.split(row.lengths.tolist())]
     assert sorted(found) == sorted([i] * n for i, n in enumerate(lengths))
-    # First fit: no two rows that are both at most half full.
+    # First fit leaves at most one row that is half full or less.
     assert sum(2 * len(row.input_ids) <= budget for row in rows) <= 1
 
 
-def test_the_step_does_not_depend_on_how_the_batch_is_packed(encoder: PromptEncoder) -> None:
-    figures = [trainer(encoder).step(collator(encoder, tokens).batch(prompts(8))) for tokens in (90, 300, 4096)]
-    assert len({f["response_tokens"] for f in figures}) == 1
-    assert figures[0]["loss"] == pytest.approx(figures[2]["loss"], rel=1e-5)
-    assert figures[0]["grad_norm"] == pytest.approx(figures[2]["grad_norm"], rel=1e-4)
-    assert figures[1]["loss"] == pytest.approx(figures[2]["loss"], rel=1e-5)
+def test_step_does_not_depend_on_packing(encoder: PromptEncoder) -> None:
+    metrics = [trainer(encoder).step(collator(encoder, tokens).batch(prompts(8))) for tokens in (90, 300, 4096)]
+    assert len({f["response_tokens"] for f in metrics}) == 1
+    assert metrics[0]["loss"] == pytest.approx(metrics[2]["loss"], rel=1e-5)
+    assert metrics[0]["grad_norm"] == pytest.approx(metrics[2]["grad_norm"], rel=1e-4)
+    assert metrics[1]["loss"] == pytest.approx(metrics[2]["loss"], rel=1e-5)
 
 
-def test_the_loss_is_a_mean_over_tokens_not_over_records(encoder: PromptEncoder) -> None:
+def test_loss_is_averaged_over_tokens_not_records(encoder: PromptEncoder) -> None:
     model = trainer(encoder)
     parts = [collator(encoder).batch([p]) for p in prompts(4)]
     means = [model.evaluate([part])["eval/loss"] for part in parts]
@@ -171,7 +171,7 @@ def test_the_loss_is_a_mean_over_tokens_not_over_records(encoder: PromptEncoder)
     assert model.step(collator(encoder).batch(prompts(4)))["loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_steps_lower_the_loss_and_raise_the_accuracy(encoder: PromptEncoder) -> None:
+def test_training_lowers_the_loss_and_raises_the_accuracy(encoder: PromptEncoder) -> None:
     model = trainer(encoder, steps=8)
     batch = collator(encoder).batch(prompts(6))
     before = model.evaluate([batch])
@@ -182,21 +182,21 @@ def test_steps_lower_the_loss_and_raise_the_accuracy(encoder: PromptEncoder) -> 
     assert [row["lr"] for row in rows] == pytest.approx([1e-3 * (8 - k) / 8 for k in range(8)])
 
 
-def test_weights_stay_in_fp32_where_bf16_computes(encoder: PromptEncoder) -> None:
+def test_master_weights_stay_in_fp32_with_bf16_compute(encoder: PromptEncoder) -> None:
     batch = collator(encoder).batch(prompts(6))
     exact, rounded = (trainer(encoder, ModelConfig(dtype=dtype)) for dtype in ("float32", "bfloat16"))  # type: ignore[arg-type]
     assert exact.step(batch)["loss"] == pytest.approx(rounded.step(batch)["loss"], rel=0.02)
     assert {p.dtype for p in rounded.model.parameters()} == {torch.float32}
 
 
-def test_gradient_checkpointing_changes_nothing(encoder: PromptEncoder) -> None:
+def test_gradient_checkpointing_keeps_the_gradient(encoder: PromptEncoder) -> None:
     batch = collator(encoder).batch(prompts(3))
-    plain, frugal = (trainer(encoder, gradient_checkpointing=on).step(batch) for on in (False, True))
-    assert plain["grad_norm"] == pytest.approx(frugal["grad_norm"], rel=1e-5)
+    plain, checkpointed = (trainer(encoder, gradient_checkpointing=on).step(batch) for on in (False, True))
+    assert plain["grad_norm"] == pytest.approx(checkpointed["grad_norm"], rel=1e-5)
 
 
 @pytest.mark.parametrize(("model", "optimizer"), [(ModelConfig(), "muon"), (LORA, "adamw"), (LORA, "muon")])
-def test_a_loaded_trainer_goes_on_as_the_saved_one(
+def test_resumed_trainer_equals_uninterrupted_trainer(
     encoder: PromptEncoder, model: ModelConfig, optimizer: str, tmp_path: Path
 ) -> None:
     batches = [collator(encoder).batch(prompts(3, k)) for k in (0, 3)]
@@ -210,7 +210,7 @@ def test_a_loaded_trainer_goes_on_as_the_saved_one(
     assert first.evaluate(batches) == second.evaluate(batches)
 
 
-def test_a_step_that_is_not_finite_is_refused_and_changes_nothing(encoder: PromptEncoder) -> None:
+def test_non_finite_loss_fails_without_updating_the_weights(encoder: PromptEncoder) -> None:
     model = trainer(encoder)
     (row,) = collator(encoder).batch(prompts(2)).packs
     broken = dataclasses.replace(row, pixel_values=row.pixel_values * float("nan"))
@@ -222,15 +222,15 @@ def test_a_step_that_is_not_finite_is_refused_and_changes_nothing(encoder: Promp
 
 
 @pytest.mark.parametrize("readers", [0, 2])
-def test_batches_come_in_order_and_begin_anywhere(encoder: PromptEncoder, readers: int) -> None:
+def test_batches_are_in_order_from_any_start_step(encoder: PromptEncoder, readers: int) -> None:
     sampler = PromptSampler(SceneStream(3), DataConfig(seed=3), 4)
-    wanted = [[p.example.id for p in sampler.batch(step)] for step in range(5)]
-    assert [b.ids for b in read_batches(sampler, collator(encoder), 0, 5, readers)] == wanted
-    assert [b.ids for b in read_batches(sampler, collator(encoder), 3, 5, readers)] == wanted[3:]
+    expected = [[p.example.id for p in sampler.batch(step)] for step in range(5)]
+    assert [b.ids for b in read_batches(sampler, collator(encoder), 0, 5, readers)] == expected
+    assert [b.ids for b in read_batches(sampler, collator(encoder), 3, 5, readers)] == expected[3:]
 
 
 @pytest.mark.parametrize("readers", [0, 1])
-def test_an_error_of_a_reader_arrives_as_it_is(encoder: PromptEncoder, readers: int) -> None:
+def test_reader_errors_are_raised_unchanged(encoder: PromptEncoder, readers: int) -> None:
     sampler = PromptSampler(SceneStream(3), DataConfig(seed=3), 4)
     with pytest.raises(DataError, match=r"^record '[\w-]+': expected at most sft.pack_tokens=30 tokens .* found \d+$"):
         list(read_batches(sampler, collator(encoder, 30), 0, 1, readers))
@@ -246,15 +246,13 @@ def test_an_error_of_a_reader_arrives_as_it_is(encoder: PromptEncoder, readers: 
         ({"question": "what is <|image_pad|> ?"}, "placeholder"),
     ],
 )
-def test_records_that_cannot_be_trained_on_are_named(
-    encoder: PromptEncoder, changes: dict[str, object], message: str
-) -> None:
+def test_unusable_records_are_reported_by_id(encoder: PromptEncoder, changes: dict[str, object], message: str) -> None:
     example = dataclasses.replace(scene_example("vqa", 0, 0), id="odd one", **changes)  # type: ignore[arg-type]
     with pytest.raises(DataError, match=f"record 'odd one'.*{message}"):
         collator(encoder).batch([Prompt(0, example)])
 
 
-def test_special_tokens_in_a_target_are_plain_text(encoder: PromptEncoder) -> None:
+def test_special_tokens_in_a_target_are_encoded_as_plain_text(encoder: PromptEncoder) -> None:
     record = Example("x", "vqa", ("scene:vqa:0:0:0",), "what ?", "a <|image_pad|> and <|im_end|>", dataset="mine")
     ids = collator(encoder).response(record)
     tokenizer = encoder.processor.tokenizer
@@ -276,7 +274,7 @@ def test_special_tokens_in_a_target_are_plain_text(encoder: PromptEncoder) -> No
         (("data.source=samples", "data.path=nowhere.jsonl"), "nowhere.jsonl"),
     ],
 )
-def test_what_is_wrong_is_said_before_the_output_is_claimed(
+def test_invalid_settings_are_reported_before_output_is_written(
     overrides: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -285,7 +283,7 @@ def test_what_is_wrong_is_said_before_the_output_is_claimed(
     assert not (tmp_path / "out" / "sft.yaml").exists()
 
 
-def test_the_output_is_a_model_with_its_records_and_refuses_what_does_not_belong(tmp_path: Path) -> None:
+def test_output_is_a_loadable_model_and_rejects_a_changed_config(tmp_path: Path) -> None:
     out = tmp_path / "out"
     config = load_config("demo", SHORT)
     summary = fine_tune(config, out, QUIET)
@@ -298,7 +296,7 @@ def test_the_output_is_a_model_with_its_records_and_refuses_what_does_not_belong
     assert (out / "sft.html").read_text().count("<svg") == 4
     modes = [(out / name).stat().st_mode for name in ("sft.jsonl", "model.safetensors")]
     modes += [file.stat().st_mode for file in (out / "checkpoints" / "step-000003").iterdir() if file.is_file()]
-    assert len(set(modes)) == 1, "whoever may read one file of the folder may read all"
+    assert len(set(modes)) == 1, "files of the output folder differ in permissions"
     assert model_folder(str(out)) == out
     assert model_folder(str(out / "checkpoints" / "step-000003")).is_dir()
     stamp = (out / "model.safetensors").stat().st_mtime_ns
@@ -308,7 +306,7 @@ def test_the_output_is_a_model_with_its_records_and_refuses_what_does_not_belong
         fine_tune(load_config("demo", [*SHORT, "sft.lr=0.1"]), out, QUIET)
 
 
-def test_an_end_that_was_broken_off_is_made_up_for(tmp_path: Path) -> None:
+def test_interrupted_final_export_is_completed_on_rerun(tmp_path: Path) -> None:
     config = load_config("demo", [*SHORT, "sft.eval_examples=0"])
     summary = fine_tune(config, tmp_path, QUIET)
     weights = (tmp_path / "model.safetensors").read_bytes()
@@ -325,7 +323,7 @@ def test_an_end_that_was_broken_off_is_made_up_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["sft.pt", "model.safetensors"])
 @pytest.mark.parametrize("content", [b"", b"PK half of it"])
-def test_a_broken_checkpoint_is_named(name: str, content: bytes, tmp_path: Path) -> None:
+def test_corrupt_checkpoint_file_is_reported(name: str, content: bytes, tmp_path: Path) -> None:
     config = load_config("demo", [*SHORT, "sft.eval_examples=0"])
     fine_tune(config, tmp_path, QUIET)
     (tmp_path / "sft_summary.json").unlink()
@@ -334,7 +332,7 @@ def test_a_broken_checkpoint_is_named(name: str, content: bytes, tmp_path: Path)
         fine_tune(config, tmp_path, QUIET)
 
 
-def test_an_output_that_holds_something_else_is_refused(tmp_path: Path) -> None:
+def test_output_folder_with_foreign_files_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     for out, found in ((tmp_path, "found files in it"), (tmp_path / "file", "found a file")):
         with pytest.raises(RunError, match=found):
@@ -342,7 +340,7 @@ def test_an_output_that_holds_something_else_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_an_adapter_is_written_as_such_and_merged_into_a_model(tmp_path: Path, encoder: PromptEncoder) -> None:
+def test_adapter_is_saved_separately_and_merged_into_the_model(tmp_path: Path, encoder: PromptEncoder) -> None:
     overrides = [*SHORT, "model.lora={rank: 4}", "sft.lr=0.01", "sft.warmup_steps=0", "sft.optimizer=muon"]
     fine_tune(load_config("demo", overrides), tmp_path, QUIET)
     adapted = PeftModel.from_pretrained(policy(), str(tmp_path / "adapter"))
@@ -353,8 +351,8 @@ def test_an_adapter_is_written_as_such_and_merged_into_a_model(tmp_path: Path, e
     assert not torch.allclose(logits[0], logits[2], atol=1e-2)
 
 
-def own_records(folder: Path, *changes: dict[str, object]) -> tuple[str, ...]:
-    """Overrides for VQA records of one's own, r0 and so on, each with its changes."""
+def user_records(folder: Path, *changes: dict[str, object]) -> tuple[str, ...]:
+    """Overrides that train on VQA records r0, r1, ..., each with its changed fields."""
     plain = {"task": "vqa", "images": ["a.png"], "prompt": "what ?", "reference": "word"}
     lines = [{**plain, "id": f"r{k}", **change} for k, change in enumerate(changes)]
     (folder / "data.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -363,29 +361,29 @@ def own_records(folder: Path, *changes: dict[str, object]) -> tuple[str, ...]:
     return (*SHORT, *data, "sft.steps=6", "sft.batch_size=1", "sft.checkpoint_every=6")
 
 
-def left_behind(out: Path) -> tuple[int, list[str]]:
-    """Steps written down, and the checkpoints."""
+def logged_and_saved(out: Path) -> tuple[int, list[str]]:
+    """Number of logged steps, and the names of the checkpoints."""
     return len((out / "sft.jsonl").read_text().splitlines()), [p.name for p in (out / "checkpoints").glob("step-*")]
 
 
-def test_a_broken_record_in_the_middle_leaves_a_checkpoint_of_what_was_learnt(
+def test_broken_record_mid_training_leaves_a_checkpoint_of_the_last_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("geovlm_ray.training.sft.RECORDS_CHECKED", 0)
-    settings = own_records(tmp_path, *({"reference": "word " * (2000 if k == 5 else 1)} for k in range(6)))
+    settings = user_records(tmp_path, *({"reference": "word " * (2000 if k == 5 else 1)} for k in range(6)))
     with pytest.raises(DataError, match="record 'r5'"):
         fine_tune(load_config("demo", settings), tmp_path / "out", QUIET)
-    done, kept = left_behind(tmp_path / "out")
+    done, kept = logged_and_saved(tmp_path / "out")
     assert 0 <= done < 6
     assert kept == ([f"step-{done:06d}"] if done else [])
 
 
-def test_a_step_whose_evaluation_failed_is_done_again(tmp_path: Path) -> None:
-    settings = own_records(tmp_path, {}, {"split": "test", "images": ["b.png"]})
+def test_step_with_a_failed_evaluation_is_repeated(tmp_path: Path) -> None:
+    settings = user_records(tmp_path, {}, {"split": "test", "images": ["b.png"]})
     config = load_config("demo", settings)
     with pytest.raises(DataError, match=r"record 'r1': .*b.png"):
         fine_tune(config, tmp_path / "out", QUIET)
-    assert left_behind(tmp_path / "out") == (1, [])
+    assert logged_and_saved(tmp_path / "out") == (1, [])
     Image.new("RGB", (60, 60)).save(tmp_path / "b.png")
     fine_tune(config, tmp_path / "out", QUIET)
-    assert left_behind(tmp_path / "out") == (6, ["step-000006"])
+    assert logged_and_saved(tmp_path / "out") == (6, ["step-000006"])

@@ -1,4 +1,4 @@
-"""Studies: valid on any recipe, and pages whose words the numbers decide."""
+"""Studies: valid run configurations, verdicts and result pages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from geovlm_ray.evaluation.studies.study import load_study, study_names
 
 
 def parsed(command: list[str]) -> argparse.Namespace:
-    """The arguments of a command of this program."""
+    """Parsed arguments of a geovlm-ray command."""
     parser = argparse.ArgumentParser(exit_on_error=False)
     import_module(f"geovlm_ray.commands.{command[0]}").add_arguments(parser)
     return parser.parse_args(command[1:])
@@ -50,16 +50,16 @@ def test_every_run_of_a_study_has_a_valid_configuration(tmp_path: Path, name: st
     assert len(names) == len(plan.study.variants) * len(plan.study.seeds)
 
 
-def test_variants_differ_in_nothing_but_what_is_studied(tmp_path: Path) -> None:
+def test_variants_differ_only_in_the_studied_setting(tmp_path: Path) -> None:
     plan = StudyPlan(load_study("kl"), tmp_path, "demo")
-    found = [load_config("demo", plan.settings(name, v, 0)) for name, v in plan.study.variants.items()]
-    flat = [c.model_copy(update={"run": c.run.model_copy(update={"name": "x"})}) for c in found]
-    assert len({c.learner.kl_beta for c in flat}) == len(flat)
-    same = [c.model_copy(update={"learner": c.learner.model_copy(update={"kl_beta": 0})}) for c in flat]
-    assert len({c.model_dump_json() for c in same}) == 1
+    configs = [load_config("demo", plan.settings(name, v, 0)) for name, v in plan.study.variants.items()]
+    unnamed = [c.model_copy(update={"run": c.run.model_copy(update={"name": "x"})}) for c in configs]
+    assert len({c.learner.kl_beta for c in unnamed}) == len(unnamed)
+    without_kl = [c.model_copy(update={"learner": c.learner.model_copy(update={"kl_beta": 0})}) for c in unnamed]
+    assert len({c.model_dump_json() for c in without_kl}) == 1
 
 
-def test_an_unknown_study_is_named_with_the_nearest() -> None:
+def test_unknown_study_suggests_the_closest_name() -> None:
     with pytest.raises(ConfigError, match=r"study 'formt': expected one of .*did you mean 'format'"):
         load_study("formt")
 
@@ -87,26 +87,28 @@ def runs(*values: float) -> dict[int, RunResult]:
         ((0.7,), (0.1,), "neither supports nor contradicts"),
     ],
 )
-def test_the_interval_over_seeds_decides(one: tuple[float, ...], other: tuple[float, ...], expected: str) -> None:
+def test_verdict_follows_the_confidence_interval_over_seeds(
+    one: tuple[float, ...], other: tuple[float, ...], expected: str
+) -> None:
     assert verdict(difference(runs(*one), runs(*other), "greedy", ALL)) == expected
 
 
 def test_differences_are_paired_by_seed() -> None:
-    far = difference(runs(0.1, 0.5, 0.9), runs(0.05, 0.45, 0.85), "sampled", ALL)
-    assert far.mean == pytest.approx(0.05)
-    assert far.low == pytest.approx(0.05)
+    change = difference(runs(0.1, 0.5, 0.9), runs(0.05, 0.45, 0.85), "sampled", ALL)
+    assert change.mean == pytest.approx(0.05)
+    assert change.low == pytest.approx(0.05)
 
 
-def test_the_last_quarter_of_the_samples_counts() -> None:
+def test_sampled_score_averages_the_last_quarter() -> None:
     run = RunResult({ALL: np.array([0, 0, 0, 0, 0, 0, 1.0, 3.0])}, {ALL: (0, 0)}, 1, 1, 1)
     assert run.value("sampled", ALL) == 2.0
 
 
-def test_a_page_says_what_is_missing_and_why(tmp_path: Path) -> None:
+def test_page_lists_missing_runs_and_their_errors(tmp_path: Path) -> None:
     plan = StudyPlan(load_study("format"), tmp_path, "demo")
     better = {0: result(0.7, 0.7), 1: result(0.71, 0.71), 2: result(0.72, 0.72)}
-    found = {"gated": better, "sum": runs(0.6, 0.61, 0.62), "weighted": {}}
-    page = write_study(plan, found, {"weighted-0": "no disk"}, "geovlm-ray study format").read_text()
+    results = {"gated": better, "sum": runs(0.6, 0.61, 0.62), "weighted": {}}
+    page = write_study(plan, results, {"weighted-0": "no disk"}, "geovlm-ray study format").read_text()
     assert "scored +10.0 points relative to `sum` (95% interval over 3 seeds: +10.0 to +10.0): this supports" in page
     assert "`weighted`, seed 0; `weighted`, seed 1" in page
     assert "- `weighted-0`: no disk" in page

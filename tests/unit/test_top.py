@@ -1,4 +1,4 @@
-"""The table of a run's actors."""
+"""``geovlm-ray top``: the table of a run's actors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def top(run: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
     return capsys.readouterr().out.splitlines()
 
 
-def test_every_actor_has_a_line_and_one_without_a_pulse_is_silent(
+def test_every_actor_has_a_row_and_a_stale_heartbeat_is_shown_as_silent(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows: list[dict[str, Any]] = [{"step": n, "reward/mean": n / 10, "seconds/step": 2.5} for n in (1, 12)]
@@ -39,8 +39,8 @@ def test_every_actor_has_a_line_and_one_without_a_pulse_is_silent(
     with heartbeat.busy("stream", 16):
         heartbeat.start(run, "rollout-0", "first")
     heartbeat.stop("stream")
-    old = {**heartbeat.snapshot(), "actor": "rollout-1", "kind": "rollout", "time": time.time() - 42}
-    (run / "actors" / "rollout-1.json").write_text(json.dumps(old))
+    stale = {**heartbeat.snapshot(), "actor": "rollout-1", "kind": "rollout", "time": time.time() - 42}
+    (run / "actors" / "rollout-1.json").write_text(json.dumps(stale))
     driver = {**heartbeat.snapshot(), "actor": "driver", "kind": "driver", "state": "rollout", "queue": 3}
     (run / "actors" / "driver.json").write_text(json.dumps(driver))
     lines = top(run, capsys)
@@ -54,11 +54,11 @@ def test_every_actor_has_a_line_and_one_without_a_pulse_is_silent(
     assert all(cell[7].endswith("GiB") for cell in cells)
 
 
-def test_a_run_that_has_only_begun(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_without_heartbeats(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert top(run, capsys) == ["first  step 0/50", "No actor has written a heartbeat yet."]
 
 
-def test_a_folder_that_is_no_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folder_without_a_run_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["top", str(tmp_path), "--once"]) == 1
     error = capsys.readouterr().err.strip()
     assert error == f"geovlm-ray top: {tmp_path}: expected a run directory with a config.yaml, found none"

@@ -1,4 +1,4 @@
-"""Steps as traces."""
+"""Chrome traces of training steps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from geovlm_ray.observability.trace import Tracer, events
 
 
 def processes(trace: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """The spans of each process, by its name."""
+    """Spans by process name."""
     names = {event["pid"]: event["args"]["name"] for event in trace if event["ph"] == "M"}
     spans = [event for event in trace if event["ph"] == "X"]
     return {name: [span for span in spans if span["pid"] == pid] for pid, name in names.items()}
@@ -22,13 +22,13 @@ def nested(inner: dict[str, Any], outer: dict[str, Any]) -> bool:
     return outer["ts"] <= inner["ts"] and inner["ts"] + inner["dur"] <= outer["ts"] + outer["dur"]
 
 
-def test_a_trace_is_written_of_the_steps_that_were_asked_for(tmp_path: Path) -> None:
+def test_trace_is_written_for_the_requested_steps(tmp_path: Path) -> None:
     heartbeat = Heartbeat()
-    asked: list[tuple[float, float]] = []
+    intervals: list[tuple[float, float]] = []
 
-    def timeline(begun: float, ended: float) -> dict[str, list[Span]]:
-        asked.append((begun, ended))
-        return {"rollout-0": [Span("stream", begun, ended)], "learner-0": []}
+    def timeline(start: float, end: float) -> dict[str, list[Span]]:
+        intervals.append((start, end))
+        return {"rollout-0": [Span("stream", start, end)], "learner-0": []}
 
     tracer = Tracer(tmp_path, [2], timeline, heartbeat)
     for step in heartbeat.steps(0, 3):
@@ -43,13 +43,13 @@ def test_a_trace_is_written_of_the_steps_that_were_asked_for(tmp_path: Path) -> 
     assert [span["name"] for span in found["driver"]] == ["step 2", "rollout", "learner"]
     assert all(nested(part, step) and part["dur"] >= 10_000 for part in parts)
     assert {span["tid"] for span in found["driver"]} == {0}
-    ((begun, ended),) = asked
-    assert abs(found["rollout-0"][0]["ts"] - begun * 1e6) < 1
-    assert 0.02 <= ended - begun <= time.time() - begun
+    ((start, end),) = intervals
+    assert abs(found["rollout-0"][0]["ts"] - start * 1e6) < 1
+    assert 0.02 <= end - start <= time.time() - start
     assert found["learner-0"] == []
 
 
-def test_spans_of_one_actor_that_overlap_are_on_different_threads() -> None:
+def test_overlapping_spans_of_an_actor_get_different_thread_ids() -> None:
     spans = [Span("b", 1, 4), Span("a", 0, 2), Span("in b", 2.5, 3), Span("after", 4, 5)]
     found = {span["name"]: span["tid"] for span in processes(events({"rollout-0": spans}))["rollout-0"]}
     assert found == {"a": 0, "b": 1, "in b": 0, "after": 0}

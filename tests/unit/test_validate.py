@@ -1,4 +1,4 @@
-"""Validation: what is bad, what is only odd, and what becomes of it."""
+"""Dataset validation: quarantined records, warnings, duplicates and split leakage."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from geovlm_ray.data.validation.faults import first_occurrences
 from geovlm_ray.data.validation.fingerprints import MAX_HAMMING, file_key, near_duplicates, perceptual_hash, text_key
 from geovlm_ray.data.validation.tally import Findings
 from geovlm_ray.data.validation.validate import ValidationReport, validate
-from tests.unit.rooms import example, picture, scenes_dataset, write_dataset
+from tests.unit.datasets import example, write_dataset, write_image, write_scenes_dataset
 
 
 def check(folder: Path, need_images: bool = True, workers: int = 1, root: Path | None = None) -> ValidationReport:
@@ -36,8 +36,8 @@ def check(folder: Path, need_images: bool = True, workers: int = 1, root: Path |
     )
 
 
-def set_aside(folder: Path) -> dict[int, str]:
-    """Reasons by record of the source."""
+def quarantined(folder: Path) -> dict[int, str]:
+    """Quarantine reasons by source record number."""
     return {item.source_record: item.reason for item in read_quarantine(folder, "validate")}
 
 
@@ -45,11 +45,11 @@ def validated(
     tmp_path: Path, examples: Sequence[Example], need_images: bool = True
 ) -> tuple[ValidationReport, dict[int, str]]:
     folder = write_dataset(tmp_path / "data", examples, root=str(tmp_path))
-    return check(folder, need_images), set_aside(folder)
+    return check(folder, need_images), quarantined(folder)
 
 
-def test_drawn_scenes_of_every_task_are_in_order(tmp_path: Path) -> None:
-    report = check(scenes_dataset(tmp_path / "scenes"))
+def test_synthetic_scenes_of_every_task_are_valid(tmp_path: Path) -> None:
+    report = check(write_scenes_dataset(tmp_path / "scenes"))
     assert (report.records, report.bad) == (24, 0)
     assert not (tmp_path / "scenes" / "quarantine.parquet").exists()
 
@@ -96,24 +96,24 @@ BOXES = Example("b", "object_detection", ("a.png",), "Where are ships?", (Box((1
         (example(1, ("x" * 5000,)), "too long"),
     ],
 )
-def test_a_bad_record_is_set_aside_with_its_reason(bad: Example, reason: str, tmp_path: Path) -> None:
+def test_bad_record_is_quarantined_with_its_reason(bad: Example, reason: str, tmp_path: Path) -> None:
     root = tmp_path / "root"
-    picture(root / "a.png", 0)
-    picture(tmp_path / "outside.png", 1)
+    write_image(root / "a.png", 0)
+    write_image(tmp_path / "outside.png", 1)
     (root / "link.png").symlink_to(tmp_path / "outside.png")
     (root / "text.png").write_text("no picture")
     (root / "cut.png").write_bytes((root / "a.png").read_bytes()[:200])
-    (root / "bomb.png").write_bytes(bomb(60_000))
+    (root / "bomb.png").write_bytes(decompression_bomb(60_000))
     folder = write_dataset(tmp_path / "data", [bad, example(0, ("a.png",))], root=str(root))
     report = check(folder)
-    ((record, found),) = set_aside(folder).items()
+    ((record, found),) = quarantined(folder).items()
     assert (record, report.bad, report.records) == (1, 1, 2)
     assert reason in found
     assert len(RecordTable(open_datasets(folder))) == 1
 
 
-def bomb(side: int) -> bytes:
-    """A PNG whose header promises side x side pixels."""
+def decompression_bomb(side: int) -> bytes:
+    """A PNG whose header declares side x side pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -124,9 +124,7 @@ def bomb(side: int) -> bytes:
 
 
 @pytest.mark.parametrize("root", ["..", "images/../../elsewhere", "/", "//", "out"])
-def test_a_dataset_that_someone_else_made_may_not_name_any_folder_as_that_of_its_images(
-    tmp_path: Path, root: str
-) -> None:
+def test_image_root_outside_the_dataset_folder_is_rejected(tmp_path: Path, root: str) -> None:
     folder = write_dataset(tmp_path / "data", [example(1)], root=root)
     (folder / "out").symlink_to(tmp_path)
     with pytest.raises(DataError, match=r"dataset\.json, image_root: expected a folder below .* data\.root or --root"):
@@ -134,8 +132,8 @@ def test_a_dataset_that_someone_else_made_may_not_name_any_folder_as_that_of_its
     assert len(RecordTable(open_datasets(folder, tmp_path))) == 1
 
 
-def test_boxes_that_reach_over_an_edge_are_only_odd(tmp_path: Path) -> None:
-    picture(tmp_path / "a.png", 0)
+def test_boxes_beyond_the_image_edge_are_a_warning(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", 0)
     # GeoChat's boxes of objects at an edge are unrotated rectangles with coordinates below 0 and above 100.
     edge = replace(BOXES, target=(Box((-5, 40, 15, 60, 30)), Box((90, 90, 104, 102))), dialect="geochat")
     report, bad = validated(tmp_path, [edge])
@@ -157,14 +155,14 @@ def test_boxes_that_reach_over_an_edge_are_only_odd(tmp_path: Path) -> None:
         ((0, 0, 1e7, 10, 0), float("nan")),
     ],
 )
-def test_the_share_of_a_box_inside_its_image_follows_its_angle(box: tuple[float, ...], share: float) -> None:
+def test_fraction_of_a_box_inside_its_image_follows_its_angle(box: tuple[float, ...], share: float) -> None:
     (found,) = fraction_inside(np.array([box], dtype=float), np.array([[100.0, 100.0]]))
     assert found == pytest.approx(share, nan_ok=True)
 
 
-def test_the_later_of_two_equal_records_is_bad(tmp_path: Path) -> None:
+def test_later_duplicate_record_is_quarantined(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
-        picture(tmp_path / name, ord(name[0]))
+        write_image(tmp_path / name, ord(name[0]))
     first = example(1, ("a.png", "b.png"))
     records = [
         first,
@@ -179,14 +177,14 @@ def test_the_later_of_two_equal_records_is_bad(tmp_path: Path) -> None:
     assert report.warnings.counts["same question and images, different target or reasoning"] == 2
 
 
-def test_records_without_images_are_not_compared(tmp_path: Path) -> None:
+def test_records_without_images_are_not_deduplicated(tmp_path: Path) -> None:
     records = [example(1, id=f"{k}") for k in range(3)]
     report, _ = validated(tmp_path, records, need_images=False)
     assert (report.bad, report.warnings.counts) == (0, {})
 
 
-def test_records_of_one_split_with_the_same_id_are_warned_of(tmp_path: Path) -> None:
-    names = [picture(tmp_path / f"{k}.png", k) for k in range(4)]
+def test_duplicate_ids_within_a_split_are_a_warning(tmp_path: Path) -> None:
+    names = [write_image(tmp_path / f"{k}.png", k) for k in range(4)]
     records = [example(k, (name,), id="same") for k, name in enumerate(names)]
     records[2] = replace(records[2], split="test")
     records[3] = replace(records[3], dataset="airports")
@@ -195,12 +193,12 @@ def test_records_of_one_split_with_the_same_id_are_warned_of(tmp_path: Path) -> 
     assert report.warnings.counts["duplicate id"] == 1
 
 
-def test_the_training_side_of_a_shared_picture_is_bad(tmp_path: Path) -> None:
-    picture(tmp_path / "a.png", 1, (200, 150))
+def test_training_record_sharing_an_image_with_a_test_split_is_quarantined(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", 1, (200, 150))
     (tmp_path / "copy.png").write_bytes((tmp_path / "a.png").read_bytes())
     Image.open(tmp_path / "a.png").resize((160, 120)).save(tmp_path / "small.jpg", quality=70)
     for name in ("c.png", "d.png"):
-        picture(tmp_path / name, ord(name[0]))
+        write_image(tmp_path / name, ord(name[0]))
     records = [
         example(1, ("a.png",), split="test"),
         example(2, ("c.png", "copy.png")),
@@ -219,17 +217,17 @@ def test_the_training_side_of_a_shared_picture_is_bad(tmp_path: Path) -> None:
     assert report.warnings.examples["duplicate image under another name"] == "'a.png' and 'copy.png'"
 
 
-def test_a_bad_record_spoils_no_other(tmp_path: Path) -> None:
-    picture(tmp_path / "a.png", 1)
+def test_bad_record_does_not_affect_other_records(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", 1)
     broken = example(1, ("a.png", "absent.png"), split="test")
     _, bad = validated(tmp_path, [broken, example(1, ("a.png",)), example(1, ("a.png",), id="again")])
     assert set(bad) == {1, 3}
 
 
-def test_flat_pictures_do_not_look_alike(tmp_path: Path) -> None:
+def test_low_contrast_images_are_not_near_duplicates(tmp_path: Path) -> None:
     records = []
     for k in range(12):
-        name = picture(tmp_path / f"sea{k}.png", k, strength=1.5)
+        name = write_image(tmp_path / f"sea{k}.png", k, strength=1.5)
         records.append(example(k, (name,), split="train" if k % 2 else "test"))
     Image.new("RGB", (64, 64), (0, 20, 60)).save(tmp_path / "blank.png")
     Image.new("RGB", (64, 64), (0, 20, 61)).save(tmp_path / "blank2.png")
@@ -239,7 +237,7 @@ def test_flat_pictures_do_not_look_alike(tmp_path: Path) -> None:
     assert not report.warnings.counts
 
 
-def test_pictures_of_one_kind_of_place_do_not_look_alike() -> None:
+def test_noisy_images_of_one_gradient_are_not_near_duplicates() -> None:
     rng = np.random.default_rng(0)
     gradient = np.linspace(60, 160, 128)[None, :, None]
     noisy = [(gradient + rng.normal(0, 12, (128, 128, 3))).clip(0, 255).astype(np.uint8) for _ in range(200)]
@@ -247,7 +245,7 @@ def test_pictures_of_one_kind_of_place_do_not_look_alike() -> None:
     assert (near_duplicates(keys[:100], keys[100:]) < 0).all()
 
 
-def test_absent_images_are_in_order_where_they_are_optional(tmp_path: Path) -> None:
+def test_absent_images_are_allowed_when_optional(tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_text("no picture")
     records = [
         example(1),
@@ -262,8 +260,8 @@ def test_absent_images_are_in_order_where_they_are_optional(tmp_path: Path) -> N
     assert report.absent == 1
 
 
-def test_what_is_only_odd_is_counted_with_an_example(tmp_path: Path) -> None:
-    picture(tmp_path / "a.png", 0, (96, 64))
+def test_warnings_are_counted_with_an_example(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", 0, (96, 64))
     labels = ("port", "beach")
     records = [
         example(1, ("a.png", "a.png")),
@@ -284,7 +282,7 @@ def test_what_is_only_odd_is_counted_with_an_example(tmp_path: Path) -> None:
     }
 
 
-def test_class_balance_names_rare_and_dominant_classes() -> None:
+def test_class_balance_warns_of_rare_and_dominant_classes() -> None:
     balance, findings = Balance("scene_classification"), Findings()
     for k in range(400):
         balance.add(example(k, task="scene_classification", target=("port" if k > 1 else "beach",)))
@@ -295,8 +293,8 @@ def test_class_balance_names_rare_and_dominant_classes() -> None:
     }
 
 
-def test_validating_again_gives_the_same_and_keeps_what_conversion_set_aside(tmp_path: Path) -> None:
-    picture(tmp_path / "a.png", 0)
+def test_validation_is_idempotent_and_keeps_entries_of_conversion(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", 0)
     folder = write_dataset(tmp_path / "data", [example(1, ("a.png",)), example(2, ("gone.png",))], root=str(tmp_path))
     with write_quarantine(folder) as add:
         add(
@@ -315,29 +313,29 @@ def test_validating_again_gives_the_same_and_keeps_what_conversion_set_aside(tmp
     check(folder)
     assert pq.read_table(folder / "quarantine.parquet").to_pylist() == first
     assert (folder / "part-00000.parquet").read_bytes() == shard
-    picture(tmp_path / "gone.png", 1)
+    write_image(tmp_path / "gone.png", 1)
     assert check(folder).bad == 0
-    assert not set_aside(folder)
+    assert not quarantined(folder)
 
 
-def test_several_datasets_and_processes_give_what_one_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parallel_validation_equals_serial_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for k in range(200):
-        picture(tmp_path / f"{k}.png", k)
+        write_image(tmp_path / f"{k}.png", k)
     records = [example(k, (f"{k % 200}.png",), split="test" if k % 200 > 190 else "train") for k in range(300)]
     records[5] = replace(records[5], question=" ")
     write_dataset(tmp_path / "data" / "one", records, shards=3, root=str(tmp_path))
     write_dataset(tmp_path / "data" / "two", records, root=str(tmp_path))
-    alone = check(tmp_path / "data", workers=1)
-    aside = [set_aside(tmp_path / "data" / name) for name in ("one", "two")]
-    assert alone.images == 200
-    assert set(aside[1]) == set(range(1, 301)), "the records of the second repeat those of the first"
+    serial = check(tmp_path / "data", workers=1)
+    serial_quarantine = [quarantined(tmp_path / "data" / name) for name in ("one", "two")]
+    assert serial.images == 200
+    assert set(serial_quarantine[1]) == set(range(1, 301)), "the second dataset duplicates the first"
     monkeypatch.setattr(parallel, "SERIAL_S", 0.0)
-    assert check(tmp_path / "data", workers=2) == alone
-    assert [set_aside(tmp_path / "data" / name) for name in ("one", "two")] == aside
+    assert check(tmp_path / "data", workers=2) == serial
+    assert [quarantined(tmp_path / "data" / name) for name in ("one", "two")] == serial_quarantine
 
 
-def test_a_shard_that_cannot_be_read_is_reported_and_the_rest_checked(tmp_path: Path) -> None:
-    picture(tmp_path / "a.png", 0)
+def test_unreadable_shard_is_reported_and_other_shards_are_checked(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", 0)
     records = [example(k, ("a.png",)) for k in range(4)]
     folder = write_dataset(tmp_path / "data", records, shards=2, root=str(tmp_path))
     shard = folder / "part-00000.parquet"
@@ -349,8 +347,8 @@ def test_a_shard_that_cannot_be_read_is_reported_and_the_rest_checked(tmp_path: 
     assert (item.shard, item.row) == ("part-00000.parquet", None)
 
 
-def test_values_that_make_no_record_are_set_aside(tmp_path: Path) -> None:
-    picture(tmp_path / "a.png", 0)
+def test_rows_that_do_not_form_a_record_are_quarantined(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", 0)
     folder = write_dataset(tmp_path / "data", [example(k, ("a.png",)) for k in range(6)], root=str(tmp_path))
     shard = folder / "part-00000.parquet"
     table = pq.read_table(shard)
@@ -362,41 +360,41 @@ def test_values_that_make_no_record_are_set_aside(tmp_path: Path) -> None:
     records[4]["target"]["texts"] = [None]
     pq.write_table(table.from_pylist(records, schema=table.schema), shard)
     assert check(folder).bad == 5
-    assert set(set_aside(folder)) == {1, 2, 3, 4, 5}
+    assert set(quarantined(folder)) == {1, 2, 3, 4, 5}
 
 
 @given(st.lists(st.integers(0, 6)), st.data())
-def test_repeats_point_to_the_first(keys: list[int], data: st.DataObject) -> None:
-    among = data.draw(st.lists(st.booleans(), min_size=len(keys), max_size=len(keys)))
+def test_first_occurrences_match_brute_force(keys: list[int], data: st.DataObject) -> None:
+    eligible = data.draw(st.lists(st.booleans(), min_size=len(keys), max_size=len(keys)))
     expected = [
-        next((j for j in range(i) if among[j] and keys[j] == key), -1) if key and among[i] else -1
+        next((j for j in range(i) if eligible[j] and keys[j] == key), -1) if key and eligible[i] else -1
         for i, key in enumerate(keys)
     ]
-    assert first_occurrences(np.array(keys, dtype=np.uint64), np.array(among, dtype=bool)).tolist() == expected
+    assert first_occurrences(np.array(keys, dtype=np.uint64), np.array(eligible, dtype=bool)).tolist() == expected
 
 
-def test_near_fingerprints_are_found_as_by_comparing_all() -> None:
+def test_near_duplicates_match_brute_force() -> None:
     rng = np.random.default_rng(0)
-    ours, theirs = (rng.integers(1, 2**64, n, dtype=np.uint64) for n in (600, 500))
+    hashes, other_hashes = (rng.integers(1, 2**64, n, dtype=np.uint64) for n in (600, 500))
     for i in range(300):
         flipped = rng.choice(64, rng.integers(0, 2 * MAX_HAMMING), replace=False).astype(np.uint64)
-        ours[i] = theirs[i] ^ np.bitwise_or.reduce(np.uint64(1) << flipped, initial=np.uint64(0))
-    ours[0] = theirs[0] = 0
-    distance = np.bitwise_count(ours[:, None] ^ theirs[None]).astype(int)
-    near = (distance <= MAX_HAMMING) & (ours != 0)[:, None] & (theirs != 0)[None]
-    found = near_duplicates(ours, theirs)
+        hashes[i] = other_hashes[i] ^ np.bitwise_or.reduce(np.uint64(1) << flipped, initial=np.uint64(0))
+    hashes[0] = other_hashes[0] = 0
+    distance = np.bitwise_count(hashes[:, None] ^ other_hashes[None]).astype(int)
+    near = (distance <= MAX_HAMMING) & (hashes != 0)[:, None] & (other_hashes != 0)[None]
+    found = near_duplicates(hashes, other_hashes)
     assert np.array_equal(found >= 0, near.any(axis=1))
     assert near[found >= 0, found[found >= 0]].all()
     assert 100 < near.any(axis=1).sum() < 300
-    assert near_duplicates(ours, theirs[:0]).tolist() == [-1] * 600
+    assert near_duplicates(hashes, other_hashes[:0]).tolist() == [-1] * 600
 
 
-def test_fingerprints_tell_texts_apart(tmp_path: Path) -> None:
+def test_fingerprints_depend_on_content_only(tmp_path: Path) -> None:
     assert text_key("ab", "c") != text_key("a", "bc")
     (tmp_path / "a").write_bytes(b"1")
     (tmp_path / "b").write_bytes(b"1")
     assert file_key(tmp_path / "a") == file_key(tmp_path / "b")
 
 
-def test_a_dataset_is_a_plain_value() -> None:
+def test_datasets_compare_by_value() -> None:
     assert Dataset(Path("a"), Path("b")) == Dataset(Path("a"), Path("b"))

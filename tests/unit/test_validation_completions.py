@@ -1,4 +1,4 @@
-"""Held-out rewards: paired changes, the best constant answer beside them, and the most common answer."""
+"""Validation rewards: paired changes, the constant-answer baseline and the most common answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from geovlm_ray.evaluation.constant_answers import ConstantAnswer, best_constant
 from geovlm_ray.evaluation.validation import read_completions, summarise, write_completions
 from geovlm_ray.rewards.local import LocalRewards
 
-STILL = ConstantAnswer("no", [1.0, 1.0, 1.5])
+CONSTANT = ConstantAnswer("no", [1.0, 1.0, 1.5])
 
 
 def rows(rewards: list[float], answers: str = "abc", task: str = "vqa") -> list[dict[str, Any]]:
@@ -26,39 +26,39 @@ def rows(rewards: list[float], answers: str = "abc", task: str = "vqa") -> list[
     ]
 
 
-def test_a_change_is_that_of_the_same_examples() -> None:
-    found = summarise(rows([1.0, 1.2, 2.0]), rows([1.1, 1.3, 2.1]), {"vqa": STILL})
-    change = found["greedy"]["change"]
+def test_change_is_paired_by_example() -> None:
+    result = summarise(rows([1.0, 1.2, 2.0]), rows([1.1, 1.3, 2.1]), {"vqa": CONSTANT})
+    change = result["greedy"]["change"]
     assert change["mean"] == pytest.approx(0.1)
-    assert change["se"] == pytest.approx(0, abs=1e-9), "all examples gained the same"
-    assert found["per_task"]["vqa"]["sampled"]["change"]["n"] == 3
-    assert found["sampled"]["before"]["se"] > 0.2
+    assert change["se"] == pytest.approx(0, abs=1e-9), "every example changes by the same amount"
+    assert result["per_task"]["vqa"]["sampled"]["change"]["n"] == 3
+    assert result["sampled"]["before"]["se"] > 0.2
 
 
-def test_constant_answers_stand_beside_the_rewards() -> None:
-    found = summarise(rows([1.0, 1.0, 1.0]), rows([1.0, 1.0, 1.0]), {"vqa": STILL})
-    assert found["constant"]["vqa"] == {
+def test_summary_contains_the_constant_answer_baseline() -> None:
+    result = summarise(rows([1.0, 1.0, 1.0]), rows([1.0, 1.0, 1.0]), {"vqa": CONSTANT})
+    assert result["constant"]["vqa"] == {
         "answer": "no",
         "mean": pytest.approx(3.5 / 3),
         "se": pytest.approx(1 / 6),
         "n": 3,
     }
-    assert found["constant"]["all"]["mean"] == pytest.approx(3.5 / 3)
+    assert result["constant"]["all"]["mean"] == pytest.approx(3.5 / 3)
 
 
-def test_the_most_common_answer_is_that_after_training() -> None:
-    found = summarise(rows([1.0] * 3, "abc"), rows([1.0] * 3, "xxy"), {"vqa": STILL})
-    assert found["most_common"]["vqa"] == {"answer": "x", "share": pytest.approx(2 / 3)}
+def test_most_common_answer_is_computed_after_training() -> None:
+    result = summarise(rows([1.0] * 3, "abc"), rows([1.0] * 3, "xxy"), {"vqa": CONSTANT})
+    assert result["most_common"]["vqa"] == {"answer": "x", "share": pytest.approx(2 / 3)}
 
 
-def test_completions_are_read_as_they_were_written(tmp_path: Path) -> None:
+def test_completions_round_trip_through_jsonl(tmp_path: Path) -> None:
     written = rows([1.0, 1.25, 2.0], "aé\n")
     write_completions(written, tmp_path / "heldout_before.jsonl")
     assert read_completions(tmp_path / "heldout_before.jsonl") == written
 
 
-class Unlike(SceneStream):
-    """Of five training examples four say yes; no other number of a task is drawn."""
+class BinaryStream(SceneStream):
+    """Five training examples per task, four of them with the target yes; rejects any index beyond them."""
 
     def count(self, task: str) -> int:
         return 5
@@ -68,21 +68,21 @@ class Unlike(SceneStream):
         return Example(f"{task}-{k}", task, ("scene:",), "?", "no" if k == 2 else "yes")
 
 
-def test_the_best_constant_answer_is_chosen_on_training_examples(demo: Config) -> None:
+def test_best_constant_answer_is_chosen_on_training_examples(demo: Config) -> None:
     held_out = [Example(str(i), "vqa", ("scene:",), "?", answer) for i, answer in enumerate(["yes", "no", "no"])]
-    found = best_constant_answers(LocalRewards(demo.reward), Unlike(0), held_out, "required")
-    assert found == {"vqa": ConstantAnswer("yes", [2.0, 1.0, 1.0])}
+    result = best_constant_answers(LocalRewards(demo.reward), BinaryStream(0), held_out, "required")
+    assert result == {"vqa": ConstantAnswer("yes", [2.0, 1.0, 1.0])}
 
 
 @pytest.mark.parametrize("task", ["object_detection", "multilabel_classification"])
-def test_drawn_scenes_have_a_constant_answer_of_some_worth(task: str, demo: Config) -> None:
+def test_constant_answer_baseline_of_synthetic_scenes_is_in_range(task: str, demo: Config) -> None:
     held_out = SceneStream(0).held_out([task], 50)
-    found = best_constant_answers(LocalRewards(demo.reward), SceneStream(0), held_out, "required")[task]
-    assert len(found.rewards) == 50
-    assert 1.1 < np.mean(found.rewards) < 1.5, found.answer
+    result = best_constant_answers(LocalRewards(demo.reward), SceneStream(0), held_out, "required")[task]
+    assert len(result.rewards) == 50
+    assert 1.1 < np.mean(result.rewards) < 1.5, result.answer
 
 
-def test_a_policy_without_reasoning_is_compared_with_answers_without_it(demo: Config) -> None:
+def test_constant_answers_have_no_reasoning_with_think_none(demo: Config) -> None:
     rewards = LocalRewards(demo.reward.model_copy(update={"think": "none"}))
     held_out = [Example("0", "vqa", ("scene:",), "?", "yes")]
-    assert best_constant_answers(rewards, Unlike(0), held_out, "none")["vqa"].rewards == [2.0]
+    assert best_constant_answers(rewards, BinaryStream(0), held_out, "none")["vqa"].rewards == [2.0]

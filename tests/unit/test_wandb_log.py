@@ -1,4 +1,4 @@
-"""Metrics at Weights & Biases, which is no dependency."""
+"""Logging to Weights & Biases, an optional dependency."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from geovlm_ray.core.errors import ConfigError
 from geovlm_ray.observability.run_monitor import monitor_run
 
 
-def test_without_the_package_the_run_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_wandb_package_is_a_config_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     config = load_config("demo", [f"run.dir={tmp_path}", "run.wandb=mine"])
     with pytest.raises(ConfigError, match=r"run\.wandb=mine.*pip install wandb"), monitor_run(config):

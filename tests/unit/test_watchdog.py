@@ -1,4 +1,4 @@
-"""Steps that take longer than they may."""
+"""Watchdog of steps that exceed run.step_limit_s."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from geovlm_ray.observability.watchdog import Watchdog, describe_wait
 NOW = 1_000_000.0
 
 
-def actor(name: str, state: str = "idle", age: float = 1.0, **more: Any) -> dict[str, Any]:
-    """A heartbeat of an actor that has done the same for half a minute."""
+def actor(name: str, state: str = "idle", age: float = 1.0, **fields: Any) -> dict[str, Any]:
+    """A heartbeat of an actor that has been in one state for 30 s before it."""
     kind = name.split("-", maxsplit=1)[0]
     heartbeat = {"actor": name, "kind": kind, "host": "node", "pid": 12, "state": state, "time": NOW - age}
-    return {**heartbeat, "since": NOW - age - 30, "queue": None, "weight_version": None, **more}
+    return {**heartbeat, "since": NOW - age - 30, "queue": None, "weight_version": None, **fields}
 
 
 def wait_in_the_learner(heartbeat: Heartbeat) -> None:
@@ -29,7 +29,7 @@ def wait_in_the_learner(heartbeat: Heartbeat) -> None:
         time.sleep(0.7)
 
 
-def test_a_step_over_the_limit_is_told_once_and_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_step_over_the_limit_is_reported_once_and_continues(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "actors").mkdir()
     learner = actor("learner-0", "step", queue=16, weight_version=4)
     learner |= {"time": time.time(), "since": time.time() - 30}
@@ -57,7 +57,7 @@ def test_a_step_over_the_limit_is_told_once_and_goes_on(tmp_path: Path, caplog: 
     assert "run.step_limit_s=0.2" in caplog.messages[0]
 
 
-def test_outside_the_loop_nothing_is_too_long(tmp_path: Path) -> None:
+def test_no_report_outside_the_training_loop(tmp_path: Path) -> None:
     heartbeat = Heartbeat()
     watchdog = Watchdog(tmp_path, 0.1, heartbeat)
     with heartbeat.busy("evaluation"):
@@ -66,9 +66,7 @@ def test_outside_the_loop_nothing_is_too_long(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_disk_that_refuses_the_report_is_named_in_the_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_failed_report_write_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     heartbeat = Heartbeat()
     watchdog = Watchdog(tmp_path / "nowhere", 0.1, heartbeat)
     for _ in heartbeat.steps(0, 1):
@@ -79,7 +77,7 @@ def test_a_disk_that_refuses_the_report_is_named_in_the_warning(
 
 
 @pytest.mark.parametrize(
-    ("part", "actors", "said"),
+    ("phase", "actors", "message"),
     [
         ("rollout", [actor("rollout-0", "stream"), actor("rollout-1")], "Blocked by rollout-0 (stream)."),
         ("rollout", [actor("rollout-0", age=50), actor("learner-0", "save")], "Blocked by rollout-0 (silent)."),
@@ -93,12 +91,12 @@ def test_a_disk_that_refuses_the_report_is_named_in_the_warning(
         ("idle", [actor("learner-0")], "is in no phase of the loop"),
     ],
 )
-def test_who_waits_for_whom_is_said_in_words(part: str, actors: list[dict[str, Any]], said: str) -> None:
-    driver = actor("driver", part)
-    assert said in describe_wait(driver, actors, NOW)
+def test_report_names_the_blocking_actors(phase: str, actors: list[dict[str, Any]], message: str) -> None:
+    driver = actor("driver", phase)
+    assert message in describe_wait(driver, actors, NOW)
 
 
-def test_of_a_silent_actor_it_is_told_what_it_did_before() -> None:
+def test_silent_actor_is_shown_with_its_previous_state() -> None:
     (line,) = describe_wait(actor("driver", "sync"), [actor("rollout-2", "receive", age=100)], NOW).splitlines()[1:2]
     assert "silent, since" in line
     assert "(100 s); before that receive, since" in line

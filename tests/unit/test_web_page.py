@@ -1,4 +1,4 @@
-"""The page to try a model on: what it takes and refuses, and what a browser makes of it."""
+"""The web page for trying a model: request validation, and its behaviour in a browser."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from geovlm_ray.serving.web.app import make_app
 from tests.unit.test_report_in_a_browser import BROWSER, HOSTILE
 
 QUESTION = "find all ships ."
-OPTIONS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-port=0")
-OTHERS = ("--disable-background-networking", "--disable-component-update", "--disable-sync")
+BROWSER_OPTIONS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-port=0")
+QUIET_OPTIONS = ("--disable-background-networking", "--disable-component-update", "--disable-sync")
 
 
 @pytest.fixture(scope="module")
@@ -55,19 +55,17 @@ def upload(*contents: bytes) -> list[tuple[str, tuple[str, bytes]]]:
     return [("images", (f"{k}.png", content)) for k, content in enumerate(contents)]
 
 
-def test_an_answer_comes_with_its_boxes_on_the_last_image(
-    client: TestClient, answerer: Answerer, tmp_path: Path
-) -> None:
+def test_answer_includes_boxes_drawn_on_the_last_image(client: TestClient, answerer: Answerer, tmp_path: Path) -> None:
     (tmp_path / "scene").write_bytes(png())
     expected = answerer.answer([str(tmp_path / "scene")], QUESTION, "object_detection")
     assert expected.boxes
-    got = client.post("/answer", data={"question": QUESTION, "task": "object_detection"}, files=upload(png()))
-    assert got.status_code == 200
-    answer = got.json()
+    response = client.post("/answer", data={"question": QUESTION, "task": "object_detection"}, files=upload(png()))
+    assert response.status_code == 200
+    answer = response.json()
     assert (answer["answer"], answer["reasoning"]) == (expected.answer, expected.reasoning)
     assert answer["boxes"] == [{"coords": list(box.coords), "label": box.label} for box in expected.boxes]
-    picture = Image.open(io.BytesIO(base64.b64decode(answer["picture"].partition(",")[2])))
-    assert max(picture.size) == 1024
+    annotated = Image.open(io.BytesIO(base64.b64decode(answer["picture"].partition(",")[2])))
+    assert max(annotated.size) == 1024
     two = client.post(
         "/answer",
         data={"question": "how damaged is the building at [31, 37, 75, 71] ?"},
@@ -77,11 +75,11 @@ def test_an_answer_comes_with_its_boxes_on_the_last_image(
     assert two.json()["boxes"] == []
 
 
-def test_what_cannot_be_shown_is_refused_by_the_name_it_was_uploaded_under(client: TestClient) -> None:
+def test_invalid_uploads_are_rejected_by_their_file_name(client: TestClient) -> None:
     def error(files: list[Any], **data: str) -> str:
-        got = client.post("/answer", data={"question": QUESTION, **data}, files=files)
-        assert got.status_code == 400
-        return got.json()["error"]
+        response = client.post("/answer", data={"question": QUESTION, **data}, files=files)
+        assert response.status_code == 400
+        return response.json()["error"]
 
     assert "image 0.png: expected a decodable image" in error(upload(b"no picture"))
     assert "image 1.png: expected a decodable image" in error(upload(png(), png()[:300]))
@@ -98,9 +96,7 @@ def test_what_cannot_be_shown_is_refused_by_the_name_it_was_uploaded_under(clien
     assert "images: " in error([])
 
 
-def test_requests_that_are_too_large_or_come_from_elsewhere_are_refused(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_oversized_and_cross_origin_requests_are_rejected(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     def status(**headers: str) -> int:
         return client.post("/answer", data={"question": QUESTION}, files=upload(png()), headers=headers).status_code
 
@@ -114,7 +110,7 @@ def test_requests_that_are_too_large_or_come_from_elsewhere_are_refused(
     assert status() == 413
 
 
-def test_the_page_says_what_may_run_in_it_and_keeps_nothing(
+def test_page_sets_a_content_security_policy_and_stores_no_files(
     client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -128,7 +124,7 @@ def test_the_page_says_what_may_run_in_it_and_keeps_nothing(
 
 
 @pytest.mark.slow
-def test_the_command_serves_until_it_is_interrupted_and_names_a_taken_port() -> None:
+def test_command_serves_until_interrupted_and_reports_a_port_in_use() -> None:
     command = [str(Path(sys.executable).with_name("geovlm-ray")), "web", "tiny", "--port"]
     with subprocess.Popen([*command, "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout
@@ -144,23 +140,23 @@ def test_the_command_serves_until_it_is_interrupted_and_names_a_taken_port() -> 
 
 
 class Browser:
-    """A page in Chromium, spoken to by the DevTools protocol."""
+    """A Chromium page controlled through the DevTools protocol."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
         self._numbers = itertools.count(1)
-        self.complaints: list[str] = []
+        self.errors: list[str] = []
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         number = next(self._numbers)
         self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
         while True:
-            got = json.loads(self._socket.recv(timeout=60))
-            if got.get("method") in ("Log.entryAdded", "Runtime.exceptionThrown"):
-                self.complaints.append(json.dumps(got["params"]))
-            if got.get("id") == number:
-                assert "error" not in got, got
-                return got["result"]
+            response = json.loads(self._socket.recv(timeout=60))
+            if response.get("method") in ("Log.entryAdded", "Runtime.exceptionThrown"):
+                self.errors.append(json.dumps(response["params"]))
+            if response.get("id") == number:
+                assert "error" not in response, response
+                return response["result"]
 
     def value(self, expression: str) -> Any:
         return self.call("Runtime.evaluate", expression=expression)["result"].get("value")
@@ -188,24 +184,24 @@ class Browser:
 
 @contextmanager
 def browser(profile: Path, address: str) -> Iterator[Browser]:
-    command = [str(BROWSER), *OPTIONS, *OTHERS, f"--user-data-dir={profile}", "about:blank"]
+    command = [str(BROWSER), *BROWSER_OPTIONS, *QUIET_OPTIONS, f"--user-data-dir={profile}", "about:blank"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        told = profile / "DevToolsActivePort"
+        port_file = profile / "DevToolsActivePort"
         deadline = time.monotonic() + 60
-        while not told.is_file() or not told.read_text().strip():
+        while not port_file.is_file() or not port_file.read_text().strip():
             assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.05)
-        with urllib.request.urlopen(f"http://127.0.0.1:{told.read_text().split()[0]}/json/list") as pages:
-            (page,) = (p for p in json.load(pages) if p["type"] == "page")
-        with connect(page["webSocketDebuggerUrl"], max_size=None) as socket:
-            shown = Browser(socket)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port_file.read_text().split()[0]}/json/list") as pages:
+            (target,) = (p for p in json.load(pages) if p["type"] == "page")
+        with connect(target["webSocketDebuggerUrl"], max_size=None) as socket:
+            page = Browser(socket)
             for domain in ("Page", "Runtime", "Log"):
-                shown.call(f"{domain}.enable")
-            shown.call("Page.navigate", url=address)
-            shown.wait("document.readyState === 'complete' && document.getElementById('ask') !== null")
-            yield shown
+                page.call(f"{domain}.enable")
+            page.call("Page.navigate", url=address)
+            page.wait("document.readyState === 'complete' && document.getElementById('ask') !== null")
+            yield page
     finally:
         process.terminate()
         process.wait()
@@ -224,47 +220,47 @@ def address(answerer: Answerer) -> Iterator[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome in PATH to open the page with")
-def test_an_image_uploaded_in_a_browser_is_answered_and_hostile_text_is_inert(
+@pytest.mark.skipif(BROWSER is None, reason="requires Chromium or Chrome in PATH")
+def test_uploaded_image_is_answered_and_hostile_text_is_escaped(
     address: str, answerer: Answerer, tmp_path: Path
 ) -> None:
     scene = tmp_path / f"{HOSTILE.replace('/', '')[:60]}.png"
     scene.write_bytes(png())
     expected = answerer.answer([str(scene)], QUESTION)
-    with browser(tmp_path / "profile", address) as shown:
-        shown.choose(scene)
-        shown.wait("document.querySelector('#chosen img').naturalWidth > 0")
-        shown.ask(QUESTION)
-        shown.wait("document.querySelectorAll('article').length === 1")
-        assert shown.value("document.querySelector('.said').textContent") == expected.answer
-        assert shown.value("document.querySelector('.reasoning').textContent") == expected.reasoning
-        assert shown.value("document.querySelectorAll('.boxes li').length") == len(expected.boxes)
-        assert shown.wait("document.querySelector('article img').naturalWidth") == 1024
-        shown.ask(HOSTILE)
-        shown.wait("document.querySelectorAll('article').length === 2 || at('state').className === 'wrong'")
-        assert shown.value("document.querySelector('.asked').textContent") == HOSTILE
+    with browser(tmp_path / "profile", address) as page:
+        page.choose(scene)
+        page.wait("document.querySelector('#chosen img').naturalWidth > 0")
+        page.ask(QUESTION)
+        page.wait("document.querySelectorAll('article').length === 1")
+        assert page.value("document.querySelector('.said').textContent") == expected.answer
+        assert page.value("document.querySelector('.reasoning').textContent") == expected.reasoning
+        assert page.value("document.querySelectorAll('.boxes li').length") == len(expected.boxes)
+        assert page.wait("document.querySelector('article img').naturalWidth") == 1024
+        page.ask(HOSTILE)
+        page.wait("document.querySelectorAll('article').length === 2 || at('state').className === 'wrong'")
+        assert page.value("document.querySelector('.asked').textContent") == HOSTILE
         (tmp_path / "broken.png").write_bytes(b"no picture")
-        shown.choose(tmp_path / "broken.png")
-        shown.ask(QUESTION)
-        shown.wait("at('state').className === 'wrong'")
-        assert "broken.png" in shown.value("at('state').textContent")
-        assert shown.value("document.title") == HOSTILE
-        assert shown.value("document.querySelectorAll('script').length") == 1
-        foreign = [c for c in shown.complaints if "favicon" not in c and "/answer" not in c]
-        assert foreign == [], "a rule of the page was broken, or its script failed"
+        page.choose(tmp_path / "broken.png")
+        page.ask(QUESTION)
+        page.wait("at('state').className === 'wrong'")
+        assert "broken.png" in page.value("at('state').textContent")
+        assert page.value("document.title") == HOSTILE
+        assert page.value("document.querySelectorAll('script').length") == 1
+        unexpected = [c for c in page.errors if "favicon" not in c and "/answer" not in c]
+        assert unexpected == [], "a Content Security Policy violation or a script error"
         widths = []
         for width in (390, 1280):
-            shown.screenshot(width, 844)
-            widths.append(shown.value("document.documentElement.scrollWidth"))
-        assert widths[0] <= 390, "a phone shows it without scrolling sideways"
+            page.screenshot(width, 844)
+            widths.append(page.value("document.documentElement.scrollWidth"))
+        assert widths[0] <= 390, "the page scrolls horizontally on a phone"
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome in PATH to open the page with")
-def test_a_script_that_comes_into_the_page_does_not_run(address: str, tmp_path: Path) -> None:
-    with browser(tmp_path / "profile", address) as shown:
-        shown.value(f"document.querySelector('main').insertAdjacentHTML('beforeend', {json.dumps(HOSTILE)})")
-        shown.wait("document.querySelector('main svg') !== null")
+@pytest.mark.skipif(BROWSER is None, reason="requires Chromium or Chrome in PATH")
+def test_injected_script_is_blocked_by_the_content_security_policy(address: str, tmp_path: Path) -> None:
+    with browser(tmp_path / "profile", address) as page:
+        page.value(f"document.querySelector('main').insertAdjacentHTML('beforeend', {json.dumps(HOSTILE)})")
+        page.wait("document.querySelector('main svg') !== null")
         time.sleep(0.5)
-        assert shown.value("document.title") != "owned"
-        assert any("Content Security Policy" in c for c in shown.complaints)
+        assert page.value("document.title") != "owned"
+        assert any("Content Security Policy" in c for c in page.errors)

@@ -1,4 +1,4 @@
-"""Convert a source in a test and read back what came of it."""
+"""Helpers that convert a source and read the output."""
 
 from __future__ import annotations
 
@@ -17,32 +17,33 @@ from geovlm_ray.data.table import Row
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a conversion made."""
+class Conversion:
+    """Output of a conversion."""
 
     counts: Counts
     rows: list[Row]
-    aside: list[QuarantineEntry]
+    quarantine: list[QuarantineEntry]
     folder: Path
 
     @property
     def reasons(self) -> dict[int, str]:
-        """Why, by the number of the record."""
-        return {item.source_record: item.reason for item in self.aside}
+        """Reason of each quarantined record, by record number."""
+        return {item.source_record: item.reason for item in self.quarantine}
 
     @property
     def card(self) -> dict[str, Any]:
         return json.loads((self.folder / CARD).read_text())
 
-    def restored(self, name: str, out: Path) -> Path:
-        """Write the records back in their format."""
+    def export(self, name: str, out: Path) -> Path:
+        """Export the records to their source format."""
         restore = FORMATS[name].restore
         assert restore is not None
         restore(iter(self.rows), self.card["header"], out)
         return out
 
 
-def converted(name: str, source: Path, out: Path, workers: int = 1, **options: str) -> Outcome:
+def run_convert(name: str, source: Path, out: Path, workers: int = 1, **options: str) -> Conversion:
+    """Convert a source in this format and read the dataset and its quarantine."""
     images = source if source.is_dir() else source.parent
     counts = convert(
         name,
@@ -53,16 +54,16 @@ def converted(name: str, source: Path, out: Path, workers: int = 1, **options: s
         on_progress=lambda counts: None,
     )
     rows = [row for data in open_datasets(out) for _, _, row in data.rows()] if counts.records else []
-    return Outcome(counts, rows, list(read_quarantine(out, "convert")), out)
+    return Conversion(counts, rows, list(read_quarantine(out, "convert")), out)
 
 
-def talk(*turns: str) -> list[dict[str, str]]:
-    """Questions and answers in turn."""
+def dialogue(*turns: str) -> list[dict[str, str]]:
+    """A LLaVA conversation with alternating human and model turns."""
     return [{"from": "gpt" if i % 2 else "human", "value": text} for i, text in enumerate(turns)]
 
 
 def write_json(path: Path, records: Sequence[Any]) -> Path:
-    """Records as lines, or as an array where the name ends in ``.json``."""
+    """Write records as JSON Lines, or as one array if the name ends in ``.json``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(record) for record in records]
     path.write_text(json.dumps(list(records)) if path.suffix == ".json" else "\n".join(lines) + "\n")

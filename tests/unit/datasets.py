@@ -1,4 +1,4 @@
-"""Small converted datasets for tests."""
+"""Helpers that write images and small converted datasets."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from geovlm_ray.data.scenes import render_scene, scene_example
 from geovlm_ray.data.table import Row, to_table
 
 
-def picture(path: Path, seed: int, size: tuple[int, int] = (96, 96), strength: float = 60.0) -> str:
-    """Write an image of soft random shapes, one a seed; ``strength`` is their contrast in grey levels."""
+def write_image(path: Path, seed: int, size: tuple[int, int] = (96, 96), strength: float = 60.0) -> str:
+    """Write an image of smooth random shapes; ``strength`` is their contrast in grey levels."""
     rng = np.random.default_rng(seed)
     shapes = Image.fromarray((128 + rng.normal(0, strength, (8, 8, 3))).clip(0, 255).astype(np.uint8))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -27,13 +27,13 @@ def picture(path: Path, seed: int, size: tuple[int, int] = (96, 96), strength: f
 
 
 def example(k: int, images: tuple[str, ...] = (), **values: object) -> Example:
-    """A question with its answer, number k."""
+    """VQA example number k."""
     record = Example(f"r{k}", "vqa", images, f"How many ships are in scene {k}?", str(k), dataset="harbours")
     return replace(record, **values)  # type: ignore[arg-type]
 
 
 def write_dataset(folder: Path, examples: Sequence[Example], shards: int = 1, root: str = ".") -> Path:
-    """A dataset as conversion writes it, whose records are those of lines of ``source.jsonl``."""
+    """Write a converted dataset whose records come from lines of ``source.jsonl``."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = [Row(e, "source.jsonl", n) for n, e in enumerate(examples, 1)]
     for k in range(shards):
@@ -42,8 +42,8 @@ def write_dataset(folder: Path, examples: Sequence[Example], shards: int = 1, ro
     return folder
 
 
-def scenes_dataset(folder: Path, each: int = 2) -> Path:
-    """Drawn scenes of every task as files."""
+def write_scenes_dataset(folder: Path, each: int = 2) -> Path:
+    """Write a dataset of synthetic scenes of every task, with image files."""
     examples = []
     for task in TASK_NAMES:
         for k in range(each):

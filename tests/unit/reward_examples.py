@@ -1,4 +1,4 @@
-"""What the tests of the rewards share: examples, well-formed responses, the real sentence embeddings."""
+"""Helpers of reward tests: examples, well-formed responses, and the SBERT embedder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def embedder() -> SbertEmbedder:
 
 
 def example(task: str, target: Target, **fields: Any) -> Example:
-    """A record of a task with this target."""
+    """An example of a task with this target."""
     return Example("1", task, (), "", target, **fields)
 
 
@@ -32,14 +32,14 @@ def response(answer: str) -> str:
 
 
 def score(answer: str, record: Example, **settings: Any) -> RewardScore:
-    """The score of one well-formed response."""
+    """Score one well-formed response."""
     config = RewardConfig(**settings)
     model = embedder() if needs_embedder(record.task, config) else None
     return score_batch([response(answer)], [record], config, model)[0]
 
 
 def accuracy(answer: str, record: Example, form: str | None = None, **settings: Any) -> float:
-    """The accuracy of one answer, by a form of the task's reward."""
+    """Accuracy of one answer under a form of the task's reward."""
     return score(answer, record, forms={record.task: form} if form else {}, **settings).accuracy
 
 
@@ -60,4 +60,4 @@ SAMPLES: dict[str, tuple[Target, str]] = {
     ),
     "change_captioning": (("nothing has changed", "the scene is the same"), "nothing has changed"),
 }
-"""For every task a target and an answer that says exactly it."""
+"""A target and its correct answer for every task."""
