@@ -36,7 +36,7 @@ from geovlm_ray.rewards.local import LocalRewards
 from geovlm_ray.rewards.monitor import HackingMonitor
 from geovlm_ray.training.benchmark_evaluation import in_loop_evaluation
 from geovlm_ray.training.checkpoint import CheckpointFolder
-from tests.unit.test_report_in_a_browser import BROWSER, HOSTILE, opened
+from tests.unit.test_report_in_a_browser import BROWSER, HOSTILE, rendered_dom
 from tests.unit.test_run_records import ADVANTAGES, log
 
 TASKS = ("vqa", "object_detection")
@@ -594,7 +594,7 @@ def hostile_pair(tmp_path: Path) -> Comparison:
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome in PATH to open the page with")
 def test_scripts_in_names_answers_and_settings_are_escaped(tmp_path: Path) -> None:
     (tmp_path / "compare.html").write_text(comparison_page(hostile_pair(tmp_path)))
-    dom = opened(tmp_path / "compare.html", tmp_path / "profile")
+    dom = rendered_dom(tmp_path / "compare.html", tmp_path / "profile")
     assert "owned" in dom
     assert "<title>owned</title>" not in dom
     assert "<script>" not in dom
