@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help setup demo test test-all lint bench clean
 
 help:
-	@echo "make demo      set up, train the tiny policy on drawn scenes, write a report"
+	@echo "make demo      set up, train the tiny policy on synthetic scenes, write a report"
 	@echo "make test      set up, run the tests (15 minutes on two cores)"
 	@echo "make test-all  those and the long ones (75 minutes on two cores)"
 	@echo "make setup     set up only"
