@@ -44,11 +44,11 @@ test: setup
 	@echo "Unit tests (no Ray, no vLLM; about two minutes on two cores) ..."
 	@$(BIN)/pytest tests/unit -n 2 --dist loadfile --durations=10
 	@echo "System tests (real engines, real Ray; about ten minutes on two cores) ..."
-	@$(BIN)/pytest tests/system --durations=10
+	@$(BIN)/pytest tests/system -m "not long" -n 2 --dist loadfile --durations=10
 
 test-all: test
 	@echo "Long tests (nodes, images, studies, pages of docs, faults, benchmarks; about an hour on two cores) ..."
-	@$(BIN)/pytest tests/long --durations=10
+	@$(BIN)/pytest tests/system tests/long -m long --durations=10
 
 lint: $(READY)
 	@$(BIN)/ruff check .

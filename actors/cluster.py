@@ -6,10 +6,13 @@ import logging
 import os
 import secrets
 import time
-from functools import cache
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
 
 import ray
+from ray._private import services
 from ray.autoscaler.sdk import request_resources
 
 from actors.heartbeat_metrics import HeartbeatGauges
@@ -50,7 +53,7 @@ def connect() -> None:
             os.environ["RAY_AUTH_TOKEN"] = _local_token()
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         try:
-            with preserve_signal_handlers():
+            with preserve_signal_handlers(), _daemons_in_own_process_groups():
                 ray.init(
                     "local" if local else None,
                     logging_level=logging.ERROR,
@@ -60,6 +63,17 @@ def connect() -> None:
         except (ConnectionError, RuntimeError) as error:
             where = os.environ.get("RAY_ADDRESS", "this machine")
             raise RunError(f"Ray on {where} cannot be reached or started: {error}") from error
+
+
+@contextmanager
+def _daemons_in_own_process_groups() -> Iterator[None]:
+    """Keep signals to the driver's process group from Ray's daemons, which the driver needs until it has saved."""
+    original = services.ConsolePopen
+    services.ConsolePopen = partial(original, process_group=0)
+    try:
+        yield
+    finally:
+        services.ConsolePopen = original
 
 
 @cache

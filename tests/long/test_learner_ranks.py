@@ -16,7 +16,7 @@ ALL_LAYERS = ("model.lora={rank: 8, targets: all}",)
 
 @pytest.mark.parametrize("overrides", [ADAPTER, ALL_LAYERS])
 def test_two_ranks_equal_one_and_checkpoints_are_interchangeable(overrides: tuple[str, ...], tmp_path: Path) -> None:
-    check_two_ranks_equal_one(overrides, tmp_path)
+    check_two_ranks_equal_one(overrides, tmp_path, resume=True)
 
 
 def test_two_learner_actors_train_like_one(tmp_path: Path) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import ray
 
+from tests.system.exports import train_adapter
 from tests.system.golden import GoldenRun, golden_run
 
 
@@ -22,6 +24,12 @@ def cluster() -> Iterator[None]:
         connect()
         yield
         ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def adapter_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished local run that trained an adapter (`tests.system.exports`)."""
+    return train_adapter(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,13 @@ def command(*arguments: str, cwd: Path) -> str:
     return result.stdout
 
 
+STEPS = 4
+ADAPTER = (
+    *("--local", "loop.max_staleness=0", "model.lora={rank: 8}"),
+    *("learner.lr=1.0e-2", "learner.warmup_steps=0"),
+)
+
+
 def train_adapter(runs: Path) -> Path:
     """Train an adapter whose answers differ from those of the tiny policy."""
-    return train(runs, "lora", 4, "--local", "model.lora={rank: 8}", "learner.lr=1.0e-2", "learner.warmup_steps=0")
+    return train(runs, "adapter", STEPS, *ADAPTER)

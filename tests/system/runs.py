@@ -100,3 +100,12 @@ def check_samples(run: Path, steps: int, prompts: int = PROMPTS) -> None:
     counts = Counter(zip(table["group_id"], table["sample"], strict=True))
     assert counts == Counter((g, s) for g in range(steps * prompts) for s in range(GROUP))
     assert set(table["group_status"]) == {"trained"}
+
+
+def check_equal_runs(run: Path, expected: Path) -> None:
+    """Check that two runs have equal metrics, apart from timings, and equal completions."""
+    assert without_timings(metrics(run)) == without_timings(metrics(expected))
+    files = [sorted((folder / "rollouts").glob("*.parquet")) for folder in (run, expected)]
+    assert [file.name for file in files[0]] == [file.name for file in files[1]]
+    for first, second in zip(*files, strict=True):
+        assert pq.read_table(first).equals(pq.read_table(second)), first.name

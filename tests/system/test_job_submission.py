@@ -134,6 +134,7 @@ def test_job_submission_requires_the_token(head: Cluster, tmp_path: Path) -> Non
     assert not (tmp_path / "started").exists()
 
 
+@pytest.mark.long
 def test_drivers_and_nodes_require_the_token(head: Cluster) -> None:
     def run(*words: str, token: str | None) -> subprocess.CompletedProcess[bytes]:
         command = [RAY, *words, f"--address=127.0.0.1:{head.ports['port']}"]
@@ -161,6 +162,7 @@ def test_submitted_job_gets_its_working_dir_and_environment(head: Cluster, tmp_p
     assert "SUCCEEDED" in head.job("status", "scored").stdout.upper()
 
 
+@pytest.mark.long
 def test_failed_and_stopped_jobs_report_their_status(head: Cluster) -> None:
     check_failed_and_stopped(head.client())
 

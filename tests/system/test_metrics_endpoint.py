@@ -39,7 +39,7 @@ def test_step_metrics_are_exported(cluster: None) -> None:
 
 def test_actor_heartbeats_are_exported(cluster: None) -> None:
     heartbeat = Heartbeat()
-    heartbeat._who = {"actor": "rollout-0", "kind": "rollout", "run": "first"}
+    heartbeat._identity = {"actor": "rollout-0", "kind": "rollout", "run": "first"}
     heartbeat.weight_version = 7
     with heartbeat.busy("stream", queue=16):
         HeartbeatGauges()(heartbeat.snapshot())

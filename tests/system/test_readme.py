@@ -40,7 +40,7 @@ SUBSTITUTIONS = {
 SHORT = ("run.steps=2", "rollout.prompts_per_step=4", "rollout.group_size=2", "evaluation.num_examples=0", "--local")
 EXTRA_ARGUMENTS = {
     "train": SHORT,
-    "sft": ("sft.steps=1", "sft.batch_size=2", "sft.eval_examples=0"),
+    "sft": ("sft.steps=1", "sft.batch_size=2", "sft.eval_examples=0", "sft.readers=0"),
     "top": ("--once",),
     "evaluate runs/": ("--limit=2", "--local"),
     "evaluate runs/demo --benchmarks drawn": ("--out=evaluations/drawn",),

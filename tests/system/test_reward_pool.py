@@ -94,8 +94,9 @@ def actor_pid(actor: ray.actor.ActorHandle) -> int:
     return ray.get(actor.__ray_call__.remote(lambda _: os.getpid()))
 
 
-def test_every_adversarial_response_is_scored_once_when_an_actor_is_killed(pool: Pool) -> None:
-    groups = batch(list(corpus()))
+@pytest.mark.parametrize("size", [2_000, pytest.param(SIZE, marks=pytest.mark.long)])
+def test_every_adversarial_response_is_scored_once_when_an_actor_is_killed(pool: Pool, size: int) -> None:
+    groups = batch(list(corpus(size)))
     rewards = pool()
     rewards.score(groups[:24])
     before = list(rewards.actors)
@@ -106,15 +107,15 @@ def test_every_adversarial_response_is_scored_once_when_an_actor_is_killed(pool:
     assert rewards.actors[0] is not before[0], "the actor was not killed during scoring"
     assert rewards.actors[1] is before[1]
     check_scores(scored, groups, STATUSES)
-    assert sum(len(g.samples) for g in scored) == SIZE
-    assert min(statuses(scored)[name] for name in STATUSES) >= SIZE // 200
+    assert sum(len(g.samples) for g in scored) == size
+    assert min(statuses(scored)[name] for name in STATUSES) >= size // 200
     # Local scores match; embeddings differ in the last digits with the batch.
     subset = slice(0, len(groups), 10)
     for local, remote in zip(LocalRewards(settings().reward).score(groups[subset]), scored[subset], strict=True):
         assert local.rewards == pytest.approx(remote.rewards, abs=1e-4)
 
 
-@pytest.mark.parametrize("part", ["reward", "sbert"])
+@pytest.mark.parametrize("part", ["reward", pytest.param("sbert", marks=pytest.mark.long)])
 def test_dead_actor_is_replaced_at_the_next_batch(pool: Pool, part: str) -> None:
     groups = batch([response(SAMPLES[task][1]) for task in TASK_NAMES for _ in range(GROUP)])
     rewards = pool()
@@ -125,6 +126,7 @@ def test_dead_actor_is_replaced_at_the_next_batch(pool: Pool, part: str) -> None
     assert [g.rewards for g in rewards.score(groups)] == [g.rewards for g in scored]
 
 
+@pytest.mark.long
 def test_unschedulable_actor_is_skipped_and_the_run_fails_when_none_is_left(pool: Pool) -> None:
     groups = batch([response(SAMPLES[task][1]) for task in TASK_NAMES for _ in range(GROUP)])
     rewards = pool("run.name=no-room")

@@ -109,7 +109,7 @@ def test_every_group_is_returned_once_and_finished_groups_are_batched(pool: Pool
         assert {s.weight_version for g in groups for s in g.samples} == {3}
 
 
-@pytest.mark.parametrize("kind", [DyingActor, StallingActor])
+@pytest.mark.parametrize("kind", [DyingActor, pytest.param(StallingActor, marks=pytest.mark.long)])
 def test_prompts_of_a_dead_or_stalled_actor_are_reassigned_and_returned_once(
     pool: Pool, kind: type[RolloutActor]
 ) -> None:
@@ -138,6 +138,7 @@ def test_actor_killed_between_batches_restarts_with_current_weights(pool: Pool) 
     assert {s.weight_version for g in groups for s in g.samples} == {7}
 
 
+@pytest.mark.long
 def test_unresponsive_idle_actor_is_replaced(pool: Pool) -> None:
     rollouts = pool(InstantActor)
     rollouts.update_weights(iter([7]))
@@ -199,7 +200,11 @@ def test_unschedulable_replacement_fails_the_run(pool: Pool) -> None:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        (CrashingActor, "3 consecutive crashes of rollout actor slot .*a rollout actor died"),
+        pytest.param(
+            CrashingActor,
+            "3 consecutive crashes of rollout actor slot .*a rollout actor died",
+            marks=pytest.mark.long,
+        ),
         (RaisingActor, "a rollout actor failed: .*no more"),
     ],
 )
