@@ -1,4 +1,4 @@
-"""A local run that trains an adapter: killed and resumed it is the same, and its export loads in transformers and vLLM."""
+"""A local run that trains an adapter: it can be killed and resumed, and its export loads in transformers and vLLM."""
 
 from __future__ import annotations
 
