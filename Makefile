@@ -11,8 +11,8 @@ unexport PYTHONDONTWRITEBYTECODE
 
 help:
 	@echo "make demo      set up, train the tiny policy on synthetic scenes, write a report"
-	@echo "make test      set up, run the tests (15 minutes on two cores)"
-	@echo "make test-all  those and the long ones (75 minutes on two cores)"
+	@echo "make test      set up, run the tests"
+	@echo "make test-all  those and the long ones"
 	@echo "make setup     set up only"
 	@echo "make lint      formatting, types, architecture"
 	@echo "make bench     all benchmarks, results in benchmarks/results"
@@ -41,13 +41,13 @@ demo: setup
 	@$(BIN)/geovlm-ray train demo
 
 test: setup
-	@echo "Unit tests (no Ray, no vLLM; about two minutes on two cores) ..."
+	@echo "Unit tests (no Ray, no vLLM) ..."
 	@$(BIN)/pytest tests/unit -n 2 --dist loadfile --durations=10
-	@echo "System tests (real engines, real Ray; about ten minutes on two cores) ..."
+	@echo "System tests (real engines, real Ray; about 15 minutes on two slow cores) ..."
 	@$(BIN)/pytest tests/system -m "not long" -n 2 --dist loadfile --durations=10
 
 test-all: test
-	@echo "Long tests (nodes, images, studies, pages of docs, faults, benchmarks; about an hour on two cores) ..."
+	@echo "Long tests (nodes, images, studies, pages of docs, faults, benchmarks) ..."
 	@$(BIN)/pytest tests/system tests/long -m long --durations=10
 
 lint: $(READY)

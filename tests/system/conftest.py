@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from tests.system.exports import train_adapter
+from tests.system.adapter import train_adapter
 from tests.system.golden import GoldenRun, golden_run
 
 
@@ -28,7 +28,7 @@ def cluster() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def adapter_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished local run that trained an adapter (`tests.system.exports`)."""
+    """A finished local run that trained an adapter (`tests.system.adapter`)."""
     return train_adapter(tmp_path_factory.mktemp("runs"))
 
 

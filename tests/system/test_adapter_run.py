@@ -13,7 +13,7 @@ from geovlm_ray.data.scenes import scene_example
 from geovlm_ray.serving.answering import Answerer
 from geovlm_ray.serving.model_ref import resolve_model
 from geovlm_ray.training.local import make_engine
-from tests.system.exports import ADAPTER, STEPS
+from tests.system.adapter import ADAPTER, STEPS
 from tests.system.runs import arguments, check_equal_runs, metrics, start_and_wait
 
 pytestmark = pytest.mark.slow
