@@ -6,23 +6,20 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import ray
 
 from actors.failures import fetch
-from actors.names import next_name
-from actors.options import actor_options, start_timeout_error, start_timeout_s
+from actors.slots import ActorSlots
 from actors.tracing import set_weight_version, start_monitoring, trace_call
 from geovlm_ray.config import Config
 from geovlm_ray.core.errors import LostError, RunError
-from geovlm_ray.core.schema import SampleGroup
+from geovlm_ray.core.schema import Prompt, SampleGroup
 from geovlm_ray.model.config import ModelConfig, check_attention
 from geovlm_ray.observability.heartbeat import HEARTBEAT
-
-if TYPE_CHECKING:
-    from geovlm_ray.transport.buckets import WeightBucket
+from geovlm_ray.tasks.extensions import activate
 
 
 class LearnerActor:
@@ -46,14 +43,15 @@ class LearnerActor:
         from geovlm_ray.training.local import make_learner
 
         start_monitoring(config.run)
+        activate(config)
         with trace_call("start"):
             self.learner = make_learner(config, model, Ranks.join(rank, size, address))
         set_weight_version(self.learner.version)
 
-    def step(self, groups: Sequence[SampleGroup]) -> dict[str, float]:
+    def step(self, groups: Sequence[SampleGroup], upcoming: Sequence[Prompt]) -> dict[str, float]:
         """One policy update."""
         with trace_call("step", len(groups)):
-            metrics = self.learner.step(groups)
+            metrics = self.learner.step(groups, upcoming)
         HEARTBEAT.count(metrics["learner/tokens"])
         set_weight_version(self.learner.version)
         return metrics
@@ -63,12 +61,10 @@ class LearnerActor:
         with trace_call("logprobs", len(groups)):
             return self.learner.logprobs(groups)
 
-    def weights(self) -> Iterator[WeightBucket]:
-        """The current weights, bucket by bucket."""
-        from geovlm_ray.transport.buckets import prefetch_buckets
-
+    def weights(self) -> Iterator[Any]:
+        """This rank's chunks of the current weights."""
         with trace_call("weights"):
-            yield from prefetch_buckets(self.learner.weights())
+            yield from self.learner.weights()
 
     def save(self, folder: Path) -> None:
         """Start writing model and optimizer state."""
@@ -99,32 +95,31 @@ class RayLearner:
 
     def __init__(self, config: Config, model: Path, actor_class: type[LearnerActor] = LearnerActor) -> None:
         size = config.placement.learner.actors
-        self.actors = [
-            ray.remote(actor_class).options(**actor_options(config, "learner", next_name("learner"))).remote()
-            for _ in range(size)
-        ]
-        addresses = [actor.address.remote(config.model) for actor in self.actors]
-        if ray.wait(addresses, num_returns=size, timeout=start_timeout_s(config))[1]:
+        self._slots = ActorSlots(config, "learner", size, actor_class)
+        self.actors = self._slots.actors
+        try:
+            self._slots.ready(at_least=size)
+        except LostError:
             self.close()
-            raise start_timeout_error(config, "not every learner actor has started")
-        address = fetch(addresses, LEARNER)[0]
+            raise
+        address = fetch([actor.address.remote(config.model) for actor in self.actors], LEARNER)[0]
         self._started = [actor.start.remote(config, model, i, size, address) for i, actor in enumerate(self.actors)]
 
-    def step(self, groups: Sequence[SampleGroup]) -> dict[str, float]:
-        """One policy update."""
-        return self._call_all("step", ray.put(groups))
+    def step(self, groups: Sequence[SampleGroup], upcoming: Sequence[Prompt] = ()) -> dict[str, float]:
+        """One policy update; the prompts of the next step are encoded meanwhile."""
+        return self._call_all("step", ray.put(groups), upcoming)
 
     def logprobs(self, groups: Sequence[SampleGroup]) -> list[np.ndarray]:
         """Log-probs of every sample's tokens."""
         return self._call_all("logprobs", ray.put(groups))
 
     def weights(self) -> Iterator[ray.ObjectRef]:
-        """The current weights, bucket by bucket, as references into the object store."""
+        """The current weights, chunk by chunk, as references into the object store."""
         self._results(self._started)
-        # All ranks take part in gathering each weight; only rank 0 yields buckets.
+        # All ranks take part in gathering each weight, also those that yield no chunks.
         for parts in [actor.weights.options(num_returns="streaming").remote() for actor in self.actors]:
             yield from parts
-        # If a rank died meanwhile, fail here: its buckets are unusable, and the engines would be blamed.
+        # If a rank died meanwhile, fail here: its chunks are unusable, and the engines would be blamed.
         self._results([actor.__ray_ready__.remote() for actor in self.actors])
 
     def save(self, folder: Path) -> None:
@@ -151,13 +146,12 @@ class RayLearner:
 
     def close(self) -> None:
         """Kill the actors, even if they are blocked."""
-        for actor in self.actors:
-            ray.kill(actor)
+        self._slots.close()
 
-    def _call_all(self, method: str, argument: Any) -> Any:
+    def _call_all(self, method: str, *arguments: Any) -> Any:
         """Call a method on all ranks; returns the result of rank 0."""
         self._results(self._started)
-        return self._results([getattr(actor, method).remote(argument) for actor in self.actors])[0]
+        return self._results([getattr(actor, method).remote(*arguments) for actor in self.actors])[0]
 
     def _results(self, calls: Sequence[ray.ObjectRef]) -> list[Any]:
         """Results of one call to every rank; fails with the first rank, since the others may be blocked by it."""

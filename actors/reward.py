@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -12,18 +11,18 @@ import numpy as np
 import ray
 
 from actors.failures import died_before_start, fetch
-from actors.names import next_name
-from actors.options import actor_options, start_timeout_error, start_timeout_s
+from actors.slots import ActorSlots
 from actors.tracing import start_monitoring, trace_call
 from geovlm_ray.config import Config, RunConfig
 from geovlm_ray.core.errors import LostError, RunError
 from geovlm_ray.core.schema import RewardScore, SampleGroup
 from geovlm_ray.data.sampler import step_of
-from geovlm_ray.observability.heartbeat import HEARTBEAT, remove_heartbeats
-from geovlm_ray.rewards import Embedder, RewardConfig, needs_embedder
+from geovlm_ray.observability.heartbeat import HEARTBEAT
+from geovlm_ray.rewards import Embedder, needs_embedder
 from geovlm_ray.rewards.config import SbertConfig
 from geovlm_ray.rewards.groups import score_groups
 from geovlm_ray.rewards.sbert import SbertEmbedder
+from geovlm_ray.tasks.extensions import activate
 
 log = logging.getLogger(__name__)
 
@@ -74,10 +73,11 @@ class RemoteEmbedder:
 class RewardActor:
     """Scores whole groups; returns only scores, since the caller already holds the much larger samples."""
 
-    def __init__(self, config: RewardConfig, run: RunConfig, prompts_per_step: int) -> None:
-        self.config = config
-        self.prompts_per_step = prompts_per_step
-        start_monitoring(run)
+    def __init__(self, config: Config) -> None:
+        self.config = config.reward
+        self.prompts_per_step = config.rollout.prompts_per_step
+        start_monitoring(config.run)
+        activate(config)
 
     def score(self, groups: Sequence[SampleGroup], sbert: ray.actor.ActorHandle | None) -> list[list[RewardScore]]:
         """Rewards of all samples, [groups][samples]."""
@@ -113,22 +113,21 @@ class RayRewards:
     """All reward actors as one pool; a dead actor is replaced and its chunk is scored again. Thread-safe."""
 
     def __init__(self, config: Config, tasks: Sequence[str]) -> None:
-        self.config = config
-        self._lock = threading.Lock()
-        self._closed = False
-        self._names: dict[ray.actor.ActorHandle, str] = {}
-        # Readiness checks of actors that may not have started yet.
-        self._starting: dict[ray.actor.ActorHandle, ray.ObjectRef] = {}
-        embeds = any(needs_embedder(task, config.reward) for task in tasks)
-        self.sbert = self._start_sbert() if embeds else None
-        self.actors = [self._start() for _ in range(config.placement.reward.actors)]
+        self.sbert: ActorSlots | None = None
+        if any(needs_embedder(task, config.reward) for task in tasks):
+            sbert = config.reward.sbert
+            if config.placement.sbert.num_gpus:
+                sbert = sbert.model_copy(update={"device": "cuda"})
+            self.sbert = ActorSlots(config, "sbert", 1, SbertActor, sbert, config.run)
+        self.slots = ActorSlots(config, "reward", config.placement.reward.actors, RewardActor, config)
+        self.actors = self.slots.actors
 
     def score(self, groups: Sequence[SampleGroup]) -> list[SampleGroup]:
         """The same groups in the same order, with the reward of every sample.
 
         Raises:
             RunError: a chunk reached `MAX_CRASHES_PER_CHUNK`, or a call failed in another way.
-            LostError: no actor has started within `start_timeout_s`.
+            LostError: as in `ActorSlots.ready`.
         """
         scored = {g.group_id: g for g in self.score_stream([groups])}
         return [scored[g.group_id] for g in groups]
@@ -155,15 +154,15 @@ class RayRewards:
         """Send chunks to started actors without a call of this batch; waits for an actor if no call is running."""
         if not waiting:
             return
-        wait = not running
-        sbert, actors = self.sbert, list(self.actors)
-        if sbert is not None and not self._started([sbert], "the SBERT actor has not started", wait):
+        at_least = 0 if running else 1
+        sbert = self.sbert.ready(at_least).get(0) if self.sbert is not None else None
+        if self.sbert is not None and sbert is None:
             return
         busy = {call.slot for call in running.values()}
-        idle = set(self._started(actors, "no reward actor has started", wait)) - busy
-        for slot in sorted(idle)[: len(waiting)]:
-            call = _Call(waiting.popleft(), slot, actors[slot], sbert)
-            running[call.actor.score.remote(call.chunk.groups, call.sbert)] = call
+        idle = [(slot, actor) for slot, actor in self.slots.ready(at_least).items() if slot not in busy]
+        for slot, actor in idle[: len(waiting)]:
+            call = _Call(waiting.popleft(), slot, actor, sbert)
+            running[actor.score.remote(call.chunk.groups, sbert)] = call
 
     def _next_result(self, waiting: deque[_Chunk], running: dict[ray.ObjectRef, _Call]) -> list[SampleGroup]:
         """Groups of the next call that finishes; none if an actor crashed, and the chunk is queued again."""
@@ -172,42 +171,30 @@ class RayRewards:
         try:
             rewards = fetch([done], "a reward actor")[0]
             groups = [_rewarded(group, scores) for group, scores in zip(call.chunk.groups, rewards, strict=True)]
+            self.slots.completed(call.slot)
+            if self.sbert is not None:
+                self.sbert.completed(0)
         except LostError as error:
-            self._replace_dead(error, call)
             call.chunk.crashes += not died_before_start(error)
             if call.chunk.crashes == MAX_CRASHES_PER_CHUNK:
                 ids = ", ".join(str(g.group_id) for g in call.chunk.groups)
                 raise RunError(
                     f"{MAX_CRASHES_PER_CHUNK} actors crashed while scoring groups {ids}; last: {error}"
                 ) from error
+            if isinstance(error, SbertDeathError) and self.sbert is not None:
+                self.sbert.replace(0, call.sbert, error)
+            else:
+                self.slots.replace(call.slot, call.actor, error)
             waiting.appendleft(call.chunk)
             groups = []
         self._dispatch(waiting, running)
         return groups
 
-    def _started(self, actors: Sequence[ray.actor.ActorHandle], problem: str, wait: bool) -> list[int]:
-        """Indices of the actors that have started; with ``wait``, waits for the first one.
-
-        Raises:
-            LostError: with ``wait``, no actor has started within `start_timeout_s`; ``problem`` begins the message.
-        """
-        starting = {ref: actor for actor in actors if (ref := self._starting.get(actor)) is not None}
-        if starting:
-            if wait and len(starting) == len(actors):
-                ray.wait(list(starting), timeout=start_timeout_s(self.config))
-            for ref in ray.wait(list(starting), num_returns=len(starting), timeout=0)[0]:
-                self._starting.pop(starting[ref], None)
-        started = [slot for slot, actor in enumerate(actors) if actor not in self._starting]
-        if wait and not started:
-            raise start_timeout_error(self.config, problem)
-        return started
-
     def close(self) -> None:
         """Kill the actors without replacement."""
-        with self._lock:
-            self._closed = True
-            for actor in [*self.actors, *([self.sbert] if self.sbert is not None else [])]:
-                ray.kill(actor)
+        self.slots.close()
+        if self.sbert is not None:
+            self.sbert.close()
 
     def _chunks(self, groups: Sequence[SampleGroup]) -> list[_Chunk]:
         """Split groups into chunks with the same mix of tasks, if possible at least one per actor."""
@@ -215,44 +202,6 @@ class RayRewards:
         samples = sum(len(g.samples) for g in groups)
         n = min(max(len(self.actors), -(-samples // CHUNK_SAMPLES)), len(groups))
         return [_Chunk(by_task[k::n]) for k in range(n)]
-
-    def _replace_dead(self, error: LostError, call: _Call) -> None:
-        """Replace the actor whose death caused an error, unless it was already replaced."""
-        with self._lock:
-            if self._closed:
-                raise error
-            if isinstance(error, SbertDeathError):
-                if call.sbert is self.sbert:
-                    self._discard(call.sbert, error)
-                    self.sbert = self._start_sbert()
-            elif call.actor is self.actors[call.slot]:
-                self._discard(call.actor, error)
-                self.actors[call.slot] = self._start()
-
-    def _discard(self, actor: ray.actor.ActorHandle, error: RunError) -> None:
-        name = self._names.pop(actor)
-        self._starting.pop(actor, None)
-        log.warning("%s: %s; starting a replacement", name, error)
-        ray.kill(actor)
-        remove_heartbeats(self.config.run.folder, name)
-
-    def _start(self) -> ray.actor.ActorHandle:
-        config, name = self.config, next_name("reward")
-        actor = ray.remote(RewardActor).options(**actor_options(config, "reward", name))
-        return self._register(name, actor.remote(config.reward, config.run, config.rollout.prompts_per_step))
-
-    def _start_sbert(self) -> ray.actor.ActorHandle:
-        config, name = self.config, next_name("sbert")
-        sbert = config.reward.sbert
-        if config.placement.sbert.num_gpus:
-            sbert = sbert.model_copy(update={"device": "cuda"})
-        actor = ray.remote(SbertActor).options(**actor_options(config, "sbert", name))
-        return self._register(name, actor.remote(sbert, config.run))
-
-    def _register(self, name: str, actor: ray.actor.ActorHandle) -> ray.actor.ActorHandle:
-        self._names[actor] = name
-        self._starting[actor] = actor.__ray_ready__.remote()
-        return actor
 
 
 def _rewarded(group: SampleGroup, scores: Sequence[RewardScore]) -> SampleGroup:

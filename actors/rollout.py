@@ -5,15 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from actors.tracing import set_weight_version, start_monitoring, trace_call
 from geovlm_ray.config import Config
 from geovlm_ray.core.schema import Prompt, SampleGroup
 from geovlm_ray.observability.heartbeat import HEARTBEAT
-
-if TYPE_CHECKING:
-    from geovlm_ray.transport.buckets import WeightBucket
+from geovlm_ray.tasks.extensions import activate
 
 FLUSH_INTERVAL_S = 0.1
 """Seconds between messages of a streaming actor; each message costs the engine about a millisecond."""
@@ -29,6 +27,7 @@ class RolloutActor:
         from geovlm_ray.training.local import make_engine
 
         start_monitoring(config.run)
+        activate(config)
         with trace_call("start"):
             self.engine = make_engine(config, model)
         set_weight_version(self.engine.version)
@@ -54,10 +53,10 @@ class RolloutActor:
         HEARTBEAT.count(_tokens(groups))
         return groups
 
-    def receive(self, bucket: WeightBucket) -> int:
-        """Accept one bucket of a weight version; returns the version that the engine holds."""
+    def receive(self, chunk: Any) -> int:
+        """Accept one chunk of a weight version; returns the version that the engine holds."""
         with trace_call("receive"):
-            version = self.engine.receive(bucket)
+            version = self.engine.receive(chunk)
         set_weight_version(version)
         return version
 

@@ -84,7 +84,7 @@ class CountingLearner:
     def __init__(self, version: int) -> None:
         self.version = version
 
-    def step(self, groups: Sequence[SampleGroup]) -> dict[str, float]:
+    def step(self, groups: Sequence[SampleGroup], upcoming: Sequence[Prompt] = ()) -> dict[str, float]:
         """Count one version."""
         self.version += 1
         return {"learner/tokens": float(sum(len(s.token_ids) for g in groups for s in g.samples))}

@@ -3,13 +3,16 @@
 ``python -m benchmarks.learner [--json OUT]`` (about 3 minutes). A learner step (advantages, encoded prompts, positions,
 log-probs, loss, gradient norm, optimizer, metrics) on groups of 8 completions of 64 tokens with one 448 x 448 image
 each and a model of 45 million fp32 weights, against transformers' forward pass, the output layer, cross-entropy and
-backward pass on the same rows, with the input tensors prepared in advance.
+backward pass on the same rows, with the input tensors prepared in advance. Then steps on new prompts, encoded during
+the step before or in the step itself.
 """
 
 from __future__ import annotations
 
+import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -18,7 +21,10 @@ import torch
 from benchmarks.common import ROUNDS, Figure, at_least, pairs, parser, publish, ratio_figures
 from benchmarks.made_up import MID_SETTINGS, random_learner, scored_groups
 from geovlm_ray.config import load_config
+from geovlm_ray.core.schema import Prompt, SampleGroup
 from geovlm_ray.core.third_party_logs import silence_third_party_logs
+from geovlm_ray.data.scenes import scene_example
+from geovlm_ray.learner.grpo_learner import GrpoLearner
 from geovlm_ray.learner.micro_batches import MicroBatch, split_into_micro_batches
 from geovlm_ray.model.shared_prefix import SharedPrefix
 
@@ -37,28 +43,57 @@ def main() -> int:
     config = load_config("demo", SETTINGS)
     learner = random_learner(config, "small" if options.smoke else "mid")
     groups = scored_groups(config, learner, GROUPS, SIZE, TOKENS)
-    parts = split_into_micro_batches(groups, learner.encoder.encode, config.learner.tokens_per_micro_batch)
-    passes = [bare_pass(learner.model, MicroBatch.of(part, learner.encoder.encode)) for part in parts]
-    ours, bare = pairs(lambda: learner.step(groups), lambda: [run() for run in passes], 1 if options.smoke else ROUNDS)
+    parts = split_into_micro_batches(groups, learner.encode, config.learner.tokens_per_micro_batch)
+    passes = [bare_pass(learner.model, MicroBatch.of(part, learner.encode, learner.encoder)) for part in parts]
+    rounds = 1 if options.smoke else ROUNDS
+    ours, bare = pairs(lambda: learner.step(groups), lambda: [run() for run in passes], rounds)
+    prefetched, cold = pairs(*new_prompt_steps(learner, groups), rounds)
     samples = GROUPS * SIZE
     figures = [
         Figure("passes of a step", len(passes)),
         Figure("learner, samples/s", samples / float(np.median(ours))),
         Figure("bare forward and backward, samples/s", samples / float(np.median(bare))),
         *ratio_figures("learner / bare, samples/s", bare, ours, partial(at_least, limit=0.9)),
+        Figure("step with new prompts encoded during the step before, s", float(np.median(prefetched))),
+        Figure("step with new prompts encoded in the step, s", float(np.median(cold))),
+        *ratio_figures("prefetched / not prefetched, steps/s", cold, prefetched),
     ]
     return publish("learner", figures, options, settings=SETTINGS)
+
+
+def new_prompt_steps(
+    learner: GrpoLearner, groups: Sequence[SampleGroup]
+) -> tuple[Callable[[], object], Callable[[], object]]:
+    """Steps on prompts that the learner has not seen: encoded during the step before, and in the step itself."""
+    batches = (
+        [
+            replace(g, prompt=Prompt(k, scene_example("object_detection", 1, k * len(groups) + i)))
+            for i, g in enumerate(groups)
+        ]
+        for k in itertools.count()
+    )
+    upcoming = [next(batches)]
+
+    def prefetched() -> None:
+        batch, upcoming[0] = upcoming[0], next(batches)
+        learner.step(batch, [group.prompt for group in upcoming[0]])
+
+    def cold() -> None:
+        learner.step(next(batches))
+
+    prefetched()
+    return prefetched, cold
 
 
 def bare_pass(model: torch.nn.Module, micro: MicroBatch) -> Callable[[], None]:
     """A forward and backward pass over a row, with its input tensors prepared."""
     row = micro.row
-    positions = row.positions(model.model)[:, None]
+    positions = row.positions(model)[:, None]
     inputs = {
         "input_ids": row.input_ids[None],
         "attention_mask": {"full_attention": SharedPrefix(row.groups, model.device)},
-        "pixel_values": row.pixel_values,
-        "image_grid_thw": row.image_grid_thw,
+        "pixel_values": row.images.pixel_values,
+        "image_grid_thw": row.images.grid_thw,
     }
 
     def run() -> None:

@@ -138,21 +138,27 @@ def endless(source: Path, folder: Path) -> Path:
 def write_model(folder: Path, shape: Shape) -> Qwen2_5_VLForConditionalGeneration:
     """Write a model with random weights (fixed seed) and the tiny policy's tokenizer."""
     tiny = model_folder("tiny")
-    small = AutoConfig.from_pretrained(tiny)
-    text = small.text_config
+    vocabulary = shape.text.get("vocab_size", AutoConfig.from_pretrained(tiny).text_config.vocab_size)
+    processor = load_processor(tiny)
+    processor.image_processor.size = {"shortest_edge": 28 * 28, "longest_edge": 1280 * 28 * 28}
+    processor.save_pretrained(folder)
+    fill_vocabulary(folder / "tokenizer.json", vocabulary - UNUSED_IDS)
+    # Filler tokens move the special ones to the end of the vocabulary.
+    token_id = load_processor(folder).tokenizer.convert_tokens_to_ids
+    end, pad = token_id("<|im_end|>"), token_id("<|endoftext|>")
     config = Qwen2_5_VLConfig(
         text_config={
-            "vocab_size": text.vocab_size,
+            "vocab_size": vocabulary,
             **shape.text,
             "bos_token_id": None,
-            "eos_token_id": text.eos_token_id,
-            "pad_token_id": text.pad_token_id,
+            "eos_token_id": end,
+            "pad_token_id": pad,
         },
         vision_config={**shape.vision, "out_hidden_size": shape.text["hidden_size"]},
-        image_token_id=small.image_token_id,
-        video_token_id=small.video_token_id,
-        vision_start_token_id=small.vision_start_token_id,
-        vision_end_token_id=small.vision_end_token_id,
+        image_token_id=token_id("<|image_pad|>"),
+        video_token_id=token_id("<|video_pad|>"),
+        vision_start_token_id=token_id("<|vision_start|>"),
+        vision_end_token_id=token_id("<|vision_end|>"),
         tie_word_embeddings=True,
     )
     torch.manual_seed(0)
@@ -162,13 +168,9 @@ def write_model(folder: Path, shape: Shape) -> Qwen2_5_VLForConditionalGeneratio
         model = Qwen2_5_VLForConditionalGeneration(config)
     finally:
         torch.set_default_dtype(before)
-    model.generation_config.eos_token_id = text.eos_token_id
-    model.generation_config.pad_token_id = text.pad_token_id
+    model.generation_config.eos_token_id = end
+    model.generation_config.pad_token_id = pad
     model.save_pretrained(folder)
-    processor = load_processor(tiny)
-    processor.image_processor.size = {"shortest_edge": 28 * 28, "longest_edge": 1280 * 28 * 28}
-    processor.save_pretrained(folder)
-    fill_vocabulary(folder / "tokenizer.json", config.text_config.vocab_size - UNUSED_IDS)
     return model
 
 

@@ -18,8 +18,8 @@ from geovlm_ray.rewards.local import LocalRewards
 from geovlm_ray.rollout.engine import Engine
 from geovlm_ray.training.local import LocalRollouts
 from geovlm_ray.training.plan.compare import measured_idle
-from geovlm_ray.training.plan.rates import rates_from_values, settings
-from geovlm_ray.training.plan.simulate import Assumed, Setup, learner_seconds
+from geovlm_ray.training.plan.planner import predict
+from geovlm_ray.training.plan.rates import Setup, columns, rates_from_values
 
 ROUNDS = 3
 PARTS = (1, 4, 16)
@@ -50,7 +50,7 @@ def measure(
     reward_s = _median_seconds(lambda: LocalRewards(config.reward).score(groups)) / completions
     lengths = [[len(sample.token_ids) for sample in group.samples] for group in groups]
     values: dict[str, Any] = {
-        **settings(config),
+        **Setup.of(config).model_dump(),
         **decode,
         **learn,
         "reward_s_per_completion": reward_s,
@@ -65,14 +65,14 @@ def measure(
     return {
         **values,
         "rollout_tokens_per_s": sum(flat) / (iterations + sum(flat) * values["decode_s_per_token"]),
-        "learner_tokens_per_s": sum(flat) / learner_seconds(rates, Setup.of(config), Assumed(), sum(flat)),
+        "learner_tokens_per_s": sum(flat) / predict(rates, rates).busy_s["learner"],
         "reward_completions_per_s": 1 / reward_s,
         "sync_mb": sum(bucket.nbytes for bucket in learner.weights()) / 1e6,
         **_spread("prompt_tokens", prompts),
         **_spread("completion_tokens", flat),
         "loop": {
             "step_s": _median_phase(loop, "step"),
-            "idle": measured_idle(rates, Setup.of(config), loop, "the loop's metrics"),
+            "idle": measured_idle(rates, rates, columns(loop, "the loop's metrics")),
         },
     }
 

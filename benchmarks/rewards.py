@@ -29,7 +29,7 @@ from actors.reward import RayRewards
 from benchmarks.common import Figure, at_least, at_most, pairs, parser, publish
 from benchmarks.random_batches import GROUP, Batch, random_batch
 from geovlm_ray.config import load_config
-from geovlm_ray.core.schema import TASK_NAMES, Box, Example, Prompt, Sample, SampleGroup
+from geovlm_ray.core.schema import Box, Example, Prompt, Sample, SampleGroup
 from geovlm_ray.core.third_party_logs import silence_third_party_logs
 from geovlm_ray.rewards import RewardConfig, needs_embedder, score_batch
 from geovlm_ray.rewards.facts import agreement
@@ -264,7 +264,7 @@ def encode(embedder: SbertEmbedder, texts: list[str]) -> object:
 def worst_inputs(embedder: SbertEmbedder, scale: Scale) -> list[Figure]:
     """Largest growth of the time to score a response when its length doubles, over all tasks and dialects."""
     config = RewardConfig(max_chars=4 * scale.size)
-    tasks = [t for t in TASK_NAMES if TASKS[t].default_reward not in ("referred_detection", "fbeta")]
+    tasks = [t for t in TASKS if TASKS[t].default_reward not in ("referred_detection", "fbeta")]
     records = [random_batch(task, 0, prompts=1).examples[0] for task in [*tasks, "multilabel_classification"]]
     boxed = [r for r in records if TASKS[r.task].target_kind in ("boxes", "grounded")]
     cases = [(r, config) for r in records]
@@ -335,7 +335,7 @@ def pool(scale: Scale) -> list[Figure]:
 
 def plain_tasks() -> list[str]:
     """The tasks whose default reward needs no embedder."""
-    return [task for task in TASK_NAMES if not needs_embedder(task, RewardConfig())]
+    return [task for task in TASKS if not needs_embedder(task, RewardConfig())]
 
 
 def cpu_seconds(call: Callable[..., object], *arguments: Any) -> float:

@@ -33,11 +33,11 @@ from geovlm_ray.data.sampler import SceneStream
 from geovlm_ray.data.scenes import SCENE_TASKS, scene_example
 from geovlm_ray.evaluation.validation import MODES
 from geovlm_ray.learner.sft.batches import Encoded, SftCollator, pack
-from geovlm_ray.model.attention import attend_within_sequences
 from geovlm_ray.model.config import TINY, ModelConfig
-from geovlm_ray.model.forward import packed_logits
 from geovlm_ray.model.loading import load_model, model_folder
+from geovlm_ray.model.logprobs import RowLogprobs
 from geovlm_ray.model.prompts import pad_right
+from geovlm_ray.model.rows import Completion
 from geovlm_ray.rewards.local import LocalRewards
 from geovlm_ray.training.local import make_encoder, make_engine
 
@@ -112,16 +112,16 @@ def packing(name: str, *, thoughts: int, limit: float, rounds: int) -> list[Figu
         if thoughts and k % 4 == 0:
             scene = dataclasses.replace(scene, dataset="reasoning", reasoning=REASONING * thoughts)
         records.append(scene)
-    sequences = [(collator.encoder.encode(scene), collator.response(scene)) for scene in records]
+    sequences = [(collator.encoder.encode(scene), Completion(collator.response(scene))) for scene in records]
     plain, model = (load_model(ModelConfig(), model_folder(TINY), torch.device("cpu"), seed=0).train() for _ in "ab")
-    attend_within_sequences(model)
+    row_logprobs = RowLogprobs(model, torch.tensor([], dtype=torch.long))
     rows, batches = pack(sequences, BUDGET), padded_batches(sequences)
-    tokens = sum(len(row.input_ids) for row in rows)
+    tokens = sum(map(_length, sequences))
     slots = sum(len(batch) * max(map(_length, batch)) for batch in batches)
 
     def packed_pass() -> None:
         for row in rows:
-            nn.functional.cross_entropy(packed_logits(model, row), row.targets, reduction="sum").backward()
+            row_logprobs(row).sum().neg().backward()
 
     def padded_pass() -> None:
         for batch in batches:
@@ -148,16 +148,16 @@ def padded_batches(sequences: Sequence[Encoded]) -> list[list[Encoded]]:
 
 def padded_loss(model: nn.Module, batch: Sequence[Encoded]) -> torch.Tensor:
     """Summed cross-entropy of the responses of right-padded sequences."""
-    ids = [torch.cat([prompt.input_ids, torch.tensor(response)]) for prompt, response in batch]
-    types = [nn.functional.pad(prompt.mm_token_type_ids, (0, len(response))) for prompt, response in batch]
+    ids = [torch.cat([prompt.input_ids, torch.tensor(response.token_ids)]) for prompt, response in batch]
+    types = [(i == model.config.image_token_id).long() for i in ids]
     starts = [len(prompt.input_ids) for prompt, _ in batch]
     answered = pad_right([torch.arange(len(i)) >= start for i, start in zip(ids, starts, strict=True)])
     hidden = model.model(
         input_ids=pad_right(ids),
         attention_mask=pad_right([torch.ones_like(i) for i in ids]),
         mm_token_type_ids=pad_right(types),
-        pixel_values=torch.cat([prompt.pixel_values for prompt, _ in batch]),
-        image_grid_thw=torch.cat([prompt.image_grid_thw for prompt, _ in batch]),
+        pixel_values=torch.cat([prompt.images.pixel_values for prompt, _ in batch]),
+        image_grid_thw=torch.cat([prompt.images.grid_thw for prompt, _ in batch]),
         use_cache=False,
     ).last_hidden_state
     logits = model.lm_head(hidden[:, :-1][answered[:, 1:]])

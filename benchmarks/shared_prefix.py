@@ -20,8 +20,10 @@ from geovlm_ray.config import load_config
 from geovlm_ray.core.third_party_logs import silence_third_party_logs
 from geovlm_ray.learner.grpo_learner import GrpoLearner
 from geovlm_ray.learner.micro_batches import MicroBatch
-from geovlm_ray.model.forward import base_model
-from geovlm_ray.model.shared_prefix import GroupRow, RowLogprobs
+from geovlm_ray.model.families import base_model
+from geovlm_ray.model.logprobs import RowLogprobs, TokenScore, token_logprobs
+from geovlm_ray.model.prompts import EncodedImages, EncodedPrompt
+from geovlm_ray.model.rows import Completion, GroupRow
 
 GROUPS, SIZE, TOKENS = 1, 8, 64
 SETTINGS = [
@@ -40,19 +42,19 @@ def main() -> int:
     config = load_config("demo", SETTINGS)
     learner = random_learner(config, "small" if options.smoke else "mid")
     groups = scored_groups(config, learner, GROUPS, SIZE, TOKENS)
-    shared = learner.policy
+    shared = learner.row_logprobs
     policies = {
         "shared": shared,
         "images encoded once per group": SeparateSequences(shared, images_once=True),
         "nothing shared": SeparateSequences(shared, images_once=False),
     }
-    micro = MicroBatch.of(groups[:1], learner.encoder.encode)
+    micro = MicroBatch.of(groups[:1], learner.encode, learner.encoder)
     gradients = {name: gradient(learner, policy, micro) for name, policy in policies.items()}
     contenders = {name: partial(step_seconds, learner, policy, groups) for name, policy in policies.items()}
     measured = in_turns(contenders, 2 if options.smoke else ROUNDS)
     measured = {name: values[1:] for name, values in measured.items()}
     samples = GROUPS * SIZE
-    visual = int(micro.row.image_grid_thw.prod(-1).sum()) // 4
+    visual = int(micro.row.images.grid_thw.prod(-1).sum()) // 4
     outside = sum(p.numel() for p in learner.model.parameters()) - learner.model.get_input_embeddings().weight.numel()
     figures = [
         Figure("weights outside the embeddings, millions", outside / 1e6),
@@ -86,25 +88,26 @@ class SeparateSequences(torch.nn.Module):
         self.shared = shared
         self.images_once = images_once
 
-    def forward(self, row: GroupRow) -> torch.Tensor:
+    def forward(self, row: GroupRow, score: TokenScore = token_logprobs) -> torch.Tensor:
         """Log-prob of every completion token, [N] fp32."""
         completions = row.targets.split(torch.bincount(row.sample).tolist())
-        sizes = [len(group.completions) for group in row.groups]
-        prompts = [prompt for prompt, size in zip(row.prompts, sizes, strict=True) for _ in range(size)]
-        separate = GroupRow.of(prompts, [[tokens.tolist()] for tokens in completions])
-        return self._once(separate, row, sizes) if self.images_once else self.shared(separate)
+        prompts = [p for p, group in zip(prompts_of(row), row.groups, strict=True) for _ in group.completions]
+        separate = GroupRow.of(prompts, [[Completion(tokens.tolist())] for tokens in completions])
+        return self._once(separate, row) if self.images_once else self.shared(separate)
 
-    def _once(self, separate: GroupRow, row: GroupRow, sizes: Sequence[int]) -> torch.Tensor:
+    def _once(self, separate: GroupRow, row: GroupRow) -> torch.Tensor:
         """Log-probs of the separate sequences, with each group's image features computed once and repeated."""
         inner = base_model(self.shared.model).model
         encode = inner.get_image_features
 
         def repeated(pixel_values: torch.Tensor, image_grid_thw: torch.Tensor, **settings: object) -> object:
-            features = encode(row.pixel_values, row.image_grid_thw, **settings)
+            features = encode(row.images.pixel_values, row.images.grid_thw, **settings)
             per_image = iter(features.pooler_output)
-            per_group = [[next(per_image) for _ in prompt.image_grid_thw] for prompt in row.prompts]
+            per_group = [[next(per_image) for _ in range(group.images[0])] for group in row.groups]
             features.pooler_output = tuple(
-                image for images, size in zip(per_group, sizes, strict=True) for image in images * size
+                image
+                for images, group in zip(per_group, row.groups, strict=True)
+                for image in images * len(group.completions)
             )
             return features
 
@@ -113,6 +116,16 @@ class SeparateSequences(torch.nn.Module):
             return self.shared(separate)
         finally:
             inner.get_image_features = encode
+
+
+def prompts_of(row: GroupRow) -> list[EncodedPrompt]:
+    """The prompts of a row whose completions have no images."""
+    grids = row.images.grid_thw.split([group.images[0] for group in row.groups])
+    patches = row.images.pixel_values.split([int(grid.prod(-1).sum()) for grid in grids])
+    return [
+        EncodedPrompt(row.input_ids[group.start : group.prompt_end], EncodedImages(values, grid))
+        for group, values, grid in zip(row.groups, patches, grids, strict=True)
+    ]
 
 
 def step_seconds(learner: GrpoLearner, policy: torch.nn.Module, groups: Sequence) -> float:
@@ -124,22 +137,22 @@ def with_policy(learner: GrpoLearner, policy: torch.nn.Module, call: Callable[[]
     """The call, wrapped so that the learner uses another policy during it."""
 
     def run() -> object:
-        original, learner.policy = learner.policy, policy
+        original, learner.row_logprobs = learner.row_logprobs, policy
         try:
             return call()
         finally:
-            learner.policy = original
+            learner.row_logprobs = original
 
     return run
 
 
 def gradient(learner: GrpoLearner, policy: torch.nn.Module, micro: MicroBatch) -> torch.Tensor:
     """Gradient of a weighted sum of the log-probs with respect to all trained weights, flattened."""
-    learner.optimizer.zero_grad()
+    learner.zero_grad()
     logprobs = policy(micro.row)
     logprobs.mul(torch.linspace(-1, 1, len(logprobs))).sum().backward()
     flat = torch.cat([p.grad.flatten() for p in learner.trained.values() if p.grad is not None])
-    learner.optimizer.zero_grad()
+    learner.zero_grad()
     return flat
 
 

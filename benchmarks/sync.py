@@ -28,7 +28,7 @@ from benchmarks.random_model import SHAPES, write_model
 from geovlm_ray.config import load_config
 from geovlm_ray.core.third_party_logs import silence_third_party_logs
 from geovlm_ray.training.local import LocalRollouts, make_engine, make_learner
-from geovlm_ray.transport.buckets import Inbox, WeightBucket
+from geovlm_ray.transport.object_store import ObjectStore, WeightBucket
 
 ROUNDS = 14
 """More than in other benchmarks, since a transfer takes less than 0.1 s."""
@@ -55,11 +55,11 @@ class Receiver(RolloutActor):
     """A rollout actor without an engine, which only verifies the received weights."""
 
     def __init__(self, *_: object) -> None:
-        self.inbox = Inbox()
+        self.transport = ObjectStore(engines=1)
 
     def receive(self, bucket: WeightBucket) -> int:
         """Receive and verify a bucket; returns its size in bytes."""
-        self.inbox.put(bucket)
+        self.transport.receive(bucket)
         return bucket.nbytes
 
 

@@ -16,7 +16,6 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -108,7 +107,7 @@ class ToyLearner:
         self.version = 0
         self.theta = THETA
 
-    def step(self, groups: Sequence[SampleGroup]) -> dict[str, float]:
+    def step(self, groups: Sequence[SampleGroup], upcoming: Sequence[Prompt] = ()) -> dict[str, float]:
         """One update; increments the version."""
         gradient = 0.0
         for group in groups:
@@ -146,10 +145,6 @@ class ToyLearner:
 
 class ToyLearnerActor(LearnerActor):
     """The learner actor with a `ToyLearner`."""
-
-    def weights(self) -> Iterator[Any]:
-        """The current weights, which need no packing into buckets."""
-        yield from self.learner.weights()
 
     def start(self, config: Config, model: Path, rank: int, size: int, address: str) -> None:
         """Create the learner; its ranks do not communicate."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from geovlm_ray.core.errors import ConfigError
 from geovlm_ray.core.files import read_text
@@ -21,11 +21,15 @@ from geovlm_ray.core.placement import PlacementConfig
 from geovlm_ray.core.redaction import has_password
 from geovlm_ray.data.config import DataConfig
 from geovlm_ray.learner.config import LearnerConfig
+from geovlm_ray.learner.objectives import OBJECTIVES
 from geovlm_ray.learner.sft.config import SftConfig
 from geovlm_ray.model.config import ModelConfig, PromptConfig
 from geovlm_ray.rewards.config import RewardConfig
-from geovlm_ray.rewards.registry import check_forms
+from geovlm_ray.rewards.registry import check_reward
 from geovlm_ray.rollout.config import RolloutConfig
+from geovlm_ray.tasks import TASKS
+from geovlm_ray.tasks.extensions import Extensions, activate
+from geovlm_ray.transport import TRANSPORTS
 
 RENAMED = {"evaluation.scenes": "evaluation.num_examples"}
 """Renamed keys: old name to current name."""
@@ -93,11 +97,19 @@ class SyncConfig(Section):
         description="drained: engines finish the batches submitted earlier before they load new weights; in_flight: "
         "they load them between two decoding steps, and running completions continue with the new weights",
     )
+    transport: str = Field("object_store", description="how weights get from the learner to the engines")
     parity_tolerance: float = Field(
         1e-3, gt=0, description="largest allowed absolute log-prob difference of a token; bf16 needs about 0.5"
     )
     parity_prompts: int = Field(4, ge=1, description="prompts in the fixed probe batch")
     parity_tokens: int = Field(4, ge=1, description="tokens per completion in the probe batch")
+
+    @field_validator("transport")
+    @classmethod
+    def _check_transport(cls, transport: str) -> str:
+        if transport not in TRANSPORTS:
+            raise ValueError(f"expected one of {', '.join(TRANSPORTS)}")
+        return transport
 
 
 class CheckpointConfig(Section):
@@ -134,7 +146,7 @@ class EvaluationConfig(Section):
     records: int = Field(64, ge=1, description="records per benchmark, evenly spaced and fixed")
 
 
-class Config(Section):
+class Config(Extensions):
     """The complete configuration of a run."""
 
     run: RunConfig = RunConfig()
@@ -152,8 +164,20 @@ class Config(Section):
     sft: SftConfig = SftConfig()
 
     @model_validator(mode="after")
-    def _check_reward_forms(self) -> Config:
-        check_forms(self.reward)
+    def _check_rewards(self) -> Config:
+        for name, form in self.reward.forms.items():
+            check_reward(f"reward.forms.{name}", name, form)
+        for task in TASKS.values():
+            for form in (task.reward, task.default_reward):
+                check_reward(f"tasks.{task.name}.reward", task.name, form)
+        return self
+
+    @model_validator(mode="after")
+    def _check_objective(self) -> Config:
+        if self.learner.objective not in OBJECTIVES:
+            raise ValueError(
+                f"learner.objective: expected one of {', '.join(OBJECTIVES)}, found {self.learner.objective!r}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -192,14 +216,17 @@ def recipe_names() -> list[str]:
 def load_config(source: str, overrides: Iterable[str] = ()) -> Config:
     """Load a recipe by name, or a YAML file, and apply ``section.key=value`` overrides.
 
+    Its plugins are imported and its tasks registered in this process (`activate`).
+
     Raises:
-        ConfigError: the source is neither a recipe nor a file or not a mapping, or a key or value is invalid.
+        ConfigError: the source is neither a recipe nor a file or not a mapping, a key or value is invalid, or a plugin
+            cannot be imported.
     """
     return _validated(_overridden(_read(source), overrides), source)
 
 
-def reward_config(overrides: Iterable[str] = ()) -> RewardConfig:
-    """The reward section alone, from ``reward.key=value`` overrides.
+def reward_config(overrides: Iterable[str] = (), recipe: str | None = None) -> RewardConfig:
+    """The reward section alone, from ``reward.key=value`` overrides of the defaults or of a recipe.
 
     Raises:
         ConfigError: a key or value is invalid, or an override is for another section.
@@ -208,7 +235,7 @@ def reward_config(overrides: Iterable[str] = ()) -> RewardConfig:
     foreign = next((o for o in given if not o.startswith(("reward.", "reward="))), None)
     if foreign:
         raise ConfigError(f"override {foreign!r}: expected reward.key=value")
-    return _validated(_overridden({}, given), "command line").reward
+    return _validated(_overridden(_read(recipe) if recipe else {}, given), recipe or "command line").reward
 
 
 def to_yaml(config: Config) -> str:
@@ -245,6 +272,8 @@ def _overridden(values: dict[str, Any], overrides: Iterable[str]) -> dict[str, A
 
 def _validated(values: dict[str, Any], source: str) -> Config:
     try:
+        # Other sections may name what plugins and tasks add.
+        activate(Extensions.model_validate({key: values[key] for key in Extensions.model_fields if key in values}))
         return Config.model_validate(values)
     except ValidationError as error:
         raise ConfigError("; ".join(_explain(e, source) for e in error.errors())) from error
@@ -296,10 +325,13 @@ def _explain(error: Mapping[str, Any], source: str) -> str:
 
 
 def _fields(path: list[str]) -> list[str]:
-    """Keys of a section; empty if the path leads through a list or mapping."""
+    """Keys of a section, or of the sections in a list or mapping; empty if the path leads to a value."""
     model: Any = Config
     for part in path:
-        annotation = model.model_fields[part].annotation if part in getattr(model, "model_fields", {}) else None
+        if part not in model.model_fields:
+            # An index of a list, or a key of a mapping.
+            continue
+        annotation = model.model_fields[part].annotation
         candidates = [annotation, *getattr(annotation, "__args__", ())]
         model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
         if model is None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from geovlm_ray.core.errors import ConfigError, DataError
-from geovlm_ray.core.schema import TASK_NAMES
 from geovlm_ray.report.inert_text import inert
+from geovlm_ray.tasks import TASKS, find_task
 
 if TYPE_CHECKING:
     from geovlm_ray.serving.answering import Answer, Answerer
@@ -30,9 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--recipe", help="recipe or YAML file of these settings (default: those of training)")
     parser.add_argument("--question", help="a single question (default: prompt for questions until an empty line)")
-    parser.add_argument(
-        "--task", choices=TASK_NAMES, metavar="TASK", help=f"task of the question: {', '.join(TASK_NAMES)}"
-    )
+    parser.add_argument("--task", help=f"task of the question: one of the settings, or {', '.join(TASKS)}")
     parser.add_argument(
         "--out",
         type=Path,
@@ -59,7 +57,10 @@ def run(args: argparse.Namespace) -> int:
     from geovlm_ray.serving.model_ref import resolve_model
 
     console = Console()
-    answerer = Answerer(resolve_model(args.model, args.recipe, args.overrides))
+    ref = resolve_model(args.model, args.recipe, args.overrides)
+    if args.task:
+        find_task(args.task, "--")
+    answerer = Answerer(ref)
     if args.question is not None:
         _answer(answerer, args, args.question, console)
         return 0

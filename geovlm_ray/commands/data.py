@@ -47,11 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     stats.add_argument("dir", type=Path, metavar="DIR", help=CONVERTED)
     stats.add_argument("--json", type=Path, metavar="OUT", help="output of the statistics as JSON")
     stats.add_argument("--workers", type=int, default=os.cpu_count(), help="worker processes (default: one per core)")
+    _add_recipe(stats)
     preview = actions.add_parser("preview", help="a page with sample records of every task and their boxes")
     preview.add_argument("dir", type=Path, metavar="DIR", help=CONVERTED)
     preview.add_argument("--out", type=Path, required=True, metavar="FILE.html", help="output page")
     preview.add_argument("--each", type=int, default=6, help="records per task (default: 6)")
     preview.add_argument("--seed", type=int, default=0, help="seed of the sample (default: 0)")
+    _add_recipe(preview)
     _add_images(preview)
     scenes = actions.add_parser("scenes", help="an image of synthetic scenes of every task and their boxes")
     scenes.add_argument("--out", type=Path, default=Path("scenes.png"), help="output PNG (default: scenes.png)")
@@ -66,7 +68,8 @@ def _add_formatted(actions: Any, name: str, summary: str) -> argparse.ArgumentPa
     parser.add_argument(
         "-h", "--help", nargs=0, action=_HelpWithFormats, help="show this help with the list of formats"
     )
-    parser.add_argument("format", metavar="FORMAT", help="one of the formats below")
+    parser.add_argument("format", metavar="FORMAT", help="one of the formats below, or of a plugin of --recipe")
+    _add_recipe(parser)
     return parser
 
 
@@ -93,8 +96,13 @@ def _add_export(actions: Any) -> None:
 def _add_validate(actions: Any) -> None:
     parser = actions.add_parser("validate", help="check every record and image, quarantine bad records")
     parser.add_argument("dir", type=Path, metavar="DIR", help=CONVERTED)
+    _add_recipe(parser)
     _add_images(parser)
     _add_limits(parser, "bad")
+
+
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--recipe", help="recipe or YAML file with the plugins and tasks of the data (default: none)")
 
 
 def _add_images(parser: argparse.ArgumentParser) -> None:
@@ -132,6 +140,10 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError(f"--{option} {path}: expected an existing folder, found no {path.parent}")
     if getattr(args, "seed", 0) < 0 or getattr(args, "each", 1) < 1:
         raise ConfigError(f"expected --seed of 0 or more and --each of 1 or more, found {args.seed} and {args.each}")
+    if getattr(args, "recipe", None):
+        from geovlm_ray.config import load_config
+
+        load_config(args.recipe)
     actions = {
         "convert": convert,
         "export": export,

@@ -39,9 +39,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     on.add_argument("--limit", type=int, metavar="N", help="at most N records per benchmark, evenly spaced")
     on.add_argument(
-        "--recipe", help="recipe or YAML file of prompt settings (default: those of training, else geovlm-r1)"
-    )
-    on.add_argument(
         "--reasoning", action="store_true", help="also answer with the reasoning removed and with swapped reasoning"
     )
     on.add_argument("--local", action="store_true", help="one engine in this process, without Ray")
@@ -51,6 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--task", help="only records of this task; with --format, the name of the file's evaluation folder"
     )
     given.add_argument("--format", choices=["earthdial"], help="file format (default: JSON lines as for `score`)")
+    parser.add_argument(
+        "--recipe",
+        help="recipe or YAML file of prompt settings, plugins and tasks (default: those of training, else geovlm-r1)",
+    )
     parser.add_argument("--json", type=Path, help="output of the metrics as JSON")
 
 
@@ -134,7 +135,7 @@ def _evaluate_predictions(args: argparse.Namespace) -> int:
     from geovlm_ray.core.files import write_atomically
     from geovlm_ray.evaluation.responses import evaluate_earthdial, evaluate_records
 
-    config = reward_config(args.overrides)
+    config = reward_config(args.overrides, args.recipe)
     if args.format and not args.task:
         raise DataError("--format earthdial: expected --task with the name of the evaluation folder, found none")
     if args.format:

@@ -19,6 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE | reward.key=value",
         help="JSON lines with id, task, response, target, and optional frame, dialect, labels; reward overrides",
     )
+    parser.add_argument(
+        "--recipe", help="recipe or YAML file of the plugins, tasks and reward settings (default: the default rewards)"
+    )
     parser.add_argument("--out", type=Path, help="output of the scores (default: standard output)")
     parser.add_argument(
         "--probe",
@@ -35,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
 
     settings = [a for a in args.overrides if a.startswith(("reward.", "reward="))]
     files = [a for a in args.overrides if a not in settings]
-    config = reward_config(settings)
+    config = reward_config(settings, args.recipe)
     if len(files) > 1 or not (files or args.probe):
         raise ConfigError(
             f"expected one file of JSON lines and optional reward.key=value, found {', '.join(files) or 'no file'}"
@@ -77,7 +80,7 @@ def probe(path: Path | None, out: Path | None, config: RewardConfig) -> int:
     from geovlm_ray.rewards.sbert import SbertEmbedder
 
     examples = file_references(path) if path else scene_references()
-    paper = RewardConfig(preset="paper", think=config.think, sbert=config.sbert)
+    paper = RewardConfig(preset="paper", think=config.think, sbert=config.sbert, time_limit_s=config.time_limit_s)
     configs = {"configured": config} if config.preset == "paper" else {"configured": config, "paper": paper}
     tasks = {e.task for e in examples}
     embedder = None

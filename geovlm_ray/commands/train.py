@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from geovlm_ray.config import Config, load_config, recipe_names
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from geovlm_ray.training.plan.rates import Rates
     from geovlm_ray.training.preflight import Ready
 
-MODES = ("sampled", "greedy")
 MAX_ANSWER_CHARS = 60
 """Answers in tables are truncated to this length."""
 
@@ -32,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="overrides of its settings")
     parser.add_argument("--local", action="store_true", help="run everything in this process, without Ray")
     parser.add_argument(
-        "--plan", type=Path, metavar="BENCH.json", help="compare the run with the throughput simulated from these rates"
+        "--plan", type=Path, metavar="BENCH.json", help="compare the run with the step time predicted from these rates"
     )
     parser.add_argument(
         "--dry-run",
@@ -96,7 +94,7 @@ def print_comparison(rates: Rates, config: Config, console: Console) -> None:
     """Print measured step time and idle fractions next to the planned ones."""
     from geovlm_ray.core.files import read_objects
     from geovlm_ray.training.plan.compare import compare
-    from geovlm_ray.training.plan.simulate import Setup
+    from geovlm_ray.training.plan.rates import Setup
 
     metrics = config.run.folder / "metrics.jsonl"
     text = compare(rates, Setup.of(config), read_objects(metrics), str(metrics))
@@ -106,17 +104,16 @@ def print_comparison(rates: Rates, config: Config, console: Console) -> None:
 def dry_run(config: Config, local: bool, console: Console) -> int:
     """Print the checks and the requested actors; return 1 if a check fails."""
     from geovlm_ray.core.errors import UserError
-    from geovlm_ray.training.benchmark_evaluation import check_benchmarks
     from geovlm_ray.training.capacity import check_fits, describe_node, resource_requests, this_machine, total_resources
-    from geovlm_ray.training.preflight import attempt, problems
+    from geovlm_ray.training.preflight import CHECKS, problems
 
-    failed = 0
-    for name, problem in (*problems(config), ("benchmarks", attempt(lambda: check_benchmarks(config))[1])):
-        console.print(f"{name}: {'ok' if problem is None else problem}", markup=False)
-        failed += problem is not None
+    failed = False
+    for name, problem in problems(config, CHECKS, {}):
+        console.print(f"{name}: {problem or 'ok'}", markup=False)
+        failed |= problem is not None
     if local:
         console.print("placement: everything in this process")
-        return int(failed > 0)
+        return int(failed)
     address = os.environ.get("RAY_ADDRESS")
     nodes = _cluster_nodes() if address else [this_machine()]
     title = "Actors, packed" if config.placement.strategy == "pack" else "Actors, spread over the nodes"
@@ -131,44 +128,34 @@ def dry_run(config: Config, local: bool, console: Console) -> int:
         check_fits(config, nodes)
     except UserError as error:
         console.print(f"placement: {error}", markup=False)
-        failed += 1
-    return int(failed > 0)
+        return 1
+    return int(failed)
 
 
 def print_summary(summary: dict, console: Console) -> None:
     """Print the run time, the held-out rewards before and after training, and the most common answers."""
+    from geovlm_ray.report.held_out import constant_answers, held_out_results
+    from geovlm_ray.report.inert_text import inert
+
     console.print(
         f"{summary['steps']} steps in {summary['seconds']:.0f} s; max log-prob difference of engines and learner: "
         f"{summary['parity_max_abs']:.2g}"
     )
-    heldout = summary.get("heldout", {})
-    # Summaries of earlier versions have no constant answers.
-    if "constant" not in heldout:
+    results = held_out_results(summary)
+    if not results:
         return
-    title = f"Held-out reward (max 2) of {heldout['greedy']['before']['n']} examples, change: paired ± SE"
+    title = f"Held-out reward (max 2) of {results[0].after.n} examples, change: paired ± SE"
     rewards = Table(
         "task", "decoding", "constant", "before", "after", "change", title=title, box=SIMPLE, padding=(0, 1, 0, 0)
     )
-    for mode in MODES:
-        rewards.add_row("all", mode, *_cells(heldout[mode], heldout["constant"]["all"]), style="bold")
-    for task, modes in heldout["per_task"].items():
-        for mode in MODES:
-            rewards.add_row(task, mode, *_cells(modes[mode], heldout["constant"][task]))
+    for row in results:
+        means = (f"{mean:.3f}" for mean in (row.constant, row.before.mean, row.after.mean))
+        style = "bold" if row.task == "all" else ""
+        rewards.add_row(row.task, row.decoding, *means, row.change.text("+"), style=style)
     console.print(rewards)
     answers = Table(
         "task", "best constant answer", "most common answer after RL", "share", box=SIMPLE, padding=(0, 1, 0, 0)
     )
-    for task, common in heldout["most_common"].items():
-        texts = (_short(heldout["constant"][task]["answer"]), _short(common["answer"]))
-        answers.add_row(*map(escape, (task, *texts)), f"{common['share']:.1%}")
+    for cells in constant_answers(summary):
+        answers.add_row(*(inert(textwrap.shorten(cell, MAX_ANSWER_CHARS, placeholder="...")) for cell in cells))
     console.print(answers)
-
-
-def _cells(pair: dict, constant: dict) -> list[str]:
-    """Rewards of the best constant answer, before and after training, and the paired change ± SE."""
-    means = (constant["mean"], *(pair[when]["mean"] for when in ("before", "after")))
-    return [*(f"{mean:.3f}" for mean in means), f"{pair['change']['mean']:+.3f} ± {pair['change']['se']:.3f}"]
-
-
-def _short(answer: str) -> str:
-    return textwrap.shorten(answer, MAX_ANSWER_CHARS, placeholder="...")

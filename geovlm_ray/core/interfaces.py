@@ -41,7 +41,7 @@ class RolloutPool(Protocol):
     def probe(self, prompts: Sequence[Prompt], max_tokens: int) -> list[list[SampleGroup]]:
         """Short completions of the same prompts from every engine, [engines][prompts], for the parity check."""
 
-    def update_weights(self, buckets: Iterable[Any]) -> None:
+    def update_weights(self, chunks: Iterable[Any]) -> None:
         """Send one weight version to every engine; returns after all engines acknowledged it."""
 
     def close(self) -> None:
@@ -74,11 +74,14 @@ class Saver(Protocol):
 class Learner(Saver, Protocol):
     """The policy being trained; only the learner increments the weight version."""
 
-    def step(self, groups: Sequence[SampleGroup]) -> dict[str, float]:
-        """One policy update; increments the weight version and returns metrics."""
+    def step(self, groups: Sequence[SampleGroup], upcoming: Sequence[Prompt] = ()) -> dict[str, float]:
+        """One policy update; increments the weight version and returns metrics.
+
+        ``upcoming`` are prompts of the next step, which the learner may encode meanwhile.
+        """
 
     def logprobs(self, groups: Sequence[SampleGroup]) -> list[np.ndarray]:
-        """Log-probs of every sample's tokens under the current weights, [samples][tokens]."""
+        """Log-probs of the tokens that the policy wrote, under the current weights, [samples][tokens]."""
 
     def weights(self) -> Iterable[Any]:
         """The current weights in the chunks that `RolloutPool.update_weights` takes."""

@@ -3,24 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import compress
 
 from geovlm_ray.core.geometry import Frame
 from geovlm_ray.core.pixels import PixelSettings
-
-TASK_NAMES = (
-    "scene_classification",
-    "multilabel_classification",
-    "temporal_classification",
-    "damage_assessment",
-    "vqa",
-    "object_detection",
-    "referred_object_detection",
-    "visual_grounding",
-    "region_captioning",
-    "image_captioning",
-    "grounded_description",
-    "change_captioning",
-)
 
 
 @dataclass(frozen=True)
@@ -63,7 +49,7 @@ def target_texts(target: Target) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Example:
-    """One record of a dataset.
+    """One record of a dataset; ``task`` is a key of `geovlm_ray.tasks.TASKS`, checked where records are read.
 
     ``images`` are image references (see `geovlm_ray.data.images.load_image`) in prompt order. ``labels`` is the
     dataset's label vocabulary and ``reasoning`` its chain of thought, if it has them. ``gsd`` is the ground sample
@@ -84,10 +70,6 @@ class Example:
     gsd: float | None = None
     sensor: str | None = None
     pixels: PixelSettings = field(default_factory=PixelSettings)
-
-    def __post_init__(self) -> None:
-        if self.task not in TASK_NAMES:
-            raise ValueError(f"record {self.id!r}: expected a task of {', '.join(TASK_NAMES)}, found {self.task!r}")
 
 
 @dataclass(frozen=True)
@@ -110,7 +92,8 @@ class RewardScore:
 class Prompt:
     """An example drawn by the prompt sampler; ``group_id`` is its position in the sampler's sequence.
 
-    ``prefill`` is a fixed beginning of the completion, which the model continues.
+    ``prefill`` is a fixed beginning of the response, which the model continues: part of the prompt for engine and
+    learner, and of the text that is scored.
     """
 
     group_id: int
@@ -122,10 +105,15 @@ class Prompt:
 class Sample:
     """One completion.
 
-    ``token_ids`` are the sampled tokens, including an end-of-sequence token if one was sampled; ``logprobs`` are their
-    log-probs under the sampling policy, of the same length. ``weight_version`` is the weight version at the start of
-    generation. If weights were synced during generation, ``weight_updates`` holds (index of the first token, version)
-    of each later version. ``reward`` is None until the reward pool scores the sample.
+    ``token_ids`` are the tokens after the prompt, including an end-of-sequence token if one was sampled; ``logprobs``
+    are their log-probs under the sampling policy, of the same length. ``text`` is the response that is scored: the
+    prompt's prefill and the completion. ``weight_version`` is the weight version at the start of generation. If weights
+    were synced during generation, ``weight_updates`` holds (index of the first token, version) of each later version.
+    ``reward`` is None until the reward pool scores the sample.
+
+    ``loss_mask`` is False for tokens that the environment wrote, such as the result of a tool: the policy reads but is
+    not trained on them, and their log-probs have no meaning. Empty: the policy wrote all tokens. ``images`` are
+    references of the images whose placeholders are among ``token_ids``, in order.
     """
 
     token_ids: tuple[int, ...]
@@ -135,10 +123,19 @@ class Sample:
     weight_version: int
     reward: RewardScore | None = None
     weight_updates: tuple[tuple[int, int], ...] = ()
+    loss_mask: tuple[bool, ...] = ()
+    images: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.token_ids) != len(self.logprobs):
             raise ValueError(f"{len(self.token_ids)} token ids but {len(self.logprobs)} log-probs")
+        if self.loss_mask and len(self.loss_mask) != len(self.token_ids):
+            raise ValueError(f"{len(self.token_ids)} token ids but a loss mask of length {len(self.loss_mask)}")
+
+    @property
+    def policy_logprobs(self) -> tuple[float, ...]:
+        """Log-probs of the tokens that the policy wrote."""
+        return tuple(compress(self.logprobs, self.loss_mask)) if self.loss_mask else self.logprobs
 
 
 @dataclass(frozen=True)

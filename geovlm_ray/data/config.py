@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from geovlm_ray.core.geometry import Frame
-from geovlm_ray.core.schema import TASK_NAMES
+from geovlm_ray.tasks import TASKS
 
 
 class Stage(BaseModel):
@@ -22,8 +22,8 @@ class Stage(BaseModel):
     @classmethod
     def _check_tasks(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
         for task in tasks:
-            if task not in TASK_NAMES:
-                raise ValueError(f"expected one of {', '.join(TASK_NAMES)}, found {task!r}")
+            if task not in TASKS:
+                raise ValueError(f"expected one of {', '.join(TASKS)}, found {task!r}")
         return tasks
 
 

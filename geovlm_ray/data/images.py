@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -71,8 +72,12 @@ def image_size(reference: str) -> tuple[int, int]:
     if reference.startswith(SCENE_PREFIX):
         return SCENE_SIZE, SCENE_SIZE
     path = resolve(reference)
-    with _image_errors(path):
-        header = _header(path)
+    with _image_errors(path), path.open("rb") as file:
+        if tiff.is_tiff(file):
+            header = _within_limit(tiff.read_header(file))
+        else:
+            with Image.open(file, formats=PILLOW_FORMATS) as image:
+                header = _pillow_header(image)
         transposed = header.orientation in (5, 6, 7, 8)
         return (header.height, header.width) if transposed else (header.width, header.height)
 
@@ -99,14 +104,18 @@ def load_image(reference: str, pixels: PixelSettings = DEFAULT_PIXELS, at_least:
         except ValueError as error:
             raise DataError(f"image {reference!r:.200}: {error}") from error
     path = resolve(reference)
-    with _image_errors(path):
-        header = _header(path)
-        raster = tiff.read_raster(path) if _is_tiff(path) else None
+    with _image_errors(path), path.open("rb") as file:
+        header = _within_limit(tiff.read_header(file)) if tiff.is_tiff(file) else None
+        raster = tiff.read_raster(file) if header else None
         if raster is not None:
             image = Image.fromarray(to_rgb(raster.values, pixels, raster.nodata))
         else:
-            image = _load_with_pillow(path, pixels, at_least)
-        return image.transpose(_UPRIGHT[header.orientation]) if header.orientation in _UPRIGHT else image
+            file.seek(0)
+            with Image.open(file, formats=PILLOW_FORMATS) as opened:
+                header = header or _pillow_header(opened)
+                image = _decoded(opened, file, pixels, at_least)
+        orientation = header.orientation if header else 1
+        return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
 @contextmanager
@@ -121,45 +130,37 @@ def _image_errors(path: Path) -> Iterator[None]:
         raise DataError(f"image {path}: expected a decodable image, found: {reason[:300]}") from error
 
 
-def _is_tiff(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4) in tiff.SIGNATURES
+def _pillow_header(image: ImageFile.ImageFile) -> tiff.Header:
+    # PngImageFile.getexif decodes all pixels to find a chunk behind them; the base method does not.
+    return _within_limit(tiff.Header(*image.size, Image.Image.getexif(image).get(_ORIENTATION, 1)))
 
 
-def _header(path: Path) -> tiff.Header:
-    if _is_tiff(path):
-        header = tiff.read_header(path)
-    else:
-        with Image.open(path, formats=PILLOW_FORMATS) as image:
-            # PngImageFile.getexif decodes all pixels to find a chunk behind them; the base method does not.
-            orientation = Image.Image.getexif(image).get(_ORIENTATION, 1)
-            header = tiff.Header(*image.size, orientation)
+def _within_limit(header: tiff.Header) -> tiff.Header:
     if header.width * header.height > MAX_PIXELS:
         raise DataError(f"expected at most {MAX_PIXELS:,} pixels, found {header.width} x {header.height}")
     return header
 
 
-def _load_with_pillow(path: Path, pixels: PixelSettings, at_least: int | None) -> Image.Image:
-    """Decode an image with Pillow, without applying its orientation."""
-    with Image.open(path, formats=PILLOW_FORMATS) as image:
-        if at_least is not None and pixels == DEFAULT_PIXELS:
-            image.draft(None, (2 * at_least, 2 * at_least))
-        bands = _raw_bands(image, path, as_stored=bool(pixels.bands))
-        if bands is None:
-            opaque = _on_black(image) if image.has_transparency_data else image.convert("RGB")
-            if pixels == DEFAULT_PIXELS:
-                return opaque
-            bands = np.asarray(opaque)
+def _decoded(image: ImageFile.ImageFile, file: BinaryIO, pixels: PixelSettings, at_least: int | None) -> Image.Image:
+    """Decode an image that Pillow opened from ``file``, without applying its orientation."""
+    if at_least is not None and pixels == DEFAULT_PIXELS:
+        image.draft(None, (2 * at_least, 2 * at_least))
+    bands = _raw_bands(image, file, as_stored=bool(pixels.bands))
+    if bands is None:
+        opaque = _on_black(image) if image.has_transparency_data else image.convert("RGB")
+        if pixels == DEFAULT_PIXELS:
+            return opaque
+        bands = np.asarray(opaque)
     return Image.fromarray(to_rgb(bands, pixels))
 
 
-def _raw_bands(image: ImageFile.ImageFile, path: Path, as_stored: bool) -> np.ndarray | None:
+def _raw_bands(image: ImageFile.ImageFile, file: BinaryIO, as_stored: bool) -> np.ndarray | None:
     """Bands [rows, columns, n] of a 16-bit, 32-bit or float image; None for other images.
 
     With ``as_stored``, also the channels of 8-bit images that need no colour conversion, alpha included.
     """
     if image.mode in ("RGB", "RGBA") and image.tile and image.tile[0].args in ("RGB;16B", "RGBA;16B"):
-        return _sixteen_bit(image, path)
+        return _sixteen_bit(image, file)
     if image.mode.startswith("I") or image.mode == "F":
         return np.asarray(image)[..., None]
     if as_stored and image.mode in ("L", "LA", "RGB", "RGBA"):
@@ -167,12 +168,14 @@ def _raw_bands(image: ImageFile.ImageFile, path: Path, as_stored: bool) -> np.nd
     return None
 
 
-def _sixteen_bit(image: ImageFile.ImageFile, path: Path) -> np.ndarray:
+def _sixteen_bit(image: ImageFile.ImageFile, file: BinaryIO) -> np.ndarray:
     """Values of a 16-bit colour PNG: Pillow keeps the high bytes; decoding as little-endian yields the low bytes."""
-    with Image.open(path, formats=PILLOW_FORMATS) as low_bytes:
+    high = np.asarray(image).astype(np.uint16)
+    file.seek(0)
+    with Image.open(file, formats=PILLOW_FORMATS) as low_bytes:
         tile = low_bytes.tile[0]
         low_bytes.tile = [tile._replace(args=str(tile.args).replace("16B", "16L"))]
-        return np.asarray(image).astype(np.uint16) * np.uint16(256) + np.asarray(low_bytes)
+        return high * np.uint16(256) + np.asarray(low_bytes)
 
 
 def _on_black(image: Image.Image) -> Image.Image:

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from geovlm_ray.core.errors import RunError
+from geovlm_ray.tasks.extensions import activate, active
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -71,4 +72,5 @@ class Workers:
 
     @cached_property
     def _pool(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(self.count, mp_context=multiprocessing.get_context("spawn"))
+        spawn = multiprocessing.get_context("spawn")
+        return ProcessPoolExecutor(self.count, spawn, initializer=activate, initargs=(active(),))

@@ -19,6 +19,7 @@ from geovlm_ray.data.config import DataConfig
 from geovlm_ray.data.frames import in_frame
 from geovlm_ray.data.mixture import Schedule, task_weights
 from geovlm_ray.data.parquet import RecordTable
+from geovlm_ray.data.scene_tasks import BUILDERS
 from geovlm_ray.data.scenes import SCENE_TASKS, scene_example
 
 HELD_OUT_SEED = 1_000_000_007
@@ -56,7 +57,13 @@ class SceneStream:
         self.tasks = SCENE_TASKS
 
     def count(self, task: str) -> int | None:
-        """None: scenes are unlimited."""
+        """None: scenes are unlimited.
+
+        Raises:
+            DataError: The task has no scenes.
+        """
+        if task not in BUILDERS:
+            raise DataError(f"data.source=scenes: expected a task of {', '.join(BUILDERS)}, found {task!r}")
         return None
 
     def of_task(self, task: str, k: int) -> Example:

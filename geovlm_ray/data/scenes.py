@@ -11,11 +11,12 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
-from geovlm_ray.core.schema import TASK_NAMES, Example
+from geovlm_ray.core.schema import Example
 from geovlm_ray.data.scene_draw import COVERS, OBJECTS, Scene, render
 from geovlm_ray.data.scene_tasks import BUILDERS, Record
 
-SCENE_TASKS = TASK_NAMES
+SCENE_TASKS = tuple(BUILDERS)
+"""The built-in tasks with scenes; a plugin may add builders, whose scenes are sampled if a stage names their task."""
 SCENES_DATASET = "drawn-scenes"
 """Dataset name in examples."""
 GROUND_SAMPLING_DISTANCE = 0.5
@@ -74,7 +75,7 @@ def scenes_of(example: Example) -> tuple[Scene, ...]:
 def _record(task: str, seed: int, index: int) -> Record:
     if task not in BUILDERS:
         raise ValueError(f"expected one of {', '.join(BUILDERS)}, found {task!r}")
-    return BUILDERS[task](np.random.default_rng([seed, index, SCENE_TASKS.index(task)]))
+    return BUILDERS[task](np.random.default_rng([seed, index, list(BUILDERS).index(task)]))
 
 
 __all__ = ["COVERS", "OBJECTS", "SCENE_TASKS", "demonstration", "render_scene", "scene_example", "scenes_of"]

@@ -20,22 +20,25 @@ def open_stream(config: DataConfig) -> Stream:
 
     Raises:
         ConfigError: The source is unknown.
-        DataError: A file is absent, a record cannot be read, or a stage names a task without records.
+        DataError: A file is absent, a record cannot be read, or a stage names a task without scenes or records.
     """
-    if config.source == "scenes":
-        return SceneStream(config.seed)
-    if config.source == "parquet":
-        table = RecordTable(open_datasets(Path(config.path), Path(config.root) if config.root else None))
-    elif config.source in FORMATS:
-        table = read_source(config.source, Path(config.path), Path(config.root) if config.root else None)
-    else:
-        known = ", ".join(["scenes", "parquet", *FORMATS])
-        raise ConfigError(f"data.source: expected one of {known}, found {config.source!r}")
-    stream = RecordStream(table, config, name=config.path)
+    stream: Stream = SceneStream(config.seed) if config.source == "scenes" else _open_records(config)
     for stage in config.stages:
         for task in stage.tasks:
             stream.count(task)
     return stream
+
+
+def _open_records(config: DataConfig) -> RecordStream:
+    path, root = Path(config.path), Path(config.root) if config.root else None
+    if config.source == "parquet":
+        table = RecordTable(open_datasets(path, root))
+    elif config.source in FORMATS:
+        table = read_source(config.source, path, root)
+    else:
+        known = ", ".join(["scenes", "parquet", *FORMATS])
+        raise ConfigError(f"data.source: expected one of {known}, found {config.source!r}")
+    return RecordStream(table, config, name=config.path)
 
 
 def read_source(name: str, path: Path, root: Path | None = None) -> RecordTable:

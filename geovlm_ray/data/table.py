@@ -13,7 +13,7 @@ from geovlm_ray.core.geometry import Frame
 from geovlm_ray.core.pixels import PixelSettings
 from geovlm_ray.core.schema import Box, Example, GroundedText, Target
 from geovlm_ray.data.records import pixels_from_json
-from geovlm_ray.tasks import TASKS
+from geovlm_ray.tasks import TargetKind, find_task
 
 VERSION = 1
 VERSION_KEY = b"geovlm_ray.schema_version"
@@ -53,7 +53,7 @@ _PIXELS = pa.struct(
 # Name, type, description and getter of each column.
 _COLUMNS: tuple[tuple[str, pa.DataType, str, Callable[[Row], Any]], ...] = (
     ("id", pa.string(), "record id in its dataset", lambda r: r.example.id),
-    ("task", pa.string(), "one of geovlm_ray.core.schema.TASK_NAMES", lambda r: r.example.task),
+    ("task", pa.string(), "name of a task (geovlm_ray.tasks.TASKS)", lambda r: r.example.task),
     ("images", pa.list_(pa.string()), "paths relative to the image root, in order", lambda r: r.example.images),
     ("question", pa.string(), "question text, without image placeholders", lambda r: r.example.question),
     (
@@ -110,14 +110,19 @@ def to_table(rows: Sequence[Row]) -> pa.Table:
 
 
 def to_row(values: Mapping[str, Any]) -> Row:
-    """Build a row from one record of ``Table.to_pylist``."""
+    """Build a row from one record of ``Table.to_pylist``.
+
+    Raises:
+        DataError: There is no such task.
+    """
+    kind = find_task(values["task"], f"record {values['id']!r}: ").target_kind
     pixels = values["pixels"]
     example = Example(
         id=values["id"],
         task=values["task"],
         images=tuple(values["images"]),
         question=values["question"],
-        target=_typed_target(values["task"], values["target"]),
+        target=_typed_target(kind, values["target"]),
         dataset=values["dataset"],
         split=values["split"],
         frame=Frame(**values["frame"]),
@@ -147,8 +152,7 @@ def _plain_box(box: Box) -> dict[str, Any]:
     return {"coords": box.coords, "label": box.label}
 
 
-def _typed_target(task: str, value: Mapping[str, Any]) -> Target:
-    kind = TASKS[task].target_kind
+def _typed_target(kind: TargetKind, value: Mapping[str, Any]) -> Target:
     if kind in ("classes", "captions"):
         return tuple(value["texts"])
     if kind == "vqa":

@@ -13,7 +13,7 @@ import struct
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import tifffile
@@ -55,19 +55,28 @@ class Raster:
     nodata: float | None
 
 
-def read_header(path: Path) -> Header:
+def is_tiff(file: BinaryIO) -> bool:
+    """Whether an open file begins with the signature of a TIFF; rewinds it."""
+    file.seek(0)
+    signature = file.read(4)
+    file.seek(0)
+    return signature in SIGNATURES
+
+
+def read_header(file: BinaryIO) -> Header:
     """Read the size and orientation of a TIFF.
 
     Raises:
         UNREADABLE: The file is broken.
     """
-    with tifffile.TiffFile(path) as tiff:
+    file.seek(0)
+    with tifffile.TiffFile(file) as tiff:
         image, band_axis = _select_image(tiff, _first_page(tiff))
         rows, columns = (n for axis, n in enumerate(image.shape) if axis != band_axis)
         return Header(columns, rows, int(_first_page(tiff).tags.valueof(_ORIENTATION, 1)))
 
 
-def read_raster(path: Path) -> Raster | None:
+def read_raster(file: BinaryIO) -> Raster | None:
     """Read the bands of the first image of a TIFF; None for 8-bit palette, CMYK or YCbCr images.
 
     Pages that tifffile wrote as one three-dimensional array are one image. Overviews and masks are ignored.
@@ -76,7 +85,8 @@ def read_raster(path: Path) -> Raster | None:
         DataError: The decoded bands exceed `MAX_BYTES` (4 GiB).
         UNREADABLE: The file is broken.
     """
-    with tifffile.TiffFile(path) as tiff:
+    file.seek(0)
+    with tifffile.TiffFile(file) as tiff:
         page = _first_page(tiff)
         if page.photometric not in _BAND_PHOTOMETRICS and page.bitspersample <= 8:
             return None
@@ -92,7 +102,7 @@ def read_raster(path: Path) -> Raster | None:
         try:
             values = image.asarray(maxworkers=1)
         except UNREADABLE as error:
-            values, band_axis = _decode_with_pillow(path, image, error), 2
+            values, band_axis = _decode_with_pillow(file, image, error), 2
         return Raster(values[..., None] if values.ndim == 2 else np.moveaxis(values, band_axis, 2), _nodata(page))
 
 
@@ -115,14 +125,15 @@ def _select_image(tiff: tifffile.TiffFile, page: tifffile.TiffPage) -> tuple[Tif
     return page, 2
 
 
-def _decode_with_pillow(path: Path, page: TiffImage, error: Exception) -> np.ndarray:
+def _decode_with_pillow(file: BinaryIO, page: TiffImage, error: Exception) -> np.ndarray:
     """Values, with bands last, of a page that tifffile cannot decode but Pillow can without loss.
 
     Raises:
         Exception: The given error, if Pillow cannot decode the page either.
     """
     if isinstance(page, tifffile.TiffPage) and page.dtype is not None:
-        with suppress(*UNREADABLE), Image.open(path, formats=["TIFF"]) as image:
+        file.seek(0)
+        with suppress(*UNREADABLE), Image.open(file, formats=["TIFF"]) as image:
             values = np.asarray(image)
             bands = 1 if values.ndim == 2 else values.shape[2]
             if bands == page.samplesperpixel and values.dtype.itemsize >= page.dtype.itemsize:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.data.convert import CARD
 from geovlm_ray.data.formats import FORMATS
 from geovlm_ray.data.parquet import RecordTable, open_datasets
-from geovlm_ray.evaluation.datasets import convert_once
-from geovlm_ray.evaluation.model import OnProgress, report_converted
+from geovlm_ray.evaluation.datasets import OnProgress, convert_once
 from geovlm_ray.evaluation.registry import ANY, BENCHMARKS, DRAWN, GROUPS, Benchmark
 
 TEST = "test"
@@ -49,8 +47,7 @@ def custom_benchmarks(paths: Sequence[Path], out: Path, on_progress: OnProgress)
 
 
 def _benchmarks(path: Path, out: Path, on_progress: OnProgress) -> list[Benchmark]:
-    report = partial(report_converted, on_progress, f"{path.name} records converted")
-    folder = convert_once(path.stem, SAMPLES, FORMATS[SAMPLES].options, path, out, report)
+    folder = convert_once(path.stem, SAMPLES, FORMATS[SAMPLES].options, path, out, on_progress)
     table = RecordTable(open_datasets(folder))
     split = TEST if TEST in table.indices_by("split") else ANY
     tasks = table.indices_by("task")

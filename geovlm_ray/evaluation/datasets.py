@@ -12,12 +12,14 @@ import xxhash
 
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.files import read_object, write_atomically
-from geovlm_ray.core.schema import TASK_NAMES
 from geovlm_ray.data.convert import CARD, Counts, MetadataOverrides, convert
 from geovlm_ray.data.formats.base import Source
 from geovlm_ray.data.quarantine import FILE as QUARANTINE
 from geovlm_ray.data.quarantine import read_quarantine
+from geovlm_ray.tasks import TASKS
 
+OnProgress = Callable[[int, str], None]
+"""Receives a count and the text that follows it on the progress line."""
 FOLDER = "data"
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 """Files that are fingerprinted by name only, because there may be hundreds of thousands."""
@@ -29,7 +31,7 @@ def convert_once(
     options: Mapping[str, str],
     data: Path,
     out: Path,
-    on_progress: Callable[[Counts], None],
+    on_progress: OnProgress,
 ) -> Path:
     """Folder of a dataset's shards: ``data`` itself if it is converted, else a conversion of it below ``out``.
 
@@ -37,11 +39,15 @@ def convert_once(
 
     Args:
         name: name of the dataset; its benchmarks are ``name`` and ``name-TASK``.
-        on_progress: receives the conversion counts.
+        on_progress: reports the number of converted records.
 
     Raises:
         DataError: the source cannot be read, has no record, or has changed since predictions were generated for it.
     """
+
+    def report(counts: Counts) -> None:
+        on_progress(counts.records, f"{data.name} records converted")
+
     folder, fingerprint_file = out / FOLDER / name, out / FOLDER / f"{name}.source.json"
     fingerprint = {"fingerprint": _fingerprint(data)}
     if fingerprint_file.is_file() and read_object(fingerprint_file) != fingerprint:
@@ -55,7 +61,7 @@ def convert_once(
         folder = data
     elif not (folder / CARD).is_file():
         source = Source(data, data if data.is_dir() else data.parent, dict(options))
-        counts = convert(reader, source, folder, MetadataOverrides(), workers=1, on_progress=on_progress)
+        counts = convert(reader, source, folder, MetadataOverrides(), workers=1, on_progress=report)
         if not counts.records:
             quarantined = read_quarantine(folder, "convert")
             first = next((f": {q.source_file}, record {q.source_record}: {q.reason}" for q in quarantined), "")
@@ -90,6 +96,6 @@ def _fingerprint(data: Path) -> str:
 
 def _has_predictions(name: str, out: Path) -> bool:
     """Whether an evaluation folder, or that of any evaluated step of a run, has predictions for a dataset."""
-    benchmarks = {name, *(f"{name}-{task}" for task in TASK_NAMES)}
+    benchmarks = {name, *(f"{name}-{task}" for task in TASKS)}
     files = (*out.glob("predictions/*"), *out.glob("step-*/predictions/*"))
     return any(file.name.split(".")[0] in benchmarks for file in files)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
@@ -44,18 +43,10 @@ def generate_predictions(
             if not running:
                 break
             for groups in running.popleft():
-                scored = rewards.score(list(map(_with_prefill, groups)))
+                scored = rewards.score(groups)
                 predictions.add([prediction_row(g.group_id, examples[g.group_id], g.samples[0]) for g in scored])
                 completed += len(scored)
                 on_progress(completed)
     finally:
         predictions.flush()
     predictions.finish()
-
-
-def _with_prefill(group: SampleGroup) -> SampleGroup:
-    """The group with its prefill prepended to each completion."""
-    if not group.prompt.prefill:
-        return group
-    samples = (dataclasses.replace(s, text=group.prompt.prefill + s.text) for s in group.samples)
-    return dataclasses.replace(group, samples=tuple(samples))

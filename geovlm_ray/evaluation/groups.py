@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from geovlm_ray.core.schema import Example
+from geovlm_ray.core.schema import Example, target_boxes
 from geovlm_ray.evaluation.metrics.detection import size_group
-from geovlm_ray.evaluation.metrics.sound import true_boxes
 from geovlm_ray.tasks import TASKS
 
 
@@ -23,4 +22,4 @@ def record_group(example: Example, extra: Mapping[str, Any]) -> str | None:
     name = given.strip('"') if isinstance(given, str) else ""
     if name:
         return name
-    return size_group(true_boxes(example), example.frame) if kind == "boxes" else None
+    return size_group(target_boxes(example.target), example.frame) if kind == "boxes" else None

@@ -15,8 +15,7 @@ from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.files import write_atomically
 from geovlm_ray.core.interfaces import RewardPool, RolloutPool
 from geovlm_ray.core.locks import locked
-from geovlm_ray.data.convert import Counts
-from geovlm_ray.evaluation.datasets import convert_once, left_out
+from geovlm_ray.evaluation.datasets import OnProgress, convert_once, left_out
 from geovlm_ray.evaluation.examples import BenchmarkExamples, dataset_examples, synthetic_examples
 from geovlm_ray.evaluation.generate import generate_predictions
 from geovlm_ray.evaluation.origin import check_origin, origin_of, write_origin
@@ -27,6 +26,7 @@ from geovlm_ray.evaluation.registry import Benchmark
 from geovlm_ray.evaluation.results import Results, result_of, write_results
 from geovlm_ray.evaluation.tables import markdown
 from geovlm_ray.rewards.config import RewardConfig
+from geovlm_ray.rewards.isolated import check_function
 from geovlm_ray.rewards.local import LocalRewards
 
 FOLDER_AND_REMEDY = ("evaluation folder", "choose another --out")
@@ -42,9 +42,6 @@ MAY_CHANGE = (
     "placement.strategy",
 )
 """Configuration keys that may differ when an evaluation resumes."""
-
-OnProgress = Callable[[int, str], None]
-"""Receives a count and the text that follows it on the progress line."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +82,9 @@ def load_benchmarks(spec: EvaluationSpec, config: Config, out: Path, on_progress
         if data is None or not data.exists():
             loaded.absent[benchmark.name] = benchmark.missing_data_message(spec.data)
             continue
-        report = partial(report_converted, on_progress, f"{benchmark.name} records converted")
         options = benchmark.reader_options
         try:
-            shards = benchmark.path or convert_once(benchmark.name, benchmark.reader, options, data, out, report)
+            shards = benchmark.path or convert_once(benchmark.name, benchmark.reader, options, data, out, on_progress)
             examples = dataset_examples(benchmark, data, shards, config.data.answer_frame, spec.limit)
             skipped = left_out(shards) if shards.is_relative_to(out) else None
         except DataError as error:
@@ -131,6 +127,7 @@ def evaluate(
             write_origin(origin, out)
             write_atomically(out / "config.yaml", to_yaml(config))
         rewards = LocalRewards(default_reward_config(config.reward))
+        check_function(rewards.config, [benchmark.task for benchmark, _ in loaded.available])
         variants = tuple(VARIANTS) if spec.reasoning else ()
         with ExitStack() as stack:
             start = cache(lambda: stack.enter_context(closing(build(config))))
@@ -157,7 +154,9 @@ def evaluate(
 
 def default_reward_config(config: RewardConfig) -> RewardConfig:
     """The reward whose accuracy is the benchmark score: default reward functions, with the model's think mode."""
-    return RewardConfig(think=config.think, max_chars=config.max_chars, sbert=config.sbert)
+    return RewardConfig(
+        think=config.think, max_chars=config.max_chars, sbert=config.sbert, time_limit_s=config.time_limit_s
+    )
 
 
 def _warn(console: Console, name: str, reason: str) -> None:
@@ -193,8 +192,3 @@ def _generate_missing(
 
 def _report_answered(on_progress: OnProgress, text: str, done: int) -> None:
     on_progress(done, text)
-
-
-def report_converted(on_progress: OnProgress, text: str, counts: Counts) -> None:
-    """Report the number of converted records."""
-    on_progress(counts.records, text)

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from geovlm_ray.data.sample_rows import row_example
 from geovlm_ray.evaluation.consistency import KINDS, consistency
-from geovlm_ray.evaluation.metrics.bootstrap import Interval, intervals, means
+from geovlm_ray.evaluation.metrics.bootstrap import counted_mean
 from geovlm_ray.evaluation.metrics.sound import AnsweredExample
-from geovlm_ray.evaluation.predictions import PredictionRow, row_example
+from geovlm_ray.evaluation.predictions import PredictionRow
 from geovlm_ray.tasks.grammar import Parsed, parse_response
 
 Metrics = dict[str, dict[str, float]]
@@ -46,7 +47,7 @@ def consistency_metrics(rows: Sequence[PredictionRow]) -> Metrics:
             answered = AnsweredExample(parsed.answer, row_example(row), row["group"])
             for kind, is_named in consistency(parsed.think or "", answered).items():
                 consistent[kind].append(is_named)
-    return {f"names {kind}": _metric(np.array(values, dtype=float)) for kind, values in consistent.items() if values}
+    return {f"names {kind}": counted_mean(values) for kind, values in consistent.items() if values}
 
 
 def variant_metrics(rows: Sequence[PredictionRow], variant_rows: Sequence[PredictionRow], variant: str) -> Metrics:
@@ -56,17 +57,11 @@ def variant_metrics(rows: Sequence[PredictionRow], variant_rows: Sequence[Predic
     if not pairs:
         return {}
     before, after = (np.array([pair[side]["score"] for pair in pairs]) for side in (0, 1))
-    same = np.array([_answer(original) == _answer(modified) for original, modified in pairs], dtype=float)
     return {
-        f"{variant}: score": _metric(after),
-        f"{variant}: change of score": _metric(after - before),
-        f"{variant}: same answer": _metric(same),
+        f"{variant}: score": counted_mean(after),
+        f"{variant}: change of score": counted_mean(after - before),
+        f"{variant}: same answer": counted_mean([_answer(original) == _answer(other) for original, other in pairs]),
     }
-
-
-def _metric(values: np.ndarray) -> dict[str, float]:
-    interval: Interval = intervals(means({"value": values}), len(values))["value"]
-    return {"n": len(values), "value": interval.value, "low": interval.low, "high": interval.high}
 
 
 def _parsed(row: Mapping[str, object]) -> Parsed | None:

@@ -11,8 +11,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from geovlm_ray.core.errors import ConfigError
-from geovlm_ray.core.schema import TASK_NAMES
 from geovlm_ray.data.formats import FORMATS
+from geovlm_ray.data.scenes import SCENE_TASKS
 
 ANY = "any"
 
@@ -64,7 +64,7 @@ def _paper_benchmarks() -> dict[str, Benchmark]:
 BENCHMARKS = _paper_benchmarks()
 DRAWN = {
     f"drawn-{task}": Benchmark(name=f"drawn-{task}", title=f"synthetic scenes: {task}", task=task)
-    for task in TASK_NAMES
+    for task in SCENE_TASKS
 }
 GROUPS = {"all": BENCHMARKS, "drawn": DRAWN}
 

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.data.records import scoring_record
-from geovlm_ray.evaluation.metrics.bootstrap import Interval, intervals, means
+from geovlm_ray.evaluation.metrics.bootstrap import Interval, mean_interval
 from geovlm_ray.evaluation.metrics.earthdial_files import Layout, layout
 from geovlm_ray.evaluation.metrics.paper import paper_metrics
 from geovlm_ray.evaluation.metrics.sound import AnsweredExample, needs_embedder, sound_metrics
@@ -46,8 +44,7 @@ def evaluate_records(path: Path, task: str | None, config: RewardConfig) -> Eval
     sound: dict[str, Interval] = {}
     for name, records in by_task.items():
         prefix = f"{name}/" if len(by_task) > 1 else ""
-        well_formed = means({"format": np.array([r.well_formed for r in records])})
-        metrics = intervals(well_formed, len(records)) | sound_metrics(records, embedder)
+        metrics = {"format": mean_interval([r.well_formed for r in records]), **sound_metrics(records, embedder)}
         sound |= {f"{prefix}{metric}": value for metric, value in metrics.items()}
         paper |= {f"{prefix}{metric}": value for metric, value in paper_metrics(records).items()}
     return Evaluation(paper, sound, sum(map(len, by_task.values())))

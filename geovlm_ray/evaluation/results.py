@@ -9,16 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from geovlm_ray.core.files import read_object, write_atomically
-from geovlm_ray.evaluation.metrics.bootstrap import Interval, intervals, means
+from geovlm_ray.evaluation.metrics.bootstrap import Interval, mean_interval
 from geovlm_ray.evaluation.metrics.paper import paper_metrics
 from geovlm_ray.evaluation.metrics.sound import needs_embedder, sound_metrics
 from geovlm_ray.evaluation.predictions import PredictionRow, answered_example
 from geovlm_ray.evaluation.reasoning import consistency_metrics, variant_metrics
 from geovlm_ray.evaluation.registry import Benchmark
-from geovlm_ray.evaluation.slices import score_slice, score_slices
+from geovlm_ray.evaluation.slices import score_slices
 from geovlm_ray.rewards.local import LocalRewards
 
 RESULTS = "results.json"
@@ -69,19 +67,14 @@ def result_of(
     records = [answered_example(row, rewards.config.think) for row in rows]
     embedder = rewards.embedder if needs_embedder(benchmark.task) else None
     scores = [row["score"] for row in rows]
-    well_formed = intervals(means({"format": np.array([record.well_formed for record in records])}), len(records))
-    slices = score_slices([record.example for record in records], scores, [record.group for record in records])
     return Result(
         title=benchmark.title,
         task=benchmark.task,
         n=len(rows),
         paper=paper_metrics(records),
-        sound=well_formed | sound_metrics(records, embedder),
-        score=score_slice(np.asarray(scores)).score,
-        slices={
-            dimension: {name: {"n": part.n, **dataclasses.asdict(part.score)} for name, part in parts.items()}
-            for dimension, parts in slices.items()
-        },
+        sound={"format": mean_interval([r.well_formed for r in records]), **sound_metrics(records, embedder)},
+        score=mean_interval(scores),
+        slices=score_slices(records, scores),
         published=benchmark.published,
         reasoning=consistency_metrics(rows)
         | {k: v for name, other in (variants or {}).items() for k, v in variant_metrics(rows, other, name).items()},

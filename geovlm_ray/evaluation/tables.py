@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -115,13 +114,3 @@ def markdown(results: Results) -> str:
     absent_section = f"\n\nNot evaluated:\n\n{absent}" if absent else ""
     left_out_section = f"\n\nSkipped and quarantined records:\n\n{left_out}" if left_out else ""
     return f"# Evaluation of {results.model}\n\n{SCALE}\n\n{sets}\n\n{table}{absent_section}{left_out_section}\n"
-
-
-def html_table(results: Results, rows: Sequence[Line]) -> str:
-    """Rows of the table as an HTML element."""
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in header(results))
-    body = []
-    for line in rows:
-        first = ' class="first"' if line.benchmark else ""
-        body.append(f"<tr{first}>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line.cells) + "</tr>")
-    return f'<table class="results"><tr>{head}</tr>{"".join(body)}</table>'

@@ -27,9 +27,7 @@ class LearnerConfig(BaseModel):
         description="maximum tokens of prompts, images and completions per forward and backward pass; a prompt counts "
         "once per group, which is never split; a larger group forms its own micro-batch",
     )
-    objective: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo"] = Field(
-        "grpo", description="RL objective (geovlm_ray.learner.objectives)"
-    )
+    objective: str = Field("grpo", description="RL objective, a key of geovlm_ray.learner.objectives.OBJECTIVES")
     clip_low: float = Field(0.2, gt=0, lt=1, description="lower clip bound of the ratio: 1 - clip_low")
     clip_high: float = Field(0.2, gt=0, description="upper clip bound of the ratio: 1 + clip_high")
     overlong_buffer: int = Field(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -13,36 +12,28 @@ from typing import Any
 import numpy as np
 import torch
 from peft import get_peft_model_state_dict
-from torch import nn
 
-from geovlm_ray.core.schema import SampleGroup
+from geovlm_ray.core.schema import Example, Prompt, SampleGroup
 from geovlm_ray.learner.config import LearnerConfig
 from geovlm_ray.learner.loss_inputs import BatchSize, Clip, LossInputs, kl_penalty
 from geovlm_ray.learner.micro_batches import MicroBatch, split_into_micro_batches
 from geovlm_ray.learner.objectives import OBJECTIVES, advantages
 from geovlm_ray.learner.ranks import SINGLE_PROCESS, Ranks
+from geovlm_ray.learner.trained_policy import NamedParameters, TrainedPolicy, linear_schedule
 from geovlm_ray.model.config import ModelConfig
-from geovlm_ray.model.forward import base_model
-from geovlm_ray.model.loading import (
-    autocast_context,
-    engine_adapter_config,
-    load_model,
-    load_state,
-    restore_policy,
-    save_policy,
-    save_state,
-)
-from geovlm_ray.model.prompts import PromptEncoder, banned_token_ids
-from geovlm_ray.model.sharding import full_tensor, shard, shard_like, unsharded_params
-from geovlm_ray.model.shared_prefix import RowLogprobs
-from geovlm_ray.transport.buckets import WeightBucket, pack
+from geovlm_ray.model.families import family_of
+from geovlm_ray.model.loading import engine_adapter_config, load_model
+from geovlm_ray.model.logprobs import RowLogprobs
+from geovlm_ray.model.prompts import EncodedPrompt, PromptEncoder, banned_token_ids
+from geovlm_ray.model.sharding import full_tensor, unsharded_params
+from geovlm_ray.transport.base import Transport, WeightUpdate
 
 PROMPT_CACHE_SIZE = 512
 SUMMED_METRICS = ("policy", "kl", "clipped", "truncated", "kl_to_sampler", "tokens")
 
 
-class GrpoLearner:
-    """A policy under training, its optimizer, and the weight version, which only the learner increments.
+class GrpoLearner(TrainedPolicy):
+    """The policy under reinforcement learning; only the learner increments the weight version.
 
     With several ranks, each process has a learner. All make the same calls with the same groups, train on their own
     shard of the groups, and return the same results.
@@ -59,66 +50,83 @@ class GrpoLearner:
         max_completion_tokens: int,
         total_steps: int,
         seed: int,
+        transport: Transport,
         on_gpu: bool = False,
         ranks: Ranks = SINGLE_PROCESS,
     ) -> None:
         torch.set_num_threads(config.threads)
-        self.model_config = model_config
         self.config = config
         self.encoder = encoder
-        self.temperature = temperature
         self.max_completion_tokens = max_completion_tokens
-        self.total_steps = total_steps
-        self.ranks = ranks
-        self.version = 0
-        self.device = torch.device("cuda" if torch.cuda.is_available() and on_gpu else "cpu")
-        self.model = load_model(model_config, folder, self.device, seed)
-        if config.gradient_checkpointing:
-            base_model(self.model).gradient_checkpointing_enable({"use_reentrant": False})
-        self.model.train()
-        vocabulary = self.model.config.get_text_config().vocab_size
-        self.banned = torch.tensor(banned_token_ids(encoder.processor, vocabulary), dtype=torch.long)
-        self.policy = self._logprob_module(self.model)
-        self.trained = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
-        self.optimizer = torch.optim.AdamW(
-            self.trained.values(),
-            lr=config.lr,
-            betas=(config.beta1, config.beta2),
-            weight_decay=config.weight_decay,
-            fused=True,
+        self.transport = transport
+        device = torch.device("cuda" if torch.cuda.is_available() and on_gpu else "cpu")
+        model = load_model(model_config, folder, device, seed).train()
+        super().__init__(
+            model,
+            encoder.processor,
+            model_config,
+            self._optimizers,
+            linear_schedule(config.warmup_steps, total_steps, final=0.1 if config.decay else 1.0),
+            banned=banned_token_ids(encoder.processor, model.config.get_text_config().vocab_size),
+            temperature=temperature,
+            gradient_checkpointing=config.gradient_checkpointing,
+            ranks=ranks,
         )
         self.reference = self._frozen_copy(folder, seed) if config.kl_beta and not model_config.lora else None
-        self._writer = ThreadPoolExecutor(1)
-        self._written: Future[None] | None = None
-        self._encode = lru_cache(maxsize=PROMPT_CACHE_SIZE)(encoder.encode)
+        self._encoder_thread = ThreadPoolExecutor(1)
+        self._encoded = lru_cache(maxsize=PROMPT_CACHE_SIZE)(self._start_encoding)
 
-    def step(self, groups: Sequence[SampleGroup]) -> dict[str, float]:
+    @property
+    def version(self) -> int:
+        """The weight version: the number of completed steps."""
+        return self.steps
+
+    def _optimizers(self, trained: NamedParameters) -> list[torch.optim.Optimizer]:
+        config = self.config
+        betas = (config.beta1, config.beta2)
+        return [
+            torch.optim.AdamW(trained.values(), lr=config.lr, betas=betas, weight_decay=config.weight_decay, fused=True)
+        ]
+
+    def _start_encoding(self, example: Example, prefill: str) -> Future[EncodedPrompt]:
+        return self._encoder_thread.submit(self.encoder.encode, example, prefill)
+
+    def encode(self, prompt: Prompt) -> EncodedPrompt:
+        """Model input tensors of a prompt; waits for them if they are being encoded in the background.
+
+        Raises:
+            DataError: an image is missing or cannot be decoded.
+        """
+        return self._encoded(prompt.example, prompt.prefill).result()
+
+    def step(self, groups: Sequence[SampleGroup], upcoming: Sequence[Prompt] = ()) -> dict[str, float]:
         """Update on one batch in ``mini_batches`` optimizer steps; increments the weight version by one.
 
         Groups with all-zero advantages are skipped unless the KL penalty needs them; they still count in the mean.
+        ``upcoming`` are prompts of the next step, which are encoded in the background.
 
         Raises:
             ValueError: no groups, a group without rewards, or a gradient norm that is not finite.
         """
         if not groups:
             raise ValueError("expected at least one group, found none")
+        for prompt in (*(group.prompt for group in groups), *upcoming):
+            self._encoded(prompt.example, prompt.prefill)
         values = {g.group_id: advantages(g, self.config, self.max_completion_tokens) for g in groups}
         bounds = np.linspace(0, len(groups), self.config.mini_batches + 1).round().astype(int)
         batches = [groups[start:end] for start, end in itertools.pairwise(bounds) if end > start]
         old = self._old_logprobs([g for batch in batches for g in self.ranks.shard(batch)], groups[0])
         sums = dict.fromkeys(SUMMED_METRICS, 0.0)
         grad_norms = []
-        lr = self._set_lr()
+        lr = self.lr
         for batch in batches:
             self._accumulate(batch, values, old, sums)
-            norm = nn.utils.clip_grad_norm_(self.trained.values(), self.config.max_grad_norm)
-            grad_norms.append(float(full_tensor(norm)))
+            grad_norms.append(self.clip_gradient(self.config.max_grad_norm))
             if not np.isfinite(grad_norms[-1]):
                 raise ValueError(f"version {self.version}: expected a finite gradient norm, found {grad_norms[-1]}")
-            self.optimizer.step()
-            self.optimizer.zero_grad()
+            self.update()
         sums = self.ranks.all_reduce_sum(sums)
-        self.version += 1
+        self.finish_step()
         tokens = max(sums["tokens"], 1.0)
         return {
             "loss/policy": sums["policy"] / len(grad_norms),
@@ -132,73 +140,25 @@ class GrpoLearner:
         }
 
     def logprobs(self, groups: Sequence[SampleGroup]) -> list[np.ndarray]:
-        """Log-probs of every sample's tokens under the current policy, in order; one [T] array per sample."""
+        """Log-probs of each sample's tokens that the policy wrote, under the current weights, [samples][T]."""
         rows: list[np.ndarray] = []
         with torch.no_grad():
-            for part in split_into_micro_batches(groups, self._encode, self.config.tokens_per_micro_batch):
-                micro = MicroBatch.of(part, self._encode)
-                rows.extend(row.numpy() for row in self._forward(self.policy, micro).cpu().split(micro.lengths))
+            for part in split_into_micro_batches(groups, self.encode, self.config.tokens_per_micro_batch):
+                micro = MicroBatch.of(part, self.encode, self.encoder)
+                rows.extend(row.numpy() for row in self.scores(micro.row).cpu().split(micro.lengths))
         return rows
 
-    def weights(self) -> Iterator[WeightBucket]:
-        """The current weights as engines load them: a LoRA adapter, or model weights with any adapter merged.
+    def weights(self) -> Iterator[Any]:
+        """Chunks of the current weights as engines load them: a LoRA adapter, or weights with any adapter merged.
 
-        Only rank 0 yields buckets; the other ranks must exhaust the iterator too, because gathering is collective.
+        Every rank must exhaust the iterator, because gathering the weights is collective.
         """
         tensors, adapter = self._export_tensors()
         full_tensors = ((name, full_tensor(tensor)) for name, tensor in tensors)
-        if self.ranks.rank == 0:
-            yield from pack(self.version, full_tensors, adapter)
-        else:
-            deque(full_tensors, maxlen=0)
-
-    def save(self, folder: Path) -> None:
-        """Copy model or adapter and optimizer state, and start writing them in the background on rank 0.
-
-        Training continues meanwhile; `saved` tells when the write is complete.
-        """
-        weights = {name: _copy(p.detach()) for name, p in self.trained.items()}
-        optimizer = {
-            name: {key: _copy(value) for key, value in self.optimizer.state[p].items()}
-            for name, p in self.trained.items()
-            if p in self.optimizer.state
-        }
-        if self.ranks.rank == 0:
-            state = {"optimizer": optimizer, "version": self.version, "rng": torch.get_rng_state()}
-            self._written = self._writer.submit(self._write, folder, weights, state)
-
-    def saved(self) -> bool:
-        """Whether the last `save` is complete.
-
-        Raises:
-            OSError: writing failed.
-        """
-        if self._written is None:
-            return True
-        if not self._written.done():
-            return False
-        self._written.result()
-        return True
-
-    def _write(self, folder: Path, weights: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> None:
-        save_policy(self.model, self.encoder.processor, folder, weights)
-        save_state(state, folder / "learner.pt")
+        return self.transport.send(WeightUpdate(self.version, full_tensors, adapter), self.ranks.rank)
 
     def close(self) -> None:
         """Do nothing: the process frees the learner's resources when it exits."""
-
-    def load(self, folder: Path) -> None:
-        """Restore the state that `save` wrote; the number of ranks may differ."""
-        state = load_state(folder / "learner.pt")
-        restore_policy(self.model, self.model_config, folder)
-        for name, values in state["optimizer"].items():
-            parameter = self.trained[name]
-            self.optimizer.state[parameter] = {
-                key: shard_like(parameter, value) if value.shape == parameter.shape else value
-                for key, value in values.items()
-            }
-        self.version = state["version"]
-        torch.set_rng_state(state["rng"])
 
     def _old_logprobs(self, groups: Sequence[SampleGroup], filler: SampleGroup) -> dict[int, torch.Tensor] | None:
         """The learner's log-probs before the step, keyed by group id; None if the engine's are used."""
@@ -207,8 +167,8 @@ class GrpoLearner:
         logprobs: dict[int, torch.Tensor] = {}
         with torch.no_grad():
             for micro, _ in self._synced_micro_batches(groups, filler):
-                lengths = [sum(len(s.token_ids) for s in g.samples) for g in micro.groups]
-                rows = self._forward(self.policy, micro).split(lengths)
+                lengths = [sum(len(s.policy_logprobs) for s in g.samples) for g in micro.groups]
+                rows = self.scores(micro.row).split(lengths)
                 logprobs |= {g.group_id: row for g, row in zip(micro.groups, rows, strict=True)}
         return logprobs
 
@@ -220,7 +180,7 @@ class GrpoLearner:
         sums: dict[str, float],
     ) -> None:
         """Accumulate the gradient and metric sums of one optimizer step over this rank's shard of a batch."""
-        lengths = [len(s.token_ids) for g in batch for s in g.samples]
+        lengths = [len(s.policy_logprobs) for g in batch for s in g.samples]
         size = BatchSize(len(lengths), sum(lengths), self.max_completion_tokens)
         objective = OBJECTIVES[self.config.objective]
         clip = Clip(self.config.clip_low, self.config.clip_high)
@@ -233,8 +193,7 @@ class GrpoLearner:
                 kl = kl_penalty(tokens, self._reference_logprobs(micro), size, objective.kl_aggregation)
                 loss = loss + self.config.kl_beta * kl
                 sums["kl"] += float(kl.detach()) * is_real
-            # FSDP averages gradients over the ranks; the factor turns the mean into the sum.
-            (loss * self.ranks.size * is_real).backward()
+            self.backward(loss, is_real)
             if not is_real:
                 continue
             with torch.no_grad():
@@ -249,14 +208,10 @@ class GrpoLearner:
     def _synced_micro_batches(
         self, groups: Sequence[SampleGroup], filler: SampleGroup
     ) -> Iterator[tuple[MicroBatch, bool]]:
-        """Yield the same number of micro-batches on every rank, each with False if it is padding (``filler``).
-
-        A rank with fewer forward passes would block the others, which wait for its shards at every layer.
-        """
-        parts = split_into_micro_batches(groups, self._encode, self.config.tokens_per_micro_batch)
-        for i in range(self.ranks.all_reduce_max(len(parts))):
-            is_real = i < len(parts)
-            yield MicroBatch.of(parts[i] if is_real else [filler], self._encode), is_real
+        """Micro-batches of groups, then of ``filler`` until every rank has the same number; False marks the padding."""
+        parts = split_into_micro_batches(groups, self.encode, self.config.tokens_per_micro_batch)
+        for part, is_real in self.ranks.padded(parts, [filler]):
+            yield MicroBatch.of(part, self.encode, self.encoder), is_real
 
     def _loss_inputs(
         self, micro: MicroBatch, values: dict[int, np.ndarray], old: dict[int, torch.Tensor] | None
@@ -271,34 +226,22 @@ class GrpoLearner:
         if old is not None:
             old_logprobs = torch.cat([old[g.group_id] for g in micro.groups]).to(self.device)
         return LossInputs(
-            logprobs=self._forward(self.policy, micro),
+            logprobs=self.scores(micro.row),
             old_logprobs=old_logprobs,
             sample=micro.row.sample.to(self.device),
             advantages=micro.per_sample(values).to(self.device),
             weights=None if old is None else (old_logprobs - rollout_logprobs).exp().clamp(max=self.config.tis_cap),
         )
 
-    def _logprob_module(self, model: nn.Module) -> RowLogprobs:
-        """Wrap a model in a module that returns log-probs of rows; sharded if there are several ranks."""
-        policy = RowLogprobs(model, self.banned, self.temperature)
-        if self.ranks.size > 1:
-            shard(policy, model, self.ranks.size, getattr(torch, self.model_config.dtype))
-        return policy
-
-    def _forward(self, policy: nn.Module, micro: MicroBatch) -> torch.Tensor:
-        with autocast_context(self.model_config, self.device):
-            return policy(micro.row)
-
     def _reference_logprobs(self, micro: MicroBatch) -> torch.Tensor:
         with torch.no_grad():
             if self.reference is not None:
-                return self._forward(self.reference, micro)
+                return self.scores(micro.row, module=self.reference)
             with self.model.disable_adapter():
-                return self._forward(self.policy, micro)
+                return self.scores(micro.row)
 
-    def _frozen_copy(self, folder: Path, seed: int) -> nn.Module:
-        model = load_model(self.model_config, folder, self.device, seed).eval().requires_grad_(False)
-        return self._logprob_module(model)
+    def _frozen_copy(self, folder: Path, seed: int) -> RowLogprobs:
+        return self.sharded(load_model(self.model_config, folder, self.device, seed).eval().requires_grad_(False))
 
     def _export_tensors(self) -> tuple[Iterable[tuple[str, torch.Tensor]], dict[str, Any] | None]:
         """Named tensors for the engines, possibly sharded, and the PEFT configuration if they are a LoRA adapter."""
@@ -307,30 +250,15 @@ class GrpoLearner:
             dtype = getattr(torch, self.model_config.dtype)
             return ((n, p.detach().to(dtype)) for n, p in self.model.named_parameters()), None
         if lora.targets == "language":
-            return get_peft_model_state_dict(self.model).items(), engine_adapter_config(lora)
+            return get_peft_model_state_dict(self.model).items(), engine_adapter_config(lora, family_of(self.model))
         return self._merged(), None
 
     def _merged(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Merged weights of all layers with an adapter, under the base model's parameter names."""
         prefix = "base_model.model."
-        with unsharded_params(self.policy):
+        with unsharded_params(self.row_logprobs):
             for name, module in self.model.named_modules():
                 if hasattr(module, "get_delta_weight"):
                     weight = module.base_layer.weight
                     merged = weight.detach() + module.get_delta_weight("default").detach().to(weight.dtype)
                     yield f"{name.removeprefix(prefix)}.weight", merged
-
-    def _set_lr(self) -> float:
-        step = self.version
-        scale = min(1.0, (step + 1) / self.config.warmup_steps) if self.config.warmup_steps else 1.0
-        if self.config.decay:
-            scale *= 1.0 - 0.9 * min(1.0, step / max(self.total_steps, 1))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.lr * scale
-        return self.config.lr * scale
-
-
-def _copy(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy of the full tensor in CPU memory."""
-    full = full_tensor(tensor)
-    return full.cpu() if full.device.type != "cpu" else full.clone()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    # The configuration checks names of objectives without loading torch.
+    import torch
 
 KlAggregation = Literal["token", "sample"]
 
@@ -42,7 +45,7 @@ class LossInputs:
     @property
     def lengths(self) -> torch.Tensor:
         """Token count of each sample, [S] fp32."""
-        return self.per_sample(torch.ones_like(self.logprobs))
+        return self.per_sample(self.logprobs.new_ones(self.logprobs.shape))
 
     @property
     def log_ratio(self) -> torch.Tensor:
@@ -51,7 +54,7 @@ class LossInputs:
 
     def per_sample(self, values: torch.Tensor) -> torch.Tensor:
         """Sum over each sample's tokens, [N] to [S]."""
-        return torch.zeros_like(self.advantages).index_add(0, self.sample, values)
+        return self.advantages.new_zeros(self.advantages.shape).index_add(0, self.sample, values)
 
     def weighted(self, values: torch.Tensor) -> torch.Tensor:
         """Per-token values times their importance weights, [N]."""
@@ -95,7 +98,7 @@ def surrogate(tokens: LossInputs, ratio: torch.Tensor, clip: Clip) -> tuple[torc
     """PPO's clipped surrogate per token, [N], and a mask of the tokens that clipping leaves without gradient, [N]."""
     advantage = tokens.advantages[tokens.sample]
     unclipped, clipped = ratio * advantage, clip(ratio) * advantage
-    return torch.minimum(unclipped, clipped), unclipped > clipped
+    return unclipped.minimum(clipped), unclipped > clipped
 
 
 def kl_penalty(

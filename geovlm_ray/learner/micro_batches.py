@@ -8,16 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from geovlm_ray.core.schema import Example, SampleGroup
-from geovlm_ray.model.prompts import EncodedPrompt
-from geovlm_ray.model.shared_prefix import GroupRow
+from geovlm_ray.core.pixels import PixelSettings
+from geovlm_ray.core.schema import Prompt, Sample, SampleGroup
+from geovlm_ray.model.prompts import EncodedPrompt, PromptEncoder
+from geovlm_ray.model.rows import Completion, GroupRow
+
+Encode = Callable[[Prompt], EncodedPrompt]
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Groups of one forward and backward pass: S samples with N completion tokens.
+    """Groups of one forward and backward pass: S samples with N tokens that the policy wrote.
 
-    ``rollout_logprobs`` [N] fp32 are the log-probs of the tokens under the engine that sampled them.
+    ``rollout_logprobs`` [N] fp32 are the log-probs of these tokens under the engine that sampled them.
     """
 
     groups: tuple[SampleGroup, ...]
@@ -26,25 +29,28 @@ class MicroBatch:
 
     @property
     def lengths(self) -> list[int]:
-        """Token count of each sample."""
-        return [len(s.token_ids) for g in self.groups for s in g.samples]
+        """Number of tokens of each sample that the policy wrote."""
+        return [len(s.policy_logprobs) for g in self.groups for s in g.samples]
 
     def per_sample(self, values: dict[int, np.ndarray]) -> torch.Tensor:
         """Concatenate per-sample values, keyed by group id, into one tensor [S] fp32."""
         return torch.tensor(np.concatenate([values[g.group_id] for g in self.groups]), dtype=torch.float32)
 
     @classmethod
-    def of(cls, groups: Sequence[SampleGroup], encode: Callable[[Example], EncodedPrompt]) -> MicroBatch:
-        """Pack groups into one row."""
-        prompts = [encode(group.prompt.example) for group in groups]
-        row = GroupRow.of(prompts, [[s.token_ids for s in g.samples] for g in groups])
-        logprobs = [lp for g in groups for s in g.samples for lp in s.logprobs]
+    def of(cls, groups: Sequence[SampleGroup], encode: Encode, encoder: PromptEncoder) -> MicroBatch:
+        """Pack groups into one row; ``encode`` returns their prompts, ``encoder`` encodes images of completions."""
+        completions = [[_completion(s, encoder, g.prompt.example.pixels) for s in g.samples] for g in groups]
+        row = GroupRow.of([encode(group.prompt) for group in groups], completions)
+        logprobs = [lp for g in groups for s in g.samples for lp in s.policy_logprobs]
         return cls(tuple(groups), row, torch.tensor(logprobs, dtype=torch.float32))
 
 
-def split_into_micro_batches(
-    groups: Sequence[SampleGroup], encode: Callable[[Example], EncodedPrompt], budget: int
-) -> list[list[SampleGroup]]:
+def _completion(sample: Sample, encoder: PromptEncoder, pixels: PixelSettings) -> Completion:
+    images = encoder.encode_images(sample.images, pixels) if sample.images else None
+    return Completion(sample.token_ids, sample.loss_mask or None, images)
+
+
+def split_into_micro_batches(groups: Sequence[SampleGroup], encode: Encode, budget: int) -> list[list[SampleGroup]]:
     """Split groups, in order, into parts of at most ``budget`` tokens; a prompt counts once per group.
 
     A group is never split: one above the budget forms its own part.
@@ -52,7 +58,7 @@ def split_into_micro_batches(
     parts: list[list[SampleGroup]] = []
     remaining = 0
     for group in groups:
-        length = len(encode(group.prompt.example).input_ids) + sum(len(s.token_ids) for s in group.samples)
+        length = len(encode(group.prompt).input_ids) + sum(len(s.token_ids) for s in group.samples)
         if not parts or length > remaining:
             parts.append([])
             remaining = budget

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
 from geovlm_ray.core.balance import balance_by_length
 from geovlm_ray.core.schema import SampleGroup
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -23,13 +27,35 @@ class Ranks:
     def join(cls, rank: int, size: int, address: str) -> Ranks:
         """Join the process group at rank 0's ``tcp://host:port``; NCCL for GPU tensors, Gloo for CPU tensors."""
         if size > 1:
-            backend = "cuda:nccl,cpu:gloo" if torch.cuda.is_available() else "gloo"
-            dist.init_process_group(backend, init_method=address, rank=rank, world_size=size)
+            dist.init_process_group(_backend(), init_method=address, rank=rank, world_size=size)
         return cls(rank, size)
+
+    @classmethod
+    def from_environment(cls) -> Ranks:
+        """The rank of a process that ``torchrun`` started, on the GPU of its local rank; else a single process."""
+        size = int(os.environ.get("WORLD_SIZE", "1"))
+        if size == 1:
+            return SINGLE_PROCESS
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group(_backend())
+        return cls(dist.get_rank(), size)
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        self.all_reduce_max(0)
 
     def shard(self, groups: Sequence[SampleGroup]) -> Sequence[SampleGroup]:
         """This rank's shard of a batch that all ranks hold; shards are balanced by completion tokens."""
         return groups if self.size == 1 else balance_by_length(groups, self.size, _tokens)[self.rank]
+
+    def padded(self, parts: Sequence[T], filler: T) -> Iterator[tuple[T, bool]]:
+        """Yield ``parts``, then ``filler`` until every rank has yielded equally many; False marks the padding.
+
+        A rank with fewer forward passes would block the others, which wait for its shards at every layer.
+        """
+        for i in range(self.all_reduce_max(len(parts))):
+            yield (parts[i], True) if i < len(parts) else (filler, False)
 
     def all_reduce_max(self, number: int) -> int:
         """Maximum over all ranks."""
@@ -48,6 +74,10 @@ class Ranks:
 
 
 SINGLE_PROCESS = Ranks()
+
+
+def _backend() -> str:
+    return "cuda:nccl,cpu:gloo" if torch.cuda.is_available() else "gloo"
 
 
 def _tokens(group: SampleGroup) -> int:

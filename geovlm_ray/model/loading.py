@@ -1,8 +1,7 @@
-"""Loading and saving of a policy: a Qwen2.5-VL model, its processor and an optional LoRA adapter."""
+"""Loading and saving of a policy: a vision-language model, its processor and an optional LoRA adapter."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -14,39 +13,29 @@ from peft import LoraConfig, get_peft_model
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
-from transformers import AutoProcessor, ProcessorMixin, Qwen2_5_VLForConditionalGeneration
+from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.utils import logging as transformers_logging
 
 from geovlm_ray.core.errors import ModelError, RunError
 from geovlm_ray.core.files import grant_umask_access
 from geovlm_ray.model.config import TINY, LoraSettings, ModelConfig, check_attention
+from geovlm_ray.model.families import family_of, family_of_folder
+from geovlm_ray.model.families.base import ModelFamily
 from geovlm_ray.model.sharding import shard_like
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
-MODEL_TYPE = "qwen2_5_vl"
-LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 def model_folder(path: str) -> Path:
     """The local folder of a model; a Hugging Face model ID is downloaded first.
 
     Raises:
-        ModelError: neither a folder nor a Hugging Face model, not a Qwen2.5-VL model, or incomplete.
+        ModelError: neither a folder nor a Hugging Face model, of an unknown family, or incomplete.
     """
     folder = Path(str(files("geovlm_ray.model") / "assets" / "tiny-qwen2.5-vl")) if path == TINY else Path(path)
     if not folder.is_dir():
         folder = _from_hub(path)
-    config = folder / "config.json"
-    if not config.is_file():
-        raise ModelError(f"model {folder}: expected a config.json in the folder, found none")
-    try:
-        model_type = json.loads(config.read_text()).get("model_type")
-    except (json.JSONDecodeError, AttributeError) as error:
-        raise ModelError(f"model {folder}: config.json is not a JSON object: {error}") from error
-    if model_type != MODEL_TYPE:
-        raise ModelError(
-            f"model {folder}: expected a vision-language model of type {MODEL_TYPE!r}, found model_type {model_type!r}"
-        )
+    family_of_folder(folder)
     if not any(folder.glob("*.safetensors")):
         raise ModelError(f"model {folder}: expected weights in *.safetensors, found none")
     for weights in folder.glob("*.safetensors"):
@@ -101,18 +90,28 @@ def load_model(config: ModelConfig, folder: Path, device: torch.device, seed: in
         ModelError: the weights cannot be loaded.
     """
     check_attention(config)
-    transformers_logging.disable_progress_bar()
     dtype = getattr(torch, config.dtype) if config.lora else torch.float32
-    try:
-        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-            folder, dtype=dtype, attn_implementation=config.attention
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(f"model {folder}: the weights cannot be loaded: {error}") from error
+    model: nn.Module = load_pretrained(folder, dtype=dtype, attn_implementation=config.attention)
     if config.lora:
         torch.manual_seed(seed)
-        model = get_peft_model(model, _peft_config(config.lora))
+        modules = family_of(model).lora_target_pattern(config.lora.targets)
+        lora = LoraConfig(r=config.lora.rank, lora_alpha=config.lora.alpha, target_modules=modules)
+        model = get_peft_model(model, lora)
     return model.to(device)
+
+
+def load_pretrained(folder: Path, **settings: Any) -> PreTrainedModel:
+    """The model of a folder by the class of its family; ``settings`` go to ``from_pretrained``.
+
+    Raises:
+        ModelError: the weights cannot be loaded.
+    """
+    transformers_logging.disable_progress_bar()
+    try:
+        return family_of_folder(folder).model_class.from_pretrained(folder, **settings)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"model {folder}: expected weights that load, found: {reason}") from error
 
 
 def autocast_context(config: ModelConfig, device: torch.device) -> torch.autocast:
@@ -188,19 +187,13 @@ def load_state(file: Path) -> dict[str, Any]:
         ) from error
 
 
-def _peft_config(lora: LoraSettings) -> LoraConfig:
-    prefix = r".*language_model\." if lora.targets == "language" else r".*"
-    names = (*LORA_MODULES, "qkv", "proj") if lora.targets == "all" else LORA_MODULES
-    return LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=rf"{prefix}.*\.({'|'.join(names)})")
-
-
-def engine_adapter_config(lora: LoraSettings) -> dict[str, Any]:
+def engine_adapter_config(lora: LoraSettings, family: ModelFamily) -> dict[str, Any]:
     """PEFT configuration of the LoRA adapter, as vLLM reads it."""
     return {
         "peft_type": "LORA",
         "r": lora.rank,
         "lora_alpha": lora.alpha,
-        "target_modules": list(LORA_MODULES),
+        "target_modules": list(family.adapter_modules),
         "bias": "none",
         "use_rslora": False,
         "use_dora": False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,17 +27,19 @@ DEFAULT_VISUAL_TOKENS = 1280
 
 
 @dataclass(frozen=True)
-class EncodedPrompt:
-    """Model input tensors of a prompt of L tokens.
+class EncodedImages:
+    """Images as the vision tower reads them: patches [patches, values per patch] and the grid of each, [images, 3]."""
 
-    ``input_ids`` and ``mm_token_type_ids`` are [L]; ``pixel_values`` is [patches, values per patch];
-    ``image_grid_thw`` is [images, 3].
-    """
+    pixel_values: torch.Tensor
+    grid_thw: torch.Tensor
+
+
+@dataclass(frozen=True)
+class EncodedPrompt:
+    """Model input tensors of a prompt: token ids [L], and its images in the order of their placeholders."""
 
     input_ids: torch.Tensor
-    mm_token_type_ids: torch.Tensor
-    pixel_values: torch.Tensor
-    image_grid_thw: torch.Tensor
+    images: EncodedImages
 
 
 class PromptEncoder:
@@ -109,18 +111,31 @@ class PromptEncoder:
         text = len(self.processor.tokenizer(self.text(example))["input_ids"])
         return text + sum(visual) - len(visual)
 
-    def encode(self, example: Example) -> EncodedPrompt:
-        """Model input tensors of an example's prompt."""
+    def encode(self, example: Example, prefill: str = "") -> EncodedPrompt:
+        """Model input tensors of an example's prompt, and of the beginning of the completion if it is given.
+
+        Raises:
+            DataError: as in `images` and `text`.
+        """
         images = self.images(example)
-        encoded = self.processor(text=[self.text(example)], images=images or None, return_tensors="pt")
+        encoded = self.processor(text=[self.text(example) + prefill], images=images or None, return_tensors="pt")
+        return EncodedPrompt(encoded["input_ids"][0], self._encoded_images(encoded))
+
+    def encode_images(self, references: Sequence[str], pixels: PixelSettings) -> EncodedImages:
+        """Images that come after the prompt, such as those that a tool returned.
+
+        Raises:
+            DataError: an image is missing or cannot be decoded.
+        """
+        images = [Image.fromarray(array) for r in references for array in self._resized(r, pixels)]
+        return self._encoded_images(self.processor.image_processor(images, return_tensors="pt") if images else {})
+
+    def _encoded_images(self, encoded: Mapping[str, torch.Tensor]) -> EncodedImages:
+        if "pixel_values" in encoded:
+            return EncodedImages(encoded["pixel_values"], encoded["image_grid_thw"])
         processor = self.processor.image_processor
         patch = 3 * processor.temporal_patch_size * processor.patch_size**2
-        return EncodedPrompt(
-            input_ids=encoded["input_ids"][0],
-            mm_token_type_ids=encoded["mm_token_type_ids"][0],
-            pixel_values=encoded["pixel_values"] if images else torch.zeros(0, patch),
-            image_grid_thw=encoded["image_grid_thw"] if images else torch.zeros(0, 3, dtype=torch.long),
-        )
+        return EncodedImages(torch.zeros(0, patch), torch.zeros(0, 3, dtype=torch.long))
 
     def _resized(self, reference: str, pixels: PixelSettings) -> np.ndarray:
         if self._cache is None:

@@ -11,7 +11,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from geovlm_ray.model.forward import base_model
+from geovlm_ray.model.families import base_model, family_of
 
 
 def shard(policy: nn.Module, model: nn.Module, ranks: int, dtype: torch.dtype) -> None:
@@ -20,10 +20,10 @@ def shard(policy: nn.Module, model: nn.Module, ranks: int, dtype: torch.dtype) -
     Layers are gathered one at a time in ``dtype``; gradients are averaged over the ranks in fp32. A forward pass
     synchronizes the ranks at every layer, so all ranks must run the same layers in the same order.
     """
-    inner = base_model(model).model
+    base = base_model(model)
     mesh = init_device_mesh(next(model.parameters()).device.type, (ranks,))
     precision = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
-    for block in (*inner.visual.blocks, *inner.language_model.layers):
+    for block in family_of(base).sharded_layers(base):
         fully_shard(block, mesh=mesh, mp_policy=precision)
     fully_shard(policy, mesh=mesh, mp_policy=precision, reshard_after_forward=True)
 

@@ -1,18 +1,15 @@
-"""Records and model answers as images with boxes and as text.
+"""Model answers as pages show them: images with boxes, and the reference as text.
 
-A row is a rollout or prediction row with ``task``, ``images``, ``pixels``, ``target``, ``frame``, ``dialect`` and
-``completion``.
+A row is a rollout or prediction row with the columns of `geovlm_ray.data.sample_rows`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from geovlm_ray.core.schema import Box, GroundedText, Target, target_boxes
 from geovlm_ray.data.images import load_image
-from geovlm_ray.data.records import frame_from_json, pixels_from_json, target_from_json
+from geovlm_ray.data.sample_rows import SampleRow, row_example
 from geovlm_ray.report.boxes import PREDICTED_COLOUR, TRUE_COLOUR, draw_boxes
 from geovlm_ray.report.page import data_uri, fitted
 from geovlm_ray.tasks import TASKS
@@ -21,20 +18,28 @@ from geovlm_ray.tasks.grammar import parse_response
 
 IMAGE_SIDE = 320
 """Pixels of the longer side of a shown image."""
-SampleRow = Mapping[str, Any]
 
 
-def images_html(row: SampleRow) -> str:
-    """All images of the prompt as HTML; true and predicted boxes are drawn on the last, most recent one.
+def shown_answer(row: SampleRow) -> SampleRow:
+    """The row with its ``reference`` as text and its ``pictures``.
 
     Raises:
         DataError: an image does not exist.
     """
-    pixels, frame = pixels_from_json(json.loads(row["pixels"])), frame_from_json(json.loads(row["frame"]))
-    images = [fitted(load_image(reference, pixels), IMAGE_SIDE) for reference in row["images"]]
-    images[-1] = draw_boxes(images[-1], target_boxes(row_target(row)), frame, TRUE_COLOUR)
-    images[-1] = draw_boxes(images[-1], predicted_boxes(row), frame, PREDICTED_COLOUR)
-    return "".join(f'<img alt="" src="{data_uri(image)}">' for image in images)
+    return {**row, "reference": reference_text(row), "pictures": pictures(row)}
+
+
+def pictures(row: SampleRow) -> list[str]:
+    """All images of the prompt as data URIs; true and predicted boxes are drawn on the last, most recent one.
+
+    Raises:
+        DataError: an image does not exist.
+    """
+    example = row_example(row)
+    images = [fitted(load_image(reference, example.pixels), IMAGE_SIDE) for reference in example.images]
+    images[-1] = draw_boxes(images[-1], target_boxes(example.target), example.frame, TRUE_COLOUR)
+    images[-1] = draw_boxes(images[-1], predicted_boxes(row), example.frame, PREDICTED_COLOUR)
+    return [data_uri(image) for image in images]
 
 
 def predicted_boxes(row: SampleRow) -> list[Box]:
@@ -48,19 +53,13 @@ def predicted_boxes(row: SampleRow) -> list[Box]:
     return [Box(c, label) for c, label in zip(answer_boxes.boxes, answer_boxes.labels, strict=True) if len(c) in (4, 5)]
 
 
-def row_target(row: SampleRow) -> Target:
-    """The target of a row."""
-    return target_from_json(row["task"], json.loads(row["target"]))
-
-
-def reference_text(target: Target) -> str:
-    """A target as text."""
-    if isinstance(target, GroundedText):
-        return f"{target.text} {_boxes_text(target.boxes)}"
+def reference_text(row: SampleRow) -> str:
+    """The target of a row as text."""
+    target: Target = row_example(row).target
     if isinstance(target, str):
         return target
-    boxes = target_boxes(target)
-    return _boxes_text(boxes) if boxes else " | ".join(map(str, target))
+    boxes = _boxes_text(target_boxes(target))
+    return f"{target.text} {boxes}" if isinstance(target, GroundedText) else boxes or " | ".join(map(str, target))
 
 
 def _boxes_text(boxes: Sequence[Box]) -> str:

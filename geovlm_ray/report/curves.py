@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib as mpl
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 SMOOTHING = 0.15
@@ -23,13 +24,13 @@ class Line:
     colour: str | None = None
 
 
-def curve(rows: Sequence[StepMetrics], names: Mapping[str, str], title: str, ylabel: str) -> str:
+def curve(rows: Sequence[StepMetrics], names: Mapping[str, str], title: str, ylabel: str) -> Markup:
     """A chart of metrics over steps as an SVG element; ``names`` maps metrics to legends."""
     lines = [Line(legend, [(row["step"], row[name]) for row in rows if name in row]) for name, legend in names.items()]
     return chart(lines, title, ylabel)
 
 
-def chart(lines: Sequence[Line], title: str, ylabel: str) -> str:
+def chart(lines: Sequence[Line], title: str, ylabel: str) -> Markup:
     """A chart as an SVG element.
 
     Thin lines are values, thick lines their exponential moving average. Fewer than 8 points are not smoothed.
@@ -57,7 +58,7 @@ def chart(lines: Sequence[Line], title: str, ylabel: str) -> str:
     sink = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none"}):
         figure.savefig(sink, format="svg", transparent=True)
-    return sink.getvalue()[sink.getvalue().index("<svg") :]
+    return Markup(sink.getvalue()[sink.getvalue().index("<svg") :])
 
 
 def _smooth(values: Sequence[float]) -> list[float]:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from geovlm_ray.data.stats import SIZES, Histogram, Stats, TaskStats
-from geovlm_ray.report.inert_text import inert
+from geovlm_ray.report.inert_text import inert, print_inert
 
 if TYPE_CHECKING:
     from geovlm_ray.data.convert import Counts
@@ -27,9 +27,11 @@ def print_conversion(counts: Counts, examples: Mapping[str, str], console: Conso
         _row(table, task, n)
     if table.rows:
         console.print(table)
-        _line(console, "splits: " + ", ".join(f"{split} {n:,}" for split, n in sorted(counts.splits.items())))
+        print_inert(console, "splits: " + ", ".join(f"{split} {n:,}" for split, n in sorted(counts.splits.items())))
     _print_findings("quarantine reason", counts.reasons, examples, console)
-    _line(console, f"{counts.records:,} records, {counts.passed_over:,} skipped, {counts.set_aside:,} quarantined")
+    print_inert(
+        console, f"{counts.records:,} records, {counts.passed_over:,} skipped, {counts.set_aside:,} quarantined"
+    )
 
 
 def print_validation(report: ValidationReport, console: Console) -> None:
@@ -45,10 +47,10 @@ def print_validation(report: ValidationReport, console: Console) -> None:
     _print_findings("warning", report.warnings.counts, report.warnings.examples, console)
     _print_findings("error", report.reasons.counts, report.reasons.examples, console)
     for shard, reason in report.unreadable.items():
-        _line(console, reason if str(shard) in reason else f"{shard}: {reason}")
+        print_inert(console, reason if str(shard) in reason else f"{shard}: {reason}")
     absent = f" ({report.absent:,} absent)" if report.absent else ""
     images = f"{report.images:,} images{absent}"
-    _line(console, f"{report.records:,} records, {images}, {report.bad:,} bad ({report.bad_fraction:.2%})")
+    print_inert(console, f"{report.records:,} records, {images}, {report.bad:,} bad ({report.bad_fraction:.2%})")
 
 
 def print_stats(stats: Stats, console: Console) -> None:
@@ -62,7 +64,7 @@ def print_stats(stats: Stats, console: Console) -> None:
         histograms = (counted.images, counted.boxes, counted.questions, counted.answers)
         _row(table, name, *map(_mean_and_max, histograms), f"{counted.reasoned / counted.records:.1%}")
     console.print(table)
-    _line(
+    print_inert(
         console,
         "per record, mean/maximum: images, boxes, words of question and answer; share of records with reasoning",
     )
@@ -75,8 +77,8 @@ def print_stats(stats: Stats, console: Console) -> None:
             _row(table, name, len(counted.classes.names), first)
     console.print(table)
     for title, tally in (("sensor", stats.sensors), ("ground sampling distance", stats.gsd)):
-        _line(console, f"{title}: " + ", ".join(f"{name} {n:,}" for name, n in tally.ranked()[:MAX_ROWS]))
-    _line(console, f"{stats.records:,} records, {stats.set_aside:,} more quarantined by validation")
+        print_inert(console, f"{title}: " + ", ".join(f"{name} {n:,}" for name, n in tally.ranked()[:MAX_ROWS]))
+    print_inert(console, f"{stats.records:,} records, {stats.set_aside:,} more quarantined by validation")
 
 
 def first_examples(folder: Path) -> dict[str, str]:
@@ -96,7 +98,7 @@ def _print_sizes(tasks: Mapping[str, TaskStats], console: Console) -> None:
         if task.sizes:
             _row(table, name, *(task.sizes[size] for size in SIZES))
     console.print(table)
-    _line(console, "size classes by the share of the image area")
+    print_inert(console, "size classes by the share of the image area")
 
 
 def _print_findings(title: str, counts: Mapping[str, int], examples: Mapping[str, str], console: Console) -> None:
@@ -127,7 +129,3 @@ def _table(*names: str) -> Table:
 def _row(table: Table, *values: str | int) -> None:
     """Add a row of plain text; markup and control characters from sources are inert."""
     table.add_row(*(inert(f"{v:,}" if isinstance(v, int) else v) for v in values))
-
-
-def _line(console: Console, text: str) -> None:
-    console.print(inert(text), soft_wrap=True)

@@ -1,35 +1,43 @@
-"""Shared parts of the self-contained HTML pages: layout, style and embedded images."""
+"""Pages and documents from the templates of ``templates/``, and the images embedded in them."""
 
 from __future__ import annotations
 
 import base64
 import html
 import io
+from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from PIL import Image
 
-STYLE = """
-:root { color-scheme: light; --ink: #1e293b; --soft: #64748b; --line: #e2e8f0; --card: #f8fafc; }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); max-width: 1180px; margin: 2rem auto; padding: 0 1rem; }
-h1, h2 { line-height: 1.2; } h2 { border-bottom: 1px solid var(--line); padding-bottom: .3rem; margin-top: 2.5rem; }
-small, .note { color: var(--soft); font-weight: normal; }
-table { border-collapse: collapse; }
-td, th { padding: .25rem .8rem; border-bottom: 1px solid var(--line); text-align: left; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(360px, 1fr)); gap: 1rem; }
-.charts svg { width: 100%; height: auto; }
-code { display: block; white-space: pre-wrap; overflow-wrap: anywhere; font-size: 13px; margin-top: .5rem; }
-pre { background: var(--card); padding: 1rem; overflow: auto; font-size: 13px; }
-.key { display: inline-block; width: .9em; height: .9em; border: 2px solid; vertical-align: -1px; }
-"""
+from geovlm_ray.report.boxes import PREDICTED_COLOUR, TRUE_COLOUR
 
 
-def page(title: str, body: str, style: str = "") -> str:
-    """A self-contained HTML page; ``title`` is plain text, ``body`` HTML, ``style`` additional CSS."""
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{STYLE}{style}</style></head>'
-        f"<body>{body}</body></html>"
-    )
+def plain(value: object) -> str:
+    """A value as text on one line that has no effect in Markdown and HTML."""
+    escaped = html.escape(" ".join(str(value).split()), quote=False)
+    return "".join(f"\\{c}" if c in "\\|[]" else "'" if c == "`" else c for c in escaped)
+
+
+_TEMPLATES = Environment(
+    loader=PackageLoader("geovlm_ray.report"),
+    autoescape=select_autoescape(["html"]),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+_TEMPLATES.globals |= {"TRUE_COLOUR": TRUE_COLOUR, "PREDICTED_COLOUR": PREDICTED_COLOUR}
+_TEMPLATES.filters["plain"] = plain
+
+
+def render(template: str, **values: Any) -> str:
+    """A self-contained HTML page (``*.html``) or a Markdown document (``*.md``).
+
+    Values are text: HTML templates escape everything but `markupsafe.Markup`; Markdown templates escape what passes
+    their filter ``plain``.
+    """
+    return _TEMPLATES.get_template(template).render(values)
 
 
 def data_uri(image: Image.Image) -> str:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.grammar import ThinkMode
+
+FUNCTION = r"^.+\.py:[A-Za-z_]\w*$"
+"""Form of the name of a user reward function: ``path/file.py:function``."""
+
+
+def is_function(reward: str) -> bool:
+    """Whether a reward is a user function; otherwise it is a key of `geovlm_ray.rewards.registry.REWARDS`."""
+    return re.match(FUNCTION, reward) is not None
 
 
 class SbertConfig(BaseModel):
@@ -45,12 +54,14 @@ class RewardConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     function: str | None = Field(
-        None, pattern=r"^.+\.py:[A-Za-z_]\w*$", description="path/file.py:function that replaces the built-in rewards"
+        None, pattern=FUNCTION, description="path/file.py:function that replaces the rewards of all tasks"
     )
-    time_limit_s: float = Field(5.0, gt=0, description="time limit of `function` per response, in seconds")
+    time_limit_s: float = Field(5.0, gt=0, description="time limit of a user function per response, in seconds")
 
     preset: Literal["robust", "paper"] = Field("robust", description="reward variant of every task")
-    forms: dict[str, str] = Field(default_factory=dict, description="task: reward name, overriding the preset")
+    forms: dict[str, str] = Field(
+        default_factory=dict, description="task: reward name or path/file.py:function, overriding the preset"
+    )
     think: ThinkMode = Field("required", description="none: responses have no reasoning, only <answer>...</answer>")
     max_chars: int = Field(
         32_768, ge=1, description="maximum response length; longer ones score 0 with status too_long"

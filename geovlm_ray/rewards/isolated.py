@@ -1,6 +1,6 @@
 """User-defined reward functions, run in a child process that can be killed.
 
-``reward: path/to/file.py:function`` names ``function(response, target)``, which returns the accuracy in [0, 1] or a
+``path/to/file.py:function`` names ``function(response, target)``, which returns the accuracy in [0, 1] or a
 mapping with ``accuracy`` and further named components. ``response`` is the full response, ``target`` the record's JSON
 value; ``id``, ``task``, ``question``, ``labels`` and ``frame`` are passed if the function has such parameters.
 Environment variables that look like tokens, keys, secrets or passwords are not passed to the process.
@@ -18,7 +18,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -26,7 +26,8 @@ from geovlm_ray.core.errors import ConfigError
 from geovlm_ray.core.redaction import has_password, is_secret
 from geovlm_ray.core.schema import Example
 from geovlm_ray.rewards.base import RewardResult
-from geovlm_ray.rewards.config import RewardConfig
+from geovlm_ray.rewards.config import RewardConfig, is_function
+from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.targets import plain_frame, plain_target
 
 log = logging.getLogger(__name__)
@@ -37,17 +38,17 @@ _CHILD = Path(__file__).with_name("isolated_child.py")
 
 
 def score_by_user_function(
-    responses: Sequence[str], examples: Sequence[Example], config: RewardConfig
+    name: str, responses: Sequence[str], examples: Sequence[Example], time_limit_s: float
 ) -> list[RewardResult]:
-    """Score responses with ``config.function``.
+    """Score responses with a user function, ``path/file.py:function``.
 
-    A call that exceeds ``config.time_limit_s`` is killed and gets status ``timeout``; one that raises, exits the
+    A call that exceeds ``time_limit_s`` is killed and gets status ``timeout``; one that raises, exits the
     process or does not return a number in [0, 1] gets status ``error``. Later calls run in a new process if needed.
 
     Raises:
         ConfigError: The function cannot be loaded.
     """
-    function = isolated(config)
+    function = isolated(name, time_limit_s)
     results, problems = [], []
     for response, example in zip(responses, examples, strict=True):
         result, problem = function.score(response, example)
@@ -59,20 +60,20 @@ def score_by_user_function(
     return results
 
 
-def check_function(config: RewardConfig) -> None:
-    """Load ``config.function``, if set.
+def check_function(config: RewardConfig, tasks: Iterable[str] = TASKS) -> None:
+    """Load the user functions that score tasks, by default all tasks.
 
     Raises:
-        ConfigError: The function cannot be loaded.
+        ConfigError: A function cannot be loaded, or has other parameters than documented.
     """
-    if config.function:
-        isolated(config).start()
+    for form in filter(is_function, map(config.form, tasks)):
+        isolated(form, config.time_limit_s).start()
 
 
-def isolated(config: RewardConfig) -> IsolatedFunction:
-    """The function in ``config.function``; calls with the same function and time limit share one process."""
-    assert config.function
-    return _isolated(config.function, config.time_limit_s)
+@functools.cache
+def isolated(name: str, time_limit_s: float) -> IsolatedFunction:
+    """A user function; calls with the same name and time limit share one process."""
+    return IsolatedFunction(name, time_limit_s)
 
 
 class IsolatedFunction:
@@ -134,7 +135,7 @@ class IsolatedFunction:
             problem = "the process died while loading it"
         if problem:
             self.close()
-            raise ConfigError(f"reward.function {self.name!r}: {problem}")
+            raise ConfigError(f"reward function {self.name!r}: {problem}")
 
     def close(self) -> None:
         """Kill the process group of the child."""
@@ -174,11 +175,6 @@ class IsolatedFunction:
         if not isinstance(reply, dict):
             raise ValueError
         return reply
-
-
-@functools.lru_cache(maxsize=8)
-def _isolated(name: str, limit_s: float) -> IsolatedFunction:
-    return IsolatedFunction(name, limit_s)
 
 
 def _problem(value: Any) -> str | None:

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+CONTEXT = ("id", "task", "question", "labels", "frame")
+"""Names of the parameters that a function may have beside response and target."""
 GRACE_S = 1.0
 """Seconds after the time limit at which the process exits by itself, if the caller is gone and cannot kill it."""
 
@@ -25,7 +27,7 @@ def load(path: str, name: str) -> Callable[..., Any]:
     """Load a function from a file; the file may import modules from its own folder.
 
     Raises:
-        ValueError: The file or function does not exist.
+        ValueError: The file or function does not exist, or the function has other parameters than documented.
     """
     if not Path(path).is_file():
         raise ValueError(f"expected a file, found none at {Path(path).resolve()}")
@@ -40,6 +42,11 @@ def load(path: str, name: str) -> Callable[..., Any]:
         available = [n for n, v in vars(module).items() if inspect.isfunction(v) and v.__module__ == "user_reward"]
         raise ValueError(f"expected a function {name!r} in {path}, found {', '.join(available) or 'none'}")
     function: Callable[..., Any] = getattr(module, name)
+    try:
+        inspect.signature(function).bind("", "", **context_arguments(function, dict.fromkeys(CONTEXT)))
+    except TypeError as error:
+        expected = f"expected parameters (response, target) and optionally {', '.join(CONTEXT)}"
+        raise ValueError(f"{expected}, found {inspect.signature(function)}: {error}") from error
     return function
 
 

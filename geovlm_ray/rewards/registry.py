@@ -5,7 +5,7 @@ from __future__ import annotations
 from geovlm_ray.rewards import captions, classes, detection, grounded, vqa
 from geovlm_ray.rewards.base import RewardSpec
 from geovlm_ray.rewards.captions import caption_reward
-from geovlm_ray.rewards.config import RewardConfig
+from geovlm_ray.rewards.config import is_function
 from geovlm_ray.tasks import TASKS
 
 REWARDS: dict[str, RewardSpec] = {
@@ -35,16 +35,15 @@ REWARDS: dict[str, RewardSpec] = {
 }
 
 
-def check_forms(config: RewardConfig) -> None:
-    """Check that the rewards in ``config.forms`` exist and score the target kind of their task.
+def check_reward(key: str, task: str, reward: str) -> None:
+    """Check that a built-in reward exists and scores the target kind of a task; ``key`` names the setting.
 
     Raises:
-        ValueError: A reward does not.
+        ValueError: It does not.
     """
-    for task, form in config.forms.items():
-        kind = TASKS[task].target_kind
-        allowed = [name for name, spec in REWARDS.items() if spec.target_kind == kind]
-        if form not in allowed:
-            raise ValueError(
-                f"reward.forms.{task}: {form!r} does not score {kind}; expected one of {', '.join(allowed)}"
-            )
+    kind = TASKS[task].target_kind
+    allowed = [name for name, spec in REWARDS.items() if spec.target_kind == kind]
+    if not is_function(reward) and reward not in allowed:
+        raise ValueError(
+            f"{key}: {reward!r} does not score {kind}; expected path/file.py:function or one of {', '.join(allowed)}"
+        )

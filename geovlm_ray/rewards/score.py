@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from geovlm_ray.core.schema import Example, RewardScore
 from geovlm_ray.rewards.base import Embedder, RewardResult
-from geovlm_ray.rewards.config import RewardConfig
+from geovlm_ray.rewards.config import RewardConfig, is_function
 from geovlm_ray.rewards.isolated import score_by_user_function
 from geovlm_ray.rewards.registry import REWARDS
 from geovlm_ray.tasks.grammar import parse_response
@@ -15,7 +15,8 @@ from geovlm_ray.tasks.grammar import parse_response
 
 def needs_embedder(task: str, config: RewardConfig) -> bool:
     """Whether the reward of a task needs sentence embeddings."""
-    return config.function is None and REWARDS[config.form(task)].embeds(config)
+    form = config.form(task)
+    return not is_function(form) and REWARDS[form].embeds(config)
 
 
 def score_batch(
@@ -24,12 +25,12 @@ def score_batch(
     """Score each response against its example; returns scores in the same order.
 
     Every string gets a score. A response that violates the grammar has format and accuracy 0 and status
-    ``unparseable``; one longer than ``config.max_chars`` is not parsed and has status ``too_long``. If set,
-    ``config.function`` scores the well-formed responses of all tasks.
+    ``unparseable``; one longer than ``config.max_chars`` is not parsed and has status ``too_long``. A user function
+    receives whole responses, a built-in reward the answers.
 
     Raises:
         ValueError: The sequences differ in length.
-        ConfigError: The user function cannot be loaded.
+        ConfigError: A user function cannot be loaded.
     """
     parsed = [parse_response(r, config.think) if len(r) <= config.max_chars else None for r in responses]
     scores = [RewardScore(0.0, 0.0, 0.0, {}, _rejected_status(r, config)) for r in responses]
@@ -38,12 +39,13 @@ def score_batch(
         if response is not None:
             indices_by_task[example.task].append(i)
     for task, indices in indices_by_task.items():
-        task_examples = [examples[i] for i in indices]
-        if config.function:
-            results = score_by_user_function([responses[i] for i in indices], task_examples, config)
+        task_examples, form = [examples[i] for i in indices], config.form(task)
+        if is_function(form):
+            task_responses = [responses[i] for i in indices]
+            results = score_by_user_function(form, task_responses, task_examples, config.time_limit_s)
         else:
             answers = [p.answer for p in map(parsed.__getitem__, indices) if p is not None]
-            results = REWARDS[config.form(task)].score(answers, task_examples, config, embedder)
+            results = REWARDS[form].score(answers, task_examples, config, embedder)
         for i, result in zip(indices, results, strict=True):
             scores[i] = combine(result, task, config)
     return scores

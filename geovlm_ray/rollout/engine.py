@@ -20,7 +20,7 @@ from geovlm_ray.model.prompts import PromptEncoder
 from geovlm_ray.rollout import vllm_compat
 from geovlm_ray.rollout.config import RolloutConfig
 from geovlm_ray.rollout.sampling import banned_token_bias, sampling_params
-from geovlm_ray.transport.buckets import Inbox, WeightBucket
+from geovlm_ray.transport.base import Transport, WeightUpdate
 
 
 class Engine:
@@ -32,6 +32,7 @@ class Engine:
         encoder: PromptEncoder,
         config: RolloutConfig,
         *,
+        transport: Transport,
         dtype: str = "float32",
         lora_rank: int = 0,
         seed: int = 0,
@@ -41,12 +42,12 @@ class Engine:
 
         self.encoder = encoder
         self.config = config
+        self.transport = transport
         self.seed = seed
         self.version = 0
         self._lock = threading.RLock()
         self._pending_lock = threading.Lock()
-        self._inbox = Inbox()
-        self._pending_weights: Sequence[WeightBucket] | None = None
+        self._pending_weights: WeightUpdate | None = None
         self._keys = itertools.count()
         self._finished: dict[str, Any] = {}
         self._versions: dict[str, int] = {}
@@ -116,19 +117,19 @@ class Engine:
             if groups:
                 yield groups
 
-    def receive(self, bucket: WeightBucket) -> int:
-        """Accept one bucket of a weight version, and load the version once it is complete; returns the current version.
+    def receive(self, chunk: Any) -> int:
+        """Accept one chunk of a weight version, and load the version once it is complete; returns the current version.
 
         In-flight completions continue with the new weights and record the switch in ``weight_updates``. If there are
         none, all caches are reset.
 
         Raises:
-            RunError: the bucket is corrupt, or belongs to an older version than the one being received.
+            RunError: the chunk is corrupt, or belongs to an older version than the one being received.
         """
-        buckets = self._inbox.put(bucket)
-        if buckets:
+        update = self.transport.receive(chunk)
+        if update is not None:
             with self._pending_lock:
-                self._pending_weights = buckets
+                self._pending_weights = update
             with self._lock:
                 self._load_pending_weights()
         return self.version
@@ -163,26 +164,24 @@ class Engine:
             self._versions.pop(key),
             self._weight_updates.pop(key, {}),
         )
-        samples = tuple(self._sample(completion, version, weight_updates) for completion in output.outputs)
+        samples = tuple(self._sample(prompt, completion, version, weight_updates) for completion in output.outputs)
         return SampleGroup(prompt, samples)
 
     def _load_pending_weights(self) -> None:
         """Load the weight version that is complete but not loaded yet, if any; called between engine steps."""
         with self._pending_lock:
-            buckets, self._pending_weights = self._pending_weights, None
-        if buckets is None:
+            update, self._pending_weights = self._pending_weights, None
+        if update is None:
             return
-        version, adapter = buckets[0].version, buckets[0].adapter
         for (key, index), num_tokens in vllm_compat.num_generated_tokens(self.llm).items():
-            self._weight_updates.setdefault(key, {}).setdefault(index, []).append((num_tokens, version))
-        tensors = (pair for bucket in buckets for pair in bucket.tensors())
-        if adapter is None:
-            vllm_compat.load_weights(self.llm, tensors)
+            self._weight_updates.setdefault(key, {}).setdefault(index, []).append((num_tokens, update.version))
+        if update.adapter is None:
+            vllm_compat.load_weights(self.llm, update.tensors)
         else:
-            self._load_adapter(version, adapter, dict(tensors))
+            self._load_adapter(update.version, update.adapter, dict(update.tensors))
         if not self._versions:
             vllm_compat.reset_caches(self.llm)
-        self.version = version
+        self.version = update.version
 
     def _load_adapter(self, version: int, adapter: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> None:
         from vllm.lora.request import LoRARequest
@@ -218,11 +217,14 @@ class Engine:
             self.config, self._logit_bias, group_size=group_size, max_tokens=max_tokens, greedy=greedy
         )
 
-    def _sample(self, completion: Any, version: int, weight_updates: dict[int, list[tuple[int, int]]]) -> Sample:
+    def _sample(
+        self, prompt: Prompt, completion: Any, version: int, weight_updates: dict[int, list[tuple[int, int]]]
+    ) -> Sample:
         ids = tuple(completion.token_ids)
         logprobs = tuple(step[i].logprob for i, step in zip(ids, completion.logprobs, strict=True))
         updates = tuple((start, new) for start, new in weight_updates.get(completion.index, ()) if start < len(ids))
-        return Sample(ids, logprobs, completion.text, completion.finish_reason or "", version, weight_updates=updates)
+        text = prompt.prefill + completion.text
+        return Sample(ids, logprobs, text, completion.finish_reason or "", version, weight_updates=updates)
 
 
 def batch_seed(seed: int, group_id: int) -> int:

@@ -67,7 +67,9 @@ def resolve_model(model: str, recipe: str | None = None, overrides: Iterable[str
     stored = settings or (exported if exported.is_file() else None)
     source = recipe or (str(stored) if stored else TINY_RECIPE if _is_tiny(path, adapter) else DEFAULT_RECIPE)
     trained = load_config(str(settings)) if settings else None
-    return ModelRef(path, adapter, run, load_config(source, overrides), trained)
+    # A model folder is data from elsewhere: code that it names is not run.
+    only_data = ("plugins=[]", "tasks={}") if source == str(exported) else ()
+    return ModelRef(path, adapter, run, load_config(source, [*only_data, *overrides]), trained)
 
 
 def _run_settings(folder: Path) -> Path | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from geovlm_ray.core.errors import DataError
+
 TargetKind = Literal["classes", "vqa", "boxes", "captions", "grounded"]
 
 
@@ -13,7 +15,7 @@ class Task:
     """One task.
 
     ``instruction`` is appended to the question of a prompt. ``reward`` is the paper's reward and ``default_reward``
-    the default one (keys of `geovlm_ray.rewards.registry.REWARDS`).
+    the default one: keys of `geovlm_ray.rewards.registry.REWARDS`, or user functions ``path/file.py:function``.
     """
 
     name: str
@@ -48,3 +50,15 @@ TASKS: dict[str, Task] = {
         Task("change_captioning", "captions", _SENTENCE, "hslr", "hslr_robust"),
     )
 }
+"""Built-in tasks; `geovlm_ray.tasks.extensions.activate` adds those of a configuration and of its plugins."""
+
+
+def find_task(name: str, where: str = "") -> Task:
+    """The task with a name; ``where`` precedes the error message and names the record.
+
+    Raises:
+        DataError: There is no such task.
+    """
+    if name not in TASKS:
+        raise DataError(f"{where}task: expected one of {', '.join(TASKS)}, found {name!r}")
+    return TASKS[name]

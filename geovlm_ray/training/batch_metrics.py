@@ -12,11 +12,11 @@ from geovlm_ray.core.schema import SampleGroup
 def batch_metrics(groups: Sequence[SampleGroup], version: int) -> dict[str, float]:
     """Rewards (overall and per task), lengths, staleness and the fraction of groups without reward variance.
 
-    ``version`` is the learner's weight version when it trains on the batch. Lengths are in tokens.
+    ``version`` is the learner's weight version when it trains on the batch. Lengths count the policy's own tokens.
     """
     samples = [s for g in groups for s in g.samples]
     scores = [s.reward for s in samples if s.reward is not None]
-    lengths = [len(s.token_ids) for s in samples]
+    lengths = [len(s.policy_logprobs) for s in samples]
     staleness = [version - s.weight_version for s in samples]
     metrics = {
         "reward/mean": _mean([r.total for r in scores]),

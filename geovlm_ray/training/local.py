@@ -18,7 +18,8 @@ from geovlm_ray.observability.heartbeat import HEARTBEAT
 from geovlm_ray.rewards.local import LocalRewards
 from geovlm_ray.rollout.engine import Engine
 from geovlm_ray.training.preflight import Ready
-from geovlm_ray.transport.buckets import WeightBucket
+from geovlm_ray.transport import TRANSPORTS
+from geovlm_ray.transport.base import Transport
 
 
 def make_encoder(config: Config, model: Path) -> PromptEncoder:
@@ -26,12 +27,25 @@ def make_encoder(config: Config, model: Path) -> PromptEncoder:
     return PromptEncoder(load_processor(model), config.prompt, open_cache(config.data.image_cache_gb))
 
 
+def make_transport(config: Config) -> Transport:
+    """One end of the weight transport, of the learner or of an engine."""
+    return TRANSPORTS[config.sync.transport](config.placement.rollout.actors)
+
+
 def make_engine(config: Config, model: Path) -> Engine:
     """An engine with the run's base weights."""
     lora = config.model.lora
     rank = lora.rank if lora and lora.targets == "language" else 0
     encoder = make_encoder(config, model)
-    return Engine(model, encoder, config.rollout, dtype=config.model.dtype, lora_rank=rank, seed=config.run.seed)
+    return Engine(
+        model,
+        encoder,
+        config.rollout,
+        transport=make_transport(config),
+        dtype=config.model.dtype,
+        lora_rank=rank,
+        seed=config.run.seed,
+    )
 
 
 def make_learner(config: Config, model: Path, ranks: Ranks = SINGLE_PROCESS) -> GrpoLearner:
@@ -45,6 +59,7 @@ def make_learner(config: Config, model: Path, ranks: Ranks = SINGLE_PROCESS) -> 
         max_completion_tokens=config.rollout.max_tokens,
         total_steps=config.run.steps,
         seed=config.run.seed,
+        transport=make_transport(config),
         on_gpu=config.placement.learner.num_gpus > 0,
         ranks=ranks,
     )
@@ -69,10 +84,10 @@ class LocalRollouts:
         """Short completions from the only engine, [1][prompts]."""
         return [self.engine.generate(prompts, group_size=1, max_tokens=max_tokens)]
 
-    def update_weights(self, buckets: Iterable[WeightBucket]) -> None:
+    def update_weights(self, chunks: Iterable[Any]) -> None:
         """Load the weights into the engine."""
-        for bucket in buckets:
-            self.engine.receive(bucket)
+        for chunk in chunks:
+            self.engine.receive(chunk)
 
     def close(self) -> None:
         """Do nothing: the engine ends with the process."""

@@ -86,11 +86,12 @@ def _steps(
     with HEARTBEAT.busy("sync"):
         probed = sync_weights(config, components, probe)
     evaluate(components.evaluator, progress.saved)
+    clock = Clock()
     for step in HEARTBEAT.steps(progress.saved, config.run.steps):
-        clock = Clock()
-        while step + len(in_flight) < min(step + 1 + config.loop.max_staleness, config.run.steps):
-            rollout = components.rollouts.submit(prompts.batch(step + len(in_flight)))
-            in_flight.append(scorer.submit(components.rewards.score_stream, rollout))
+        with clock("rollout"):
+            while step + len(in_flight) < min(step + 1 + config.loop.max_staleness, config.run.steps):
+                rollout = components.rollouts.submit(prompts.batch(step + len(in_flight)))
+                in_flight.append(scorer.submit(components.rewards.score_stream, rollout))
         with clock("parity"):
             parity = parity_error(config, components, probed)
         max_parity = max(max_parity, parity)
@@ -105,19 +106,20 @@ def _steps(
             raise RunError(f"step {step + 1}: expected groups to train on, found {len(scored)} that are all too stale")
         with uninterrupted():
             with clock("learner"):
-                learner_metrics = components.learner.step(groups_by_status[TRAINED])
+                upcoming = prompts.batch(step + 1) if step + 1 < config.run.steps else []
+                learner_metrics = components.learner.step(groups_by_status[TRAINED], upcoming)
                 progress.trained = step + 1
             with clock("sync"):
                 probed = sync_weights(config, components, probe)
             evaluating = evaluate(components.evaluator, step + 1)
             metrics = {**batch_metrics(scored, step), **learner_metrics, "parity/max_abs": parity}
             metrics |= {f"groups/{status}": float(len(groups)) for status, groups in groups_by_status.items()}
-            metrics |= clock.metrics(metrics) | (components.evaluator.results() if components.evaluator else {})
-            with HEARTBEAT.busy("records"):
+            metrics |= clock.lap(metrics) | (components.evaluator.results() if components.evaluator else {})
+            with clock("records"):
                 components.tracker.log_step(step + 1, metrics, groups_by_status)
             progress.logged, progress.metrics = step + 1, metrics
             if (step + 1) % config.checkpoint.every == 0 or step + 1 == config.run.steps or evaluating:
-                with HEARTBEAT.busy("checkpoint"):
+                with clock("checkpoint"):
                     components.checkpoints.save(step + 1, components.learner, metrics)
                 progress.saved = step + 1
     components.checkpoints.finish()
@@ -174,7 +176,7 @@ def parity_error(config: Config, components: Components, probed: list[list[Sampl
     max_difference = 0.0
     for engine, groups in enumerate(probed):
         learner = np.concatenate(components.learner.logprobs(groups))
-        rollout = np.concatenate([s.logprobs for g in groups for s in g.samples])
+        rollout = np.concatenate([s.policy_logprobs for g in groups for s in g.samples])
         difference = float(np.abs(learner - rollout).max())
         if not difference <= config.sync.parity_tolerance:
             raise RunError(
@@ -186,7 +188,7 @@ def parity_error(config: Config, components: Components, probed: list[list[Sampl
 
 
 class Clock:
-    """Wall-clock seconds of the phases of one step."""
+    """Wall-clock seconds of the phases of each step."""
 
     def __init__(self) -> None:
         self.started = time.perf_counter()
@@ -194,18 +196,25 @@ class Clock:
 
     @contextmanager
     def __call__(self, phase: str) -> Any:
-        """Time a phase."""
+        """Time a phase; phases do not nest."""
         begun = time.perf_counter()
         with HEARTBEAT.busy(phase):
             yield
-        self.seconds[phase] = time.perf_counter() - begun
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - begun
 
-    def metrics(self, counts: dict[str, float]) -> dict[str, float]:
-        """Seconds per phase (``rollout``: waiting for scored completions) and per step, and tokens per second."""
-        total = time.perf_counter() - self.started
+    def lap(self, counts: dict[str, float]) -> dict[str, float]:
+        """Seconds per phase and per step since the last lap, and tokens per second; starts the next lap.
+
+        ``rollout`` is the time in which the loop waits for scored completions. ``records`` and ``checkpoint`` are those
+        of the step before, since they follow its metrics; ``other`` is the rest, so that the phases add up to the step.
+        """
+        now = time.perf_counter()
+        total, phases = now - self.started, self.seconds
+        self.started, self.seconds = now, {}
         return {
-            **{f"seconds/{phase}": value for phase, value in self.seconds.items()},
+            **{f"seconds/{phase}": value for phase, value in phases.items()},
+            "seconds/other": total - sum(phases.values()),
             "seconds/step": total,
-            "throughput/learner_tokens_per_s": counts["learner/tokens"] / max(self.seconds["learner"], 1e-9),
+            "throughput/learner_tokens_per_s": counts["learner/tokens"] / max(phases["learner"], 1e-9),
             "throughput/tokens_per_s": counts["rollout/tokens"] / total,
         }

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import psutil
@@ -25,11 +25,11 @@ from geovlm_ray.model.loading import load_processor, model_folder
 from geovlm_ray.model.prompts import MAX_IMAGES, PromptEncoder
 from geovlm_ray.observability.wandb_log import load_wandb
 from geovlm_ray.rewards.isolated import check_function
+from geovlm_ray.training.benchmark_evaluation import check_benchmarks
 from geovlm_ray.training.checkpoint import open_mirror
 
 RECORDS_READ = 20_000
 RECORDS_DECODED = 2_000
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -41,45 +41,43 @@ class Ready:
     tasks: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Check:
+    """A check before a start: called with the configuration and what the checks that it ``needs`` returned.
+
+    It raises UserError for a problem, and is skipped if one of the checks that it needs has failed.
+    """
+
+    name: str
+    run: Callable[..., Any]
+    needs: tuple[str, ...] = ()
+
+
+def problems(
+    config: Config, checks: Iterable[Check], results: dict[str, Any]
+) -> Iterator[tuple[str, UserError | None]]:
+    """Run checks in order; yields each name with its problem or None, and adds what it returned to ``results``."""
+    for check in checks:
+        if results.keys() >= set(check.needs):
+            try:
+                results[check.name] = check.run(config, *(results[name] for name in check.needs))
+            except UserError as error:
+                yield check.name, error
+            else:
+                yield check.name, None
+
+
 def prepare(config: Config) -> Ready:
     """Check a run and return its model and data.
 
     Raises:
         UserError: the first problem found.
     """
-    check_directory(config.run.folder)
-    check_external_services(config)
-    check_local_attention(config)
-    model = model_folder(config.model.path)
-    stream = open_stream(config.data)
-    check_function(config.reward)
-    check_context(config, model)
-    check_memory(config, model)
-    check_held_out(config, stream)
-    check_records(config, model, stream)
-    return Ready(model, stream, trained_tasks(config, stream))
-
-
-def problems(config: Config) -> Iterable[tuple[str, str | None]]:
-    """Every check by name, with its problem or None; the dry run reports them all.
-
-    Skips checks that depend on a model or data that failed to load.
-    """
-    model, model_problem = attempt(lambda: model_folder(config.model.path))
-    stream, data_problem = attempt(lambda: open_stream(config.data))
-    yield "run directory", attempt(lambda: check_directory(config.run.folder))[1]
-    yield "copies and W&B", attempt(lambda: check_external_services(config))[1]
-    yield "model", model_problem
-    yield "attention", attempt(lambda: check_local_attention(config))[1]
-    yield "data", data_problem
-    yield "reward", attempt(lambda: check_function(config.reward))[1]
-    if model is not None:
-        yield "context", attempt(lambda: check_context(config, model))[1]
-        yield "memory", attempt(lambda: check_memory(config, model))[1]
-    if stream is not None:
-        yield "held-out examples", attempt(lambda: check_held_out(config, stream))[1]
-    if model is not None and stream is not None:
-        yield "records", attempt(lambda: check_records(config, model, stream))[1]
+    results: dict[str, Any] = {}
+    for _, problem in problems(config, CHECKS, results):
+        if problem:
+            raise problem
+    return Ready(results["model"], results["data"], trained_tasks(config, results["data"]))
 
 
 def check_external_services(config: Config) -> None:
@@ -218,9 +216,17 @@ def _some_records(stream: Stream, task: str, limit: int) -> Iterator[Example]:
         yield stream.record(task, int(i))
 
 
-def attempt(check: Callable[[], T]) -> tuple[T | None, str | None]:
-    """Run a check; returns its result, or the message of its UserError."""
-    try:
-        return check(), None
-    except UserError as error:
-        return None, str(error)
+CHECKS = (
+    Check("run directory", lambda config: check_directory(config.run.folder)),
+    Check("copies and W&B", check_external_services),
+    Check("attention", check_local_attention),
+    Check("benchmarks", check_benchmarks),
+    Check("model", lambda config: model_folder(config.model.path)),
+    Check("data", lambda config: open_stream(config.data)),
+    Check("reward", lambda config: check_function(config.reward)),
+    Check("context", check_context, needs=("model",)),
+    Check("memory", check_memory, needs=("model",)),
+    Check("held-out examples", check_held_out, needs=("data",)),
+    Check("records", check_records, needs=("model", "data")),
+)
+"""The checks of a training run, in order: the quick ones before a download of the model."""

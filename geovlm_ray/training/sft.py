@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,11 @@ from geovlm_ray.data.image_cache import open_cache
 from geovlm_ray.data.sampler import PromptSampler
 from geovlm_ray.data.scenes import SCENE_TASKS, demonstration, scene_example
 from geovlm_ray.data.sources import open_stream
+from geovlm_ray.learner.ranks import Ranks
 from geovlm_ray.learner.sft.batches import Batch, SftCollator, read_batches
 from geovlm_ray.learner.sft.trainer import SftTrainer
 from geovlm_ray.model.config import check_attention
-from geovlm_ray.model.loading import load_model, load_processor, model_folder, save_policy
+from geovlm_ray.model.loading import load_model, load_processor, model_folder, restore_policy, save_policy
 from geovlm_ray.model.prompts import PromptEncoder
 from geovlm_ray.model.tiny import build_model, build_processor
 from geovlm_ray.training.checkpoint import CheckpointFolder, fill
@@ -60,17 +62,23 @@ def fine_tune(config: Config, out: Path, console: Console) -> dict[str, Any]:
     """Start or resume training and return the content of ``sft_summary.json``.
 
     ``out`` becomes a Hugging Face model folder, which `train` and vLLM accept as ``model.path``. With a LoRA adapter it
-    holds the merged model, and ``out/adapter`` the adapter.
+    holds the merged model, and ``out/adapter`` the adapter. Processes that ``torchrun`` started train one sharded
+    policy together; rank 0 writes.
 
     Raises:
         UserError: training cannot start or continue.
         Interrupted: a signal requested the end.
     """
     _check_settings(config)
-    _check_folder(out)
-    out.mkdir(parents=True, exist_ok=True)
-    with locked(out, *NAMES):
-        check_unchanged(config, out / CONFIG_FILE, MAY_CHANGE, *NAMES)
+    ranks = Ranks.from_environment()
+    console.quiet = ranks.rank > 0
+    if ranks.rank == 0:
+        _check_folder(out)
+        out.mkdir(parents=True, exist_ok=True)
+    with locked(out, *NAMES) if ranks.rank == 0 else nullcontext():
+        if ranks.rank == 0:
+            check_unchanged(config, out / CONFIG_FILE, MAY_CHANGE, *NAMES)
+        ranks.barrier()
         if (out / SUMMARY_FILE).is_file():
             console.print(f"{out} is finished; remove it or {NAMES[1]} to start a new training", markup=False)
             return read_object(out / SUMMARY_FILE)
@@ -78,50 +86,63 @@ def fine_tune(config: Config, out: Path, console: Console) -> dict[str, Any]:
         latest = checkpoints.latest()
         console.print("Checking model and data ...")
         ready = _prepare(config, latest[1] if latest else None)
-        write_atomically(out / CONFIG_FILE, to_yaml(config))
-        trainer = SftTrainer(_model(config, ready), ready.processor, config.model, config.sft)
-        log = SftLog(out, config.sft.steps, config.sft.log_every, console)
+        trainer = SftTrainer(_model(config, ready), ready.processor, config.model, config.sft, ranks)
         if latest:
             trainer.load(latest[1])
             console.print(f"Resuming after step {latest[0]} from {latest[1]}", markup=False)
-        log.rewind(trainer.done)
+        log = SftLog(out, config.sft.steps, config.sft.log_every, console)
+        if ranks.rank == 0:
+            log.rewind(trainer.steps)
+            write_atomically(out / CONFIG_FILE, to_yaml(config))
         if not ready.held_out and config.sft.eval_examples:
             console.print("No evaluation: all records belong to training splits (data.splits)")
         _train(config, ready, trainer, checkpoints, log)
-        log.write_page(out.resolve().name)
-        _publish(config, trainer, out)
-        summary = summarise(log.rows)
-        write_atomically(out / SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
-    return summary
+        del trainer
+        if ranks.rank == 0:
+            log.write_page(out.resolve().name)
+            _publish(config, ready, checkpoints, out)
+            write_atomically(out / SUMMARY_FILE, json.dumps(summarise(log.rows), indent=2) + "\n")
+        ranks.barrier()
+    return read_object(out / SUMMARY_FILE)
 
 
 def _train(config: Config, ready: _Ready, trainer: SftTrainer, checkpoints: CheckpointFolder, log: SftLog) -> None:
-    """Train the remaining steps; checkpoints the last completed step on a UserError or an interrupt."""
-    settings, saved = config.sft, trainer.done
-    batches = read_batches(ready.sampler, ready.collator, trainer.done, settings.steps, settings.readers)
+    """Train the remaining steps; a single process checkpoints the last step also on a UserError or an interrupt."""
+    settings, ranks, saved = config.sft, trainer.ranks, trainer.steps
+    shard = (ranks.rank, ranks.size)
+    batches = read_batches(ready.sampler, ready.collator, trainer.steps, settings.steps, settings.readers, shard)
     begun = time.perf_counter()
     try:
         for batch in batches:
             with uninterrupted():
-                row = {"step": trainer.done + 1, **trainer.step(batch), "seconds": time.perf_counter() - begun}
-                last = trainer.done == settings.steps
-                if ready.held_out and (last or trainer.done % settings.eval_every == 0):
+                row = {"step": trainer.steps + 1, **trainer.step(batch), "seconds": time.perf_counter() - begun}
+                last = trainer.steps == settings.steps
+                if ready.held_out and (last or trainer.steps % settings.eval_every == 0):
                     row |= trainer.evaluate(_held_out_batches(ready, settings.batch_size))
-                log.add(row)
-                if last or trainer.done % settings.checkpoint_every == 0:
-                    checkpoints.save(trainer.done, trainer, {})
-                    checkpoints.finish()
-                    saved = trainer.done
+                if ranks.rank == 0:
+                    log.add(row)
+                if last or trainer.steps % settings.checkpoint_every == 0:
+                    _save(trainer, checkpoints)
+                    saved = trainer.steps
             begun = time.perf_counter()
     except (UserError, Interrupted) as error:
-        # A step whose evaluation failed was not logged; it is repeated after resuming.
+        # A step whose evaluation failed was not logged; it is repeated after resuming. Other ranks would have to take
+        # part in saving, but wait for this one in a step.
         logged = log.rows[-1]["step"] if log.rows else 0
-        if logged == trainer.done > saved:
-            checkpoints.save(trainer.done, trainer, {})
-            checkpoints.finish()
+        if ranks.size == 1 and logged == trainer.steps > saved:
+            _save(trainer, checkpoints)
         if isinstance(error, Interrupted):
             raise Interrupted(error.number, checkpoints.describe_progress(settings.steps)) from error
         raise
+
+
+def _save(trainer: SftTrainer, checkpoints: CheckpointFolder) -> None:
+    """Write a checkpoint on rank 0; the other ranks only take part in gathering the weights."""
+    if trainer.ranks.rank == 0:
+        checkpoints.save(trainer.steps, trainer, {})
+        checkpoints.finish()
+    else:
+        trainer.save(checkpoints.folder)
 
 
 def _held_out_batches(ready: _Ready, size: int) -> Iterator[Batch]:
@@ -199,13 +220,19 @@ def _corpus(seed: int) -> Iterator[str]:
         yield "assistant\n"
 
 
-def _publish(config: Config, trainer: SftTrainer, out: Path) -> None:
-    """Write the trained model into the output folder; ``config.json``, which marks it as complete, comes last.
+def _publish(config: Config, ready: _Ready, checkpoints: CheckpointFolder, out: Path) -> None:
+    """Write the model of the last checkpoint into the output folder; ``config.json``, which completes it, comes last.
 
     Raises:
         RunError: writing failed.
     """
-    model = trainer.model
+    latest = checkpoints.latest()
+    assert latest is not None
+    cpu = torch.device("cpu")
+    base = ready.base if config.model.lora else None
+    model: Any = load_model(config.model, base or latest[1], cpu, config.run.seed)
+    if config.model.lora:
+        restore_policy(model, config.model, latest[1])
     partial, adapter = out / ".partial", out / "adapter"
     dtype = getattr(torch, config.sft.save_dtype or config.model.dtype)
     try:
@@ -214,7 +241,7 @@ def _publish(config: Config, trainer: SftTrainer, out: Path) -> None:
             shutil.rmtree(adapter, ignore_errors=True)
             partial.rename(adapter)
             model = model.merge_and_unload()
-        fill(partial, lambda folder: save_policy(model.to(dtype), trainer.processor, folder))
+        fill(partial, lambda folder: save_policy(model.to(dtype), ready.processor, folder))
         for file in sorted(partial.iterdir(), key=lambda f: f.name == "config.json"):
             os.replace(file, out / file.name)
         partial.rmdir()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from rich.console import Console
 from geovlm_ray.core.errors import RunError
 from geovlm_ray.core.files import read_objects, write_atomically
 from geovlm_ray.report.curves import curve
-from geovlm_ray.report.page import page
+from geovlm_ray.report.page import render
 
 FILE = "sft.jsonl"
 PAGE = "sft.html"
@@ -61,9 +60,7 @@ class SftLog:
             curve(self.rows, {"lr": "rate"}, "Learning rate", "rate"),
             curve(self.rows, {"grad_norm": "norm"}, "Gradient norm before clipping", "norm"),
         )
-        name = html.escape(title)
-        body = f'<h1>{name} <small>supervised fine-tuning</small></h1><div class="charts">{"".join(charts)}</div>'
-        write_atomically(self.folder / PAGE, page(title, body))
+        write_atomically(self.folder / PAGE, render("sft.html", name=title, charts=charts))
         return self.folder / PAGE
 
     def _show(self, row: StepMetrics) -> None:

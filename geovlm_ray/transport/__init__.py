@@ -1,0 +1,7 @@
+"""Weight transports from the learner to the engines; a new one is a `Transport` and an entry in `TRANSPORTS`."""
+
+from geovlm_ray.transport.base import Transport
+from geovlm_ray.transport.object_store import ObjectStore
+
+TRANSPORTS: dict[str, type[Transport]] = {"object_store": ObjectStore}
+"""Transports by the name that ``sync.transport`` selects."""

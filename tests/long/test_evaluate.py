@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from geovlm_ray.config import load_config
-from geovlm_ray.core.schema import TASK_NAMES
+from geovlm_ray.tasks import TASKS
 from tests.system.runs import COMMAND, environment, metrics, train
 
 pytestmark = pytest.mark.slow
@@ -45,7 +45,7 @@ def test_resumed_evaluation_equals_uninterrupted_evaluation(tmp_path: Path) -> N
     benchmarks = ("--benchmarks", "drawn", "--limit", str(RECORDS))
     actors = ("placement.rollout.actors=2", "placement.rollout.num_cpus=0.5")
     uninterrupted = run_evaluation(tmp_path / "whole", *benchmarks, *actors)
-    assert set(uninterrupted["benchmarks"]) == {f"drawn-{task}" for task in TASK_NAMES}
+    assert set(uninterrupted["benchmarks"]) == {f"drawn-{task}" for task in TASKS}
     assert all(result["n"] == RECORDS for result in uninterrupted["benchmarks"].values())
     killed = tmp_path / "killed"
     process = subprocess.Popen(
@@ -62,7 +62,7 @@ def test_resumed_evaluation_equals_uninterrupted_evaluation(tmp_path: Path) -> N
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert count_finished(killed) < len(TASK_NAMES), "the evaluation finished before it was killed"
+    assert count_finished(killed) < len(TASKS), "the evaluation finished before it was killed"
     resumed = run_evaluation(killed, *benchmarks, *actors)
     assert resumed["benchmarks"] == uninterrupted["benchmarks"]
 

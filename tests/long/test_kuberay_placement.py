@@ -44,6 +44,6 @@ def test_paper_recipe_is_scheduled_on_the_kuberay_cluster(tmp_path: Path, monkey
     with cluster({"num_cpus": 0}, *kuberay_nodes()):
         rollouts, rewards, learner = start_actors(config, ready, InstantActor, ToyLearnerActor)
         assert rewards.sbert is not None
-        actors = [*learner.actors, *rollouts.actors, rewards.sbert, *rewards.actors]
+        actors = [*learner.actors, *rollouts.actors, *rewards.sbert.actors, *rewards.actors]
         started = [actor.__ray_ready__.remote() for actor in actors]
         assert len(ray.wait(started, num_returns=len(started), timeout=120)[0]) == 14

@@ -48,5 +48,5 @@ def test_unschedulable_learner_fails_the_run(two_nodes: None) -> None:
     ]
     ray.get([actor.__ray_ready__.remote() for actor in other_actors])
     settings = [f"placement.learner.num_cpus={CORES}", "rollout.stall_s=2", "run.name=late"]
-    with pytest.raises(LostError, match=r"not every learner actor has started within 2 s.*ray status"):
+    with pytest.raises(LostError, match=r"learner actors: expected at least 1 to start.*ray status"):
         RayLearner(load_config("demo", settings), Path())

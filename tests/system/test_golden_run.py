@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from geovlm_ray.core.schema import TASK_NAMES
 from geovlm_ray.observability.heartbeat import read_heartbeats
+from geovlm_ray.tasks import TASKS
 from tests.system.golden import BENCHMARKS, STEPS, GoldenRun, top
 from tests.system.runs import PROMPTS, check_samples, metrics, samples
 
@@ -23,7 +23,7 @@ def kinds(names: set[str]) -> set[str]:
 
 def test_killed_engine_is_replaced_without_losing_or_repeating_samples(golden: GoldenRun) -> None:
     check_samples(golden.folder, STEPS, 2 * PROMPTS)
-    assert set(samples(golden.folder)["task"].to_pylist()) == set(TASK_NAMES)
+    assert set(samples(golden.folder)["task"].to_pylist()) == set(TASKS)
     assert "starting a replacement" in golden.output
 
 

@@ -15,9 +15,11 @@ import ray
 from actors.reward import RayRewards
 from geovlm_ray.config import Config, load_config
 from geovlm_ray.core.errors import LostError
-from geovlm_ray.core.schema import TASK_NAMES, Prompt, Sample, SampleGroup
+from geovlm_ray.core.schema import Prompt, Sample, SampleGroup
 from geovlm_ray.rewards.local import LocalRewards
+from geovlm_ray.tasks import TASKS
 from tests.data.adversarial import SIZE, corpus
+from tests.system.closing import check_close_ends_waiting_call
 from tests.unit.reward_examples import SAMPLES, example, response
 
 pytestmark = pytest.mark.slow
@@ -36,7 +38,7 @@ def pool(cluster: None) -> Iterator[Pool]:
     made = []
 
     def make(*overrides: str) -> RayRewards:
-        made.append(RayRewards(settings(*overrides), TASK_NAMES))
+        made.append(RayRewards(settings(*overrides), TASKS))
         return made[-1]
 
     yield make
@@ -52,7 +54,7 @@ def batch(texts: Sequence[str]) -> list[SampleGroup]:
     """The texts as samples with unique token ids, in groups of `GROUP` that cycle through the tasks."""
     samples = [Sample((i,), (0.0,), text, "stop", 0) for i, text in enumerate(texts)]
     parts = [tuple(samples[i : i + GROUP]) for i in range(0, len(samples), GROUP)]
-    records = [example(task, SAMPLES[task][0]) for task in TASK_NAMES]
+    records = [example(task, SAMPLES[task][0]) for task in TASKS]
     return [SampleGroup(Prompt(i, records[i % len(records)]), part) for i, part in enumerate(parts)]
 
 
@@ -117,9 +119,9 @@ def test_every_adversarial_response_is_scored_once_when_an_actor_is_killed(pool:
 
 @pytest.mark.parametrize("part", ["reward", pytest.param("sbert", marks=pytest.mark.long)])
 def test_dead_actor_is_replaced_at_the_next_batch(pool: Pool, part: str) -> None:
-    groups = batch([response(SAMPLES[task][1]) for task in TASK_NAMES for _ in range(GROUP)])
+    groups = batch([response(SAMPLES[task][1]) for task in TASKS for _ in range(GROUP)])
     rewards = pool()
-    ray.kill(rewards.actors[1] if part == "reward" else rewards.sbert)
+    ray.kill(rewards.actors[1] if part == "reward" else rewards.sbert.actors[0])
     scored = rewards.score(groups)
     check_scores(scored, groups, {"ok"})
     assert all(r == 2 for g in scored for r in g.rewards)
@@ -128,19 +130,25 @@ def test_dead_actor_is_replaced_at_the_next_batch(pool: Pool, part: str) -> None
 
 @pytest.mark.long
 def test_unschedulable_actor_is_skipped_and_the_run_fails_when_none_is_left(pool: Pool) -> None:
-    groups = batch([response(SAMPLES[task][1]) for task in TASK_NAMES for _ in range(GROUP)])
+    groups = batch([response(SAMPLES[task][1]) for task in TASKS for _ in range(GROUP)])
     rewards = pool("run.name=no-room")
     rewards.score(groups)
     cpu_hog = CpuHog.options(num_cpus=ray.cluster_resources()["CPU"] - 1).remote()
     ray.get(cpu_hog.__ray_ready__.remote())
-    rewards.config = settings("rollout.stall_s=3", "run.name=no-room", "placement.reward.num_cpus=2")
+    rewards.slots.config = settings("rollout.stall_s=3", "run.name=no-room", "placement.reward.num_cpus=2")
     ray.kill(rewards.actors[1])
     for _ in range(2):
         check_scores(rewards.score(groups), groups, {"ok"})
     ray.kill(rewards.actors[0])
-    with pytest.raises(LostError, match="no reward actor has started within 3 s"):
+    with pytest.raises(LostError, match="reward actors: expected at least 1 to start, found 0 within 3 s"):
         rewards.score(groups)
     ray.kill(cpu_hog)
+
+
+def test_close_ends_a_call_that_waits_for_a_starting_actor(pool: Pool) -> None:
+    rewards = pool("placement.reward.num_cpus=1000", "run.name=never-starts")
+    groups = batch([response(SAMPLES["vqa"][1])] * GROUP)
+    check_close_ends_waiting_call(rewards, lambda: rewards.score(groups), lambda: True)
 
 
 def test_hanging_or_crashing_user_function_fails_only_its_own_samples(pool: Pool, tmp_path: Path) -> None:

@@ -13,11 +13,15 @@ import ray
 
 from actors.cluster import wait_for_capacity
 from actors.rollout import RolloutActor
-from actors.rollout_pool import MAX_CONSECUTIVE_CRASHES, RayRollouts
+from actors.rollout_pool import RayRollouts
+from actors.slots import MAX_CONSECUTIVE_CRASHES
 from benchmarks.instant_engine import InstantActor
-from geovlm_ray.config import load_config
+from geovlm_ray.config import Config, load_config
 from geovlm_ray.core.errors import LostError, RunError
 from geovlm_ray.core.schema import Example, Prompt, SampleGroup
+from geovlm_ray.transport import TRANSPORTS
+from geovlm_ray.transport.object_store import ObjectStore
+from tests.system.closing import check_close_ends_waiting_call
 
 pytestmark = pytest.mark.slow
 
@@ -59,6 +63,21 @@ class CrashingActor(InstantActor):
         return []
 
 
+class SlowStartingActor(InstantActor):
+    """Does not start once the run directory has a file ``slow``."""
+
+    def __init__(self, config: Config, model: Path) -> None:
+        while (config.run.folder / "slow").exists():
+            time.sleep(0.1)
+        super().__init__(config, model)
+
+
+class UnreplayableTransport(ObjectStore):
+    """Cannot deliver the current version to a replacement."""
+
+    replayable = False
+
+
 class RaisingActor(InstantActor):
     """Raises an exception mid-batch."""
 
@@ -91,8 +110,12 @@ def pool(cluster: None, request: pytest.FixtureRequest) -> Iterator[Pool]:
 def set_stall_timeout(rollouts: RayRollouts, seconds: float) -> None:
     """Lower rollout.stall_s once all actors have started; start-up time depends on the machine."""
     ray.get([actor.__ray_ready__.remote() for actor in rollouts.actors])
-    rollout = rollouts.config.rollout.model_copy(update={"stall_s": seconds})
-    rollouts.config = rollouts.config.model_copy(update={"rollout": rollout})
+    reconfigure(rollouts, rollout=rollouts.config.rollout.model_copy(update={"stall_s": seconds}))
+
+
+def reconfigure(rollouts: RayRollouts, **sections: object) -> None:
+    """Replace sections of the configuration of a pool."""
+    rollouts.config = rollouts.slots.config = rollouts.config.model_copy(update=sections)
 
 
 def test_every_group_is_returned_once_and_finished_groups_are_batched(pool: Pool) -> None:
@@ -159,6 +182,47 @@ def test_weight_updates_reach_replacement_actors(pool: Pool) -> None:
     assert {s.weight_version for g in groups for s in g.samples} == {3}
 
 
+def test_replacement_waits_for_the_next_version_if_the_current_one_cannot_be_replayed(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TRANSPORTS, "unreplayable", UnreplayableTransport)
+    rollouts = pool(InstantActor, "sync.transport=unreplayable")
+    rollouts.update_weights(iter([1]))
+    ray.kill(rollouts.actors[0])
+    assert [g.prompt for g in rollouts.generate(PROMPTS)] == PROMPTS
+    ray.get(rollouts.actors[0].__ray_ready__.remote())
+    assert len(rollouts.probe(PROMPTS[:2], 4)) == ACTORS - 1
+    rollouts.update_weights(iter([2]))
+    ray.get(rollouts.actors[0].__ray_ready__.remote())
+    probes = rollouts.probe(PROMPTS[:2], 4)
+    assert len(probes) == ACTORS
+    assert {s.weight_version for groups in probes for g in groups for s in g.samples} == {2}
+    for actor in rollouts.actors:
+        ray.kill(actor)
+    with pytest.raises(LostError, match="replacements cannot be used yet"):
+        rollouts.generate(PROMPTS)
+
+
+@pytest.mark.parametrize("slow", ["first actor", "replacement"])
+def test_close_ends_a_call_that_waits_for_a_starting_actor(pool: Pool, tmp_path: Path, slow: str) -> None:
+    name = slow.replace(" ", "-")
+    marker = tmp_path / name / "slow"
+    marker.parent.mkdir()
+    if slow == "first actor":
+        marker.touch()
+    rollouts = pool(SlowStartingActor, "placement.rollout.actors=1", f"run.dir={tmp_path}", f"run.name={name}")
+    (first,) = rollouts.actors
+    if slow == "replacement":
+        rollouts.update_weights(iter([1]))
+        marker.touch()
+        ray.kill(first)
+    check_close_ends_waiting_call(
+        rollouts,
+        lambda: list(rollouts.submit(PROMPTS)),
+        lambda: (rollouts.actors[0] is not first) == (slow == "replacement"),
+    )
+
+
 def test_death_of_an_unstarted_actor_is_not_counted_as_a_crash(pool: Pool) -> None:
     """For instance when the nodes on which they are scheduled die one after another."""
     rollouts = pool(
@@ -188,11 +252,9 @@ def test_unschedulable_replacement_fails_the_run(pool: Pool) -> None:
 
     cpu_hog = CpuHog.remote()
     ray.get(cpu_hog.ready.remote())
-    rollouts.config = rollouts.config.model_copy(
-        update={"placement": load_config("demo", ["placement.rollout.num_cpus=1"]).placement}
-    )
+    reconfigure(rollouts, placement=load_config("demo", ["placement.rollout.num_cpus=1"]).placement)
     ray.kill(rollouts.actors[0])
-    with pytest.raises(LostError, match="no rollout actor has started within 3 s"):
+    with pytest.raises(LostError, match="rollout actors: expected at least 1 to start, found 0 within 3 s"):
         list(rollouts.submit(PROMPTS))
     ray.kill(cpu_hog)
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from geovlm_ray.cli import main
-from tests.system.fine_tunings import SCRATCH, SMALL, check_resumed
+from tests.system.fine_tunings import SCRATCH, SMALL, check_resumed, rows
+from tests.system.runs import COMMAND, MINUTES, environment, metrics
 from tests.system.runs import SMALL as SMALL_RUN
-from tests.system.runs import metrics
 
 pytestmark = pytest.mark.slow
 
@@ -17,6 +21,23 @@ pytestmark = pytest.mark.slow
 @pytest.mark.long
 def test_resumed_fine_tuning_equals_uninterrupted_fine_tuning(tmp_path: Path) -> None:
     check_resumed(SCRATCH, tmp_path)
+
+
+def test_two_processes_train_like_one(tmp_path: Path) -> None:
+    settings = (*SMALL, "sft.steps=4", "sft.readers=0", "sft.lr=1e-3", "sft.warmup_steps=0")
+    assert main(["sft", "demo", "--out", str(tmp_path / "one"), *settings]) == 0
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--no-python"]
+    command = [*launcher, COMMAND, "sft", "demo", "--out", str(tmp_path / "two"), *settings]
+    result = subprocess.run(
+        command, env=environment(), capture_output=True, text=True, timeout=10 * MINUTES, check=False
+    )
+    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-4000:]
+    assert result.stdout.count("Model: ") == 1, "both processes print"
+    one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
+    assert two == [pytest.approx(row, rel=1e-4) for row in one]
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("one", "two")]
+    # A hundredth of a step: AdamW normalizes gradients that are close to rounding error.
+    assert all(torch.allclose(weights[1][name], weight, atol=1e-5) for name, weight in weights[0].items())
 
 
 def test_rl_starts_from_the_fine_tuned_adapter(tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from geovlm_ray.core.schema import TASK_NAMES, Example
+from geovlm_ray.core.schema import Example
 from geovlm_ray.data.convert import CARD
 from geovlm_ray.data.scenes import render_scene, scene_example
 from geovlm_ray.data.table import Row, to_table
+from geovlm_ray.tasks import TASKS
 
 
 def write_image(path: Path, seed: int, size: tuple[int, int] = (96, 96), strength: float = 60.0) -> str:
@@ -45,7 +46,7 @@ def write_dataset(folder: Path, examples: Sequence[Example], shards: int = 1, ro
 def write_scenes_dataset(folder: Path, each: int = 2) -> Path:
     """Write a dataset of synthetic scenes of every task, with image files."""
     examples = []
-    for task in TASK_NAMES:
+    for task in TASKS:
         for k in range(each):
             scene = scene_example(task, 0, k)
             names = [f"{task}-{k}-{i}.png" for i in range(len(scene.images))]

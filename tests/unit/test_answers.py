@@ -8,12 +8,13 @@ import pytest
 
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.geometry import Frame
-from geovlm_ray.core.schema import TASK_NAMES, Box, Example, GroundedText, Target
+from geovlm_ray.core.schema import Box, Example, GroundedText, Target
 from geovlm_ray.data.answers import THINK_MODES, Reasoning, answer_text, response_text
 from geovlm_ray.data.config import DataConfig
 from geovlm_ray.data.scenes import demonstration, scene_example
 from geovlm_ray.data.sources import open_stream
 from geovlm_ray.rewards import RewardConfig, score_batch
+from geovlm_ray.tasks import TASKS
 from tests.rs import RS, needs_rs
 from tests.unit.reward_examples import SAMPLES, boxes, embedder, example
 
@@ -29,7 +30,7 @@ def totals(records: list[Example], mode: Reasoning = "empty", choice: int = 0, *
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("task", TASK_NAMES)
+@pytest.mark.parametrize("task", TASKS)
 def test_ideal_responses_to_synthetic_scenes_earn_the_full_reward(task: str, mode: Reasoning) -> None:
     scenes = [scene_example(task, 3, k) for k in range(6)]
     assert totals(scenes, mode) == pytest.approx([2.0] * 6)
@@ -132,4 +133,4 @@ def test_record_without_a_usable_target_is_rejected(record: Example) -> None:
 
 
 def test_samples_of_every_task_earn_the_full_reward() -> None:
-    assert totals([example(task, SAMPLES[task][0]) for task in TASK_NAMES]) == pytest.approx([2.0] * 12)
+    assert totals([example(task, SAMPLES[task][0]) for task in TASKS]) == pytest.approx([2.0] * 12)

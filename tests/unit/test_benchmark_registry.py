@@ -189,7 +189,7 @@ def published_examples(name: str, data: Path, out: Path) -> BenchmarkExamples:
     """Convert a benchmark's source data and return the examples to evaluate."""
     benchmark = BENCHMARKS[name]
     assert benchmark.reader is not None
-    shards = convert_once(name, benchmark.reader, benchmark.reader_options, data, out, lambda counts: None)
+    shards = convert_once(name, benchmark.reader, benchmark.reader_options, data, out, lambda n, text: None)
     return dataset_examples(benchmark, data, shards, None, None)
 
 

@@ -57,6 +57,7 @@ def test_chat_continues_after_an_invalid_question_until_an_empty_line(
         (["scene.png", "--out", "nowhere/answer.png"], "--out nowhere/answer.png: expected an existing folder"),
         (["scene.png", "data.frame=dataset"], "data.frame: expected the frame"),
         (["scene.png", "prompt.image_size=9000"], "prompt.image_size"),
+        (["scene.png", "--task", "counting"], "--task: expected one of scene_classification"),
         (["scene.png", "--question", " "], "expected a question, found none"),
         (["scene.png"] * 9, "expected 1 to 8 images, found 9"),
     ],

@@ -32,6 +32,7 @@ from geovlm_ray.evaluation.predictions import Predictions, prediction_row
 from geovlm_ray.evaluation.results import RESULTS
 from geovlm_ray.evaluation.validation import rewards_of, summarise, validation_completions
 from geovlm_ray.observability.tracking import RunTracker
+from geovlm_ray.report.held_out import held_out_results
 from geovlm_ray.rewards.local import LocalRewards
 from geovlm_ray.rewards.monitor import HackingMonitor
 from geovlm_ray.training.benchmark_evaluation import in_loop_evaluation
@@ -267,6 +268,13 @@ def test_better_run_is_significantly_higher(both: Comparison) -> None:
     assert first.p_holm < 0.05
     assert "Held-out reward, all tasks, sampled: B " in terminal_output(both)
     assert "B is significantly higher" in terminal_output(both)
+
+
+def test_page_shows_the_rewards_of_each_run_before_and_after_training(weak: Path, both: Comparison) -> None:
+    page = comparison_page(both)
+    assert page.count("before and after training</summary>") == 2
+    rows = held_out_results(read_object(weak / "summary.json"))
+    assert all(f"<td>{cell}</td>" in page for row in rows for cell in row.cells)
 
 
 def test_every_task_and_decoding_mode_is_a_row(weak: Path, strong: Path, both: Comparison) -> None:

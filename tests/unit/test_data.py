@@ -11,15 +11,16 @@ import pytest
 
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.geometry import iou_matrix
-from geovlm_ray.core.schema import TASK_NAMES, Box
+from geovlm_ray.core.schema import Box
 from geovlm_ray.data.scene_draw import SCENE_SIZE, render
 from geovlm_ray.data.scenes import demonstration, render_scene, scene_example, scenes_of
 from geovlm_ray.data.sources import read_source
 from geovlm_ray.rewards import RewardConfig, score_batch
 from geovlm_ray.rewards.sbert import SbertEmbedder
+from geovlm_ray.tasks import TASKS
 
 
-@pytest.mark.parametrize("task", TASK_NAMES)
+@pytest.mark.parametrize("task", TASKS)
 def test_demonstrations_earn_the_full_reward(task: str) -> None:
     config = RewardConfig()
     examples = [scene_example(task, 3, k) for k in range(20)]
@@ -29,7 +30,7 @@ def test_demonstrations_earn_the_full_reward(task: str) -> None:
     assert [s.total for s in scores] == pytest.approx([2.0] * 20)
 
 
-@pytest.mark.parametrize("task", TASK_NAMES)
+@pytest.mark.parametrize("task", TASKS)
 def test_scenes_are_determined_by_their_seed(task: str) -> None:
     first, again, other = (scene_example(task, seed, 7) for seed in (1, 1, 2))
     assert first == again

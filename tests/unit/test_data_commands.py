@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import os
 import subprocess
@@ -13,17 +12,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from markupsafe import escape
 from PIL import Image
 
 from geovlm_ray.cli import main
 from geovlm_ray.core.geometry import Frame
-from geovlm_ray.core.schema import TASK_NAMES, Box
+from geovlm_ray.core.schema import Box
 from geovlm_ray.data import parallel
 from geovlm_ray.data.formats import FORMATS
 from geovlm_ray.data.parquet import open_datasets
 from geovlm_ray.data.quarantine import read_quarantine
 from geovlm_ray.data.stats import collect_stats, size_group
 from geovlm_ray.report.preview import choose, preview
+from geovlm_ray.tasks import TASKS
 from tests.rs import RS, needs_rs
 from tests.unit.datasets import example, write_dataset, write_image, write_scenes_dataset
 
@@ -74,7 +75,7 @@ def test_commands_import_no_heavy_package(tmp_path: Path) -> None:
         "import sys\nfrom geovlm_ray.cli import main\n"
         "for action in (['convert', 'samples', 'src', 'out'], ['validate', 'out'], ['stats', 'out'],\n"
         "               ['preview', 'out', '--out', 'page.html']):\n"
-        "    assert main(['data', *action]) == 0, action\n"
+        "    assert main(['data', *action, '--recipe', 'demo']) == 0, action\n"
         "heavy = {'torch', 'transformers', 'ray', 'matplotlib'} & set(sys.modules)\n"
         "sys.exit(f'loaded {heavy}' if heavy else 0)"
     )
@@ -320,8 +321,8 @@ def test_box_size_groups_are_relative_to_the_image() -> None:
 def test_preview_shows_records_of_every_task_and_split(tmp_path: Path) -> None:
     datasets = open_datasets(write_scenes_dataset(tmp_path / "scenes"))
     page = preview(datasets, each=2, seed=0, need_images=True)
-    assert page.count('class="card"') == 2 * len(TASK_NAMES)
-    assert all(f'id="{task}"' in page for task in TASK_NAMES)
+    assert page.count('class="card"') == 2 * len(TASKS)
+    assert all(f'id="{task}"' in page for task in TASKS)
     assert "http" not in page, "the page must be self-contained"
     assert page == preview(datasets, each=2, seed=0, need_images=True)
     records = [example(k, split=("train", "validation", "test")[k > 96 and k - 96]) for k in range(99)]
@@ -364,4 +365,4 @@ def test_preview_escapes_text_from_the_source(tmp_path: Path) -> None:
     page = (tmp_path / "page.html").read_text()
     assert page.count("<script>") == 1, "only the script of the page itself"
     assert "<img src=x" not in page
-    assert html.escape(script) in page
+    assert str(escape(script)) in page

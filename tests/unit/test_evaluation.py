@@ -54,9 +54,9 @@ class FakeEngines:
                 raise KeyboardInterrupt
             self.remaining -= 1
             self.submitted.append(prompt)
-            text = self.answer(prompt.example).removeprefix(prompt.prefill)
+            text = self.answer(prompt.example)
             if prompt.prefill:
-                text = self.answer(prompt.example).partition("<answer>")[2]
+                text = prompt.prefill + text.partition("<answer>")[2]
             yield [SampleGroup(prompt, (Sample((1, 2), (-1.0, -1.0), text, "stop", 0),))]
 
     def close(self) -> None: ...

@@ -1,4 +1,4 @@
-"""A custom task, reward form and reader; docs/extending.md shows this code."""
+"""A custom reward form, scenes of a custom task, and a reader; docs/extending.md shows this code."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from pathlib import Path
 import pytest
 
 from geovlm_ray.cli import main
-from geovlm_ray.config import reward_config
+from geovlm_ray.config import load_config, reward_config
 from geovlm_ray.core.errors import DataError
-from geovlm_ray.core.schema import TASK_NAMES, Example, target_boxes
+from geovlm_ray.core.schema import Example, target_boxes
 from geovlm_ray.data.answers import response_text
 from geovlm_ray.data.formats import FORMATS
 from geovlm_ray.data.formats.base import Format, Source, Unit, image_reference
 from geovlm_ray.data.formats.streams import lines, source_files
 from geovlm_ray.data.parquet import open_datasets
 from geovlm_ray.data.quarantine import read_quarantine
+from geovlm_ray.data.sampler import PromptSampler
 from geovlm_ray.data.scene_tasks import BUILDERS, Record, Rng, object_detection
-from geovlm_ray.data.scenes import SCENE_TASKS, scene_example
+from geovlm_ray.data.sources import open_stream
 from geovlm_ray.data.table import Row
 from geovlm_ray.evaluation.metrics.paper import paper_metrics
 from geovlm_ray.evaluation.metrics.sound import AnsweredExample
@@ -40,17 +41,14 @@ def object_counting(rng: Rng) -> Record:
     return dataclasses.replace(scene, question=question, target=count, reasoning=f"i count {count} .", answer=count)
 
 
-def test_custom_task(monkeypatch: pytest.MonkeyPatch, encoder: PromptEncoder) -> None:
-    # geovlm_ray/core/schema.py, TASK_NAMES: the name, appended last, so that scenes of other tasks do not change.
-    monkeypatch.setattr("geovlm_ray.core.schema.TASK_NAMES", (*TASK_NAMES, "object_counting"))
-    monkeypatch.setattr("geovlm_ray.data.scenes.SCENE_TASKS", (*SCENE_TASKS, "object_counting"))
-    # geovlm_ray/tasks/__init__.py, TASKS: the target kind, the instruction, the paper's reward, the default reward.
+def test_scenes_of_a_custom_task(monkeypatch: pytest.MonkeyPatch, encoder: PromptEncoder) -> None:
+    # The name, the target kind, the instruction, the paper's reward and the default reward.
     task = Task("object_counting", "vqa", "Answer with a number.", "jaccard", "jaccard_robust")
     monkeypatch.setitem(TASKS, task.name, task)
-    # geovlm_ray/data/scene_tasks.py, BUILDERS: the function that builds its scenes.
     monkeypatch.setitem(BUILDERS, task.name, object_counting)
 
-    scene = scene_example("object_counting", seed=0, index=0)
+    config = load_config("demo", ["data.stages=[{tasks: [object_counting], steps: 1}]"]).data
+    scene = PromptSampler(open_stream(config), config, batch_size=1).prompt(0).example
     instructed = PromptEncoder(encoder.processor, encoder.config.model_copy(update={"instructions": True}))
     assert "how many objects are in the image ?\nAnswer with a number." in instructed.text(scene)
     responses = [response_text(scene), "<think>i guess .</think><answer>9</answer>"]
@@ -78,7 +76,7 @@ def closeness(
 
 
 def test_custom_reward_form(monkeypatch: pytest.MonkeyPatch) -> None:
-    # geovlm_ray/rewards/registry.py, REWARDS: the name, and the target kind that it scores.
+    # The name, and the target kind that it scores.
     monkeypatch.setitem(REWARDS, "closeness", RewardSpec(closeness, "vqa"))
 
     config = reward_config(["reward.forms.vqa=closeness"])
@@ -111,7 +109,7 @@ def convert(unit: Unit, source: Source) -> Iterable[Row]:
 
 
 def test_custom_reader(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    # geovlm_ray/data/formats/__init__.py, FORMATS: the name for `data convert` and `data.source`.
+    # The name for `data convert` and `data.source`.
     monkeypatch.setitem(FORMATS, "csv", Format("lines IMAGE,CLASS", units, convert))
 
     source, out = tmp_path / "scenes.csv", tmp_path / "scenes"

@@ -11,17 +11,22 @@ import pytest
 import torch
 
 from geovlm_ray.config import Config
+from geovlm_ray.core.pixels import PixelSettings
 from geovlm_ray.core.schema import Prompt, RewardScore, Sample, SampleGroup
 from geovlm_ray.data.scenes import scene_example
 from geovlm_ray.learner.config import LearnerConfig
 from geovlm_ray.learner.grpo_learner import GrpoLearner
-from geovlm_ray.model import shared_prefix
+from geovlm_ray.learner.micro_batches import MicroBatch
+from geovlm_ray.learner.objectives import OBJECTIVES
+from geovlm_ray.model import logprobs
 from geovlm_ray.model.config import LoraSettings, ModelConfig
-from geovlm_ray.model.forward import Pack, packed_logits
 from geovlm_ray.model.loading import load_model, model_folder
 from geovlm_ray.model.prompts import PromptEncoder
-from geovlm_ray.model.shared_prefix import GroupRow, row_logprobs
+from geovlm_ray.model.rows import Completion, GroupRow
 from geovlm_ray.training.admission import admit
+from geovlm_ray.training.batch_metrics import batch_metrics
+from geovlm_ray.transport.object_store import ObjectStore
+from tests.unit.plain_forward import plain_logprobs
 
 
 def group(group_id: int, rewards: list[float], version: int = 0, task: str = "vqa") -> SampleGroup:
@@ -47,6 +52,7 @@ def learner(encoder: PromptEncoder, model: ModelConfig | None = None, **settings
         max_completion_tokens=64,
         total_steps=10,
         seed=0,
+        transport=ObjectStore(engines=1),
     )
 
 
@@ -64,28 +70,118 @@ def test_shared_prefix_log_probs_and_gradients_equal_those_of_full_sequences(enc
     policy = learner(encoder)
     tasks = ("vqa", "temporal_classification", "object_detection")
     prompts = [encoder.encode(scene_example(task, 0, 1)) for task in tasks]
-    completions = [[[300, 301, 302], [310, 320, 330, 340, 350]], [[301] * 7], [[302, 305], [306]]]
+    completions = [
+        list(map(Completion, group))
+        for group in ([[300, 301, 302], [310, 320, 330, 340, 350]], [[301] * 7], [[302, 305], [306]])
+    ]
     full_model = load_model(ModelConfig(), model_folder("tiny"), torch.device("cpu"), 0)
-    pack = Pack.of([(p, row) for p, rows in zip(prompts, completions, strict=True) for row in rows])
-    logits = packed_logits(full_model, pack).index_fill(-1, policy.banned, float("-inf"))
-    full = logits.log_softmax(-1).gather(-1, pack.targets[:, None]).squeeze(-1)
-    shared = row_logprobs(policy.model, GroupRow.of(prompts, completions), policy.banned)
-    assert torch.allclose(shared, full, atol=1e-4)
-    for logprobs in (full, shared):
-        logprobs.mul(torch.linspace(-1, 1, len(logprobs))).sum().backward()
-    expected = dict(full_model.named_parameters())
-    for name, parameter in policy.model.named_parameters():
-        gradient = expected[name].grad
+    full = torch.cat(
+        [plain_logprobs(full_model, p, c, policy.banned) for p, g in zip(prompts, completions, strict=True) for c in g]
+    )
+    shared = policy.scores(GroupRow.of(prompts, completions))
+    assert_equal_with_gradients(shared, policy.model, full, full_model)
+
+
+def assert_equal_with_gradients(
+    found: torch.Tensor, model: torch.nn.Module, expected: torch.Tensor, expected_model: torch.nn.Module
+) -> None:
+    """Log-probs [N] by two models are equal, and so are the gradients of the same function of them."""
+    assert torch.allclose(found, expected, atol=1e-4)
+    for values in (found, expected):
+        values.mul(torch.linspace(-1, 1, len(values))).sum().backward()
+    parameters = dict(expected_model.named_parameters())
+    for name, parameter in model.named_parameters():
+        gradient = parameters[name].grad
         if gradient is not None and gradient.norm() > 0:
             assert (parameter.grad - gradient).norm() <= 1e-5 * gradient.norm(), name
 
 
+def tool_group(encoder: PromptEncoder, rewards: tuple[float, ...] = (0.0, 2.0)) -> SampleGroup:
+    """A group whose first sample calls a tool that returns text and an image; the policy wrote 3 + 4 of its tokens."""
+    image = encoder.processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")
+    visual = len(encoder.encode_images(("scene:vqa:0:0:0",), PixelSettings()).pixel_values) // 4
+    wrote, result, answer = (300, 301, 302), (400, *[image] * visual, 401), (310, 311, 312, 313)
+    mask = (True,) * 3 + (False,) * len(result) + (True,) * 4
+    tokens = wrote + result + answer
+    logprobs = tuple(-2.0 if own else 7.0 for own in mask)
+    tool = Sample(
+        tokens, logprobs, "text", "stop", 0, RewardScore(rewards[0], 1.0, 0.0), (), mask, ("scene:vqa:0:0:0",)
+    )
+    plain = Sample((320, 321, 322), (-2.0,) * 3, "text", "stop", 0, RewardScore(rewards[1], 1.0, 1.0))
+    return SampleGroup(Prompt(7, scene_example("temporal_classification", 0, 7)), (tool, plain))
+
+
+def test_masked_tokens_and_later_images_equal_a_plain_forward_pass(encoder: PromptEncoder) -> None:
+    policy = learner(encoder)
+    groups = [group(0, [0.0, 2.0]), tool_group(encoder)]
+    micro = MicroBatch.of(groups, lambda p: encoder.encode(p.example), encoder)
+    full_model = load_model(ModelConfig(), model_folder("tiny"), torch.device("cpu"), 0)
+    expected = []
+    for g in groups:
+        prompt = encoder.encode(g.prompt.example)
+        for sample in g.samples:
+            images = encoder.encode_images(sample.images, PixelSettings()) if sample.images else None
+            completion = Completion(sample.token_ids, sample.loss_mask or None, images)
+            expected.append(plain_logprobs(full_model, prompt, completion, policy.banned)[completion.mask])
+    assert_equal_with_gradients(policy.scores(micro.row), policy.model, torch.cat(expected), full_model)
+
+
+@pytest.mark.parametrize("objective", sorted(OBJECTIVES))
+def test_masked_tokens_reach_no_objective_penalty_or_metric(encoder: PromptEncoder, objective: str) -> None:
+    original = tool_group(encoder)
+    first = original.samples[0]
+    other = tuple(logprob if own else -50.0 for logprob, own in zip(first.logprobs, first.loss_mask, strict=True))
+    changed = dataclasses.replace(original, samples=(dataclasses.replace(first, logprobs=other), *original.samples[1:]))
+    settings = {"objective": objective, "kl_beta": 0.1, "old_logprobs": "learner", "overlong_buffer": 16}
+    metrics = [learner(encoder, **settings).step([g, group(0, [0.0, 2.0])]) for g in (original, changed)]
+    assert metrics[0] == metrics[1]
+    assert metrics[0]["learner/tokens"] == 3 + 4 + 3 + 4 + 5
+    assert batch_metrics([original], 0)["completion/length_mean"] == (7 + 3) / 2
+    assert [len(values) for values in learner(encoder).logprobs([original])] == [7, 3]
+
+
+def test_completion_must_end_with_a_token_of_the_policy(encoder: PromptEncoder) -> None:
+    with pytest.raises(ValueError, match="end with a token of the policy"):
+        GroupRow.of([encoder.encode(scene_example("vqa", 0, 1))], [[Completion([300, 301], [True, False])]])
+
+
+def test_prefill_is_part_of_the_prompt(encoder: PromptEncoder) -> None:
+    example = scene_example("vqa", 0, 1)
+    prefill = "<think></think><answer>"
+    ids = encoder.processor.tokenizer(prefill)["input_ids"]
+    continued = group(1, [0.0, 2.0])
+    continued = dataclasses.replace(continued, prompt=Prompt(1, example, prefill))
+    whole = encoder.encode(example, prefill).input_ids
+    assert whole[-len(ids) :].tolist() == ids
+    full_model = load_model(ModelConfig(), model_folder("tiny"), torch.device("cpu"), 0)
+    policy = learner(encoder)
+    for sample, found in zip(continued.samples, policy.logprobs([continued]), strict=True):
+        expected = plain_logprobs(
+            full_model, encoder.encode(example, prefill), Completion(sample.token_ids), policy.banned
+        )
+        assert np.allclose(found, expected.detach().numpy(), atol=1e-4)
+
+
+def test_upcoming_prompts_are_encoded_once_during_the_step(
+    encoder: PromptEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy, encoded = learner(encoder), []
+    original = encoder.encode
+    monkeypatch.setattr(encoder, "encode", lambda e, prefill="": encoded.append(e.id) or original(e, prefill))
+    first, second = [group(0, [0.0, 2.0])], [group(1, [2.0, 0.0])]
+    metrics = policy.step(first, [g.prompt for g in second])
+    policy.logprobs(second)
+    assert encoded == [g.prompt.example.id for g in (*first, *second)]
+    assert metrics == learner(encoder).step(first)
+
+
 def test_chunked_logits_do_not_change_the_log_probs(encoder: PromptEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = learner(encoder)
-    row = GroupRow.of([encoder.encode(scene_example("vqa", 0, 1))], [[[300, 301, 302], [310] * 9]])
-    unchunked = row_logprobs(policy.model, row, policy.banned)
-    monkeypatch.setattr(shared_prefix, "MAX_LOGITS", 5 * policy.model.lm_head.out_features)
-    assert torch.allclose(row_logprobs(policy.model, row, policy.banned), unchunked, atol=1e-5)
+    completions = [Completion([300, 301, 302]), Completion([310] * 9)]
+    row = GroupRow.of([encoder.encode(scene_example("vqa", 0, 1))], [completions])
+    unchunked = policy.scores(row)
+    monkeypatch.setattr(logprobs, "MAX_LOGITS", 5 * policy.model.lm_head.out_features)
+    assert torch.allclose(policy.scores(row), unchunked, atol=1e-5)
 
 
 def test_truncated_importance_sampling_with_old_log_probs_of_the_learner(encoder: PromptEncoder) -> None:
@@ -102,8 +198,9 @@ def test_special_tokens_have_zero_probability(encoder: PromptEncoder) -> None:
     policy = learner(encoder)
     image_token = encoder.processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")
     end = encoder.processor.tokenizer.eos_token_id
-    row = GroupRow.of([encoder.encode(scene_example("vqa", 0, 1))], [[[image_token], [end]]])
-    image, finish = row_logprobs(policy.model, row, policy.banned).tolist()
+    completions = [Completion([image_token]), Completion([end])]
+    row = GroupRow.of([encoder.encode(scene_example("vqa", 0, 1))], [completions])
+    image, finish = policy.scores(row).tolist()
     assert image == float("-inf")
     assert finish > float("-inf")
 
@@ -184,6 +281,7 @@ def test_temperature_and_seed_reach_the_learner(demo: Config, encoder: PromptEnc
             max_completion_tokens=64,
             total_steps=1,
             seed=0,
+            transport=ObjectStore(engines=1),
         ).logprobs([group(0, [0.0, 1.0])])
         for t in (1.0, 2.0)
     )

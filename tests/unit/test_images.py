@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import os
 import struct
+import sys
 import zlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,38 @@ def test_format_is_detected_from_the_content(format: str, tmp_path: Path) -> Non
     for name in ("no_suffix", "image.tif", "image.png", "image.jpg"):
         smooth.save(tmp_path / name, format)
         assert abs(pixels_of(tmp_path / name).astype(int) - (10, 120, 200)).max() <= 9
+
+
+@contextmanager
+def counted_opens(path: Path) -> Iterator[list[str]]:
+    """Collect every opening of a file in this process, by an audit hook."""
+    opened: list[str] = []
+    active = [True]
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if active[0] and event == "open" and str(arguments[0]) == str(path):
+            opened.append(event)
+
+    sys.addaudithook(hook)
+    try:
+        yield opened
+    finally:
+        active[0] = False
+
+
+@pytest.mark.parametrize(
+    "name", ["a.jpg", "a.png", "deep.png", "a.gif", "a.bmp", "a.webp", "a.avif", "a.jp2", "a.ppm", "a.tif"]
+)
+def test_file_is_opened_once(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    if name == "deep.png":
+        path.write_bytes(png(64, 48, bits=16, rows=bytes(48 * (1 + 64 * 6))))
+    else:
+        Image.new("RGB", (64, 48), "red").save(path)
+    for read in (lambda: load_image(str(path), at_least=20), lambda: image_size(str(path))):
+        with counted_opens(path.resolve()) as opened:
+            read()
+        assert len(opened) == 1
 
 
 def test_transparent_pixels_are_black(tmp_path: Path) -> None:

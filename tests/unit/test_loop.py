@@ -77,8 +77,10 @@ class Learner:
     def __init__(self) -> None:
         self.version = 0
         self.trained: list[int] = []
+        self.upcoming: list[list[int]] = []
 
-    def step(self, groups: Sequence[SampleGroup]) -> dict[str, float]:
+    def step(self, groups: Sequence[SampleGroup], upcoming: Sequence[Prompt] = ()) -> dict[str, float]:
+        self.upcoming.append([prompt.group_id for prompt in upcoming])
         self.trained += [g.group_id for g in groups]
         self.version += 1
         return {"learner/tokens": 1.0}
@@ -165,6 +167,36 @@ def run(
     )
     train(config, components, sampler, sampler.batch(0), start)
     return recorder, pool, learner
+
+
+def test_phases_add_up_to_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("geovlm_ray.training.loop.time.perf_counter", lambda: now[0])
+
+    def takes(seconds: float, owner: type, name: str) -> None:
+        method = getattr(owner, name)
+
+        def timed(*args: Any, **settings: Any) -> Any:
+            now[0] += seconds
+            return method(*args, **settings)
+
+        monkeypatch.setattr(owner, name, timed)
+
+    takes(5, Pool, "submit")
+    takes(3, Learner, "step")
+    takes(2, Pool, "update_weights")
+    takes(1, Recorder, "log_step")
+    takes(7, Recorder, "save")
+    recorder, _, _ = run("loop.max_staleness=0", "run.steps=5")
+    found = [{k: v for k, v in row.items() if k.startswith("seconds/") and v} for row in recorder.rows]
+    step = {"seconds/rollout": 5, "seconds/learner": 3, "seconds/sync": 2, "seconds/step": 10}
+    later = {**step, "seconds/records": 1, "seconds/step": 11}
+    assert found == [step, later, later, later, {**later, "seconds/checkpoint": 7, "seconds/step": 18}]
+
+
+def test_learner_gets_the_prompts_of_the_next_step() -> None:
+    _, _, learner = run("loop.max_staleness=1", "run.steps=3")
+    assert learner.upcoming == [[3, 4, 5], [6, 7, 8], []]
 
 
 @pytest.mark.parametrize("staleness", [0, 1, 3])

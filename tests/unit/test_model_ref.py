@@ -131,6 +131,18 @@ def test_recipe_and_overrides_take_precedence_over_settings_of_the_model(tmp_pat
     assert replaced.trained.prompt.image_size == 84, "the recipe does not change the training settings"
 
 
+def test_code_that_the_settings_of_a_model_folder_name_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text("raise SystemExit")
+    model = shutil.copytree(TINY, tmp_path / "model")
+    tasks = "{counts: {target: vqa, instruction: Count., reward: mine.py:count}}"
+    (model / "geovlm_ray.yaml").write_text(f"plugins: [mine.py]\ntasks: {tasks}\n")
+    found = resolve_model("model").config
+    assert (found.plugins, found.tasks) == ((), {})
+
+
 def test_missing_or_invalid_model_is_named_in_the_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(ModelError, match="'absent/model': expected a local folder or a Hugging Face model, found"):

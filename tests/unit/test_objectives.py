@@ -93,7 +93,7 @@ FORMULAS: dict[str, Callable[..., float]] = {
 
 
 def test_every_objective_has_a_reference_formula() -> None:
-    assert set(FORMULAS) == set(OBJECTIVES) == set(LearnerConfig.model_fields["objective"].annotation.__args__)
+    assert set(FORMULAS) == set(OBJECTIVES)
 
 
 @pytest.mark.parametrize("name", FORMULAS)

@@ -11,7 +11,7 @@ import pytest
 from geovlm_ray.cli import main
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.geometry import Frame
-from geovlm_ray.core.schema import TASK_NAMES, Example
+from geovlm_ray.core.schema import Example
 from geovlm_ray.data.answers import format_boxes
 from geovlm_ray.evaluation.probes.answers import Item, vocabulary
 from geovlm_ray.evaluation.probes.honest import honest, paraphrase
@@ -22,6 +22,7 @@ from geovlm_ray.evaluation.probes.swap import swapped
 from geovlm_ray.evaluation.probes.table import as_text, verdict
 from geovlm_ray.rewards import RewardConfig
 from geovlm_ray.rewards.facts import agreement
+from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.boxes import parse_boxes
 from tests.rs import RS, needs_rs
 from tests.unit.reward_examples import SAMPLES, boxes, embedder, example
@@ -52,7 +53,7 @@ def references_without_embedder() -> list[Example]:
 
 def test_synthetic_references_are_deterministic_and_cover_every_task() -> None:
     assert scene_references() == scene_references()
-    assert {e.task for e in scene_references()} == set(TASK_NAMES)
+    assert {e.task for e in scene_references()} == set(TASKS)
 
 
 def test_default_rewards_are_not_gamed() -> None:
@@ -162,7 +163,7 @@ def test_paraphrase_preserves_the_facts() -> None:
             assert agreement(paraphrase(text), text) >= 0.5
 
 
-@pytest.mark.parametrize("task", TASK_NAMES)
+@pytest.mark.parametrize("task", TASKS)
 def test_honest_answers_are_deterministic(task: str) -> None:
     assert honest(item(task, 3)) == honest(item(task, 3)) != ""
 

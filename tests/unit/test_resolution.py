@@ -200,8 +200,8 @@ def test_prompt_lengths_are_exact_and_the_processor_does_not_resize(
         assert [p.size for p in views] == [(f.width, f.height) for f in prompt_encoder.frames(record)]
         assert len(views) <= prompt_encoder.max_images_per_prompt
         expected = prompt_encoder.processor.image_processor(views, do_resize=False, return_tensors="pt")
-        assert torch.equal(encoded.pixel_values, expected["pixel_values"])
-        assert torch.equal(encoded.image_grid_thw, expected["image_grid_thw"])
+        assert torch.equal(encoded.images.pixel_values, expected["pixel_values"])
+        assert torch.equal(encoded.images.grid_thw, expected["image_grid_thw"])
 
 
 def test_cached_images_equal_uncached_images(images: list[Path], encoder: PromptEncoder, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from geovlm_ray.config import load_config
 from geovlm_ray.core.errors import LostError, StartError
 from geovlm_ray.core.interfaces import Components
-from geovlm_ray.core.schema import SampleGroup
+from geovlm_ray.core.schema import Prompt, SampleGroup
 from geovlm_ray.data.sampler import SceneStream
 from geovlm_ray.training.preflight import Ready
 from geovlm_ray.training.run import execute
@@ -27,11 +27,11 @@ class CrashingLearner(Learner):
         self.crash_steps = crash_steps
         self.error = error
 
-    def step(self, groups: Sequence[SampleGroup]) -> dict[str, float]:
+    def step(self, groups: Sequence[SampleGroup], upcoming: Sequence[Prompt] = ()) -> dict[str, float]:
         if self.crash_steps and self.version == self.crash_steps[0]:
             self.crash_steps.pop(0)
             raise self.error("the learner died")
-        return super().step(groups)
+        return super().step(groups, upcoming)
 
     def save(self, folder: Path) -> None:
         (folder / "version").write_text(str(self.version))

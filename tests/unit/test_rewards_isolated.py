@@ -19,7 +19,7 @@ from geovlm_ray.config import load_config
 from geovlm_ray.core.errors import ConfigError
 from geovlm_ray.core.schema import Box, Example
 from geovlm_ray.rewards import RewardConfig, needs_embedder, score_batch
-from geovlm_ray.rewards.isolated import check_function, isolated
+from geovlm_ray.rewards.isolated import IsolatedFunction, check_function, isolated
 from tests.unit.reward_examples import example, response
 
 CODE = """
@@ -63,6 +63,11 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config(file: Path, name: str = "reward", **settings: Any) -> RewardConfig:
     return RewardConfig(function=f"{file}:{name}", time_limit_s=0.5, **settings)
+
+
+def function_of(config: RewardConfig) -> IsolatedFunction:
+    assert config.function
+    return isolated(config.function, config.time_limit_s)
 
 
 VQA = example("vqa", "yes")
@@ -138,7 +143,7 @@ def test_function_receives_json_target_and_named_arguments(file: Path) -> None:
 def test_process_is_reused_across_calls_and_threads(file: Path) -> None:
     settings = config(file)
     check_function(settings)
-    before = isolated(settings)._process
+    before = function_of(settings)._process
     threads = [
         threading.Thread(target=score_batch, args=([response("a")] * 20, [VQA] * 20, settings)) for _ in range(4)
     ]
@@ -146,13 +151,13 @@ def test_process_is_reused_across_calls_and_threads(file: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert isolated(settings)._process is before
+    assert function_of(settings)._process is before
 
 
 def test_process_killed_between_batches_is_replaced(file: Path) -> None:
     settings = config(file)
     check_function(settings)
-    process = isolated(settings)._process
+    process = function_of(settings)._process
     assert process is not None
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -164,9 +169,8 @@ def test_hanging_process_exits_with_its_parent(file: Path) -> None:
     code = (
         "import os, sys, threading, time\n"
         "from geovlm_ray.rewards.isolated import isolated\n"
-        "from geovlm_ray.rewards import RewardConfig\n"
         "from tests.unit.reward_examples import example\n"
-        "function = isolated(RewardConfig(function=sys.argv[1], time_limit_s=0.5))\n"
+        "function = isolated(sys.argv[1], 0.5)\n"
         "function.start()\n"
         "threading.Thread(target=function.score, args=('HANG', example('vqa', 'yes')), daemon=True).start()\n"
         "time.sleep(0.1)\n"
@@ -191,12 +195,25 @@ def test_hanging_process_exits_with_its_parent(file: Path) -> None:
         ("def reward(:", "reward", "SyntaxError"),
         ("import nowhere_at_all", "reward", "nowhere_at_all"),
         ("import os; os._exit(1)", "reward", "died while loading it"),
+        ("def reward(response): return 0", "reward", r"\(response, target\) and optionally id, .*, found \(response\)"),
+        ("def reward(response, target, image): return 0", "reward", "missing a required argument: 'image'"),
+        ("reward = 0.5", "reward", "expected a function 'reward'"),
     ],
 )
 def test_unloadable_function_is_a_config_error(tmp_path: Path, code: str, name: str, message: str) -> None:
     (tmp_path / "broken.py").write_text(code)
     with pytest.raises(ConfigError, match=message):
         check_function(RewardConfig(function=f"{tmp_path}/broken.py:{name}"))
+
+
+def test_function_can_score_one_task(file: Path) -> None:
+    settings = RewardConfig(forms={"region_captioning": f"{file}:reward"}, preset="paper", combine="gated")
+    assert not needs_embedder("region_captioning", settings)
+    records = [VQA, example("region_captioning", ("a ship",)), VQA]
+    assert [s.total for s in score_batch([response("yes")] * 3, records, settings)] == [1.0, 0.25, 1.0]
+    with pytest.raises(ConfigError, match=r"reward function 'nowhere\.py:f': .*expected a file"):
+        check_function(RewardConfig(forms={"vqa": "nowhere.py:f"}))
+    check_function(RewardConfig(forms={"vqa": "nowhere.py:f"}), ["region_captioning"])
 
 
 def test_function_file_can_import_sibling_modules(tmp_path: Path) -> None:

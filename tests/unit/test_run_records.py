@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from geovlm_ray.config import load_config, to_yaml
-from geovlm_ray.core.errors import RunError
+from geovlm_ray.core.errors import DataError, RunError
 from geovlm_ray.core.schema import Prompt, Sample, SampleGroup
 from geovlm_ray.data.sampler import PromptSampler, SceneStream
 from geovlm_ray.data.scenes import demonstration
@@ -130,6 +130,6 @@ def test_failed_metrics_write_is_reported(tmp_path: Path) -> None:
     tracker.rewind(0)
     (tmp_path / "metrics.jsonl").unlink()
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
-    with pytest.raises(RunError, match=f"metrics of {tmp_path} could not be written: .*No space left"):
+    with pytest.raises(DataError, match=f"{tmp_path}/metrics.jsonl cannot be written: No space left"):
         log(tracker, 1, scored_batch(0))
     tracker.close()

@@ -25,12 +25,13 @@ from geovlm_ray.data.scenes import SCENE_TASKS, scene_example
 from geovlm_ray.learner.sft.batches import Batch, Encoded, SftCollator, pack, read_batches
 from geovlm_ray.learner.sft.config import SftConfig
 from geovlm_ray.learner.sft.trainer import SftTrainer
-from geovlm_ray.model.attention import attend_within_sequences
 from geovlm_ray.model.config import LoraSettings, ModelConfig
-from geovlm_ray.model.forward import Pack, packed_logits
 from geovlm_ray.model.loading import load_model, model_folder
-from geovlm_ray.model.prompts import EncodedPrompt, PromptEncoder
+from geovlm_ray.model.logprobs import RowLogprobs
+from geovlm_ray.model.prompts import EncodedImages, EncodedPrompt, PromptEncoder
+from geovlm_ray.model.rows import Completion, GroupRow
 from geovlm_ray.training.sft import fine_tune
+from tests.unit.plain_forward import plain_logits, plain_logprobs
 
 pytestmark = pytest.mark.slow
 
@@ -59,25 +60,11 @@ def prompts(n: int, first: int = 0) -> list[Prompt]:
 
 def unpacked_loss(model: nn.Module, sequences: Sequence[Encoded]) -> torch.Tensor:
     """Summed cross-entropy of the responses, computed by transformers one sequence at a time."""
-    total = torch.zeros(())
-    for prompt, response in sequences:
-        ids = torch.cat([prompt.input_ids, torch.tensor(response)])[None]
-        labels = ids.clone()
-        labels[0, : len(prompt.input_ids)] = -100
-        output = model(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            mm_token_type_ids=nn.functional.pad(prompt.mm_token_type_ids, (0, len(response)))[None],
-            pixel_values=prompt.pixel_values,
-            image_grid_thw=prompt.image_grid_thw,
-            labels=labels,
-        )
-        total = total + output.loss * len(response)
-    return total
+    return -torch.stack([plain_logprobs(model, *sequence).sum() for sequence in sequences]).sum()
 
 
-def packed_loss(model: nn.Module, row: Pack) -> torch.Tensor:
-    return nn.functional.cross_entropy(packed_logits(model, row), row.targets, reduction="sum")
+def row_logprobs(model: nn.Module, row: GroupRow) -> torch.Tensor:
+    return RowLogprobs(model, torch.tensor([], dtype=torch.long))(row)
 
 
 @pytest.fixture(autouse=True)
@@ -90,66 +77,57 @@ def one_thread() -> None:
 def sequences(encoder: PromptEncoder) -> list[Encoded]:
     """Two encoded examples of every task with their responses."""
     reader = collator(encoder)
-    return [(encoder.encode(p.example), reader.response(p.example)) for p in prompts(24)]
+    return [(encoder.encode(p.example), Completion(reader.response(p.example))) for p in prompts(24)]
 
 
-@pytest.mark.parametrize("masked", [True, False], ids=["masked", "sequence by sequence"])
 @pytest.mark.parametrize("budget", [10_000, 200])
-def test_packed_loss_and_gradients_equal_those_of_separate_sequences(
-    sequences: list[Encoded], budget: int, masked: bool
-) -> None:
+def test_packed_loss_and_gradients_equal_those_of_separate_sequences(sequences: list[Encoded], budget: int) -> None:
     model = policy()
     expected = unpacked_loss(model, sequences) / 100
     expected.backward()
     gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
-    if not masked:
-        attend_within_sequences(model)
-    rows = pack(sequences, budget)
-    assert len({len(prompt.image_grid_thw) for prompt, _ in sequences}) == 3
-    found = sum(packed_loss(model, row) / 100 for row in rows)
-    assert isinstance(found, torch.Tensor)
+    assert len({len(prompt.images.grid_thw) for prompt, _ in sequences}) == 3
+    found = -torch.stack([row_logprobs(model, row).sum() for row in pack(sequences, budget)]).sum() / 100
     found.backward()
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
     for name, parameter in model.named_parameters():
         assert torch.allclose(parameter.grad, gradients[name], rtol=1e-4, atol=1e-5), name
 
 
-@pytest.mark.parametrize("masked", [True, False], ids=["masked", "sequence by sequence"])
-def test_packed_sequences_do_not_attend_to_each_other(sequences: list[Encoded], masked: bool) -> None:
+def test_packed_sequences_do_not_attend_to_each_other(sequences: list[Encoded]) -> None:
     model = policy()
-    if not masked:
-        attend_within_sequences(model)
     first, second = sequences[0], sequences[3]
-    alone = packed_logits(model, Pack.of([second]))
-    behind = packed_logits(model, Pack.of([first, second]))[len(first[1]) :]
-    assert torch.allclose(alone, behind, atol=1e-5)
+    (alone,), (both,) = pack([second], 4096), pack([first, second], 4096)
+    assert len(both.groups) == 2
+    parts = row_logprobs(model, both).split(both.sample.bincount().tolist())
+    behind = next(p for p in parts if len(p) == len(second[1])) if len(first[1]) != len(second[1]) else parts[1]
+    assert torch.allclose(row_logprobs(model, alone), behind, atol=1e-5)
 
 
 def test_loss_covers_the_response_and_its_end_token(encoder: PromptEncoder) -> None:
     reader = collator(encoder)
-    (row,) = reader.batch(prompts(3)).packs
+    (row,) = reader.batch(prompts(3)).rows
     tokenizer = encoder.processor.tokenizer
     responses = tokenizer.decode(row.targets).split("<|im_end|>")
     assert responses[-1] == ""
     assert all(r.startswith("<think>") and r.endswith("</answer>") for r in responses[:-1])
-    assert row.response.sum() == sum(len(reader.response(p.example)) for p in prompts(3))
+    assert len(row.targets) == sum(len(reader.response(p.example)) for p in prompts(3))
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(2, 50), min_size=1, max_size=40), st.integers(50, 120))
 def test_packing_keeps_sequences_intact_and_within_the_budget(lengths: list[int], budget: int) -> None:
-    nothing = torch.zeros(0, 3, dtype=torch.long)
-    sequences = [
-        (EncodedPrompt(torch.full((n - 1,), i), torch.zeros(n - 1, dtype=torch.long), torch.zeros(0, 4), nothing), [i])
-        for i, n in enumerate(lengths)
-    ]
+    no_images = EncodedImages(torch.zeros(0, 4), torch.zeros(0, 3, dtype=torch.long))
+    sequences = [(EncodedPrompt(torch.full((n - 1,), i), no_images), Completion([i])) for i, n in enumerate(lengths)]
     rows = pack(sequences, budget)
-    assert all(len(row.input_ids) <= budget for row in rows)
-    found = [part.tolist() for row in rows for part in row.input_ids.split(row.lengths.tolist())]
-    assert sorted(found) == sorted([i] * n for i, n in enumerate(lengths))
+    sizes = [len(row.input_ids) + len(row.groups) for row in rows]
+    assert max(sizes) <= budget
+    found = [row.input_ids[g.start : g.end].tolist() for row in rows for g in row.groups]
+    assert sorted(found) == sorted([i] * (n - 1) for i, n in enumerate(lengths))
+    assert sorted(i for row in rows for i in row.targets.tolist()) == list(range(len(lengths)))
     # First fit leaves at most one row that is half full or less.
-    assert sum(2 * len(row.input_ids) <= budget for row in rows) <= 1
+    assert sum(2 * size <= budget for size in sizes) <= 1
 
 
 def test_step_does_not_depend_on_packing(encoder: PromptEncoder) -> None:
@@ -205,19 +183,20 @@ def test_resumed_trainer_equals_uninterrupted_trainer(
     first.save(tmp_path)
     second = trainer(encoder, model, optimizer=optimizer)
     second.load(tmp_path)
-    assert second.done == 1
+    assert second.steps == 1
     assert first.step(batches[1]) == second.step(batches[1])
     assert first.evaluate(batches) == second.evaluate(batches)
 
 
 def test_non_finite_loss_fails_without_updating_the_weights(encoder: PromptEncoder) -> None:
     model = trainer(encoder)
-    (row,) = collator(encoder).batch(prompts(2)).packs
-    broken = dataclasses.replace(row, pixel_values=row.pixel_values * float("nan"))
+    (row,) = collator(encoder).batch(prompts(2)).rows
+    images = dataclasses.replace(row.images, pixel_values=row.images.pixel_values * float("nan"))
+    broken = dataclasses.replace(row, images=images)
     before = {name: p.clone() for name, p in model.model.named_parameters()}
     with pytest.raises(RunError, match=r"step 1: .*loss of nan.*'vqa-7'"):
         model.step(Batch([broken], ["vqa-7"]))
-    assert model.done == 0
+    assert model.steps == 0
     assert all(torch.equal(p, before[name]) for name, p in model.model.named_parameters())
 
 
@@ -321,7 +300,7 @@ def test_interrupted_final_export_is_completed_on_rerun(tmp_path: Path) -> None:
     assert not (tmp_path / ".partial").exists()
 
 
-@pytest.mark.parametrize("name", ["sft.pt", "model.safetensors"])
+@pytest.mark.parametrize("name", ["learner.pt", "model.safetensors"])
 @pytest.mark.parametrize("content", [b"", b"PK half of it"])
 def test_corrupt_checkpoint_file_is_reported(name: str, content: bytes, tmp_path: Path) -> None:
     config = load_config("demo", [*SHORT, "sft.eval_examples=0"])
@@ -345,8 +324,9 @@ def test_adapter_is_saved_separately_and_merged_into_the_model(tmp_path: Path, e
     fine_tune(load_config("demo", overrides), tmp_path, QUIET)
     adapted = PeftModel.from_pretrained(policy(), str(tmp_path / "adapter"))
     merged = load_model(ModelConfig(), tmp_path, torch.device("cpu"), seed=0)
-    (row,) = collator(encoder).batch(prompts(3)).packs
-    logits = [packed_logits(model, row) for model in (adapted, merged, policy())]
+    example = prompts(1)[0].example
+    sequence = encoder.encode(example), Completion(collator(encoder).response(example))
+    logits = [plain_logits(model, *sequence) for model in (adapted, merged, policy())]
     assert torch.allclose(logits[0], logits[1], atol=1e-4)
     assert not torch.allclose(logits[0], logits[2], atol=1e-2)
 

@@ -11,11 +11,11 @@ import pytest
 
 from geovlm_ray.config import load_config
 from geovlm_ray.core.errors import ConfigError
-from geovlm_ray.core.schema import TASK_NAMES
 from geovlm_ray.evaluation.studies.page import verdict, write_study
 from geovlm_ray.evaluation.studies.results import ALL, RunResult, difference
 from geovlm_ray.evaluation.studies.runs import StudyPlan, run_name
 from geovlm_ray.evaluation.studies.study import load_study, study_names
+from geovlm_ray.tasks import TASKS
 
 
 def parsed(command: list[str]) -> argparse.Namespace:
@@ -31,7 +31,7 @@ def parsed(command: list[str]) -> argparse.Namespace:
 def test_every_run_of_a_study_has_a_valid_configuration(tmp_path: Path, name: str, recipe: str, short: bool) -> None:
     study = load_study(name)
     plan = StudyPlan(study.shortened() if short else study, tmp_path, recipe, ("checkpoint.keep=3",))
-    assert set(study.tasks) <= set(TASK_NAMES)
+    assert set(study.tasks) <= set(TASKS)
     names = set()
     for kind, variant in plan.study.variants.items():
         for seed in plan.study.seeds:
@@ -66,8 +66,8 @@ def test_unknown_study_suggests_the_closest_name() -> None:
 
 def result(after: float, sampled: float) -> RunResult:
     return RunResult(
-        sampled={task: np.full(8, sampled) for task in (ALL, *TASK_NAMES)},
-        greedy=dict.fromkeys((ALL, *TASK_NAMES), (0.5, after)),
+        sampled={task: np.full(8, sampled) for task in (ALL, *TASKS)},
+        greedy=dict.fromkeys((ALL, *TASKS), (0.5, after)),
         seconds=10.0,
         format=1.0,
         length=20.0,

@@ -153,7 +153,8 @@ def _band(path: Path, source: Source) -> np.ndarray:
     if width * height > MAX_PATCH_PIXELS:
         raise DataError(f"{path.name}: expected a patch of at most {MAX_PATCH_PIXELS} pixels, found {width} x {height}")
     try:
-        raster = tiff.read_raster(path)
+        with path.open("rb") as file:
+            raster = tiff.read_raster(file)
     except tiff.UNREADABLE as error:
         raise DataError(f"{path.name}: expected a TIFF that decodes, found: {str(error)[:300]}") from error
     if raster is None or raster.values.shape[2] != 1:

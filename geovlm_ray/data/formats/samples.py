@@ -38,8 +38,8 @@ def convert(unit: Unit, source: Source) -> Iterable[Row]:
     if record.get("reference") is None:
         return
     name = field_of(record, "task")
-    task = TASK_ALIASES.get(name, name)
-    if task not in TASKS:
+    task = name if name in TASKS else TASK_ALIASES.get(name)
+    if task is None:
         raise DataError(f"task: expected one of {', '.join([*TASKS, *TASK_ALIASES])}, found {name!r}")
     images = field_of(record, "images", list)
     if not images:

@@ -19,6 +19,7 @@ from geovlm_ray.data.formats.base import short_repr
 from geovlm_ray.data.table import to_row
 from geovlm_ray.data.validation.balance import classes_of
 from geovlm_ray.rewards import RewardConfig, needs_embedder, score_batch
+from geovlm_ray.rewards.config import is_function
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.boxes import DIALECTS, MAX_COORDINATE
 from geovlm_ray.tasks.labels import label_key, label_keys
@@ -171,7 +172,7 @@ def _check_answers(checks: Sequence[RecordCheck]) -> None:
             continue
         if len(text) > _DEFAULT.max_chars:
             check.fault = f"expected an answer of at most {_DEFAULT.max_chars} characters, found {len(text)}"
-        elif not needs_embedder(example.task, _DEFAULT):
+        elif not needs_embedder(example.task, _DEFAULT) and not is_function(_DEFAULT.form(example.task)):
             to_score.append((check, example, text))
     scores = score_batch([text for *_, text in to_score], [example for _, example, _ in to_score], _DEFAULT)
     for (check, example, text), score in zip(to_score, scores, strict=True):

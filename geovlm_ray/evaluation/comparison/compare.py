@@ -9,7 +9,6 @@ from typing import Any
 
 from geovlm_ray.config import flat
 from geovlm_ray.core.errors import RunError
-from geovlm_ray.core.schema import TASK_NAMES
 from geovlm_ray.evaluation.comparison.benchmarks import (
     BenchmarkRow,
     ComparedExample,
@@ -21,15 +20,15 @@ from geovlm_ray.evaluation.comparison.benchmarks import (
 from geovlm_ray.evaluation.comparison.heldout import HeldOutRow, held_out_rows
 from geovlm_ray.evaluation.comparison.paired import SEED
 from geovlm_ray.evaluation.comparison.sources import EVALUATION, RUN, ComparedRun
+from geovlm_ray.tasks import TASKS
 
 CURVES = {
     "reward/mean": ("Sampled reward", "mean reward"),
     "reward/format": ("Format", "mean in [0, 1]"),
     "reward/accuracy": ("Accuracy", "mean in [0, 1]"),
     "completion/length_mean": ("Completion length", "tokens"),
-    **{f"task/{task}/reward": (f"Sampled reward: {task}", "mean reward") for task in TASK_NAMES},
 }
-"""Training metrics shown as curves: title and y-axis label."""
+"""Training metrics shown as curves, followed by the rewards of each task: title and y-axis label."""
 IDENTITY_KEYS = ("run.name", "run.dir")
 """Settings that identify a run but do not affect it."""
 
@@ -116,7 +115,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "bootstrap": {"draws": comparison.draws, "seed": SEED},
         "settings": [asdict(setting) for setting in comparison.settings],
         "curves": {curve.metric: curve.points for curve in comparison.curves},
-        "heldout": [{**asdict(row), "test": asdict(row.test)} for row in comparison.heldout],
+        "heldout": [asdict(row) for row in comparison.heldout],
         "heldout_notes": comparison.heldout_notes,
         "benchmarks": [_benchmark_json(row) for row in comparison.benchmarks],
         "benchmark_notes": comparison.benchmark_notes,
@@ -125,10 +124,8 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
 
 
 def _benchmark_json(row: BenchmarkRow) -> dict[str, Any]:
-    pair = row.comparison
-    values = {k: getattr(pair, k) for k in ("benchmark", "title", "task", "first", "other", "only_first", "only_other")}
-    examples = {"higher": list(map(_example_json, pair.higher)), "lower": list(map(_example_json, pair.lower))}
-    return {**values, "test": asdict(pair.test), "p_holm": row.p_holm, **examples}
+    examples = {name: list(map(_example_json, getattr(row.comparison, name))) for name in ("higher", "lower")}
+    return {**asdict(row.comparison), **examples, "p_holm": row.p_holm}
 
 
 def _example_json(example: ComparedExample) -> dict[str, Any]:
@@ -138,7 +135,8 @@ def _example_json(example: ComparedExample) -> dict[str, Any]:
 
 def _curves(sources: Sequence[ComparedRun]) -> list[Curve]:
     curves = []
-    for metric, (title, unit) in CURVES.items():
+    tasks = {f"task/{task}/reward": (f"Sampled reward: {task}", "mean reward") for task in TASKS}
+    for metric, (title, unit) in (CURVES | tasks).items():
         points = {s.letter: _points(s.metrics, metric) for s in sources}
         points = {letter: values for letter, values in points.items() if values}
         if len(points) > 1:

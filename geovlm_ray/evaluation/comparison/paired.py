@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from geovlm_ray.evaluation.metrics.bootstrap import LEVEL, Interval
+from geovlm_ray.evaluation.metrics.bootstrap import Interval, percentile_interval
 
 DRAWS = 10_000
 """Default number of bootstrap resamples."""
@@ -34,8 +34,7 @@ class PairedTest:
 def paired_bootstrap(first: np.ndarray, other: np.ndarray, draws: int = DRAWS, seed: int = SEED) -> PairedTest:
     """Test two measurements, [n] each with n > 0, of the same records in the same order.
 
-    Resampling draws n records with replacement and keeps both measurements of a record together. The interval is the
-    percentile interval (Efron & Tibshirani 1993), widened to contain the observed difference. p is twice the smaller
+    Resampling draws n records with replacement and keeps both measurements of a record together. p is twice the smaller
     share of resamples with a mean difference of at most, or at least, 0, with the observed sample counted as one more
     resample (Davison & Hinkley 1997). It is never below 2^(1-k), the smallest p of a sign test with k differing
     records. The seed determines which records are resampled, so exchanging the measurements only changes signs.
@@ -48,11 +47,9 @@ def paired_bootstrap(first: np.ndarray, other: np.ndarray, draws: int = DRAWS, s
     changes = other - first
     value = float(changes.mean())
     means = _resampled_means(changes, draws, seed).round(DECIMALS)
-    tail = (100 - LEVEL) / 2
-    low, high = np.percentile(means, [tail, 100 - tail])
     smaller_tail = min(np.count_nonzero(means <= 0), np.count_nonzero(means >= 0))
     p = max(2 * (1 + smaller_tail) / (1 + draws), 2.0 ** (1 - np.count_nonzero(changes)))
-    interval = Interval(value, min(float(low), value), max(float(high), value))
+    interval = percentile_interval(value, means)
     return PairedTest(len(changes), float(first.mean()), float(other.mean()), interval, min(float(p), 1.0))
 
 

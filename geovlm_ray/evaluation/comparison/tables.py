@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from geovlm_ray.evaluation.comparison.benchmarks import BenchmarkRow
-from geovlm_ray.evaluation.comparison.compare import Comparison
+from geovlm_ray.evaluation.comparison.compare import Comparison, Setting
 from geovlm_ray.evaluation.comparison.heldout import HeldOutRow
 from geovlm_ray.evaluation.comparison.paired import ALPHA, PairedTest
 from geovlm_ray.evaluation.comparison.sources import EVALUATION, ComparedRun
@@ -45,20 +45,31 @@ class ComparisonRow:
         return HIGHER if self.test.difference.value > 0 else LOWER
 
     @property
+    def records(self) -> str:
+        """Number of paired records."""
+        return f"{self.test.n:,}"
+
+    @property
+    def means(self) -> tuple[tuple[str, str], tuple[str, str]]:
+        """Letter and mean of ``other``, then of ``first``."""
+        return (self.other, self.number(self.test.other)), (self.first, self.number(self.test.first))
+
+    @property
+    def statistics(self) -> tuple[str, str, str, str]:
+        """Difference, its interval, and p without and with correction."""
+        value, low, high = (self.number(x, sign=True) for x in vars(self.test.difference).values())
+        return value, f"{low} to {high}", format_p(self.test.p), format_p(self.p_holm)
+
+    @property
+    def limit(self) -> float:
+        """The larger distance of the ends of the interval from 0."""
+        return max(abs(self.test.difference.low), abs(self.test.difference.high))
+
+    @property
     def cells(self) -> tuple[str, ...]:
         """``labels``, then the columns `TEST_COLUMNS`."""
-        test, difference = self.test, self.test.difference
-        return (
-            *self.labels,
-            f"{test.n:,}",
-            f"{self.other} {self.number(test.other)}",
-            f"{self.first} {self.number(test.first)}",
-            self.number(difference.value, sign=True),
-            f"{self.number(difference.low, sign=True)} to {self.number(difference.high, sign=True)}",
-            format_p(test.p),
-            format_p(self.p_holm),
-            self.verdict,
-        )
+        means = (f"{letter} {mean}" for letter, mean in self.means)
+        return (*self.labels, self.records, *means, *self.statistics, self.verdict)
 
     def number(self, value: float, sign: bool = False) -> str:
         """A value in the unit of the table: percent, or reward."""
@@ -77,6 +88,17 @@ def benchmark_lines(rows: Sequence[BenchmarkRow]) -> list[ComparisonRow]:
         ComparisonRow((p.benchmark,), p.first, p.other, p.test, row.p_holm, True)
         for row in rows
         for p in (row.comparison,)
+    ]
+
+
+def setting_tables(comparison: Comparison) -> list[tuple[list[str], list[tuple[str, ...]]]]:
+    """Header and rows of the differing settings, a table for each kind of source."""
+    by_kind: dict[str, list[Setting]] = {}
+    for setting in comparison.settings:
+        by_kind.setdefault(setting.kind, []).append(setting)
+    return [
+        ([f"settings of the {kind}s", *settings[0].values], [(s.key, *map(_text, s.values.values())) for s in settings])
+        for kind, settings in by_kind.items()
     ]
 
 
@@ -149,25 +171,24 @@ def verdicts(comparison: Comparison) -> list[str]:
     return sentences
 
 
-def format_value(value: Any) -> str:
-    """A configuration value as text."""
-    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
-
-
 def format_p(p: float) -> str:
     """A p value with three decimals."""
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def _text(value: Any) -> str:
+    """A configuration value as text."""
+    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
+
+
 def _compared(line: ComparisonRow, rows: int) -> str:
-    test, difference = line.test, line.test.difference
-    low, high = line.number(difference.low, sign=True), line.number(difference.high, sign=True)
-    p = f"p {'' if line.p_holm < 0.001 else '= '}{format_p(line.p_holm)}"
+    (_, other), (_, first) = line.means
+    difference, interval, _, p_holm = line.statistics
+    p = f"p {p_holm}" if p_holm.startswith("<") else f"p = {p_holm}"
     verdict = (
         "no significant difference" if line.verdict == UNCLEAR else f"{line.other} is significantly {line.verdict}"
     )
     return (
-        f"{line.other} {line.number(test.other)}, {line.first} {line.number(test.first)}, difference "
-        f"{line.number(difference.value, sign=True)} (95% interval {low} to {high}; {p}, Holm-corrected for "
-        f"{rows} rows): {verdict}"
+        f"{line.other} {other}, {line.first} {first}, difference {difference} (95% interval {interval}; {p}, "
+        f"Holm-corrected for {rows} rows): {verdict}"
     )

@@ -17,14 +17,14 @@ from geovlm_ray.evaluation.comparison.tables import (
     ComparisonRow,
     benchmark_lines,
     describe_source,
-    format_value,
     held_out_lines,
     method_text,
     paper_table,
+    setting_tables,
     unpaired_notes,
     verdicts,
 )
-from geovlm_ray.report.inert_text import inert
+from geovlm_ray.report.inert_text import inert, print_inert
 
 STYLES = {HIGHER: "green", LOWER: "red", UNCLEAR: ""}
 
@@ -32,11 +32,9 @@ STYLES = {HIGHER: "green", LOWER: "red", UNCLEAR: ""}
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """Print all tables, the results in sentences, and notes on what is not compared."""
     for source in comparison.sources:
-        _print_line(console, f"{source.letter}  {source.name}  {describe_source(source)}")
-    for kind in dict.fromkeys(setting.kind for setting in comparison.settings):
-        settings = [setting for setting in comparison.settings if setting.kind == kind]
-        rows = [(s.key, *map(format_value, s.values.values())) for s in settings]
-        _print_table(console, f"differing settings of the {kind}s", ["setting", *settings[0].values], rows)
+        print_inert(console, f"{source.letter}  {source.name}  {describe_source(source)}")
+    for (kind, *letters), rows in setting_tables(comparison):
+        _print_table(console, f"differing {kind}", ["setting", *letters], rows)
     if comparison.heldout:
         _print_tests(
             console,
@@ -51,11 +49,11 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         header, rows = paper_table(comparison)
         _print_table(console, "published metrics, percent, not tested", header, rows)
     for sentence in (*unpaired_notes(comparison.benchmarks), *comparison.heldout_notes, *comparison.benchmark_notes):
-        _print_line(console, sentence)
+        print_inert(console, sentence)
     if comparison.heldout or comparison.benchmarks:
-        _print_line(console, method_text(comparison))
+        print_inert(console, method_text(comparison))
     for sentence in verdicts(comparison):
-        _print_line(console, sentence)
+        print_inert(console, sentence)
 
 
 def _print_tests(console: Console, title: str, labels: Sequence[str], lines: Sequence[ComparisonRow]) -> None:
@@ -71,9 +69,5 @@ def _print_table(
         table.add_column(inert(name), overflow="fold")
     for n, row in enumerate(rows):
         table.add_row(*map(inert, row), style=styles[n] if styles else "")
-    _print_line(console, title)
+    print_inert(console, title)
     console.print(table)
-
-
-def _print_line(console: Console, sentence: str) -> None:
-    console.print(inert(sentence), soft_wrap=True)

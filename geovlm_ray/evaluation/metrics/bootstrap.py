@@ -6,8 +6,8 @@ counted records.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -27,7 +27,7 @@ class Interval:
 
 
 def intervals(statistic: Statistic, n: int, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Interval]:
-    """Percentile interval (Efron & Tibshirani 1993) of every value, widened to include the value itself.
+    """The interval of every value.
 
     Each resample draws n records with replacement. Resamples in which a value is undefined do not enter its interval.
     The same seed selects the same records for every statistic.
@@ -35,13 +35,25 @@ def intervals(statistic: Statistic, n: int, resamples: int = RESAMPLES, seed: in
     rng = np.random.default_rng(seed)
     point_estimates = statistic(np.ones(n, dtype=np.int64))
     resampled = [statistic(np.bincount(rng.integers(n, size=n), minlength=n)) for _ in range(resamples)]
+    samples = {name: [values[name] for values in resampled if name in values] for name in point_estimates}
+    return {name: percentile_interval(value, samples[name] or [value]) for name, value in point_estimates.items()}
+
+
+def percentile_interval(value: float, resampled: Sequence[float] | np.ndarray) -> Interval:
+    """Percentile interval of a value from its resamples (Efron & Tibshirani 1993), widened to include the value."""
     tail = (100 - LEVEL) / 2
-    result = {}
-    for name, value in point_estimates.items():
-        sample = [values[name] for values in resampled if name in values] or [value]
-        low, high = np.percentile(sample, [tail, 100 - tail])
-        result[name] = Interval(value, min(float(low), value), max(float(high), value))
-    return result
+    low, high = map(float, np.percentile(resampled, [tail, 100 - tail]))
+    return Interval(value, min(low, value), max(high, value))
+
+
+def mean_interval(values: Sequence[float] | np.ndarray) -> Interval:
+    """Mean of values [n], n > 0, with its interval."""
+    return intervals(means({"mean": np.asarray(values)}), len(values))["mean"]
+
+
+def counted_mean(values: Sequence[float] | np.ndarray) -> dict[str, float]:
+    """``n``, mean (``value``) and interval (``low``, ``high``) of values [n], n > 0."""
+    return {"n": len(values), **asdict(mean_interval(values))}
 
 
 def means(columns: Mapping[str, np.ndarray]) -> Statistic:

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from geovlm_ray.core.geometry import Coords
-from geovlm_ray.core.schema import GroundedText
+from geovlm_ray.core.schema import target_boxes, target_texts
 from geovlm_ray.evaluation.metrics import earthdial
 from geovlm_ray.evaluation.metrics.earthdial_boxes import count_hits, pooled_precision
-from geovlm_ray.evaluation.metrics.sound import AnsweredExample, answer_boxes, true_boxes
+from geovlm_ray.evaluation.metrics.sound import AnsweredExample, answer_boxes
 from geovlm_ray.tasks import TASKS
 
 Boxes = list[tuple[list[Coords], list[Coords]]]
@@ -25,8 +25,9 @@ def paper_metrics(records: Sequence[AnsweredExample]) -> dict[str, float]:
     task = records[0].example.task
     kind = TASKS[task].target_kind
     answers = [record.answer for record in records]
+    references = [target_texts(record.example.target) for record in records]
     if kind == "classes":
-        return earthdial.classification(answers, [", ".join(_strings(record)) for record in records])
+        return earthdial.classification(answers, list(map(", ".join, references)))
     if kind == "vqa":
         return _questions(records)
     if kind == "boxes":
@@ -37,8 +38,8 @@ def paper_metrics(records: Sequence[AnsweredExample]) -> dict[str, float]:
     if kind == "grounded":
         return _grounded(records)
     if task == "region_captioning":
-        return earthdial.region_captions(answers, [_strings(record)[0] for record in records])
-    return earthdial.captions(answers, list(map(_strings, records)))
+        return earthdial.region_captions(answers, [texts[0] for texts in references])
+    return earthdial.captions(answers, references)
 
 
 def _questions(records: Sequence[AnsweredExample]) -> dict[str, float]:
@@ -55,9 +56,9 @@ def _questions(records: Sequence[AnsweredExample]) -> dict[str, float]:
 
 
 def _grounded(records: Sequence[AnsweredExample]) -> dict[str, float]:
-    kept = [r for r in records if len(true_boxes(r.example)) < earthdial.GROUNDING_BOX_LIMIT]
+    kept = [r for r in records if len(target_boxes(r.example.target)) < earthdial.GROUNDING_BOX_LIMIT]
     answers = [earthdial.description_words(r.answer) for r in kept]
-    references = [earthdial.description_words(_description(r)) for r in kept]
+    references = [earthdial.description_words(target_texts(r.example.target)[0]) for r in kept]
     return earthdial.grounding(_boxes(records)) | earthdial.region_captions(answers, references)
 
 
@@ -67,18 +68,9 @@ def _boxes(records: Sequence[AnsweredExample]) -> Boxes:
     for record in records:
         parsed = answer_boxes(record)
         predicted = [*map(_with_angle, parsed.boxes), *[()] * parsed.malformed]
-        pairs.append((predicted, [_with_angle(box.coords) for box in true_boxes(record.example)]))
+        pairs.append((predicted, [_with_angle(box.coords) for box in target_boxes(record.example.target)]))
     return pairs
 
 
 def _with_angle(coords: Coords) -> Coords:
     return (*coords, 0.0) if len(coords) == 4 else coords
-
-
-def _strings(record: AnsweredExample) -> tuple[str, ...]:
-    return tuple(map(str, record.example.target))  # type: ignore[arg-type]
-
-
-def _description(record: AnsweredExample) -> str:
-    assert isinstance(record.example.target, GroundedText)
-    return record.example.target.text

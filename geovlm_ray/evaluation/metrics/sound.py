@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from geovlm_ray.core.schema import Box, Example, GroundedText
+from geovlm_ray.core.schema import Example, target_boxes, target_texts
 from geovlm_ray.evaluation.metrics.bootstrap import Interval, grouped, intervals, means
 from geovlm_ray.evaluation.metrics.cider import cider
 from geovlm_ray.evaluation.metrics.classes import class_scores
@@ -71,19 +71,13 @@ def needs_embedder(task: str) -> bool:
 def answer_boxes(record: AnsweredExample) -> BoxAnswer:
     """The boxes of an answer, empty if it cannot be parsed."""
     example = record.example
-    labels = {box.label for box in true_boxes(example) if box.label}
+    labels = {box.label for box in target_boxes(example.target) if box.label}
     parsed = parse_boxes(record.answer, example.dialect, tuple(labels | set(example.labels)) if labels else ())
     return parsed or BoxAnswer((), ())
 
 
-def true_boxes(example: Example) -> tuple[Box, ...]:
-    """The boxes of a box or grounded target; empty for other targets."""
-    target = example.target.boxes if isinstance(example.target, GroundedText) else example.target
-    return tuple(box for box in target if isinstance(box, Box))
-
-
 def _classes(records: Records, embedder: Embedder | None) -> Intervals:
-    targets = [tuple(map(str, r.example.target)) for r in records]  # type: ignore[arg-type]
+    targets = [target_texts(r.example.target) for r in records]
     predicted = [frozenset(parse_labels(r.answer, t, r.example.labels)) for r, t in zip(records, targets, strict=True)]
     return intervals(class_scores(predicted, [frozenset(label_keys(t)) for t in targets]), len(records))
 
@@ -102,7 +96,7 @@ def _questions(records: Records, embedder: Embedder | None) -> Intervals:
 def _boxes(records: Records, embedder: Embedder | None) -> Intervals:
     boxes = []
     for record in records:
-        truth = true_boxes(record.example)
+        truth = target_boxes(record.example.target)
         boxes.append(BoxRecord(answer_boxes(record), truth, record.group or size_group(truth, record.example.frame)))
     groups = box_groups(boxes)
     f1_scores = intervals(grouped(f1(boxes), groups), len(boxes))
@@ -110,15 +104,11 @@ def _boxes(records: Records, embedder: Embedder | None) -> Intervals:
 
 
 def _captions(records: Records, embedder: Embedder | None) -> Intervals:
-    references = [tuple(map(str, r.example.target)) for r in records]  # type: ignore[arg-type]
-    return _texts([r.answer for r in records], references, embedder)
+    return _texts([r.answer for r in records], [target_texts(r.example.target) for r in records], embedder)
 
 
 def _grounded(records: Records, embedder: Embedder | None) -> Intervals:
-    references = []
-    for record in records:
-        assert isinstance(record.example.target, GroundedText)
-        references.append((strip_boxes(record.example.target.text),))
+    references = [tuple(map(strip_boxes, target_texts(r.example.target))) for r in records]
     return _boxes(records, embedder) | _texts([strip_boxes(r.answer) for r in records], references, embedder)
 
 

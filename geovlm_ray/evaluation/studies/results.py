@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from scipy import stats
 
 from geovlm_ray.config import load_config
 from geovlm_ray.core.files import read_object, read_objects
-from geovlm_ray.core.schema import Example
-from geovlm_ray.data.records import frame_from_json, pixels_from_json, target_from_json
+from geovlm_ray.data.sample_rows import read_rows, row_example
 from geovlm_ray.evaluation.model import default_reward_config
 from geovlm_ray.evaluation.results import RESULTS, read_results
 from geovlm_ray.evaluation.studies.runs import StudyPlan
@@ -64,9 +60,8 @@ def read_runs(plan: StudyPlan) -> dict[str, dict[int, RunResult]]:
     results: dict[str, dict[int, RunResult]] = {}
     for name, variant in plan.study.variants.items():
         if variant.train:
-            folders = {seed: plan.folder(name, seed) for seed in plan.study.seeds}
-            finished_folders = {seed: folder for seed, folder in folders.items() if (folder / "summary.json").is_file()}
-            results[name] = {seed: read_run(folder) for seed, folder in finished_folders.items()}
+            finished = [s for s in plan.study.seeds if (plan.folder(name, s) / "summary.json").is_file()]
+            results[name] = {s: read_run(plan.folder(name, s)) for s in finished}
         else:
             finished = [s for s in plan.study.seeds if (plan.evaluation(name, s) / RESULTS).is_file()]
             results[name] = {s: _sft_result(plan.evaluation(name, s), plan.model(name, s)) for s in finished}
@@ -121,8 +116,8 @@ def _margin(values: np.ndarray) -> float:
 
 
 def _step_scores(file: Path, rewards: LocalRewards) -> dict[str, float]:
-    rows = pq.read_table(file).to_pylist()
-    examples = [_example(row) for row in rows]
+    rows = read_rows(file)
+    examples = list(map(row_example, rows))
     needed = any(needs_embedder(example.task, rewards.config) for example in examples)
     embedder = rewards.embedder if needed else None
     scores = score_batch([row["completion"] for row in rows], examples, rewards.config, embedder)
@@ -131,19 +126,6 @@ def _step_scores(file: Path, rewards: LocalRewards) -> dict[str, float]:
         by_task.setdefault(example.task, []).append(score.accuracy)
         by_task.setdefault(ALL, []).append(score.accuracy)
     return {task: float(np.mean(values)) for task, values in by_task.items()}
-
-
-def _example(row: Mapping[str, Any]) -> Example:
-    return Example(
-        id=row["example_id"],
-        task=row["task"],
-        images=tuple(row["images"]),
-        question=row["question"],
-        target=target_from_json(row["task"], json.loads(row["target"])),
-        frame=frame_from_json(json.loads(row["frame"])),
-        dialect=row["dialect"],
-        pixels=pixels_from_json(json.loads(row["pixels"])),
-    )
 
 
 def _greedy(folder: Path) -> dict[str, float]:

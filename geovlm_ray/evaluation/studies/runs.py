@@ -6,9 +6,8 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,7 +107,6 @@ class StudyPlan:
 
 def run_all(plan: StudyPlan, jobs: int, on_progress: OnProgress) -> dict[str, str]:
     """Run everything that is missing; return the last log line of each failed command, by name."""
-    failed: dict[str, str] = {}
     if plan.study.data == "rotated":
         write_rotated(plan.rotated_folder)
     runs = [(name, variant, seed) for seed in plan.study.seeds for name, variant in plan.study.variants.items()]
@@ -116,13 +114,12 @@ def run_all(plan: StudyPlan, jobs: int, on_progress: OnProgress) -> dict[str, st
     for name, variant, seed in runs:
         if variant.sft is not None:
             sft_commands.setdefault(plan.model(name, seed).name, plan.sft_command(name, variant, seed))
-    _run_commands(plan, {f"sft-{name}": command for name, command in sft_commands.items()}, jobs, on_progress, failed)
+    failed = _run_commands(plan, {f"sft-{name}": command for name, command in sft_commands.items()}, jobs, on_progress)
     run_commands = {
         run_name(n, seed): plan.train_command(n, v, seed) if v.train else plan.evaluate_command(n, seed)
         for n, v, seed in runs
     }
-    _run_commands(plan, run_commands, jobs, on_progress, failed)
-    return failed
+    return failed | _run_commands(plan, run_commands, jobs, on_progress)
 
 
 def run_name(variant: str, seed: int) -> str:
@@ -131,25 +128,21 @@ def run_name(variant: str, seed: int) -> str:
 
 
 def _run_commands(
-    plan: StudyPlan, commands: dict[str, list[str]], jobs: int, on_progress: OnProgress, failed: dict[str, str]
-) -> None:
-    done, lock = 0, threading.Lock()
+    plan: StudyPlan, commands: dict[str, list[str]], jobs: int, on_progress: OnProgress
+) -> dict[str, str]:
+    """Run commands in parallel; returns the last log line of each failed one, by name."""
     logs = plan.out / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-
-    def run_one(item: tuple[str, list[str]]) -> None:
-        nonlocal done
-        name, command = item
-        failure = _run_command(command, logs / f"{name}.log")
-        with lock:
-            done += 1
-            if failure is not None:
-                failed[name] = failure
-            on_progress(done, f"of {len(commands)} runs done")
-
+    failed = {}
     on_progress(0, f"of {len(commands)} runs done")
     with ThreadPoolExecutor(1 if plan.cluster else jobs) as pool:
-        list(pool.map(run_one, commands.items()))
+        running = {pool.submit(_run_command, command, logs / f"{name}.log"): name for name, command in commands.items()}
+        for done, run in enumerate(as_completed(running), 1):
+            failure = run.result()
+            if failure is not None:
+                failed[running[run]] = failure
+            on_progress(done, f"of {len(commands)} runs done")
+    return failed
 
 
 def _run_command(command: list[str], log: Path) -> str | None:

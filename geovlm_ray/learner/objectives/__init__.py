@@ -26,6 +26,6 @@ def advantages(group: SampleGroup, config: LearnerConfig, max_completion_tokens:
     """Advantages of a scored group's samples, [G], after the overlong penalty if it is enabled."""
     rewards = np.asarray(group.rewards, dtype=np.float64)
     if config.overlong_buffer:
-        lengths = np.array([len(s.token_ids) for s in group.samples])
+        lengths = np.array([len(s.policy_logprobs) for s in group.samples])
         rewards = rewards + overlong_penalty(lengths, max_completion_tokens, config.overlong_buffer)
     return OBJECTIVES[config.objective].advantages(rewards)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from geovlm_ray.learner.advantages import normalised
 from geovlm_ray.learner.loss_inputs import BatchSize, Clip, LossInputs, Objective, PolicyLoss
 
@@ -12,7 +10,7 @@ def loss(tokens: LossInputs, clip: Clip, size: BatchSize) -> PolicyLoss:
     """Mean over all tokens of clipped importance weight (detached) x advantage x log-prob."""
     weight = clip(tokens.log_ratio.detach().exp())
     values = weight * tokens.advantages[tokens.sample] * tokens.logprobs
-    none_clipped = torch.zeros_like(tokens.sample, dtype=torch.bool)
+    none_clipped = tokens.sample < 0
     return PolicyLoss(-tokens.weighted(values).sum() / size.tokens, none_clipped)
 
 

@@ -13,31 +13,31 @@ from geovlm_ray.core.interrupts import children_ignore_sigint
 from geovlm_ray.core.schema import Example, Prompt
 from geovlm_ray.data.answers import Reasoning, response_text
 from geovlm_ray.data.sampler import PromptSampler
-from geovlm_ray.model.forward import Pack
 from geovlm_ray.model.prompts import EncodedPrompt, PromptEncoder
+from geovlm_ray.model.rows import Completion, GroupRow
 
 PREFETCH_BATCHES = 2
 """Batches that each reader process prefetches."""
 
-Encoded = tuple[EncodedPrompt, list[int]]
+Encoded = tuple[EncodedPrompt, Completion]
 
 
 @dataclass(frozen=True)
 class Batch:
     """The records of one optimizer step, packed into rows; ``ids`` are the record ids."""
 
-    packs: list[Pack]
+    rows: list[GroupRow]
     ids: list[str]
 
     @property
     def tokens(self) -> int:
         """Tokens of prompts, images and responses."""
-        return sum(len(pack.input_ids) for pack in self.packs)
+        return sum(len(row.input_ids) + len(row.groups) for row in self.rows)
 
     @property
     def response_tokens(self) -> int:
         """Response tokens, over which the loss is averaged."""
-        return sum(int(pack.response.sum()) for pack in self.packs)
+        return sum(len(row.targets) for row in self.rows)
 
 
 class SftCollator:
@@ -82,7 +82,7 @@ class SftCollator:
     def _encode(self, example: Example, choice: int) -> Encoded:
         with _record_in_errors(example):
             _need_images(example)
-            prompt, response = self.encoder.encode(example), self.response(example, choice)
+            prompt, response = self.encoder.encode(example), Completion(self.response(example, choice))
             self._check_length(len(prompt.input_ids) + len(response))
         return prompt, response
 
@@ -111,12 +111,12 @@ def _need_images(example: Example) -> None:
         raise DataError("expected at least one image, found none")
 
 
-def pack(sequences: Sequence[Encoded], budget: int) -> list[Pack]:
-    """Pack sequences into rows of at most ``budget`` tokens (first-fit decreasing)."""
+def pack(sequences: Sequence[Encoded], budget: int) -> list[GroupRow]:
+    """Pack prompts with their responses into rows of at most ``budget`` tokens (first-fit decreasing)."""
     rows: list[list[Encoded]] = []
     remaining: list[int] = []
-    for sequence in sorted(sequences, key=lambda s: len(s[0].input_ids) + len(s[1]), reverse=True):
-        length = len(sequence[0].input_ids) + len(sequence[1])
+    for sequence in sorted(sequences, key=_length, reverse=True):
+        length = _length(sequence)
         index = next((i for i, free in enumerate(remaining) if free >= length), None)
         if index is None:
             rows.append([])
@@ -124,31 +124,46 @@ def pack(sequences: Sequence[Encoded], budget: int) -> list[Pack]:
             index = len(rows) - 1
         rows[index].append(sequence)
         remaining[index] -= length
-    return [Pack.of(row) for row in rows]
+    return [GroupRow.of([prompt for prompt, _ in row], [[response] for _, response in row]) for row in rows]
+
+
+def _length(sequence: Encoded) -> int:
+    prompt, response = sequence
+    return len(prompt.input_ids) + len(response)
 
 
 class _StepBatches(Dataset):
     """One batch per step; a UserError is returned, so that it reaches the main process with its type and message."""
 
-    def __init__(self, sampler: PromptSampler, collator: SftCollator) -> None:
+    def __init__(self, sampler: PromptSampler, collator: SftCollator, shard: tuple[int, int]) -> None:
         self.sampler = sampler
         self.collator = collator
+        self.shard = shard
 
     def __getitem__(self, step: int) -> Batch | UserError:
         try:
-            return self.collator.batch(self.sampler.batch(step))
+            return self.collator.batch(self.sampler.batch(step, self.shard))
         except UserError as error:
             return error
 
 
-def read_batches(sampler: PromptSampler, collator: SftCollator, start: int, end: int, readers: int) -> Iterator[Batch]:
+def read_batches(
+    sampler: PromptSampler,
+    collator: SftCollator,
+    start: int,
+    end: int,
+    readers: int,
+    shard: tuple[int, int] = (0, 1),
+) -> Iterator[Batch]:
     """Batches of steps ``start`` to ``end - 1`` (counted from 0) in order, prefetched by ``readers`` processes.
+
+    ``shard`` (i, n): every n-th record of each batch, from the i-th on.
 
     Raises:
         UserError: a record cannot be trained on, or a reader process died.
     """
     loader = DataLoader(
-        _StepBatches(sampler, collator),
+        _StepBatches(sampler, collator, shard),
         batch_size=None,
         sampler=range(start, end),
         num_workers=readers,

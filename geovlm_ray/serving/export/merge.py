@@ -12,12 +12,12 @@ import torch
 from peft import PeftModel
 from safetensors import SafetensorError
 from torch import nn
-from transformers import GenerationConfig, ProcessorMixin, Qwen2_5_VLForConditionalGeneration
-from transformers.utils import logging as transformers_logging
+from transformers import GenerationConfig, ProcessorMixin
 
 from geovlm_ray.core.errors import ModelError
 from geovlm_ray.core.files import read_object
-from geovlm_ray.model.loading import load_processor, model_folder, save_policy
+from geovlm_ray.model.families import base_model, family_of
+from geovlm_ray.model.loading import load_pretrained, load_processor, model_folder, save_policy
 from geovlm_ray.model.prompts import EncodedPrompt, banned_token_ids
 from geovlm_ray.serving.model_ref import ADAPTER_FILE, ModelRef
 
@@ -75,10 +75,9 @@ def load_for_inference(ref: ModelRef, dtype: str) -> nn.Module:
     Raises:
         ModelError: the weights do not load.
     """
-    transformers_logging.disable_progress_bar()
+    model = load_pretrained(base_of(ref), dtype=getattr(torch, dtype))
+    model.generation_config = _greedy_config(processor_of(ref), model.config.get_text_config().vocab_size)
     try:
-        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(base_of(ref), dtype=getattr(torch, dtype))
-        model.generation_config = _greedy_config(processor_of(ref), model.config.get_text_config().vocab_size)
         return PeftModel.from_pretrained(model, ref.path).eval() if ref.adapter else model.eval()
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         raise ModelError(
@@ -92,9 +91,9 @@ def generate_greedy(model: nn.Module, prompt: EncodedPrompt, max_new_tokens: int
     output = model.generate(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
-        mm_token_type_ids=prompt.mm_token_type_ids[None].to(model.device),
-        pixel_values=prompt.pixel_values.to(model.device),
-        image_grid_thw=prompt.image_grid_thw.to(model.device),
+        mm_token_type_ids=(ids == family_of(model).image_token_id(base_model(model).config)).long(),
+        pixel_values=prompt.images.pixel_values.to(model.device),
+        image_grid_thw=prompt.images.grid_thw.to(model.device),
         max_new_tokens=max_new_tokens,
     )
     return output[0, ids.shape[1] :].tolist()

@@ -13,8 +13,9 @@ from torch import nn
 from geovlm_ray.core.errors import ModelError
 from geovlm_ray.core.files import write_atomically
 from geovlm_ray.data.scenes import scene_example
-from geovlm_ray.model.forward import Pack, packed_logits
+from geovlm_ray.model.logprobs import RowLogprobs
 from geovlm_ray.model.prompts import EncodedPrompt, PromptEncoder
+from geovlm_ray.model.rows import Completion, GroupRow
 from geovlm_ray.serving.export.card import CARD, CURVE, card, reward_curve
 from geovlm_ray.serving.export.merge import (
     generate_greedy,
@@ -100,6 +101,6 @@ def _difference(ref: ModelRef, dtype: str, prompt: EncodedPrompt, ids: list[int]
 
 def _logprobs(model: nn.Module, prompt: EncodedPrompt, ids: list[int]) -> torch.Tensor:
     """Log-probs [n] of the completion tokens."""
+    row = GroupRow.of([prompt], [[Completion(ids)]])
     with torch.no_grad():
-        logits = packed_logits(model, Pack.of([(prompt, ids)])).float()
-    return logits.log_softmax(-1).gather(-1, torch.tensor(ids)[:, None])[:, 0]
+        return RowLogprobs(model, torch.tensor([], dtype=torch.long))(row)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import ipaddress
 import tempfile
 import threading
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -20,24 +18,30 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 from geovlm_ray.core.errors import DataError
-from geovlm_ray.core.schema import TASK_NAMES
 from geovlm_ray.model.prompts import MAX_IMAGES
-from geovlm_ray.report.page import STYLE, data_uri, page
+from geovlm_ray.report.page import data_uri, render
 from geovlm_ray.serving.answering import Answerer
+from geovlm_ray.tasks import TASKS, find_task
 
 MAX_UPLOAD_BYTES = 64 * 2**20
 """Limit of the request body: all images of a question together."""
 MAX_QUESTION_CHARS = 2000
-TASK_NOTE_WITH_INSTRUCTION, TASK_NOTE = "(optional: appends the task's instruction)", "(optional)"
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
 def make_app(answerer: Answerer, name: str, host: str) -> FastAPI:
     """Build the app for a model; ``name`` is shown on the page, ``host`` is the address that the server listens on."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    style = _asset("page.css")
-    html_page = page(name, _body(name, instructions=answerer.config.prompt.instructions), style)
-    headers = _headers(STYLE + style)
+    page = render(
+        "web.html",
+        name=name,
+        tasks=TASKS,
+        instructions=answerer.config.prompt.instructions,
+        limit=MAX_UPLOAD_BYTES,
+        max_images=MAX_IMAGES,
+        max_chars=MAX_QUESTION_CHARS,
+    )
+    headers = _headers(page)
     # Answerer is not thread-safe.
     lock = threading.Lock()
 
@@ -59,11 +63,12 @@ def make_app(answerer: Answerer, name: str, host: str) -> FastAPI:
 
     @app.get("/")
     async def index() -> HTMLResponse:
-        return HTMLResponse(html_page)
+        return HTMLResponse(page)
 
     @app.get("/page.js")
     async def script() -> Response:
-        return Response(_asset("page.js"), media_type="text/javascript")
+        code = (files("geovlm_ray.serving.web") / "page.js").read_text(encoding="utf-8")
+        return Response(code, media_type="text/javascript")
 
     @app.post("/answer")
     def answer(
@@ -71,8 +76,8 @@ def make_app(answerer: Answerer, name: str, host: str) -> FastAPI:
         question: Annotated[str, Form(max_length=MAX_QUESTION_CHARS)],
         task: Annotated[str, Form()] = "",
     ) -> dict[str, Any]:
-        if task and task not in TASK_NAMES:
-            raise DataError(f"task: expected one of {', '.join(TASK_NAMES)}, found {task!r}")
+        if task:
+            find_task(task)
         with lock, tempfile.TemporaryDirectory(prefix="geovlm-web-") as folder:
             return _answer(answerer, images, question, task or None, Path(folder))
 
@@ -131,8 +136,9 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _headers(style: str) -> dict[str, str]:
+def _headers(page: str) -> dict[str, str]:
     """Headers of every response; the CSP allows only the page's own script and style, and data: and blob: images."""
+    style = page.partition("<style>")[2].partition("</style>")[0]
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = (
         f"default-src 'none'; script-src 'self'; style-src 'sha256-{digest}'; img-src 'self' data: blob:; "
@@ -144,19 +150,3 @@ def _headers(style: str) -> dict[str, str]:
         "Referrer-Policy": "no-referrer",
         "Cache-Control": "no-store",
     }
-
-
-def _body(name: str, *, instructions: bool) -> str:
-    tasks = "".join(f'<option value="{task}">{task.replace("_", " ")}</option>' for task in TASK_NAMES)
-    return Template(_asset("page.html")).substitute(
-        name=html.escape(name),
-        tasks=tasks,
-        task_note=TASK_NOTE_WITH_INSTRUCTION if instructions else TASK_NOTE,
-        limit=MAX_UPLOAD_BYTES,
-        max_images=MAX_IMAGES,
-        max_chars=MAX_QUESTION_CHARS,
-    )
-
-
-def _asset(file: str) -> str:
-    return (files("geovlm_ray.serving.web") / file).read_text(encoding="utf-8")

@@ -1,1 +1,1 @@
-"""GPU planning: measured rates, a discrete-event simulator of the training loop, and a search over its settings."""
+"""GPU planning: measured rates, an analytic model of the step time, and a search over GPU splits and staleness."""

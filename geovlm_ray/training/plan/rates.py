@@ -2,51 +2,102 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
+from statistics import NormalDist
 from typing import Annotated, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from geovlm_ray.config import Config, load_config
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.files import read_object, read_objects
 
-# Upper bounds far above real runs: a mistyped number must not make the simulation endless.
+# Upper bounds far above real runs catch mistyped numbers.
 Count = Annotated[int, Field(ge=1, le=2**16)]
 Seconds = Annotated[float, Field(ge=0, le=1e6)]
 Tokens = Annotated[int, Field(ge=1, le=2**24)]
 Lengths = Annotated[tuple[Annotated[tuple[Tokens, ...], Field(min_length=1)], ...], Field(min_length=1)]
 
-ROLLOUT_FILES = 50
-"""Number of latest steps whose completions are read for the length distribution."""
+CONFIG_KEYS = {
+    "rollout_actors": "placement.rollout.actors",
+    "learner_gpus": "placement.learner.actors",
+    "reward_actors": "placement.reward.actors",
+    "prompts_per_step": "rollout.prompts_per_step",
+    "group_size": "rollout.group_size",
+    "max_staleness": "loop.max_staleness",
+}
+"""Configuration keys of the fields of `Setup`, except ``in_flight``."""
+PHASES = ("rollout", "resample", "parity", "learner", "sync")
+NOT_IN_RUNS = ("prefill_s_per_prompt", "decode_s_per_step", "learner_s_per_group", "reward_s_per_completion", "probe_s")
 
 
-class Rates(BaseModel):
-    """Costs in seconds of one engine, one reward actor and the learner, and the settings they were measured with.
+class LengthDistribution:
+    """Completion lengths in tokens, [groups][completions]; ``mean`` and ``std`` are of the groups' mean lengths."""
 
-    An engine takes ``prefill_s_per_prompt`` per prompt, and per iteration, which adds a token to each of n running
-    completions, ``decode_s_per_step + n * decode_s_per_token``. The learner's costs are per group and per token of the
-    whole batch, including groups that it skips. ``sync_s`` is the time until all engines hold new weights, ``probe_s``
-    the generation of the parity probe, ``parity_s`` the learner's log-probs of the probe of one engine, ``overhead_s``
-    the rest of a step. ``completion_tokens`` are completion lengths, [groups][completions]. ``unmeasured`` describes
-    the costs that the source does not contain, and how they are approximated.
-    """
+    def __init__(self, groups: Sequence[Sequence[int]]) -> None:
+        means = [sum(group) / len(group) for group in groups]
+        self.mean, self.std = float(np.mean(means)), float(np.std(means))
+        self._longest = np.sort([max(group) for group in groups])
+
+    def longest(self, prompts: int) -> float:
+        """Expected length of the longest completion of a batch, whose groups are drawn from the measured ones."""
+        n = len(self._longest)
+        return float(np.diff((np.arange(n + 1) / n) ** prompts) @ self._longest)
+
+    def busiest(self, prompts: int, group_size: int, engines: int) -> float:
+        """Expected tokens of the engine with the most tokens, if every engine gets as many prompts.
+
+        The expected maximum of R normal variables, R = engines, each the sum of n groups of G completions, is
+        G (n mean + sqrt(n) std q((R - 3/8) / (R + 1/4))) with the quantiles q of the normal distribution (Blom, 1958).
+        """
+        n, engines = math.ceil(prompts / engines), min(engines, prompts)
+        deviations = NormalDist().inv_cdf((engines - 3 / 8) / (engines + 1 / 4))
+        return group_size * (n * self.mean + math.sqrt(n) * self.std * deviations)
+
+
+class Setup(BaseModel):
+    """Actors and batch of a training loop; ``in_flight``: engines load weights between two of their iterations."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False, strict=True)
 
+    rollout_actors: Count
+    learner_gpus: Count
+    reward_actors: Count
     prompts_per_step: Count
     group_size: Annotated[int, Field(ge=2, le=2**12)]
     max_staleness: Annotated[int, Field(ge=0, le=64)]
     in_flight: bool
-    rollout_actors: Count
-    reward_actors: Count
-    learner_gpus: Count
+
+    @classmethod
+    def of(cls, config: Config) -> Setup:
+        """The loop of a run configuration."""
+        settings = {name: attrgetter(key)(config) for name, key in CONFIG_KEYS.items()}
+        return cls(**settings, in_flight=config.sync.mode == "in_flight")
+
+    @property
+    def overrides(self) -> list[str]:
+        """Configuration overrides that produce the setup."""
+        settings = [f"{key}={getattr(self, name)}" for name, key in CONFIG_KEYS.items()]
+        return [*settings, f"sync.mode={'in_flight' if self.in_flight else 'drained'}"]
+
+
+class Rates(Setup):
+    """Costs in seconds of one engine, one reward actor and the learner, and the setup they were measured in.
+
+    An engine takes ``prefill_s_per_prompt`` per prompt, ``decode_s_per_step`` per iteration, which adds a token to each
+    running completion, and ``decode_s_per_token`` per token. The learner's costs are per group and per token of the
+    whole batch, including groups that it skips. ``sync_s`` is the time until all engines hold new weights, ``probe_s``
+    the generation of the parity probe, ``parity_s`` the learner's log-probs of the probe of one engine, ``overhead_s``
+    the rest of a step. ``unmeasured`` describes how the costs that the source does not contain are approximated.
+    """
+
     prefill_s_per_prompt: Seconds
     decode_s_per_step: Seconds
     decode_s_per_token: Annotated[float, Field(ge=1e-12, le=1e6)]
@@ -60,10 +111,10 @@ class Rates(BaseModel):
     completion_tokens: Lengths
     unmeasured: tuple[str, ...] = ()
 
-    @property
-    def mean_tokens(self) -> float:
-        """Mean completion length in tokens, averaged per group, then over groups."""
-        return float(np.mean([np.mean(group) for group in self.completion_tokens]))
+    @cached_property
+    def lengths(self) -> LengthDistribution:
+        """Distribution of ``completion_tokens``."""
+        return LengthDistribution(self.completion_tokens)
 
 
 def read_rates(source: Path) -> Rates:
@@ -78,10 +129,8 @@ def read_rates(source: Path) -> Rates:
         raise DataError(f"{source}: expected the JSON of benchmarks.throughput or a run directory, found nothing")
     found = read_object(source).get("rates")
     if not isinstance(found, dict):
-        raise DataError(
-            f"{source}: expected an object 'rates', found {type(found).__name__}; "
-            "create the file with `python -m benchmarks.throughput --json FILE`"
-        )
+        wanted = "an object 'rates', as written by `python -m benchmarks.throughput --json FILE`"
+        raise DataError(f"{source}: expected {wanted}, found {type(found).__name__}")
     return rates_from_values(found, f"{source}: rates")
 
 
@@ -95,126 +144,74 @@ def rates_from_values(values: Mapping[str, Any], where: str) -> Rates:
         return Rates.model_validate_json(json.dumps(values))
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        key = ".".join(map(str, (where, *first["loc"])))
         found = "nothing" if first["type"] == "missing" else repr(first["input"])[:80]
         message = "a value" if first["type"] == "missing" else first["msg"].removeprefix("Input should be ")
-        raise DataError(f"{where}.{key}: expected {message}, found {found}") from error
+        raise DataError(f"{key}: expected {message}, found {found}") from error
 
 
 def rates_from_run(folder: Path) -> Rates:
-    """Rates from the records of an on-policy Ray run; its first step (warm-up) is excluded.
+    """Rates from the records of an on-policy Ray run without its first step.
 
     Raises:
         DataError: a file is missing or too short; ``loop.max_staleness`` > 0, where rollout and training times overlap;
             or the run used ``--local``, whose records do not include rollout time.
     """
-    for name in ("config.yaml", "metrics.jsonl"):
-        if not (folder / name).is_file():
-            raise DataError(f"{folder}: expected a run directory with its {name}, found no such file")
-    config = load_config(str(folder / "config.yaml"))
-    if config.loop.max_staleness:
+    config, metrics = folder / "config.yaml", folder / "metrics.jsonl"
+    for file in (config, metrics):
+        if not file.is_file():
+            raise DataError(f"{folder}: expected a run directory with its {file.name}, found no such file")
+    setup = Setup.of(load_config(str(config)))
+    if setup.max_staleness:
         raise DataError(
-            f"{folder}: expected a run with loop.max_staleness=0, found {config.loop.max_staleness}, which does not "
-            "record the rollout time; run a few steps with loop.max_staleness=0, or "
-            "`python -m benchmarks.throughput --json FILE`"
+            f"{folder}: expected a run with loop.max_staleness=0, found {setup.max_staleness}, which does not record "
+            "the rollout time; run a few steps on-policy, or `python -m benchmarks.throughput --json FILE`"
         )
-    rows = without_warmup(read_objects(folder / "metrics.jsonl"), str(folder / "metrics.jsonl"))
-    tokens = column(rows, "rollout/tokens", str(folder / "metrics.jsonl"))
-    seconds = {
-        phase: column(rows, f"seconds/{phase}", str(folder / "metrics.jsonl"))
-        for phase in ("rollout", "resample", "parity", "learner", "sync", "step")
-    }
-    rest = seconds["step"] - sum(seconds[phase] for phase in ("rollout", "resample", "parity", "learner", "sync"))
-    if _median(rest) > _median(seconds["step"]) / 2:
+    measured = columns(read_objects(metrics), str(metrics))
+    median = {name: float(np.median(values)) for name, values in measured.items()}
+    overhead = float(np.median(measured["step"] - sum(measured[phase] for phase in PHASES)))
+    if overhead > median["step"] / 2:
         raise DataError(
-            f"{folder}: expected timed phases to cover most of a step, found {_median(rest):.3g} of "
-            f"{_median(seconds['step']):.3g} s in none of them, as in runs with --local, which do not time the rollout"
+            f"{folder}: expected timed phases to cover most of a step, found {overhead:.3g} of {median['step']:.3g} s "
+            "in none of them, as in runs with --local, which do not time the rollout"
         )
-    lengths, unmeasured = _lengths(folder, rows)
-    engines = config.placement.rollout.actors
+    prompts, completions = setup.prompts_per_step, setup.prompts_per_step * setup.group_size
+    # Differences of successive steps: the trend of the lengths over the run hardly counts.
+    changes = np.diff(measured["tokens"]) / completions
+    spread = math.sqrt(prompts * np.mean(changes**2) / 2) if len(changes) else 0.0
+    completion_tokens = [[max(1, round(median["tokens"] / completions + change))] for change in (-spread, spread)]
+    lengths = LengthDistribution(completion_tokens)
+    # Engines generate during the parity check; the busiest one ends the rollout.
+    busiest = lengths.busiest(prompts, setup.group_size, setup.rollout_actors)
     values = {
-        **settings(config),
-        "prefill_s_per_prompt": 0.0,
-        "decode_s_per_step": 0.0,
-        "decode_s_per_token": _median((seconds["parity"] + seconds["rollout"]) / tokens) * engines,
-        "learner_s_per_group": 0.0,
-        "learner_s_per_token": _median(seconds["learner"] / tokens),
-        "reward_s_per_completion": 0.0,
-        "sync_s": _median(seconds["sync"]),
-        "probe_s": 0.0,
-        "parity_s": _median(seconds["parity"]) / engines,
-        "overhead_s": max(0.0, _median(rest + seconds["resample"])),
-        "completion_tokens": lengths,
+        **setup.model_dump(),
+        **dict.fromkeys(NOT_IN_RUNS, 0.0),
+        "decode_s_per_token": (median["parity"] + median["rollout"]) / busiest,
+        "learner_s_per_token": median["learner"] / (completions * lengths.mean),
+        "sync_s": median["sync"],
+        "parity_s": median["parity"] / setup.rollout_actors,
+        "overhead_s": max(0.0, overhead + median["resample"]),
+        "completion_tokens": completion_tokens,
         "unmeasured": [
-            *unmeasured,
-            "fixed costs of the rollout (prefill, iterations with few completions): counted per token",
-            "reward time separately: the part that delays the rollout counts as rollout",
-            "the learner's cost per prompt: counted per token",
-            "generation of the parity probe separately: counted as sync",
+            "costs per prompt and iteration: counted per token, so that more engines gain less than predicted",
+            "rewards and the generation of the parity probe: counted as rollout and sync",
+            "the spread of completion lengths: estimated from the tokens of successive steps",
         ],
     }
     return rates_from_values(values, f"{folder}: rates")
 
 
-def settings(config: Config) -> dict[str, int | bool]:
-    """The settings of a run under which rates are measured, by their names in `Rates`."""
-    return {
-        "prompts_per_step": config.rollout.prompts_per_step,
-        "group_size": config.rollout.group_size,
-        "max_staleness": config.loop.max_staleness,
-        "in_flight": config.sync.mode == "in_flight",
-        "rollout_actors": config.placement.rollout.actors,
-        "reward_actors": config.placement.reward.actors,
-        "learner_gpus": config.placement.learner.actors,
-    }
-
-
-def without_warmup(rows: Sequence[dict[str, Any]], where: str) -> Sequence[dict[str, Any]]:
-    """The rows of a run's metrics without the first step, in which engines and kernels warm up.
+def columns(rows: Sequence[dict[str, Any]], where: str) -> dict[str, np.ndarray]:
+    """Seconds per phase and ``step``, and generated ``tokens``, [steps], from a run's metrics without step 1 (warm-up).
 
     Raises:
-        DataError: there are fewer than 2 rows.
+        DataError: there are fewer than 2 rows, or a metric is not a positive finite number; begins with ``where``.
     """
     if len(rows) < 2:
         raise DataError(f"{where}: expected at least 2 steps (the first is excluded as warm-up), found {len(rows)}")
-    return rows[1:]
-
-
-def column(rows: Sequence[dict[str, Any]], key: str, where: str) -> np.ndarray:
-    """One metric of every row, [rows].
-
-    Raises:
-        DataError: a row lacks it, or its value is not a positive finite number.
-    """
-    for row in rows:
+    keys = {**{phase: f"seconds/{phase}" for phase in (*PHASES, "step")}, "tokens": "rollout/tokens"}
+    for row, key in itertools.product(rows[1:], keys.values()):
         value = row.get(key)
-        if not isinstance(value, int | float) or not 0 < value < float("inf"):
+        if not isinstance(value, int | float) or not 0 < value < math.inf:
             raise DataError(f"{where}, step {row.get('step')}: {key}: expected a positive number, found {value!r}")
-    return np.array([row[key] for row in rows], dtype=float)
-
-
-def _lengths(folder: Path, rows: Sequence[dict[str, Any]]) -> tuple[list[list[int]], list[str]]:
-    """Completion lengths [groups][completions] and unmeasured costs; without rollout files only the mean length."""
-    files = sorted((folder / "rollouts").glob("step-*.parquet"))[-ROLLOUT_FILES:]
-    if not files:
-        mean = _median(column(rows, "completion/length_mean", str(folder / "metrics.jsonl")))
-        return [[max(1, round(mean))]], ["the spread of completion lengths: all are set to the mean"]
-    groups: dict[tuple[int, int], list[int]] = {}
-    for step, path in enumerate(files):
-        for group, length in _group_lengths(path):
-            groups.setdefault((step, group), []).append(max(1, length))
-    return list(groups.values()), []
-
-
-def _group_lengths(path: Path) -> list[tuple[int, int]]:
-    """``group_id`` and length in tokens of every completion of a step."""
-    try:
-        table = pq.read_table(path, columns=["group_id", "token_ids"])
-        lengths = pc.list_value_length(table["token_ids"])
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise DataError(f"{path}: expected Parquet columns group_id and token_ids (lists), found: {error}") from error
-    return list(zip(table["group_id"].to_pylist(), lengths.to_pylist(), strict=True))
-
-
-def _median(values: np.ndarray) -> float:
-    return float(np.median(values))
+    return {name: np.array([row[key] for row in rows[1:]], dtype=float) for name, key in keys.items()}

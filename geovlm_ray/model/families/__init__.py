@@ -1,0 +1,45 @@
+"""Model families by the ``model_type`` of config.json; code outside the package may add to `FAMILIES`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from torch import nn
+
+from geovlm_ray.core.errors import ModelError
+from geovlm_ray.model.families.base import ModelFamily
+from geovlm_ray.model.families.qwen2_5_vl import Qwen25VL
+
+FAMILIES: dict[str, ModelFamily] = {family.model_type: family for family in (Qwen25VL(),)}
+
+
+def family_of_folder(folder: Path) -> ModelFamily:
+    """The family of a model folder.
+
+    Raises:
+        ModelError: it has no readable config.json, or its ``model_type`` has no family.
+    """
+    config = folder / "config.json"
+    if not config.is_file():
+        raise ModelError(f"model {folder}: expected a config.json in the folder, found none")
+    try:
+        model_type = json.loads(config.read_text()).get("model_type")
+    except (json.JSONDecodeError, AttributeError) as error:
+        raise ModelError(f"model {folder}: config.json is not a JSON object: {error}") from error
+    if model_type not in FAMILIES:
+        known = ", ".join(map(repr, FAMILIES))
+        raise ModelError(
+            f"model {folder}: expected a vision-language model of type {known}, found model_type {model_type!r}"
+        )
+    return FAMILIES[model_type]
+
+
+def family_of(model: nn.Module) -> ModelFamily:
+    """The family of a loaded model, with or without a PEFT wrapper."""
+    return FAMILIES[base_model(model).config.model_type]
+
+
+def base_model(model: nn.Module) -> nn.Module:
+    """The model of transformers without the PEFT wrapper; its layers keep the adapter."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -1,0 +1,78 @@
+"""The interface of a model family: everything that the package must know about one vision-language architecture."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from geovlm_ray.core.geometry import Frame
+
+LoraTargets = Literal["language", "all"]
+
+
+class ModelFamily(ABC):
+    """One architecture of transformers, selected by the ``model_type`` of a model's ``config.json``.
+
+    ``base`` in the methods is the model without a PEFT wrapper, an instance of `model_class`; images are in the format
+    of `geovlm_ray.model.prompts.EncodedPrompt`.
+    """
+
+    model_type: str
+    """``model_type`` of config.json."""
+    title: str
+    """Name for messages and model cards."""
+    adapter_modules: tuple[str, ...]
+    """Names of the linear layers of the language model that a LoRA adapter covers; engines load such adapters."""
+    box_dialect: str
+    """Dialect (`geovlm_ray.tasks.boxes.DIALECTS`) in which the pretrained model writes boxes."""
+    box_frame: Frame | None
+    """Frame of these boxes; None for pixels of the resized image."""
+
+    @property
+    @abstractmethod
+    def model_class(self) -> type[PreTrainedModel]:
+        """The model class of transformers."""
+
+    @abstractmethod
+    def lora_target_pattern(self, targets: LoraTargets) -> str:
+        """Regular expression of the full names of the modules that get a LoRA adapter."""
+
+    @abstractmethod
+    def sharded_layers(self, base: nn.Module) -> Sequence[nn.Module]:
+        """Layers whose weights are gathered one at a time during a sharded forward pass."""
+
+    @abstractmethod
+    def use_attention(self, base: nn.Module, name: str) -> None:
+        """Switch the language model to an implementation registered in `transformers.AttentionInterface`."""
+
+    @abstractmethod
+    def image_token_id(self, config: PreTrainedConfig) -> int:
+        """Id of the placeholder token of images; it occurs once per visual token."""
+
+    @abstractmethod
+    def positions(
+        self, base: nn.Module, input_ids: torch.Tensor, image_grid_thw: torch.Tensor, attention_mask: torch.Tensor
+    ) -> torch.Tensor:
+        """Rotary positions of sequences [B, L] that are padded on the right, [axes, B, L]; images in order."""
+
+    @abstractmethod
+    def hidden_states(
+        self,
+        base: nn.Module,
+        input_ids: torch.Tensor,
+        pixel_values: torch.Tensor,
+        image_grid_thw: torch.Tensor,
+        positions: torch.Tensor,
+        spans: Any,
+    ) -> torch.Tensor:
+        """Last hidden states [L, width] of one row of token ids [L] with positions [axes, L].
+
+        ``spans`` must reach the attention implementation set by `use_attention` as its mask. A row without images must
+        still run the vision tower (see `blank_image`): the ranks of a sharded policy synchronize at every layer, in the
+        backward pass too.
+        """

@@ -1,0 +1,90 @@
+"""Model families: the error for an unknown one, and one that is registered from outside the package."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import PreTrainedModel, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+from geovlm_ray.config import load_config
+from geovlm_ray.core.errors import ModelError
+from geovlm_ray.core.schema import Prompt
+from geovlm_ray.data.scenes import scene_example
+from geovlm_ray.learner.sft.batches import SftCollator
+from geovlm_ray.learner.sft.config import SftConfig
+from geovlm_ray.learner.sft.trainer import SftTrainer
+from geovlm_ray.model.config import LoraSettings, ModelConfig
+from geovlm_ray.model.families import FAMILIES, family_of
+from geovlm_ray.model.families.qwen2_5_vl import Qwen25VL
+from geovlm_ray.model.loading import load_model, load_processor, model_folder
+from geovlm_ray.model.prompts import PromptEncoder
+
+pytestmark = pytest.mark.slow
+
+
+class RenamedConfig(Qwen2_5_VLConfig):
+    """Configuration of a copy of Qwen2.5-VL under another name."""
+
+    model_type = "renamed_vl"
+
+
+class RenamedModel(Qwen2_5_VLForConditionalGeneration):
+    """A copy of Qwen2.5-VL under another name."""
+
+    config_class = RenamedConfig
+
+
+class Renamed(Qwen25VL):
+    """The family of the copy."""
+
+    model_type = "renamed_vl"
+    title = "Renamed"
+
+    @property
+    def model_class(self) -> type[PreTrainedModel]:
+        return RenamedModel
+
+
+@pytest.fixture
+def renamed(tmp_path: Path) -> Path:
+    """The tiny policy as a model of the renamed family."""
+    folder = tmp_path / "renamed"
+    shutil.copytree(model_folder("tiny"), folder)
+    # Under transformers' own parameter names: its key conversions are by model_type.
+    weights = load_model(ModelConfig(), model_folder("tiny"), torch.device("cpu"), seed=0).state_dict()
+    del weights["lm_head.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "renamed_vl"}))
+    return folder
+
+
+def test_unknown_family_is_an_error_that_names_the_known_ones(renamed: Path) -> None:
+    with pytest.raises(ModelError, match=r"renamed: expected .* type 'qwen2_5_vl', found model_type 'renamed_vl'"):
+        model_folder(str(renamed))
+
+
+@pytest.mark.parametrize("lora", [None, LoraSettings(rank=4, targets="all")])
+def test_family_registered_from_outside_trains_like_the_original(
+    lora: LoraSettings | None, renamed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FAMILIES, "renamed_vl", Renamed())
+    results = []
+    for folder in (model_folder(str(renamed)), model_folder("tiny")):
+        config = ModelConfig(lora=lora)
+        model = load_model(config, folder, torch.device("cpu"), seed=0)
+        encoder = PromptEncoder(load_processor(folder), load_config("demo").prompt)
+        trainer = SftTrainer(model, encoder.processor, config, SftConfig(lr=1e-3, warmup_steps=0, steps=4))
+        batch = SftCollator(encoder, "empty", 4096).batch(
+            [Prompt(i, scene_example(task, 0, i)) for i, task in enumerate(("vqa", "temporal_classification"))]
+        )
+        rows = [trainer.step(batch) for _ in range(2)]
+        results.append((type(family_of(model)), [tuple(row.values()) for row in rows]))
+    assert [kind for kind, _ in results] == [Renamed, Qwen25VL]
+    assert np.array_equal(results[0][1], results[1][1])
