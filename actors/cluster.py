@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache, partial
@@ -13,28 +12,23 @@ from pathlib import Path
 
 import ray
 from ray._private import services
-from ray.autoscaler.sdk import request_resources
 
 from actors.heartbeat_metrics import HeartbeatGauges
 from actors.learner import LearnerActor, RayLearner
 from actors.metrics import RayMetrics
+from actors.placement import Reservation, nodes
 from actors.reward import RayRewards
 from actors.rollout import RolloutActor
 from actors.rollout_pool import RayRollouts
 from actors.timeline import RayTimeline
 from geovlm_ray.config import Config
-from geovlm_ray.core.errors import RunError
+from geovlm_ray.core.errors import RunError, UserError
 from geovlm_ray.core.interfaces import Components
 from geovlm_ray.core.interrupts import preserve_signal_handlers
 from geovlm_ray.core.third_party_logs import silence_third_party_logs
 from geovlm_ray.observability.heartbeat import HEARTBEAT
-from geovlm_ray.training.capacity import Node, check_fits, resource_requests
+from geovlm_ray.training.capacity import KINDS, Node
 from geovlm_ray.training.preflight import Ready
-
-log = logging.getLogger(__name__)
-
-POLL_S = 10.0
-"""Seconds between capacity checks while a run waits for nodes."""
 
 
 def connect() -> None:
@@ -85,68 +79,61 @@ def _local_token() -> str:
     return secrets.token_hex(32)
 
 
-def nodes() -> list[Node]:
-    """Resources of every live node."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
-def wait_for_capacity(config: Config) -> None:
-    """Wait until the cluster has capacity for all actors of a run; requests it from an autoscaler.
-
-    Raises:
-        RunError: the capacity is missing after ``run.wait_for_nodes_s``.
-    """
-    deadline = time.monotonic() + config.run.wait_for_nodes_s
-    requested = False
-    while True:
-        try:
-            check_fits(config, nodes())
-            break
-        except RunError as error:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise
-            log.warning("waiting for nodes, %.0f s left: %s", left, error)
-        if not requested:
-            kinds = [kind for kind in resource_requests(config) for _ in range(kind.count)]
-            request_resources(bundles=[p.bundle for p in kinds if p.bundle])
-            requested = True
-        time.sleep(min(POLL_S, left))
-    if requested:
-        # From here on, the actors themselves keep the nodes.
-        request_resources(bundles=[])
-
-
 def build(config: Config, ready: Ready) -> Components:
     """Start all actors of a run."""
     HEARTBEAT.on_write = HeartbeatGauges()
     # Actors on other nodes have another working directory.
     folder = str(Path(config.run.dir).absolute())
     config = config.model_copy(update={"run": config.run.model_copy(update={"dir": folder})})
-    rollouts, rewards, learner = start_actors(config, ready)
-    return Components(rollouts, rewards, learner, RayMetrics(config.run.name), RayTimeline(config.run.name))
+    return start_actors(config, ready)
 
 
 def start_actors(
     config: Config, ready: Ready, rollout: type[RolloutActor] = RolloutActor, learner: type[LearnerActor] = LearnerActor
-) -> tuple[RayRollouts, RayRewards, RayLearner]:
-    """Start all actors of a run, largest first.
-
-    A smaller actor could otherwise block the only node that fits a larger one. `RayLearner` returns when its actors are
-    placed, and `RayRewards` starts the SBERT actor before the reward actors, which need no GPU.
+) -> Components:
+    """Reserve the resources of all actors of a run and start them.
 
     Raises:
-        RunError: the cluster has no capacity for them.
+        RunError: the cluster has no room for them.
     """
-    connect()
-    wait_for_capacity(config)
-    learners = RayLearner(config, ready.model, learner)
-    rollouts = RayRollouts(config, ready.model, rollout)
-    return rollouts, RayRewards(config, ready.tasks), learners
+    reservation = _reserve(config, *KINDS)
+    try:
+        return Components(
+            rollouts=RayRollouts(config, ready.model, rollout, reservation),
+            rewards=RayRewards(config, ready.tasks, reservation),
+            learner=RayLearner(config, ready.model, learner, reservation),
+            report=RayMetrics(config.run.name),
+            timeline=RayTimeline(config.run.name),
+            release=reservation.release,
+        )
+    except UserError:
+        reservation.release()
+        raise
 
 
 def start_rollouts(config: Config) -> RayRollouts:
     """Start the rollout actors of an evaluation; ``model.path`` must be a folder that all nodes see."""
+    return RayRollouts(config, Path(config.model.path), reservation=_reserve(config, "rollout"))
+
+
+def cluster_nodes() -> list[Node]:
+    """Resources of every node of the cluster, after connecting to it."""
     connect()
-    wait_for_capacity(config)
-    return RayRollouts(config, Path(config.model.path))
+    return nodes()
+
+
+def check_room(config: Config) -> None:
+    """Reserve the resources of all actors of a run for a moment, without waiting for new nodes.
+
+    Raises:
+        RunError: the cluster has no room for them.
+    """
+    run = config.run.model_copy(update={"wait_for_nodes_s": 0.0})
+    _reserve(config.model_copy(update={"run": run}), *KINDS).release()
+
+
+def _reserve(config: Config, *kinds: str) -> Reservation:
+    connect()
+    reservation = Reservation(config, *kinds)
+    reservation.wait()
+    return reservation

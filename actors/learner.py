@@ -12,6 +12,7 @@ import numpy as np
 import ray
 
 from actors.failures import fetch
+from actors.placement import Reservation
 from actors.slots import ActorSlots
 from actors.tracing import set_weight_version, start_monitoring, trace_call
 from geovlm_ray.config import Config
@@ -93,9 +94,15 @@ class RayLearner:
     If a rank dies, its shard of weights and optimizer state is lost; from then on every call raises LostError.
     """
 
-    def __init__(self, config: Config, model: Path, actor_class: type[LearnerActor] = LearnerActor) -> None:
+    def __init__(
+        self,
+        config: Config,
+        model: Path,
+        actor_class: type[LearnerActor] = LearnerActor,
+        reservation: Reservation | None = None,
+    ) -> None:
         size = config.placement.learner.actors
-        self._slots = ActorSlots(config, "learner", size, actor_class)
+        self._slots = ActorSlots(config, "learner", size, actor_class, reservation=reservation)
         self.actors = self._slots.actors
         try:
             self._slots.ready(at_least=size)

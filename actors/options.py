@@ -7,8 +7,6 @@ from typing import Any
 from geovlm_ray.config import Config
 from geovlm_ray.core.placement import GIB
 
-STRATEGIES = {"pack": "DEFAULT", "spread": "SPREAD"}
-
 
 def actor_options(config: Config, kind: str, name: str) -> dict[str, Any]:
     """Ray options of an actor; ``kind`` is a field of `PlacementConfig`."""
@@ -17,6 +15,5 @@ def actor_options(config: Config, kind: str, name: str) -> dict[str, Any]:
         "num_cpus": resources.num_cpus,
         "num_gpus": resources.num_gpus,
         "memory": int(resources.memory_gb * GIB) or None,
-        "scheduling_strategy": STRATEGIES[config.placement.strategy],
         "name": f"{config.run.name}-{name}",
     }

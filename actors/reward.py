@@ -11,6 +11,7 @@ import numpy as np
 import ray
 
 from actors.failures import died_before_start, fetch
+from actors.placement import Reservation
 from actors.slots import ActorSlots
 from actors.tracing import start_monitoring, trace_call
 from geovlm_ray.config import Config, RunConfig
@@ -112,14 +113,15 @@ class _Call:
 class RayRewards:
     """All reward actors as one pool; a dead actor is replaced and its chunk is scored again. Thread-safe."""
 
-    def __init__(self, config: Config, tasks: Sequence[str]) -> None:
+    def __init__(self, config: Config, tasks: Sequence[str], reservation: Reservation | None = None) -> None:
         self.sbert: ActorSlots | None = None
         if any(needs_embedder(task, config.reward) for task in tasks):
             sbert = config.reward.sbert
             if config.placement.sbert.num_gpus:
                 sbert = sbert.model_copy(update={"device": "cuda"})
-            self.sbert = ActorSlots(config, "sbert", 1, SbertActor, sbert, config.run)
-        self.slots = ActorSlots(config, "reward", config.placement.reward.actors, RewardActor, config)
+            self.sbert = ActorSlots(config, "sbert", 1, SbertActor, sbert, config.run, reservation=reservation)
+        count = config.placement.reward.actors
+        self.slots = ActorSlots(config, "reward", count, RewardActor, config, reservation=reservation)
         self.actors = self.slots.actors
 
     def score(self, groups: Sequence[SampleGroup]) -> list[SampleGroup]:

@@ -11,6 +11,7 @@ from typing import Any
 import ray
 
 from actors.failures import fetch
+from actors.placement import Reservation
 from actors.rollout import RolloutActor
 from actors.slots import ActorSlots
 from geovlm_ray.config import Config
@@ -49,12 +50,18 @@ class RayRollouts:
     then the other actors sample what the lost one did not deliver. Every prompt's group arrives exactly once.
     """
 
-    def __init__(self, config: Config, model: Path, actor_class: type[RolloutActor] = RolloutActor) -> None:
+    def __init__(
+        self,
+        config: Config,
+        model: Path,
+        actor_class: type[RolloutActor] = RolloutActor,
+        reservation: Reservation | None = None,
+    ) -> None:
         self.config = config
         size = config.placement.rollout.actors
         # In flight: batches up to the staleness bound, evaluation, the parity probe and the weight sync.
         options = {"max_concurrency": config.loop.max_staleness + 3} if config.sync.mode == "in_flight" else {}
-        self.slots = ActorSlots(config, "rollout", size, actor_class, config, model, **options)
+        self.slots = ActorSlots(config, "rollout", size, actor_class, config, model, reservation=reservation, **options)
         # Calls may queue until the actor has started.
         self.slots.require(lambda actor: [])
         self.actors = self.slots.actors

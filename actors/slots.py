@@ -14,6 +14,7 @@ import ray
 
 from actors.failures import died_before_start, fetch
 from actors.options import actor_options
+from actors.placement import Reservation
 from geovlm_ray.config import Config
 from geovlm_ray.core.errors import LostError, RunError, StartError
 from geovlm_ray.observability.heartbeat import remove_heartbeats
@@ -39,9 +40,17 @@ class ActorSlots:
     """
 
     def __init__(
-        self, config: Config, kind: str, count: int, actor_class: type, *arguments: Any, **options: Any
+        self,
+        config: Config,
+        kind: str,
+        count: int,
+        actor_class: type,
+        *arguments: Any,
+        reservation: Reservation | None = None,
+        **options: Any,
     ) -> None:
         self.config = config
+        self._reservation = reservation
         self._kind = kind
         self._actor_class = actor_class
         self._arguments = arguments
@@ -122,6 +131,8 @@ class ActorSlots:
         # Unique in this process: a replacement may start before the dead actor is gone.
         self._names[slot] = f"{self._kind}-{next(_numbers[self._kind])}"
         options = actor_options(self.config, self._kind, self._names[slot]) | self._options
+        if self._reservation is not None:
+            options |= self._reservation.options(self._kind, slot)
         return ray.remote(self._actor_class).options(**options).remote(*self._arguments)
 
     def _check_awaited(self) -> None:

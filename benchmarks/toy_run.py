@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,9 @@ def main() -> int:
 
 def build(config: Config, ready: Ready) -> Components:
     """The components, as actors."""
-    rollouts, rewards, learner = start_actors(config, ready, ToyRolloutActor, ToyLearnerActor)
-    return Components(rollouts, rewards, learner, report_survivors(config, rollouts))
+    components = start_actors(config, ready, ToyRolloutActor, ToyLearnerActor)
+    assert isinstance(components.rollouts, RayRollouts)
+    return replace(components, report=report_survivors(config, components.rollouts), timeline=None)
 
 
 def report_survivors(config: Config, rollouts: RayRollouts) -> Callable[[dict[str, Any]], None]:

@@ -6,16 +6,15 @@ are errors; no value is corrected silently.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from geovlm_ray.core.errors import ConfigError
+from geovlm_ray.core.errors import ConfigError, did_you_mean
 from geovlm_ray.core.files import read_text
 from geovlm_ray.core.placement import PlacementConfig
 from geovlm_ray.core.redaction import has_password
@@ -104,13 +103,6 @@ class SyncConfig(Section):
     parity_prompts: int = Field(4, ge=1, description="prompts in the fixed probe batch")
     parity_tokens: int = Field(4, ge=1, description="tokens per completion in the probe batch")
 
-    @field_validator("transport")
-    @classmethod
-    def _check_transport(cls, transport: str) -> str:
-        if transport not in TRANSPORTS:
-            raise ValueError(f"expected one of {', '.join(TRANSPORTS)}")
-        return transport
-
 
 class CheckpointConfig(Section):
     """Checkpoint frequency and retention; `sft` reads only `keep`."""
@@ -173,37 +165,27 @@ class Config(Extensions):
         return self
 
     @model_validator(mode="after")
-    def _check_objective(self) -> Config:
-        if self.learner.objective not in OBJECTIVES:
+    def _check_values(self) -> Config:
+        transport, objective = self.sync.transport, self.learner.objective
+        rollout, evaluation = self.rollout, self.evaluation
+        if transport not in TRANSPORTS:
+            raise ValueError(f"sync.transport: expected one of {', '.join(TRANSPORTS)}, found {transport!r}")
+        if objective not in OBJECTIVES:
+            raise ValueError(f"learner.objective: expected one of {', '.join(OBJECTIVES)}, found {objective!r}")
+        if rollout.max_tokens >= rollout.max_model_len:
             raise ValueError(
-                f"learner.objective: expected one of {', '.join(OBJECTIVES)}, found {self.learner.objective!r}"
+                f"rollout.max_tokens ({rollout.max_tokens}) must be below rollout.max_model_len "
+                f"({rollout.max_model_len}), which includes the prompt"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _check_lengths(self) -> Config:
-        if self.rollout.max_tokens >= self.rollout.max_model_len:
-            raise ValueError(
-                f"rollout.max_tokens ({self.rollout.max_tokens}) must be below rollout.max_model_len "
-                f"({self.rollout.max_model_len}), which includes the prompt"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _check_url_has_no_password(self) -> Config:
         if has_password(self.checkpoint.url or ""):
             raise ValueError(
                 "checkpoint.url: expected a URL without a password, since the configuration is saved in the run "
                 "directory; pass the password through the environment or fsspec's configuration"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _check_benchmarks_have_interval(self) -> Config:
-        if bool(self.evaluation.every) != bool(self.evaluation.benchmarks):
+        if bool(evaluation.every) != bool(evaluation.benchmarks):
             raise ValueError(
                 "evaluation.every and evaluation.benchmarks: expected both or neither, found "
-                f"{self.evaluation.every} and {list(self.evaluation.benchmarks)}"
+                f"{evaluation.every} and {list(evaluation.benchmarks)}"
             )
         return self
 
@@ -285,9 +267,9 @@ def _read(source: str) -> dict[str, Any]:
     else:
         path = Path(source)
         if not path.is_file():
-            near = difflib.get_close_matches(source, recipe_names(), 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"{source!r} is neither a recipe ({', '.join(recipe_names())}) nor a file{hint}")
+            names = recipe_names()
+            hint = did_you_mean(source, names)
+            raise ConfigError(f"{source!r} is neither a recipe ({', '.join(names)}) nor a file{hint}")
         text = read_text(path)
     values = _parse(text, source) or {}
     if not isinstance(values, dict):
@@ -319,9 +301,8 @@ def _explain(error: Mapping[str, Any], source: str) -> str:
     if key in RENAMED:
         return f"{source}: unknown key {key!r}; it is now {RENAMED[key]!r}"
     fields = _fields(location[:-1])
-    near = difflib.get_close_matches(location[-1], fields, 1)
-    hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(fields)}"
-    return f"{source}: unknown key {key!r}; {hint}"
+    hint = did_you_mean(location[-1], fields) or f"; expected one of {', '.join(fields)}"
+    return f"{source}: unknown key {key!r}{hint}"
 
 
 def _fields(path: list[str]) -> list[str]:

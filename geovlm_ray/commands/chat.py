@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from geovlm_ray.core.errors import ConfigError, DataError
+from geovlm_ray.core.files import write_atomically
 from geovlm_ray.report.inert_text import inert
 from geovlm_ray.tasks import TASKS, find_task
 
@@ -88,8 +89,6 @@ def _read_question() -> str:
 
 
 def _answer(answerer: Answerer, args: argparse.Namespace, question: str, console: Console) -> None:
-    from geovlm_ray.core.files import write_atomically
-
     answer = answerer.answer(args.images, question, args.task)
     print_answer(answer, answerer.frame.kind, console)
     if answer.boxes:

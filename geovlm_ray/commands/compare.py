@@ -8,6 +8,7 @@ from pathlib import Path
 
 from geovlm_ray.commands.progress import Progress, open_console
 from geovlm_ray.core.errors import ConfigError, DataError
+from geovlm_ray.core.files import write_atomically
 
 PAGE = Path("compare.html")
 MIN_DRAWS = 100
@@ -29,7 +30,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare, print the tables, write the page and the JSON."""
-    from geovlm_ray.core.files import write_atomically
     from geovlm_ray.evaluation.comparison.compare import as_json, compare
     from geovlm_ray.evaluation.comparison.page import comparison_page
     from geovlm_ray.evaluation.comparison.paired import DRAWS

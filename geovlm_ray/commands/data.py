@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from geovlm_ray.commands.progress import Progress
+from geovlm_ray.core.errors import ConfigError, DataError, did_you_mean
+from geovlm_ray.core.files import read_object, write_atomically
 
 if TYPE_CHECKING:
     from geovlm_ray.data.convert import Counts
@@ -22,27 +27,29 @@ CONVERTED = "folder written by `data convert`, or a parent folder of several"
 class _HelpWithFormats(argparse.Action):
     """Help that lists the formats, imported lazily."""
 
-    def __call__(
-        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
-    ) -> None:
+    def __call__(self, parser: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> None:
         from geovlm_ray.data.formats import FORMATS
 
-        lines = [f"  {name:<18} {form.summary}{_options_text(form)}" for name, form in FORMATS.items()]
-        parser.epilog = "\n".join(["formats:", *lines])
+        parser.epilog = "formats:"
+        for name, form in FORMATS.items():
+            parser.epilog += f"\n  {name:<18} {form.summary}"
+            parser.epilog += "".join(f"\n  {'':<18}   {key}={default}" for key, default in form.options.items())
         parser.print_help()
         parser.exit()
-
-
-def _options_text(form: Format) -> str:
-    return "".join(f"\n  {'':<18}   {key}={default}" for key, default in form.options.items())
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the subcommands and their arguments."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     _add_convert(actions)
-    _add_export(actions)
-    _add_validate(actions)
+    export = _add_formatted(actions, "export", "write a converted dataset in its source format")
+    export.add_argument("dir", type=Path, metavar="DIR", help="folder written by `data convert`")
+    export.add_argument("out", type=Path, metavar="OUT", help="output file or folder, must not exist")
+    validate = actions.add_parser("validate", help="check every record and image, quarantine bad records")
+    validate.add_argument("dir", type=Path, metavar="DIR", help=CONVERTED)
+    _add_recipe(validate)
+    _add_images(validate)
+    _add_limits(validate, "bad")
     stats = actions.add_parser("stats", help="statistics of datasets")
     stats.add_argument("dir", type=Path, metavar="DIR", help=CONVERTED)
     stats.add_argument("--json", type=Path, metavar="OUT", help="output of the statistics as JSON")
@@ -87,49 +94,24 @@ def _add_convert(actions: Any) -> None:
     _add_limits(parser, "quarantined")
 
 
-def _add_export(actions: Any) -> None:
-    parser = _add_formatted(actions, "export", "write a converted dataset in its source format")
-    parser.add_argument("dir", type=Path, metavar="DIR", help="folder written by `data convert`")
-    parser.add_argument("out", type=Path, metavar="OUT", help="output file or folder, must not exist")
-
-
-def _add_validate(actions: Any) -> None:
-    parser = actions.add_parser("validate", help="check every record and image, quarantine bad records")
-    parser.add_argument("dir", type=Path, metavar="DIR", help=CONVERTED)
-    _add_recipe(parser)
-    _add_images(parser)
-    _add_limits(parser, "bad")
-
-
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", help="recipe or YAML file with the plugins and tasks of the data (default: none)")
 
 
 def _add_images(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--images",
-        choices=["required", "optional"],
-        default="required",
-        help="optional: the dataset may have annotations without images (default: required)",
-    )
+    images = "optional: the dataset may have annotations without images (default: required)"
+    parser.add_argument("--images", choices=["required", "optional"], default="required", help=images)
     parser.add_argument("--root", type=Path, help="base folder of the images (default: as at conversion)")
 
 
 def _add_limits(parser: argparse.ArgumentParser, bad: str) -> None:
-    parser.add_argument(
-        "--max-bad",
-        type=float,
-        default=0.01,
-        metavar="FRACTION",
-        help=f"fail if a larger fraction is {bad} (default: 0.01)",
-    )
+    limit = f"fail if a larger fraction is {bad} (default: 0.01)"
+    parser.add_argument("--max-bad", type=float, default=0.01, metavar="FRACTION", help=limit)
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="worker processes (default: one per core)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the subcommand; exceeding --max-bad raises DataError."""
-    from geovlm_ray.core.errors import ConfigError
-
     if getattr(args, "workers", 1) < 1:
         raise ConfigError(f"--workers: expected 1 or more, found {args.workers}")
     if not 0 <= getattr(args, "max_bad", 0.0) <= 1:
@@ -144,24 +126,13 @@ def run(args: argparse.Namespace) -> int:
         from geovlm_ray.config import load_config
 
         load_config(args.recipe)
-    actions = {
-        "convert": convert,
-        "export": export,
-        "validate": validate,
-        "stats": stats,
-        "preview": preview,
-        "scenes": scenes,
-    }
+    actions = {action.__name__: action for action in (convert, export, validate, stats, preview, scenes)}
     actions[args.action](args)
     return 0
 
 
 def convert(args: argparse.Namespace) -> None:
     """Convert a source to Parquet and print the counts."""
-    from rich.console import Console
-
-    from geovlm_ray.commands.progress import Progress
-    from geovlm_ray.core.errors import DataError
     from geovlm_ray.data.convert import MetadataOverrides
     from geovlm_ray.data.convert import convert as run_conversion
     from geovlm_ray.data.formats.base import Source
@@ -173,17 +144,13 @@ def convert(args: argparse.Namespace) -> None:
         raise DataError(f"--images {images}: expected a folder, found none")
     console = Console()
     with Progress(console) as progress:
-
-        def show(counts: Counts) -> None:
-            progress.show(counts.records, "records", f", {counts.set_aside:,} quarantined")
-
         counts = run_conversion(
             args.format,
             Source(args.source, images, options),
             args.out,
             MetadataOverrides(args.dataset, args.split, args.licence),
             workers=args.workers,
-            on_progress=show,
+            on_progress=lambda done: progress.show(done.records, "records", f", {done.set_aside:,} quarantined"),
         )
     print_conversion(counts, first_examples(args.out), console)
     console.print(f"Dataset: {args.out.resolve()}", highlight=False, markup=False, soft_wrap=True)
@@ -192,8 +159,6 @@ def convert(args: argparse.Namespace) -> None:
 
 def export(args: argparse.Namespace) -> None:
     """Write a converted dataset in its source format."""
-    from geovlm_ray.core.errors import DataError
-    from geovlm_ray.core.files import read_object
     from geovlm_ray.data.convert import CARD
     from geovlm_ray.data.formats import FORMATS
     from geovlm_ray.data.parquet import open_datasets
@@ -222,10 +187,6 @@ def export(args: argparse.Namespace) -> None:
 
 def validate(args: argparse.Namespace) -> None:
     """Validate datasets, write their quarantines and print the findings."""
-    from rich.console import Console
-
-    from geovlm_ray.commands.progress import Progress
-    from geovlm_ray.core.errors import DataError
     from geovlm_ray.data.parquet import open_datasets
     from geovlm_ray.data.validation.validate import validate as run_validation
     from geovlm_ray.report.data_tables import print_validation
@@ -249,10 +210,6 @@ def validate(args: argparse.Namespace) -> None:
 
 def stats(args: argparse.Namespace) -> None:
     """Print the statistics and write them as JSON."""
-    from rich.console import Console
-
-    from geovlm_ray.commands.progress import Progress
-    from geovlm_ray.core.files import write_atomically
     from geovlm_ray.data.parquet import open_datasets
     from geovlm_ray.data.stats import collect_stats
     from geovlm_ray.report.data_tables import print_stats
@@ -269,7 +226,6 @@ def stats(args: argparse.Namespace) -> None:
 
 def preview(args: argparse.Namespace) -> None:
     """Write the preview page."""
-    from geovlm_ray.core.files import write_atomically
     from geovlm_ray.data.parquet import open_datasets
     from geovlm_ray.report.preview import preview as make_page
 
@@ -281,7 +237,6 @@ def preview(args: argparse.Namespace) -> None:
 
 def scenes(args: argparse.Namespace) -> None:
     """Write the image of synthetic scenes."""
-    from geovlm_ray.core.errors import ConfigError
     from geovlm_ray.report.scenes import contact_sheet
 
     if args.out.suffix.lower() != ".png":
@@ -294,8 +249,6 @@ def _check_bad_fraction(
     counts: Counts | ValidationReport, source: Path, bad: str, quarantine: Path, max_bad: float
 ) -> None:
     """Raise DataError if there are no records or more than ``max_bad`` of them are bad."""
-    from geovlm_ray.core.errors import DataError
-
     if not counts.records:
         raise DataError(f"{source}: expected records, found none")
     if counts.bad_fraction > max_bad:
@@ -306,18 +259,15 @@ def _check_bad_fraction(
 
 
 def _format(name: str) -> Format:
-    from geovlm_ray.core.errors import ConfigError
     from geovlm_ray.data.formats import FORMATS
 
     if name not in FORMATS:
-        raise ConfigError(f"FORMAT: expected one of {', '.join(FORMATS)}, found {name!r}{_suggestion(name, FORMATS)}")
+        raise ConfigError(f"FORMAT: expected one of {', '.join(FORMATS)}, found {name!r}{did_you_mean(name, FORMATS)}")
     return FORMATS[name]
 
 
 def _options(name: str, given: Iterable[str]) -> dict[str, str]:
     """The options of a format: defaults, overridden by the command line."""
-    from geovlm_ray.core.errors import ConfigError
-
     options = dict(_format(name).options)
     for argument in given:
         key, equals, value = argument.partition("=")
@@ -325,11 +275,6 @@ def _options(name: str, given: Iterable[str]) -> dict[str, str]:
             raise ConfigError(f"{argument!r}: expected option=value")
         if key not in options:
             known = f"expected one of {', '.join(options)}" if options else "the format has none"
-            raise ConfigError(f"unknown option {key!r} of {name}; {known}{_suggestion(key, options)}")
+            raise ConfigError(f"unknown option {key!r} of {name}; {known}{did_you_mean(key, options)}")
         options[key] = value
     return options
-
-
-def _suggestion(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, known, 1)
-    return f"; did you mean {close[0]!r}?" if close else ""

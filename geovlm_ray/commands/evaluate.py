@@ -13,6 +13,7 @@ from rich.table import Table
 
 from geovlm_ray.commands.progress import Progress, open_console
 from geovlm_ray.core.errors import ConfigError, DataError
+from geovlm_ray.core.files import read_text, write_atomically
 
 if TYPE_CHECKING:
     from geovlm_ray.config import Config
@@ -32,11 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--benchmarks", nargs="+", metavar="NAME", help="all, drawn, names from --list, or paths of custom datasets"
     )
     on.add_argument("--data", type=Path, metavar="ROOT", help="folder with one subfolder per benchmark")
-    on.add_argument(
-        "--out",
-        type=Path,
-        help="results folder (default: evaluations/RUN-MODEL)",
-    )
+    on.add_argument("--out", type=Path, help="results folder (default: evaluations/RUN-MODEL)")
     on.add_argument("--limit", type=int, metavar="N", help="at most N records per benchmark, evenly spaced")
     on.add_argument(
         "--reasoning", action="store_true", help="also answer with the reasoning removed and with swapped reasoning"
@@ -112,8 +109,6 @@ def _evaluate_model(args: argparse.Namespace) -> int:
     console.print(terminal_table(results))
     console.print(f"Report: {(out / 'results.html').resolve()}", soft_wrap=True, highlight=False)
     if args.json:
-        from geovlm_ray.core.files import read_text, write_atomically
-
         write_atomically(args.json, read_text(out / RESULTS))
     return 0
 
@@ -132,16 +127,13 @@ def _cluster(config: Config) -> RolloutPool:
 
 def _evaluate_predictions(args: argparse.Namespace) -> int:
     from geovlm_ray.config import reward_config
-    from geovlm_ray.core.files import write_atomically
     from geovlm_ray.evaluation.responses import evaluate_earthdial, evaluate_records
 
     config = reward_config(args.overrides, args.recipe)
     if args.format and not args.task:
         raise DataError("--format earthdial: expected --task with the name of the evaluation folder, found none")
-    if args.format:
-        metrics = evaluate_earthdial(args.predictions, args.task, config)
-    else:
-        metrics = evaluate_records(args.predictions, args.task, config)
+    evaluate = evaluate_earthdial if args.format else evaluate_records
+    metrics = evaluate(args.predictions, args.task, config)
     print_tables(metrics, open_console())
     if args.json:
         write_atomically(args.json, json.dumps(dataclasses.asdict(metrics), indent=2))

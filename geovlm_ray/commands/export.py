@@ -39,12 +39,6 @@ def run(args: argparse.Namespace) -> int:
     ref = resolve_model(args.model, args.recipe, args.overrides)
     dtype = args.dtype or (ref.trained or ref.config).model.dtype
     difference = export(ref, args.model, args.out, dtype, args.evaluation)
-    console = Console()
-    console.print(
-        f"Max log-prob difference to {ref.path}: {difference:.2g}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
-    console.print(f"Model: {args.out.resolve()}", markup=False, highlight=False, soft_wrap=True)
+    lines = (f"Max log-prob difference to {ref.path}: {difference:.2g}", f"Model: {args.out.resolve()}")
+    Console().print(*lines, sep="\n", markup=False, highlight=False, soft_wrap=True)
     return 0

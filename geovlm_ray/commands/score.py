@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from geovlm_ray.core.errors import ConfigError, DataError
+from geovlm_ray.core.files import write_atomically
 
 if TYPE_CHECKING:
     from geovlm_ray.rewards import RewardConfig
@@ -34,7 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Score every line, or probe; return 1 if a line is invalid or a reward can be hacked."""
     from geovlm_ray.config import reward_config
-    from geovlm_ray.core.errors import ConfigError
 
     settings = [a for a in args.overrides if a.startswith(("reward.", "reward="))]
     files = [a for a in args.overrides if a not in settings]
@@ -49,8 +52,6 @@ def run(args: argparse.Namespace) -> int:
 
 def score(path: Path, out: Path | None, config: RewardConfig) -> int:
     """Score the records of a file; return 1 if a line is invalid."""
-    from geovlm_ray.core.errors import DataError
-    from geovlm_ray.core.files import write_atomically
     from geovlm_ray.evaluation.scoring import score_lines
 
     if not path.is_file():
@@ -71,8 +72,6 @@ def score(path: Path, out: Path | None, config: RewardConfig) -> int:
 
 def probe(path: Path | None, out: Path | None, config: RewardConfig) -> int:
     """Print probe tables of the configured rewards and the paper preset; return 1 if a configured one is hackable."""
-    import json
-
     from geovlm_ray.evaluation.probes.references import file_references, scene_references
     from geovlm_ray.evaluation.probes.suite import run_probes
     from geovlm_ray.evaluation.probes.table import as_json, as_text, verdict

@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from geovlm_ray.commands.progress import open_console
 from geovlm_ray.core.errors import RunError
 from geovlm_ray.core.files import last_object, read_text
 from geovlm_ray.observability.heartbeat import PERIOD_S, read_heartbeats, silent
 
-WIDTH = 140
-"""Line width in characters when the output is not a terminal."""
 NONE = "-"
 TERMINAL_STATES = ("ended", "failed", "interrupted")
 """States of a process that has exited."""
@@ -33,9 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Show the table until Ctrl-C, or once with ``--once``."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDTH)
+    console = open_console()
     status = view(args.run_dir, time.time())
     if args.once:
         console.print(status)
@@ -50,21 +47,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def view(folder: Path, now: float) -> Group:
-    """The progress line of the run and the table of its actors.
-
-    Raises:
-        RunError: the folder is not a run directory.
-    """
+    """The progress line of a run and the table of its actors; raises RunError if ``folder`` is no run directory."""
     config = folder / "config.yaml"
     if not config.is_file():
         raise RunError(f"{folder}: expected a run directory with a config.yaml, found none")
     heartbeats = read_heartbeats(folder)
     table = Table("actor", "state", "since", "weights", "queue", "rate", "idle", "memory", "heartbeat")
     for heartbeat in heartbeats:
-        table.add_row(
-            *row(heartbeat, now),
-            style="red" if heartbeat["state"] not in TERMINAL_STATES and silent(heartbeat, now) else "",
-        )
+        lost = heartbeat["state"] not in TERMINAL_STATES and silent(heartbeat, now)
+        table.add_row(*row(heartbeat, now), style="red" if lost else "")
     title = head(yaml.safe_load(read_text(config))["run"], last_object(folder / "metrics.jsonl"))
     return Group(Text(title), table if heartbeats else Text("No actor has written a heartbeat yet."))
 
@@ -73,15 +64,13 @@ def head(run: dict[str, Any], metrics: dict[str, Any] | None) -> str:
     """The progress line: run name, last step, reward and step time."""
     if metrics is None:
         return f"{run['name']}  step 0/{run['steps']}"
-    return (
-        f"{run['name']}  step {metrics['step']}/{run['steps']}  reward {metrics['reward/mean']:.3f}  "
-        f"{metrics['seconds/step']:.1f} s/step"
-    )
+    figures = f"reward {metrics['reward/mean']:.3f}  {metrics['seconds/step']:.1f} s/step"
+    return f"{run['name']}  step {metrics['step']}/{run['steps']}  {figures}"
 
 
 def row(heartbeat: dict[str, Any], now: float) -> list[str]:
     """The table cells of one actor; ``now`` is Unix time in seconds."""
-    age = now - heartbeat["time"]
+    weights, queue = (NONE if heartbeat[key] is None else str(heartbeat[key]) for key in ("weight_version", "queue"))
     state = heartbeat["state"]
     if heartbeat["kind"] == "driver" and state not in ("idle", *TERMINAL_STATES):
         state = f"waits for {state}"
@@ -91,14 +80,10 @@ def row(heartbeat: dict[str, Any], now: float) -> list[str]:
         heartbeat["actor"],
         state,
         f"{datetime.fromtimestamp(heartbeat['since']):%H:%M:%S} ({max(now - heartbeat['since'], 0):.0f} s)",
-        _or_none(heartbeat["weight_version"]),
-        _or_none(heartbeat["queue"]),
+        weights,
+        queue,
         f"{heartbeat['rate']:,.0f} {heartbeat['unit']}/s" if heartbeat["unit"] else NONE,
         f"{heartbeat['idle']:.0%}",
         f"{heartbeat['memory_bytes'] / 2**30:.1f} GiB",
-        f"{max(age, 0):.0f} s ago",
+        f"{max(now - heartbeat['time'], 0):.0f} s ago",
     ]
-
-
-def _or_none(value: int | None) -> str:
-    return NONE if value is None else str(value)

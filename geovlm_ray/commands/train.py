@@ -13,12 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from geovlm_ray.config import Config, load_config, recipe_names
+from geovlm_ray.core.errors import ConfigError, UserError
+from geovlm_ray.core.files import read_objects
 
 if TYPE_CHECKING:
-    from geovlm_ray.core.interfaces import Components
     from geovlm_ray.training.capacity import Node
-    from geovlm_ray.training.plan.rates import Rates
-    from geovlm_ray.training.preflight import Ready
 
 MAX_ANSWER_CHARS = 60
 """Answers in tables are truncated to this length."""
@@ -32,11 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plan", type=Path, metavar="BENCH.json", help="compare the run with the step time predicted from these rates"
     )
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="check configuration, model and data, print the actor placement, and exit",
-    )
+    dry_run = "check configuration, model and data, print the actor placement, and exit"
+    parser.add_argument("--dry-run", action="store_true", help=dry_run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -49,61 +45,45 @@ def run(args: argparse.Namespace) -> int:
     from geovlm_ray.training.preflight import prepare
     from geovlm_ray.training.run import execute
 
-    rates = read_plan(args.plan, config) if args.plan else None
+    rates = None
+    if args.plan:
+        from geovlm_ray.training.plan.compare import compare
+        from geovlm_ray.training.plan.rates import Setup, read_rates
+
+        if config.run.steps < 2:
+            raise ConfigError(f"--plan: expected run.steps of at least 2 (step 1 is warm-up), found {config.run.steps}")
+        rates = read_rates(args.plan)
     console.print(f"Checking model and data of {args.recipe} ...")
     check_benchmarks(config)
     ready = prepare(config)
-    summary = execute(config, ready, _local_build if args.local else _cluster_build, console)
+    if args.local:
+        from geovlm_ray.training.local import build
+    else:
+        from actors.cluster import build
+    summary = execute(config, ready, build, console)
     print_summary(summary, console)
     if rates:
-        print_comparison(rates, config, console)
+        metrics = config.run.folder / "metrics.jsonl"
+        text = compare(rates, Setup.of(config), read_objects(metrics), str(metrics))
+        console.print(text, markup=False, highlight=False)
     console.print(f"Report: {(config.run.folder / 'report.html').resolve()}")
     return 0
 
 
-def _local_build(config: Config, ready: Ready) -> Components:
-    from geovlm_ray.training.local import build
-
-    return build(config, ready)
-
-
 def _cluster_nodes() -> list[Node]:
-    from actors.cluster import connect, nodes
+    from actors.cluster import cluster_nodes
 
-    connect()
-    return nodes()
-
-
-def _cluster_build(config: Config, ready: Ready) -> Components:
-    from actors.cluster import build
-
-    return build(config, ready)
+    return cluster_nodes()
 
 
-def read_plan(path: Path, config: Config) -> Rates:
-    """Read the rates for the comparison, before the run starts."""
-    from geovlm_ray.core.errors import ConfigError
-    from geovlm_ray.training.plan.rates import read_rates
+def _check_cluster(config: Config) -> None:
+    from actors.cluster import check_room
 
-    if config.run.steps < 2:
-        raise ConfigError(f"--plan: expected run.steps of at least 2 (step 1 is warm-up), found {config.run.steps}")
-    return read_rates(path)
-
-
-def print_comparison(rates: Rates, config: Config, console: Console) -> None:
-    """Print measured step time and idle fractions next to the planned ones."""
-    from geovlm_ray.core.files import read_objects
-    from geovlm_ray.training.plan.compare import compare
-    from geovlm_ray.training.plan.rates import Setup
-
-    metrics = config.run.folder / "metrics.jsonl"
-    text = compare(rates, Setup.of(config), read_objects(metrics), str(metrics))
-    console.print(text, markup=False, highlight=False)
+    check_room(config)
 
 
 def dry_run(config: Config, local: bool, console: Console) -> int:
     """Print the checks and the requested actors; return 1 if a check fails."""
-    from geovlm_ray.core.errors import UserError
     from geovlm_ray.training.capacity import check_fits, describe_node, resource_requests, this_machine, total_resources
     from geovlm_ray.training.preflight import CHECKS, problems
 
@@ -125,7 +105,10 @@ def dry_run(config: Config, local: bool, console: Console) -> int:
     target = f"cluster {address}, {len(nodes)} nodes" if address else "this machine"
     console.print(f"{target}: {describe_node(total_resources(nodes))}", markup=False)
     try:
-        check_fits(config, nodes)
+        if address:
+            _check_cluster(config)
+        else:
+            check_fits(config, nodes)
     except UserError as error:
         console.print(f"placement: {error}", markup=False)
         return 1

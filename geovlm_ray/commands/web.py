@@ -49,7 +49,10 @@ def _serve(args: argparse.Namespace, listener: socket.socket) -> None:
     from geovlm_ray.serving.web.app import is_loopback, make_app
 
     ref = resolve_model(args.model, args.recipe, args.overrides)
-    app = make_app(Answerer(ref), _name(args.model, ref.path, ref.run), args.host)
+    name = Path(args.model).name or ref.path.resolve().name
+    if ref.run and ref.run != ref.path:
+        name = f"{ref.run.resolve().name}, {ref.path.name}"
+    app = make_app(Answerer(ref), name, args.host)
     host = f"[{args.host}]" if ":" in args.host else args.host
     print(f"Page: http://{host}:{listener.getsockname()[1]} (Ctrl-C quits)", flush=True)
     if not is_loopback(args.host):
@@ -64,8 +67,3 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family)
     except OSError as error:
         raise RunError(f"--host {host} --port {port}: expected a free address, found: {error.strerror}") from error
-
-
-def _name(model: str, path: Path, run: Path | None) -> str:
-    """The display name of a model."""
-    return f"{run.resolve().name}, {path.name}" if run and run != path else Path(model).name or path.resolve().name

@@ -1,5 +1,10 @@
 """Errors that a user can act on. Messages state what was expected and what was found."""
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(Exception):
     """An error that the user can fix; the command line prints its message without a traceback."""
@@ -27,3 +32,9 @@ class LostError(RunError):
 
 class StartError(LostError):
     """A component died during start-up; restarting it would fail again."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``; did you mean 'X'?``, where X is the known name closest to ``name``; empty if none is close."""
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f"; did you mean {close[0]!r}?" if close else ""

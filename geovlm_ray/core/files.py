@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import os
@@ -14,15 +15,9 @@ import xxhash
 
 from geovlm_ray.core.errors import DataError
 
-BLOCK_BYTES = 2**22
-
 
 def read_text(path: Path) -> str:
-    """Read a text file.
-
-    Raises:
-        DataError: The file is not UTF-8.
-    """
+    """Read a text file; raises DataError if it is not UTF-8."""
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -30,19 +25,15 @@ def read_text(path: Path) -> str:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Read a file that contains a single JSON object.
-
-    Raises:
-        DataError: The content is not a JSON object.
-    """
+    """Read a file that contains a single JSON object; raises DataError if it does not."""
     return _object(read_text(path), str(path))
 
 
 def read_objects(path: Path) -> list[dict[str, Any]]:
-    """Read a JSON Lines file of objects, skipping an unterminated last line (left by a killed writer).
+    """Read a JSON Lines file, skipping an unterminated last line (left by a killed writer).
 
     Raises:
-        DataError: A line is not a JSON object.
+        DataError: a line is not a JSON object.
     """
     lines = read_text(path).splitlines(keepends=True)
     return [_object(line, f"{path}, line {n}") for n, line in enumerate(lines, 1) if line.endswith("\n")]
@@ -52,22 +43,18 @@ def last_object(path: Path, within: int = 2**18) -> dict[str, Any] | None:
     """Last complete line of a JSON Lines file, or None; reads at most the last ``within`` bytes.
 
     Raises:
-        DataError: The line is not a JSON object.
+        DataError: the line is not a JSON object.
     """
     if not path.is_file():
         return None
     with path.open("rb") as file:
         file.seek(max(path.stat().st_size - within, 0))
-        lines = [line for line in file.read().splitlines(keepends=True) if line.endswith(b"\n")]
+        lines = [line for line in file.readlines() if line.endswith(b"\n")]
     return _object(lines[-1].decode(), f"{path}, last line") if lines else None
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file atomically: to a temporary file, then `os.replace`.
-
-    Raises:
-        DataError: The file cannot be written.
-    """
+    """Write to a temporary file, then `os.replace`; raises DataError if the file cannot be written."""
     partial = path.with_name(f".{path.name}.partial")
     with writing(path):
         if path.is_dir():
@@ -81,16 +68,15 @@ def digest_of(files: Iterable[Path]) -> str:
     digest = xxhash.xxh3_64()
     for file in sorted(files):
         with file.open("rb") as stream:
-            while block := stream.read(BLOCK_BYTES):
-                digest.update(block)
+            hashlib.file_digest(stream, lambda: digest)
     return digest.hexdigest()
 
 
 def grant_umask_access(folder: Path) -> None:
-    """Set the modes of all files in a folder to what the umask allows; weight files are written owner-only.
+    """Set the modes of all files in a folder to what the umask allows, since weight files are written owner-only.
 
     Raises:
-        OSError: A mode cannot be changed.
+        OSError: a mode cannot be changed.
     """
     status = Path("/proc/self/status").read_text()
     umask = int(next(line for line in status.splitlines() if line.startswith("Umask:")).split()[1], 8)
@@ -105,11 +91,7 @@ UNDONE = "undone"
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Convert an OSError raised while writing ``path`` to a DataError.
-
-    Raises:
-        DataError: The file cannot be written.
-    """
+    """Convert an OSError raised while writing ``path`` to a DataError."""
     try:
         yield
     except OSError as error:

@@ -129,14 +129,9 @@ def rotated_box(corners: Coords) -> tuple[float, ...] | None:
     angle = (math.degrees(math.atan2(by - ay, bx - ax)) + 180) % 180
     if 45 < angle < 135:
         width, height = height, width
-    middle_x, middle_y = (ax + cx) / 2, (ay + cy) / 2
-    return (
-        middle_x - width / 2,
-        middle_y - height / 2,
-        middle_x + width / 2,
-        middle_y + height / 2,
-        angle - 180 if angle >= 135 else angle - 90 if angle > 45 else angle,
-    )
+    x, y = (ax + cx) / 2, (ay + cy) / 2
+    angle -= 180 if angle >= 135 else 90 if angle > 45 else 0
+    return x - width / 2, y - height / 2, x + width / 2, y + height / 2, angle
 
 
 def polygons(boxes: Sequence[Coords], sense: Literal[1, -1] = 1) -> np.ndarray:

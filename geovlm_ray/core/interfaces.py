@@ -142,15 +142,11 @@ Timeline = Callable[[float, float], dict[str, list[Span]]]
 """Returns the calls of every actor, keyed by actor name, between two times in seconds since the epoch."""
 
 
-class NoTracker:
-    """Records nothing."""
+class NoRecords:
+    """Tracker and checkpointer that write nothing."""
 
     def log_step(self, step: int, metrics: dict[str, float], groups_by_status: GroupsByStatus) -> None:
-        """Record nothing."""
-
-
-class NoCheckpoints:
-    """Writes no checkpoint."""
+        """Write nothing."""
 
     def save(self, step: int, saver: Saver, metrics: Mapping[str, float]) -> None:
         """Write nothing."""
@@ -164,7 +160,7 @@ class Components:
     """Everything that the training loop drives.
 
     A backend (one process or a Ray cluster) builds the first five; ``report`` receives each step's metrics and
-    ``timeline`` returns the calls of remote actors, if the backend has any.
+    ``timeline`` returns the calls of remote actors, if the backend has any. ``release`` gives back what it reserved.
     """
 
     rollouts: RolloutPool
@@ -172,6 +168,13 @@ class Components:
     learner: Learner
     report: Report | None = None
     timeline: Timeline | None = None
-    tracker: Tracker = field(default_factory=NoTracker)
-    checkpoints: Checkpointer = field(default_factory=NoCheckpoints)
+    tracker: Tracker = field(default_factory=NoRecords)
+    checkpoints: Checkpointer = field(default_factory=NoRecords)
     evaluator: Evaluator | None = None
+    release: Callable[[], None] = lambda: None
+
+    def close(self) -> None:
+        """Shut the pools and the learner down, then give back what the backend reserved for them."""
+        for component in (self.rollouts, self.rewards, self.learner):
+            component.close()
+        self.release()

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
+from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
-    """Raised on SIGINT or SIGTERM; ``exit_code`` follows the shell convention (130 or 143)."""
+    """Raised on SIGINT or SIGTERM; ``exit_code`` is 128 + signal number (130 or 143), as in shells."""
 
     def __init__(self, number: int, message: str = "interrupted") -> None:
         super().__init__(message)
         self.number = number
-
-    @property
-    def exit_code(self) -> int:
-        """128 + signal number."""
-        return 128 + self.number
+        self.exit_code = 128 + number
 
 
 class _Signals:
@@ -45,20 +42,23 @@ _signals = _Signals()
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
+def _handled(numbers: Iterable[int], handler: Callable[[int, FrameType | None], Any] | int) -> Iterator[None]:
+    """Handle signals with ``handler`` in the block, and restore the previous handlers after it."""
+    previous = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, earlier in previous.items():
+            signal.signal(number, earlier)
+
+
+def interruptible() -> AbstractContextManager[None]:
     """Raise `Interrupted` in the main thread on the first SIGINT or SIGTERM; a second signal kills the process.
 
     No effect in other threads, because Python delivers signals to the main thread only.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = {number: signal.signal(number, _signals.handle) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    return _handled(SIGNALS, _signals.handle) if in_main_thread else nullcontext()
 
 
 @contextmanager
@@ -74,22 +74,11 @@ def uninterrupted() -> Iterator[None]:
             raise Interrupted(number)
 
 
-@contextmanager
-def children_ignore_sigint() -> Iterator[None]:
+def children_ignore_sigint() -> AbstractContextManager[None]:
     """Child processes started in the block ignore SIGINT, so that Ctrl-C reaches only the parent, which stops them."""
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
+    return _handled([signal.SIGINT], signal.SIG_IGN)
 
 
-@contextmanager
-def preserve_signal_handlers() -> Iterator[None]:
+def preserve_signal_handlers() -> AbstractContextManager[None]:
     """Restore the handlers of `interruptible` after a block in which a library installs its own."""
-    replaced = [number for number in SIGNALS if signal.getsignal(number) == _signals.handle]
-    try:
-        yield
-    finally:
-        for number in replaced:
-            signal.signal(number, _signals.handle)
+    return _handled([n for n in SIGNALS if signal.getsignal(n) == _signals.handle], _signals.handle)

@@ -19,7 +19,7 @@ def locked(folder: Path, description: str, remedy: str) -> Iterator[None]:
     """Hold an exclusive lock on a folder; waits up to `LOCK_TIMEOUT_S` for it.
 
     Raises:
-        RunError: Another process holds the lock. The message contains ``description`` of the folder and ``remedy``.
+        RunError: another process holds it; the message contains ``description`` of the folder and ``remedy``.
     """
     with (folder / ".lock").open("w") as lock:
         deadline = time.monotonic() + LOCK_TIMEOUT_S

@@ -47,6 +47,5 @@ class PlacementConfig(BaseModel):
         ActorResources(), description="sentence-embedding actor, started if a reward needs it"
     )
     learner: PoolResources = Field(
-        PoolResources(),
-        description="learner actors; several split the batch and shard every weight",
+        PoolResources(), description="learner actors; several split the batch and shard every weight"
     )

@@ -77,8 +77,7 @@ class RewardScore:
     """Reward of one completion.
 
     ``format`` and ``accuracy`` lie in [0, 1]; ``total`` combines them; ``components`` are the named components of the
-    accuracy; ``status`` is ``ok``, ``unparseable``, ``too_long``, ``timeout``, ``error`` or
-    ``invalid_record``.
+    accuracy; ``status`` is ``ok``, ``unparseable``, ``too_long``, ``timeout``, ``error`` or ``invalid_record``.
     """
 
     total: float
@@ -157,11 +156,7 @@ class SampleGroup:
 
     @property
     def rewards(self) -> tuple[float, ...]:
-        """Total reward of each sample.
-
-        Raises:
-            ValueError: A sample has not been scored.
-        """
+        """Total reward of each sample; raises ValueError if one has not been scored."""
         if any(s.reward is None for s in self.samples):
             raise ValueError(f"group {self.group_id} has samples without a reward")
         return tuple(s.reward.total for s in self.samples if s.reward is not None)

@@ -44,11 +44,7 @@ def response_text(example: Example, reasoning: Reasoning = "empty", choice: int 
 def answer_text(example: Example, choice: int = 0, *, rotated: bool = False) -> str:
     """Text between the answer tags of the reference response, in the example's frame and dialect.
 
-    Args:
-        example: The example to answer.
-        choice: Index of the caption to use, modulo the number of captions.
-        rotated: Keep the angle of rotated boxes; otherwise write horizontal boxes.
-
+    ``choice`` is the index of the caption to use, modulo their number; ``rotated`` keeps the angle of rotated boxes.
     Coordinates are integers, with decimals only where rounding would reduce the IoU below `MIN_IOU`.
 
     Raises:

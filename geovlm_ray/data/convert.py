@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.files import write_atomically, writing
 from geovlm_ray.data.formats import FORMATS
-from geovlm_ray.data.formats.base import Converted, Source, Unit
+from geovlm_ray.data.formats.base import Source, Unit
 from geovlm_ray.data.parallel import Workers
 from geovlm_ray.data.quarantine import QuarantineEntry, write_quarantine
 from geovlm_ray.data.table import VERSION, Row, to_table
@@ -35,6 +35,7 @@ UNITS_WITH_IMAGES_PER_SHARD = 200
 CARD = "dataset.json"
 UNREADABLE = (DataError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError, OSError)
 """Exceptions that malformed content can cause in a reader."""
+_NOT_STORABLE = (pa.ArrowException, UnicodeError, ValueError, OverflowError, TypeError)
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,8 @@ class Counts:
 
     def add(self, other: Counts) -> None:
         """Add the counts of a shard."""
-        self.records += other.records
-        self.parts += other.parts
-        self.passed_over += other.passed_over
-        self.set_aside += other.set_aside
-        self.tasks += other.tasks
-        self.splits += other.splits
-        self.reasons += other.reasons
+        for name, count in vars(other).items():
+            setattr(self, name, getattr(self, name) + count)
 
 
 @dataclass(frozen=True)
@@ -130,7 +126,7 @@ def convert(
 
 def _jobs(name: str, source: Source, overrides: MetadataOverrides, folder: Path) -> Iterator[_Job]:
     form = FORMATS[name]
-    size = UNITS_WITH_IMAGES_PER_SHARD if form.stores_images_of(source) else UNITS_PER_SHARD
+    size = UNITS_WITH_IMAGES_PER_SHARD if form.stores_images(source) else UNITS_PER_SHARD
     units = form.units(source)
     for number in itertools.count():
         with _gc_disabled():
@@ -138,12 +134,6 @@ def _jobs(name: str, source: Source, overrides: MetadataOverrides, folder: Path)
         if not batch:
             return
         yield _Job(name, source, overrides, folder, number, batch)
-
-
-def _write_shard(job: _Job) -> tuple[Counts, list[QuarantineEntry]]:
-    """Convert a job's units and write the shard; return its counts and quarantined entries."""
-    with _gc_disabled():
-        return _convert_job(job)
 
 
 @contextmanager
@@ -158,16 +148,18 @@ def _gc_disabled() -> Iterator[None]:
             gc.enable()
 
 
-def _convert_job(job: _Job) -> tuple[Counts, list[QuarantineEntry]]:
+@_gc_disabled()
+def _write_shard(job: _Job) -> tuple[Counts, list[QuarantineEntry]]:
+    """Convert a job's units and write the shard; return its counts and quarantined entries."""
     counts, quarantined, rows = Counts(), [], []
     for unit in job.units:
         try:
-            converted, bad, files = _convert_unit(unit, job)
+            converted, bad = _convert_unit(unit, job)
         except UNREADABLE as error:
             reason = str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
             quarantined.append(QuarantineEntry.of_unit(unit, reason))
             continue
-        for name, content in files.items():
+        for name, content in itertools.chain.from_iterable(row.files.items() for row in converted):
             path = job.folder / name
             with writing(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -190,52 +182,33 @@ def _convert_job(job: _Job) -> tuple[Counts, list[QuarantineEntry]]:
     return counts, quarantined
 
 
-def _convert_unit(unit: Unit, job: _Job) -> tuple[list[Row], list[QuarantineEntry], dict[str, bytes]]:
-    """Rows of a unit with overrides applied, its quarantined parts, and the image files to write (path: content)."""
+def _convert_unit(unit: Unit, job: _Job) -> tuple[list[Row], list[QuarantineEntry]]:
+    """Rows of a unit with overrides applied, and its quarantined parts."""
     if unit.problem is not None:
         raise DataError(unit.problem)
+    given = {name: value for name, value in vars(job.overrides).items() if value is not None}
+    licence = {"licence": given.pop("licence")} if "licence" in given else {}
     rows, bad = [], []
-    files: dict[str, bytes] = {}
     for item in FORMATS[job.format].convert(unit, job.source):
         if isinstance(item, Unit):
             bad.append(QuarantineEntry.of_unit(item, str(item.problem)))
-            continue
-        row = item.row if isinstance(item, Converted) else item
-        rows.append(_with_overrides(row, unit, job.overrides))
-        if isinstance(item, Converted):
-            files.update(item.files)
-    return rows, bad, files
-
-
-def _with_overrides(row: Row, unit: Unit, overrides: MetadataOverrides) -> Row:
-    example = row.example
-    if overrides.dataset is not None or overrides.split is not None:
-        example = replace(
-            example,
-            dataset=example.dataset if overrides.dataset is None else overrides.dataset,
-            split=example.split if overrides.split is None else overrides.split,
-        )
-    return replace(
-        row,
-        example=example,
-        source_file=unit.file,
-        source_record=unit.number,
-        licence=row.licence if overrides.licence is None else overrides.licence,
-    )
+        else:
+            example = replace(item.example, **given)
+            rows.append(replace(item, example=example, source_file=unit.file, source_record=unit.number, **licence))
+    return rows, bad
 
 
 def _writable(rows: list[Row]) -> tuple[list[Row], pa.Table, list[QuarantineEntry]]:
     """Rows that Parquet can store, the same rows as a table, and quarantine entries for the others."""
     try:
         return rows, to_table(rows), []
-    except (pa.ArrowException, UnicodeError, ValueError, OverflowError, TypeError):
-        pass
-    kept, rejected = [], []
+    except _NOT_STORABLE:
+        kept, rejected = [], []
     for row in rows:
         try:
             to_table([row])
             kept.append(row)
-        except (pa.ArrowException, UnicodeError, ValueError, OverflowError, TypeError) as error:
+        except _NOT_STORABLE as error:
             rejected.append(QuarantineEntry.of_row(row, f"Parquet cannot store a value: {error}"))
     return kept, to_table(kept), rejected
 
@@ -247,7 +220,7 @@ def _card(name: str, source: Source, counts: Counts) -> dict[str, Any]:
         "schema_version": VERSION,
         "format": name,
         "source": str(source.path),
-        "image_root": "." if form.stores_images_of(source) else str(source.images.resolve()),
+        "image_root": "." if form.stores_images(source) else str(source.images.resolve()),
         "options": dict(source.options),
         "records": counts.records,
         "set_aside": counts.set_aside,

@@ -60,15 +60,14 @@ class ImageCache:
         """
         name = f"{_key(reference, recipe)}.npy"
         array = self._read(name) if self._checked else None
-        if array is not None:
-            return array
-        with self._locked(name[:2]) as usable:
-            array = self._read(name) if usable else None
-            if array is None:
-                array = make()
-                if usable:
-                    self._write(name, array)
-            return array
+        if array is None:
+            with self._locked(name[:2]) as usable:
+                array = self._read(name) if usable else None
+                if array is None:
+                    array = make()
+                    if usable:
+                        self._write(name, array)
+        return array
 
     def _read(self, name: str) -> np.ndarray | None:
         path = self.folder / name

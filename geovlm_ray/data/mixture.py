@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import reduce
 
 import numpy as np
 
@@ -41,7 +40,7 @@ class Schedule:
     """
 
     def __init__(self, weights: Sequence[int]) -> None:
-        divisor = reduce(math.gcd, weights)
+        divisor = math.gcd(*weights)
         self._weights = [w // divisor for w in weights]
         self._period = sum(self._weights)
         self._task_counts = [0] * len(weights)

@@ -8,9 +8,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from functools import cached_property
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from geovlm_ray.core.errors import RunError
 from geovlm_ray.tasks.extensions import activate, active
@@ -24,18 +24,12 @@ SERIAL_S = 1.0
 """Seconds of work to do in this process before starting workers, which need about as long to start."""
 
 
-class Workers:
+class Workers(ExitStack):
     """Context manager for a pool of worker processes, started only once the serial work exceeds `SERIAL_S`."""
 
     def __init__(self, count: int) -> None:
+        super().__init__()
         self.count = count
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if "_pool" in self.__dict__:
-            self._pool.shutdown(cancel_futures=True)
 
     def in_order(self, function: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
         """Apply a function to jobs and yield the results in the order of the jobs.
@@ -54,23 +48,22 @@ class Workers:
             result = function(job)
             elapsed += time.monotonic() - start
             yield result
+        running: deque[Future[Result]] = deque()
         try:
-            yield from self._map_in_pool(function, remaining)
+            for job in remaining:
+                running.append(self._pool.submit(function, job))
+                if len(running) > JOBS_PER_WORKER * self.count:
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
         except BrokenProcessPool as error:
             raise RunError(
                 f"one of {self.count} worker processes died, probably out of memory; lower --workers"
             ) from error
 
-    def _map_in_pool(self, function: Callable[[Job], Result], jobs: Iterator[Job]) -> Iterator[Result]:
-        running: deque[Future[Result]] = deque()
-        for job in jobs:
-            running.append(self._pool.submit(function, job))
-            if len(running) > JOBS_PER_WORKER * self.count:
-                yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
-
     @cached_property
     def _pool(self) -> ProcessPoolExecutor:
         spawn = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(self.count, spawn, initializer=activate, initargs=(active(),))
+        pool = ProcessPoolExecutor(self.count, spawn, initializer=activate, initargs=(active(),))
+        self.callback(pool.shutdown, cancel_futures=True)
+        return pool

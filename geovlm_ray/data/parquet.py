@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from geovlm_ray.core.errors import DataError
@@ -55,6 +56,10 @@ class Dataset:
                 f"{shard}: expected a readable Parquet file, found: {' '.join(str(error).split())}"
             ) from error
 
+    def records(self, shard: Path) -> Iterator[dict[str, Any]]:
+        """Read the records of a shard, as in ``to_pylist``; fails as `batches` does."""
+        return itertools.chain.from_iterable(batch.to_pylist() for batch in self.batches(shard))
+
     def rows(self) -> Iterator[tuple[Path, int, Row]]:
         """All records with shard path and row index, including quarantined ones.
 
@@ -62,11 +67,8 @@ class Dataset:
             DataError: A shard cannot be read.
         """
         for shard in self.shards:
-            index = 0
-            for batch in self.batches(shard):
-                for values in batch.to_pylist():
-                    yield shard, index, to_row(values)
-                    index += 1
+            for index, values in enumerate(self.records(shard)):
+                yield shard, index, to_row(values)
 
     def quarantined_rows(self) -> dict[str, set[int]]:
         """Row indices that validation quarantined, by shard name."""
@@ -137,22 +139,17 @@ class RecordTable:
     def row(self, i: int) -> Row:
         """Record i, with image references of the form ``ROOT//path``."""
         batch = int(np.searchsorted(self._starts, i, side="right")) - 1
-        values = self._batches[batch].slice(i - self._starts[batch], 1).to_pylist()[0]
-        row = to_row(values)
+        row = to_row(self._batches[batch].slice(i - self._starts[batch], 1).to_pylist()[0])
         images = tuple(f"{self._roots[batch]}//{image}" for image in row.example.images)
         return replace(row, example=replace(row.example, images=images))
 
     def _copy(self, dataset: Dataset, writer: pa.RecordBatchWriter) -> None:
         quarantined = dataset.quarantined_rows()
         for shard in dataset.shards:
-            start, excluded = 0, quarantined.get(shard.name, set())
+            start, excluded = 0, list(quarantined.get(shard.name, ()))
             for batch in dataset.batches(shard):
-                kept = batch
-                dropped = [row - start for row in excluded if start <= row < start + len(batch)]
-                if dropped:
-                    mask = np.ones(len(batch), dtype=bool)
-                    mask[dropped] = False
-                    kept = pc.filter(batch, pa.array(mask))
+                rows = np.arange(start, start + len(batch))
+                kept = batch.filter(pa.array(~np.isin(rows, excluded)))
                 start += len(batch)
                 if len(kept):
                     writer.write_batch(kept)

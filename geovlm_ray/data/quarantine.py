@@ -56,16 +56,7 @@ class QuarantineEntry:
 
 
 _SCHEMA = pa.schema(
-    [
-        ("stage", pa.string()),
-        ("reason", pa.string()),
-        ("source_file", pa.string()),
-        ("source_record", pa.int64()),
-        ("id", pa.string()),
-        ("content", pa.string()),
-        ("shard", pa.string()),
-        ("row", pa.int64()),
-    ]
+    (name, pa.int64() if name in ("source_record", "row") else pa.string()) for name in QuarantineEntry.__annotations__
 )
 
 

@@ -147,10 +147,7 @@ def _half_mask(half: str, rng: np.random.Generator, side: int) -> Image.Image:
     along, across = np.meshgrid(np.arange(side), np.arange(side), indexing="ij")
     if half in ("left", "right"):
         along, across = across, along
-        inside = along < edge[across]
-    else:
-        inside = along < edge[across]
-    inside = inside if half in ("left", "top") else ~inside
+    inside = (along < edge[across]) == (half in ("left", "top"))
     return Image.fromarray((inside * 255).astype(np.uint8))
 
 
@@ -161,15 +158,10 @@ def _draw_thing(canvas: Image.Image, thing: Thing, rng: np.random.Generator) -> 
     if thing.destroyed:
         _ruin(draw, (x1, y1, x2, y2), rng)
         return
-    shadow = (0, 0, 0, 90)
+    draw_kind = _DRAW[thing.kind]
     s = 3 * SCALE
-    {"ship": _ship, "plane": _plane, "storage tank": _tank, "vehicle": _vehicle, "building": _building}[thing.kind](
-        draw, (x1 + s, y1 + s, x2 + s, y2 + s), (shadow, shadow, shadow)
-    )
-    paints = tuple(_shade(colour, a) for a in (0, -46, 30))
-    {"ship": _ship, "plane": _plane, "storage tank": _tank, "vehicle": _vehicle, "building": _building}[thing.kind](
-        draw, (x1, y1, x2 - 1, y2 - 1), paints
-    )
+    draw_kind(draw, (x1 + s, y1 + s, x2 + s, y2 + s), ((0, 0, 0, 90),) * 3)
+    draw_kind(draw, (x1, y1, x2 - 1, y2 - 1), tuple(_shade(colour, a) for a in (0, -46, 30)))
 
 
 Corners = tuple[int, int, int, int]
@@ -177,7 +169,8 @@ Corners = tuple[int, int, int, int]
 
 def _ship(draw: ImageDraw.ImageDraw, box: Corners, paints: tuple) -> None:
     x1, y1, x2, y2 = box
-    if x2 - x1 >= y2 - y1:
+    horizontal = x2 - x1 >= y2 - y1
+    if horizontal:
         bow = (x2 - x1) // 4
         hull = [(x1, y1), (x2 - bow, y1), (x2, (y1 + y2) // 2), (x2 - bow, y2), (x1, y2)]
     else:
@@ -185,7 +178,6 @@ def _ship(draw: ImageDraw.ImageDraw, box: Corners, paints: tuple) -> None:
         hull = [(x1, y2), (x1, y1 + bow), ((x1 + x2) // 2, y1), (x2, y1 + bow), (x2, y2)]
     draw.polygon(hull, fill=paints[0])
     w, h = (x2 - x1) // 5, (y2 - y1) // 5
-    horizontal = x2 - x1 >= y2 - y1
     bridge = [x1 + w, y1 + h, x1 + 2 * w + 2, y2 - h] if horizontal else [x1 + w, y2 - 2 * h, x2 - w, y2 - h]
     draw.rectangle(bridge, fill=paints[2])
 
@@ -195,17 +187,9 @@ def _plane(draw: ImageDraw.ImageDraw, box: Corners, paints: tuple) -> None:
     w, h = x2 - x1, y2 - y1
     cx = (x1 + x2) // 2
     draw.ellipse([cx - w // 10, y1, cx + w // 10, y2], fill=paints[0])
-    draw.polygon(
-        [
-            (cx, y1 + h // 4),
-            (x1, y1 + h * 6 // 10),
-            (x1, y1 + h * 7 // 10),
-            (cx, y1 + h // 2),
-            (x2, y1 + h * 7 // 10),
-            (x2, y1 + h * 6 // 10),
-        ],
-        fill=paints[0],
-    )
+    front, back = y1 + h * 6 // 10, y1 + h * 7 // 10
+    wings = [(cx, y1 + h // 4), (x1, front), (x1, back), (cx, y1 + h // 2), (x2, back), (x2, front)]
+    draw.polygon(wings, fill=paints[0])
     draw.polygon([(cx, y2 - h // 4), (cx - w // 4, y2), (cx + w // 4, y2)], fill=paints[0])
 
 
@@ -231,6 +215,9 @@ def _building(draw: ImageDraw.ImageDraw, box: Corners, paints: tuple) -> None:
     middle = (y1 + y2) // 2
     draw.rectangle([x1, middle, x2, y2], fill=paints[1])
     draw.line([(x1, middle), (x2, middle)], fill=paints[2], width=3)
+
+
+_DRAW = {"ship": _ship, "plane": _plane, "storage tank": _tank, "vehicle": _vehicle, "building": _building}
 
 
 def _ruin(draw: ImageDraw.ImageDraw, box: Corners, rng: np.random.Generator) -> None:

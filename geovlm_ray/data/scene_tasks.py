@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -96,7 +95,7 @@ def referred_object_detection(rng: Rng) -> Record:
     """Detect one of two objects of a kind, identified by its colour."""
     kind = _pick(rng, OBJECTS)
     paints = rng.permutation(PAINT[kind])
-    things = tuple(dataclasses.replace(t, paint=str(p)) for t, p in zip(_things(rng, kind, 2), paints, strict=False))
+    things = tuple(replace(t, paint=str(p)) for t, p in zip(_things(rng, kind, 2), paints, strict=False))
     referred = things[int(rng.integers(2))]
     question = _pick(rng, (f"where is the {referred.paint} {kind} ?", f"find the {referred.paint} {kind} ."))
     reasoning = f"the {referred.paint} {kind} is at the {place(referred)} ."
@@ -117,8 +116,7 @@ def region_captioning(rng: Rng) -> Record:
     ground = _pick(rng, tuple(dict.fromkeys(GROUND.values())))
     kinds = [_pick(rng, _kinds_on(ground)) for _ in range(2)]
     things = tuple(
-        dataclasses.replace(t, kind=k, paint=_pick(rng, PAINT[k]))
-        for t, k in zip(_things(rng, kinds[0], 2), kinds, strict=True)
+        replace(t, kind=k, paint=_pick(rng, PAINT[k])) for t, k in zip(_things(rng, kinds[0], 2), kinds, strict=True)
     )
     thing = things[int(rng.integers(2))]
     question = f"what is at {_format_box(thing)} ?"
@@ -198,7 +196,7 @@ def damage_assessment(rng: Rng) -> Record:
     (thing,) = _things(rng, "building", 1)
     destroyed = bool(rng.random() < 0.5)
     before = _scene(rng, (_pick(rng, ("farmland", "forest")),), (thing,))
-    after = _relight(rng, dataclasses.replace(before, things=(dataclasses.replace(thing, destroyed=destroyed),)))
+    after = _relight(rng, replace(before, things=(replace(thing, destroyed=destroyed),)))
     level = DAMAGE[destroyed]
     question = f"how damaged is the building at {_format_box(thing)} ?"
     reasoning = f"the building at the {place(thing)} {'lies in ruins' if destroyed else 'is intact'} ."
@@ -259,20 +257,20 @@ def _scene(rng: Rng, covers: tuple[str, ...], things: tuple[Thing, ...] = ()) ->
 
 def _relight(rng: Rng, scene: Scene) -> Scene:
     """The same scene with a different illumination."""
-    return dataclasses.replace(scene, light_seed=int(rng.integers(0, 2**31)))
+    return replace(scene, light_seed=int(rng.integers(0, 2**31)))
 
 
 def _pair(rng: Rng, event: str) -> tuple[Scene, Scene, Thing]:
     """Scenes before and after an event, and the building that may appear or vanish."""
     (thing,) = _things(rng, "building", 1)
     empty = _scene(rng, (_pick(rng, ("farmland", "forest", "bare ground")),))
-    built = dataclasses.replace(empty, things=(thing,))
+    built = replace(empty, things=(thing,))
     unchanged = built if rng.random() < 0.5 else empty
     before, after = {
         "no change": (unchanged, unchanged),
         "construction": (empty, built),
         "demolition": (built, empty),
-        "flood": (unchanged, dataclasses.replace(unchanged, covers=("water",), things=())),
+        "flood": (unchanged, replace(unchanged, covers=("water",), things=())),
     }[event]
     return before, _relight(rng, after), thing
 

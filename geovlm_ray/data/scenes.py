@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from geovlm_ray.core.schema import Example
-from geovlm_ray.data.scene_draw import COVERS, OBJECTS, Scene, render
+from geovlm_ray.data.scene_draw import Scene, render
 from geovlm_ray.data.scene_tasks import BUILDERS, Record
 
 SCENE_TASKS = tuple(BUILDERS)
@@ -60,15 +60,18 @@ def render_scene(reference: str) -> Image.Image:
 
 def demonstration(example: Example) -> str:
     """Reference response to a synthetic example: one short sentence of reasoning, then the answer."""
-    _, seed, index = example.id.rsplit("-", 2)
-    record = _record(example.task, int(seed), int(index))
+    record = _record_of(example)
     return f"<think>{record.reasoning}</think><answer>{record.answer}</answer>"
 
 
 def scenes_of(example: Example) -> tuple[Scene, ...]:
     """Scene descriptions behind the images of a synthetic example."""
+    return _record_of(example).scenes
+
+
+def _record_of(example: Example) -> Record:
     _, seed, index = example.id.rsplit("-", 2)
-    return _record(example.task, int(seed), int(index)).scenes
+    return _record(example.task, int(seed), int(index))
 
 
 @lru_cache(maxsize=4096)
@@ -76,6 +79,3 @@ def _record(task: str, seed: int, index: int) -> Record:
     if task not in BUILDERS:
         raise ValueError(f"expected one of {', '.join(BUILDERS)}, found {task!r}")
     return BUILDERS[task](np.random.default_rng([seed, index, list(BUILDERS).index(task)]))
-
-
-__all__ = ["COVERS", "OBJECTS", "SCENE_TASKS", "demonstration", "render_scene", "scene_example", "scenes_of"]

@@ -52,7 +52,7 @@ def read_source(name: str, path: Path, root: Path | None = None) -> RecordTable:
         raise DataError(f"data.path: expected a file or folder, found none at {str(path)!r}")
     form = FORMATS[name]
     source = Source(path, root or (path if path.is_dir() else path.parent), dict(form.options))
-    if form.stores_images_of(source):
+    if form.stores_images(source):
         raise DataError(f"{path}: {name} stores images inside its files; run `geovlm-ray data convert {name}` first")
     with tempfile.TemporaryDirectory(prefix="geovlm-ray-") as folder:
         out = Path(folder) / "data"

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.geometry import Frame
 from geovlm_ray.core.schema import Box, Example, target_boxes, target_texts
@@ -24,28 +26,16 @@ SIZES = {"small": 0.01, "medium": 0.1, "large": float("inf")}
 """Box size groups: upper bounds of the box area as a fraction of the image area."""
 
 
-@dataclass
-class Histogram:
+class Histogram(Counter[int]):
     """Counts of integer values."""
-
-    counts: Counter[int] = field(default_factory=Counter)
-
-    def merge(self, other: Histogram) -> None:
-        """Add the counts of another histogram."""
-        self.counts.update(other.counts)
 
     def summary(self) -> dict[str, float]:
         """Mean, lower median and largest value; empty without values."""
-        n = self.counts.total()
-        if not n:
+        if not self:
             return {}
-        cumulative = 0
-        for value in sorted(self.counts):
-            cumulative += self.counts[value]
-            if 2 * cumulative >= n:
-                break
-        mean = sum(value * count for value, count in self.counts.items()) / n
-        return {"mean": mean, "median": value, "largest": max(self.counts)}
+        values, counts = list(self), list(self.values())
+        median = np.quantile(values, 0.5, method="inverted_cdf", weights=counts)
+        return {"mean": float(np.average(values, weights=counts)), "median": int(median), "largest": max(values)}
 
 
 @dataclass
@@ -66,11 +56,11 @@ class TaskStats:
         boxes = target_boxes(example.target)
         self.records += 1
         self.reasoned += bool(example.reasoning)
-        self.images.counts[len(example.images)] += 1
-        self.questions.counts[len(example.question.split())] += 1
-        self.answers.counts.update(len(text.split()) for text in target_texts(example.target))
+        self.images[len(example.images)] += 1
+        self.questions[len(example.question.split())] += 1
+        self.answers.update(len(text.split()) for text in target_texts(example.target))
         if TASKS[example.task].target_kind in ("boxes", "grounded"):
-            self.boxes.counts[len(boxes)] += 1
+            self.boxes[len(boxes)] += 1
         self.sizes.update(size_group(box, example.frame) for box in boxes)
         for name in classes_of(example):
             self.classes.add(name)
@@ -79,9 +69,9 @@ class TaskStats:
         """Add the statistics of other records of the task."""
         self.records += other.records
         self.reasoned += other.reasoned
-        for name in ("images", "questions", "answers", "boxes", "classes"):
-            getattr(self, name).merge(getattr(other, name))
-        self.sizes.update(other.sizes)
+        for name in ("images", "questions", "answers", "boxes", "sizes"):
+            getattr(self, name).update(getattr(other, name))
+        self.classes.merge(other.classes)
 
 
 @dataclass
@@ -171,8 +161,7 @@ def collect_stats(datasets: Sequence[Dataset], *, workers: int, on_progress: Cal
 def _shard_stats(job: tuple[Dataset, Path, frozenset[int]]) -> Stats:
     dataset, shard, quarantined = job
     stats = Stats(set_aside=len(quarantined))
-    records = (record for batch in dataset.batches(shard) for record in batch.to_pylist())
-    for row, record in enumerate(records):
+    for row, record in enumerate(dataset.records(shard)):
         if row in quarantined:
             continue
         try:

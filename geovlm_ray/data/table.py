@@ -11,13 +11,14 @@ import pyarrow as pa
 
 from geovlm_ray.core.geometry import Frame
 from geovlm_ray.core.pixels import PixelSettings
-from geovlm_ray.core.schema import Box, Example, GroundedText, Target
+from geovlm_ray.core.schema import Box, Example, GroundedText, Target, target_boxes, target_texts
 from geovlm_ray.data.records import pixels_from_json
 from geovlm_ray.tasks import TargetKind, find_task
 
 VERSION = 1
 VERSION_KEY = b"geovlm_ray.schema_version"
 _DEFAULT_PIXELS = PixelSettings()
+_PLAIN_FIELDS = ("id", "task", "question", "dataset", "split", "dialect", "reasoning", "gsd", "sensor")
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Row:
     ``source_file`` is relative to the source; ``source_record`` is the record number in that file, from 1 (in JSON
     lines and text files, the line number). ``extra`` keeps the source fields that the example does not reproduce, so
     that a format can be written back without loss. ``parts`` is the number of source entries in the record (such as the
-    annotations of a class in an image), for the fraction of quarantined entries; it is not stored.
+    annotations of a class in an image), for the fraction of quarantined entries. ``files`` are to be written below the
+    output folder (path: content). Neither is stored.
     """
 
     example: Example
@@ -36,6 +38,7 @@ class Row:
     licence: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
     parts: int = 1
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 _BOX = pa.struct([("coords", pa.list_(pa.float64())), ("label", pa.string())])
@@ -80,7 +83,7 @@ _COLUMNS: tuple[tuple[str, pa.DataType, str, Callable[[Row], Any]], ...] = (
         "pixels",
         _PIXELS,
         "conversion of bands to RGB (geovlm_ray.core.pixels.PixelSettings); null for the defaults",
-        lambda r: _plain_pixels(r.example.pixels),
+        lambda r: None if r.example.pixels == _DEFAULT_PIXELS else vars(r.example.pixels),
     ),
     ("licence", pa.string(), "licence note; empty if unknown", lambda r: r.licence),
     ("source_file", pa.string(), "file of the source, relative to it", lambda r: r.source_file),
@@ -118,38 +121,19 @@ def to_row(values: Mapping[str, Any]) -> Row:
     kind = find_task(values["task"], f"record {values['id']!r}: ").target_kind
     pixels = values["pixels"]
     example = Example(
-        id=values["id"],
-        task=values["task"],
         images=tuple(values["images"]),
-        question=values["question"],
         target=_typed_target(kind, values["target"]),
-        dataset=values["dataset"],
-        split=values["split"],
         frame=Frame(**values["frame"]),
-        dialect=values["dialect"],
         labels=tuple(values["labels"]),
-        reasoning=values["reasoning"],
-        gsd=values["gsd"],
-        sensor=values["sensor"],
         pixels=_DEFAULT_PIXELS if pixels is None else pixels_from_json(pixels),
+        **{name: values[name] for name in _PLAIN_FIELDS},
     )
     extra = json.loads(values["extra"])
     return Row(example, values["source_file"], values["source_record"], values["licence"], extra)
 
 
 def _plain_target(target: Target) -> dict[str, Any]:
-    if isinstance(target, str):
-        return {"texts": [target], "boxes": []}
-    if isinstance(target, GroundedText):
-        return {"texts": [target.text], "boxes": [_plain_box(b) for b in target.boxes]}
-    return {
-        "texts": [t for t in target if isinstance(t, str)],
-        "boxes": [_plain_box(b) for b in target if isinstance(b, Box)],
-    }
-
-
-def _plain_box(box: Box) -> dict[str, Any]:
-    return {"coords": box.coords, "label": box.label}
+    return {"texts": target_texts(target), "boxes": [vars(box) for box in target_boxes(target)]}
 
 
 def _typed_target(kind: TargetKind, value: Mapping[str, Any]) -> Target:
@@ -159,14 +143,3 @@ def _typed_target(kind: TargetKind, value: Mapping[str, Any]) -> Target:
         return str(value["texts"][0])
     boxes = tuple(Box(tuple(b["coords"]), b["label"]) for b in value["boxes"])
     return GroundedText(value["texts"][0], boxes) if kind == "grounded" else boxes
-
-
-def _plain_pixels(pixels: PixelSettings) -> dict[str, Any] | None:
-    if pixels == _DEFAULT_PIXELS:
-        return None
-    return {
-        "bands": pixels.bands,
-        "percentiles": pixels.percentiles,
-        "value_range": pixels.value_range,
-        "nodata": pixels.nodata,
-    }

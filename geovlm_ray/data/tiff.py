@@ -126,11 +126,7 @@ def _select_image(tiff: tifffile.TiffFile, page: tifffile.TiffPage) -> tuple[Tif
 
 
 def _decode_with_pillow(file: BinaryIO, page: TiffImage, error: Exception) -> np.ndarray:
-    """Values, with bands last, of a page that tifffile cannot decode but Pillow can without loss.
-
-    Raises:
-        Exception: The given error, if Pillow cannot decode the page either.
-    """
+    """Values, bands last, of a page that Pillow decodes without loss though tifffile cannot; else raises ``error``."""
     if isinstance(page, tifffile.TiffPage) and page.dtype is not None:
         file.seek(0)
         with suppress(*UNREADABLE), Image.open(file, formats=["TIFF"]) as image:

@@ -8,7 +8,6 @@ all of its facts or not. Facts are extracted by `geovlm_ray.rewards.facts`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 from geovlm_ray.core.geometry import hbb
 from geovlm_ray.core.schema import target_texts
@@ -33,7 +32,7 @@ def consistency(reasoning: str, answered: AnsweredExample) -> dict[str, bool]:
     kind = TASKS[example.task].target_kind
     if kind == "classes":
         names = parse_labels(answer, target_texts(example.target), example.labels)
-        return {"objects": _all(names, _names(reasoning))} if names else {}
+        return {"objects": set(names) <= _names(reasoning)} if names else {}
     if kind == "vqa":
         return _question(reasoning, label_key(answer))
     if kind == "captions":
@@ -54,10 +53,9 @@ def _question(reasoning: str, answer: str) -> dict[str, bool]:
 
 
 def _caption(reasoning: str, answer: str) -> dict[str, bool]:
-    stated, named = facts(answer).values, facts(reasoning).values
-    kinds = {"objects": "object", "places": "direction"}
-    result = {kind: _all(stated[fact], named.get(fact, ())) for kind, fact in kinds.items() if stated.get(fact)}
-    return result | ({"counts": _all(stated["number"], _counts(reasoning))} if stated.get("number") else {})
+    stated, named = facts(answer).values, {**facts(reasoning).values, "number": _counts(reasoning)}
+    kinds = {"objects": "object", "places": "direction", "counts": "number"}
+    return {kind: stated[fact] <= named.get(fact, set()) for kind, fact in kinds.items() if stated.get(fact)}
 
 
 def _boxes(reasoning: str, boxes: list[tuple[float, ...]], scale: tuple[float, float]) -> dict[str, bool]:
@@ -89,7 +87,3 @@ def _names(text: str) -> set[str]:
         for i in range(len(words))
         for j in range(i + 1, min(i + MAX_NAME_WORDS, len(words)) + 1)
     }
-
-
-def _all(values: Iterable[str], named: Iterable[str]) -> bool:
-    return set(values) <= set(named)

@@ -34,10 +34,8 @@ def check_paths(paths: Sequence[Path]) -> None:
 def custom_benchmarks(paths: Sequence[Path], out: Path, on_progress: OnProgress) -> list[Benchmark]:
     """One benchmark per dataset and task, on the split ``test`` if the dataset has one, else on all records.
 
-    Args:
-        paths: folders written by ``data convert``, or files in the format ``samples``, which are converted first.
-        out: folder of the evaluation.
-        on_progress: reports the number of converted records.
+    Datasets are folders written by ``data convert``, or files in the format ``samples``, which are first converted
+    below ``out``.
 
     Raises:
         DataError: a path is neither, cannot be read, or has the name of another benchmark.

@@ -26,20 +26,12 @@ IMAGE_SUFFIXES = {".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".tif", ".tif
 
 
 def convert_once(
-    name: str,
-    reader: str,
-    options: Mapping[str, str],
-    data: Path,
-    out: Path,
-    on_progress: OnProgress,
+    name: str, reader: str, options: Mapping[str, str], data: Path, out: Path, on_progress: OnProgress
 ) -> Path:
     """Folder of a dataset's shards: ``data`` itself if it is converted, else a conversion of it below ``out``.
 
-    A source that has changed is converted again, unless ``out`` already has predictions for it.
-
-    Args:
-        name: name of the dataset; its benchmarks are ``name`` and ``name-TASK``.
-        on_progress: reports the number of converted records.
+    A source that has changed is converted again, unless ``out`` already has predictions for it, for benchmarks
+    ``name`` and ``name-TASK``.
 
     Raises:
         DataError: the source cannot be read, has no record, or has changed since predictions were generated for it.

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.geometry import Frame
-from geovlm_ray.core.schema import Example
+from geovlm_ray.core.schema import Example, target_boxes
 from geovlm_ray.data.frames import in_frame
 from geovlm_ray.data.parquet import RecordTable, open_datasets
 from geovlm_ray.data.sampler import HELD_OUT_SEED
 from geovlm_ray.data.scenes import scene_example
-from geovlm_ray.evaluation.groups import record_group
+from geovlm_ray.evaluation.metrics.detection import size_group
 from geovlm_ray.evaluation.registry import ANY, Benchmark
+from geovlm_ray.tasks import TASKS
 
 SYNTHETIC_EXAMPLES = 200
 """Examples of a synthetic benchmark without a limit."""
@@ -58,13 +60,9 @@ def synthetic_examples(benchmark: Benchmark, limit: int | None) -> BenchmarkExam
 def dataset_examples(
     benchmark: Benchmark, data: Path, shards: Path, frame: Frame | None, limit: int | None
 ) -> BenchmarkExamples:
-    """Records of the benchmark's split and task.
+    """Records of the benchmark's split and task in the shards of its ``data``, at most ``limit``, evenly spaced.
 
-    Args:
-        data: the benchmark's data, named in error messages.
-        shards: folder of the converted dataset.
-        frame: frame (coordinate system) of the boxes in answers; None for the dataset's frame.
-        limit: maximum number of records, evenly spaced.
+    Boxes of answers are in ``frame``, or in the dataset's frame if that is None.
 
     Raises:
         DataError: the dataset cannot be read, or has no record of that split and task.
@@ -84,14 +82,24 @@ def dataset_examples(
     def read(i: int) -> BenchmarkExample:
         row = table.row(int(indices[i]))
         example = row.example if frame is None else in_frame(row.example, frame)
-        return BenchmarkExample(_with_prompt(benchmark, example), record_group(example, row.extra))
+        group = record_group(example, row.extra)
+        if benchmark.prompt is not None:
+            question = benchmark.prompt.format(question=example.question, labels=", ".join(example.labels))
+            example = replace(example, question=question)
+        return BenchmarkExample(example, group)
 
     return BenchmarkExamples(len(indices), read, limit)
 
 
-def _with_prompt(benchmark: Benchmark, example: Example) -> Example:
-    """The example with the benchmark's prompt as its question, if the benchmark defines one."""
-    if benchmark.prompt is None:
-        return example
-    question = benchmark.prompt.format(question=example.question, labels=", ".join(example.labels))
-    return replace(example, question=question)
+def record_group(example: Example, extra: Mapping[str, Any]) -> str | None:
+    """The category of a record in its dataset, or None: the question type, or the object size.
+
+    It is in the source fields that `Example` lacks: RSVQA's ``type``, or GeoChat's ``size_group``, which EarthDial's
+    shards wrap in double quotes. Without ``size_group``, the size is computed from the true boxes.
+    """
+    kind = TASKS[example.task].target_kind
+    given = extra.get("type" if kind == "vqa" else "size_group")
+    name = given.strip('"') if isinstance(given, str) else ""
+    if name:
+        return name
+    return size_group(target_boxes(example.target), example.frame) if kind == "boxes" else None

@@ -25,10 +25,8 @@ def generate_predictions(
 ) -> None:
     """Generate one greedy completion for every example without a prediction, and write them as they complete.
 
-    Args:
-        batch: examples per batch.
-        on_progress: receives the number of examples with a prediction.
-        prefills: beginning of the completion by index of the example; if given, only these examples are generated.
+    ``on_progress`` receives the number of examples with a prediction. ``prefills`` are the beginnings of completions by
+    index of the example; if given, only these examples are generated.
     """
     done = predictions.written_places()
     pending = [place for place in (range(len(examples)) if prefills is None else prefills) if place not in done]

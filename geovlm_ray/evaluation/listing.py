@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from rich.console import Console
 from rich.text import Text
 
@@ -26,15 +24,10 @@ def print_benchmarks(console: Console) -> None:
     )
 
 
-def _lines(benchmark: Benchmark) -> Iterator[str]:
+def _lines(benchmark: Benchmark) -> list[str]:
     split = "" if benchmark.split == ANY else f", split {benchmark.split}"
-    yield f"{benchmark.task}{', zero-shot' if benchmark.zero_shot else ''}; format {benchmark.reader}{split}"
-    shown = [
-        f"{metric} {models['GeoVLM-R1']:.2f} ({models['EarthDial']:.2f})"
-        for metric, models in benchmark.published.items()
-    ]
-    if shown:
-        yield ", ".join(shown)
-    yield f"{benchmark.source}; licence: {benchmark.licence}"
-    if benchmark.note:
-        yield benchmark.note
+    data = f"{benchmark.task}{', zero-shot' if benchmark.zero_shot else ''}; format {benchmark.reader}{split}"
+    published = benchmark.published.items()
+    metrics = ", ".join(f"{name} {of['GeoVLM-R1']:.2f} ({of['EarthDial']:.2f})" for name, of in published)
+    lines = [data, metrics, f"{benchmark.source}; licence: {benchmark.licence}", benchmark.note]
+    return [line for line in lines if line]

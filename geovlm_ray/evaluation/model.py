@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 from rich.console import Console
@@ -106,10 +106,7 @@ def evaluate(
 ) -> Results:
     """Evaluate a model and write configuration, predictions and results into ``out``.
 
-    Args:
-        config: configuration of prompts and sampling; engines load its ``model.path``.
-        build: builds the engines; only called if predictions are missing.
-        on_progress: reports progress.
+    ``build`` builds the engines, which load ``config.model.path``; it is only called if predictions are missing.
 
     Raises:
         UserError: the evaluation cannot start or resume, or no benchmark could be evaluated.
@@ -185,10 +182,9 @@ def _generate_missing(
         if not predictions.complete:
             prefills = variant_prefills(original.rows(), variant) if variant else None
             total = len(examples if prefills is None else prefills)
-            report = partial(_report_answered, on_progress, f"of {total:,} {predictions.file.stem} records answered")
+
+            def report(done: int, text: str = f"of {total:,} {predictions.file.stem} records answered") -> None:
+                on_progress(done, text)
+
             batch = BATCH * config.placement.rollout.actors
             generate_predictions(examples, predictions, start(), rewards, batch, report, prefills)
-
-
-def _report_answered(on_progress: OnProgress, text: str, done: int) -> None:
-    on_progress(done, text)

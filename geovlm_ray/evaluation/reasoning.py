@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -11,29 +11,22 @@ from geovlm_ray.evaluation.consistency import KINDS, consistency
 from geovlm_ray.evaluation.metrics.bootstrap import counted_mean
 from geovlm_ray.evaluation.metrics.sound import AnsweredExample
 from geovlm_ray.evaluation.predictions import PredictionRow
-from geovlm_ray.tasks.grammar import Parsed, parse_response
+from geovlm_ray.tasks.grammar import parse_response
 
 Metrics = dict[str, dict[str, float]]
 """{metric: {"n", "value", "low", "high"}}."""
 
 
-def removed(reasonings: Sequence[str]) -> list[str]:
-    """Empty reasoning for every record."""
-    return [""] * len(reasonings)
-
-
-def swapped(reasonings: Sequence[str]) -> list[str]:
-    """For every record, the reasoning of another record of the benchmark."""
-    half = len(reasonings) // 2
-    return [*reasonings[half:], *reasonings[:half]]
-
-
-VARIANTS: dict[str, Callable[[Sequence[str]], list[str]]] = {"removed": removed, "swapped": swapped}
+VARIANTS: dict[str, Callable[[list[str]], list[str]]] = {
+    "removed": lambda reasonings: [""] * len(reasonings),
+    "swapped": lambda reasonings: reasonings[len(reasonings) // 2 :] + reasonings[: len(reasonings) // 2],
+}
+"""Reasoning of every record without its reasoning, or with that of another record."""
 
 
 def variant_prefills(rows: Sequence[PredictionRow], variant: str) -> dict[int, str]:
     """Response prefill by place, for the records whose original response follows the answer grammar."""
-    original = {row["place"]: parsed.think or "" for row in rows if (parsed := _parsed(row))}
+    original = {row["place"]: parsed.think or "" for row in rows if (parsed := parse_response(row["completion"]))}
     modified = VARIANTS[variant](list(original.values()))
     return {place: f"<think>{reasoning}</think><answer>" for place, reasoning in zip(original, modified, strict=True)}
 
@@ -42,7 +35,7 @@ def consistency_metrics(rows: Sequence[PredictionRow]) -> Metrics:
     """``names KIND``: share of responses whose reasoning names the answer's facts of that kind, if it has any."""
     consistent: dict[str, list[bool]] = {kind: [] for kind in KINDS}
     for row in rows:
-        parsed = _parsed(row)
+        parsed = parse_response(row["completion"])
         if parsed:
             answered = AnsweredExample(parsed.answer, row_example(row), row["group"])
             for kind, is_named in consistency(parsed.think or "", answered).items():
@@ -64,10 +57,6 @@ def variant_metrics(rows: Sequence[PredictionRow], variant_rows: Sequence[Predic
     }
 
 
-def _parsed(row: Mapping[str, object]) -> Parsed | None:
-    return parse_response(str(row["completion"]))
-
-
 def _answer(row: PredictionRow) -> str:
-    parsed = _parsed(row)
+    parsed = parse_response(row["completion"])
     return parsed.answer.strip() if parsed else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from geovlm_ray.core.errors import ConfigError
+from geovlm_ray.core.errors import ConfigError, did_you_mean
 from geovlm_ray.data.formats import FORMATS
 from geovlm_ray.data.scenes import SCENE_TASKS
 
@@ -56,12 +55,8 @@ class Benchmark(BaseModel):
         )
 
 
-def _paper_benchmarks() -> dict[str, Benchmark]:
-    text = (files("geovlm_ray") / "evaluation" / "benchmarks.yaml").read_text()
-    return {name: Benchmark(name=name, **values) for name, values in yaml.safe_load(text).items()}
-
-
-BENCHMARKS = _paper_benchmarks()
+_PAPER = yaml.safe_load((files("geovlm_ray") / "evaluation" / "benchmarks.yaml").read_text())
+BENCHMARKS = {name: Benchmark(name=name, **values) for name, values in _PAPER.items()}
 DRAWN = {
     f"drawn-{task}": Benchmark(name=f"drawn-{task}", title=f"synthetic scenes: {task}", task=task)
     for task in SCENE_TASKS
@@ -88,10 +83,8 @@ def find(names: Sequence[str]) -> list[Benchmark]:
         elif name in known:
             found[name] = known[name]
         else:
-            matches = difflib.get_close_matches(name, [*GROUPS, *known], 1)
-            hint = f"; did you mean {matches[0]!r}?" if matches else ""
             raise ConfigError(
                 f"benchmark {name!r}: expected all, drawn, a name listed by `geovlm-ray evaluate --list`, or the path "
-                f"of an existing dataset{hint}"
+                f"of an existing dataset{did_you_mean(name, [*GROUPS, *known])}"
             )
     return list(found.values())

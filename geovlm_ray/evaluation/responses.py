@@ -85,11 +85,7 @@ def _read_records(path: Path, task: str | None, config: RewardConfig) -> dict[st
 
 
 def _lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """Line number and JSON value of every non-blank line.
-
-    Raises:
-        DataError: the file does not exist, or a line is not JSON.
-    """
+    """Line number and JSON value of every non-blank line."""
     if not path.is_file():
         raise DataError(f"{path}: expected a file of JSON lines, found {'a folder' if path.exists() else 'none'}")
     with path.open(encoding="utf-8", errors="surrogateescape") as source:

@@ -57,12 +57,10 @@ def result_of(
     rewards: LocalRewards,
     variants: Mapping[str, Sequence[PredictionRow]] | None = None,
 ) -> Result:
-    """Compute the metrics of a benchmark.
+    """Compute the metrics of a benchmark from its predictions, at least one.
 
-    Args:
-        rows: its predictions, at least one.
-        rewards: the rewards that scored them; their think mode determines how responses are parsed.
-        variants: predictions with modified reasoning, by key of `geovlm_ray.evaluation.reasoning.VARIANTS`.
+    The think mode of ``rewards``, which scored them, determines how responses are parsed. ``variants`` are predictions
+    with modified reasoning, by key of `geovlm_ray.evaluation.reasoning.VARIANTS`.
     """
     records = [answered_example(row, rewards.config.think) for row in rows]
     embedder = rewards.embedder if needs_embedder(benchmark.task) else None

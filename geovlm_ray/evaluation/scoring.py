@@ -10,8 +10,7 @@ from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.schema import Example, RewardScore
 from geovlm_ray.data.records import scoring_record
 from geovlm_ray.rewards.config import RewardConfig
-from geovlm_ray.rewards.sbert import SbertEmbedder
-from geovlm_ray.rewards.score import needs_embedder, score_batch
+from geovlm_ray.rewards.local import LocalRewards
 
 INVALID = RewardScore(0.0, 0.0, 0.0, status="invalid_record")
 
@@ -25,25 +24,17 @@ def score_lines(lines: Iterable[str], config: RewardConfig) -> tuple[list[str], 
     Errors give the line number; blank lines count.
     """
     ids: list[object] = []
-    records: list[tuple[Example, str] | None] = []
+    records: dict[int, tuple[Example, str]] = {}
     problems: list[str] = []
     for number, line in ((n, line) for n, line in enumerate(lines, 1) if line.strip()):
         value: object = None
-        record = None
         try:
             value = json.loads(line)
-            record = scoring_record(value)
+            records[len(ids)] = scoring_record(value)
         except UNREADABLE as error:
             problems.append(f"line {number}: {error}")
         ids.append(value.get("id") if isinstance(value, dict) else None)
-        records.append(record)
-    valid = [r for r in records if r is not None]
-    embedder = None
-    if any(needs_embedder(example.task, config) for example, _ in valid):
-        embedder = SbertEmbedder.from_config(config.sbert)
-    scores = iter(score_batch([response for _, response in valid], [example for example, _ in valid], config, embedder))
-    return [_line(i, INVALID if r is None else next(scores)) for i, r in zip(ids, records, strict=True)], problems
-
-
-def _line(record_id: object, score: RewardScore) -> str:
-    return json.dumps({"id": record_id, **dataclasses.asdict(score)})
+    examples, responses = [example for example, _ in records.values()], [response for _, response in records.values()]
+    scores = dict(zip(records, LocalRewards(config).score_batch(responses, examples), strict=True))
+    rows = ({"id": name, **dataclasses.asdict(scores.get(i, INVALID))} for i, name in enumerate(ids))
+    return list(map(json.dumps, rows)), problems

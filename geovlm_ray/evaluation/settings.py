@@ -14,14 +14,10 @@ NO_LIMIT = 1_000_000_000
 def evaluation_config(
     config: Config, model: Path, out: Path, data: Path | None = None, limit: int | None = None
 ) -> Config:
-    """The configuration without a LoRA adapter, with rollout actors only, and engines that accept batches in flight.
+    """A training configuration with rollout actors only, and engines that accept batches in flight.
 
-    Args:
-        config: training configuration of the model.
-        model: folder of the full model that engines load.
-        out: folder of the evaluation, where actors write their logs.
-        data: folder of the benchmarks' data.
-        limit: maximum number of records per benchmark.
+    Engines load the full model in ``model``; actors write their logs to ``out``, the folder of the evaluation. ``data``
+    is the folder of the benchmarks' data, ``limit`` the maximum number of records of each.
     """
     absolute = out.absolute()
     values = config.model_dump(mode="json")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from rich.box import SIMPLE
@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from geovlm_ray.evaluation.metrics.bootstrap import Interval
-from geovlm_ray.evaluation.results import Result, Results
+from geovlm_ray.evaluation.results import Results
 
 SETS = {
     "score": "mean accuracy under the default reward",
@@ -57,12 +57,9 @@ def lines(results: Results, include_subsets: bool = True) -> list[Line]:
     return [line for name in results.benchmarks for line in benchmark_lines(results, name, include_subsets)]
 
 
-def benchmark_lines(results: Results, name: str, include_subsets: bool = True) -> list[Line]:
+def benchmark_lines(results: Results, name: str, include_subsets: bool = True) -> Iterator[Line]:
     """The rows of one benchmark."""
-    return list(_lines(name, results.benchmarks[name], models(results), include_subsets))
-
-
-def _lines(name: str, result: Result, published_models: Sequence[str], include_subsets: bool) -> Iterator[Line]:
+    result, published_models = results.benchmarks[name], models(results)
     none = ("",) * len(published_models)
     yield Line(name, f"{result.n:,}", "score", "mean", *_formatted(result.score), none)
     for metric in dict.fromkeys([*result.published, *result.paper]):
@@ -108,9 +105,11 @@ def markdown(results: Results) -> str:
     """The results as a Markdown document."""
     rows = [header(results), ["---"] * len(header(results)), *(line.cells for line in lines(results))]
     table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
-    absent = "\n".join(f"- {name}: {reason}" for name, reason in results.absent.items())
-    sets = "\n".join(f"- {name}: {meaning}" for name, meaning in SETS.items())
-    left_out = "\n".join(f"- {name}: {text}" for name, text in results.left_out.items())
-    absent_section = f"\n\nNot evaluated:\n\n{absent}" if absent else ""
-    left_out_section = f"\n\nSkipped and quarantined records:\n\n{left_out}" if left_out else ""
-    return f"# Evaluation of {results.model}\n\n{SCALE}\n\n{sets}\n\n{table}{absent_section}{left_out_section}\n"
+    parts = [f"# Evaluation of {results.model}", SCALE, _list(SETS), table]
+    parts += ["Not evaluated:", _list(results.absent)] if results.absent else []
+    parts += ["Skipped and quarantined records:", _list(results.left_out)] if results.left_out else []
+    return "\n\n".join(parts) + "\n"
+
+
+def _list(items: Mapping[str, str]) -> str:
+    return "\n".join(f"- {name}: {text}" for name, text in items.items())

@@ -6,7 +6,6 @@ began; a stale file means that the process is dead or hung.
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import re
@@ -35,9 +34,6 @@ SPANS = 256
 """Completed calls that are kept for traces; a training step has about ten."""
 UNITS = {"rollout": "tokens", "learner": "tokens", "driver": "tokens", "reward": "samples", "sbert": "texts"}
 
-HeartbeatCallback = Callable[[dict[str, Any]], None]
-"""Called with the content of every heartbeat."""
-
 
 class _Call(NamedTuple):
     name: str
@@ -55,7 +51,6 @@ class Heartbeat:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._numbers = itertools.count()
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._process = psutil.Process()
@@ -65,9 +60,9 @@ class Heartbeat:
         self.weight_version: int | None = None
         self.step_began: float | None = None
         self.spans: deque[Span] = deque(maxlen=SPANS)
-        self.on_write: HeartbeatCallback | None = None
+        self.on_write: Callable[[dict[str, Any]], None] | None = None
         self._step: int | None = None
-        self._calls: dict[int, _Call] = {}
+        self._calls: dict[object, _Call] = {}
         self._count = 0.0
         self._busy_s = 0.0
         self._updated = time.monotonic()
@@ -85,24 +80,22 @@ class Heartbeat:
     def step(self, step: int) -> None:
         self._step = step
 
-    def start(self, folder: Path, actor: str, run: str, on_write: HeartbeatCallback | None = None) -> None:
+    def start(
+        self, folder: Path, actor: str, run: str, on_write: Callable[[dict[str, Any]], None] | None = None
+    ) -> None:
         """Reset the state and start writing heartbeats as ``actor`` into the run directory ``folder``.
 
-        Write errors, such as a missing run directory, are ignored; the next heartbeat tries again.
+        Write errors, such as a missing run directory, are ignored; the next heartbeat tries again. ``on_write`` gets
+        the content of every heartbeat.
         """
         self.stop()
         self._reset()
         self._file = folder / FOLDER / f"{actor}.json"
-        self._identity = {
-            "actor": actor,
-            "kind": kind(actor),
-            "run": run,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-        }
+        host, pid = socket.gethostname(), os.getpid()
+        self._identity = {"actor": actor, "kind": kind(actor), "run": run, "host": host, "pid": pid}
         self.on_write = on_write
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._beat, args=(self._stopping,), name="heartbeat", daemon=True)
+        self._stopping.clear()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._thread.start()
 
     def stop(self, state: str = "ended") -> None:
@@ -117,8 +110,7 @@ class Heartbeat:
     @contextmanager
     def busy(self, name: str, queue: int | None = None) -> Iterator[None]:
         """Track a call for its duration; ``queue`` is the number of prompts, groups or samples it processes."""
-        key = next(self._numbers)
-        call = _Call(name, time.time(), queue)
+        key, call = object(), _Call(name, time.time(), queue)
         with self._lock:
             self._account()
             self._calls[key] = call
@@ -182,14 +174,14 @@ class Heartbeat:
             self._busy_s += now - self._updated
         self._updated = now
 
-    def _beat(self, stopping: threading.Event) -> None:
+    def _beat(self) -> None:
         while True:
             self._write(self.snapshot())
             with self._lock:
                 self._history.append((self._updated, self._busy_s, self._count))
                 while self._updated - self._history[0][0] > WINDOW_S:
                     self._history.popleft()
-            if stopping.wait(PERIOD_S):
+            if self._stopping.wait(PERIOD_S):
                 return
 
     def _write(self, heartbeat: dict[str, Any]) -> None:

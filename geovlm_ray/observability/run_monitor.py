@@ -27,13 +27,11 @@ class RunMonitor:
 
     def combine_reports(self, report: Report | None, timeline: Timeline | None) -> Report:
         """One callback for heartbeat, backend (``report``), trace and Weights & Biases."""
-        consumers: list[Report] = [lambda metrics: HEARTBEAT.count(metrics["rollout/tokens"])]
-        consumers += [report] if report else []
-        consumers += [Tracer(self.config.run.folder, self.config.run.trace_steps, timeline)]
-        consumers += [self.wandb] if self.wandb else []
+        consumers = [report, Tracer(self.config.run.folder, self.config.run.trace_steps, timeline), self.wandb]
 
         def report_all(metrics: dict[str, float]) -> None:
-            for consumer in consumers:
+            HEARTBEAT.count(metrics["rollout/tokens"])
+            for consumer in filter(None, consumers):
                 consumer(metrics)
 
         return report_all

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,15 @@ from geovlm_ray.core.files import write_atomically
 from geovlm_ray.core.interfaces import Span, Timeline
 from geovlm_ray.observability.heartbeat import HEARTBEAT, Heartbeat
 
-DRIVER = "driver"
 
-
+@dataclass(frozen=True)
 class Tracer:
     """Metrics callback that writes ``trace-step-NNNNNN.json`` for the selected steps."""
 
-    def __init__(
-        self, folder: Path, steps: Collection[int], timeline: Timeline | None = None, heartbeat: Heartbeat = HEARTBEAT
-    ) -> None:
-        self.folder = folder
-        self.steps = steps
-        self.timeline = timeline
-        self.heartbeat = heartbeat
+    folder: Path
+    steps: Collection[int]
+    timeline: Timeline | None = None
+    heartbeat: Heartbeat = HEARTBEAT
 
     def __call__(self, metrics: Mapping[str, float]) -> None:
         """Write the trace of the step that is about to end: the driver's phases and the calls of the actors.
@@ -37,7 +34,7 @@ class Tracer:
             return
         begun, ended = self.heartbeat.step_began or 0.0, time.time()
         phases = [span for span in self.heartbeat.spans if span.begun >= begun]
-        lanes = {DRIVER: [Span(f"step {step}", begun, ended), *phases]}
+        lanes = {"driver": [Span(f"step {step}", begun, ended), *phases]}
         if self.timeline is not None:
             lanes |= self.timeline(begun, ended)
         trace = {"traceEvents": events(lanes), "displayTimeUnit": "ms"}
@@ -47,25 +44,16 @@ class Tracer:
 def events(lanes: Mapping[str, Iterable[Span]]) -> list[dict[str, Any]]:
     """Trace events of spans, which are keyed by process name; times in microseconds since the epoch.
 
-    Spans that overlap without being nested get different thread ids, since the format only draws nested spans in one
-    thread.
+    Spans that overlap without being nested get different thread ids: a thread can only show nested ones.
     """
     trace: list[dict[str, Any]] = []
     for pid, (name, spans) in enumerate(lanes.items(), 1):
         trace.append({"ph": "M", "name": "process_name", "pid": pid, "tid": 0, "args": {"name": name}})
         threads: list[list[float]] = []
         for span in sorted(spans, key=lambda s: (s.begun, -s.ended)):
-            trace.append(
-                {
-                    "ph": "X",
-                    "name": span.name,
-                    "cat": name,
-                    "pid": pid,
-                    "tid": _thread(span, threads),
-                    "ts": span.begun * 1e6,
-                    "dur": (span.ended - span.begun) * 1e6,
-                }
-            )
+            start, duration = span.begun * 1e6, (span.ended - span.begun) * 1e6
+            event = {"ph": "X", "name": span.name, "cat": name, "pid": pid, "tid": _thread(span, threads)}
+            trace.append({**event, "ts": start, "dur": duration})
     return trace
 
 

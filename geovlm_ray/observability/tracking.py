@@ -92,11 +92,7 @@ class RunTracker:
             self.console.print(f"Warning, step {step}: {warning}", style="yellow", highlight=False, markup=False)
 
     def close(self) -> None:
-        """Stop the progress bar and flush TensorBoard.
-
-        Raises:
-            DataError: remaining TensorBoard events cannot be written.
-        """
+        """Stop the progress bar and flush TensorBoard; raises DataError if its events cannot be written."""
         self._progress.stop()
         if self._board is not None:
             with writing(self._events):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from geovlm_ray.config import Config
@@ -15,11 +14,7 @@ ID_FILE = "wandb-id.txt"
 
 
 def load_wandb(project: str) -> Any:
-    """Import the optional package wandb.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
+    """Import the optional package wandb; raises ConfigError if it is not installed."""
     try:
         import wandb
     except ImportError as error:
@@ -31,19 +26,17 @@ class WandbLog:
     """Metrics callback that logs to Weights & Biases; a resumed training run continues the same W&B run."""
 
     def __init__(self, config: Config, project: str) -> None:
-        """Start or resume the W&B run.
-
-        Raises:
-            ConfigError: wandb is not installed.
-            RunError: Weights & Biases rejects the run.
-        """
+        """Start or resume the W&B run; raises ConfigError without wandb, and RunError if W&B rejects the run."""
         wandb = load_wandb(project)
         folder = config.run.folder
+        id_file = folder / ID_FILE
+        if not id_file.is_file():
+            write_atomically(id_file, uuid.uuid4().hex + "\n")
         try:
             self._run = wandb.init(
                 project=project,
                 name=config.run.name,
-                id=_run_id(folder),
+                id=read_text(id_file).strip(),
                 resume="allow",
                 dir=str(folder),
                 config=config.model_dump(mode="json"),
@@ -59,11 +52,3 @@ class WandbLog:
     def close(self, failed: bool) -> None:
         """Flush the metrics and mark the run as finished or failed."""
         self._run.finish(exit_code=int(failed))
-
-
-def _run_id(folder: Path) -> str:
-    """The unique W&B id of the run, created once and stored in the run directory."""
-    file = folder / ID_FILE
-    if not file.is_file():
-        write_atomically(file, uuid.uuid4().hex + "\n")
-    return read_text(file).strip()

@@ -75,17 +75,15 @@ class Watchdog:
 def describe_wait(driver: dict[str, Any], actors: Sequence[dict[str, Any]], now: float) -> str:
     """The driver's current phase, the state of every actor, and the actors that block the driver."""
     phase = driver["state"]
-    if phase == "idle":
-        lines = [f"The driver is in no phase of the loop, {_since(driver['since'], now)}."]
-    else:
-        lines = [f"The driver is waiting for {phase}, {_since(driver['since'], now)}."]
-    lines += [f"  {describe(actor, now)}" for actor in actors]
+    doing = "in no phase of the loop" if phase == "idle" else f"waiting for {phase}"
+    lines = [f"The driver is {doing}, {_since(driver['since'], now)}.", *(f"  {describe(a, now)}" for a in actors)]
     kinds = {kind for name in phase.split(" + ") for kind in KINDS_BY_PHASE.get(name, ())}
     blocking = [a for a in actors if a["kind"] in kinds and (silent(a, now) or a["state"] != "idle")]
     if not actors:
         lines.append("There are no actors: all components run in the driver process.")
     elif blocking:
-        lines.append(f"Blocked by {', '.join(_name_and_state(actor, now) for actor in blocking)}.")
+        named = (f"{a['actor']} ({'silent' if silent(a, now) else a['state']})" for a in blocking)
+        lines.append(f"Blocked by {', '.join(named)}.")
     else:
         lines.append("No actor involved in this phase is busy: look for the cause in the driver's stacks.")
     return "\n".join(lines)
@@ -113,10 +111,6 @@ def stacks() -> str:
         for number in sorted(others, key=lambda n: (n != threading.main_thread().ident, n))
     ]
     return "Stacks of the driver's threads, innermost call last\n\n" + "\n".join(traces)
-
-
-def _name_and_state(actor: dict[str, Any], now: float) -> str:
-    return f"{actor['actor']} ({'silent' if silent(actor, now) else actor['state']})"
 
 
 def _since(start: float, now: float) -> str:

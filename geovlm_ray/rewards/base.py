@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
 
 from geovlm_ray.core.schema import Example
 from geovlm_ray.rewards.config import RewardConfig
-from geovlm_ray.rewards.text_metrics.embedding import Embedder
 from geovlm_ray.tasks import TargetKind
+
+
+class Embedder(Protocol):
+    """A sentence-embedding model."""
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Unit-norm embeddings, float32 [n, d], in the order of the texts."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -21,6 +31,7 @@ class RewardResult:
 
 
 RewardFn = Callable[[Sequence[str], Sequence[Example], RewardConfig, Embedder | None], list[RewardResult]]
+AnswerReward = Callable[[str, Example, RewardConfig], RewardResult]
 
 
 @dataclass(frozen=True)
@@ -30,3 +41,14 @@ class RewardSpec:
     score: RewardFn
     target_kind: TargetKind
     embeds: Callable[[RewardConfig], bool] = lambda config: False
+
+
+def per_answer(score: AnswerReward) -> RewardFn:
+    """The batched form of a reward that scores one answer at a time."""
+
+    def score_all(
+        answers: Sequence[str], examples: Sequence[Example], config: RewardConfig, embedder: Embedder | None
+    ) -> list[RewardResult]:
+        return [score(answer, example, config) for answer, example in zip(answers, examples, strict=True)]
+
+    return score_all

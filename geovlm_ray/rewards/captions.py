@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
-from geovlm_ray.core.schema import Example
+from geovlm_ray.core.schema import Example, target_texts
 from geovlm_ray.rewards.base import Embedder, RewardFn, RewardResult
 from geovlm_ray.rewards.config import RewardConfig, TextWeights
 from geovlm_ray.rewards.facts import agreement
@@ -21,107 +21,92 @@ from geovlm_ray.rewards.text_metrics.lexical import meteor, rouge_f
 
 MAX_LENGTH_RATIO = 1.6
 """Answer length relative to the reference, in words, above which the length gate drops below 1."""
+SBERT_ONLY = TextWeights(sbert=1, rouge1=0, rougeL=0, meteor=0)
 
 Pairs = list[tuple[str, str]]
 Parts = dict[str, np.ndarray]
-Similarity = Callable[[Pairs, RewardConfig, Embedder | None], tuple[np.ndarray, Parts]]
+Similarity = Callable[[Pairs, RewardConfig, Embedder | None, float], tuple[np.ndarray, Parts]]
+"""Value in [0, 1] and named parts of each pair; the number is the cosine that becomes 0."""
 _WORD = re.compile(r"\w+")
 
 
-def hslr_embeds(config: RewardConfig) -> bool:
-    """Whether HSLR needs sentence embeddings under a configuration."""
-    return config.hslr.sbert > 0
-
-
-def best_of_references(values: np.ndarray, owners: Sequence[int], n: int) -> list[int]:
-    """Index of the highest-scoring pair of each of ``n`` answers, or -1; ``owners`` maps pairs to answers."""
-    best = [-1] * n
-    for i, owner in enumerate(owners):
-        if best[owner] < 0 or values[i] > values[best[owner]]:
-            best[owner] = i
-    return best
-
-
-def gates(pairs: Pairs, config: RewardConfig) -> Parts:
-    """Multipliers in [0, 1] per pair: ``length`` (length and repetition) and ``facts``."""
-    length = np.array([_length_gate(_WORD.findall(a.casefold()), _WORD.findall(r.casefold())) for a, r in pairs])
-    facts = np.array([agreement(a, r) for a, r in pairs])
-    return {"length": length, "facts": 1 - config.fact_weight * (1 - facts)}
-
-
-def hybrid(pairs: Pairs, weights: TextWeights, embedder: Embedder | None, floor: float) -> tuple[np.ndarray, Parts]:
-    """Weighted mean of the text metrics with non-zero weight, and each metric; ``floor`` applies to SBERT."""
-    parts: Parts = {}
-    if weights.sbert > 0:
-        parts["sbert"] = _rescale(_cosine(pairs, embedder), floor)
-    if weights.rouge1 > 0:
-        parts["rouge1"] = rouge_f(pairs, "rouge1")
-    if weights.rougeL > 0:
-        parts["rougeL"] = rouge_f(pairs, "rougeL")
-    if weights.meteor > 0:
-        parts["meteor"] = meteor(pairs)
-    # METEOR, and ROUGE on texts without ASCII words, score identical texts below 1.
-    identical = np.array([answer == reference for answer, reference in pairs], dtype=bool)
-    parts = {name: np.where(identical, 1.0, part) for name, part in parts.items()}
-    total = sum(getattr(weights, name) for name in parts)
-    value = np.sum([getattr(weights, name) / total * part for name, part in parts.items()], axis=0)
-    return np.where(identical, 1.0, value), parts
-
-
 def caption_reward(similarity: Similarity, *, gated: bool) -> RewardFn:
-    """Reward function: similarity to the best reference, multiplied by the length and fact gates if ``gated``."""
+    """Reward function: similarity to the best reference.
+
+    If ``gated``, multiplied by the length and fact gates, with cosines rescaled above ``config.sbert_floor``.
+    """
 
     def score(
         answers: Sequence[str], examples: Sequence[Example], config: RewardConfig, embedder: Embedder | None
     ) -> list[RewardResult]:
-        references = [tuple(map(str, e.target)) for e in examples]  # type: ignore[arg-type]
+        references = [target_texts(example.target) for example in examples]
         pairs = [(a.strip(), r.strip()) for a, rs in zip(answers, references, strict=True) for r in rs]
-        owners = [i for i, rs in enumerate(references) for _ in rs]
-        values, parts = similarity(pairs, config, embedder)
+        values, parts = similarity(pairs, config, embedder, config.sbert_floor if gated else 0.0)
         if gated:
-            factors = gates(pairs, config)
-            values = values * factors["length"] * factors["facts"]
-            parts = {**parts, **factors}
-        best = best_of_references(values, owners, len(answers))
-        return [_result(i, answer, values, parts) for i, answer in zip(best, answers, strict=True)]
+            values, factors = with_gates(values, pairs, config)
+            parts |= factors
+        results, first = [], 0
+        for answer, refs in zip(answers, references, strict=True):
+            best = max(range(first, first + len(refs)), key=lambda i: values[i], default=None)
+            first += len(refs)
+            if best is None or not answer.strip():
+                results.append(RewardResult(0.0, status="unparseable"))
+            else:
+                value = float(np.clip(values[best], 0.0, 1.0))
+                results.append(RewardResult(value, {name: float(part[best]) for name, part in parts.items()}))
+        return results
 
     return score
 
 
-def _result(pair: int, answer: str, values: np.ndarray, parts: Parts) -> RewardResult:
-    if pair < 0 or not answer.strip():
-        return RewardResult(0.0, status="unparseable")
-    return RewardResult(
-        float(np.clip(values[pair], 0.0, 1.0)), {name: float(part[pair]) for name, part in parts.items()}
-    )
+def with_gates(values: np.ndarray, pairs: Pairs, config: RewardConfig) -> tuple[np.ndarray, Parts]:
+    """Values multiplied by the gates, and the gates in [0, 1]: ``length`` (length and repetition) and ``facts``."""
+    length = np.array([_length_gate(_WORD.findall(a.casefold()), _WORD.findall(r.casefold())) for a, r in pairs])
+    facts = 1 - config.fact_weight * (1 - np.array([agreement(a, r) for a, r in pairs]))
+    return values * length * facts, {"length": length, "facts": facts}
 
 
-def cosine(pairs: Pairs, config: RewardConfig, embedder: Embedder | None) -> tuple[np.ndarray, Parts]:
-    """Cosine similarity of sentence embeddings, clipped to [0, 1]."""
-    cosine = _rescale(_cosine(pairs, embedder), 0.0)
-    return cosine, {"sbert": cosine}
+def hybrid(pairs: Pairs, weights: TextWeights, embedder: Embedder | None, floor: float) -> tuple[np.ndarray, Parts]:
+    """Weighted mean of the text metrics with non-zero weight, and each metric.
+
+    SBERT is the cosine of the embeddings, with [``floor``, 1] mapped to [0, 1].
+    """
+    metrics: dict[str, Callable[[], np.ndarray]] = {
+        "sbert": lambda: np.clip((_cosine(pairs, embedder) - floor) / (1 - floor), 0.0, 1.0),
+        "rouge1": lambda: rouge_f(pairs, "rouge1"),
+        "rougeL": lambda: rouge_f(pairs, "rougeL"),
+        "meteor": lambda: meteor(pairs),
+    }
+    # METEOR, ROUGE on texts without ASCII words, and rounded cosines score identical texts below 1.
+    identical = np.array([answer == reference for answer, reference in pairs], dtype=bool)
+    used = {name: weight for name in metrics if (weight := getattr(weights, name)) > 0}
+    parts = {name: np.where(identical, 1.0, metrics[name]()) for name in used}
+    value = np.sum([weight / sum(used.values()) * parts[name] for name, weight in used.items()], axis=0)
+    return np.where(identical, 1.0, value), parts
 
 
-def cosine_above_floor(pairs: Pairs, config: RewardConfig, embedder: Embedder | None) -> tuple[np.ndarray, Parts]:
-    """Cosine similarity of sentence embeddings, with [``config.sbert_floor``, 1] mapped to [0, 1]."""
-    value = _rescale(_cosine(pairs, embedder), config.sbert_floor)
-    return value, {"sbert": value}
+def cosine(pairs: Pairs, config: RewardConfig, embedder: Embedder | None, floor: float) -> tuple[np.ndarray, Parts]:
+    """Cosine similarity of sentence embeddings."""
+    return hybrid(pairs, SBERT_ONLY, embedder, floor)
 
 
-def levenshtein(pairs: Pairs, config: RewardConfig, embedder: Embedder | None) -> tuple[np.ndarray, Parts]:
+def hslr(pairs: Pairs, config: RewardConfig, embedder: Embedder | None, floor: float) -> tuple[np.ndarray, Parts]:
+    """Weighted mean of SBERT, ROUGE-1, ROUGE-L and METEOR; the paper does not give the weights."""
+    return hybrid(pairs, config.hslr, embedder, floor)
+
+
+def levenshtein(
+    pairs: Pairs, config: RewardConfig, embedder: Embedder | None, floor: float
+) -> tuple[np.ndarray, Parts]:
     """Levenshtein similarity of the case-folded texts: 1 - distance / max(length)."""
     value = np.array([Levenshtein.normalized_similarity(a.casefold(), r.casefold()) for a, r in pairs])
     return value, {"levenshtein": value}
 
 
-def hslr(pairs: Pairs, config: RewardConfig, embedder: Embedder | None) -> tuple[np.ndarray, Parts]:
-    """Weighted mean of SBERT, ROUGE-1, ROUGE-L and METEOR; the paper does not give the weights."""
-    return hybrid(pairs, config.hslr, embedder, 0.0)
-
-
-def hslr_above_floor(pairs: Pairs, config: RewardConfig, embedder: Embedder | None) -> tuple[np.ndarray, Parts]:
-    """`hslr` with SBERT rescaled above ``config.sbert_floor``."""
-    return hybrid(pairs, config.hslr, embedder, config.sbert_floor)
+def distinct_bigrams(words: Sequence[str]) -> float:
+    """Fraction of distinct word bigrams; 1 if there are none."""
+    bigrams = list(itertools.pairwise(words))
+    return len(set(bigrams)) / len(bigrams) if bigrams else 1.0
 
 
 def _cosine(pairs: Pairs, embedder: Embedder | None) -> np.ndarray:
@@ -131,12 +116,7 @@ def _cosine(pairs: Pairs, embedder: Embedder | None) -> np.ndarray:
     row = {text: i for i, text in enumerate(texts)}
     vectors = embedder.encode(texts)
     left, right = ([row[pair[k]] for pair in pairs] for k in (0, 1))
-    # Avoid rounding errors: identical texts have cosine exactly 1.
-    return np.where(np.equal(left, right), 1.0, np.einsum("nd,nd->n", vectors[left], vectors[right]))
-
-
-def _rescale(value: np.ndarray, floor: float) -> np.ndarray:
-    return np.clip((value - floor) / (1 - floor), 0.0, 1.0)
+    return np.einsum("nd,nd->n", vectors[left], vectors[right])
 
 
 def _length_gate(answer: list[str], reference: list[str]) -> float:
@@ -144,10 +124,4 @@ def _length_gate(answer: list[str], reference: list[str]) -> float:
     if not answer or not reference:
         return float(answer == reference)
     length = min(1.0, MAX_LENGTH_RATIO * len(reference) / len(answer)) ** 2
-    return length * min(1.0, _distinct_bigrams(answer) / _distinct_bigrams(reference)) ** 2
-
-
-def _distinct_bigrams(words: list[str]) -> float:
-    """Fraction of distinct bigrams; 1 if there are none."""
-    bigrams = list(itertools.pairwise(words))
-    return len(set(bigrams)) / len(bigrams) if bigrams else 1.0
+    return length * min(1.0, distinct_bigrams(answer) / distinct_bigrams(reference)) ** 2

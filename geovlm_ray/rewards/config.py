@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Literal, Self
 
@@ -43,7 +42,7 @@ class TextWeights(BaseModel):
 
     @model_validator(mode="after")
     def _any_weight(self) -> Self:
-        if not math.fsum((self.sbert, self.rouge1, self.rougeL, self.meteor)) > 0:
+        if not any((self.sbert, self.rouge1, self.rougeL, self.meteor)):
             raise ValueError("expected at least one weight above 0, found none")
         return self
 

@@ -49,21 +49,18 @@ _OBJECTS = {
     "water": "water,river,lake,sea,pond,ocean",
     "windmill": "windmill,wind turbine,turbine", "park": "park,garden", "intersection": "intersection,crossroad",
 }  # fmt: skip
-
-
-def _vocabulary() -> dict[str, tuple[Fact, ...]]:
-    words: dict[str, tuple[Fact, ...]] = {word: (("number", str(n)),) for n, word in enumerate(_NUMBERS, 2)}
-    words |= {word: (("number", n),) for word, n in _MORE_NUMBERS.items()}
-    for names, spellings in _DIRECTIONS.items():
-        words |= {s: tuple(("direction", name) for name in names.split()) for s in spellings.split()}
-    for name, spellings in _COLOURS.items():
-        words |= dict.fromkeys(spellings.split(), (("colour", name),))
-    for name, spellings in _OBJECTS.items():
-        words |= dict.fromkeys(spellings.split(","), (("object", name),))
-    return words | dict.fromkeys(_NEGATION.split(), (("negation", "not"),))
-
-
-_VOCABULARY = _vocabulary()
+_VOCABULARY: dict[str, tuple[Fact, ...]] = {
+    **{word: (("number", str(n)),) for n, word in enumerate(_NUMBERS, 2)},
+    **{word: (("number", n),) for word, n in _MORE_NUMBERS.items()},
+    **{
+        spelling: tuple(("direction", name) for name in names.split())
+        for names, spellings in _DIRECTIONS.items()
+        for spelling in spellings.split()
+    },
+    **{spelling: (("colour", name),) for name, spellings in _COLOURS.items() for spelling in spellings.split()},
+    **{spelling: (("object", name),) for name, spellings in _OBJECTS.items() for spelling in spellings.split(",")},
+    **dict.fromkeys(_NEGATION.split(), (("negation", "not"),)),
+}
 PAIR_STARTS = frozenset(term.split()[0] for term in _VOCABULARY if " " in term)
 """First words of two-word terms."""
 

@@ -32,7 +32,6 @@ _PHRASE_ENDS = frozenset(
 _SINGLE = frozenset({"a", "an", "one", "1", "single"})
 
 Clause = list[tuple[int, Fact]]
-Pairs = Iterable[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def facts(text: str) -> Facts:
 
     The number one appears only in ``bindings``, because "a ship" and "the ship" are equivalent.
     """
-    return _cached_facts(text) if len(text) <= MAX_CACHED_CHARS else _extract_facts(text)
+    return (_cached_facts if len(text) <= MAX_CACHED_CHARS else _cached_facts.__wrapped__)(text)
 
 
 def agreement(answer: str, reference: str) -> float:
@@ -81,25 +80,24 @@ def _value_agreement(kind: str, a: frozenset[str], b: frozenset[str]) -> float:
 def _binding_agreement(a: frozenset[tuple[str, str]], b: frozenset[tuple[str, str]]) -> float:
     """Fraction of objects and values (except one) bound in both texts whose bindings do not contradict."""
     common = clashes = 0
-    for left, right in ((_by_second(a), _by_second(b)), (_by_first(a), _by_first(b))):
+    for side in (0, 1):
+        left, right = _partners(a, side), _partners(b, side)
         keys = left.keys() & right.keys() - {"1"}
         common += len(keys)
         clashes += sum(left[key].isdisjoint(right[key]) for key in keys)
     return 1 - clashes / common if common else 1.0
 
 
-def _by_second(pairs: Pairs) -> dict[str, set[str]]:
-    return _by_first((second, first) for first, second in pairs)
-
-
-def _by_first(pairs: Pairs) -> dict[str, set[str]]:
+def _partners(pairs: Iterable[tuple[str, str]], side: int) -> dict[str, set[str]]:
+    """The other elements of the pairs with the same element on a side, 0 or 1."""
     grouped: defaultdict[str, set[str]] = defaultdict(set)
-    for first, second in pairs:
-        grouped[first].add(second)
+    for pair in pairs:
+        grouped[pair[side]].add(pair[1 - side])
     return grouped
 
 
-def _extract_facts(text: str) -> Facts:
+@functools.lru_cache(maxsize=1 << 15)
+def _cached_facts(text: str) -> Facts:
     values: defaultdict[str, set[str]] = defaultdict(set)
     bindings: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
     for clause in _clauses(text):
@@ -109,9 +107,6 @@ def _extract_facts(text: str) -> Facts:
         for kind, value, name in _bindings(clause):
             bindings[kind].add((value, name))
     return Facts({k: frozenset(v) for k, v in values.items()}, {k: frozenset(v) for k, v in bindings.items()})
-
-
-_cached_facts = functools.lru_cache(maxsize=1 << 15)(_extract_facts)
 
 
 def _clauses(text: str) -> Iterator[Clause]:

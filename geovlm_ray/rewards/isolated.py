@@ -19,6 +19,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -49,15 +50,12 @@ def score_by_user_function(
         ConfigError: The function cannot be loaded.
     """
     function = isolated(name, time_limit_s)
-    results, problems = [], []
-    for response, example in zip(responses, examples, strict=True):
-        result, problem = function.score(response, example)
-        results.append(result)
-        problems += [problem] if problem else []
+    scored = [function.score(response, example) for response, example in zip(responses, examples, strict=True)]
+    problems = [problem for _, problem in scored if problem]
     if problems:
-        args = (function.name, len(problems), len(results), problems[0])
+        args = (name, len(problems), len(scored), problems[0])
         log.warning("%s: %d of %d responses have no score; first problem: %s", *args)
-    return results
+    return [result for result, _ in scored]
 
 
 def check_function(config: RewardConfig, tasks: Iterable[str] = TASKS) -> None:
@@ -98,7 +96,11 @@ class IsolatedFunction:
         request = {"response": response, "target": plain_target(example.target), "context": context}
         with self._lock:
             try:
-                reply = self._exchange(request)
+                self.start()
+                assert self._socket is not None
+                self._socket.settimeout(self.limit_s)
+                self._socket.sendall(json.dumps(request).encode() + b"\n")
+                reply = self._receive(self.limit_s)
             except TimeoutError:
                 self.close()
                 return RewardResult(0.0, status="timeout"), f"no result within {self.limit_s:g} s"
@@ -142,26 +144,16 @@ class IsolatedFunction:
         if self._socket is not None:
             self._socket.close()
         if self._process is not None:
-            try:
+            with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                log.debug("%s: the process had already exited", self.name)
             self._process.wait()
         self._process = self._socket = None
-
-    def _exchange(self, request: dict[str, Any]) -> dict[str, Any]:
-        self.start()
-        assert self._socket is not None
-        self._socket.settimeout(self.limit_s)
-        self._socket.sendall(json.dumps(request).encode() + b"\n")
-        return self._receive(self.limit_s)
 
     def _receive(self, limit_s: float) -> dict[str, Any]:
         """Read one line from the child as a JSON object.
 
-        Raises:
-            TimeoutError: No line within ``limit_s`` seconds.
-            OSError, EOFError, ValueError: The child died, or the line is too long or not a JSON object.
+        Raises TimeoutError without a line within ``limit_s`` seconds, and OSError, EOFError or ValueError if the child
+        died or the line is too long or not a JSON object.
         """
         assert self._socket is not None
         self._socket.settimeout(limit_s)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
-from geovlm_ray.core.schema import SampleGroup
+from geovlm_ray.core.schema import Example, RewardScore, SampleGroup
 from geovlm_ray.rewards.config import RewardConfig
 from geovlm_ray.rewards.groups import score_groups
 from geovlm_ray.rewards.sbert import SbertEmbedder
-from geovlm_ray.rewards.score import needs_embedder
+from geovlm_ray.rewards.score import needs_embedder, score_batch
 
 
 class LocalRewards:
@@ -16,14 +17,15 @@ class LocalRewards:
 
     def __init__(self, config: RewardConfig) -> None:
         self.config = config
-        self._embedder: SbertEmbedder | None = None
 
-    @property
+    @cached_property
     def embedder(self) -> SbertEmbedder:
         """Sentence-embedding model, loaded on first access."""
-        if self._embedder is None:
-            self._embedder = SbertEmbedder.from_config(self.config.sbert)
-        return self._embedder
+        return SbertEmbedder.from_config(self.config.sbert)
+
+    def score_batch(self, responses: Sequence[str], examples: Sequence[Example]) -> list[RewardScore]:
+        """The reward of each response, as `geovlm_ray.rewards.score.score_batch` returns it."""
+        return score_batch(responses, examples, self.config, self._embedder_for(examples))
 
     def score_stream(self, parts: Iterable[Sequence[SampleGroup]]) -> list[SampleGroup]:
         """Score all groups; returns them sorted by ``group_id``, with rewards."""
@@ -31,9 +33,11 @@ class LocalRewards:
 
     def score(self, groups: Sequence[SampleGroup]) -> list[SampleGroup]:
         """Return the groups with a reward for every sample."""
-        tasks = {g.prompt.example.task for g in groups}
-        embeds = any(needs_embedder(task, self.config) for task in tasks)
-        return score_groups(groups, self.config, self.embedder if embeds else None)
+        return score_groups(groups, self.config, self._embedder_for([g.prompt.example for g in groups]))
 
     def close(self) -> None:
         """Do nothing: no worker to shut down."""
+
+    def _embedder_for(self, examples: Sequence[Example]) -> SbertEmbedder | None:
+        tasks = {example.task for example in examples}
+        return self.embedder if any(needs_embedder(task, self.config) for task in tasks) else None

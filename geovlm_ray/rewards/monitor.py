@@ -7,14 +7,14 @@ rises.
 
 from __future__ import annotations
 
-import itertools
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from geovlm_ray.core.schema import Box, Example, GroundedText, SampleGroup
+from geovlm_ray.core.schema import Example, SampleGroup, target_boxes, target_texts
+from geovlm_ray.rewards.captions import distinct_bigrams
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.boxes import parse_boxes
 from geovlm_ray.tasks.grammar import ThinkMode, parse_response
@@ -97,21 +97,19 @@ def runaways(first: AnswerStats, latest: AnswerStats) -> list[str]:
     """Names of the statistics that ran away between two mean statistics; empty if the reward did not rise."""
     if latest.reward < first.reward + MIN_REWARD_RISE:
         return []
-    return [name for name in latest.values if _is_runaway(name, first, latest)]
 
+    def ran_away(name: str) -> bool:
+        now, normal = latest.values[name], (first.values[name], latest.expected[name])
+        return RUNAWAY_FACTOR * now < min(normal) if name == "distinct" else now > RUNAWAY_FACTOR * max(normal)
 
-def _is_runaway(name: str, first: AnswerStats, latest: AnswerStats) -> bool:
-    before, now, expected = first.values[name], latest.values[name], latest.expected[name]
-    if name == "distinct":
-        return RUNAWAY_FACTOR * now < min(before, expected)
-    return now > RUNAWAY_FACTOR * max(before, expected)
+    return [name for name in latest.values if ran_away(name)]
 
 
 def _stats(reward: float, task: str, pairs: Sequence[tuple[str, Example]]) -> AnswerStats:
     words = [answer.casefold().split() for answer, _ in pairs]
     values = {
         "length": _average(map(len, words)),
-        "repetition": _average(map(_repetition, words)),
+        "repetition": _average(1 - distinct_bigrams(w) for w in words),
         "distinct": len(set(map(tuple, words))) / len(words),
     }
     expected = {
@@ -121,38 +119,21 @@ def _stats(reward: float, task: str, pairs: Sequence[tuple[str, Example]]) -> An
     }
     kind = TASKS[task].target_kind
     if kind == "classes":
-        values["labels"] = _average(len(parse_labels(a, _texts(e), e.labels, repeats=True)) for a, e in pairs)
-        expected["labels"] = _average(len(_texts(e)) for _, e in pairs)
+        targets = [target_texts(e.target) for _, e in pairs]
+        labels = [parse_labels(a, t, e.labels, repeats=True) for (a, e), t in zip(pairs, targets, strict=True)]
+        values["labels"], expected["labels"] = _average(map(len, labels)), _average(map(len, targets))
     elif kind in ("boxes", "grounded"):
         parsed = [parse_boxes(answer, e.dialect) for answer, e in pairs]
         values["boxes"] = _average(p.count if p else 0 for p in parsed)
-        expected["boxes"] = _average(len(_target_boxes(e)) for _, e in pairs)
+        expected["boxes"] = _average(len(target_boxes(e.target)) for _, e in pairs)
     return AnswerStats(reward, values, expected)
 
 
 def _target_words(example: Example) -> float:
     """Length of the target as an answer, in words: mean over captions; each box coordinate counts as a word."""
-    if TASKS[example.task].target_kind == "captions":
-        return _average(len(reference.split()) for reference in _texts(example))
-    target = example.target
-    text = target.text if isinstance(target, GroundedText) else target if isinstance(target, str) else ""
-    return len(" ".join((text, *_texts(example))).split()) + sum(len(b.coords) for b in _target_boxes(example))
-
-
-def _texts(example: Example) -> tuple[str, ...]:
-    """Strings of a tuple target (class names or captions); empty for other targets."""
-    return tuple(t for t in example.target if isinstance(t, str)) if isinstance(example.target, tuple) else ()
-
-
-def _target_boxes(example: Example) -> tuple[Box, ...]:
-    boxes = example.target.boxes if isinstance(example.target, GroundedText) else example.target
-    return tuple(b for b in boxes if isinstance(b, Box))
-
-
-def _repetition(words: Sequence[str]) -> float:
-    """Fraction of word bigrams that are repetitions."""
-    bigrams = list(itertools.pairwise(words))
-    return 1 - len(set(bigrams)) / len(bigrams) if bigrams else 0.0
+    texts = target_texts(example.target)
+    words = len(" ".join(texts).split()) + sum(len(box.coords) for box in target_boxes(example.target))
+    return _average(len(text.split()) for text in texts) if TASKS[example.task].target_kind == "captions" else words
 
 
 def _average(values: Iterable[float]) -> float:

@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-from geovlm_ray.rewards import captions, classes, detection, grounded, vqa
-from geovlm_ray.rewards.base import RewardSpec
+from geovlm_ray.rewards import captions, classes, detection, vqa
+from geovlm_ray.rewards.base import RewardSpec, per_answer
 from geovlm_ray.rewards.captions import caption_reward
 from geovlm_ray.rewards.config import is_function
+from geovlm_ray.rewards.detection import box_reward
+from geovlm_ray.rewards.grounded import grounded_reward
 from geovlm_ray.tasks import TASKS
 
 REWARDS: dict[str, RewardSpec] = {
-    "recall": RewardSpec(classes.recall, "classes"),
-    "fbeta": RewardSpec(classes.fbeta, "classes"),
-    "accuracy": RewardSpec(classes.accuracy, "classes"),
-    "jaccard": RewardSpec(vqa.jaccard, "vqa"),
-    "jaccard_robust": RewardSpec(vqa.jaccard_counts, "vqa"),
-    "detection": RewardSpec(detection.matched_iou, "boxes"),
-    "detection_f1": RewardSpec(detection.f1, "boxes"),
-    "detection_best_iou": RewardSpec(detection.best_iou, "boxes"),
-    "detection_precision": RewardSpec(detection.precision, "boxes"),
-    "referred_detection": RewardSpec(detection.matched_iou, "boxes"),
-    "referred_detection_best_iou": RewardSpec(detection.best_iou, "boxes"),
-    "sbert": RewardSpec(caption_reward(captions.cosine, gated=False), "captions", lambda config: True),
-    "sbert_robust": RewardSpec(
-        caption_reward(captions.cosine_above_floor, gated=True), "captions", lambda config: True
-    ),
+    "recall": RewardSpec(per_answer(classes.recall), "classes"),
+    "fbeta": RewardSpec(per_answer(classes.fbeta), "classes"),
+    "accuracy": RewardSpec(per_answer(classes.accuracy), "classes"),
+    "jaccard": RewardSpec(per_answer(vqa.jaccard), "vqa"),
+    "jaccard_robust": RewardSpec(per_answer(vqa.jaccard_counts), "vqa"),
+    "detection": RewardSpec(box_reward(detection.matched_iou), "boxes"),
+    "detection_f1": RewardSpec(box_reward(detection.f1), "boxes"),
+    "detection_best_iou": RewardSpec(box_reward(detection.best_iou), "boxes"),
+    "detection_precision": RewardSpec(box_reward(detection.precision), "boxes"),
+    "referred_detection": RewardSpec(box_reward(detection.matched_iou), "boxes"),
+    "referred_detection_best_iou": RewardSpec(box_reward(detection.best_iou), "boxes"),
+    "sbert": RewardSpec(caption_reward(captions.cosine, gated=False), "captions", lambda c: True),
+    "sbert_robust": RewardSpec(caption_reward(captions.cosine, gated=True), "captions", lambda c: True),
     "levenshtein": RewardSpec(caption_reward(captions.levenshtein, gated=False), "captions"),
     "levenshtein_robust": RewardSpec(caption_reward(captions.levenshtein, gated=True), "captions"),
-    "hslr": RewardSpec(caption_reward(captions.hslr, gated=False), "captions", captions.hslr_embeds),
-    "hslr_robust": RewardSpec(caption_reward(captions.hslr_above_floor, gated=True), "captions", captions.hslr_embeds),
-    "grounded_description": RewardSpec(grounded.grounded_description, "grounded", grounded.grounded_embeds),
-    "grounded_description_robust": RewardSpec(
-        grounded.grounded_description_robust, "grounded", grounded.grounded_embeds
-    ),
+    "hslr": RewardSpec(caption_reward(captions.hslr, gated=False), "captions", lambda c: c.hslr.sbert > 0),
+    "hslr_robust": RewardSpec(caption_reward(captions.hslr, gated=True), "captions", lambda c: c.hslr.sbert > 0),
+    "grounded_description": RewardSpec(grounded_reward(gated=False), "grounded", lambda c: c.grounded.sbert > 0),
+    "grounded_description_robust": RewardSpec(grounded_reward(gated=True), "grounded", lambda c: c.grounded.sbert > 0),
 }
 
 

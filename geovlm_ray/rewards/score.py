@@ -32,11 +32,14 @@ def score_batch(
         ValueError: The sequences differ in length.
         ConfigError: A user function cannot be loaded.
     """
-    parsed = [parse_response(r, config.think) if len(r) <= config.max_chars else None for r in responses]
-    scores = [RewardScore(0.0, 0.0, 0.0, {}, _rejected_status(r, config)) for r in responses]
+    scores: list[RewardScore] = []
+    answers: dict[int, str] = {}
     indices_by_task: defaultdict[str, list[int]] = defaultdict(list)
-    for i, (response, example) in enumerate(zip(parsed, examples, strict=True)):
-        if response is not None:
+    for i, (response, example) in enumerate(zip(responses, examples, strict=True)):
+        too_long = len(response) > config.max_chars
+        scores.append(RewardScore(0.0, 0.0, 0.0, status="too_long" if too_long else "unparseable"))
+        if not too_long and (parsed := parse_response(response, config.think)):
+            answers[i] = parsed.answer
             indices_by_task[example.task].append(i)
     for task, indices in indices_by_task.items():
         task_examples, form = [examples[i] for i in indices], config.form(task)
@@ -44,15 +47,10 @@ def score_batch(
             task_responses = [responses[i] for i in indices]
             results = score_by_user_function(form, task_responses, task_examples, config.time_limit_s)
         else:
-            answers = [p.answer for p in map(parsed.__getitem__, indices) if p is not None]
-            results = REWARDS[form].score(answers, task_examples, config, embedder)
+            results = REWARDS[form].score([answers[i] for i in indices], task_examples, config, embedder)
         for i, result in zip(indices, results, strict=True):
             scores[i] = combine(result, task, config)
     return scores
-
-
-def _rejected_status(response: str, config: RewardConfig) -> str:
-    return "too_long" if len(response) > config.max_chars else "unparseable"
 
 
 def combine(result: RewardResult, task: str, config: RewardConfig) -> RewardScore:

@@ -40,9 +40,7 @@ class Answer:
 
 
 class Answerer:
-    """A loaded model, on the GPU if one is available; not thread-safe.
-
-    ``frame`` is the coordinate system of its boxes.
+    """A loaded model, on the GPU if one is available; not thread-safe. Its boxes are in the coordinates of ``frame``.
 
     Raises:
         ModelError: the model does not load.
@@ -58,26 +56,27 @@ class Answerer:
                 "[width, height], found 'dataset'"
             )
         self.frame: Frame = frame
-        processor = processor_of(ref)
-        self.encoder = PromptEncoder(processor, ref.config.prompt)
+        self.encoder = PromptEncoder(processor_of(ref), ref.config.prompt)
         plain = ref.config.prompt.model_copy(update={"instructions": False})
-        self.plain_encoder = PromptEncoder(processor, plain)
+        self.plain_encoder = PromptEncoder(self.encoder.processor, plain)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = load_for_inference(ref, ref.config.model.dtype).to(device)
 
     def answer(self, images: Sequence[str], question: str, task: str | None = None) -> Answer:
-        """Answer a question by greedy decoding.
+        """Answer a question about images, given by their paths in order, by greedy decoding.
 
-        Args:
-            images: paths, in order.
-            task: appends the task's instruction to the question if prompts had instructions in training.
+        ``task`` appends the task's instruction to the question if prompts had instructions in training.
 
         Raises:
             DataError: an image cannot be read, the number of images is out of range, or the question is empty, too
                 long or contains an image placeholder.
         """
+        if not 1 <= len(images) <= MAX_IMAGES:
+            raise DataError(f"expected 1 to {MAX_IMAGES} images, found {len(images)}")
+        if not question.strip():
+            raise DataError("expected a question, found none")
         start = time.perf_counter()
-        example = _example(images, question, task)
+        example = Example("question", task or "vqa", tuple(images), question.strip(), "")
         encoder = self.encoder if task else self.plain_encoder
         response = self._complete(encoder.encode(example))
         parsed = parse_response(response) or parse_response(response, "none")
@@ -91,11 +90,7 @@ class Answerer:
         )
 
     def annotate(self, image: str, boxes: Sequence[Box]) -> Image.Image:
-        """Draw the boxes of an answer on an image.
-
-        Raises:
-            DataError: the image cannot be read.
-        """
+        """Draw the boxes of an answer on an image; raises DataError if it cannot be read."""
         return draw_boxes(fitted(load_image(image), ANNOTATED_PIXELS), boxes, self.frame, PREDICTED_COLOUR)
 
     def _complete(self, prompt: EncodedPrompt) -> str:
@@ -104,14 +99,6 @@ class Answerer:
             raise DataError(f"prompt: expected fewer than rollout.max_model_len={max_length} tokens, found {length}")
         ids = generate_greedy(self.model, prompt, min(self.config.rollout.max_tokens, max_length - length))
         return self.encoder.processor.tokenizer.decode(ids, skip_special_tokens=True)
-
-
-def _example(images: Sequence[str], question: str, task: str | None) -> Example:
-    if not 1 <= len(images) <= MAX_IMAGES:
-        raise DataError(f"expected 1 to {MAX_IMAGES} images, found {len(images)}")
-    if not question.strip():
-        raise DataError("expected a question, found none")
-    return Example("question", task or "vqa", tuple(images), question.strip(), "")
 
 
 def _boxes(answer: str, task: str | None) -> tuple[Box, ...]:

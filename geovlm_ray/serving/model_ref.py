@@ -101,9 +101,14 @@ def _is_model(folder: Path) -> bool:
     return (folder / MODEL_FILE).is_file()
 
 
+def adapter_base(folder: Path) -> str:
+    """The path or name of the base model in the settings of an adapter."""
+    return str(read_object(folder / ADAPTER_FILE).get("base_model_name_or_path"))
+
+
 def _is_tiny(path: Path, adapter: bool) -> bool:
     """Whether a model has the tiny policy's vocabulary, which does not cover the prompts of ``geovlm-r1``."""
-    base = Path(str(read_object(path / ADAPTER_FILE).get("base_model_name_or_path"))) if adapter else path
+    base = Path(adapter_base(path)) if adapter else path
     return _is_model(base) and _vocabulary(base) == _vocabulary(model_folder(TINY))
 
 

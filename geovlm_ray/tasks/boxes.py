@@ -24,6 +24,7 @@ _BRACES = re.compile(r"\{([^{}]*)\}")
 _ANGLED = re.compile(r"<([^<>]*)>")
 _INTEGER_BOX = re.compile(r"<(-?\d{1,6})>" * 4 + r"(?:\|<(-?\d{1,6})>)?", re.ASCII)
 _SECTION = re.compile(r"<ref>|</ref>|<box>|</box>")
+_BOX_SECTION = re.compile(r"<box>.*?(?:</box>|\Z)|</box>|</?ref>", re.DOTALL)
 _GEOCHAT_BOX = re.compile(r"\{(?:<[^<>]*>)+(?:\|<[^<>]*>)?\}")
 _WORD_CHAR = re.compile(r"\w")
 _FENCE = re.compile(r"\A\s*```(?:json)?|```\s*\Z")
@@ -67,18 +68,7 @@ def parse_boxes(text: str, dialect: str = "brackets", vocabulary: tuple[str, ...
 
 def strip_boxes(text: str) -> str:
     """Text of a grounded description without ``<box>`` sections, boxes of any dialect and ref tags."""
-    text = _GEOCHAT_BOX.sub(" ", text)
-    kept: list[str] = []
-    outside = True
-    last = 0
-    for tag in _SECTION.finditer(text):
-        if outside:
-            kept.append(text[last : tag.start()])
-        outside = tag[0] != "<box>" and (outside or tag[0] == "</box>")
-        last = tag.end()
-    if outside:
-        kept.append(text[last:])
-    return " ".join(_outside_brackets(" ".join(kept)).split())
+    return " ".join(_outside_brackets(_BOX_SECTION.sub(" ", _GEOCHAT_BOX.sub(" ", text))).split())
 
 
 def replace_boxes(text: str, convert: Callable[[tuple[float, ...]], tuple[float, ...]]) -> str:
@@ -161,10 +151,8 @@ def _adjacent_labels(text: str, hits: list[re.Match[str]], vocabulary: tuple[str
 def _name_in(text: str, names: list[str]) -> str | None:
     """First name in ``names`` that occurs in the text as whole words."""
     folded = text.casefold()
-    for name in names:
-        if name.casefold() in folded and re.search(rf"(?<!\w){re.escape(name.casefold())}(?!\w)", folded):
-            return name
-    return None
+    contained = (name for name in names if name.casefold() in folded)
+    return next((n for n in contained if re.search(rf"(?<!\w){re.escape(n.casefold())}(?!\w)", folded)), None)
 
 
 def _geochat(text: str, vocabulary: tuple[str, ...]) -> Iterator[ParsedBox]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 ThinkMode = Literal["required", "none"]
-_TAGS = {
-    "required": ("<think>", "</think>", "<answer>", "</answer>"),
-    "none": ("<answer>", "</answer>"),
+_TAG = re.compile(r"</?(?:think|answer)>")
+_THINK, _ANSWER = r"\s*<think>(?P<think>.*)</think>", r"\s*<answer>(?P<answer>.*)</answer>\s*"
+_RESPONSES: dict[ThinkMode, tuple[int, re.Pattern[str]]] = {
+    "required": (4, re.compile(_THINK + _ANSWER, re.DOTALL)),
+    "none": (2, re.compile(_ANSWER, re.DOTALL)),
 }
+"""Number of tags and pattern of a response by mode."""
 
 
 @dataclass(frozen=True)
@@ -26,17 +30,7 @@ def parse_response(text: str, think: ThinkMode = "required") -> Parsed | None:
     Strict: each tag of the mode exactly once and in order, no think tags in no-think mode, only whitespace outside the
     tags. Tags are case-sensitive. Linear in the length of the text.
     """
-    tags = _TAGS[think]
-    if any(text.count(tag) != (tag in tags) for tag in _TAGS["required"]):
-        return None
-    starts = [text.index(tag) for tag in tags]
-    if starts != sorted(starts):
-        return None
-    ends = [start + len(tag) for start, tag in zip(starts, tags, strict=True)]
-    outside = [text[: starts[0]], text[ends[-1] :]]
-    if think == "required":
-        outside.append(text[ends[1] : starts[2]])
-    if any(part.strip() for part in outside):
-        return None
-    answer = text[ends[-2] : starts[-1]]
-    return Parsed(text[ends[0] : starts[1]] if think == "required" else None, answer)
+    num_tags, pattern = _RESPONSES[think]
+    # More tags would make the pattern backtrack in quadratic time.
+    found = pattern.fullmatch(text) if len(_TAG.findall(text)) == num_tags else None
+    return Parsed(found.groupdict().get("think"), found["answer"]) if found else None

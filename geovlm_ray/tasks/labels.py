@@ -10,73 +10,25 @@ import functools
 import re
 
 BIGEARTHNET_43 = (
-    "Continuous urban fabric",
-    "Discontinuous urban fabric",
-    "Industrial or commercial units",
-    "Road and rail networks and associated land",
-    "Port areas",
-    "Airports",
-    "Mineral extraction sites",
-    "Dump sites",
-    "Construction sites",
-    "Green urban areas",
-    "Sport and leisure facilities",
-    "Non-irrigated arable land",
-    "Permanently irrigated land",
-    "Rice fields",
-    "Vineyards",
-    "Fruit trees and berry plantations",
-    "Olive groves",
-    "Pastures",
-    "Annual crops associated with permanent crops",
-    "Complex cultivation patterns",
-    "Land principally occupied by agriculture, with significant areas of natural vegetation",
-    "Agro-forestry areas",
-    "Broad-leaved forest",
-    "Coniferous forest",
-    "Mixed forest",
-    "Natural grassland",
-    "Moors and heathland",
-    "Sclerophyllous vegetation",
-    "Transitional woodland/shrub",
-    "Beaches, dunes, sands",
-    "Bare rock",
-    "Sparsely vegetated areas",
-    "Burnt areas",
-    "Inland marshes",
-    "Peatbogs",
-    "Salt marshes",
-    "Salines",
-    "Intertidal flats",
-    "Water courses",
-    "Water bodies",
-    "Coastal lagoons",
-    "Estuaries",
-    "Sea and ocean",
-)
-
+    "Continuous urban fabric", "Discontinuous urban fabric", "Industrial or commercial units",
+    "Road and rail networks and associated land", "Port areas", "Airports", "Mineral extraction sites", "Dump sites",
+    "Construction sites", "Green urban areas", "Sport and leisure facilities", "Non-irrigated arable land",
+    "Permanently irrigated land", "Rice fields", "Vineyards", "Fruit trees and berry plantations", "Olive groves",
+    "Pastures", "Annual crops associated with permanent crops", "Complex cultivation patterns",
+    "Land principally occupied by agriculture, with significant areas of natural vegetation", "Agro-forestry areas",
+    "Broad-leaved forest", "Coniferous forest", "Mixed forest", "Natural grassland", "Moors and heathland",
+    "Sclerophyllous vegetation", "Transitional woodland/shrub", "Beaches, dunes, sands", "Bare rock",
+    "Sparsely vegetated areas", "Burnt areas", "Inland marshes", "Peatbogs", "Salt marshes", "Salines",
+    "Intertidal flats", "Water courses", "Water bodies", "Coastal lagoons", "Estuaries", "Sea and ocean",
+)  # fmt: skip
 BIGEARTHNET_19 = (
-    "Urban fabric",
-    "Industrial or commercial units",
-    "Arable land",
-    "Permanent crops",
-    "Pastures",
+    "Urban fabric", "Industrial or commercial units", "Arable land", "Permanent crops", "Pastures",
     "Complex cultivation patterns",
-    "Land principally occupied by agriculture, with significant areas of natural vegetation",
-    "Agro-forestry areas",
-    "Broad-leaved forest",
-    "Coniferous forest",
-    "Mixed forest",
-    "Natural grassland and sparsely vegetated areas",
-    "Moors, heathland and sclerophyllous vegetation",
-    "Transitional woodland, shrub",
-    "Beaches, dunes, sands",
-    "Inland wetlands",
-    "Coastal wetlands",
-    "Inland waters",
-    "Marine waters",
-)
-
+    "Land principally occupied by agriculture, with significant areas of natural vegetation", "Agro-forestry areas",
+    "Broad-leaved forest", "Coniferous forest", "Mixed forest", "Natural grassland and sparsely vegetated areas",
+    "Moors, heathland and sclerophyllous vegetation", "Transitional woodland, shrub", "Beaches, dunes, sands",
+    "Inland wetlands", "Coastal wetlands", "Inland waters", "Marine waters",
+)  # fmt: skip
 BIGEARTHNET = tuple(dict.fromkeys(BIGEARTHNET_43 + BIGEARTHNET_19))
 
 _DELIMITERS = re.compile(r"[,;\n]")
@@ -98,7 +50,7 @@ def parse_labels(
     ``labels`` plus the target's names; without ``labels``, the target's names and then BigEarthNet's. The rest is split
     at commas, semicolons and newlines. A name must be delimited: ``broad-leaved forest`` does not match ``forest``.
     """
-    pieces: list[str | None] = [p for p in map(_piece, _DELIMITERS.split(answer)) if p]
+    pieces: list[str | None] = [*_pieces(answer)]
     claimed: dict[int, str] = {}
     vocabularies = [_vocabulary(names) for names in (((*labels, *target),) if labels else (target, BIGEARTHNET))]
     for vocabulary in vocabularies:
@@ -114,14 +66,13 @@ def parse_labels(
 
 def split_labels(text: str, names: tuple[str, ...] = BIGEARTHNET) -> list[str]:
     """Split a list into names, keeping their spelling; names in ``names`` that contain commas are not split."""
-    pieces = [p for p in map(_piece, _DELIMITERS.split(text)) if p]
-    runs = _comma_names(names)
+    pieces = _pieces(text)
+    keys, vocabulary = [label_key(piece) for piece in pieces], _vocabulary(names)
     found: list[str] = []
     i = 0
     while i < len(pieces):
-        lengths = runs.get(label_key(pieces[i]), ())
-        keys = [label_key(p) for p in pieces[i : i + max(lengths)]] if lengths else []
-        length = next((n for n in lengths if ",".join(keys[:n]) in _vocabulary(names).keys), 1)
+        lengths = range(min(vocabulary.longest, len(pieces) - i), 1, -1)
+        length = next((n for n in lengths if ",".join(keys[i : i + n]) in vocabulary.keys), 1)
         found.append(", ".join(pieces[i : i + length]))
         i += length
     return found
@@ -139,31 +90,20 @@ class _Vocabulary:
         self.keys: dict[str, str] = {}
         self.longest = 0
         for name in names:
-            pieces = [label_key(p) for p in map(_piece, _DELIMITERS.split(name)) if p]
+            pieces = [label_key(piece) for piece in _pieces(name)]
             if any(pieces):
                 self.keys["".join(pieces)] = self.keys[",".join(pieces)] = "".join(pieces)
                 self.longest = max(self.longest, len(pieces))
 
 
-@functools.lru_cache(maxsize=4096)
-def _vocabulary(names: tuple[str, ...]) -> _Vocabulary:
-    return _Vocabulary(names)
+_vocabulary = functools.lru_cache(maxsize=4096)(_Vocabulary)
 
 
-@functools.lru_cache(maxsize=64)
-def _comma_names(names: tuple[str, ...]) -> dict[str, list[int]]:
-    """Piece counts of the names that contain commas, keyed by their first piece, in decreasing order."""
-    runs: dict[str, set[int]] = {}
-    for name in names:
-        pieces = [p for p in map(_piece, _DELIMITERS.split(name)) if p]
-        if len(pieces) > 1:
-            runs.setdefault(label_key(pieces[0]), set()).add(len(pieces))
-    return {first: sorted(lengths, reverse=True) for first, lengths in runs.items()}
-
-
-def _piece(text: str) -> str:
-    stripped = text.strip(_TRIM)
-    return stripped[4:].strip(_TRIM) if stripped[:4].lower() == "and " else stripped
+def _pieces(text: str) -> list[str]:
+    """The delimited pieces of a text that are not empty, without a leading "and"."""
+    stripped = (piece.strip(_TRIM) for piece in _DELIMITERS.split(text))
+    pieces = (piece[4:].strip(_TRIM) if piece[:4].lower() == "and " else piece for piece in stripped)
+    return [piece for piece in pieces if piece]
 
 
 def _unclaimed(piece: str, vocabularies: list[_Vocabulary]) -> list[str]:

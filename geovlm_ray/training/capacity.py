@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +18,10 @@ Node = Mapping[str, float]
 
 RESOURCES = (("CPU", "num_cpus", "CPUs", 1), ("GPU", "num_gpus", "GPUs", 1), ("memory", "memory_gb", "GiB", GIB))
 """For each resource: Ray's name, the configuration key, and the unit of that key and its size."""
+
+
+KINDS = ("learner", "rollout", "sbert", "reward")
+"""The kinds of actors, fields of `PlacementConfig`, the largest first."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,7 @@ class ResourceRequest:
 
 def resource_requests(config: Config) -> list[ResourceRequest]:
     """The resource requests of a run, one per kind of actor."""
-    placement = config.placement
-    kinds = {
-        "rollout": placement.rollout,
-        "reward": placement.reward,
-        "sbert": placement.sbert,
-        "learner": placement.learner,
-    }
+    kinds = {kind: getattr(config.placement, kind) for kind in KINDS}
     return [
         ResourceRequest(name, getattr(kind, "actors", 1), kind.num_cpus, kind.num_gpus, kind.memory_gb)
         for name, kind in kinds.items()
@@ -72,16 +68,12 @@ def describe_node(node: Node) -> str:
 
 
 def check_fits(config: Config, nodes: Sequence[Node]) -> None:
-    """Raise RunError if the nodes, assumed to be empty, cannot host all actors at once.
+    """Raise RunError if the nodes, even if they are empty, cannot host all actors.
 
-    Checks the sum of all resources, then each kind of actor alone, then all kinds together, since an actor cannot span
-    nodes and a fraction of a GPU cannot span GPUs.
+    Checks the sum of all resources, then each kind of actor alone, since an actor cannot span nodes and a fraction of a
+    GPU cannot span GPUs. Whether all kinds fit together is for Ray to find out, when it reserves their resources.
     """
-    problems = (
-        list(_check_totals(config, total_resources(nodes)))
-        or list(_check_each_kind(config, nodes))
-        or list(_check_all_kinds(config, nodes))
-    )
+    problems = list(_check_totals(config, total_resources(nodes))) or list(_check_each_kind(config, nodes))
     if problems:
         raise RunError("; ".join(problems))
 
@@ -109,52 +101,9 @@ def _check_each_kind(config: Config, nodes: Sequence[Node]) -> Iterator[str]:
             )
 
 
-def _check_all_kinds(config: Config, nodes: Sequence[Node]) -> Iterator[str]:
-    """Tries bin packing in every order of the kinds, after each kind was found to fit alone."""
-    kinds = [p for p in resource_requests(config) if p.bundle]
-    if not any(_packs(order, nodes) for order in itertools.permutations(kinds)):
-        actors = ", ".join(f"{p.count} {p.name} x ({_describe(p)})" for p in kinds)
-        available = "; ".join(f"{n} x ({node})" for node, n in Counter(map(describe_node, nodes)).items())
-        keys = " or ".join(f"placement.{p.name}" for p in kinds)
-        yield f"the run's actors ({actors}) fit kind by kind, but not together, on the nodes {available}; lower {keys}"
-
-
-def _packs(kinds: Sequence[ResourceRequest], nodes: Sequence[Node]) -> bool:
-    """Whether all actors fit when placed in this order, each on the fullest node that can host it (best fit)."""
-    free = [_Free(node) for node in nodes]
-    for p in kinds:
-        for _ in range(p.count):
-            node = min((f for f in free if f.can_host(p)), key=lambda f: (sum(f.gpus), f.cpus, f.memory), default=None)
-            if node is None:
-                return False
-            node.place(p)
-    return True
-
-
-class _Free:
-    """Free resources of a node during packing."""
-
-    def __init__(self, node: Node) -> None:
-        self.cpus = node.get("CPU", 0.0)
-        self.memory = node.get("memory", 0.0)
-        self.gpus = [1.0] * int(node.get("GPU", 0))
-
-    def can_host(self, p: ResourceRequest) -> bool:
-        """Whether the node has the resources of one more actor."""
-        enough = p.num_cpus <= self.cpus + 1e-6 and p.memory_gb * GIB <= self.memory + 1e-6
-        return enough and len(self._devices(p)) == math.ceil(p.num_gpus)
-
-    def place(self, p: ResourceRequest) -> None:
-        """Reserve the resources of an actor."""
-        self.cpus -= p.num_cpus
-        self.memory -= p.memory_gb * GIB
-        for device in self._devices(p):
-            self.gpus[device] -= min(p.num_gpus, 1.0)
-
-    def _devices(self, p: ResourceRequest) -> list[int]:
-        """GPUs for an actor: whole ones, or for a fraction the fullest GPU with enough left."""
-        fitting = [i for i, left in enumerate(self.gpus) if left >= min(p.num_gpus, 1.0) - 1e-6]
-        return sorted(fitting, key=self.gpus.__getitem__)[: math.ceil(p.num_gpus)]
+def describe_requests(requests: Sequence[ResourceRequest]) -> str:
+    """Number and resources of actors as text, such as ``2 rollout x (1 CPUs, 1 GPUs)``."""
+    return ", ".join(f"{p.count} {p.name} x ({_describe(p)})" for p in requests)
 
 
 def _describe(p: ResourceRequest) -> str:

@@ -134,8 +134,7 @@ def _attempt(
         components = replace(components, tracker=tracker, checkpoints=checkpoints, evaluator=evaluation)
         return _train_and_evaluate(config, ready, components, start, console)
     finally:
-        for component in (components.rollouts, components.rewards, components.learner):
-            component.close()
+        components.close()
         checkpoints.abandon()
         tracker.close()
 

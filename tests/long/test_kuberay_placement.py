@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -42,8 +43,8 @@ def test_paper_recipe_is_scheduled_on_the_kuberay_cluster(tmp_path: Path, monkey
     config = load_config("geovlm-r1", [f"run.dir={tmp_path}", "rollout.stall_s=60"])
     ready = Ready(Path(), SceneStream(0), ("region_captioning",))
     with cluster({"num_cpus": 0}, *kuberay_nodes()):
-        rollouts, rewards, learner = start_actors(config, ready, InstantActor, ToyLearnerActor)
-        assert rewards.sbert is not None
-        actors = [*learner.actors, *rollouts.actors, *rewards.sbert.actors, *rewards.actors]
+        components = start_actors(config, ready, InstantActor, ToyLearnerActor)
+        pools: tuple[Any, ...] = (components.learner, components.rollouts, components.rewards.sbert, components.rewards)
+        actors = [actor for pool in pools for actor in pool.actors]
         started = [actor.__ray_ready__.remote() for actor in actors]
         assert len(ray.wait(started, num_returns=len(started), timeout=120)[0]) == 14

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import ray
 
-from actors.cluster import wait_for_capacity
 from actors.learner import RayLearner
+from actors.placement import Reservation
 from actors.rollout_pool import RayRollouts
 from benchmarks.instant_engine import InstantActor
 from geovlm_ray.config import load_config
 from geovlm_ray.core.errors import LostError, RunError
+from geovlm_ray.training.capacity import KINDS
 from tests.long.clusters import cluster
 
 pytestmark = pytest.mark.slow
@@ -30,16 +31,39 @@ def two_nodes() -> Iterator[None]:
 @pytest.mark.parametrize(("strategy", "used"), [("pack", 1), ("spread", NODES)])
 def test_actors_follow_the_placement_strategy(two_nodes: None, strategy: str, used: int) -> None:
     settings = [f"placement.strategy={strategy}", "placement.rollout.actors=4", f"run.name={strategy}"]
-    rollouts = RayRollouts(load_config("demo", settings), Path(), InstantActor)
+    config = load_config("demo", settings)
+    reservation = Reservation(config, "rollout")
+    reservation.wait()
+    rollouts = RayRollouts(config, Path(), InstantActor, reservation)
     node_ids = [a.__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id()) for a in rollouts.actors]
     assert len(set(ray.get(node_ids))) == used
     rollouts.close()
+    reservation.release()
 
 
 def test_learner_larger_than_every_node_is_rejected(two_nodes: None) -> None:
     with pytest.raises(RunError, match=r"1 learner x \(12 CPUs\), each on one node, found room for 0 on 2 nodes"):
-        wait_for_capacity(load_config("demo", ["placement.learner.num_cpus=12"]))
-    wait_for_capacity(load_config("demo", [f"placement.learner.num_cpus={CORES}"]))
+        Reservation(load_config("demo", ["placement.learner.num_cpus=12"]), *KINDS).wait()
+
+
+def test_actors_are_placed_all_or_none(two_nodes: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.placement.GRACE_S", 2)
+    # Kind by kind they fit, but not together: the learner takes one node, two rollout actors need one each.
+    settings = ["placement.learner.num_cpus=6", "placement.rollout.actors=2", "placement.rollout.num_cpus=5"]
+    settings += ["placement.reward.num_cpus=0"]
+    with pytest.raises(RunError, match=r"2 rollout x \(5 CPUs\).* do not fit together on the nodes"):
+        Reservation(load_config("demo", settings), *KINDS).wait()
+    first = Reservation(load_config("demo", settings), "learner")
+    first.wait()
+    second = Reservation(load_config("demo", [*settings, "placement.learner.num_cpus=8"]), "learner")
+    second.wait()
+    with pytest.raises(RunError, match="on what other jobs leave of them"):
+        Reservation(load_config("demo", settings), "learner").wait()
+    first.release()
+    again = Reservation(load_config("demo", settings), "learner")
+    again.wait()
+    for reservation in (second, again):
+        reservation.release()
 
 
 def test_unschedulable_learner_fails_the_run(two_nodes: None) -> None:

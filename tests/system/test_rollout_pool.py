@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from actors.cluster import wait_for_capacity
+from actors.placement import Reservation
 from actors.rollout import RolloutActor
 from actors.rollout_pool import RayRollouts
 from actors.slots import MAX_CONSECUTIVE_CRASHES
@@ -19,6 +19,7 @@ from benchmarks.instant_engine import InstantActor
 from geovlm_ray.config import Config, load_config
 from geovlm_ray.core.errors import LostError, RunError
 from geovlm_ray.core.schema import Example, Prompt, SampleGroup
+from geovlm_ray.training.capacity import KINDS
 from geovlm_ray.transport import TRANSPORTS
 from geovlm_ray.transport.object_store import ObjectStore
 from tests.system.closing import check_close_ends_waiting_call
@@ -280,14 +281,28 @@ def test_repeated_crash_or_exception_fails_the_run(
         call(rollouts)
 
 
-def test_wait_for_capacity_times_out(cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wait_for_nodes_times_out(cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = ["placement.learner.num_cpus=64", "run.wait_for_nodes_s=3"]
-    monkeypatch.setattr("actors.cluster.POLL_S", 1)
+    monkeypatch.setattr("actors.placement.GRACE_S", 1)
+    monkeypatch.setattr("actors.placement.POLL_S", 1)
     start = time.monotonic()
     with pytest.raises(RunError, match=r"requests 6[0-9.]* CPUs"):
-        wait_for_capacity(load_config("demo", settings))
-    assert 3 <= time.monotonic() - start < 10
-    wait_for_capacity(load_config("demo", ["placement.learner.num_cpus=0", "placement.rollout.num_cpus=0"]))
+        Reservation(load_config("demo", settings), *KINDS).wait()
+    assert time.monotonic() - start >= 3
+    Reservation(load_config("demo", ["placement.learner.num_cpus=0", "placement.rollout.num_cpus=0"]), "learner").wait()
+
+
+def test_replacement_takes_the_place_of_the_lost_actor(cluster: None) -> None:
+    config = load_config("demo", ["placement.rollout.actors=2", "placement.rollout.num_cpus=1"])
+    reservation = Reservation(config, "rollout")
+    reservation.wait()
+    rollouts = RayRollouts(config, Path(), InstantActor, reservation)
+    rollouts.update_weights(iter([1]))
+    ray.kill(rollouts.actors[0])
+    assert len(in_order(rollouts.submit(PROMPTS))) == len(PROMPTS)
+    assert len(rollouts.slots.ready(at_least=2)) == 2
+    rollouts.close()
+    reservation.release()
 
 
 def in_order(parts: Iterator[list[SampleGroup]]) -> list[SampleGroup]:

@@ -13,8 +13,7 @@ from geovlm_ray.core.schema import Box, Example, GroundedText, Target
 from geovlm_ray.data.formats import FORMATS
 from geovlm_ray.data.scenes import scene_example
 from geovlm_ray.evaluation.datasets import convert_once
-from geovlm_ray.evaluation.examples import BenchmarkExamples, dataset_examples
-from geovlm_ray.evaluation.groups import record_group
+from geovlm_ray.evaluation.examples import BenchmarkExamples, dataset_examples, record_group
 from geovlm_ray.evaluation.listing import print_benchmarks
 from geovlm_ray.evaluation.metrics.paper import paper_metrics
 from geovlm_ray.evaluation.metrics.sound import AnsweredExample

@@ -60,13 +60,6 @@ def test_run_that_fits_is_accepted(settings: list[str], nodes: list[Node]) -> No
             "(8 CPUs, 2 GPUs, 64 GiB; 2 CPUs, 0 GPUs, 8 GiB); lower placement.rollout.num_gpus or "
             "placement.rollout.memory_gb or placement.rollout.actors",
         ),
-        (
-            ["placement.rollout.actors=2", "placement.rollout.num_cpus=1.5", "placement.learner.num_cpus=3"],
-            [{"CPU": 3.0}, {"CPU": 2.0}, {"CPU": 1.0}],
-            "the run's actors (2 rollout x (1.5 CPUs), 1 learner x (3 CPUs)) fit kind by kind, but not together, on "
-            "the nodes 1 x (3 CPUs, 0 GPUs, 0 GiB); 1 x (2 CPUs, 0 GPUs, 0 GiB); 1 x (1 CPUs, 0 GPUs, 0 GiB); lower "
-            "placement.rollout or placement.learner",
-        ),
     ],
 )
 def test_run_that_does_not_fit_names_the_settings_to_lower(

@@ -19,7 +19,7 @@ from PIL import Image
 
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.schema import Box, GroundedText
-from geovlm_ray.data.formats.base import Converted, Source, Unit
+from geovlm_ray.data.formats.base import Source, Unit
 from geovlm_ray.data.formats.earthdial import convert, restore
 from geovlm_ray.data.images import load_image
 from tests.rs import RS, needs_rs
@@ -181,7 +181,7 @@ def test_every_convertible_conversation_round_trips(tmp_path: Path, record: dict
         items = list(convert(Unit("a.jsonl", 1, json.loads(json.dumps(record))), Source(tmp_path, tmp_path)))
     except DataError:
         return
-    rows = [item.row if isinstance(item, Converted) else item for item in items if not isinstance(item, Unit)]
+    rows = [item for item in items if not isinstance(item, Unit)]
     restore(iter(rows), {}, tmp_path / "back.jsonl")
     assert [json.loads(line) for line in (tmp_path / "back.jsonl").read_text().split("\n") if line] == [record][
         : len(rows)

@@ -33,14 +33,13 @@ def corpus(n: int, seed: int = 0) -> tuple[list[str], list[list[str]]]:
     return [text() for _ in range(n)], [[text() for _ in range(rng.randint(1, 4))] for _ in range(n)]
 
 
-@pytest.mark.parametrize("stem", [True, False])
-def test_rouge_equals_rouge_score(stem: bool) -> None:
+def test_rouge_equals_rouge_score() -> None:
     answers, references = corpus(200)
     pairs = [(a, r) for a, refs in zip(answers, references, strict=True) for r in refs]
-    scorer = RougeScorer(["rouge1", "rougeL"], use_stemmer=stem)
+    scorer = RougeScorer(["rouge1", "rougeL"], use_stemmer=True)
     expected = [scorer.score(reference, answer) for answer, reference in pairs]
     for kind in ("rouge1", "rougeL"):
-        assert np.allclose(rouge(pairs, kind, stem), [tuple(w[kind]) for w in expected], rtol=0, atol=1e-9)
+        assert np.allclose(rouge(pairs, kind), [tuple(w[kind]) for w in expected], rtol=0, atol=1e-9)
 
 
 def test_meteor_equals_nltk_on_the_best_reference() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from geovlm_ray.core.errors import DataError
+from geovlm_ray.data.records import field_of, short_repr  # noqa: F401 (formats use both)
 from geovlm_ray.data.table import Row
 
 
@@ -41,36 +42,24 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Converted:
-    """A record, and the files to write for it below the output folder (path: content)."""
-
-    row: Row
-    files: Mapping[str, bytes] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Format:
     """A dataset format.
 
-    ``units`` runs in the main process, streams the source and does only cheap work. ``convert`` runs in worker
-    processes: a DataError quarantines the unit, a yielded unit with a problem quarantines a part of it, and an empty
-    result skips it (inactive entries, records without a reference). ``options`` are the allowed ``key=value`` arguments
-    with their defaults. ``stores_images`` says whether images are extracted from the source into the output, for all
-    sources or as a function of one. ``header`` returns what the source holds outside its records; ``restore`` writes
-    rows back as a file of the format.
+    ``units`` runs in the main process, streams the source and does only cheap work; it raises a DataError if the source
+    has no data of the format or an option is invalid. ``convert`` runs in worker processes: a DataError quarantines the
+    unit, a yielded unit with a problem quarantines a part of it, and an empty result skips it (such as inactive
+    entries). ``options`` are the allowed ``key=value`` arguments with their defaults. ``stores_images`` says whether
+    images are extracted from a source into the output. ``header`` returns what the source holds outside its records;
+    ``restore`` writes rows back as a file of the format.
     """
 
     summary: str
     units: Callable[[Source], Iterator[Unit]]
-    convert: Callable[[Unit, Source], Iterable[Row | Converted | Unit]]
+    convert: Callable[[Unit, Source], Iterable[Row | Unit]]
     options: Mapping[str, str] = field(default_factory=dict)
-    stores_images: bool | Callable[[Source], bool] = False
+    stores_images: Callable[[Source], bool] = lambda source: False
     header: Callable[[Source], Mapping[str, Any]] | None = None
     restore: Callable[[Iterator[Row], Mapping[str, Any], Path], None] | None = None
-
-    def stores_images_of(self, source: Source) -> bool:
-        """Whether the images of a source are extracted into the output."""
-        return self.stores_images(source) if callable(self.stores_images) else self.stores_images
 
 
 def image_reference(path: Any) -> str:
@@ -87,32 +76,9 @@ def image_reference(path: Any) -> str:
     return clean
 
 
-def field_of(record: Any, key: str, kind: type | tuple[type, ...] = str) -> Any:
-    """The value of a key, checked for its type; a bool does not pass as an int.
-
-    Raises:
-        DataError: the record is not an object, or the key is missing or has another type.
-    """
-    if not isinstance(record, dict):
-        raise DataError(f"expected an object, found {short_repr(record)}")
-    value = record.get(key)
-    if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
-        return value
-    if key not in record:
-        raise DataError(f"expected the key {key!r}, found only {', '.join(map(repr, record)) or 'none'}"[:500])
-    expected = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
-    raise DataError(f"{key}: expected {expected}, found {short_repr(value)}")
-
-
 def question_words(prompt: str) -> str:
     """A prompt without image placeholders, its white space collapsed.
 
     The two characters backslash and n, which some datasets store for a line break, count as white space.
     """
     return " ".join(prompt.replace("<image>", " ").replace("<video>", " ").replace("\\n", " ").split())
-
-
-def short_repr(value: Any) -> str:
-    """``repr`` of a value for error messages, at most 120 characters."""
-    text = repr(value)
-    return text if len(text) <= 120 else f"{text[:117]}..."

@@ -18,7 +18,7 @@ from PIL import Image
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.schema import Example
 from geovlm_ray.data import tiff
-from geovlm_ray.data.formats.base import Converted, Format, Source, Unit, field_of, short_repr
+from geovlm_ray.data.formats.base import Format, Source, Unit, field_of, short_repr
 from geovlm_ray.data.formats.files import choice_option, folder_units, split_of_folder
 from geovlm_ray.data.formats.streams import external_link, read_object, relative
 from geovlm_ray.data.images import image_size
@@ -59,11 +59,7 @@ TO_19: dict[str, str] = {name: name for name in BIGEARTHNET_43 if name in BIGEAR
 
 
 def units(source: Source) -> Iterator[Unit]:
-    """The metadata file of each patch.
-
-    Raises:
-        DataError: there is none, or the option ``labels`` is invalid.
-    """
+    """The metadata file of each patch."""
     choice_option(source, "labels", tuple(VOCABULARIES))
 
     def patch_units(folder: Path, files: list[str]) -> Iterator[Unit]:
@@ -73,7 +69,7 @@ def units(source: Source) -> Iterator[Unit]:
     yield from folder_units(source, patch_units, f"*{METADATA}")
 
 
-def convert(unit: Unit, source: Source) -> Iterable[Converted]:
+def convert(unit: Unit, source: Source) -> Iterable[Row]:
     """The record and the image of a patch; none if no class of the patch is in the nomenclature."""
     metadata = Path(unit.value)
     nomenclature = choice_option(source, "labels", tuple(VOCABULARIES))
@@ -101,15 +97,13 @@ def convert(unit: Unit, source: Source) -> Iterable[Converted]:
         sensor=sensor,
         gsd=GSD_METRES,
     )
-    yield Converted(Row(example), {f"images/{name}.png": _png(image)})
+    content = io.BytesIO()
+    Image.fromarray(image).save(content, "PNG")
+    yield Row(example, files={example.images[0]: content.getvalue()})
 
 
 def _labels(metadata: Mapping[str, object], nomenclature: str) -> tuple[str, ...]:
-    """The classes of a patch, in the order of its metadata.
-
-    Raises:
-        DataError: there are none, or one is not among the 43.
-    """
+    """The classes of a patch, in the order of its metadata."""
     names = field_of(metadata, "labels", list)
     unknown = [n for n in names if n not in BIGEARTHNET_43]
     if unknown or not names:
@@ -133,11 +127,7 @@ def _false_colour(bands: Mapping[str, Path], source: Source) -> np.ndarray:
 
 
 def _stack(bands: Mapping[str, Path], names: tuple[str, ...], source: Source) -> np.ndarray:
-    """Bands as [rows, columns, n].
-
-    Raises:
-        DataError: a band is a link out of the source, does not decode, or differs in size from the others.
-    """
+    """Bands as [rows, columns, n]."""
     stack = [_band(bands[name], source) for name in names]
     if len({band.shape for band in stack}) > 1:
         sizes = ", ".join(f"{name} {band.shape}" for name, band in zip(names, stack, strict=True))
@@ -163,16 +153,10 @@ def _band(path: Path, source: Source) -> np.ndarray:
     return raster.values[..., 0]
 
 
-def _png(image: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 BIGEARTHNET = Format(
     "BigEarthNet: Sentinel-1 and Sentinel-2 patches as RGB images; labels=43 or 19",
     units,
     convert,
     options={"labels": "43"},
-    stores_images=True,
+    stores_images=lambda source: True,
 )

@@ -105,11 +105,7 @@ def _members(path: Path, name: str) -> Iterator[Unit]:
 
 
 def _captions(record: Mapping[str, Any]) -> list[str]:
-    """The sentences of a record, in any of the formats.
-
-    Raises:
-        DataError: the record has no key for them, or one is not a string.
-    """
+    """The sentences of a record, in any of the formats."""
     if "sentences" in record:
         sentences = field_of(record, "sentences", list)
         return [s if isinstance(s, str) else field_of(s, "raw") for s in sentences]

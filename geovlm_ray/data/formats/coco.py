@@ -1,18 +1,18 @@
 """COCO detection files (Lin et al., 2014; cocodataset.org, "Data format").
 
 Each image and category gives one referred detection. A file lists images, annotations and categories in any order, so
-it is joined as a whole: items are spooled to temporary files, about as large as the source, and memory holds about 100
-bytes per annotation and 300 per image. Data outside the records, mostly images without objects, goes into the dataset
-card, so that the file can be restored. Crowd annotations are kept for restoring only; they are not detection targets.
+it is joined as a whole in a temporary file, about as large as the source. Data outside the records, mostly images
+without objects, goes into the dataset card, so that the file can be restored. Crowd annotations are kept for restoring
+only; they are not detection targets.
 """
 
 from __future__ import annotations
 
-import functools
 import json
 import pickle
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from geovlm_ray.core.errors import DataError
@@ -21,11 +21,11 @@ from geovlm_ray.core.schema import Box, Example, target_boxes
 from geovlm_ray.data.formats.base import Format, Source, Unit, image_reference
 from geovlm_ray.data.formats.coco_join import Group, Join, is_crowd
 from geovlm_ray.data.formats.files import question_for, split_from_name
-from geovlm_ray.data.formats.spool import Spool
 from geovlm_ray.data.formats.streams import external_link, relative, source_files
 from geovlm_ray.data.table import Row
 
 QUESTION = "Give me the location of every {label} in the image."
+ITEM_KEYS = ("images", "annotations")
 
 
 def units(source: Source) -> Iterator[Unit]:
@@ -45,15 +45,15 @@ def convert(unit: Unit, source: Source) -> Iterable[Row]:
     boxes = [None if is_crowd(a) else _box(a["bbox"], group.category) for a in annotations]
     if not any(boxes):
         return
-    file, dataset, split = _name_parts(unit.file)
+    file = PurePosixPath(unit.file)
     example = Example(
-        id=f"{file}/{image['id']}/{annotations[0]['category_id']}",
+        id=f"{file.with_suffix('')}/{image['id']}/{annotations[0]['category_id']}",
         task="referred_object_detection",
         images=(image_reference(image["file_name"]),),
         question=question_for(source, QUESTION, group.category),
         target=tuple(filter(None, boxes)),
-        dataset=dataset,
-        split=split,
+        dataset=file.stem,
+        split=split_from_name(file.stem),
         frame=Frame("pixel", float(image["width"]), float(image["height"])),
     )
     extra = {
@@ -104,24 +104,20 @@ class _RestoredFile:
 
     def __init__(self, contents: Mapping[str, Any]) -> None:
         self.keys: Mapping[str, Any] = contents["keys"]
-        self.spools = {"images": Spool(), "annotations": Spool()}
-        self.positions: dict[str, dict[int, int]] = {"images": {}, "annotations": {}}
-        for key in self.spools:
+        self.database = sqlite3.connect("")  # an unnamed temporary file
+        self.database.execute("CREATE TABLE items (key TEXT, position INTEGER, json TEXT, UNIQUE (key, position))")
+        for key in ITEM_KEYS:
             for position, value in contents[key]:
                 self._put(key, position, value)
 
     def add(self, row: Row) -> None:
         """Add the image and the annotations of a record."""
-        extra = row.extra
-        target = row.example.target
-        boxes = iter([b for b in target if isinstance(b, Box)] if isinstance(target, tuple) else [])
+        extra, boxes = row.extra, iter(target_boxes(row.example.target))
         self._put("images", extra["image_place"], extra["image"])
         for position, annotation in zip(extra["places"], extra["annotations"], strict=True):
-            complete = annotation
-            if not is_crowd(annotation):
-                bbox = _bbox(next(boxes))
-                complete = annotation | {"bbox": bbox} if annotation["bbox"] is None else annotation
-            self._put("annotations", position, complete)
+            box = None if is_crowd(annotation) else next(boxes)
+            exact = {"bbox": _bbox(box)} if box and annotation["bbox"] is None else {}
+            self._put("annotations", position, annotation | exact)
 
     def write(self, path: Path) -> None:
         """Write the file."""
@@ -130,26 +126,19 @@ class _RestoredFile:
         with partial.open("w", encoding="utf-8") as file:
             for i, (key, value) in enumerate(self.keys.items()):
                 file.write(f"{', ' if i else '{'}{json.dumps(key)}: ")
-                if key not in self.spools:
+                if key not in ITEM_KEYS:
                     file.write(json.dumps(value))
                     continue
-                for j, (_, index) in enumerate(sorted(self.positions[key].items())):
-                    file.write((", " if j else "[") + json.dumps(self.spools[key][index]))
-                file.write("]" if self.positions[key] else "[]")
+                items = self.database.execute("SELECT json FROM items WHERE key = ? ORDER BY position", (key,))
+                file.write("[")
+                for j, (item,) in enumerate(items):
+                    file.write((", " if j else "") + item)
+                file.write("]")
             file.write("}")
         partial.replace(path)
 
     def _put(self, key: str, position: int, value: Any) -> None:
-        if position not in self.positions[key]:
-            self.positions[key][position] = len(self.spools[key])
-            self.spools[key].add(value)
-
-
-@functools.lru_cache(maxsize=64)
-def _name_parts(file: str) -> tuple[str, str, str]:
-    """Id prefix, dataset name and split, from a file name."""
-    path = Path(file)
-    return path.with_suffix("").as_posix(), path.stem, split_from_name(path.stem)
+        self.database.execute("INSERT OR IGNORE INTO items VALUES (?, ?, ?)", (key, position, json.dumps(value)))
 
 
 def _box(bbox: list[float], label: str) -> Box:

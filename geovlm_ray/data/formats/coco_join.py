@@ -1,25 +1,32 @@
-"""Join the items of a COCO file, which come in any order, by image and category."""
+"""Join the items of a COCO file, which come in any order, by image and category, in a temporary SQLite database."""
 
 from __future__ import annotations
 
 import itertools
-from array import array
+import pickle
+import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.data.formats.base import Source, Unit, field_of, image_reference, short_repr
 from geovlm_ray.data.formats.json_members import json_members
-from geovlm_ray.data.formats.spool import Spool
 from geovlm_ray.data.formats.streams import external_link, relative
+from geovlm_ray.data.records import is_coordinate
 from geovlm_ray.tasks.boxes import MAX_COORDINATE
 
 ARRAYS = ("images", "annotations", "categories")
-Id = int | str
+_TABLES = """
+CREATE TABLE images (id TEXT UNIQUE, position INTEGER, value BLOB);
+CREATE TABLE annotations (position INTEGER, image TEXT, category INTEGER, crowd INTEGER, value BLOB);
+"""
+_WITH_IMAGE = """
+SELECT annotations.*, images.position AS image_position, images.value AS image_value
+FROM annotations {} images ON images.id = image ORDER BY {}
+"""
 
 
 @dataclass(frozen=True)
@@ -39,19 +46,16 @@ class Group:
 
 
 class Join:
-    """The items of one file, indexed by image and category."""
+    """The items of one file, by image and category."""
 
     def __init__(self) -> None:
         self.keys: dict[str, Any] = {}
-        self.images, self.annotations = Spool(), Spool()
         self.categories: list[Any] = []
-        self.image_codes: dict[Id, int] = {}
-        self.category_codes: dict[Id, int] = {}
-        self.image_at: dict[int, int] = {}
         self.category_names: dict[int, str] = {}
-        self.image_positions = array("q")
-        # Per annotation: position in the file, image code, category code, crowd flag.
-        self.columns = array("q")
+        self.category_codes: dict[int | str, int] = {}
+        self.database = sqlite3.connect("")  # an unnamed temporary file
+        self.database.row_factory = sqlite3.Row
+        self.database.executescript(_TABLES)
 
     def read(self, path: Path, source: Source) -> Iterator[Unit]:
         """Read a file; yields a unit with a problem for each invalid item."""
@@ -78,75 +82,65 @@ class Join:
 
     def groups(self, file: str) -> Iterator[Unit]:
         """The groups, preceded by a problem for each annotation whose image or category is missing."""
-        positions, images, categories, _ = self._columns()
-        for i in np.flatnonzero((images < 0) | (categories < 0)).tolist():
-            annotation = self.annotations[i]
-            key, kind = ("image_id", "an image") if images[i] < 0 else ("category_id", "a category")
+        for row in self.database.execute(_WITH_IMAGE.format("LEFT JOIN", "annotations.rowid")):
+            if row["image_value"] is None:
+                key, kind = "image_id", "an image"
+            elif row["category"] not in self.category_names:
+                key, kind = "category_id", "a category"
+            else:
+                continue
+            annotation, number = pickle.loads(row["value"]), row["position"] + 1
             problem = f"{key}: expected the id of {kind} in the file, found {short_repr(annotation[key])}"
-            yield Unit(file, int(positions[i]) + 1, annotation, f"annotations, number {positions[i] + 1}: {problem}")
+            yield Unit(file, number, annotation, f"annotations, number {number}: {problem}")
         licences = self._licences()
-        for members in self._grouped():
-            first = members[0]
+        for rows in self._grouped():
             group = Group(
-                image=self.images.pickled(images[first]),
-                image_position=self.image_positions[images[first]],
-                category=self.category_names[categories[first]],
+                image=rows[0]["image_value"],
+                image_position=rows[0]["image_position"],
+                category=self.category_names[rows[0]["category"]],
                 licences=licences,
-                annotations=tuple(map(self.annotations.pickled, members)),
-                positions=tuple(positions[members].tolist()),
+                annotations=tuple(row["value"] for row in rows),
+                positions=tuple(row["position"] for row in rows),
             )
-            yield Unit(file, int(positions[first]) + 1, group)
+            yield Unit(file, group.positions[0] + 1, group)
 
     def unconverted(self) -> dict[str, Any]:
         """Data outside the records: keys, categories, unused images and crowd-only annotations, with positions."""
-        positions, images, _, crowds = self._columns()
-        crowd_only, used = [], np.zeros(len(self.images), dtype=bool)
-        for members in self._grouped():
-            if crowds[members].all():
-                crowd_only += members
+        crowd_only: list[sqlite3.Row] = []
+        used = set()
+        for rows in self._grouped():
+            if all(row["crowd"] for row in rows):
+                crowd_only += rows
             else:
-                used[images[members[0]]] = True
+                used.add(rows[0]["image"])
+        images = self.database.execute("SELECT * FROM images ORDER BY rowid")
         return {
             "keys": self.keys | {"categories": self.categories},
-            "images": [[self.image_positions[i], self.images[i]] for i in np.flatnonzero(~used).tolist()],
-            "annotations": [[int(positions[i]), self.annotations[i]] for i in crowd_only],
+            "images": [[row["position"], pickle.loads(row["value"])] for row in images if row["id"] not in used],
+            "annotations": [[row["position"], pickle.loads(row["value"])] for row in crowd_only],
         }
 
-    def _grouped(self) -> Iterator[list[int]]:
-        """Indices of the annotations that share image and category, in file order."""
-        _, images, categories, _ = self._columns()
-        order = np.lexsort((categories, images))
-        order = order[(images[order] >= 0) & (categories[order] >= 0)]
-        changes = np.flatnonzero(np.diff(images[order]) | np.diff(categories[order])) + 1
-        edges = [0, *changes.tolist(), len(order)]
-        for start, end in itertools.pairwise(edges):
-            if end > start:
-                yield order[start:end].tolist()
-
-    def _columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Per annotation, int64 [n] each: position, image index, category code (-1 if missing), crowd flag."""
-        rows = np.array(self.columns, dtype=np.int64).reshape(-1, 4)
-        image_of = np.array([self.image_at.get(c, -1) for c in range(len(self.image_codes))], dtype=np.int64)
-        known = np.array([c in self.category_names for c in range(len(self.category_codes))], dtype=bool)
-        if not len(rows):
-            return rows[:, 0], rows[:, 1], rows[:, 2], rows[:, 3]
-        return rows[:, 0], image_of[rows[:, 1]], np.where(known[rows[:, 2]], rows[:, 2], -1), rows[:, 3]
+    def _grouped(self) -> Iterator[list[sqlite3.Row]]:
+        """The annotations that share a known image and category, in file order, with their image."""
+        rows = self.database.execute(_WITH_IMAGE.format("JOIN", "images.rowid, category, annotations.rowid"))
+        for (_, category), group in itertools.groupby(rows, key=itemgetter("image", "category")):
+            if category in self.category_names:
+                yield list(group)
 
     def _image(self, unit: Unit) -> None:
-        code = _code(self.image_codes, field_of(unit.value, "id", (int, str)))
+        id = repr(field_of(unit.value, "id", (int, str)))
         image_reference(field_of(unit.value, "file_name"))
         for side in ("width", "height"):
             if not 0 < field_of(unit.value, side, (int, float)) <= MAX_COORDINATE:
                 raise DataError(f"{side}: expected a positive number of pixels, found {unit.value[side]}")
-        if code in self.image_at:
-            raise DataError(f"id: expected a unique image id, found {short_repr(unit.value['id'])} again")
-        self.image_at[code] = len(self.images)
-        self.image_positions.append(unit.number - 1)
-        self.images.add(unit.value)
+        try:
+            self.database.execute("INSERT INTO images VALUES (?, ?, ?)", (id, unit.number - 1, _pickled(unit.value)))
+        except sqlite3.IntegrityError as error:
+            raise DataError(f"id: expected a unique image id, found {short_repr(unit.value['id'])} again") from error
 
     def _category(self, unit: Unit) -> None:
         self.categories.append(unit.value)
-        code = _code(self.category_codes, field_of(unit.value, "id", (int, str)))
+        code = self._code(field_of(unit.value, "id", (int, str)))
         if not field_of(unit.value, "name").strip():
             raise DataError(f"name: expected a non-empty string, found {unit.value['name']!r}")
         if code in self.category_names:
@@ -154,13 +148,16 @@ class Join:
         self.category_names[code] = unit.value["name"]
 
     def _annotation(self, unit: Unit) -> None:
-        image = _code(self.image_codes, field_of(unit.value, "image_id", (int, str)))
-        category = _code(self.category_codes, field_of(unit.value, "category_id", (int, str)))
+        image = repr(field_of(unit.value, "image_id", (int, str)))
+        category = self._code(field_of(unit.value, "category_id", (int, str)))
         bbox = field_of(unit.value, "bbox", list)
-        if len(bbox) != 4 or not all(map(_is_number, bbox)) or bbox[2] <= 0 or bbox[3] <= 0:
+        if len(bbox) != 4 or not all(map(is_coordinate, bbox)) or bbox[2] <= 0 or bbox[3] <= 0:
             raise DataError(f"bbox: expected x, y and a positive width and height, found {short_repr(bbox)}")
-        self.columns.extend((unit.number - 1, image, category, is_crowd(unit.value)))
-        self.annotations.add(unit.value)
+        row = (unit.number - 1, image, category, is_crowd(unit.value), _pickled(unit.value))
+        self.database.execute("INSERT INTO annotations VALUES (?, ?, ?, ?, ?)", row)
+
+    def _code(self, category: int | str) -> int:
+        return self.category_codes.setdefault(category, len(self.category_codes))
 
     def _licences(self) -> dict[str, str]:
         entries = self.keys.get("licenses")
@@ -173,9 +170,5 @@ def is_crowd(annotation: Mapping[str, Any]) -> bool:
     return annotation.get("iscrowd") in (1, True)
 
 
-def _code(codes: dict[Id, int], id: Id) -> int:
-    return codes.setdefault(id, len(codes))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and -MAX_COORDINATE <= value <= MAX_COORDINATE
+def _pickled(value: Any) -> bytes:
+    return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)

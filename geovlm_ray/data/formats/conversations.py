@@ -18,31 +18,39 @@ ANSWER_ROLES = ("gpt", "assistant")
 
 
 def conversation_rows(
-    unit: Unit, conversation: Any, example: Callable[[int, str, str], Example]
+    unit: Unit,
+    conversation: Any,
+    id: str,
+    example: Callable[[str, str, tuple[str]], Example],
+    extra: Mapping[str, Any] | None = None,
 ) -> tuple[list[Row], list[Unit]]:
-    """One record per question and answer, made by ``example(number, question, answer)``, and the bad ones as units.
+    """One record per question and answer, made by ``example(id, question, (answer,))``, and the bad ones as units.
 
-    The turns may also be JSON text, or an object with a list of speakers and a list of texts. ``number`` counts
-    questions from 1.
+    The turns may also be JSON text, or an object with a list of speakers and a list of texts. The first question has
+    the given id, later ones ``<id>-<number>``. The first record has the ``extra`` fields.
 
     Raises:
         DataError: there are no turns, or the only question is bad.
     """
-    rows, bad = [], []
+    rows: list[Row] = []
+    bad = []
     pairs = list(_pairs(_turns(conversation)))
     for number, pair in enumerate(pairs, 1):
         try:
-            rows.append(Row(example(number, *_question_and_answer(pair))))
+            question, answer = _question_and_answer(pair)
+            made = example(id if number == 1 else f"{id}-{number}", question, (answer,))
         except DataError as error:
             if len(pairs) == 1:
                 raise
             bad.append(replace(unit, value=pair, problem=f"turn {number}: {error}"))
+        else:
+            rows.append(Row(made, extra={} if rows or extra is None else extra))
     return rows, bad
 
 
-def turn_id(id: str, number: int) -> str:
-    """The id of a record's question: the record's own id for the first, ``<id>-<number>`` for later ones."""
-    return id if number == 1 else f"{id}-{number}"
+def without(record: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    """A record without some of its keys."""
+    return {key: value for key, value in record.items() if key not in keys}
 
 
 def record_id(record: Mapping[str, Any], unit: Unit, *keys: str) -> str:

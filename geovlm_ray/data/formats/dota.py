@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from geovlm_ray.core.errors import DataError
@@ -29,20 +29,8 @@ MAX_INVALID_LINES = 1000
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,3})?", re.ASCII)
 
 
-@dataclass
-class ClassObjects:
-    """The objects of one class in a file; ``difficult`` holds the indices of those marked as difficult."""
-
-    boxes: list[Box] = field(default_factory=list)
-    difficult: list[int] = field(default_factory=list)
-
-
 def units(source: Source) -> Iterator[Unit]:
-    """The label files.
-
-    Raises:
-        DataError: there is none, or an option is invalid.
-    """
+    """The label files."""
     question_for(source, QUESTION, "")
     _horizontal(source)
     yield from file_units(source, (".txt",))
@@ -64,20 +52,20 @@ def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
             task="referred_object_detection",
             images=(image,),
             question=question_for(source, QUESTION, name),
-            target=tuple(objects.boxes),
+            target=tuple(box for box, _ in objects),
             dataset="DOTA",
             split=split_of_folder(path.parent, source),
             frame=Frame("pixel", width, height),
             gsd=float(gsd) if _NUMBER.fullmatch(gsd) and 0 < float(gsd) < MAX_COORDINATE else None,
             sensor=metadata.get("imagesource"),
         )
-        extra = {"difficult": objects.difficult} if objects.difficult else {}
-        yield Row(example, extra=extra, parts=len(objects.boxes))
+        difficult = [i for i, (_, is_difficult) in enumerate(objects) if is_difficult]
+        yield Row(example, extra={"difficult": difficult} if difficult else {}, parts=len(objects))
 
 
-def _read(path: Path, source: Source) -> tuple[dict[str, ClassObjects], dict[str, str], list[Unit]]:
-    """A file's objects by class, its metadata lines by key, and a unit for each invalid line."""
-    objects_by_class: dict[str, ClassObjects] = {}
+def _read(path: Path, source: Source) -> tuple[dict[str, list[tuple[Box, bool]]], dict[str, str], list[Unit]]:
+    """A file's boxes by class, with whether each is difficult; its metadata lines by key; a unit for each bad line."""
+    objects_by_class: dict[str, list[tuple[Box, bool]]] = {}
     metadata: dict[str, str] = {}
     bad = []
     horizontal = _horizontal(source)
@@ -98,9 +86,7 @@ def _read(path: Path, source: Source) -> tuple[dict[str, ClassObjects], dict[str
                         f"expected a label file, found more than {MAX_INVALID_LINES} invalid lines"
                     ) from error
                 continue
-            objects = objects_by_class.setdefault(str(box.label), ClassObjects())
-            objects.difficult += [len(objects.boxes)] if difficult else []
-            objects.boxes.append(box)
+            objects_by_class.setdefault(str(box.label), []).append((box, difficult))
     return objects_by_class, metadata, bad
 
 
@@ -123,19 +109,15 @@ def _object(line: str, horizontal: bool) -> tuple[Box, bool]:
 
 
 def _image_of(labels: Path, source: Source) -> str:
-    """The image with the stem of a label file: in the same relative folder, in an ``images`` folder next to or above
-    that, or directly in the image root.
-
-    Raises:
-        DataError: there is no such image.
+    """The image with the stem of a label file: in the same relative folder, an ``images`` folder next to or above that,
+    or the image root.
     """
     parent = Path(relative(labels, source)).parent
     folders = dict.fromkeys([parent, *(folder / "images" for folder in parent.parents), Path()])
-    for folder in folders:
-        for ending in IMAGE_ENDINGS:
-            for reference in ((folder / (labels.stem + e)).as_posix() for e in (ending, ending.upper())):
-                if image_exists(source, reference):
-                    return reference
+    endings = [e for ending in IMAGE_ENDINGS for e in (ending, ending.upper())]
+    for reference in ((folder / (labels.stem + ending)).as_posix() for folder in folders for ending in endings):
+        if image_exists(source, reference):
+            return reference
     tried = ", ".join(sorted(p.as_posix() for p in folders))
     raise DataError(f"expected an image {labels.stem}.png (or .jpg, ...) below {source.images} in {tried}, found none")
 

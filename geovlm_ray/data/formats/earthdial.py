@@ -11,17 +11,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from geovlm_ray.core.errors import DataError
-from geovlm_ray.core.schema import Example
-from geovlm_ray.data.formats.base import Converted, Format, Source, Unit, field_of, short_repr
-from geovlm_ray.data.formats.conversations import conversation_rows, images_of, record_id, turn_id
+from geovlm_ray.data.formats.base import Format, Source, Unit, field_of, short_repr
+from geovlm_ray.data.formats.conversations import conversation_rows, images_of, record_id
 from geovlm_ray.data.formats.prompts import example_of
 from geovlm_ray.data.formats.roundtrip import extra_fields, render_answer, render_prompt, restore_record, write_records
 from geovlm_ray.data.formats.shards import ShardRecord, shard_files, shard_units, stored_name
-from geovlm_ray.data.formats.streams import json_records, relative, source_files
+from geovlm_ray.data.formats.streams import json_units, relative
 from geovlm_ray.data.table import Row
 
 DATASET = "EarthDial-Instruct"
@@ -38,8 +38,7 @@ def units(source: Source) -> Iterator[Unit]:
     """
     shards = shard_files(source)
     if not shards:
-        for path in source_files(source, (".json", ".jsonl")):
-            yield from json_records(path, source)
+        yield from json_units(source)
         return
     if source.path.is_dir():
         json_files = sorted(p for p in source.path.rglob("*.json*") if p.name not in METADATA and p.is_file())
@@ -52,7 +51,7 @@ def units(source: Source) -> Iterator[Unit]:
         yield from shard_units(path, source)
 
 
-def convert(unit: Unit, source: Source) -> Iterable[Row | Converted | Unit]:
+def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
     """The records of a conversation, or the record of a single question; none if its reference is empty."""
     record: Any = unit.value
     files: dict[str, bytes] = {}
@@ -64,15 +63,19 @@ def convert(unit: Unit, source: Source) -> Iterable[Row | Converted | Unit]:
         raise DataError(f"expected an object, found {short_repr(record)}")
     rows, bad = _conversation(unit, record) if "conversations" in record else (_question(unit, record), [])
     if rows:
-        yield Converted(replace(rows[0], extra=extra_fields(record, _rendered(rows))), files)
+        yield replace(rows[0], extra=extra_fields(record, _rendered(rows)), files=files)
     yield from rows[1:]
     yield from bad
 
 
 def restore(rows: Iterator[Row], header: Mapping[str, Any], out: Path) -> None:
     """Write records back as JSON or JSON lines; those of shards refer to their images by output path."""
+
+    def restored(rows: list[Row]) -> dict[str, Any]:
+        return restore_record(_rendered(rows), rows[0].extra)
+
     groups = itertools.groupby(rows, key=lambda row: (row.source_file, row.source_record))
-    write_records(out, ((file, _restored(list(group))) for (file, _), group in groups))
+    write_records(out, ((file, restored(list(group))) for (file, _), group in groups))
 
 
 def stores_images(source: Source) -> bool:
@@ -81,12 +84,8 @@ def stores_images(source: Source) -> bool:
 
 
 def _conversation(unit: Unit, record: Mapping[str, Any]) -> tuple[list[Row], list[Unit]]:
-    images, id = images_of(record), record_id(record, unit, "id", "__key__")
-
-    def example(number: int, question: str, answer: str) -> Example:
-        return example_of(turn_id(id, number), question, (answer,), images, dataset=DATASET)
-
-    return conversation_rows(unit, record["conversations"], example)
+    example = partial(example_of, images=images_of(record), dataset=DATASET)
+    return conversation_rows(unit, record["conversations"], record_id(record, unit, "id", "__key__"), example)
 
 
 def _question(unit: Unit, record: Mapping[str, Any]) -> list[Row]:
@@ -114,10 +113,6 @@ def _rendered(rows: list[Row]) -> dict[str, Any]:
         turns.append({"from": "human", "value": render_prompt(row.example, 0 if i else len(images))})
         turns.append({"from": "gpt", "value": render_answer(row.example)})
     return {"id": rows[0].example.id, "image": images[0] if len(images) == 1 else images, "conversations": turns}
-
-
-def _restored(rows: list[Row]) -> dict[str, Any]:
-    return restore_record(_rendered(rows), rows[0].extra)
 
 
 EARTHDIAL = Format(

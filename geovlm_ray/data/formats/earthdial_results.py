@@ -7,6 +7,7 @@ The folder determines the task of a file; in ``rs_change_detection``, the file n
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,7 +16,7 @@ from geovlm_ray.core.schema import Example, target_texts
 from geovlm_ray.data.formats.base import Format, Source, Unit, field_of
 from geovlm_ray.data.formats.prompts import example_of, task_of
 from geovlm_ray.data.formats.roundtrip import extra_fields, render_answer, render_prompt, restore_record, write_records
-from geovlm_ray.data.formats.streams import json_records, source_files
+from geovlm_ray.data.formats.streams import json_units
 from geovlm_ray.data.table import Row
 from geovlm_ray.tasks import TASKS
 
@@ -36,12 +37,6 @@ CHANGE_TASKS = {
     "temporal_classification": ("fmow", "cls", "testset", "classification"),
 }
 """Words in the names of files in `CHANGE_FOLDER` by task."""
-
-
-def units(source: Source) -> Iterator[Unit]:
-    """Each line of each file."""
-    for path in source_files(source, (".jsonl",)):
-        yield from json_records(path, source)
 
 
 def convert(unit: Unit, source: Source) -> Iterable[Row]:
@@ -92,7 +87,12 @@ def header(source: Source) -> Mapping[str, Any]:
 
 def restore(rows: Iterator[Row], header: Mapping[str, Any], out: Path) -> None:
     """Write the lines back, except skipped ones."""
-    write_records(out, ((row.source_file, _restored(row, str(header.get("folder", "")))) for row in rows))
+
+    def restored(row: Row) -> dict[str, Any]:
+        _, keys = layout(row.source_file, str(header.get("folder", "")))
+        return restore_record(_rendered(row.example, keys), row.extra)
+
+    write_records(out, ((row.source_file, restored(row)) for row in rows))
 
 
 def _folder(source: Source) -> str:
@@ -112,14 +112,9 @@ def _rendered(example: Example, keys: tuple[str, ...]) -> dict[str, Any]:
     return {"question": render_prompt(example, 1)} | references
 
 
-def _restored(row: Row, folder: str) -> dict[str, Any]:
-    _, keys = layout(row.source_file, folder)
-    return restore_record(_rendered(row.example, keys), row.extra)
-
-
 EARTHDIAL_RESULTS = Format(
     "EarthDial's result files: JSON lines, one file or the folder of evaluation folders; folder=NAME for a single file",
-    units,
+    partial(json_units, endings=(".jsonl",)),
     convert,
     options={"folder": ""},
     header=header,

@@ -70,8 +70,8 @@ def walk_folders(source: Source) -> Iterator[tuple[Path, list[str]] | Unit]:
             yield Unit(relative(link, source), 1, problem=problem)
         yield folder, sorted(f for f in files if _is_utf8(f) and not f.startswith(HIDDEN_PREFIXES))
     for error in errors:
-        problem = f"expected a readable folder, found: {error.strerror}"
-        yield Unit(_printable(Path(error.filename), source), 1, problem=problem)
+        name = _printable(Path(error.filename), source)
+        yield Unit(name, 1, problem=f"expected a readable folder, found: {error.strerror}")
 
 
 def folder_units(

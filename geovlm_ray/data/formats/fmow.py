@@ -50,11 +50,7 @@ class SequenceImage:
 
 
 def units(source: Source) -> Iterator[Unit]:
-    """The sequence folders.
-
-    Raises:
-        DataError: there is none, or the option ``frames`` is invalid.
-    """
+    """The sequence folders."""
     int_option(source, "frames", FRAMES)
 
     def sequence_units(folder: Path, files: list[str]) -> Iterator[Unit]:
@@ -101,11 +97,7 @@ def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
 
 
 def _sequence_image(path: Path, source: Source) -> SequenceImage:
-    """The image that a JSON file describes.
-
-    Raises:
-        DataError: the file is not a JSON object, or lacks a time, image or category.
-    """
+    """The image that a JSON file describes."""
     record = read_object(path)
     timestamp = field_of(record, "timestamp")
     try:

@@ -17,25 +17,18 @@ from geovlm_ray.data.table import Row
 
 
 def units(source: Source) -> Iterator[Unit]:
-    """Each image, with all classes as value; walks the source twice, because the classes must be known first.
-
-    Raises:
-        DataError: no class folder has an image.
-    """
-    classes = tuple(sorted({folder.name for folder, images in _images(source) if images and _is_class(folder, source)}))
+    """Each image, with all classes as value; walks the source twice, because the classes must be known first."""
+    images = (item for item in _images(source) if isinstance(item, Path))
+    classes = tuple(sorted({path.parent.name for path in images if _is_class(path.parent, source)}))
     if not classes:
         raise DataError(f"{source.path}: expected images in class folders, found none")
-    for item in walk_folders(source):
+    for item in _images(source):
         if isinstance(item, Unit):
             yield item
-            continue
-        folder, files = item
-        for path in (folder / name for name in files if _is_image(name)):
-            if _is_class(folder, source):
-                yield external_link(path, source) or Unit(relative(path, source), 1, classes)
-            else:
-                problem = "expected an image in a class folder, found one above"
-                yield Unit(relative(path, source), 1, problem=problem)
+        elif _is_class(item.parent, source):
+            yield external_link(item, source) or Unit(relative(item, source), 1, classes)
+        else:
+            yield Unit(relative(item, source), 1, problem="expected an image in a class folder, found one above")
 
 
 def convert(unit: Unit, source: Source) -> Iterable[Row]:
@@ -55,14 +48,14 @@ def convert(unit: Unit, source: Source) -> Iterable[Row]:
     yield Row(example)
 
 
-def _images(source: Source) -> Iterator[tuple[Path, list[str]]]:
+def _images(source: Source) -> Iterator[Path | Unit]:
+    """The images, and the problems of `walk_folders`."""
     for item in walk_folders(source):
-        if not isinstance(item, Unit):
-            yield item[0], [name for name in item[1] if _is_image(name)]
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMAGE_ENDINGS)
+        if isinstance(item, Unit):
+            yield item
+        else:
+            folder, names = item
+            yield from (folder / name for name in names if name.lower().endswith(IMAGE_ENDINGS))
 
 
 def _is_class(folder: Path, source: Source) -> bool:

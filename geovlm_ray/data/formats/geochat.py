@@ -8,26 +8,21 @@ in Bench, four corners in pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.geometry import Frame
-from geovlm_ray.core.schema import Box, Example
+from geovlm_ray.core.schema import Box
 from geovlm_ray.data.formats.base import Format, Source, Unit, field_of, image_reference, short_repr
-from geovlm_ray.data.formats.conversations import conversation_rows, images_of, record_id, turn_id
+from geovlm_ray.data.formats.conversations import conversation_rows, images_of, record_id, without
 from geovlm_ray.data.formats.prompts import example_of, listed_classes
 from geovlm_ray.data.formats.quads import rotated_box
-from geovlm_ray.data.formats.streams import json_records, source_files
+from geovlm_ray.data.formats.streams import json_units
 from geovlm_ray.data.table import Row
 from geovlm_ray.tasks.labels import label_key
-
-
-def units(source: Source) -> Iterator[Unit]:
-    """Each object of each file."""
-    for path in source_files(source, (".json", ".jsonl")):
-        yield from json_records(path, source)
 
 
 def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
@@ -41,14 +36,9 @@ def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
 
 
 def _instruct(unit: Unit, record: Mapping[str, Any]) -> Iterable[Row | Unit]:
-    images, id = images_of(record), record_id(record, unit, "id")
-
-    def example(number: int, question: str, answer: str) -> Example:
-        return example_of(turn_id(id, number), question, (answer,), images, dataset="GeoChat-Instruct")
-
-    rows, bad = conversation_rows(unit, record["conversations"], example)
-    if len(record) > 3:
-        rows[:1] = [replace(row, extra=_without(record, "id", "image", "conversations")) for row in rows[:1]]
+    example = partial(example_of, images=images_of(record), dataset="GeoChat-Instruct")
+    extra = without(record, "id", "image", "conversations") if len(record) > 3 else {}
+    rows, bad = conversation_rows(unit, record["conversations"], record_id(record, unit, "id"), example, extra)
     return (*rows, *bad)
 
 
@@ -91,7 +81,7 @@ def _benchmark(unit: Unit, record: Mapping[str, Any], prompt: str, answer: Any, 
         raise DataError(f"ground_truth: expected text, found {short_repr(answer)}")
     id, images = record_id(record, unit, "question_id"), (image_reference(image),)
     example = example_of(id, prompt, (answer,), images, dataset="GeoChat-Bench", split="test")
-    return Row(example, extra=_without(record, "question_id", "image", "image_id", "question", "text", "ground_truth"))
+    return Row(example, extra=without(record, "question_id", "image", "image_id", "question", "text", "ground_truth"))
 
 
 def _corners(truth: list[Any]) -> list[list[float]]:
@@ -115,8 +105,4 @@ def _side(image: str) -> float:
     return 1024.0 if name.startswith("P") else 600.0 if name.startswith("train") else 800.0
 
 
-def _without(record: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-    return {key: value for key, value in record.items() if key not in keys}
-
-
-GEOCHAT = Format("GeoChat-Instruct conversations and GeoChat-Bench questions: JSON or JSON lines", units, convert)
+GEOCHAT = Format("GeoChat-Instruct conversations and GeoChat-Bench questions: JSON or JSON lines", json_units, convert)

@@ -39,88 +39,42 @@ def json_members(path: Path, name: str, keys: Collection[str] | None = ()) -> It
     NaN and the infinities, which Python writes though they are not JSON, become None. Nothing is read after an error:
     the last unit has the problem, with the key of the array where it occurred.
     """
-    reader = _Reader(keys)
+    key, number = "", 0
     try:
-        for key, number, value in reader.members(path):
-            yield key, Unit(name, number, value)
-    except (OSError, ValueError, ijson.JSONError, DataError) as error:
-        reason = " ".join(str(error).split())[:300]
-        problem = f"expected JSON, found an error; nothing after it was read: {reason}"
-        yield reader.key, Unit(name, reader.number + 1, problem=problem)
-
-
-class _Reader:
-    """Builds the values of one file from its parser events."""
-
-    def __init__(self, keys: Collection[str] | None) -> None:
-        self.keys = keys
-        self.key = ""
-        self.number = 0
-
-    def members(self, path: Path) -> Iterator[tuple[str, int, Any]]:
-        """Key, number and value of each unit."""
         with path.open("rb") as file:
             bounded = _BoundedFile(_token_chunks(file))
             events = ijson.basic_parse(bounded, use_float=True, buf_size=CHUNK)
-            kind = next(events, ("", None))[0]
-            if kind == "start_array":
-                yield from self._array(events, bounded)
-            elif kind == "start_map":
-                for event, value in events:
-                    if event == "map_key":
-                        yield from self._key_members(value, events, bounded)
-            for _ in events:  # trailing content is an error, which the parser raises
-                pass
-
-    def _key_members(
-        self, key: str, events: Iterator[tuple[str, Any]], bounded: _BoundedFile
-    ) -> Iterator[tuple[str, int, Any]]:
-        self.key, self.number = key, 0
-        event, value = next(events)
-        if event == "start_array" and (self.keys is None or key in self.keys):
-            yield key, 0, []
-            yield from self._array(events, bounded)
-        else:
-            yield key, 0, _value(event, value, events)
-        bounded.record_bytes = 0
-
-    def _array(self, events: Iterator[tuple[str, Any]], bounded: _BoundedFile) -> Iterator[tuple[str, int, Any]]:
-        for event, value in events:
-            if event == "end_array":
-                return
-            member = _value(event, value, events)
-            self.number += 1
-            bounded.record_bytes = 0
-            yield self.key, self.number, member
+            in_array = next(events, ("", None))[0] == "start_array"
+            for event, value in events:
+                if event == "map_key":
+                    key, number = value, 0
+                    first, item = next(events)
+                    in_array = first == "start_array" and (keys is None or key in keys)
+                    yield key, Unit(name, 0, [] if in_array else _value(first, item, events))
+                elif in_array and event != "end_array":
+                    member = _value(event, value, events)
+                    number += 1
+                    yield key, Unit(name, number, member)
+                else:
+                    in_array = False
+                bounded.record_bytes = 0
+    except (OSError, ValueError, ijson.JSONError, DataError) as error:
+        reason = " ".join(str(error).split())[:300]
+        yield key, Unit(name, number + 1, problem=f"expected JSON, found an error; nothing after it was read: {reason}")
 
 
-def _value(first: str, scalar: Any, events: Iterator[tuple[str, Any]]) -> Any:
+def _value(event: str, value: Any, events: Iterator[tuple[str, Any]]) -> Any:
     """Build the value that starts with an event; consumes the events of the value."""
-    if first not in _OPENS:
-        return scalar
-    result: Any = {} if first == "start_map" else []
-    parents: list[tuple[Any, str]] = []
-    container, key = result, ""
-    for event, value in events:
-        if event == "map_key":
-            key = value
-        elif event in _CLOSES:
-            if not parents:
-                break
-            container, key = parents.pop()
-        else:
-            opens = event in _OPENS
-            item = value if not opens else {} if event == "start_map" else []
-            if type(container) is list:
-                container.append(item)
-            else:
-                container[key] = item
-            if opens:
-                if len(parents) >= MAX_DEPTH:
-                    raise DataError(f"brackets nested more than {MAX_DEPTH} deep")
-                parents.append((container, key))
-                container = item
-    return result
+    builder = ijson.ObjectBuilder()
+    builder.event(event, value)
+    depth = int(event in _OPENS)
+    while depth:
+        event, value = next(events)
+        builder.event(event, value)
+        depth += (event in _OPENS) - (event in _CLOSES)
+        if depth > MAX_DEPTH + 1:
+            raise DataError(f"brackets nested more than {MAX_DEPTH} deep")
+    return builder.value
 
 
 class _BoundedFile:

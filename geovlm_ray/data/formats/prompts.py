@@ -177,17 +177,13 @@ def _asks_for_classes(text: str, answer: str) -> bool:
 
 
 def _classification_task(text: str, answer: str, images: int) -> str:
-    if _MULTI_LABEL.search(text) or _lists_land_cover(answer):
+    names = split_labels(answer)
+    # Images with several BigEarthNet classes are multi-label.
+    if _MULTI_LABEL.search(text) or (len(names) > 1 and _LAND_COVER.issuperset(label_keys(tuple(names)))):
         return "multilabel_classification"
     if "damage" in text:
         return "damage_assessment"
     return "temporal_classification" if images > 1 else "scene_classification"
-
-
-def _lists_land_cover(answer: str) -> bool:
-    """Whether an answer is a list of several BigEarthNet classes, whose images are multi-label."""
-    names = split_labels(answer)
-    return len(names) > 1 and _LAND_COVER.issuperset(label_keys(tuple(names)))
 
 
 def _captioning_task(images: int) -> str:

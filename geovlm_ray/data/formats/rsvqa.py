@@ -8,10 +8,10 @@ inactive images are skipped. The active answers and the images of one split are 
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -51,19 +51,18 @@ class JoinedQuestion:
 
 
 def units(source: Source) -> Iterator[Unit]:
-    """Each question of each split, and a problem for each invalid answer or image.
-
-    Raises:
-        DataError: there is no questions file, or one has no answers file.
-    """
+    """Each question of each split, and a problem for each invalid answer or image."""
     for questions in _question_files(source):
         answers: dict[Id, str] = {}
         images: dict[Id, ImageInfo] = {}
-        yield from _collect(_sibling(questions, ANSWERS), source, ANSWERS, _answer, answers)
+        yield from _problems(_entries(_sibling(questions, ANSWERS), source, ANSWERS, partial(_add_answer, answers)))
         if _sibling(questions, IMAGES).exists():
-            yield from _collect(_sibling(questions, IMAGES), source, IMAGES, _image, images)
-        for unit in _entries(questions, source, QUESTIONS):
-            yield unit if unit.problem is not None else _join(unit, answers, images)
+            yield from _problems(_entries(_sibling(questions, IMAGES), source, IMAGES, partial(_add_image, images)))
+        yield from _entries(questions, source, QUESTIONS, partial(_join, answers, images))
+
+
+def _problems(units: Iterable[Unit]) -> Iterator[Unit]:
+    return (unit for unit in units if unit.problem is not None)
 
 
 def convert(unit: Unit, source: Source) -> Iterable[Row]:
@@ -80,7 +79,7 @@ def convert(unit: Unit, source: Source) -> Iterable[Row]:
     example = Example(
         id=f"{stem.rstrip('_')}/{field_of(joined.question, 'id', (int, str))}",
         task="vqa",
-        images=(_image_file(source, str(image)),),
+        images=(_image_file(source.images, str(image)),),
         question=words,
         target=joined.answer,
         dataset="RSVQA-HR" if "USGS" in name or "HR" in name else "RSVQA-LR" if "LR" in name else "RSVQA",
@@ -93,12 +92,8 @@ def convert(unit: Unit, source: Source) -> Iterable[Row]:
 
 def _question_files(source: Source) -> list[Path]:
     """The questions files; only those of splits if there are any, because the others repeat their questions."""
-    if source.path.is_file():
-        question_files = [source.path] if QUESTIONS in source.path.name else []
-        files = [source.path]
-    else:
-        files = sorted(source.path.rglob("*.json"))
-        question_files = [p for p in files if QUESTIONS in p.name]
+    files = [source.path] if source.path.is_file() else sorted(source.path.rglob("*.json"))
+    question_files = [p for p in files if QUESTIONS in p.name]
     if not question_files:
         names = ", ".join(p.name for p in files[:10]) or "no JSON file"
         raise DataError(f"{source.path}: expected a file *questions*.json next to answers and images, found {names}")
@@ -115,8 +110,8 @@ def _sibling(questions: Path, kind: str) -> Path:
     return questions.with_name(prefix + kind + suffix)
 
 
-def _entries(path: Path, source: Source, key: str) -> Iterator[Unit]:
-    """The entries of a file, inactive ones included."""
+def _entries(path: Path, source: Source, key: str, parse: Callable[[Any], Any]) -> Iterator[Unit]:
+    """The entries of a file as ``parse`` returns them; a DataError gives a unit with a problem."""
     if (link := external_link(path, source)) is not None:
         yield link
         return
@@ -126,77 +121,57 @@ def _entries(path: Path, source: Source, key: str) -> Iterator[Unit]:
         if unit.problem is not None:
             yield unit
         elif entry_key == key and unit.number > 0:
-            if isinstance(unit.value, Mapping):
-                yield unit
-            else:
-                yield replace(unit, problem=f"{key}: expected an object, found {short_repr(unit.value)}")
+            try:
+                if not isinstance(unit.value, Mapping):
+                    raise DataError(f"expected an object, found {short_repr(unit.value)}")
+                yield replace(unit, value=parse(unit.value))
+            except DataError as error:
+                yield replace(unit, problem=f"{key}: {error}")
     if not entries:
         yield Unit(relative(path, source), 1, problem=f"expected an object with the list {key!r}, found none")
-
-
-def _collect(
-    path: Path, source: Source, key: str, parse: Callable[[Any], Any], values: dict[Id, Any]
-) -> Iterator[Unit]:
-    """Parse the entries of a file into ``values`` by id, except None; yields a problem for each invalid entry."""
-    for unit in _entries(path, source, key):
-        if unit.problem is not None:
-            yield unit
-            continue
-        try:
-            value = parse(unit.value)
-            if value is not None:
-                values[field_of(unit.value, "id", (int, str))] = value
-        except DataError as error:
-            yield replace(unit, problem=f"{key}: {error}")
 
 
 def _is_active(entry: Mapping[str, Any]) -> bool:
     return entry.get("active", True) is not False
 
 
-def _answer(entry: Mapping[str, Any]) -> str | None:
-    return str(field_of(entry, "answer", (str, int, float))) if _is_active(entry) else None
+def _add_answer(answers: dict[Id, str], entry: Mapping[str, Any]) -> None:
+    if _is_active(entry):
+        text = str(field_of(entry, "answer", (str, int, float)))
+        answers[field_of(entry, "id", (int, str))] = text
 
 
-def _image(entry: Mapping[str, Any]) -> ImageInfo:
-    """Sensor and metres per pixel of an entry; ``res_x`` is a resolution such as ``10m``."""
+def _add_image(images: dict[Id, ImageInfo], entry: Mapping[str, Any]) -> None:
+    """Add sensor and metres per pixel of an entry; ``res_x`` is a resolution such as ``10m``."""
     sensor, metres = entry.get("sensor"), _METRES.fullmatch(str(entry.get("res_x", "")).strip())
-    return ImageInfo(
+    images[field_of(entry, "id", (int, str))] = ImageInfo(
         active=_is_active(entry),
         sensor=SENSORS.get(sensor, sensor) if isinstance(sensor, str) else None,
         gsd=float(metres[1]) if metres and float(metres[1]) > 0 else None,
     )
 
 
-def _join(unit: Unit, answers: Mapping[Id, str], images: Mapping[Id, ImageInfo]) -> Unit:
-    """Join a question with its image and its first active answer.
-
-    The unit has no value if the question or its image is inactive.
-    """
-    if not _is_active(unit.value):
-        return Unit(unit.file, unit.number)
-    try:
-        image = images.get(field_of(unit.value, "img_id", (int, str)), ImageInfo())
-        if not image.active:
-            return Unit(unit.file, unit.number)
-        ids = field_of(unit.value, "answers_ids", list)
-        answer = next((answers[i] for i in ids if isinstance(i, int | str) and i in answers), None)
-        if answer is None:
-            raise DataError(f"answers_ids: expected the id of an active answer, found {short_repr(ids)}")
-    except DataError as error:
-        return replace(unit, problem=f"{QUESTIONS}: {error}")
-    return Unit(unit.file, unit.number, JoinedQuestion(unit.value, answer, image))
+def _join(
+    answers: Mapping[Id, str], images: Mapping[Id, ImageInfo], question: Mapping[str, Any]
+) -> JoinedQuestion | None:
+    """Join a question with its image and its first active answer; None if the question or its image is inactive."""
+    if not _is_active(question):
+        return None
+    image = images.get(field_of(question, "img_id", (int, str)), ImageInfo())
+    if not image.active:
+        return None
+    ids = field_of(question, "answers_ids", list)
+    answer = next((answers[i] for i in ids if isinstance(i, int | str) and i in answers), None)
+    if answer is None:
+        raise DataError(f"answers_ids: expected the id of an active answer, found {short_repr(ids)}")
+    return JoinedQuestion(question, answer, image)
 
 
-def _image_file(source: Source, image: str) -> str:
+@lru_cache(maxsize=100_000)
+def _image_file(root: Path, image: str) -> str:
     if not re.fullmatch(r"\w+", image):
         raise DataError(f"img_id: expected a number, found {image!r}")
-    return _find_image(source.images, source.path, image)
-
-
-@functools.lru_cache(maxsize=100_000)
-def _find_image(root: Path, path: Path, image: str) -> str:
-    return first_existing(Source(path, root), [f"{folder}{image}.tif" for folder in FOLDERS])
+    return first_existing(Source(root, root), [f"{folder}{image}.tif" for folder in FOLDERS])
 
 
 RSVQA = Format("RSVQA LR and HR: JSON files of questions, answers and images", units, convert)

@@ -6,13 +6,14 @@ reference are skipped, because they cannot be trained on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.schema import Box, Example, Target
-from geovlm_ray.data.formats.base import Format, Source, Unit, field_of, image_reference, question_words, short_repr
-from geovlm_ray.data.formats.streams import json_records, source_files
+from geovlm_ray.data.formats.base import Format, Source, Unit, field_of, image_reference, short_repr
+from geovlm_ray.data.formats.prompts import question_of
+from geovlm_ray.data.formats.streams import json_units
 from geovlm_ray.data.records import target_from_json
 from geovlm_ray.data.table import Row
 from geovlm_ray.tasks import TASKS
@@ -23,12 +24,6 @@ TASK_ALIASES = {
     "change_detection_yes_no": "vqa",
     "change_detection_boxes": "object_detection",
 }
-
-
-def units(source: Source) -> Iterator[Unit]:
-    """Each record of each file."""
-    for path in source_files(source, (".jsonl", ".json")):
-        yield from json_records(path, source)
 
 
 def convert(unit: Unit, source: Source) -> Iterable[Row]:
@@ -44,14 +39,11 @@ def convert(unit: Unit, source: Source) -> Iterable[Row]:
     images = field_of(record, "images", list)
     if not images:
         raise DataError(f"images: expected a list of at least one path, found {images!r}")
-    question = question_words(prompt)
-    if not question:
-        raise DataError(f"prompt: expected a question, found {prompt!r}")
     example = Example(
         id=str(field_of(record, "id", (str, int))),
         task=task,
         images=tuple(map(image_reference, images)),
-        question=question,
+        question=question_of(prompt),
         target=_target(task, record["reference"]),
         dataset=str(record.get("source", "")),
         split=str(record.get("split", "train")),
@@ -69,4 +61,4 @@ def _target(task: str, reference: Any) -> Target:
     return tuple(Box(coords) for coords in parsed.boxes)
 
 
-SAMPLES = Format("JSON lines: id, task, images, prompt, reference", units, convert)
+SAMPLES = Format("JSON lines: id, task, images, prompt, reference", json_units, convert)

@@ -116,11 +116,7 @@ def _arrow_batches(mapped: pa.MemoryMappedFile) -> Iterator[pa.RecordBatch]:
 
 
 def _columns(schema: pa.Schema) -> list[str]:
-    """All columns except those with pixels as nested lists of numbers.
-
-    Raises:
-        ValueError: no column holds images.
-    """
+    """All columns except those with pixels as nested lists of numbers; a ValueError if none holds images."""
     if not _image_columns(schema):
         found = ", ".join(f"{column.name} ({column.type})" for column in schema)
         raise ValueError(f"expected a column of image bytes, found the columns {found}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -38,6 +39,12 @@ def external_link(path: Path, source: Source) -> Unit | None:
     return Unit(relative(path, source), 1, problem="expected a file inside the source, found a symbolic link out of it")
 
 
+def json_units(source: Source, endings: Sequence[str] = (".json", ".jsonl")) -> Iterator[Unit]:
+    """The records of each JSON or JSON lines file."""
+    for path in source_files(source, endings):
+        yield from json_records(path, source)
+
+
 def json_records(path: Path, source: Source) -> Iterator[Unit]:
     """The items of a JSON array or of JSON lines; what cannot be read is a unit with a problem.
 
@@ -46,19 +53,17 @@ def json_records(path: Path, source: Source) -> Iterator[Unit]:
     if (link := external_link(path, source)) is not None:
         yield link
         return
+    name = relative(path, source)
     with path.open("rb") as file:
-        if _first_byte(file) == b"[":
-            yield from array_items(path, source, "item")
-        else:
-            yield from _json_lines(file, relative(path, source))
-
-
-def array_items(path: Path, source: Source, prefix: str) -> Iterator[Unit]:
-    """The items of the array at an ijson prefix: ``item`` for a top-level array, ``images.item`` for that of a key."""
-    key = prefix.removesuffix("item").removesuffix(".")
-    for item_key, unit in json_members(path, relative(path, source), (key,)):
-        if unit.problem is not None or (item_key == key and unit.number > 0):
-            yield unit
+        if file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
+            yield from (unit for _, unit in json_members(path, name))
+            return
+        file.seek(0)
+        for unit in _text_lines(file, name):
+            if unit.problem is not None:
+                yield unit
+            elif unit.value.strip():
+                yield _parsed(unit)
 
 
 def lines(path: Path, source: Source) -> Iterator[Unit]:
@@ -99,28 +104,19 @@ def read_head(path: Path) -> str:
         return file.read(4096).decode("utf-8", "replace")
 
 
-def _first_byte(file: BinaryIO) -> bytes:
-    head = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
-    file.seek(0)
-    return head
-
-
-def _json_lines(file: BinaryIO, name: str) -> Iterator[Unit]:
-    for unit in _text_lines(file, name):
-        if unit.problem is not None:
-            yield unit
-        elif unit.value.strip():
-            yield _parsed(unit)
-
-
 def _parsed(unit: Unit) -> Unit:
+    """The JSON value of a line."""
     try:
         value = json.loads(unit.value)
+        if "\\u" in unit.value:
+            # In a line decoded from UTF-8, only an escape can produce a lone surrogate.
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return replace(unit, value=None, problem="expected Unicode text, found a lone surrogate")
     except (ValueError, RecursionError) as error:
-        return Unit(unit.file, unit.number, problem=f"expected a JSON object: {error}; found {short_repr(unit.value)}")
-    # In a line decoded from UTF-8, only an escape can produce a lone surrogate.
-    valid = "\\u" not in unit.value or _is_unicode(value)
-    return Unit(unit.file, unit.number, value) if valid else _not_unicode(unit.file, unit.number)
+        problem = f"expected a JSON object: {error}; found {short_repr(unit.value)}"
+        return replace(unit, value=None, problem=problem)
+    return replace(unit, value=value)
 
 
 def _text_lines(file: BinaryIO, name: str) -> Iterator[Unit]:
@@ -136,16 +132,3 @@ def _text_lines(file: BinaryIO, name: str) -> Iterator[Unit]:
             yield Unit(name, number, line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n"))
         except UnicodeDecodeError as error:
             yield Unit(name, number, problem=f"expected UTF-8 text, found byte {line[error.start]:#x}")
-
-
-def _is_unicode(value: Any) -> bool:
-    """Whether all strings in a JSON value can be encoded as UTF-8; an escaped lone surrogate cannot."""
-    if isinstance(value, str):
-        return value.isascii() or not any("\ud800" <= c <= "\udfff" for c in value)
-    if isinstance(value, dict):
-        return all(map(_is_unicode, value)) and all(map(_is_unicode, value.values()))
-    return all(map(_is_unicode, value)) if isinstance(value, list) else True
-
-
-def _not_unicode(name: str, number: int) -> Unit:
-    return Unit(name, number, problem="expected Unicode text, found a lone surrogate")

@@ -9,17 +9,16 @@ dates are sorted by date; duplicates are kept.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import Any
 
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.schema import Example
-from geovlm_ray.data.formats.base import Converted, Format, Source, Unit, short_repr
-from geovlm_ray.data.formats.conversations import conversation_rows, images_of, record_id, turn_id
+from geovlm_ray.data.formats.base import Format, Source, Unit, short_repr
+from geovlm_ray.data.formats.conversations import conversation_rows, images_of, record_id, without
 from geovlm_ray.data.formats.prompts import example_of, task_of
-from geovlm_ray.data.formats.streams import json_records, source_files
+from geovlm_ray.data.formats.streams import json_units
 from geovlm_ray.data.table import Row
 from geovlm_ray.tasks import TASKS
 
@@ -27,29 +26,24 @@ _PLACEHOLDER = re.compile(r"(?:Image \d+:\s*)?<image>")
 _BOX_OPTIONAL = re.compile(r"\bdo not (?:output|include|give) (?:a |any )?bounding box", re.IGNORECASE)
 
 
-def units(source: Source) -> Iterator[Unit]:
-    """Each object of each file."""
-    for path in source_files(source, (".json", ".jsonl")):
-        yield from json_records(path, source)
-
-
-def convert(unit: Unit, source: Source) -> Iterable[Row | Converted | Unit]:
+def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
     """The records of a conversation."""
     record = unit.value
     if not isinstance(record, dict) or "conversations" not in record:
         raise DataError(f"expected an object with 'conversations', found {short_repr(record)}")
-    images, id = _images(record), record_id(record, unit, "id")
+    images = _images(record)
 
-    def example(number: int, question: str, answer: str) -> Example:
-        prompt = _PLACEHOLDER.sub(" ", question)
+    def example(id: str, question: str, answers: tuple[str]) -> Example:
+        prompt, (answer,) = _PLACEHOLDER.sub(" ", question), answers
         task = task_of(prompt, answer, len(images))
         if TASKS[task].target_kind == "boxes" and "[" not in answer and _BOX_OPTIONAL.search(prompt):
             answer = "[]"
-        return example_of(turn_id(id, number), prompt, (answer,), images, dataset="TEOChatlas", task=task)
+        return example_of(id, prompt, (answer,), images, dataset="TEOChatlas", task=task)
 
-    rows, bad = conversation_rows(unit, record["conversations"], example)
-    reproduced = ("id", "image", "conversations", *(("video",) if list(images) == record.get("video") else ()))
-    rows[:1] = [replace(row, extra={k: v for k, v in record.items() if k not in reproduced}) for row in rows[:1]]
+    extra = without(record, "id", "image", "conversations")
+    if list(images) == record.get("video"):
+        del extra["video"]
+    rows, bad = conversation_rows(unit, record["conversations"], record_id(record, unit, "id"), example, extra)
     return (*rows, *bad)
 
 
@@ -66,4 +60,4 @@ def _images(record: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(images[i] for i in order)
 
 
-TEOCHAT = Format("TEOChatlas: conversations about image sequences, JSON or JSON lines", units, convert)
+TEOCHAT = Format("TEOChatlas: conversations about image sequences, JSON or JSON lines", json_units, convert)

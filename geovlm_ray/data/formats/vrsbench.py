@@ -17,19 +17,13 @@ from typing import Any
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.schema import Box, Example, Target
 from geovlm_ray.data.formats import geochat
-from geovlm_ray.data.formats.base import Converted, Format, Source, Unit, field_of, image_reference, short_repr
-from geovlm_ray.data.formats.conversations import record_id
+from geovlm_ray.data.formats.base import Format, Source, Unit, field_of, image_reference, short_repr
+from geovlm_ray.data.formats.conversations import record_id, without
 from geovlm_ray.data.formats.files import choice_option
+from geovlm_ray.data.formats.json_members import MAX_RECORD_BYTES
 from geovlm_ray.data.formats.prompts import question_of, target_of
 from geovlm_ray.data.formats.quads import horizontal_box, rotated_box
-from geovlm_ray.data.formats.streams import (
-    MAX_RECORD_BYTES,
-    external_link,
-    json_records,
-    read_object,
-    relative,
-    source_files,
-)
+from geovlm_ray.data.formats.streams import external_link, json_records, read_object, relative, source_files
 from geovlm_ray.data.table import Row
 
 DATASET = "VRSBench"
@@ -43,11 +37,7 @@ _CONSUMED_KEYS = ("referring_sentence", "obj_corner", "question", "answer", "gro
 
 
 def units(source: Source) -> Iterator[Unit]:
-    """Each annotation file, and each record of other files.
-
-    Raises:
-        DataError: the option ``boxes`` is invalid.
-    """
+    """Each annotation file, and each record of other files."""
     _is_rotated(source)
     for path in source_files(source, (".json", ".jsonl")):
         if external_link(path, source) or not _is_one_object(path):
@@ -56,22 +46,19 @@ def units(source: Source) -> Iterator[Unit]:
             yield Unit(relative(path, source), 1, path)
 
 
-def convert(unit: Unit, source: Source) -> Iterable[Row | Converted | Unit]:
+def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
     """The records of an annotation file or a conversation, or the record of an evaluation entry."""
     # Only a Path made by `units` is opened, never a string from a JSON line.
     record = read_object(unit.value) if isinstance(unit.value, Path) else unit.value
     if not isinstance(record, dict):
         raise DataError(f"expected an object, found {short_repr(record)}")
     if "conversations" in record:
-        return map(_with_dataset, geochat.convert(replace(unit, value=record), source))
+        # VRSBench's training file has GeoChat's format.
+        items = geochat.convert(replace(unit, value=record), source)
+        return [i if isinstance(i, Unit) else replace(i, example=replace(i.example, dataset=DATASET)) for i in items]
     if "image_id" in record:
         return [_evaluation_record(unit, record)]
     return _annotation_records(replace(unit, value=record), record, _is_rotated(source))
-
-
-def _with_dataset(item: Row | Unit) -> Row | Unit:
-    """Set the dataset of a record from VRSBench's training file, which has GeoChat's format."""
-    return replace(item, example=replace(item.example, dataset=DATASET)) if isinstance(item, Row) else item
 
 
 def _is_rotated(source: Source) -> bool:
@@ -102,7 +89,7 @@ def _evaluation_record(unit: Unit, record: Mapping[str, Any]) -> Row:
         split="test",
     )
     target = target_of(example.task, (field_of(record, "ground_truth"),))
-    return Row(replace(example, target=target), extra=_without(record, "question_id", "image_id", *_CONSUMED_KEYS))
+    return Row(replace(example, target=target), extra=without(record, "question_id", "image_id", *_CONSUMED_KEYS))
 
 
 def _annotation_records(unit: Unit, record: Mapping[str, Any], rotated: bool) -> Iterator[Row | Unit]:
@@ -124,7 +111,7 @@ def _annotation_records(unit: Unit, record: Mapping[str, Any], rotated: bool) ->
             yield replace(unit, value=item, problem=f"{name}: {error}")
             continue
         example = Example(f"{image}-{name}", task, (image,), question, target, DATASET)
-        yield Row(example, extra=_without(item, *_CONSUMED_KEYS) if isinstance(item, Mapping) else {})
+        yield Row(example, extra=without(item, *_CONSUMED_KEYS) if isinstance(item, Mapping) else {})
 
 
 def _caption(caption: Any) -> tuple[str, str, Target]:
@@ -149,10 +136,6 @@ def _question(item: Any) -> tuple[str, str, Target]:
 
 def _is_fraction(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and -1 <= value <= 2
-
-
-def _without(record: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-    return {key: value for key, value in record.items() if key not in keys}
 
 
 VRSBENCH = Format(

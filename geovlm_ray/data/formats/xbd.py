@@ -18,7 +18,7 @@ import shapely
 
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.geometry import Frame
-from geovlm_ray.core.schema import Box, Example, target_boxes
+from geovlm_ray.core.schema import Box, Example, Target, target_boxes
 from geovlm_ray.data.formats.base import Format, Source, Unit, field_of, short_repr
 from geovlm_ray.data.formats.files import first_existing, int_option, sample_evenly, split_of_folder
 from geovlm_ray.data.formats.streams import file_units, read_object
@@ -36,6 +36,7 @@ DAMAGE = {
 }
 """The damage classes, with the phrase for such a building in questions."""
 DISASTERS = ("earthquake", "fire", "flooding", "tsunami", "volcano", "wind")
+_LABELS = tuple(DAMAGE)
 EXTRA_SPLITS = ("hold", "tier1", "tier3")
 _PAIR = "The first image was taken before a disaster, the second after it."
 
@@ -70,14 +71,11 @@ def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
             boxes += _boxes(feature)
         except DataError as error:
             yield Unit(unit.file, number, feature, f"features.xy, number {number}: {error}")
-    common = _common(unit, metadata, source)
-    extra = {"disaster": metadata["disaster"]} if isinstance(metadata.get("disaster"), str) else {}
-    examples = [
-        *_detections(common, boxes, frame),
-        *_damage_assessments(common, sample_evenly(boxes, int_option(source, "buildings", BUILDINGS)), frame),
-        *_disaster_kind(common, metadata.get("disaster_type")),
-    ]
-    yield from (Row(e, extra=extra, parts=len(target_boxes(e.target)) or 1) for e in examples)
+    disaster, disaster_type = metadata.get("disaster"), metadata.get("disaster_type")
+    buildings = sample_evenly(boxes, int_option(source, "buildings", BUILDINGS))
+    for example in _examples(_common(unit, metadata, source), boxes, buildings, frame, disaster_type):
+        extra = {"disaster": disaster} if isinstance(disaster, str) else {}
+        yield Row(example, extra=extra, parts=len(target_boxes(example.target)) or 1)
 
 
 def _boxes(feature: Any) -> list[Box]:
@@ -119,48 +117,29 @@ def _common(unit: Unit, metadata: Mapping[str, Any], source: Source) -> Example:
     )
 
 
-def _detections(common: Example, boxes: Sequence[Box], frame: Frame) -> Iterator[Example]:
-    """One referred detection per damage class that occurs."""
+def _examples(
+    common: Example, boxes: Sequence[Box], buildings: Sequence[Box], frame: Frame, disaster: Any
+) -> Iterator[Example]:
+    """One referred detection per damage class that occurs; the damage of single buildings, each identified by its box
+    in percent; and the kind of disaster, if it is known.
+    """
+
+    def example(name: str, task: str, question: str, target: Target, labels: tuple[str, ...] = _LABELS) -> Example:
+        id, question = f"{common.id}/{name}", f"{_PAIR} {question}"
+        return replace(common, id=id, task=task, question=question, target=target, labels=labels)
+
     for damage, phrase in DAMAGE.items():
-        matching = tuple(box for box in boxes if box.label == damage)
-        if matching:
-            yield replace(
-                common,
-                id=f"{common.id}/{damage}",
-                task="referred_object_detection",
-                question=f"{_PAIR} Give me the location of every {phrase} in the second image.",
-                target=matching,
-                frame=frame,
-                labels=tuple(DAMAGE),
-            )
-
-
-def _damage_assessments(common: Example, boxes: Sequence[Box], frame: Frame) -> Iterator[Example]:
-    """The damage of single buildings, each identified by its box in percent."""
-    for number, box in enumerate(boxes, 1):
+        if matching := tuple(box for box in boxes if box.label == damage):
+            question = f"Give me the location of every {phrase} in the second image."
+            yield replace(example(damage, "referred_object_detection", question, matching), frame=frame)
+    for number, box in enumerate(buildings, 1):
         coords = ", ".join(f"{c:.1f}" for c in frame.convert(box.coords, Frame()))
-        yield replace(
-            common,
-            id=f"{common.id}/building-{number}",
-            task="damage_assessment",
-            question=f"{_PAIR} How badly is the building at [[{coords}]] damaged? Classes: {', '.join(DAMAGE)}.",
-            target=(str(box.label),),
-            labels=tuple(DAMAGE),
-        )
-
-
-def _disaster_kind(common: Example, disaster: Any) -> Iterator[Example]:
-    """The kind of disaster, if it is known."""
+        question = f"How badly is the building at [[{coords}]] damaged? Classes: {', '.join(DAMAGE)}."
+        yield example(f"building-{number}", "damage_assessment", question, (str(box.label),))
     if isinstance(disaster, str) and disaster.strip():
         labels = tuple(dict.fromkeys((*DISASTERS, disaster.strip())))
-        yield replace(
-            common,
-            id=f"{common.id}/disaster",
-            task="temporal_classification",
-            question=f"{_PAIR} Which kind of disaster was it? Classes: {', '.join(labels)}.",
-            target=(disaster.strip(),),
-            labels=labels,
-        )
+        question = f"Which kind of disaster was it? Classes: {', '.join(labels)}."
+        yield example("disaster", "temporal_classification", question, (disaster.strip(),), labels)
 
 
 XBD = Format(

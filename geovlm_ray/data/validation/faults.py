@@ -6,12 +6,13 @@ records reference has one image index per reference.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from geovlm_ray.data.validation.fingerprints import near_duplicates
 
@@ -30,39 +31,38 @@ IMAGE_DTYPE = np.dtype(
 index of its fault message (0: no fault), and whether the file is absent."""
 
 
+RECORD_DTYPE = np.dtype(
+    [
+        ("id", np.uint64),
+        ("question", np.uint64),
+        ("answer", np.uint64),
+        ("size", np.float32, 2),
+        ("split", np.int32),
+        ("bad", np.bool_),
+        ("images", np.int32),
+    ]
+)
+"""A record, for comparisons: fingerprints of its id, of its question with images and split, and of the same with task,
+target and reasoning (0 if there is nothing to compare); the size of its pixel frame if it has boxes in pixels, else 0;
+the index of its split; whether it fails its own checks; and its number of image references."""
+
+
 @dataclass(frozen=True)
 class RecordSummaries:
-    """Compact data of n records with m image references, for comparisons: ``images`` is [m], all others [n].
+    """Records (`RECORD_DTYPE`), [n], and the fingerprints of their image references, uint64 [m]."""
 
-    ``ids``, ``questions`` (question, images and split) and ``answers`` (the same with task, target and reasoning) are
-    fingerprints, 0 if there is nothing to compare. ``sizes`` [n, 2] is the size of the pixel frame of a record with
-    boxes in pixels, else 0. ``splits`` are split indices, ``bad`` marks records that fail their own checks, and
-    ``counts`` is the number of image references per record. ``images`` are fingerprints of the image references.
-    """
-
-    ids: np.ndarray
-    questions: np.ndarray
-    answers: np.ndarray
-    sizes: np.ndarray
-    splits: np.ndarray
-    bad: np.ndarray
-    counts: np.ndarray
+    records: np.ndarray
     images: np.ndarray
-
-    @classmethod
-    def concatenate(cls, parts: Sequence[RecordSummaries]) -> RecordSummaries:
-        """Concatenate summaries in order."""
-        return cls(*(np.concatenate([getattr(p, name) for p in parts]) for name in cls.__dataclass_fields__))
 
     @cached_property
     def starts(self) -> np.ndarray:
         """Index of each record's first image, followed by the number of images; [n + 1]."""
-        return np.concatenate([[0], np.cumsum(self.counts, dtype=np.int64)])
+        return np.concatenate([[0], np.cumsum(self.records["images"], dtype=np.int64)])
 
     @cached_property
     def owners(self) -> np.ndarray:
         """Record index of each image, [m]."""
-        return np.repeat(np.arange(len(self.ids)), self.counts)
+        return np.repeat(np.arange(len(self.records)), self.records["images"])
 
     @cached_property
     def unique_images(self) -> tuple[np.ndarray, np.ndarray]:
@@ -80,12 +80,10 @@ def first_occurrences(keys: np.ndarray, among: np.ndarray) -> np.ndarray:
     Only keys that are not 0 and for which ``among`` is true are compared.
     """
     indices = np.flatnonzero(among & (keys != 0))
-    order = indices[np.argsort(keys[indices], kind="stable")]
-    new = np.ones(len(order), dtype=bool)
-    new[1:] = keys[order[1:]] != keys[order[:-1]]
-    first = order[np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))]
+    _, first, inverse = np.unique(keys[indices], return_index=True, return_inverse=True)
+    earliest = indices[first[inverse]]
     result = np.full(len(keys), -1, dtype=np.int64)
-    result[order[~new]] = first[~new]
+    result[indices] = np.where(earliest < indices, earliest, -1)
     return result
 
 
@@ -131,23 +129,20 @@ class Faults:
 
 
 def find_faults(summaries: RecordSummaries, images: np.ndarray, training: np.ndarray) -> Faults:
-    """Find the fault of each record.
+    """Find the fault of each of n records.
 
-    Args:
-        summaries: Summaries of n records.
-        images: Unique images (`IMAGE_DTYPE`), [u], in the order of `RecordSummaries.unique_images`.
-        training: Whether a record's split is used for training, [n]. Of images shared with another split, the training
-            records are at fault.
-
-    A record has at most one fault, the first in the order of `FaultKind`. Faulty records are not compared with others.
+    ``images`` [u] are the unique images (`IMAGE_DTYPE`) in the order of `RecordSummaries.unique_images`; ``training``
+    [n] says whether a record's split is used for training. A record has at most one fault, the first in the order of
+    `FaultKind`; of images shared with another split, the training records are at fault. Faulty records are not compared
+    with others.
     """
-    n = len(summaries.ids)
-    faults = Faults(summaries.bad.astype(np.uint8), np.full(n, -1, np.int64), np.full(n, -1, np.int64))
+    n = len(summaries.records)
+    faults = Faults(summaries.records["bad"].astype(np.uint8), np.full(n, -1, np.int64), np.full(n, -1, np.int64))
     _, unique = summaries.unique_images
     broken = np.flatnonzero((images["fault"][unique] > 0) & faults.good[summaries.owners])
     records, first = np.unique(summaries.owners[broken], return_index=True)
     faults.mark(FaultKind.IMAGE, records, image=broken[first])
-    earlier = first_occurrences(summaries.answers, faults.good)
+    earlier = first_occurrences(summaries.records["answer"], faults.good)
     records = np.flatnonzero(earlier >= 0)
     faults.mark(FaultKind.DUPLICATE, records, other=earlier[records])
     train = np.flatnonzero((faults.good & training)[summaries.owners])
@@ -169,14 +164,13 @@ def match_images(images: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np
     [n]. Images match if their bytes are equal, if their paths are equal and the file is absent, or if their perceptual
     hashes are near.
     """
-    known, indices = np.unique(_identity(others), return_index=True)
-    keys = _identity(images)
-    at = np.minimum(np.searchsorted(known, keys), max(len(known) - 1, 0))
-    same = known[at] == keys if len(known) else np.zeros(len(keys), dtype=bool)
-    matches = np.where(same, indices[at] if len(known) else -1, -1)
-    rest = np.flatnonzero(~same)
+    found = pc.index_in(pa.array(_identity(images)), pa.array(_identity(others)))
+    matches = found.fill_null(-1).to_numpy().astype(np.int64)
+    rest = np.flatnonzero(matches < 0)
     matches[rest] = near_duplicates(images["phash"][rest], others["phash"])
-    return matches, ~same & (matches >= 0)
+    similar = np.zeros(len(images), dtype=bool)
+    similar[rest] = matches[rest] >= 0
+    return matches, similar
 
 
 def _identity(images: np.ndarray) -> np.ndarray:

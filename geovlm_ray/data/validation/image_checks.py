@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.pixels import PixelSettings
 from geovlm_ray.data.convert import UNREADABLE
 from geovlm_ray.data.images import load_image, resolve
@@ -51,8 +52,7 @@ def _check_image(record_image: RecordImage, entry: np.void, faults: dict[str, in
     try:
         if is_absent(record_image):
             entry["absent"] = True
-            entry["fault"] = faults.setdefault(ABSENT, len(faults) + 1)
-            return
+            raise DataError(ABSENT)
         image = load_image(record_image.reference, record_image.pixels)
         entry["width"], entry["height"] = image.size
         entry["phash"] = perceptual_hash(image)

@@ -11,29 +11,20 @@ MAX_NAME_LENGTH = 100
 
 @dataclass
 class Tally:
-    """Counts of names; beyond `MAX_NAMES` distinct names, further ones are counted in ``others``."""
+    """Counts of the first `MAX_NAMES` distinct names."""
 
     names: Counter[str] = field(default_factory=Counter)
-    others: int = 0
-
-    @property
-    def total(self) -> int:
-        """Sum of all counts."""
-        return self.names.total() + self.others
 
     def add(self, name: str, count: int = 1) -> None:
         """Count a name, truncated to `MAX_NAME_LENGTH` characters."""
         name = name[:MAX_NAME_LENGTH]
         if name in self.names or len(self.names) < MAX_NAMES:
             self.names[name] += count
-        else:
-            self.others += count
 
     def merge(self, other: Tally) -> None:
         """Add the counts of another tally."""
         for name, count in other.names.items():
             self.add(name, count)
-        self.others += other.others
 
     def ranked(self) -> list[tuple[str, int]]:
         """Names with their counts, by descending count, then by name."""

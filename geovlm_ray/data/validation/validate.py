@@ -88,8 +88,8 @@ def validate(
     if not need_images and ABSENT in messages:
         images["fault"][images["fault"] == messages.index(ABSENT)] = 0
     training = np.array([name.casefold().startswith(TRAIN_PREFIX) for name in splits], dtype=bool)
-    faults = find_faults(summaries, images, training[summaries.splits])
-    report.records, report.images = len(summaries.ids), len(images)
+    faults = find_faults(summaries, images, training[summaries.records["split"]])
+    report.records, report.images = len(summaries.records), len(images)
     report.bad, report.absent = int((~faults.good).sum()), int(images["absent"].sum())
     _warn(report, index, summaries, images, faults)
     reasons = _Reasons(index, summaries, faults, images, messages, splits, need_images)
@@ -110,15 +110,18 @@ def _scan(
         if scanned.problem:
             report.unreadable[job.shard] = scanned.problem
         split_ids = np.array([splits.setdefault(name, len(splits)) for name in scanned.splits], dtype=np.int32)
-        parts.append(replace(scanned.summaries, splits=split_ids[scanned.summaries.splits]))
+        records = scanned.summaries.records
+        records["split"] = split_ids[records["split"]]
+        parts.append(scanned.summaries)
         report.warnings.merge(scanned.warnings)
         for key, balance in scanned.balances.items():
             report.balances.setdefault(key, Balance(key[1])).merge(balance)
-        done += len(scanned.summaries.ids)
+        done += len(records)
         on_progress("records", done)
-    starts = np.cumsum([0, *(len(part.ids) for part in parts)])
+    starts = np.cumsum([0, *(len(part.records) for part in parts)])
     index = RecordIndex([(job.dataset, job.shard) for job in jobs], starts)
-    return index, RecordSummaries.concatenate(parts), list(splits)
+    records, image_keys = (np.concatenate([getattr(part, name) for part in parts]) for name in ("records", "images"))
+    return index, RecordSummaries(records, image_keys), list(splits)
 
 
 def _check_images(
@@ -129,7 +132,8 @@ def _check_images(
     images = np.zeros(len(unique), dtype=IMAGE_DTYPE)
     messages = {"": 0}
     done = 0
-    for checked, batch_messages in workers.in_order(check_images, _record_images(index, summaries, unique)):
+    batches = _batched(_record_images(index, summaries, unique), IMAGE_BATCH)
+    for checked, batch_messages in workers.in_order(check_images, batches):
         message_ids = np.array([0, *(messages.setdefault(text, len(messages)) for text in batch_messages)])
         checked["fault"] = message_ids[checked["fault"]]
         images[done : done + len(checked)] = checked
@@ -138,19 +142,13 @@ def _check_images(
     return images, list(messages)
 
 
-def _record_images(index: RecordIndex, summaries: RecordSummaries, images: np.ndarray) -> Iterator[list[RecordImage]]:
-    """Record images by ascending image index, in batches."""
-
-    def stream() -> Iterator[RecordImage]:
-        for number, dataset, record in index.read(np.unique(summaries.owners[images])):
-            example = to_row(record).example
-            first, end = summaries.starts[number], summaries.starts[number + 1]
-            for image in images[slice(*np.searchsorted(images, [first, end]))]:
-                yield RecordImage(dataset.root, example.images[image - first], example.pixels)
-
-    remaining = stream()
-    while batch := list(itertools.islice(remaining, IMAGE_BATCH)):
-        yield batch
+def _record_images(index: RecordIndex, summaries: RecordSummaries, images: np.ndarray) -> Iterator[RecordImage]:
+    """Record images by ascending image index."""
+    for number, dataset, record in index.read(np.unique(summaries.owners[images])):
+        example = to_row(record).example
+        first, end = summaries.starts[number], summaries.starts[number + 1]
+        for image in images[slice(*np.searchsorted(images, [first, end]))]:
+            yield RecordImage(dataset.root, example.images[image - first], example.pixels)
 
 
 def _warn(
@@ -159,8 +157,8 @@ def _warn(
     """Add the warnings of cross-record checks and class balances."""
     # A duplicate id is only a warning: many datasets use one id for all records of an image.
     duplicates = {
-        "same question and images, different target or reasoning": summaries.questions,
-        "duplicate id": summaries.ids,
+        "same question and images, different target or reasoning": summaries.records["question"],
+        "duplicate id": summaries.records["id"],
     }
     for kind, keys in duplicates.items():
         earlier = first_occurrences(keys, faults.good)
@@ -176,12 +174,13 @@ def _warn(
         pair = [_image_name(index, summaries, unique[i]) for i in (originals[copies[0]], copies[0])]
         report.warnings.add("duplicate image under another name", " and ".join(pair), len(copies))
     # Boxes refer to the last image of a record.
-    records = np.flatnonzero((summaries.sizes[:, 0] > 0) & (summaries.counts > 0))
+    sizes = summaries.records["size"]
+    records = np.flatnonzero((sizes[:, 0] > 0) & (summaries.records["images"] > 0))
     last = images[rank[summaries.starts[records + 1] - 1]]
-    differ = (last["width"] > 0) & ((summaries.sizes[records] != np.stack([last["width"], last["height"]], 1)).any(1))
+    differ = (last["width"] > 0) & ((sizes[records] != np.stack([last["width"], last["height"]], 1)).any(1))
     if differ.any():
         first = np.flatnonzero(differ)[0]
-        size, actual = summaries.sizes[records[first]], last[first]
+        size, actual = sizes[records[first]], last[first]
         name = index.name(records[first])
         example = f"{name}: {size[0]:g} x {size[1]:g}, found {actual['width']} x {actual['height']}"
         report.warnings.add("pixel frame differs from the image size", example, int(differ.sum()))
@@ -222,7 +221,7 @@ class _Reasons:
         name = f"image {short_repr(record['images'][image - self.summaries.starts[number]])}"
         if kind == FaultKind.IMAGE:
             return f"{name}: {self.messages[self.images['fault'][self.summaries.unique_images[1][image]]]}"
-        split = self.splits[self.summaries.splits[other]]
+        split = self.splits[self.summaries.records["split"][other]]
         relation = "is a near-duplicate of an image in" if kind == FaultKind.SIMILAR_IMAGE else "is also in"
         return f"{name} {relation} split {split!r}, {self.index.name(other)}"
 
@@ -231,35 +230,22 @@ def _write_quarantine(dataset: Dataset, reasons: _Reasons, report: ValidationRep
     """Rewrite the quarantine file of a dataset: entries of the conversion, unreadable shards and bad records."""
     numbers = reasons.index.of(dataset, np.flatnonzero(~reasons.faults.good))
     with write_quarantine(dataset.folder) as add:
-        for kept in _chunks(read_quarantine(dataset.folder, "convert")):
+        for kept in _batched(read_quarantine(dataset.folder, "convert"), RECORD_BATCH):
             add(kept)
-        unreadable = {shard: report.unreadable[shard] for shard in dataset.shards if shard in report.unreadable}
-        add(
-            [
-                QuarantineEntry("validate", reason[:1000], "", 0, shard=shard.name)
-                for shard, reason in unreadable.items()
-            ]
-        )
-        for batch in _chunks(reasons.index.read(numbers)):
+        unreadable = [(shard, report.unreadable[shard]) for shard in dataset.shards if shard in report.unreadable]
+        add([QuarantineEntry("validate", reason[:1000], "", 0, shard=shard.name) for shard, reason in unreadable])
+        for batch in _batched(reasons.index.read(numbers), RECORD_BATCH):
             bad = []
             for (number, _, record), reason in zip(batch, reasons.of(batch), strict=True):
                 _, shard, row = reasons.index.locate(number)
-                bad.append(
-                    QuarantineEntry(
-                        "validate",
-                        reason[:1000],
-                        record["source_file"] or "",
-                        record["source_record"] or 0,
-                        record["id"],
-                        shard=shard.name,
-                        row=row,
-                    )
-                )
-                report.reasons.add(bad[-1].kind, f"{source_location(record)}: {reason}")
+                origin = record["source_file"] or "", record["source_record"] or 0, record["id"]
+                entry = QuarantineEntry("validate", reason[:1000], *origin, shard=shard.name, row=row)
+                bad.append(entry)
+                report.reasons.add(entry.kind, f"{source_location(record)}: {reason}")
             add(bad)
 
 
-def _chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
+def _batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     remaining = iter(items)
-    while batch := list(itertools.islice(remaining, RECORD_BATCH)):
+    while batch := list(itertools.islice(remaining, size)):
         yield batch

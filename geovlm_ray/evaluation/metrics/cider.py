@@ -35,10 +35,8 @@ def cider(answers: Sequence[str], references: Sequence[Sequence[str]]) -> np.nda
     )
     idf = {gram: math.log(len(reference_grams) / n) for gram, n in document_counts.items()}
     max_idf = math.log(len(reference_grams)) if reference_grams else 0.0
-    scores = []
-    for answer, refs in zip(map(_grams, answers), reference_grams, strict=True):
-        scores.append(SCALE * np.mean([_similarity(answer, ref, idf, max_idf) for ref in refs]))
-    return np.array(scores)
+    pairs = zip(map(_grams, answers), reference_grams, strict=True)
+    return np.array([SCALE * np.mean([_similarity(a, ref, idf, max_idf) for ref in refs]) for a, refs in pairs])
 
 
 def _grams(text: str) -> list[Grams]:

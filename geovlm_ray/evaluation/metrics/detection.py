@@ -163,5 +163,4 @@ def _matches(record: BoxRecord, names: Names, threshold: float) -> int:
     predicted_names, true_names = (np.array(side, dtype=object) for side in names)
     same_class = predicted_names[:, None] == true_names[None, :]
     hits = (iou_hbb(record.predicted_hbb, record.true_hbb) >= threshold) & same_class
-    rows, columns = match(hits.astype(np.float64))
-    return int(hits[rows, columns].sum())
+    return int(hits[match(hits.astype(np.float64))].sum())

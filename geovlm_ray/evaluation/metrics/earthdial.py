@@ -47,11 +47,9 @@ def classification(answers: Sequence[str], references: Sequence[str]) -> dict[st
 
 def vqa(answers: Sequence[str], references: Sequence[str], types: Sequence[str]) -> dict[str, float]:
     """Mean `token_recall` by question type, 0 for a type without questions; counting questions are skipped."""
-    scores: dict[str, list[float]] = {kind: [] for kind in VQA_TYPES}
-    for answer, reference, kind in zip(answers, references, types, strict=True):
-        if kind in scores:
-            scores[kind].append(token_recall(answer, reference))
-    return {f"{kind} Objects": float(np.mean(values)) if values else 0.0 for kind, values in scores.items()}
+    recall = np.array(list(map(token_recall, answers, references)))
+    members = {kind: [t == kind for t in types] for kind in VQA_TYPES}
+    return {f"{kind} Objects": float(recall[of].mean()) if any(of) else 0.0 for kind, of in members.items()}
 
 
 def captions(answers: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, float]:
@@ -61,20 +59,16 @@ def captions(answers: Sequence[str], references: Sequence[Sequence[str]]) -> dic
     first, which for ROUGE only splits at apostrophes and similar. Records with only empty references are skipped; one
     empty reference among others scores 0.
     """
-    kept = [(answer, refs) for answer, refs in zip(answers, references, strict=True) if any(refs)]
-    answer_tokens = [tokens(answer) for answer, _ in kept]
-    reference_tokens = [[tokens(reference) for reference in refs] for _, refs in kept]
-    pairs = [
-        (" ".join(answer), " ".join(reference))
-        for answer, refs in zip(answer_tokens, reference_tokens, strict=True)
-        for reference in refs
+    kept = [
+        (tokens(answer), list(map(tokens, refs))) for answer, refs in zip(answers, references, strict=True) if any(refs)
     ]
-    counts = [len(refs) for refs in reference_tokens]
+    pairs = [(" ".join(answer), " ".join(reference)) for answer, refs in kept for reference in refs]
+    counts = [len(refs) for _, refs in kept]
     return _means(
         {
             "ROUGE-1 Fmeasure": over_references(rouge(pairs, "rouge1")[:, 2], counts, np.add) / counts,
             "ROUGE-L Fmeasure": over_references(rouge(pairs, "rougeL")[:, 2], counts, np.add) / counts,
-            "METEOR Score": best_meteor(answer_tokens, reference_tokens),
+            "METEOR Score": best_meteor([answer for answer, _ in kept], [refs for _, refs in kept]),
         }
     )
 
@@ -95,11 +89,7 @@ def detection(boxes: BoxPairs, sizes: Sequence[str] | None = None) -> dict[str, 
     """Pooled precision at IoU 0.5, published as mAP@0.5, by object size and by the number of true boxes.
 
     Without ranking, recall or one-to-one matching: see `hits` and `pooled_precision`. ``single`` is exactly one true
-    box, ``multiple`` any other number including zero.
-
-    Args:
-        boxes: predicted and true boxes of each record.
-        sizes: size group of each record, if known.
+    box, ``multiple`` any other number including zero. ``sizes`` are the size groups of the records, if known.
     """
     counts = count_hits(boxes, 0.5)
     single = np.array([len(truth) == 1 for _, truth in boxes])

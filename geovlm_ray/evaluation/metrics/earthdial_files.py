@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.schema import Box, Example, GroundedText, Target
 from geovlm_ray.evaluation.metrics import earthdial
-from geovlm_ray.evaluation.metrics.earthdial_boxes import read_boxes
+from geovlm_ray.evaluation.metrics.earthdial_boxes import BoxPairs, read_boxes
 from geovlm_ray.evaluation.metrics.sound import AnsweredExample
 from geovlm_ray.tasks.boxes import parse_boxes
 from geovlm_ray.tasks.labels import parse_labels
@@ -46,11 +46,9 @@ class Layout:
 
 
 def layout(folder: str, stem: str) -> Layout:
-    """The layout of a result file.
+    """The layout of a result file in an evaluation folder such as ``rs_detection``.
 
-    Args:
-        folder: name of the evaluation folder, such as ``rs_detection``.
-        stem: file name without suffix; only used for ``rs_change_detection``.
+    ``stem`` is the file name without suffix; only used for ``rs_change_detection``.
 
     Raises:
         DataError: the folder is unknown, or the stem matches no layout.
@@ -60,11 +58,10 @@ def layout(folder: str, stem: str) -> Layout:
     if folder != CHANGE_FOLDER:
         known = ", ".join([*LAYOUTS, CHANGE_FOLDER])
         raise DataError(f"task {folder!r}: expected an evaluation folder of EarthDial, one of {known}")
-    name = stem.lower()
-    for kind, words in CHANGE_STEMS.items():
-        if any(word in name for word in words):
-            return CHANGE_LAYOUTS[kind]
-    known = "; ".join(f"{kind}: {', '.join(words)}" for kind, words in CHANGE_STEMS.items())
+    for found, words in CHANGE_LAYOUTS.values():
+        if any(word in stem.lower() for word in words):
+            return found
+    known = "; ".join(f"{kind}: {', '.join(words)}" for kind, (_, words) in CHANGE_LAYOUTS.items())
     raise DataError(f"file {stem!r} of {CHANGE_FOLDER}: expected a name that contains one of these words ({known})")
 
 
@@ -82,17 +79,21 @@ def _change_references(record: Record) -> list[str]:
     return [record[key] for key in (CAPTIONS if record["caption1"] else CAPTIONS[:1])]
 
 
-def _classification(key: str) -> Callable[[Records], dict[str, float]]:
-    return lambda records: earthdial.classification(_column(records, "answer"), _column(records, key))
+def _box_pairs(records: Records, key: str, length: int | None = None) -> BoxPairs:
+    return [(read_boxes(r["answer"], length), read_boxes(r[key], length)) for r in records]
 
 
-def _detection(records: Records) -> dict[str, float]:
-    boxes = [(read_boxes(r["answer"]), read_boxes(r["gt_bbox"])) for r in records]
-    return earthdial.detection(boxes, _column(records, "size_group"))
+def _classification(task: str, key: str) -> Layout:
+    return Layout(
+        task,
+        ("answer", key),
+        lambda records: earthdial.classification(_column(records, "answer"), _column(records, key)),
+        lambda record: tuple(parse_labels(record[key])),
+    )
 
 
 def _grounded(records: Records) -> dict[str, float]:
-    boxes = [(read_boxes(r["answer"], 5), read_boxes(r["obj_ids"], 5)) for r in records]
+    boxes = _box_pairs(records, "obj_ids", 5)
     kept = [r for r in records if len(read_boxes(r["groundtruth"], 5)) < earthdial.GROUNDING_BOX_LIMIT]
     answers, references = (
         [earthdial.description_words(t) for t in _column(kept, k)] for k in ("answer", "groundtruth")
@@ -101,12 +102,7 @@ def _grounded(records: Records) -> dict[str, float]:
 
 
 LAYOUTS: dict[str, Layout] = {
-    "rs_classification": Layout(
-        "multilabel_classification",
-        ("answer", "annotation"),
-        _classification("annotation"),
-        lambda record: tuple(parse_labels(record["annotation"])),
-    ),
+    "rs_classification": _classification("multilabel_classification", "annotation"),
     "rs_vqa": Layout(
         "vqa",
         ("answer", "annotation", "vqa_type"),
@@ -117,7 +113,7 @@ LAYOUTS: dict[str, Layout] = {
     "rs_detection": Layout(
         "referred_object_detection",
         ("answer", "gt_bbox", "size_group"),
-        _detection,
+        lambda records: earthdial.detection(_box_pairs(records, "gt_bbox"), _column(records, "size_group")),
         lambda record: _box_target(record["gt_bbox"]),
         group="size_group",
         values={"size_group": earthdial.SIZES},
@@ -143,30 +139,25 @@ LAYOUTS: dict[str, Layout] = {
 }
 
 CHANGE_FOLDER = "rs_change_detection"
-CHANGE_STEMS = {
-    "captions": ("caption", "dubai", "levir", "muds", "sysu"),
-    "boxes": ("detection",),
-    "classes": ("fmow", "cls", "testset", "classification"),
-}
-CHANGE_LAYOUTS: dict[str, Layout] = {
-    "captions": Layout(
-        "change_captioning",
-        ("answer", *CAPTIONS),
-        lambda records: earthdial.captions(_column(records, "answer"), list(map(_change_references, records))),
-        lambda record: tuple(_change_references(record)),
-    ),
-    "boxes": Layout(
-        "referred_object_detection",
-        ("answer", "caption0"),
-        lambda records: earthdial.change_detection(
-            [(read_boxes(r["answer"]), read_boxes(r["caption0"])) for r in records]
+CHANGE_LAYOUTS: dict[str, tuple[Layout, tuple[str, ...]]] = {
+    "captions": (
+        Layout(
+            "change_captioning",
+            ("answer", *CAPTIONS),
+            lambda records: earthdial.captions(_column(records, "answer"), list(map(_change_references, records))),
+            lambda record: tuple(_change_references(record)),
         ),
-        lambda record: _box_target(record["caption0"]),
+        ("caption", "dubai", "levir", "muds", "sysu"),
     ),
-    "classes": Layout(
-        "temporal_classification",
-        ("answer", "caption0"),
-        _classification("caption0"),
-        lambda record: tuple(parse_labels(record["caption0"])),
+    "boxes": (
+        Layout(
+            "referred_object_detection",
+            ("answer", "caption0"),
+            lambda records: earthdial.change_detection(_box_pairs(records, "caption0")),
+            lambda record: _box_target(record["caption0"]),
+        ),
+        ("detection",),
     ),
+    "classes": (_classification("temporal_classification", "caption0"), ("fmow", "cls", "testset", "classification")),
 }
+"""Layouts of `CHANGE_FOLDER`, and the words of which a file name contains one."""

@@ -13,11 +13,9 @@ import numpy as np
 from geovlm_ray.core.geometry import Coords
 from geovlm_ray.core.schema import target_boxes, target_texts
 from geovlm_ray.evaluation.metrics import earthdial
-from geovlm_ray.evaluation.metrics.earthdial_boxes import count_hits, pooled_precision
+from geovlm_ray.evaluation.metrics.earthdial_boxes import BoxPairs, count_hits, pooled_precision
 from geovlm_ray.evaluation.metrics.sound import AnsweredExample, answer_boxes
 from geovlm_ray.tasks import TASKS
-
-Boxes = list[tuple[list[Coords], list[Coords]]]
 
 
 def paper_metrics(records: Sequence[AnsweredExample]) -> dict[str, float]:
@@ -62,7 +60,7 @@ def _grounded(records: Sequence[AnsweredExample]) -> dict[str, float]:
     return earthdial.grounding(_boxes(records)) | earthdial.region_captions(answers, references)
 
 
-def _boxes(records: Sequence[AnsweredExample]) -> Boxes:
+def _boxes(records: Sequence[AnsweredExample]) -> BoxPairs:
     """Predicted and true boxes with angles; a malformed box becomes an empty tuple, which hits nothing."""
     pairs = []
     for record in records:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,13 +25,11 @@ from geovlm_ray.evaluation.metrics.detection import (
     size_group,
 )
 from geovlm_ray.evaluation.metrics.text import best_cosine, best_meteor, corpus_bleu, over_references, tokens
+from geovlm_ray.rewards import Embedder
 from geovlm_ray.rewards.text_metrics.lexical import rouge_f
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.boxes import BoxAnswer, parse_boxes, strip_boxes
 from geovlm_ray.tasks.labels import label_key, label_keys, parse_labels
-
-if TYPE_CHECKING:
-    from geovlm_ray.rewards.text_metrics.embedding import Embedder
 
 
 @dataclass(frozen=True)
@@ -54,12 +51,7 @@ Intervals = dict[str, Interval]
 
 
 def sound_metrics(records: Records, embedder: Embedder | None = None) -> Intervals:
-    """The metrics of records with the same kind of target.
-
-    Args:
-        records: at least one.
-        embedder: required for tasks of `needs_embedder`.
-    """
+    """The metrics of at least one record, all with the same kind of target; `needs_embedder` requires an embedder."""
     return _METRICS[TASKS[records[0].example.task].target_kind](records, embedder)
 
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from nltk.tokenize import word_tokenize
 from sacrebleu.metrics.bleu import BLEU
 
 from geovlm_ray.evaluation.metrics.bootstrap import Statistic
+from geovlm_ray.rewards import Embedder
 from geovlm_ray.rewards.text_metrics.lexical import meteor_of_tokens
-
-if TYPE_CHECKING:
-    from geovlm_ray.rewards.text_metrics.embedding import Embedder
 
 Tokens = tuple[str, ...]
 _WORD = re.compile(r"\w+")
@@ -31,15 +28,9 @@ def tokens(text: str) -> Tokens:
 
 
 def over_references(values: np.ndarray, counts: Sequence[int], reduce: np.ufunc) -> np.ndarray:
-    """Reduce the values of (answer, reference) pairs to one value per record.
+    """Reduce values of (answer, reference) pairs, [sum of counts], to one per record, [n].
 
-    Args:
-        values: [sum of counts], ordered by record.
-        counts: number of references of each record, at least 1.
-        reduce: ``np.add`` or ``np.maximum``.
-
-    Returns:
-        Float array of shape [n].
+    Pairs are ordered by record; ``counts`` are the references of each, at least 1.
     """
     starts = np.cumsum([0, *counts])[:-1]
     return reduce.reduceat(values, starts) if len(starts) else np.zeros(0)

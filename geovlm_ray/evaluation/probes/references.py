@@ -38,13 +38,12 @@ def file_references(path: Path) -> list[Example]:
         examples = [table.row(i).example for i in range(len(table))]
     else:
         examples = [_reference(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    kept: defaultdict[str, list[Example]] = defaultdict(list)
-    for example in examples:
-        if len(kept[example.task]) < FILE_PER_TASK:
-            kept[example.task].append(example)
-    if not kept:
+    if not examples:
         raise DataError(f"{path}: expected records with a reference, found none")
-    return [example for task in kept.values() for example in task]
+    by_task: defaultdict[str, list[Example]] = defaultdict(list)
+    for example in examples:
+        by_task[example.task].append(example)
+    return [example for of_task in by_task.values() for example in of_task[:FILE_PER_TASK]]
 
 
 def _reference(path: Path, number: int, line: str) -> Example:

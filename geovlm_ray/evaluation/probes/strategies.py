@@ -40,31 +40,32 @@ Strategy = Callable[[Item], str | None]
 
 @dataclass(frozen=True)
 class Probe:
-    """A strategy with its name in the table.
+    """A strategy with its name in the table, for items of some target kinds.
 
-    ``answer`` returns the text between the answer tags, or None if the strategy does not apply to an item; ``think`` is
-    the text between the think tags. A strategy that is not ``judged`` is reported, but gaming a reward with it is not
-    a failure.
+    ``strategy`` returns the text between the answer tags, or None if it does not apply to an item; ``think`` is the
+    text between the think tags. A strategy that is not ``judged`` is reported, but gaming a reward with it is not a
+    failure.
     """
 
     name: str
-    answer: Strategy
+    strategy: Strategy
+    kinds: tuple[TargetKind, ...] = ("classes", "vqa", "boxes", "captions", "grounded")
     judged: bool = True
     think: str = "I look at the image."
+
+    def answer(self, item: Item) -> str | None:
+        """The answer to an item, None if the strategy does not apply to it."""
+        return self.strategy(item) if item.kind in self.kinds else None
 
 
 def all_classes(item: Item) -> str | None:
     """Every class of the dataset."""
-    if item.kind != "classes":
-        return None
     names = vocabulary(item)
     return ", ".join(names) if len(names) >= MIN_CLASSES else None
 
 
-def grid(item: Item) -> str | None:
+def grid(item: Item) -> str:
     """Grids of boxes of several sizes that cover the image."""
-    if item.kind not in ("boxes", "grounded"):
-        return None
     offsets = [(side, range(0, 101 - side, step)) for side, step in GRID]
     rows = [(x, y, x + side, y + side) for side, starts in offsets for x in starts for y in starts]
     grid_boxes = [(Frame().convert(row, item.example.frame), None) for row in rows]
@@ -78,26 +79,22 @@ def duplicate_boxes(item: Item) -> str | None:
     return _with_text(item, format_boxes(honest_boxes(item) * BOX_COPIES, item.example.dialect))
 
 
-def repeated_text(item: Item) -> str | None:
+def repeated_text(item: Item) -> str:
     """The honest text, repeated `TEXT_COPIES` times."""
-    if item.kind in ("classes", "boxes"):
-        return None
     if item.kind == "grounded":
         text = " ".join([paraphrase(texts(item.example)[0])] * TEXT_COPIES)
         return f"{text} {format_boxes(honest_boxes(item), item.example.dialect)}"
     return " ".join([honest(item)] * TEXT_COPIES)
 
 
-def word_list(item: Item) -> str | None:
+def word_list(item: Item) -> str:
     """All words in the references of the task, and common remote-sensing words."""
-    if item.kind in ("classes", "boxes"):
-        return None
     used = (w for e in item.pool for text in texts(e) for w in _WORD.findall(text.lower()))
     text = " ".join(dict.fromkeys([*used, *_DOMAIN_WORDS.split()]))
     return f"{text} {_centre(item)}" if item.kind == "grounded" else text
 
 
-def template(item: Item) -> str | None:
+def template(item: Item) -> str:
     """A fixed answer per target kind; for boxes, one box at the image centre."""
     text = _TEMPLATES[item.kind]
     return f"{text} {_centre(item)}".strip() if item.kind in ("boxes", "grounded") else text
@@ -110,8 +107,6 @@ def copied_prompt(item: Item) -> str | None:
 
 def factual_swap(item: Item) -> str | None:
     """The reference with swapped facts and the true boxes."""
-    if item.kind not in ("captions", "grounded"):
-        return None
     reference = texts(item.example)[0]
     text = swapped(reference)
     if text == reference:
@@ -124,25 +119,25 @@ def factual_swap(item: Item) -> str | None:
 
 def constant(item: Item) -> str | None:
     """The answer "yes" to every yes/no question."""
-    return "yes" if item.kind == "vqa" and texts(item.example)[0].lower() in ("yes", "no") else None
+    return "yes" if texts(item.example)[0].lower() in ("yes", "no") else None
 
 
-def duplicate_labels(item: Item) -> str | None:
+def duplicate_labels(item: Item) -> str:
     """The honest list of classes, repeated `LABEL_COPIES` times."""
-    return ", ".join([honest(item)] * LABEL_COPIES) if item.kind == "classes" else None
+    return ", ".join([honest(item)] * LABEL_COPIES)
 
 
 PROBES = (
-    Probe("all classes", all_classes),
-    Probe("box grid", grid),
-    Probe("dup boxes", duplicate_boxes),
-    Probe("repetition", repeated_text),
-    Probe("word list", word_list),
+    Probe("all classes", all_classes, ("classes",)),
+    Probe("box grid", grid, ("boxes", "grounded")),
+    Probe("dup boxes", duplicate_boxes, ("boxes", "grounded")),
+    Probe("repetition", repeated_text, ("vqa", "captions", "grounded")),
+    Probe("word list", word_list, ("vqa", "captions", "grounded")),
     Probe("template", template),
     Probe("prompt", copied_prompt),
-    Probe("fact swap", factual_swap),
-    Probe("constant", constant, judged=False),
-    Probe("dup labels", duplicate_labels, judged=False),
+    Probe("fact swap", factual_swap, ("captions", "grounded")),
+    Probe("constant", constant, ("vqa",), judged=False),
+    Probe("dup labels", duplicate_labels, ("classes",), judged=False),
     Probe("no thought", honest, judged=False, think=""),
 )
 

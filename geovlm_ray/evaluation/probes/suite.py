@@ -63,13 +63,11 @@ def _probe_reward(reward: str, items: list[Item], config: RewardConfig, embedder
     baseline = _accuracies([honest(i) for i in items], items, Probe("honest", honest), config, embedder)
     cells = {}
     for probe in PROBES:
-        answers = [(k, probe.answer(item)) for k, item in enumerate(items)]
-        applicable = [(k, answer) for k, answer in answers if answer is not None]
-        if applicable:
-            indices = [k for k, _ in applicable]
-            values = _accuracies([a for _, a in applicable], [items[k] for k in indices], probe, config, embedder)
-            mean, honest_mean = float(values.mean()), float(baseline[indices].mean())
-            cells[probe.name] = Cell(mean, honest_mean, len(applicable), probe.judged)
+        answers = {k: answer for k, item in enumerate(items) if (answer := probe.answer(item)) is not None}
+        if answers:
+            values = _accuracies([*answers.values()], [items[k] for k in answers], probe, config, embedder)
+            mean, honest_mean = float(values.mean()), float(baseline[list(answers)].mean())
+            cells[probe.name] = Cell(mean, honest_mean, len(answers), probe.judged)
     return ProbeResult(reward, float(baseline.mean()), cells)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,6 @@ from geovlm_ray.evaluation.model import default_reward_config
 from geovlm_ray.evaluation.results import RESULTS, read_results
 from geovlm_ray.evaluation.studies.runs import StudyPlan
 from geovlm_ray.rewards.local import LocalRewards
-from geovlm_ray.rewards.score import needs_embedder, score_batch
 
 FINAL_SHARE = 0.25
 """Share of steps at the end of training whose samples measure the trained policy."""
@@ -59,12 +59,13 @@ def read_runs(plan: StudyPlan) -> dict[str, dict[int, RunResult]]:
     """Results of the finished runs by variant and seed."""
     results: dict[str, dict[int, RunResult]] = {}
     for name, variant in plan.study.variants.items():
-        if variant.train:
-            finished = [s for s in plan.study.seeds if (plan.folder(name, s) / "summary.json").is_file()]
-            results[name] = {s: read_run(plan.folder(name, s)) for s in finished}
-        else:
-            finished = [s for s in plan.study.seeds if (plan.evaluation(name, s) / RESULTS).is_file()]
-            results[name] = {s: _sft_result(plan.evaluation(name, s), plan.model(name, s)) for s in finished}
+        folder_of, file = (plan.folder, "summary.json") if variant.train else (plan.evaluation, RESULTS)
+        folders = {seed: folder_of(name, seed) for seed in plan.study.seeds}
+        results[name] = {
+            seed: read_run(folder) if variant.train else _sft_result(folder, plan.model(name, seed))
+            for seed, folder in folders.items()
+            if (folder / file).is_file()
+        }
     return results
 
 
@@ -101,30 +102,24 @@ def difference(one: Mapping[int, RunResult], other: Mapping[int, RunResult], mea
     a = [run.value(measure, task) for run in one.values()]
     b = [run.value(measure, task) for run in other.values()]
     mean = float(np.mean(a) - np.mean(b))
-    if len(a) > 1 and one.keys() == other.keys():
-        margin = _margin(np.subtract(a, b))
-    elif len(a) > 1 or len(b) > 1:
-        margin = _margin(np.asarray(a if len(a) > 1 else b))
-    else:
-        margin = float("nan")
+    margin = _margin(np.subtract(a, b) if one.keys() == other.keys() else np.asarray(a if len(a) > 1 else b))
     return Difference(mean, mean - margin, mean + margin)
 
 
 def _margin(values: np.ndarray) -> float:
-    """Half-width of the 95% interval of the mean of n > 1 values."""
+    """Half-width of the 95% interval of the mean; nan for one value."""
+    if len(values) == 1:
+        return float("nan")
     return float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
 
 
 def _step_scores(file: Path, rewards: LocalRewards) -> dict[str, float]:
     rows = read_rows(file)
     examples = list(map(row_example, rows))
-    needed = any(needs_embedder(example.task, rewards.config) for example in examples)
-    embedder = rewards.embedder if needed else None
-    scores = score_batch([row["completion"] for row in rows], examples, rewards.config, embedder)
-    by_task: dict[str, list[float]] = {}
-    for example, score in zip(examples, scores, strict=True):
-        by_task.setdefault(example.task, []).append(score.accuracy)
-        by_task.setdefault(ALL, []).append(score.accuracy)
+    by_task: defaultdict[str, list[float]] = defaultdict(list)
+    for example, score in zip(examples, rewards.score_batch([r["completion"] for r in rows], examples), strict=True):
+        by_task[example.task].append(score.accuracy)
+        by_task[ALL].append(score.accuracy)
     return {task: float(np.mean(values)) for task, values in by_task.items()}
 
 

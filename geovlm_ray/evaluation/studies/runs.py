@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,9 +95,7 @@ class StudyPlan:
 
     def evaluate_command(self, name: str, seed: int) -> list[str]:
         """Arguments of the evaluation command of a variant without reinforcement learning."""
-        records = next(
-            s.partition("=")[2] for s in reversed(self.study.settings) if s.startswith("evaluation.records=")
-        )
+        records = dict(setting.split("=", 1) for setting in self.study.settings)["evaluation.records"]
         mode = [] if self.cluster else ["--local"]
         return [
             *("evaluate", str(self.model(name, seed)), "--recipe", self.recipe, *mode, "--limit", records),
@@ -147,23 +145,17 @@ def _run_commands(
 
 def _run_command(command: list[str], log: Path) -> str | None:
     """Run a geovlm-ray command; return None on success, else the last line of its log."""
+    python_path = [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH")]
     with log.open("w") as output:
         process = subprocess.run(
             [sys.executable, "-m", "geovlm_ray.cli", *command],
             stdout=output,
             stderr=subprocess.STDOUT,
             # Parallel runs use one core each.
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(_python_path())},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, python_path))},
             check=False,
         )
     if process.returncode == 0:
         return None
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     return lines[-1] if lines else f"exit code {process.returncode}"
-
-
-def _python_path() -> Iterator[str]:
-    """Entries of PYTHONPATH: the folder of this package, then the inherited value."""
-    yield str(Path(__file__).parents[3])
-    if os.environ.get("PYTHONPATH"):
-        yield os.environ["PYTHONPATH"]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from importlib.resources import files
 from typing import Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from geovlm_ray.core.errors import ConfigError
+from geovlm_ray.core.errors import ConfigError, did_you_mean
 
 
 class StudyModel(BaseModel):
@@ -89,8 +88,7 @@ def load_study(name: str) -> Study:
         ConfigError: no study has this name.
     """
     if name not in study_names():
-        matches = difflib.get_close_matches(name, study_names(), 1)
-        hint = f"; did you mean {matches[0]!r}?" if matches else ""
-        raise ConfigError(f"study {name!r}: expected one of {', '.join(study_names())}{hint}")
+        known = study_names()
+        raise ConfigError(f"study {name!r}: expected one of {', '.join(known)}{did_you_mean(name, known)}")
     text = (files("geovlm_ray.evaluation.studies") / f"{name}.yaml").read_text()
     return Study(name=name, **yaml.safe_load(text))

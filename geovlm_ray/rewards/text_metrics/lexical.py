@@ -9,6 +9,7 @@ import functools
 import re
 from collections import Counter
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -26,25 +27,20 @@ MAX_CACHED_TEXT = 1024
 _NOT_A_WORD = re.compile(r"[^a-z0-9]+")
 
 
-def rouge(pairs: Pairs, kind: RougeKind, stem: bool = True) -> np.ndarray:
+def rouge(pairs: Pairs, kind: RougeKind) -> np.ndarray:
     """Precision, recall and F1 of sentence-level ROUGE-1 or ROUGE-L, as in the rouge-score package.
 
     Lin, "ROUGE: A Package for Automatic Evaluation of Summaries", 2004. Words are runs of ASCII letters and digits of
     the lower-cased text; words of four or more characters are Porter-stemmed. ROUGE-1 overlap is a multiset
-    intersection. A text without words scores 0.
-
-    Args:
-        pairs: n (hypothesis, reference) pairs.
-        kind: ``rouge1`` (common words) or ``rougeL`` (longest common subsequence of words).
-        stem: whether to stem words.
+    intersection, that of ROUGE-L the longest common subsequence of words. A text without words scores 0.
 
     Returns:
-        Float array of shape (n, 3), each row precision, recall, F1 in [0, 1].
+        Float array of shape (n, 3) for n pairs, each row precision, recall, F1 in [0, 1].
     """
     scores = np.zeros((len(pairs), 3))
     common_words = _overlap if kind == "rouge1" else LCSseq.similarity
     for row, (hypothesis, reference) in zip(scores, pairs, strict=True):
-        predicted, expected = _words(hypothesis, stem), _words(reference, stem)
+        predicted, expected = _words(hypothesis), _words(reference)
         common = common_words(predicted, expected)
         if common:
             precision, recall = common / len(predicted), common / len(expected)
@@ -52,9 +48,9 @@ def rouge(pairs: Pairs, kind: RougeKind, stem: bool = True) -> np.ndarray:
     return scores
 
 
-def rouge_f(pairs: Pairs, kind: RougeKind, stem: bool = True) -> np.ndarray:
+def rouge_f(pairs: Pairs, kind: RougeKind) -> np.ndarray:
     """F1 of `rouge`: float array of shape (n,) in [0, 1]."""
-    return rouge(pairs, kind, stem)[:, 2]
+    return rouge(pairs, kind)[:, 2]
 
 
 def meteor(pairs: Pairs) -> np.ndarray:
@@ -74,33 +70,26 @@ def meteor_of_tokens(pairs: Sequence[tuple[Sequence[str], Sequence[str]]]) -> np
     """`meteor` of tokenized (hypothesis, reference) pairs."""
     from nltk.translate.meteor_score import single_meteor_score
 
-    resources = {"stemmer": _CachedStemmer(), "wordnet": _CachedSynonyms()}
+    # nltk looks the same words up repeatedly, so its stemmer and its corpus are cached functions here.
+    resources = {"stemmer": SimpleNamespace(stem=_stem), "wordnet": SimpleNamespace(synsets=_synsets)}
     scores = [single_meteor_score(reference, hypothesis, **resources) for hypothesis, reference in pairs]
     return np.array(scores, dtype=np.float64)
 
 
-def _words(text: str, stem: bool) -> tuple[str, ...]:
+def _words(text: str) -> tuple[str, ...]:
     """Tokens of a text as in rouge-score; short texts are cached because references repeat."""
-    return _cached_words(text, stem) if len(text) <= MAX_CACHED_TEXT else _tokenize(text, stem)
+    return (_cached_words if len(text) <= MAX_CACHED_TEXT else _cached_words.__wrapped__)(text)
 
 
-def _tokenize(text: str, stem: bool) -> tuple[str, ...]:
+@functools.lru_cache(maxsize=1 << 15)
+def _cached_words(text: str) -> tuple[str, ...]:
     words = _NOT_A_WORD.sub(" ", text.lower()).split()
-    return tuple(_stem(word) if len(word) > 3 else word for word in words) if stem else tuple(words)
-
-
-_cached_words = functools.lru_cache(maxsize=1 << 15)(_tokenize)
+    return tuple(_stem(word) if len(word) > 3 else word for word in words)
 
 
 def _overlap(hypothesis: tuple[str, ...], reference: tuple[str, ...]) -> int:
     """Size of the multiset intersection of two word lists."""
-    left = Counter(reference)
-    common = 0
-    for word in hypothesis:
-        if left[word] > 0:
-            left[word] -= 1
-            common += 1
-    return common
+    return (Counter(hypothesis) & Counter(reference)).total()
 
 
 @functools.cache
@@ -110,51 +99,22 @@ def _porter() -> Any:
     return PorterStemmer()
 
 
-def _porter_stem(word: str) -> str:
+@functools.lru_cache(maxsize=1 << 16)
+def _cached_stem(word: str) -> str:
     return _porter().stem(word)
 
 
-_cached_stem = functools.lru_cache(maxsize=1 << 16)(_porter_stem)
-
-
 def _stem(word: str) -> str:
-    return _cached_stem(word) if len(word) <= MAX_CACHED_WORD else _porter_stem(word)
-
-
-class _CachedStemmer:
-    """Cached Porter stemmer for nltk's METEOR, which stems the same words repeatedly."""
-
-    def stem(self, word: str) -> str:
-        return _stem(word)
-
-
-class _CachedSynonyms:
-    """Cached WordNet lookup with the interface that nltk's METEOR expects."""
-
-    def synsets(self, word: str) -> list[_Synonyms]:
-        return _synonyms(word) if len(word) <= MAX_CACHED_WORD else []
-
-
-class _Lemma(str):
-    """A synonym; a string with a ``name()`` method."""
-
-    __slots__ = ()
-
-    def name(self) -> str:
-        return str(self)
-
-
-class _Synonyms:
-    """The synonyms of all senses of a word, as one synset."""
-
-    def __init__(self, lemmas: list[_Lemma]) -> None:
-        self._lemmas = lemmas
-
-    def lemmas(self) -> list[_Lemma]:
-        return self._lemmas
+    return (_cached_stem if len(word) <= MAX_CACHED_WORD else _cached_stem.__wrapped__)(word)
 
 
 @functools.lru_cache(maxsize=1 << 16)
-def _synonyms(word: str) -> list[_Synonyms]:
+def _cached_synsets(word: str) -> list[SimpleNamespace]:
+    """The synonyms of all senses of a word, with the interface of one synset of nltk."""
     names = {name for synset in open_wordnet().synsets(word) for name in synset.lemma_names() if "_" not in name}
-    return [_Synonyms([_Lemma(name) for name in sorted(names)])] if names else []
+    lemmas = [SimpleNamespace(name=functools.partial(str, name)) for name in sorted(names)]
+    return [SimpleNamespace(lemmas=lambda: lemmas)] if names else []
+
+
+def _synsets(word: str) -> list[SimpleNamespace]:
+    return _cached_synsets(word) if len(word) <= MAX_CACHED_WORD else []

@@ -67,16 +67,14 @@ def data_directory() -> Path:
 
 
 def is_installed() -> bool:
-    """Whether the corpus is on nltk's search path; does not load it."""
+    """Whether the corpus is on nltk's search path, as a folder or a zip file; does not load it."""
     import nltk
 
-    for resource in ("corpora/wordnet/data.noun", "corpora/wordnet.zip/wordnet/data.noun"):
-        try:
-            nltk.data.find(resource)
-        except LookupError:
-            continue
-        return True
-    return False
+    try:
+        nltk.data.find("corpora/wordnet/data.noun")
+    except LookupError:
+        return False
+    return True
 
 
 def install() -> str:

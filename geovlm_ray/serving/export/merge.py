@@ -19,7 +19,7 @@ from geovlm_ray.core.files import read_object
 from geovlm_ray.model.families import base_model, family_of
 from geovlm_ray.model.loading import load_pretrained, load_processor, model_folder, save_policy
 from geovlm_ray.model.prompts import EncodedPrompt, banned_token_ids
-from geovlm_ray.serving.model_ref import ADAPTER_FILE, ModelRef
+from geovlm_ray.serving.model_ref import ADAPTER_FILE, ModelRef, adapter_base
 
 SOURCE_FILE = "made_of.json"
 """File with the digest of the source weights and the dtype of a merged model."""
@@ -68,15 +68,18 @@ def is_merged_from(folder: Path, ref: ModelRef, dtype: str) -> bool:
 
 
 def load_for_inference(ref: ModelRef, dtype: str) -> nn.Module:
-    """Load a model in eval mode, with any adapter unmerged.
+    """Load a model in eval mode, with any adapter unmerged; raises ModelError if the weights do not load.
 
     Its ``generation_config`` decodes greedily and suppresses the tokens that are banned in training.
-
-    Raises:
-        ModelError: the weights do not load.
     """
     model = load_pretrained(base_of(ref), dtype=getattr(torch, dtype))
-    model.generation_config = _greedy_config(processor_of(ref), model.config.get_text_config().vocab_size)
+    processor = processor_of(ref)
+    model.generation_config = GenerationConfig(
+        do_sample=False,
+        eos_token_id=processor.tokenizer.eos_token_id,
+        pad_token_id=processor.tokenizer.pad_token_id,
+        suppress_tokens=banned_token_ids(processor, model.config.get_text_config().vocab_size),
+    )
     try:
         return PeftModel.from_pretrained(model, ref.path).eval() if ref.adapter else model.eval()
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
@@ -100,16 +103,11 @@ def generate_greedy(model: nn.Module, prompt: EncodedPrompt, max_new_tokens: int
 
 
 def base_of(ref: ModelRef) -> Path:
-    """The folder of an adapter's base model, or of the model itself.
-
-    Raises:
-        ModelError: the base model is not available.
-    """
+    """The folder of an adapter's base model, or of the model itself; raises ModelError if it is not available."""
     if not ref.adapter:
         return ref.path
-    name = str(read_object(ref.path / ADAPTER_FILE).get("base_model_name_or_path"))
     try:
-        return model_folder(ref.trained.model.path if ref.trained else name)
+        return model_folder(ref.trained.model.path if ref.trained else adapter_base(ref.path))
     except ModelError as error:
         raise ModelError(f"adapter {ref.path}: expected its base model, found: {error}") from error
 
@@ -118,21 +116,10 @@ def processor_of(ref: ModelRef) -> ProcessorMixin:
     """Tokenizer and image processor, from the adapter's folder if present there, else from its base model.
 
     Raises:
-        ModelError: the processor does not load.
+        ModelError: they do not load.
     """
     own = any((ref.path / name).is_file() for name in PROCESSOR_FILES)
     return load_processor(ref.path if own else base_of(ref))
-
-
-def _greedy_config(processor: ProcessorMixin, vocab_size: int) -> GenerationConfig:
-    """Greedy decoding over the token set of the training rollouts."""
-    tokenizer = processor.tokenizer
-    return GenerationConfig(
-        do_sample=False,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        suppress_tokens=banned_token_ids(processor, vocab_size),
-    )
 
 
 def _source_digest(ref: ModelRef, dtype: str) -> dict[str, str]:

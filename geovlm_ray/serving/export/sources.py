@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from geovlm_ray.data.parquet import open_datasets
 from geovlm_ray.evaluation.metrics.bootstrap import Interval
 from geovlm_ray.evaluation.results import RESULTS, Result, Results, read_results
 from geovlm_ray.model.config import TINY
-from geovlm_ray.serving.model_ref import ADAPTER_FILE, RUN_FILES, ModelRef
+from geovlm_ray.serving.model_ref import RUN_FILES, ModelRef, adapter_base
 
 RECORD_KEYS = ("dataset", "task", "licence")
 LICENCE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE")
@@ -32,9 +33,10 @@ _LICENCE_ENTRY = re.compile(r"---\n.*?^license(?:_name)?: *(\S+) *$.*?^---$", re
 class Provenance:
     """Provenance of a resolved model; unknown fields are empty or None.
 
-    ``base`` is the display name of the initial model and ``hub`` its Hugging Face name. ``licence`` is the licence in
-    the base model's folder. ``sft`` is the configuration of a preceding supervised fine-tuning. ``records`` is
-    {(dataset, task, licence): number of records} of the training splits, None if the data cannot be read.
+    ``base`` is the display name of the initial model, ``hub`` its Hugging Face name, ``licence`` the licence in its
+    folder. ``step`` is the training step of the checkpoint, ``sft`` the configuration of a preceding supervised
+    fine-tuning. ``records`` is {(dataset, task, licence): number of records} of the training splits, None if the data
+    cannot be read.
     """
 
     base: str
@@ -49,16 +51,13 @@ class Provenance:
 
 
 def provenance_of(ref: ModelRef, name: str) -> Provenance:
-    """Collect the provenance of a model.
-
-    Args:
-        name: the MODEL argument as the user gave it.
+    """Collect the provenance of a model; ``name`` is the MODEL argument as the user gave it.
 
     Raises:
         DataError: a file of the run is invalid.
     """
     trained, run = ref.trained, ref.run
-    base = trained.model.path if trained else _base_name(ref, name)
+    base = trained.model.path if trained else adapter_base(ref.path) if ref.adapter else name
     sft = None
     if trained and (Path(base) / RUN_FILES[1]).is_file():
         sft = load_config(str(Path(base) / RUN_FILES[1]))
@@ -66,13 +65,14 @@ def provenance_of(ref: ModelRef, name: str) -> Provenance:
     first = sft or trained
     if first and first.sft.scratch:
         base = ""
-    metrics = _metrics(run) if run else []
+    state = ref.path / "run_state.json"
+    metrics = read_objects(run / "metrics.jsonl") if run and (run / "metrics.jsonl").is_file() else []
     summary = run / ("summary.json" if is_rl(ref) else "sft_summary.json") if run else None
     return Provenance(
         base=TINY if base == TINY else hub_name(base) or Path(base).name,
         hub=hub_name(base),
         licence=_licence(base),
-        step=_step(ref),
+        step=int(read_object(state)["step"]) if state.is_file() else None,
         sft=sft,
         tasks=_tasks(trained, metrics),
         metrics=metrics,
@@ -96,11 +96,7 @@ def hub_name(path: str) -> str | None:
 
 
 def read_evaluation(folder: Path) -> Results:
-    """Read the results of an evaluation.
-
-    Raises:
-        DataError: the results are missing or invalid.
-    """
+    """Read the results of an evaluation; raises DataError if they are missing or invalid."""
     if not (folder / RESULTS).is_file():
         raise DataError(f"evaluation {folder}: expected a {RESULTS} of `geovlm-ray evaluate`, found none")
     values = read_results(folder)
@@ -124,23 +120,6 @@ def _result(values: Mapping[str, Any]) -> Result:
     return Result(**{**values, "sound": intervals, "score": Interval(**values["score"])})
 
 
-def _base_name(ref: ModelRef, name: str) -> str:
-    if not ref.adapter:
-        return name
-    return str(read_object(ref.path / ADAPTER_FILE).get("base_model_name_or_path"))
-
-
-def _step(ref: ModelRef) -> int | None:
-    """The training step recorded in the checkpoint."""
-    state = ref.path / "run_state.json"
-    return int(read_object(state)["step"]) if state.is_file() else None
-
-
-def _metrics(run: Path) -> list[dict[str, float]]:
-    file = run / "metrics.jsonl"
-    return read_objects(file) if file.is_file() else []
-
-
 def _tasks(trained: Config | None, metrics: list[dict[str, float]]) -> tuple[str, ...]:
     """Tasks in the metrics of the run, else in its curriculum stages."""
     matches = (re.fullmatch(r"task/(\w+)/reward", name) for row in metrics for name in row)
@@ -152,14 +131,13 @@ def _tasks(trained: Config | None, metrics: list[dict[str, float]]) -> tuple[str
 def _records(data: DataConfig) -> dict[tuple[str, ...], int] | None:
     if data.source != "parquet":
         return None
-    counts: dict[tuple[str, ...], int] = {}
+    counts: Counter[tuple[str, ...]] = Counter()
     try:
         for dataset in open_datasets(Path(data.path)):
             for shard in dataset.shards:
                 table = pq.read_table(shard, columns=["split", *RECORD_KEYS], filters=[("split", "in", data.splits)])
                 for row in table.group_by(list(RECORD_KEYS)).aggregate([([], "count_all")]).to_pylist():
-                    key = tuple(row[name] or "" for name in RECORD_KEYS)
-                    counts[key] = counts.get(key, 0) + row["count_all"]
+                    counts[tuple(row[name] or "" for name in RECORD_KEYS)] += row["count_all"]
     except (DataError, pa.ArrowException, OSError):
         return None
     return counts

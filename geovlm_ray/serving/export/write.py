@@ -61,13 +61,19 @@ def export(ref: ModelRef, name: str, out: Path, dtype: str, evaluations: Sequenc
     own = own_evaluation(ref, provenance.step)
     results = [read_evaluation(folder) for folder in ([own] if own else []) + list(evaluations)]
     prompt = encoder.encode(scene_example(*PROBE_SCENE))
-    ids, expected = _greedy_completion(ref, prompt, (ref.trained or ref.config).model.dtype)
+    source = load_for_inference(ref, (ref.trained or ref.config).model.dtype)
+    ids = generate_greedy(source, prompt, PROBE_TOKENS)
+    expected = _logprobs(source, prompt, ids)
+    # The weights of one model at a time are in memory.
+    del source
     folder = out if is_update else out.with_name(f".{out.name}.partial")
     try:
         if not is_update:
             folder.parent.mkdir(parents=True, exist_ok=True)
             write_merged(ref, dtype, folder)
-        difference = _difference(ModelRef(folder, False, None, ref.config, None), dtype, prompt, ids, expected)
+        gc.collect()
+        exported = load_for_inference(ModelRef(folder, False, None, ref.config, None), dtype)
+        difference = float((_logprobs(exported, prompt, ids) - expected).abs().max())
         if not difference <= TOLERANCE[dtype]:
             raise ModelError(
                 f"{out}: expected log-probs within {TOLERANCE[dtype]} of those of {ref.path}, "
@@ -83,20 +89,6 @@ def export(ref: ModelRef, name: str, out: Path, dtype: str, evaluations: Sequenc
         if not is_update:
             shutil.rmtree(folder, ignore_errors=True)
     return difference
-
-
-def _greedy_completion(ref: ModelRef, prompt: EncodedPrompt, dtype: str) -> tuple[list[int], torch.Tensor]:
-    """Token ids [n] of the policy's greedy completion and their log-probs [n]."""
-    model = load_for_inference(ref, dtype)
-    ids = generate_greedy(model, prompt, PROBE_TOKENS)
-    return ids, _logprobs(model, prompt, ids)
-
-
-def _difference(ref: ModelRef, dtype: str, prompt: EncodedPrompt, ids: list[int], expected: torch.Tensor) -> float:
-    """Maximum absolute difference between the model's log-probs of ``ids`` and ``expected`` [n]."""
-    # Free the source model before loading the exported one.
-    gc.collect()
-    return float((_logprobs(load_for_inference(ref, dtype), prompt, ids) - expected).abs().max())
 
 
 def _logprobs(model: nn.Module, prompt: EncodedPrompt, ids: list[int]) -> torch.Tensor:
