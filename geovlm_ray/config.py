@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from geovlm_ray.core.errors import ConfigError, did_you_mean
 from geovlm_ray.core.files import read_text
 from geovlm_ray.core.placement import PlacementConfig
 from geovlm_ray.core.redaction import has_password
+from geovlm_ray.core.section import Section
 from geovlm_ray.data.config import DataConfig
 from geovlm_ray.learner.config import LearnerConfig
 from geovlm_ray.learner.objectives import OBJECTIVES
@@ -32,12 +33,6 @@ from geovlm_ray.transport import TRANSPORTS
 
 RENAMED = {"evaluation.scenes": "evaluation.num_examples"}
 """Renamed keys: old name to current name."""
-
-
-class Section(BaseModel):
-    """Base of the configuration sections: immutable; unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class RunConfig(Section):

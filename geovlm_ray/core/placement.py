@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
+
+from geovlm_ray.core.section import Section
 
 GIB = 2**30
 
 
-class ActorResources(BaseModel):
+class ActorResources(Section):
     """Resources that one actor reserves on its node."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     num_cpus: float = Field(0, ge=0, description="CPU cores")
     num_gpus: float = Field(0, ge=0, description="GPUs, or a fraction of one")
@@ -33,10 +33,8 @@ class PoolResources(ActorResources):
     actors: int = Field(1, ge=1, description="number of actors")
 
 
-class PlacementConfig(BaseModel):
+class PlacementConfig(Section):
     """Placement of the actors of a run."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     strategy: Literal["pack", "spread"] = Field(
         "pack", description="placement strategy of Ray's scheduler: fill nodes one by one, or spread over all nodes"

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from geovlm_ray.core.geometry import Frame
+from geovlm_ray.core.section import Section
 from geovlm_ray.tasks import TASKS
 
 
-class Stage(BaseModel):
+class Stage(Section):
     """A curriculum stage: a number of learner steps on a set of tasks. Stages run in order, as in the paper."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     tasks: tuple[str, ...] = Field(min_length=1)
     steps: int = Field(ge=1, description="learner steps of this stage; the last stage runs until training ends")
@@ -27,10 +26,8 @@ class Stage(BaseModel):
         return tasks
 
 
-class DataConfig(BaseModel):
+class DataConfig(Section):
     """Source of the training examples and how they are sampled."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     source: str = Field(
         "scenes",

@@ -7,24 +7,23 @@ from importlib.resources import files
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from geovlm_ray.core.errors import ConfigError, did_you_mean
+from geovlm_ray.core.section import Section
 from geovlm_ray.data.formats import FORMATS
 from geovlm_ray.data.scenes import SCENE_TASKS
 
 ANY = "any"
 
 
-class Benchmark(BaseModel):
+class Benchmark(Section):
     """A benchmark: the records of ``task`` in ``split``, or in all splits if that is `ANY`.
 
     ``name`` is also the name of its folder below the data root. ``reader`` is the format of its source, None for
     synthetic scenes. ``prompt`` replaces the dataset's question and may contain the placeholders ``{question}`` and
     ``{labels}`` (the class names). ``published`` is {metric of the ``paper`` set: {model: percent}}.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     title: str

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from geovlm_ray.core.section import Section
 
 
-class LearnerConfig(BaseModel):
+class LearnerConfig(Section):
     """RL objective and optimizer (AdamW)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     threads: int = Field(1, ge=1, description="CPU threads of the learner; fixed for reproducibility")
     lr: float = Field(1e-6, gt=0, description="learning rate after warm-up")

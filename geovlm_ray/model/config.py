@@ -5,9 +5,10 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from geovlm_ray.core.errors import ConfigError
+from geovlm_ray.core.section import Section
 
 TINY = "tiny"
 EO_SYSTEM_PROMPT = (
@@ -17,10 +18,8 @@ EO_SYSTEM_PROMPT = (
 )
 
 
-class PromptConfig(BaseModel):
+class PromptConfig(Section):
     """Prompt template and image resolution."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     system: str = Field(EO_SYSTEM_PROMPT, description="system message; empty for none")
     instructions: bool = Field(True, description="append the task's answer-format instruction to the question")
@@ -37,10 +36,8 @@ class PromptConfig(BaseModel):
     max_tiles: int = Field(4, ge=2, le=64, description="tiles: maximum tiles per image, not counting the whole image")
 
 
-class LoraSettings(BaseModel):
+class LoraSettings(Section):
     """LoRA adapter on the linear layers."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     rank: int = Field(16, ge=1, le=256)
     alpha: float = Field(32, gt=0)
@@ -51,10 +48,8 @@ class LoraSettings(BaseModel):
     )
 
 
-class ModelConfig(BaseModel):
+class ModelConfig(Section):
     """The policy model."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     path: str = Field(TINY, description="'tiny' (ships with the package), a model folder, or a Hugging Face model ID")
     dtype: Literal["float32", "bfloat16"] = "float32"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from geovlm_ray.core.section import Section
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.grammar import ThinkMode
 
@@ -19,10 +20,8 @@ def is_function(reward: str) -> bool:
     return re.match(FUNCTION, reward) is not None
 
 
-class SbertConfig(BaseModel):
+class SbertConfig(Section):
     """Sentence-embedding model."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     model: str = Field("all-MiniLM-L6-v2", description="sentence-transformers model name or folder")
     device: str = Field("cpu", description="torch device, such as cpu or cuda:0")
@@ -30,10 +29,8 @@ class SbertConfig(BaseModel):
     cache_size: int = Field(65_536, ge=0, description="text embeddings kept in an LRU cache")
 
 
-class TextWeights(BaseModel):
+class TextWeights(Section):
     """Weights of the metrics in a combined text reward; normalized to sum to 1."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     sbert: float = Field(0.5, ge=0)
     rouge1: float = Field(1 / 6, ge=0)
@@ -47,10 +44,8 @@ class TextWeights(BaseModel):
         return self
 
 
-class RewardConfig(BaseModel):
+class RewardConfig(Section):
     """Scoring of completions; a string in place of the section sets ``function``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     function: str | None = Field(
         None, pattern=FUNCTION, description="path/file.py:function that replaces the rewards of all tasks"

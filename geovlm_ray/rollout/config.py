@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from geovlm_ray.core.section import Section
 
 
-class RolloutConfig(BaseModel):
+class RolloutConfig(Section):
     """Sampling parameters and inference engines."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     prompts_per_step: int = Field(32, ge=1, description="prompts per learner step")
     group_size: int = Field(8, ge=2, description="completions per prompt (G; K in the paper)")

@@ -12,29 +12,26 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from geovlm_ray.core.errors import ConfigError
+from geovlm_ray.core.section import Section
 from geovlm_ray.tasks import TASKS, TargetKind, Task
 
 RESERVED = ("all", *TASKS)
 """Task names that a configuration cannot define: the built-in tasks, and the name of totals over all tasks."""
 
 
-class TaskConfig(BaseModel):
+class TaskConfig(Section):
     """A task of a configuration."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     target: TargetKind = Field(description="target kind, which determines notation, metrics and built-in rewards")
     instruction: str = Field(min_length=1, description="answer format, appended to the question of a prompt")
     reward: str = Field(description="path/file.py:function, or the name of a built-in reward of the target kind")
 
 
-class Extensions(BaseModel):
+class Extensions(Section):
     """Plugins and tasks that a configuration adds to the built-in parts."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     plugins: tuple[str, ...] = Field(
         (), description="Python files or modules, imported in every process; they add entries to registries"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -92,13 +91,11 @@ class InLoopEvaluation:
             benchmark_groups = groups[first : first + len(examples)]
             first += len(examples)
             predictions = Predictions(folder / "predictions", benchmark.name)
-            predictions.add(
-                [prediction_row(i, examples[i], group.samples[0]) for i, group in enumerate(benchmark_groups)]
-            )
+            predictions.add([prediction_row(i, examples[i], g.samples[0]) for i, g in enumerate(benchmark_groups)])
             predictions.finish()
             results.benchmarks[benchmark.name] = result_of(benchmark, predictions.rows(), self._rewards)
         write_results(results, folder)
-        return _scores(dataclasses.asdict(results))
+        return _scores(read_results(folder))
 
     def _step_folder(self, step: int) -> Path:
         return self.folder / f"step-{step:06d}"
@@ -123,12 +120,7 @@ def _rewind(folder: Path, checkpoints: CheckpointFolder, start: int) -> None:
 
 
 def check_benchmarks(config: Config) -> None:
-    """Check the benchmarks of a run before it starts.
-
-    Raises:
-        ConfigError: a benchmark is unknown.
-        DataError: the data of a benchmark is missing.
-    """
+    """Raise ConfigError for an unknown benchmark of a run, DataError for one whose data is missing."""
     check_paths([Path(name) for name in config.evaluation.benchmarks if is_path(name)])
     for benchmark in find([name for name in config.evaluation.benchmarks if not is_path(name)]):
         data = Path(config.evaluation.data) if config.evaluation.data else None
@@ -141,9 +133,7 @@ def in_loop_evaluation(
 ) -> InLoopEvaluation | None:
     """The evaluation of a run that continues after step ``start``; None if ``evaluation.every`` is 0.
 
-    Raises:
-        ConfigError: a benchmark is unknown.
-        DataError: the data of a benchmark is missing.
+    Raises ConfigError and DataError as `check_benchmarks`.
     """
     settings = config.evaluation
     if not settings.every:

@@ -19,7 +19,6 @@ Node = Mapping[str, float]
 RESOURCES = (("CPU", "num_cpus", "CPUs", 1), ("GPU", "num_gpus", "GPUs", 1), ("memory", "memory_gb", "GiB", GIB))
 """For each resource: Ray's name, the configuration key, and the unit of that key and its size."""
 
-
 KINDS = ("learner", "rollout", "sbert", "reward")
 """The kinds of actors, fields of `PlacementConfig`, the largest first."""
 
@@ -115,12 +114,7 @@ def _slots(node: Node, p: ResourceRequest) -> float:
     """Number of actors of a kind that an empty node can host, at most ``p.count``."""
     slots = float(p.count)
     for resource, amount in p.bundle.items():
-        available = node.get(resource, 0)
-        fractional = resource == "GPU" and amount < 1
-        slots = min(slots, available * _fits(1, amount) if fractional else _fits(available, amount))
+        # A fraction of a GPU has to fit into each single one.
+        units, size = (node.get(resource, 0), 1) if resource == "GPU" and amount < 1 else (1, node.get(resource, 0))
+        slots = min(slots, units * math.floor(size / amount + 1e-6))
     return slots
-
-
-def _fits(available: float, amount: float) -> int:
-    """How many times ``amount`` fits into ``available``, up to rounding."""
-    return math.floor(available / amount + 1e-6)

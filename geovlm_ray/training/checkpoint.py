@@ -9,8 +9,9 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,7 @@ POLL_S = 0.2
 
 
 def fill(folder: Path, write: Callable[[Path], None]) -> None:
-    """Replace ``folder`` by a new one that ``write`` fills, and sync its files to disk.
-
-    Raises:
-        OSError: writing failed.
-    """
+    """Replace ``folder`` by a new one that ``write`` fills, and sync its files; raises OSError if writing failed."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     write(folder)
@@ -46,11 +43,7 @@ def fill(folder: Path, write: Callable[[Path], None]) -> None:
 
 
 def open_mirror(url: str | None, run: str) -> CheckpointMirror | None:
-    """The mirror of a run's checkpoints, or None without a URL.
-
-    Raises:
-        ConfigError: fsspec has no file system for the URL.
-    """
+    """The mirror of a run's checkpoints, or None without a URL; raises ConfigError for one that fsspec cannot open."""
     return CheckpointMirror(f"{url}/{run}", STATE_FILE) if url else None
 
 
@@ -86,11 +79,9 @@ class CheckpointFolder:
         if self.best and value is None:
             known = ", ".join(sorted(metrics))
             log.warning("checkpoint.best: step %d has no metric %s, only %s", step, self.best, known)
-        try:
+        with self._wrap_errors(step):
             partial = self._partial()
             saver.save(partial)
-        except OSError as error:
-            raise self._write_error(step, error) from error
         self._writing = self._thread.submit(self._complete, step, value, partial, saver)
 
     def protect(self, step: int) -> None:
@@ -105,11 +96,7 @@ class CheckpointFolder:
                 self.record_scores(step, scores_by_step[step])
 
     def record_scores(self, step: int, scores: Mapping[str, float]) -> None:
-        """Record the scores of a step, keyed by benchmark; the best checkpoint of each benchmark is kept.
-
-        Raises:
-            DataError: ``best.json`` cannot be written.
-        """
+        """Record the scores of a step by benchmark, whose best checkpoint is kept; raises DataError if that fails."""
         best = self._best_by_benchmark()
         self.folder.mkdir(parents=True, exist_ok=True)
         for name, value in scores.items():
@@ -119,13 +106,9 @@ class CheckpointFolder:
         self._protected.discard(step)
 
     def finish(self) -> None:
-        """Wait until the last checkpoint is written and mirrored.
-
-        Raises:
-            RunError: writing or mirroring it failed.
-        """
-        if self._writing is not None:
-            writing, self._writing = self._writing, None
+        """Wait until the last checkpoint is written and mirrored; raises RunError if that failed."""
+        writing, self._writing = self._writing, None
+        if writing:
             writing.result()
 
     def abandon(self) -> None:
@@ -136,9 +119,7 @@ class CheckpointFolder:
             log.warning("%s", error)
 
     def latest(self) -> tuple[int, Path] | None:
-        """Step and folder of the latest intact checkpoint, or None without checkpoints.
-
-        Removes partial checkpoints of killed processes.
+        """Step and folder of the latest intact checkpoint, if any; removes partial ones of killed processes.
 
         Raises:
             RunError: all checkpoints are corrupt, or the mirror is not reachable.
@@ -150,8 +131,11 @@ class CheckpointFolder:
         for name in sorted({*remote, *self._names()}, key=_step, reverse=True):
             target = self.folder / name
             try:
-                if not target.is_dir():
-                    self._fetch(target)
+                if self.mirror and not target.is_dir():
+                    partial = self._partial()
+                    self.mirror.fetch(name, partial)
+                    _verified(partial)
+                    partial.rename(target)
                 return _verified(target)["step"], target
             except RunError as error:
                 log.warning("%s; falling back to the previous checkpoint", error)
@@ -170,7 +154,7 @@ class CheckpointFolder:
 
     def _complete(self, step: int, value: float | None, partial: Path, saver: Saver) -> None:
         target = self.folder / _name(step)
-        try:
+        with self._wrap_errors(step):
             while not saver.saved():
                 time.sleep(POLL_S)
             for file in partial.rglob("*"):
@@ -181,38 +165,29 @@ class CheckpointFolder:
             shutil.rmtree(target, ignore_errors=True)
             partial.rename(target)
             _sync(self.folder)
-            kept = {*self._names()[-self.keep :], *self._best(), *map(_name, self._kept_for_evaluation())}
-            old = set(self._names()) - kept
+            evaluated = {best["step"] for best in self._best_by_benchmark().values()} | self._protected
+            names = self._names()
+            old = {*names} - {*names[-self.keep :], *self._best(), *map(_name, evaluated)}
             for name in old:
                 shutil.rmtree(self.folder / name)
-        except OSError as error:
-            raise self._write_error(step, error) from error
         if self.mirror:
             self.mirror.put(target)
             # Checkpoints that exist only in the mirror come from another machine and may be the best: keep them.
             for name in old.intersection(self.mirror.names()):
                 self.mirror.remove(name)
 
-    def _write_error(self, step: int, error: OSError) -> RunError:
-        return RunError(f"checkpoint {self.folder / _name(step)} could not be written: {error}")
-
-    def _fetch(self, target: Path) -> None:
-        """Fetch a checkpoint from the mirror and verify it."""
-        assert self.mirror is not None
-        partial = self._partial()
-        self.mirror.fetch(target.name, partial)
-        _verified(partial)
-        partial.rename(target)
+    @contextmanager
+    def _wrap_errors(self, step: int) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RunError(f"checkpoint {self.folder / _name(step)} could not be written: {error}") from error
 
     def _partial(self) -> Path:
         """A new uniquely named folder: an orphaned writer of an earlier process cannot write into it."""
         folder = self.folder / f"{PARTIAL}{uuid.uuid4().hex}"
         folder.mkdir(parents=True)
         return folder
-
-    def _kept_for_evaluation(self) -> set[int]:
-        """Steps that are the best of a benchmark, or whose evaluation is pending."""
-        return {best["step"] for best in self._best_by_benchmark().values()} | self._protected
 
     def _best_by_benchmark(self) -> dict[str, Any]:
         file = self.folder / BEST_FILE

@@ -12,14 +12,15 @@ from geovlm_ray.core.errors import ConfigError, RunError
 
 
 class CheckpointMirror:
-    """Checkpoints below a URL; one is complete once its last file exists, since object stores have no atomic rename."""
+    """Checkpoints below a URL; one is complete once its last file exists, since object stores have no atomic rename.
+
+    Raises:
+        ConfigError: fsspec has no file system for the URL.
+        RunError: the file system raised an error; all methods.
+    """
 
     def __init__(self, url: str, last_file: str) -> None:
-        """``last_file`` of a checkpoint is written after its other files and removed before them.
-
-        Raises:
-            ConfigError: fsspec has no file system for the URL.
-        """
+        """``last_file`` of a checkpoint is written after its other files and removed before them."""
         try:
             self._files, self._root = fsspec.core.url_to_fs(url)
         except (ValueError, ImportError) as error:
@@ -28,11 +29,7 @@ class CheckpointMirror:
         self._last_file = last_file
 
     def put(self, folder: Path) -> None:
-        """Copy a checkpoint into the mirror.
-
-        Raises:
-            RunError: the file system raised an error.
-        """
+        """Copy a checkpoint into the mirror."""
         files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != self._last_file)
         with self._wrap_errors(folder.name):
             for file in [*files, folder / self._last_file]:
@@ -41,20 +38,12 @@ class CheckpointMirror:
                 self._files.put_file(str(file), target)
 
     def names(self) -> list[str]:
-        """Names of the complete checkpoints in the mirror.
-
-        Raises:
-            RunError: the file system raised an error.
-        """
+        """Names of the complete checkpoints in the mirror."""
         with self._wrap_errors("*"):
             return sorted(path.split("/")[-2] for path in self._files.glob(f"{self._root}/*/{self._last_file}"))
 
     def fetch(self, name: str, folder: Path) -> None:
-        """Copy a checkpoint from the mirror into ``folder``, which is created.
-
-        Raises:
-            RunError: the file system raised an error.
-        """
+        """Copy a checkpoint from the mirror into ``folder``, which is created."""
         with self._wrap_errors(name):
             root = f"{self._root}/{name}"
             for path in self._files.find(root):
@@ -63,11 +52,7 @@ class CheckpointMirror:
                 self._files.get_file(path, str(target))
 
     def remove(self, name: str) -> None:
-        """Remove a checkpoint from the mirror.
-
-        Raises:
-            RunError: the file system raised an error.
-        """
+        """Remove a checkpoint from the mirror."""
         with self._wrap_errors(name):
             self._files.rm_file(f"{self._root}/{name}/{self._last_file}")
             self._files.rm(f"{self._root}/{name}", recursive=True)

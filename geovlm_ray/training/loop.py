@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -79,7 +79,7 @@ def _steps(
     prompts: Prompts,
     probe: list[Prompt],
     progress: Progress,
-    scorer: ThreadPoolExecutor,
+    scorer: Executor,
 ) -> float:
     max_parity = 0.0
     in_flight: deque[Future[list[SampleGroup]]] = deque()
@@ -168,10 +168,7 @@ def parity_error(config: Config, components: Components, probed: list[list[Sampl
     """Largest absolute per-token log-prob difference between the engines' probe completions and the learner.
 
     ``probed`` is [engines][prompts]. The learner must still hold the weights it last sent; the engines may already be
-    generating.
-
-    Raises:
-        RunError: it exceeds ``sync.parity_tolerance``.
+    generating. Raises RunError if the difference exceeds ``sync.parity_tolerance``.
     """
     max_difference = 0.0
     for engine, groups in enumerate(probed):

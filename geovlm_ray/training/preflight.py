@@ -68,11 +68,7 @@ def problems(
 
 
 def prepare(config: Config) -> Ready:
-    """Check a run and return its model and data.
-
-    Raises:
-        UserError: the first problem found.
-    """
+    """Check a run and return its model and data; raises UserError for the first problem."""
     results: dict[str, Any] = {}
     for _, problem in problems(config, CHECKS, results):
         if problem:
@@ -81,12 +77,7 @@ def prepare(config: Config) -> Ready:
 
 
 def check_external_services(config: Config) -> None:
-    """Check the checkpoint mirror and Weights & Biases.
-
-    Raises:
-        ConfigError: a package is missing, or fsspec has no file system for the URL.
-        RunError: the mirror is not reachable.
-    """
+    """Raise ConfigError for a missing package or an unknown mirror URL, RunError if the mirror is not reachable."""
     mirror = open_mirror(config.checkpoint.url, config.run.name)
     if mirror:
         mirror.names()

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -22,14 +21,7 @@ from geovlm_ray.core.locks import locked
 from geovlm_ray.core.schema import Example, Prompt
 from geovlm_ray.data.sampler import PromptSampler
 from geovlm_ray.evaluation.constant_answers import best_constant_answers
-from geovlm_ray.evaluation.validation import (
-    Completion,
-    read_completions,
-    rewards_of,
-    summarise,
-    validation_completions,
-    write_completions,
-)
+from geovlm_ray.evaluation import validation
 from geovlm_ray.learner.objectives import advantages as group_advantages
 from geovlm_ray.observability.heartbeat import HEARTBEAT
 from geovlm_ray.observability.run_monitor import RunMonitor, monitor_run
@@ -59,9 +51,7 @@ MAY_CHANGE = (
 
 
 def execute(config: Config, ready: Ready, build: Build, console: Console) -> dict[str, Any]:
-    """Start or resume a run and return the content of ``summary.json``.
-
-    ``build`` creates the components, in one process or as Ray actors.
+    """Start or resume a run with the components that ``build`` creates; returns the content of ``summary.json``.
 
     Raises:
         UserError: the run cannot start or continue.
@@ -72,13 +62,13 @@ def execute(config: Config, ready: Ready, build: Build, console: Console) -> dic
     with locked(folder, *NAMES):
         check_unchanged(config, folder / "config.yaml", MAY_CHANGE, *NAMES)
         write_atomically(folder / "config.yaml", to_yaml(config))
-        finished = _finished(folder, config)
-        if finished:
+        summary = read_object(folder / "summary.json") if (folder / "summary.json").is_file() else {}
+        if summary.get("steps") == config.run.steps:
             console.print(
                 f"Run {config.run.name} is finished; remove {folder} or choose another run.name to start a new run"
             )
             write_report(folder)
-            return finished
+            return summary
         with monitor_run(config) as run_monitor:
             summary = _run_with_restarts(config, ready, build, run_monitor, console)
         summary = {"seconds": time.time() - begun, "steps": config.run.steps, **summary}
@@ -139,13 +129,6 @@ def _attempt(
         tracker.close()
 
 
-def _finished(folder: Path, config: Config) -> dict[str, Any] | None:
-    """The summary of a run that has already finished, else None."""
-    path = folder / "summary.json"
-    summary = read_object(path) if path.is_file() else {}
-    return summary if summary.get("steps") == config.run.steps else None
-
-
 def _train_and_evaluate(
     config: Config, ready: Ready, components: Components, start: int, console: Console
 ) -> dict[str, Any]:
@@ -160,22 +143,22 @@ def _train_and_evaluate(
     think, rotated = config.reward.think, config.reward.rotated
     constants = best_constant_answers(components.rewards, ready.stream, examples, think, rotated=rotated)
     return {
-        "heldout": summarise(before, after, constants, think),
-        "heldout_rewards": {"before": rewards_of(before), "after": rewards_of(after)},
+        "heldout": validation.summarise(before, after, constants, think),
+        "heldout_rewards": {"before": validation.rewards_of(before), "after": validation.rewards_of(after)},
         "parity_max_abs": parity,
     }
 
 
 def _held_out(
     config: Config, components: Components, examples: Sequence[Example], when: str, console: Console
-) -> list[Completion]:
+) -> list[validation.Completion]:
     """Scored completions of the held-out examples; a resumed run reuses those from before training."""
     path = config.run.folder / f"heldout_{when}.jsonl"
     if when == "before" and path.is_file():
-        return read_completions(path)
+        return validation.read_completions(path)
     console.print(f"Scoring {len(examples)} held-out examples {when} training, sampled and greedy ...")
     with HEARTBEAT.busy("evaluation"):
         prompts = [Prompt(i, example) for i, example in enumerate(examples)]
-        rows = validation_completions(components.rollouts, components.rewards, prompts)
-    write_completions(rows, path)
+        rows = validation.validation_completions(components.rollouts, components.rewards, prompts)
+    validation.write_completions(rows, path)
     return rows

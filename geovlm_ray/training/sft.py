@@ -170,26 +170,20 @@ def _check_folder(out: Path) -> None:
     """Raise RunError if the output path is a file, or a folder with files of another origin."""
     if out.exists() and not out.is_dir():
         raise RunError(f"output folder {out}: expected no folder or an empty one, found a file")
-    occupied = out.is_dir() and not (out / CONFIG_FILE).is_file() and any(p.name != ".lock" for p in out.iterdir())
-    if occupied:
+    if out.is_dir() and not (out / CONFIG_FILE).is_file() and any(p.name != ".lock" for p in out.iterdir()):
         raise RunError(f"output folder {out}: expected no folder or an empty one, found files in it; {NAMES[1]}")
 
 
 def _prepare(config: Config, checkpoint: Path | None) -> _Ready:
-    """Load and check model and data; images of records are not decoded.
-
-    Raises:
-        UserError: the first problem found.
-    """
+    """Load and check model and data; images of records are not decoded."""
     settings = config.sft
     check_attention(config.model)
     base = None if settings.scratch else model_folder(config.model.path)
     folder = checkpoint or base
-    processor = (
-        load_processor(folder)
-        if folder
-        else build_processor(_corpus(config.data.seed), image_size=config.prompt.image_size)
-    )
+    if folder:
+        processor = load_processor(folder)
+    else:
+        processor = build_processor(_corpus(config.data.seed), image_size=config.prompt.image_size)
     stream = open_stream(config.data)
     sampler = PromptSampler(stream, config.data, settings.batch_size)
     held_out = stream.held_out(trained_tasks(config, stream), settings.eval_examples) if settings.eval_examples else []
@@ -221,11 +215,7 @@ def _corpus(seed: int) -> Iterator[str]:
 
 
 def _publish(config: Config, ready: _Ready, checkpoints: CheckpointFolder, out: Path) -> None:
-    """Write the model of the last checkpoint into the output folder; ``config.json``, which completes it, comes last.
-
-    Raises:
-        RunError: writing failed.
-    """
+    """Write the model of the last checkpoint into the output folder; ``config.json``, which completes it, comes last."""
     latest = checkpoints.latest()
     assert latest is not None
     cpu = torch.device("cpu")

@@ -11,12 +11,11 @@ from rich.console import Console
 
 from geovlm_ray.core.errors import RunError
 from geovlm_ray.core.files import read_objects, write_atomically
-from geovlm_ray.report.curves import curve
+from geovlm_ray.report.curves import StepMetrics, curve
 from geovlm_ray.report.page import render
 
 FILE = "sft.jsonl"
 PAGE = "sft.html"
-StepMetrics = dict[str, Any]
 
 
 class SftLog:
@@ -38,11 +37,7 @@ class SftLog:
         self._shown = len(self.rows)
 
     def add(self, row: StepMetrics) -> None:
-        """Log a step; print it if it is a multiple of ``every``, was evaluated, or is the last.
-
-        Raises:
-            RunError: writing failed.
-        """
+        """Log a step and print it if it is a multiple of ``every``, evaluated or last; raises RunError if that fails."""
         self.rows.append(row)
         try:
             with (self.folder / FILE).open("a") as file:
@@ -52,8 +47,8 @@ class SftLog:
         if row["step"] % self.every == 0 or row["step"] == self.steps or "eval/loss" in row:
             self._show(row)
 
-    def write_page(self, title: str) -> Path:
-        """Write the curves as a self-contained HTML page and return its path."""
+    def write_page(self, title: str) -> None:
+        """Write the curves as a self-contained HTML page."""
         charts = (
             curve(self.rows, {"loss": "training", "eval/loss": "held out"}, "Loss", "nats per response token"),
             curve(self.rows, {"eval/token_accuracy": "held out"}, "Token accuracy, held out", "share of tokens"),
@@ -61,7 +56,6 @@ class SftLog:
             curve(self.rows, {"grad_norm": "norm"}, "Gradient norm before clipping", "norm"),
         )
         write_atomically(self.folder / PAGE, render("sft.html", name=title, charts=charts))
-        return self.folder / PAGE
 
     def _show(self, row: StepMetrics) -> None:
         """Print mean loss and throughput since the last printed line, and the remaining time."""
@@ -69,7 +63,7 @@ class SftLog:
         self._shown = len(self.rows)
         seconds = sum(r["seconds"] for r in recent)
         left = seconds / len(recent) * (self.steps - row["step"])
-        line = f"step {row['step']}/{self.steps}  loss {_mean(recent, 'loss'):.4f}"
+        line = f"step {row['step']}/{self.steps}  loss {sum(r['loss'] for r in recent) / len(recent):.4f}"
         if "eval/loss" in row:
             line += f"  held out: loss {row['eval/loss']:.4f}, token accuracy {row['eval/token_accuracy']:.3f}"
         speed = sum(r["tokens"] for r in recent) / seconds
@@ -90,7 +84,3 @@ def summarise(rows: Sequence[StepMetrics]) -> dict[str, Any]:
         "loss": rows[-1]["loss"],
         "evaluation": {"best": min(evaluated, key=lambda e: e["loss"]), "last": evaluated[-1]} if evaluated else None,
     }
-
-
-def _mean(rows: Sequence[StepMetrics], name: str) -> float:
-    return sum(row[name] for row in rows) / len(rows)

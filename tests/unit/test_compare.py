@@ -293,10 +293,10 @@ def test_every_task_and_decoding_mode_is_a_row(weak: Path, strong: Path, both: C
 
 def test_run_and_its_copy_have_no_difference(weak: Path, tmp_path: Path) -> None:
     found = compare_folders(weak, shutil.copytree(weak, tmp_path / "copy"))
-    tests = [row.test for row in found.heldout] + [row.comparison.test for row in found.benchmarks]
+    tests = [row.test for row in found.heldout] + [row.test for row in found.benchmarks]
     assert len(tests) == 8
     assert all((test.difference.value, test.p) == (0, 1) for test in tests)
-    assert not any(row.comparison.higher or row.comparison.lower for row in found.benchmarks)
+    assert not any(row.higher or row.lower for row in found.benchmarks)
     assert not found.settings
     page = comparison_page(found)
     assert "No setting differs" in page
@@ -362,9 +362,9 @@ def test_scores_and_paper_metrics_equal_the_results(weak: Path, strong: Path, bo
     files = [weak / "evaluations" / "step-000010" / RESULTS, strong / "evaluations" / "step-000002" / RESULTS]
     written = [read_object(file)["benchmarks"] for file in files]
     for row in both.benchmarks:
-        expected = [results[row.comparison.benchmark]["score"]["value"] for results in written]
-        assert [row.comparison.test.first, row.comparison.test.other] == pytest.approx(expected)
-        assert row.comparison.test.n == 12
+        expected = [results[row.benchmark]["score"]["value"] for results in written]
+        assert [row.test.first, row.test.other] == pytest.approx(expected)
+        assert row.test.n == 12
     assert {(r.benchmark, r.metric): r.values for r in both.paper} == {
         (name, metric): {"A": written[0][name]["paper"][metric], "B": written[1][name]["paper"][metric]}
         for name in written[0]
@@ -389,9 +389,9 @@ def test_records_are_paired_by_id_and_unpaired_ones_counted(tmp_path: Path) -> N
     ids = {row["example_id"]: row["score"] for row in rows}
     first_rows = Predictions(first / "evaluations" / "step-000002" / "predictions", "drawn-vqa").rows()
     common = [(r["score"], ids[r["example_id"]]) for r in first_rows if r["example_id"] in ids]
-    assert row.comparison.test.n == len(common) == 12
-    assert (row.comparison.test.first, row.comparison.test.other) == pytest.approx(tuple(np.mean(common, axis=0)))
-    assert (row.comparison.only_first, row.comparison.only_other) == (0, 8)
+    assert row.test.n == len(common) == 12
+    assert (row.test.first, row.test.other) == pytest.approx(tuple(np.mean(common, axis=0)))
+    assert (row.only_first, row.only_other) == (0, 8)
     output = terminal_output(found)
     assert "drawn-vqa: means and tests exclude records that only one answered (8 only by B)" in output
     assert "Only A (first) was evaluated on drawn-object_detection" in output
@@ -403,9 +403,9 @@ def test_repeated_questions_of_a_record_are_paired_in_order(tmp_path: Path) -> N
     folders = [write_evaluation(tmp_path / name, [scene_example("vqa", 0, 0)] * 3, s) for name, s in scores.items()]
     found = compare_folders(*folders)
     (row,) = found.benchmarks
-    assert row.comparison.test.n == 3
-    assert [case.change for case in row.comparison.higher] == [0.5]
-    assert row.comparison.lower == []
+    assert row.test.n == 3
+    assert [case.change for case in row.higher] == [0.5]
+    assert row.lower == []
     assert {r.metric: r.values for r in found.paper} == {"m": {"A": 0.5, "B": 0.5}, "undefined": {}}
 
 
@@ -429,8 +429,8 @@ def test_examples_with_the_largest_differences_are_shown(tmp_path: Path) -> None
     other = write_evaluation(tmp_path / "b", examples, list(0.6 + changes / 2), "<think>x</think><answer>[]</answer>")
     found = compare_folders(first, other)
     (row,) = found.benchmarks
-    assert [case.first.example_id for case in row.comparison.higher] == [examples[i].id for i in (4, 6, 2, 7)]
-    assert [case.first.example_id for case in row.comparison.lower] == [examples[i].id for i in (5, 1, 10)]
+    assert [case.first.example_id for case in row.higher] == [examples[i].id for i in (4, 6, 2, 7)]
+    assert [case.first.example_id for case in row.lower] == [examples[i].id for i in (5, 1, 10)]
     page = comparison_page(found)
     assert page.count("data:image/jpeg;base64,") == 2 * 7
     assert page.count("&lt;answer&gt;[]&lt;/answer&gt;") == 7
@@ -449,7 +449,7 @@ def test_three_runs_are_tested_against_the_first(weak: Path, strong: Path, tmp_p
     found = compare_folders(weak, strong, third)
     assert {(row.first, row.other) for row in found.heldout} == {("A", "B"), ("A", "C")}
     assert len(found.heldout) == 12
-    assert {(row.comparison.first, row.comparison.other) for row in found.benchmarks} == {("A", "B")}
+    assert {(row.first, row.other) for row in found.benchmarks} == {("A", "B")}
     assert "C (third) has no evaluation." in terminal_output(found)
     assert all(set(curve.points) == {"A", "B", "C"} for curve in found.curves)
 
@@ -490,7 +490,7 @@ def test_page_explains_missing_evaluations(tmp_path: Path) -> None:
 
 def test_run_is_compared_with_an_evaluation_folder(weak: Path, strong: Path) -> None:
     found = compare_folders(weak, strong / "evaluations" / "step-000002")
-    assert [row.comparison.benchmark for row in found.benchmarks] == ["drawn-vqa", "drawn-object_detection"]
+    assert [row.benchmark for row in found.benchmarks] == ["drawn-vqa", "drawn-object_detection"]
     assert (found.curves, found.heldout, found.settings) == ([], [], [])
 
 

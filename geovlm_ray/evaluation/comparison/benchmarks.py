@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from pydantic import BaseModel, Field, TypeAdapter
 
 from geovlm_ray.evaluation.comparison.paired import PairedTest, holm, paired_bootstrap
+from geovlm_ray.evaluation.comparison.rows import PairedRow
 from geovlm_ray.evaluation.comparison.sources import ComparedRun, validated
 from geovlm_ray.evaluation.predictions import Predictions
 
@@ -50,13 +51,14 @@ class ComparedExample:
 
 
 @dataclass(frozen=True)
-class BenchmarkComparison:
-    """Two evaluations of one benchmark, paired by record.
+class BenchmarkComparison(PairedRow):
+    """Scores of two evaluations of one benchmark, paired by record.
 
     ``only_first`` and ``only_other`` count the records without a counterpart. ``higher`` and ``lower`` are the examples
     with the largest score differences in each direction, largest first.
     """
 
+    percent = True
     benchmark: str
     title: str
     task: str
@@ -67,14 +69,12 @@ class BenchmarkComparison:
     only_other: int
     higher: list[ComparedExample]
     lower: list[ComparedExample]
+    p_holm: float = math.nan
 
-
-@dataclass(frozen=True)
-class BenchmarkRow:
-    """A row of the score table; ``p_holm`` is corrected for the number of rows."""
-
-    comparison: BenchmarkComparison
-    p_holm: float
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The benchmark."""
+        return (self.benchmark,)
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,8 @@ class PaperRow:
 
 def benchmark_rows(
     sources: Sequence[ComparedRun], draws: int, on_progress: OnProgress
-) -> tuple[list[BenchmarkRow], list[str]]:
-    """Compare each benchmark that at least two sources have; the baseline is the first source that has it.
-
-    Returns:
-        The rows of the table, and notes on what is not compared.
+) -> tuple[list[BenchmarkComparison], list[str]]:
+    """Rows of the benchmarks that at least two sources have, against the first of these, and notes on what is left out.
 
     Raises:
         DataError: predictions cannot be read.
@@ -114,7 +111,7 @@ def benchmark_rows(
             else:
                 comparisons.append(comparison)
     corrected = holm([comparison.test.p for comparison in comparisons])
-    return [BenchmarkRow(comparison, p) for comparison, p in zip(comparisons, corrected, strict=True)], notes
+    return [replace(comparison, p_holm=p) for comparison, p in zip(comparisons, corrected, strict=True)], notes
 
 
 def paper_rows(sources: Sequence[ComparedRun]) -> list[PaperRow]:
@@ -155,20 +152,16 @@ def _predictions_by_key(source: ComparedRun, name: str) -> dict[RecordKey, Predi
 
 
 def _compare_pair(
-    name: str,
-    first: ComparedRun,
-    first_records: dict[RecordKey, PredictionRecord],
-    other: ComparedRun,
-    draws: int,
+    name: str, first: ComparedRun, first_records: dict[RecordKey, PredictionRecord], other: ComparedRun, draws: int
 ) -> BenchmarkComparison | None:
     """Pair two evaluations of a benchmark by record; None if they share no record."""
     assert other.evaluation is not None
     other_records = _predictions_by_key(other, name)
-    examples = [
-        ComparedExample(record, other_records[key]) for key, record in first_records.items() if key in other_records
-    ]
-    if not examples:
+    common = [key for key in first_records if key in other_records]
+    if not common:
         return None
+    examples = [ComparedExample(first_records[key], other_records[key]) for key in common]
+    scores = np.array([(e.first.score, e.other.score) for e in examples])
     result = other.evaluation.benchmarks[name]
     return BenchmarkComparison(
         benchmark=name,
@@ -176,9 +169,7 @@ def _compare_pair(
         task=result.task,
         first=first.letter,
         other=other.letter,
-        test=paired_bootstrap(
-            np.array([e.first.score for e in examples]), np.array([e.other.score for e in examples]), draws
-        ),
+        test=paired_bootstrap(scores[:, 0], scores[:, 1], draws),
         only_first=len(first_records) - len(examples),
         only_other=len(other_records) - len(examples),
         higher=[e for e in sorted(examples, key=lambda e: -e.change)[:MAX_EXAMPLES] if e.change > 0],

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from geovlm_ray.config import flat
 from geovlm_ray.core.errors import RunError
 from geovlm_ray.evaluation.comparison.benchmarks import (
-    BenchmarkRow,
+    BenchmarkComparison,
     ComparedExample,
     OnProgress,
     PaperRow,
@@ -62,17 +62,13 @@ class Comparison:
     curves: list[Curve]
     heldout: list[HeldOutRow]
     heldout_notes: list[str]
-    benchmarks: list[BenchmarkRow]
+    benchmarks: list[BenchmarkComparison]
     benchmark_notes: list[str]
     paper: list[PaperRow]
 
 
 def compare(sources: Sequence[ComparedRun], draws: int, on_progress: OnProgress) -> Comparison:
-    """Compare runs and evaluations.
-
-    Args:
-        draws: resamples per bootstrap.
-        on_progress: called with the number of compared benchmarks.
+    """Compare runs and evaluations with ``draws`` resamples; calls back with the number of compared benchmarks.
 
     Raises:
         RunError: no two sources have anything in common.
@@ -82,22 +78,13 @@ def compare(sources: Sequence[ComparedRun], draws: int, on_progress: OnProgress)
     benchmarks, benchmark_notes = benchmark_rows(sources, draws, on_progress)
     curves = _curves(sources)
     if not (heldout or benchmarks or curves):
-        why = " ".join([*heldout_notes, *benchmark_notes])
         raise RunError(
-            f"expected training steps, held-out rewards or benchmarks that at least two of {_listed(sources)} share, "
-            f"found none. {why}"
+            "expected training steps, held-out rewards or benchmarks that at least two of "
+            f"{', '.join(map(str, sources))} share, found none. {' '.join([*heldout_notes, *benchmark_notes])}"
         )
-    return Comparison(
-        sources=list(sources),
-        draws=draws,
-        settings=[s for kind in (RUN, EVALUATION) for s in _settings(kind, sources)],
-        curves=curves,
-        heldout=heldout,
-        heldout_notes=heldout_notes,
-        benchmarks=benchmarks,
-        benchmark_notes=benchmark_notes,
-        paper=paper_rows(sources),
-    )
+    settings = [s for kind in (RUN, EVALUATION) for s in _settings(kind, sources)]
+    found = (heldout, heldout_notes, benchmarks, benchmark_notes, paper_rows(sources))
+    return Comparison(list(sources), draws, settings, curves, *found)
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
@@ -123,9 +110,8 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _benchmark_json(row: BenchmarkRow) -> dict[str, Any]:
-    examples = {name: list(map(_example_json, getattr(row.comparison, name))) for name in ("higher", "lower")}
-    return {**asdict(row.comparison), **examples, "p_holm": row.p_holm}
+def _benchmark_json(row: BenchmarkComparison) -> dict[str, Any]:
+    return {**asdict(row), **{name: list(map(_example_json, getattr(row, name))) for name in ("higher", "lower")}}
 
 
 def _example_json(example: ComparedExample) -> dict[str, Any]:
@@ -137,15 +123,14 @@ def _curves(sources: Sequence[ComparedRun]) -> list[Curve]:
     curves = []
     tasks = {f"task/{task}/reward": (f"Sampled reward: {task}", "mean reward") for task in TASKS}
     for metric, (title, unit) in (CURVES | tasks).items():
-        points = {s.letter: _points(s.metrics, metric) for s in sources}
+        points = {
+            s.letter: [(row["step"], row[metric]) for row in s.metrics if math.isfinite(row.get(metric, math.nan))]
+            for s in sources
+        }
         points = {letter: values for letter, values in points.items() if values}
         if len(points) > 1:
             curves.append(Curve(metric, title, unit, points))
     return curves
-
-
-def _points(rows: Iterable[Mapping[str, float]], metric: str) -> list[tuple[float, float]]:
-    return [(row["step"], row[metric]) for row in rows if math.isfinite(row.get(metric, math.nan))]
 
 
 def _settings(kind: str, sources: Sequence[ComparedRun]) -> list[Setting]:
@@ -154,7 +139,3 @@ def _settings(kind: str, sources: Sequence[ComparedRun]) -> list[Setting]:
     keys = dict.fromkeys(key for config in configs.values() for key in config if key not in IDENTITY_KEYS)
     settings = [Setting(kind, key, {letter: c.get(key) for letter, c in configs.items()}) for key in keys]
     return [s for s in settings if any(value != next(iter(s.values.values())) for value in s.values.values())]
-
-
-def _listed(sources: Sequence[ComparedRun]) -> str:
-    return ", ".join(map(str, sources))

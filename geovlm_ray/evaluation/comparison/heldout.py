@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import dataclass, replace
+from itertools import chain, product
 from typing import Any
 
 import numpy as np
 
 from geovlm_ray.evaluation.comparison.paired import PairedTest, holm, paired_bootstrap
+from geovlm_ray.evaluation.comparison.rows import PairedRow
 from geovlm_ray.evaluation.comparison.sources import RUN, ComparedRun
 from geovlm_ray.evaluation.validation import MODES
 
@@ -21,15 +23,21 @@ EXECUTION_SETTINGS: Any = {"time_limit_s": True, "think": True, "sbert": {"devic
 
 
 @dataclass(frozen=True)
-class HeldOutRow:
+class HeldOutRow(PairedRow):
     """One task, or all tasks, in one decoding mode: a run against the first run with the same held-out records."""
 
+    percent = False
     task: str
     mode: str
     first: str
     other: str
     test: PairedTest
-    p_holm: float
+    p_holm: float = math.nan
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Task and decoding mode."""
+        return (self.task, self.mode)
 
 
 def held_out_rows(sources: Sequence[ComparedRun], draws: int) -> tuple[list[HeldOutRow], list[str]]:
@@ -46,16 +54,13 @@ def held_out_rows(sources: Sequence[ComparedRun], draws: int) -> tuple[list[Held
         groups.setdefault(json.dumps(_conditions(source), sort_keys=True), []).append(source)
     notes += [_mismatch_note(comparable[0], members) for members in list(groups.values())[1:]]
     pairs = [(members[0], other) for members in groups.values() for other in members[1:]]
-    cells = [(first, other, task, mode) for first, other in pairs for task in _row_tasks(first) for mode in MODES]
-    tests = [
-        paired_bootstrap(_rewards(first, mode, task), _rewards(other, mode, task), draws)
-        for first, other, task, mode in cells
-    ]
-    rows = [
-        HeldOutRow(task, mode, first.letter, other.letter, test, p)
-        for (first, other, task, mode), test, p in zip(cells, tests, holm([test.p for test in tests]), strict=True)
-    ]
-    return rows, notes
+    rows = []
+    for first, other in pairs:
+        for task, mode in product(_row_tasks(first), MODES):
+            test = paired_bootstrap(_rewards(first, mode, task), _rewards(other, mode, task), draws)
+            rows.append(HeldOutRow(task, mode, first.letter, other.letter, test))
+    corrected = holm([row.test.p for row in rows])
+    return [replace(row, p_holm=p) for row, p in zip(rows, corrected, strict=True)], notes
 
 
 def _conditions(source: ComparedRun) -> dict[str, Any]:

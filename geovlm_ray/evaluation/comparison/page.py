@@ -7,35 +7,18 @@ from typing import Any
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.files import read_object
 from geovlm_ray.data.convert import UNREADABLE
+from geovlm_ray.evaluation.comparison import tables
 from geovlm_ray.evaluation.comparison.benchmarks import BenchmarkComparison, ComparedExample, PredictionRecord
 from geovlm_ray.evaluation.comparison.compare import Comparison
-from geovlm_ray.evaluation.comparison.tables import (
-    HIGHER,
-    LOWER,
-    TEST_COLUMNS,
-    benchmark_lines,
-    describe_source,
-    held_out_lines,
-    method_text,
-    paper_table,
-    setting_tables,
-    unpaired_notes,
-    verdicts,
-)
+from geovlm_ray.evaluation.comparison.rows import HIGHER, LOWER, TEST_COLUMNS
 from geovlm_ray.report.answers import pictures, reference_text
 from geovlm_ray.report.curves import Line, chart
 from geovlm_ray.report.held_out import COLUMNS, held_out_results
 from geovlm_ray.report.page import render
 
 COLOURS = dict(
-    zip(
-        "ABCDEFGHIJ",
-        (
-            *("#2563eb", "#db2777", "#7c3aed", "#0891b2", "#ca8a04"),
-            *("#4b5563", "#65a30d", "#dc2626", "#92400e", "#0f766e"),
-        ),
-        strict=True,
-    )
+    zip("ABCDE", ("#2563eb", "#db2777", "#7c3aed", "#0891b2", "#ca8a04"), strict=True),
+    **dict(zip("FGHIJ", ("#4b5563", "#65a30d", "#dc2626", "#92400e", "#0f766e"), strict=True)),
 )
 
 
@@ -52,22 +35,22 @@ def comparison_page(comparison: Comparison) -> str:
         comparison=comparison,
         names=", ".join(source.name for source in comparison.sources),
         colours=COLOURS,
-        sources=[(source, describe_source(source)) for source in comparison.sources],
-        verdicts=verdicts(comparison),
-        method=method_text(comparison),
-        settings=setting_tables(comparison),
+        sources=[(source, tables.describe_source(source)) for source in comparison.sources],
+        verdicts=tables.verdicts(comparison),
+        method=tables.method_text(comparison),
+        settings=tables.setting_tables(comparison),
         charts=[
             chart([Line(k, points, COLOURS[k]) for k, points in curve.points.items()], curve.title, curve.unit)
             for curve in comparison.curves
         ],
         test_columns=TEST_COLUMNS,
-        held_out=held_out_lines(comparison.heldout),
+        held_out=comparison.heldout,
         held_out_columns=COLUMNS,
         before_and_after={letter: [row.cells for row in rows] for letter, rows in results.items() if rows},
-        benchmarks=benchmark_lines(comparison.benchmarks),
-        benchmark_notes=[*unpaired_notes(comparison.benchmarks), *comparison.benchmark_notes],
-        paper=paper_table(comparison),
-        examples=[(row.comparison, _examples(row.comparison)) for row in comparison.benchmarks],
+        benchmarks=comparison.benchmarks,
+        benchmark_notes=[*tables.unpaired_notes(comparison.benchmarks), *comparison.benchmark_notes],
+        paper=tables.paper_table(comparison),
+        examples=[(row, _examples(row)) for row in comparison.benchmarks],
     )
 
 

@@ -8,22 +8,9 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from geovlm_ray.evaluation.comparison import tables
 from geovlm_ray.evaluation.comparison.compare import Comparison
-from geovlm_ray.evaluation.comparison.tables import (
-    HIGHER,
-    LOWER,
-    TEST_COLUMNS,
-    UNCLEAR,
-    ComparisonRow,
-    benchmark_lines,
-    describe_source,
-    held_out_lines,
-    method_text,
-    paper_table,
-    setting_tables,
-    unpaired_notes,
-    verdicts,
-)
+from geovlm_ray.evaluation.comparison.rows import HIGHER, LOWER, TEST_COLUMNS, UNCLEAR, PairedRow
 from geovlm_ray.report.inert_text import inert, print_inert
 
 STYLES = {HIGHER: "green", LOWER: "red", UNCLEAR: ""}
@@ -32,33 +19,25 @@ STYLES = {HIGHER: "green", LOWER: "red", UNCLEAR: ""}
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """Print all tables, the results in sentences, and notes on what is not compared."""
     for source in comparison.sources:
-        print_inert(console, f"{source.letter}  {source.name}  {describe_source(source)}")
-    for (kind, *letters), rows in setting_tables(comparison):
+        print_inert(console, f"{source.letter}  {source.name}  {tables.describe_source(source)}")
+    for (kind, *letters), rows in tables.setting_tables(comparison):
         _print_table(console, f"differing {kind}", ["setting", *letters], rows)
-    if comparison.heldout:
-        _print_tests(
-            console,
-            "held-out records after training: mean reward",
-            ("task", "decoding"),
-            held_out_lines(comparison.heldout),
-        )
-    if comparison.benchmarks:
-        lines = benchmark_lines(comparison.benchmarks)
-        _print_tests(console, "benchmarks: mean score, percent", ("benchmark",), lines)
+    held_out_title, benchmark_title = "held-out records after training: mean reward", "benchmarks: mean score, percent"
+    _print_tests(console, held_out_title, ("task", "decoding"), comparison.heldout)
+    _print_tests(console, benchmark_title, ("benchmark",), comparison.benchmarks)
     if comparison.paper:
-        header, rows = paper_table(comparison)
-        _print_table(console, "published metrics, percent, not tested", header, rows)
-    for sentence in (*unpaired_notes(comparison.benchmarks), *comparison.heldout_notes, *comparison.benchmark_notes):
-        print_inert(console, sentence)
+        _print_table(console, "published metrics, percent, not tested", *tables.paper_table(comparison))
+    notes = [*tables.unpaired_notes(comparison.benchmarks), *comparison.heldout_notes, *comparison.benchmark_notes]
     if comparison.heldout or comparison.benchmarks:
-        print_inert(console, method_text(comparison))
-    for sentence in verdicts(comparison):
+        notes.append(tables.method_text(comparison))
+    for sentence in (*notes, *tables.verdicts(comparison)):
         print_inert(console, sentence)
 
 
-def _print_tests(console: Console, title: str, labels: Sequence[str], lines: Sequence[ComparisonRow]) -> None:
-    styles = [STYLES[line.verdict] for line in lines]
-    _print_table(console, title, [*labels, *TEST_COLUMNS], [line.cells for line in lines], styles)
+def _print_tests(console: Console, title: str, labels: Sequence[str], rows: Sequence[PairedRow]) -> None:
+    if rows:
+        styles = [STYLES[row.verdict] for row in rows]
+        _print_table(console, title, [*labels, *TEST_COLUMNS], [row.cells for row in rows], styles)
 
 
 def _print_table(

@@ -6,15 +6,14 @@ from importlib.resources import files
 from typing import Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from geovlm_ray.core.errors import ConfigError, did_you_mean
+from geovlm_ray.core.section import Section
 
 
-class StudyModel(BaseModel):
+class StudyModel(Section):
     """Base model of study sections: immutable, rejects unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Expectation(StudyModel):

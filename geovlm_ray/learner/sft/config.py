@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from geovlm_ray.core.section import Section
 from geovlm_ray.data.answers import Reasoning
 
 
-class SftConfig(BaseModel):
+class SftConfig(Section):
     """Supervised fine-tuning before reinforcement learning; model, prompt and data have their own sections."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     scratch: bool = Field(
         False, description="train a new tiny model and tokenizer from random weights instead of model.path"
