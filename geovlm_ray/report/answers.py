@@ -5,8 +5,6 @@ A row is a rollout or prediction row with the columns of `geovlm_ray.data.sample
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from geovlm_ray.core.schema import Box, GroundedText, Target, target_boxes
 from geovlm_ray.data.images import load_image
 from geovlm_ray.data.sample_rows import SampleRow, row_example
@@ -21,19 +19,14 @@ IMAGE_SIDE = 320
 
 
 def shown_answer(row: SampleRow) -> SampleRow:
-    """The row with its ``reference`` as text and its ``pictures``.
-
-    Raises:
-        DataError: an image does not exist.
-    """
+    """The row with its ``reference`` as text and its `pictures`."""
     return {**row, "reference": reference_text(row), "pictures": pictures(row)}
 
 
 def pictures(row: SampleRow) -> list[str]:
-    """All images of the prompt as data URIs; true and predicted boxes are drawn on the last, most recent one.
+    """All images of the prompt as data URIs, with true and predicted boxes on the last, most recent one.
 
-    Raises:
-        DataError: an image does not exist.
+    Raises DataError if an image does not exist.
     """
     example = row_example(row)
     images = [fitted(load_image(reference, example.pixels), IMAGE_SIDE) for reference in example.images]
@@ -58,9 +51,5 @@ def reference_text(row: SampleRow) -> str:
     target: Target = row_example(row).target
     if isinstance(target, str):
         return target
-    boxes = _boxes_text(target_boxes(target))
+    boxes = ", ".join("[" + ", ".join(f"{c:g}" for c in b.coords) + "]" for b in target_boxes(target))
     return f"{target.text} {boxes}" if isinstance(target, GroundedText) else boxes or " | ".join(map(str, target))
-
-
-def _boxes_text(boxes: Sequence[Box]) -> str:
-    return ", ".join("[" + ", ".join(f"{c:g}" for c in b.coords) + "]" for b in boxes)

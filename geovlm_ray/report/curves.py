@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import matplotlib as mpl
 from markupsafe import Markup
@@ -47,7 +48,8 @@ def chart(lines: Sequence[Line], title: str, ylabel: str) -> Markup:
         if is_short:
             curve_line.set_label(line.legend)
         else:
-            axes.plot(steps, _smooth(values), linewidth=2, color=curve_line.get_color(), label=line.legend)
+            smoothed = list(accumulate(values, lambda mean, value: mean + SMOOTHING * (value - mean)))
+            axes.plot(steps, smoothed, linewidth=2, color=curve_line.get_color(), label=line.legend)
     axes.set_title(title, fontsize=11, loc="left")
     axes.set_xlabel("step")
     axes.set_ylabel(ylabel)
@@ -59,10 +61,3 @@ def chart(lines: Sequence[Line], title: str, ylabel: str) -> Markup:
     with mpl.rc_context({"svg.fonttype": "none"}):
         figure.savefig(sink, format="svg", transparent=True)
     return Markup(sink.getvalue()[sink.getvalue().index("<svg") :])
-
-
-def _smooth(values: Sequence[float]) -> list[float]:
-    smoothed = [values[0]]
-    for value in values[1:]:
-        smoothed.append(smoothed[-1] + SMOOTHING * (value - smoothed[-1]))
-    return smoothed

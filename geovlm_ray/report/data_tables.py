@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from geovlm_ray.data.stats import SIZES, Histogram, Stats, TaskStats
+from geovlm_ray.data.stats import SIZES, Histogram, Stats
 from geovlm_ray.report.inert_text import inert, print_inert
 
 if TYPE_CHECKING:
@@ -29,9 +29,8 @@ def print_conversion(counts: Counts, examples: Mapping[str, str], console: Conso
         console.print(table)
         print_inert(console, "splits: " + ", ".join(f"{split} {n:,}" for split, n in sorted(counts.splits.items())))
     _print_findings("quarantine reason", counts.reasons, examples, console)
-    print_inert(
-        console, f"{counts.records:,} records, {counts.passed_over:,} skipped, {counts.set_aside:,} quarantined"
-    )
+    totals = f"{counts.records:,} records, {counts.passed_over:,} skipped, {counts.set_aside:,} quarantined"
+    print_inert(console, totals)
 
 
 def print_validation(report: ValidationReport, console: Console) -> None:
@@ -48,8 +47,7 @@ def print_validation(report: ValidationReport, console: Console) -> None:
     _print_findings("error", report.reasons.counts, report.reasons.examples, console)
     for shard, reason in report.unreadable.items():
         print_inert(console, reason if str(shard) in reason else f"{shard}: {reason}")
-    absent = f" ({report.absent:,} absent)" if report.absent else ""
-    images = f"{report.images:,} images{absent}"
+    images = f"{report.images:,} images{f' ({report.absent:,} absent)' if report.absent else ''}"
     print_inert(console, f"{report.records:,} records, {images}, {report.bad:,} bad ({report.bad_fraction:.2%})")
 
 
@@ -64,12 +62,15 @@ def print_stats(stats: Stats, console: Console) -> None:
         histograms = (counted.images, counted.boxes, counted.questions, counted.answers)
         _row(table, name, *map(_mean_and_max, histograms), f"{counted.reasoned / counted.records:.1%}")
     console.print(table)
-    print_inert(
-        console,
-        "per record, mean/maximum: images, boxes, words of question and answer; share of records with reasoning",
-    )
-    if any(task.sizes for task in stats.tasks.values()):
-        _print_sizes(stats.tasks, console)
+    legend = "per record, mean/maximum: images, boxes, words of question and answer; share of records with reasoning"
+    print_inert(console, legend)
+    table = _table("boxes of", *(f"{name} < {limit:.0%}" if limit < 1 else name for name, limit in SIZES.items()))
+    for name, counted in sorted(stats.tasks.items()):
+        if counted.sizes:
+            _row(table, name, *(counted.sizes[size] for size in SIZES))
+    if table.rows:
+        console.print(table)
+        print_inert(console, "size classes by the share of the image area")
     table = _table("task", "classes", "most frequent")
     for name, counted in sorted(stats.tasks.items()):
         if counted.classes.names:
@@ -87,18 +88,8 @@ def first_examples(folder: Path) -> dict[str, str]:
 
     examples: dict[str, str] = {}
     for item in read_quarantine(folder, "convert"):
-        if item.kind not in examples:
-            examples[item.kind] = f"{item.source_file}, record {item.source_record}: {item.reason}"
+        examples.setdefault(item.kind, f"{item.source_file}, record {item.source_record}: {item.reason}")
     return examples
-
-
-def _print_sizes(tasks: Mapping[str, TaskStats], console: Console) -> None:
-    table = _table("boxes of", *(f"{name} < {limit:.0%}" if limit < 1 else name for name, limit in SIZES.items()))
-    for name, task in sorted(tasks.items()):
-        if task.sizes:
-            _row(table, name, *(task.sizes[size] for size in SIZES))
-    console.print(table)
-    print_inert(console, "size classes by the share of the image area")
 
 
 def _print_findings(title: str, counts: Mapping[str, int], examples: Mapping[str, str], console: Console) -> None:
@@ -121,8 +112,8 @@ def _mean_and_max(histogram: Histogram) -> str:
 def _table(*names: str) -> Table:
     table = Table()
     for name in names:
-        justify: Literal["left", "right"] = "right" if name in ("records", "count") else "left"
-        table.add_column(name, justify=justify, overflow="fold", no_wrap=name == "task")
+        is_number = name in ("records", "count")
+        table.add_column(name, justify="right" if is_number else "left", overflow="fold", no_wrap=name == "task")
     return table
 
 

@@ -48,10 +48,8 @@ class HeldOutResult:
 def held_out_results(summary: Mapping[str, Any]) -> list[HeldOutResult]:
     """The rows of a run's ``summary.json``: all tasks, then each task; by decoding mode.
 
-    Empty without held-out examples, and for summaries of earlier versions, which have no constant answers.
-
-    Raises:
-        DataError: an entry is invalid.
+    Empty without held-out examples, and for summaries of earlier versions, which have no constant answers. Raises
+    DataError for an invalid entry.
     """
     heldout = summary.get("heldout") or {}
     if "constant" not in heldout:
@@ -60,13 +58,9 @@ def held_out_results(summary: Mapping[str, Any]) -> list[HeldOutResult]:
         tasks = heldout["per_task"]
         overall = {mode: heldout[mode] for modes in tasks.values() for mode in modes}
         return [
-            HeldOutResult(
-                task,
-                mode,
-                heldout["constant"][task]["mean"],
-                *(Estimate(**pair[part]) for part in ("before", "after", "change")),
-            )
+            HeldOutResult(task, mode, constant, *(Estimate(**pair[part]) for part in ("before", "after", "change")))
             for task, modes in {"all": overall, **tasks}.items()
+            for constant in (heldout["constant"][task]["mean"],)
             for mode, pair in modes.items()
         ]
     except (KeyError, TypeError, AttributeError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,11 +70,7 @@ def _benchmarks(evaluations: Path) -> list[Markup]:
 
 
 def _charts(rows: Sequence[StepMetrics]) -> list[Markup]:
-    tasks = {
-        name: name.removeprefix("task/").removesuffix("/reward")
-        for name in (rows[-1] if rows else {})
-        if name.startswith("task/") and name.endswith("/reward")
-    }
+    tasks = {name: found[1] for name in (rows[-1] if rows else {}) if (found := re.fullmatch("task/(.*)/reward", name))}
     phases = {f"seconds/{part}": part for part in ("rollout", "resample", "learner", "sync")}
     charts: tuple[tuple[dict[str, str], str, str], ...] = (
         ({"reward/mean": "reward"}, "Sampled reward", "mean reward"),

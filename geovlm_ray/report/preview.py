@@ -6,6 +6,7 @@ import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,7 @@ def preview(datasets: Sequence[Dataset], *, each: int, seed: int, need_images: b
     """The page, with ``each`` records of every task that alternate between its splits; deterministic for a seed.
 
     Quarantined records are excluded. Without ``need_images``, boxes are drawn on a blank canvas if an image is
-    missing.
-
-    Raises:
-        DataError: a shard, record or image cannot be read.
+    missing. Raises DataError if a shard, record or image cannot be read.
     """
     choice = choose(datasets, each, seed)
     title = ", ".join(d.folder.resolve().name for d in datasets)
@@ -67,11 +65,7 @@ def preview(datasets: Sequence[Dataset], *, each: int, seed: int, need_images: b
 
 
 def choose(datasets: Sequence[Dataset], each: int, seed: int) -> Choice:
-    """Sample records; reads only the task and split columns.
-
-    Raises:
-        DataError: a shard cannot be read, or there are no records.
-    """
+    """Sample records by the task and split columns; raises DataError for an unreadable shard or no records at all."""
     rng = np.random.default_rng(seed)
     sampled: defaultdict[tuple[str, str], list[tuple[float, int]]] = defaultdict(list)
     counts: Counter[tuple[str, str]] = Counter()
@@ -92,16 +86,12 @@ def choose(datasets: Sequence[Dataset], each: int, seed: int) -> Choice:
         starts.append(number)
     if not counts:
         raise DataError(f"{datasets[0].folder}: expected records that are not quarantined, found none")
-    tasks = {
-        task: _round_robin([sorted(sampled[k]) for k in sorted(sampled) if k[0] == task], each) for task, _ in sampled
-    }
+    tasks = {}
+    for task, _ in sampled:
+        # Round-robin over the splits: the first of each, then the second of each.
+        rounds = zip_longest(*(sorted(sampled[key]) for key in sorted(sampled) if key[0] == task))
+        tasks[task] = [ranked[1] for ranked in chain.from_iterable(rounds) if ranked][:each]
     return Choice(RecordIndex(shards, np.array(starts)), tasks, counts)
-
-
-def _round_robin(pools: list[list[tuple[float, int]]], each: int) -> list[int]:
-    """Round-robin over the pools: the first of each, then the second of each, up to ``each`` in total."""
-    longest = max(map(len, pools))
-    return [pool[k][1] for k in range(longest) for pool in pools if k < len(pool)][:each]
 
 
 def _rows(index: RecordIndex, numbers: Sequence[int]) -> Iterator[tuple[Dataset, Row]]:
@@ -150,16 +140,15 @@ def _views(example: Example, root: Path, need_images: bool) -> list[str]:
 def _load(image: RecordImage, need_images: bool) -> Image.Image | None:
     """The image as the page shows it; None if it is missing and not needed."""
     if is_absent(image):
-        if need_images:
-            raise DataError(
-                f"image {image.reference}: expected a file, found none; use --images optional to preview without images"
-            )
-        return None
+        if not need_images:
+            return None
+        raise DataError(
+            f"image {image.reference}: expected a file, found none; use --images optional to preview without images"
+        )
     return fitted(load_image(image.reference, image.pixels), SIDE)
 
 
 def _blank(frame: Frame) -> Image.Image:
-    width, height = frame.scale
-    longest = max(width, height)
-    size = (max(1, round(SIDE * width / longest)), max(1, round(SIDE * height / longest)))
-    return Image.new("RGB", size, BLANK_COLOUR)
+    longest = max(frame.scale)
+    width, height = (max(1, round(SIDE * side / longest)) for side in frame.scale)
+    return Image.new("RGB", (width, height), BLANK_COLOUR)

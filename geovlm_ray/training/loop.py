@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +23,6 @@ from geovlm_ray.core.interfaces import TRAINED, Components, Evaluator, Prompts
 from geovlm_ray.core.interrupts import Interrupted, uninterrupted
 from geovlm_ray.core.schema import Prompt, SampleGroup
 from geovlm_ray.observability.heartbeat import HEARTBEAT
-from geovlm_ray.training.admission import admit
 from geovlm_ray.training.batch_metrics import batch_metrics
 
 log = logging.getLogger(__name__)
@@ -74,12 +74,7 @@ def _save_progress(components: Components, progress: Progress) -> None:
 
 
 def _steps(
-    config: Config,
-    components: Components,
-    prompts: Prompts,
-    probe: list[Prompt],
-    progress: Progress,
-    scorer: Executor,
+    config: Config, components: Components, prompts: Prompts, probe: list[Prompt], progress: Progress, scorer: Executor
 ) -> float:
     max_parity = 0.0
     in_flight: deque[Future[list[SampleGroup]]] = deque()
@@ -99,9 +94,8 @@ def _steps(
             scored = in_flight.popleft().result()
         with clock("resample"):
             scored, replaced = resample(config, components, prompts, scored)
-        groups_by_status = admit(scored, version=step, max_staleness=config.loop.max_staleness) | {
-            "resampled": replaced
-        }
+        groups_by_status = admit(scored, version=step, max_staleness=config.loop.max_staleness)
+        groups_by_status["resampled"] = replaced
         if not groups_by_status[TRAINED]:
             raise RunError(f"step {step + 1}: expected groups to train on, found {len(scored)} that are all too stale")
         with uninterrupted():
@@ -135,6 +129,15 @@ def evaluate(evaluator: Evaluator | None, step: int) -> bool:
         return False
     evaluator.begin(step)
     return True
+
+
+def admit(groups: Sequence[SampleGroup], *, version: int, max_staleness: int) -> dict[str, list[SampleGroup]]:
+    """Split groups by whether their oldest sample is at most ``max_staleness`` weight versions behind ``version``.
+
+    Groups without reward variance are admitted: they have no gradient but count in the loss mean.
+    """
+    admitted = [g for g in groups if version - g.weight_version <= max_staleness]
+    return {TRAINED: admitted, "stale": [g for g in groups if version - g.weight_version > max_staleness]}
 
 
 def resample(

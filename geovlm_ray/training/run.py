@@ -20,8 +20,8 @@ from geovlm_ray.core.interrupts import Interrupted
 from geovlm_ray.core.locks import locked
 from geovlm_ray.core.schema import Example, Prompt
 from geovlm_ray.data.sampler import PromptSampler
-from geovlm_ray.evaluation.constant_answers import best_constant_answers
 from geovlm_ray.evaluation import validation
+from geovlm_ray.evaluation.constant_answers import best_constant_answers
 from geovlm_ray.learner.objectives import advantages as group_advantages
 from geovlm_ray.observability.heartbeat import HEARTBEAT
 from geovlm_ray.observability.run_monitor import RunMonitor, monitor_run
@@ -98,12 +98,7 @@ def _run_with_restarts(
 
 
 def _attempt(
-    config: Config,
-    ready: Ready,
-    build: Build,
-    checkpoints: CheckpointFolder,
-    run_monitor: RunMonitor,
-    console: Console,
+    config: Config, ready: Ready, build: Build, checkpoints: CheckpointFolder, run_monitor: RunMonitor, console: Console
 ) -> dict[str, Any]:
     """Build all components, resume from the latest checkpoint, train, and close the components."""
     latest = checkpoints.latest()

@@ -29,7 +29,7 @@ from geovlm_ray.data.sampler import PromptSampler
 from geovlm_ray.data.scenes import SCENE_TASKS, demonstration, scene_example
 from geovlm_ray.data.sources import open_stream
 from geovlm_ray.learner.ranks import Ranks
-from geovlm_ray.learner.sft.batches import Batch, SftCollator, read_batches
+from geovlm_ray.learner.sft.batches import SftCollator, read_batches
 from geovlm_ray.learner.sft.trainer import SftTrainer
 from geovlm_ray.model.config import check_attention
 from geovlm_ray.model.loading import load_model, load_processor, model_folder, restore_policy, save_policy
@@ -118,7 +118,9 @@ def _train(config: Config, ready: _Ready, trainer: SftTrainer, checkpoints: Chec
                 row = {"step": trainer.steps + 1, **trainer.step(batch), "seconds": time.perf_counter() - begun}
                 last = trainer.steps == settings.steps
                 if ready.held_out and (last or trainer.steps % settings.eval_every == 0):
-                    row |= trainer.evaluate(_held_out_batches(ready, settings.batch_size))
+                    size, held_out = settings.batch_size, ready.held_out
+                    parts = (held_out[k : k + size] for k in range(0, len(held_out), size))
+                    row |= trainer.evaluate(map(ready.collator.batch, parts))
                 if ranks.rank == 0:
                     log.add(row)
                 if last or trainer.steps % settings.checkpoint_every == 0:
@@ -143,11 +145,6 @@ def _save(trainer: SftTrainer, checkpoints: CheckpointFolder) -> None:
         checkpoints.finish()
     else:
         trainer.save(checkpoints.folder)
-
-
-def _held_out_batches(ready: _Ready, size: int) -> Iterator[Batch]:
-    for start in range(0, len(ready.held_out), size):
-        yield ready.collator.batch(ready.held_out[start : start + size])
 
 
 def _check_settings(config: Config) -> None:
@@ -215,7 +212,7 @@ def _corpus(seed: int) -> Iterator[str]:
 
 
 def _publish(config: Config, ready: _Ready, checkpoints: CheckpointFolder, out: Path) -> None:
-    """Write the model of the last checkpoint into the output folder; ``config.json``, which completes it, comes last."""
+    """Write the model of the last checkpoint into the output folder; ``config.json`` comes last and completes it."""
     latest = checkpoints.latest()
     assert latest is not None
     cpu = torch.device("cpu")

@@ -37,7 +37,7 @@ class SftLog:
         self._shown = len(self.rows)
 
     def add(self, row: StepMetrics) -> None:
-        """Log a step and print it if it is a multiple of ``every``, evaluated or last; raises RunError if that fails."""
+        """Log a step and print it if a multiple of ``every``, evaluated or last; raises RunError if that fails."""
         self.rows.append(row)
         try:
             with (self.folder / FILE).open("a") as file:

@@ -23,8 +23,8 @@ from geovlm_ray.model.config import LoraSettings, ModelConfig
 from geovlm_ray.model.loading import load_model, model_folder
 from geovlm_ray.model.prompts import PromptEncoder
 from geovlm_ray.model.rows import Completion, GroupRow
-from geovlm_ray.training.admission import admit
 from geovlm_ray.training.batch_metrics import batch_metrics
+from geovlm_ray.training.loop import admit
 from geovlm_ray.transport.object_store import ObjectStore
 from tests.unit.plain_forward import plain_logprobs
 

@@ -92,8 +92,7 @@ def benchmark_rows(
 ) -> tuple[list[BenchmarkComparison], list[str]]:
     """Rows of the benchmarks that at least two sources have, against the first of these, and notes on what is left out.
 
-    Raises:
-        DataError: predictions cannot be read.
+    Raises DataError if predictions cannot be read.
     """
     names, notes = _benchmarks(sources), [f"{s} has no evaluation." for s in sources if not s.evaluation]
     comparisons: list[BenchmarkComparison] = []

@@ -23,11 +23,7 @@ COLOURS = dict(
 
 
 def comparison_page(comparison: Comparison) -> str:
-    """The page as HTML with embedded images.
-
-    Raises:
-        DataError: a shown prediction record or the summary of a run cannot be read.
-    """
+    """The page as HTML with embedded images; raises DataError for an unreadable prediction record or summary."""
     summaries = {s.letter: read_object(s.folder / "summary.json") for s in comparison.sources if s.heldout}
     results = {letter: held_out_results(summary) for letter, summary in summaries.items()}
     return render(

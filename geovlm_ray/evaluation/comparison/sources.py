@@ -6,6 +6,7 @@ import string
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -95,14 +96,10 @@ def read_sources(folders: Sequence[Path]) -> list[ComparedRun]:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """The shortest unique end of each path."""
-    depths = [1] * len(folders)
-    while True:
-        names = [str(Path(*folder.parts[-depth:])) for folder, depth in zip(folders, depths, strict=True)]
-        counts = Counter(names)
-        if len(counts) == len(names):
-            return names
-        depths = [depth + (counts[name] > 1) for name, depth in zip(names, depths, strict=True)]
+    """The shortest end of each path that no other path shares."""
+    ends = [[folder.parts[-n:] for n in range(1, len(folder.parts) + 1)] for folder in folders]
+    counts = Counter(chain.from_iterable(ends))
+    return [str(Path(*next(end for end in each if counts[end] == 1))) for each in ends]
 
 
 def _read(letter: str, name: str, folder: Path) -> ComparedRun:
@@ -157,11 +154,7 @@ def _evaluation(folder: Path) -> Evaluation:
 
 
 def validated(adapter: TypeAdapter[T], value: Any, file: Path) -> T:
-    """Validate a value that was read from ``file``.
-
-    Raises:
-        DataError: the value does not match the adapter's type.
-    """
+    """Validate a value that was read from ``file``; raises DataError if it does not match the adapter's type."""
     try:
         return adapter.validate_python(value)
     except ValidationError as error:

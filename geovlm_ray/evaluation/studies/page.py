@@ -47,7 +47,10 @@ def write_study(plan: StudyPlan, runs: Runs, failed: Mapping[str, str], command:
         summary=[_summary_row(name, list(by_seed.values())) for name, by_seed in runs.items() if by_seed],
         final_share=FINAL_SHARE,
         score_header=["task", *(f"{name}: {label}" for name in runs for label in ("last samples", "greedy"))],
-        scores=[[task, *_scores(task, runs)] for task in study.tasks],
+        scores=[
+            [task, *(_cell([run.value(m, task) for run in r.values()]) for r in runs.values() for m in MEASURES)]
+            for task in study.tasks
+        ],
         baseline=next(iter(runs)),
         differences=_differences(plan, runs),
         has_curves=bool(curves),
@@ -76,9 +79,10 @@ def _verdicts(plan: StudyPlan, runs: Runs) -> list[str]:
         change = difference(better, worse, measure, ALL)
         if math.isnan(change.mean):
             continue
-        seeds = f"{min(len(better), len(worse))} seed{'s' if min(len(better), len(worse)) > 1 else ''}"
+        n = min(len(better), len(worse))
         interval, conclusion = "", "one seed is inconclusive"
         if not math.isnan(change.low):
+            seeds = f"{n} seed{'s' if n > 1 else ''}"
             interval = f" (95% interval over {seeds}: {_signed(change.low)} to {_signed(change.high)})"
             conclusion = f"this {verdict(change)} the expectation"
         sentences.append(
@@ -99,11 +103,6 @@ def _summary_row(name: str, results: list[RunResult]) -> list[str]:
         _cell([run.length for run in results], scale=1),
         _cell([run.seconds for run in results], scale=1),
     ]
-
-
-def _scores(task: str, runs: Runs) -> list[str]:
-    """Scores of a task: of each variant, by measure."""
-    return [_cell([run.value(m, task) for run in by_seed.values()]) for by_seed in runs.values() for m in MEASURES]
 
 
 def _differences(plan: StudyPlan, runs: Runs) -> list[tuple[str, str, str, str]]:
@@ -152,9 +151,7 @@ def _draw_bars(plan: StudyPlan, runs: Runs) -> None:
     for k, (name, by_seed) in enumerate(runs.items()):
         positions = np.arange(len(tasks)) + (k - (len(runs) - 1) / 2) * width
         values = [[100 * run.value("greedy", task) for run in by_seed.values()] for task in tasks]
-        means, errors = zip(
-            *(mean_and_error(seed_values) if seed_values else (0.0, 0.0) for seed_values in values), strict=True
-        )
+        means, errors = zip(*(mean_and_error(each) if each else (0.0, 0.0) for each in values), strict=True)
         axes.bar(positions, means, width * 0.9, yerr=np.nan_to_num(errors), capsize=3, label=name, alpha=0.8)
         for position, seed_values in zip(positions, values, strict=True):
             axes.plot([position] * len(seed_values), seed_values, "o", color="#1e293b", markersize=3)
@@ -174,12 +171,9 @@ def _save_figure(figure: Figure, path: Path) -> None:
 
 def _results_json(plan: StudyPlan, runs: Runs, failed: Mapping[str, str]) -> dict[str, Any]:
     def run_json(run: RunResult) -> dict[str, Any]:
-        return {
+        return vars(run) | {
             "sampled": {task: values.tolist() for task, values in run.sampled.items()},
             "greedy": {task: {"before": before, "after": after} for task, (before, after) in run.greedy.items()},
-            "seconds": run.seconds,
-            "format": run.format,
-            "length": run.length,
         }
 
     by_variant = {name: {str(seed): run_json(run) for seed, run in by_seed.items()} for name, by_seed in runs.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -87,11 +88,9 @@ def read_run(folder: Path) -> RunResult:
     )
 
 
-def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+def mean_and_error(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
     """Mean over seeds and its standard error, which is nan with one seed."""
-    array = np.asarray(values, dtype=float)
-    error = float(array.std(ddof=1) / np.sqrt(len(array))) if len(array) > 1 else float("nan")
-    return float(array.mean()), error
+    return float(np.mean(values)), float(stats.sem(values)) if len(values) > 1 else math.nan
 
 
 def difference(one: Mapping[int, RunResult], other: Mapping[int, RunResult], measure: str, task: str) -> Difference:
@@ -102,15 +101,9 @@ def difference(one: Mapping[int, RunResult], other: Mapping[int, RunResult], mea
     a = [run.value(measure, task) for run in one.values()]
     b = [run.value(measure, task) for run in other.values()]
     mean = float(np.mean(a) - np.mean(b))
-    margin = _margin(np.subtract(a, b) if one.keys() == other.keys() else np.asarray(a if len(a) > 1 else b))
+    values = np.subtract(a, b) if one.keys() == other.keys() else a if len(a) > 1 else b
+    margin = float(stats.t.ppf(0.975, len(values) - 1)) * mean_and_error(values)[1]
     return Difference(mean, mean - margin, mean + margin)
-
-
-def _margin(values: np.ndarray) -> float:
-    """Half-width of the 95% interval of the mean; nan for one value."""
-    if len(values) == 1:
-        return float("nan")
-    return float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
 
 
 def _step_scores(file: Path, rewards: LocalRewards) -> dict[str, float]:
@@ -130,6 +123,5 @@ def _greedy(folder: Path) -> dict[str, float]:
 
 def _sft_result(folder: Path, model: Path) -> RunResult:
     """Result of a variant with fine-tuning only."""
-    nan = float("nan")
-    greedy = {task: (nan, value) for task, value in _greedy(folder).items()}
-    return RunResult({}, greedy, read_object(model / "sft_summary.json")["seconds"], nan, nan)
+    greedy = {task: (math.nan, value) for task, value in _greedy(folder).items()}
+    return RunResult({}, greedy, read_object(model / "sft_summary.json")["seconds"], math.nan, math.nan)

@@ -58,8 +58,7 @@ class StudyPlan:
 
     def train_command(self, name: str, variant: Variant, seed: int) -> list[str]:
         """Arguments of the training command."""
-        mode = [] if self.cluster else ["--local"]
-        return ["train", *mode, self.recipe, *self.settings(name, variant, seed)]
+        return ["train", *([] if self.cluster else ["--local"]), self.recipe, *self.settings(name, variant, seed)]
 
     def data_settings(self) -> list[str]:
         """Overrides of the training data."""
@@ -84,13 +83,9 @@ class StudyPlan:
         study_settings = [s for s in self.study.settings if s.startswith(("sft.", "prompt.", "data."))]
         variant_settings = [s for s in variant.settings if s.startswith(("prompt.", "data.", "reward."))]
         overrides = [s for s in self.overrides if s.startswith(("sft.", "prompt.", "data.", "model."))]
-        seeds = [f"run.seed={seed}", f"data.seed={seed}"]
-        out = ["--out", str(self.model(name, seed))]
         return [
-            *("sft", *out, self.recipe, *self.data_settings(), *study_settings, *variant_settings),
-            *(variant.sft or ()),
-            *overrides,
-            *seeds,
+            *("sft", "--out", str(self.model(name, seed)), self.recipe, *self.data_settings(), *study_settings),
+            *(*variant_settings, *(variant.sft or ()), *overrides, f"run.seed={seed}", f"data.seed={seed}"),
         ]
 
     def evaluate_command(self, name: str, seed: int) -> list[str]:

@@ -12,11 +12,7 @@ from geovlm_ray.core.errors import ConfigError, did_you_mean
 from geovlm_ray.core.section import Section
 
 
-class StudyModel(Section):
-    """Base model of study sections: immutable, rejects unknown keys."""
-
-
-class Expectation(StudyModel):
+class Expectation(Section):
     """A claim of the paper or its reviewers: variant ``better`` outperforms variant ``worse``."""
 
     text: str
@@ -24,26 +20,22 @@ class Expectation(StudyModel):
     worse: str
 
 
-class Variant(StudyModel):
-    """A run configuration.
-
-    With ``sft``, its settings first fine-tune the model that the run starts from. With ``train: false``, only this
-    fine-tuning runs.
-    """
+class Variant(Section):
+    """Settings of a run; those of ``sft`` first fine-tune its model, and without ``train`` only that happens."""
 
     settings: tuple[str, ...] = ()
     sft: tuple[str, ...] | None = None
     train: bool = True
 
 
-class ShortForm(StudyModel):
+class ShortForm(Section):
     """Overrides and seeds of the short form."""
 
     settings: tuple[str, ...] = ("run.steps=4", "evaluation.every=4", "evaluation.records=24", "sft.steps=4")
     seeds: tuple[int, ...] = (0,)
 
 
-class Study(StudyModel):
+class Study(Section):
     """A study. The first variant is the baseline of the others; ``measures`` are compared with the expectation."""
 
     name: str
@@ -63,9 +55,8 @@ class Study(StudyModel):
     def _expected_variants_exist(self) -> Self:
         for name in (self.expectation.better, self.expectation.worse):
             if name not in self.variants:
-                raise ValueError(
-                    f"expectation: expected one of the variants {', '.join(self.variants)}, found {name!r}"
-                )
+                known = ", ".join(self.variants)
+                raise ValueError(f"expectation: expected one of the variants {known}, found {name!r}")
         return self
 
     def shortened(self) -> Study:
@@ -76,18 +67,14 @@ class Study(StudyModel):
 
 def study_names() -> list[str]:
     """Names of all studies, sorted."""
-    file_names = (path.name for path in (files("geovlm_ray.evaluation.studies")).iterdir())
+    file_names = (path.name for path in files("geovlm_ray.evaluation.studies").iterdir())
     return sorted(name.removesuffix(".yaml") for name in file_names if name.endswith(".yaml"))
 
 
 def load_study(name: str) -> Study:
-    """Load a study by name.
-
-    Raises:
-        ConfigError: no study has this name.
-    """
-    if name not in study_names():
-        known = study_names()
+    """Load a study; raises ConfigError if none has this name."""
+    known = study_names()
+    if name not in known:
         raise ConfigError(f"study {name!r}: expected one of {', '.join(known)}{did_you_mean(name, known)}")
     text = (files("geovlm_ray.evaluation.studies") / f"{name}.yaml").read_text()
     return Study(name=name, **yaml.safe_load(text))
