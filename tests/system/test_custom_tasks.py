@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from geovlm_ray.cli import main
 from geovlm_ray.data.scenes import render_scene, scene_example
+from geovlm_ray.tasks import TASKS, extensions
 from tests.system.runs import COMMAND, MINUTES, environment
 
 pytestmark = pytest.mark.slow
@@ -23,7 +26,7 @@ data: {source: parquet, path: counts}
 placement: {reward: {num_cpus: 0}}
 rollout: {prompts_per_step: 4, group_size: 2, max_tokens: 40, max_model_len: 512}
 learner: {tokens_per_micro_batch: 2048}
-sft: {steps: 3, batch_size: 4, eval_examples: 4, readers: 1}
+sft: {steps: 3, batch_size: 4, eval_examples: 4, readers: 0}
 """
 REWARD = """
 def count_error(response, target, task):
@@ -33,10 +36,11 @@ def count_error(response, target, task):
 """
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working directory with recipe, reward, and converted records of the task."""
-    folder = tmp_path_factory.mktemp("counting")
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The working directory, with recipe, reward, and converted records of the task; forgets the task afterwards."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path
     (folder / "recipe.yaml").write_text(RECIPE)
     (folder / "rewards.py").write_text(REWARD)
     lines = []
@@ -45,17 +49,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         record = {"id": f"r{k}", "task": "object_counting", "images": [f"{k}.png"], "prompt": "how many ships ?"}
         lines.append(json.dumps({**record, "reference": str(k % 3), "split": "test" if k >= 8 else "train"}))
     (folder / "records.jsonl").write_text("\n".join(lines))
-    run(folder, "data", "convert", "samples", "records.jsonl", "counts", "--recipe", "recipe.yaml")
-    return folder
-
-
-def run(folder: Path, *arguments: str) -> None:
-    """Run a command in the folder; prints the output on failure."""
-    command = [COMMAND, *arguments]
-    result = subprocess.run(
-        command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=12 * MINUTES, check=False
-    )
-    assert result.returncode == 0, f"{' '.join(command)}\n{result.stdout[-4000:]}\n{result.stderr[-4000:]}"
+    assert main(["data", "convert", "samples", "records.jsonl", "counts", "--recipe", "recipe.yaml"]) == 0
+    yield folder
+    for registry in (TASKS, extensions._tasks):
+        registry.pop("object_counting", None)
 
 
 def check_rollouts(run_folder: Path) -> None:
@@ -71,15 +68,17 @@ def check_rollouts(run_folder: Path) -> None:
 
 
 def test_task_is_fine_tuned_trained_in_one_process_and_evaluated(folder: Path) -> None:
-    run(folder, "sft", "recipe.yaml", "--out", "model")
-    run(folder, "train", "recipe.yaml", "--local", "model.path=model", "run.name=local")
+    assert main(["sft", "recipe.yaml", "--out", "model"]) == 0
+    assert main(["train", "recipe.yaml", "--local", "model.path=model", "run.name=local"]) == 0
     check_rollouts(folder / "runs" / "local")
-    run(folder, "evaluate", "runs/local", "--benchmarks", "counts", "--local", "--out", "out")
+    assert main(["evaluate", "runs/local", "--benchmarks", "counts", "--local", "--out", "out"]) == 0
     (result,) = json.loads((folder / "out" / "results.json").read_text())["benchmarks"].values()
     assert (result["task"], result["n"]) == ("object_counting", 4)
     assert "VQA accuracy" in result["paper"]
 
 
+@pytest.mark.long
 def test_actors_know_the_task(folder: Path) -> None:
-    run(folder, "train", "recipe.yaml", "run.name=ray")
+    command = [COMMAND, "train", "recipe.yaml", "run.name=ray"]
+    subprocess.run(command, cwd=folder, env=environment(), timeout=12 * MINUTES, check=True)
     check_rollouts(folder / "runs" / "ray")

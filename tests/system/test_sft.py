@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from geovlm_ray.cli import main
+from geovlm_ray.model.loading import model_folder
 from tests.system.fine_tunings import SCRATCH, SMALL, check_resumed, rows
 from tests.system.runs import COMMAND, MINUTES, environment, metrics
 from tests.system.runs import SMALL as SMALL_RUN
@@ -23,6 +24,7 @@ def test_resumed_fine_tuning_equals_uninterrupted_fine_tuning(tmp_path: Path) ->
     check_resumed(SCRATCH, tmp_path)
 
 
+@pytest.mark.long
 def test_two_processes_train_like_one(tmp_path: Path) -> None:
     settings = (*SMALL, "sft.steps=4", "sft.readers=0", "sft.lr=1e-3", "sft.warmup_steps=0")
     assert main(["sft", "demo", "--out", str(tmp_path / "one"), *settings]) == 0
@@ -35,9 +37,11 @@ def test_two_processes_train_like_one(tmp_path: Path) -> None:
     assert result.stdout.count("Model: ") == 1, "both processes print"
     one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
     assert two == [pytest.approx(row, rel=1e-4) for row in one]
-    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("one", "two")]
-    # A hundredth of a step: AdamW normalizes gradients that are close to rounding error.
-    assert all(torch.allclose(weights[1][name], weight, atol=1e-5) for name, weight in weights[0].items())
+    folders = (model_folder("tiny"), tmp_path / "one", tmp_path / "two")
+    before, single, double = (load_file(folder / "model.safetensors") for folder in folders)
+    updates = [torch.cat([(after[n] - before[n]).flatten() for n in before]) for after in (single, double)]
+    # AdamW normalizes gradients that are close to rounding error, so single weights may differ.
+    assert (updates[0] - updates[1]).norm() <= 0.01 * updates[0].norm()
 
 
 def test_rl_starts_from_the_fine_tuned_adapter(tmp_path: Path) -> None:

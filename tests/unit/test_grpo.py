@@ -16,6 +16,7 @@ from geovlm_ray.core.schema import Prompt, RewardScore, Sample, SampleGroup
 from geovlm_ray.data.scenes import scene_example
 from geovlm_ray.learner.config import LearnerConfig
 from geovlm_ray.learner.grpo_learner import GrpoLearner
+from geovlm_ray.learner.loss_inputs import BatchSize, Clip, LossInputs, Objective, PolicyLoss
 from geovlm_ray.learner.micro_batches import MicroBatch
 from geovlm_ray.learner.objectives import OBJECTIVES
 from geovlm_ray.model import logprobs
@@ -138,6 +139,18 @@ def test_masked_tokens_reach_no_objective_penalty_or_metric(encoder: PromptEncod
     assert metrics[0]["learner/tokens"] == 3 + 4 + 3 + 4 + 5
     assert batch_metrics([original], 0)["completion/length_mean"] == (7 + 3) / 2
     assert [len(values) for values in learner(encoder).logprobs([original])] == [7, 3]
+
+
+def test_loss_registered_from_outside_is_used(encoder: PromptEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def twice(tokens: LossInputs, clip: Clip, size: BatchSize) -> PolicyLoss:
+        grpo = OBJECTIVES["grpo"].loss(tokens, clip, size)
+        return PolicyLoss(2 * grpo.loss, grpo.clipped)
+
+    monkeypatch.setitem(OBJECTIVES, "twice", Objective(OBJECTIVES["grpo"].advantages, twice))
+    groups = [group(0, [0.0, 2.0])]
+    once, doubled = (learner(encoder, objective=name).step(groups) for name in ("grpo", "twice"))
+    assert doubled["grad_norm"] == pytest.approx(2 * once["grad_norm"], rel=1e-5)
+    assert doubled["loss/policy"] == 2 * once["loss/policy"]
 
 
 def test_completion_must_end_with_a_token_of_the_policy(encoder: PromptEncoder) -> None:
