@@ -41,7 +41,6 @@ def run(args: argparse.Namespace) -> int:
     console = Console()
     if args.dry_run:
         return dry_run(config, args.local, console)
-    from geovlm_ray.training.benchmark_evaluation import check_benchmarks
     from geovlm_ray.training.preflight import prepare
     from geovlm_ray.training.run import execute
 
@@ -54,7 +53,6 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError(f"--plan: expected run.steps of at least 2 (step 1 is warm-up), found {config.run.steps}")
         rates = read_rates(args.plan)
     console.print(f"Checking model and data of {args.recipe} ...")
-    check_benchmarks(config)
     ready = prepare(config)
     if args.local:
         from geovlm_ray.training.local import build

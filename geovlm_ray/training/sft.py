@@ -71,6 +71,11 @@ def fine_tune(config: Config, out: Path, console: Console) -> dict[str, Any]:
     """
     _check_settings(config)
     ranks = Ranks.from_environment()
+    if config.sft.batch_size < ranks.size:
+        raise ConfigError(
+            f"sft.batch_size: expected at least one record for each of the {ranks.size} processes, found "
+            f"{config.sft.batch_size}"
+        )
     console.quiet = ranks.rank > 0
     if ranks.rank == 0:
         _check_folder(out)
