@@ -20,13 +20,19 @@ FILE = "file://"
 
 
 def prepare_environment(kv_cache_gb: float) -> None:
-    """Set the environment variables that vLLM reads at import; existing values are kept."""
+    """Set the environment variables that vLLM reads at import; existing values are kept.
+
+    Without a GPU, also disables ``torch.compile``: vLLM uses it for one small function of its sampler, where it takes
+    longer than it saves.
+    """
     defaults = {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_CPU_KVCACHE_SPACE": str(max(1, round(kv_cache_gb))),
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+    if not torch.cuda.is_available():
+        torch._dynamo.config.disable = True
 
 
 def backend_args(kv_cache_gb: float, gpu_memory_utilization: float) -> dict[str, Any]:

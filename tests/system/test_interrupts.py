@@ -54,10 +54,10 @@ def check_line(printed: str, command: str, folder: Path) -> int:
     return int(match[1])
 
 
-def test_interrupted_run_saves_its_latest_step(tmp_path: Path) -> None:
+def test_interrupted_local_run_saves_its_latest_step(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    command = arguments(tmp_path, "run", 200, "checkpoint.every=100", "model.lora={rank: 8}")
-    step = check_line(interrupt(command, signal.SIGTERM, run, "metrics.jsonl"), "train", run)
+    command = arguments(tmp_path, "run", 200, "checkpoint.every=100", "model.lora={rank: 8}", "--local")
+    step = check_line(interrupt(command, signal.SIGINT, run, "metrics.jsonl"), "train", run)
     assert step == len(metrics(run)) >= 3
 
 
