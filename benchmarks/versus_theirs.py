@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from trl import GRPOTrainer
 
 BATCHES = 8
-"""Batches of prompts, prepared before the first step and then repeated."""
+"""Batches of prompts of the speed benchmark, prepared before the first step and then repeated."""
+Reward = Callable[..., list[float]]
+"""TRL's reward function: keyword arguments ``completions``, ``completion_ids`` and the columns of the data."""
 
 
 def serve(pipe: Connection, recipe: str, overrides: list[str], rows: int, threads: int) -> None:
@@ -33,7 +35,12 @@ def serve(pipe: Connection, recipe: str, overrides: list[str], rows: int, thread
     silence_third_party_logs()
     torch.set_num_threads(threads)
     config = load_config(recipe, overrides)
-    trainer = make_trainer(config, prepare(config), rows)
+
+    def reward(completions: Sequence[Any], completion_ids: Sequence[Sequence[int]], **_: Any) -> list[float]:
+        check_lengths([len(ids) for ids in completion_ids], config.rollout.max_tokens)
+        return [text_reward(messages[0]["content"]) for messages in completions]
+
+    trainer = make_trainer(config, prepare(config), rows, reward, batches=BATCHES, endless=True)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(StepOnRequest(pipe, config.rollout.prompts_per_step * config.rollout.group_size))
     trainer.train()
@@ -54,10 +61,13 @@ class StepOnRequest(TrainerCallback):
         self.begun = time.perf_counter()
 
 
-def make_trainer(config: Config, ready: Ready, rows: int) -> GRPOTrainer:
+def make_trainer(
+    config: Config, ready: Ready, rows: int, reward: Reward, *, batches: int, endless: bool = False
+) -> GRPOTrainer:
     """The trainer with the settings of the configuration, and otherwise those that are fastest on CPU.
 
-    These are: no activation checkpointing, fused AdamW, fp32, and the fastest micro-batch size, ``rows``.
+    These are: no activation checkpointing, fused AdamW, fp32, and the fastest micro-batch size, ``rows``. The data are
+    the first ``batches`` batches of prompts. If ``endless``, the end-of-sequence token is never sampled.
     """
     from trl import GRPOConfig, GRPOTrainer
 
@@ -74,7 +84,7 @@ def make_trainer(config: Config, ready: Ready, rows: int) -> GRPOTrainer:
         num_generations=rollout.group_size,
         max_completion_length=rollout.max_tokens,
         temperature=rollout.temperature,
-        generation_kwargs={"suppress_tokens": [*banned, processor.tokenizer.eos_token_id]},
+        generation_kwargs={"suppress_tokens": [*banned, *([processor.tokenizer.eos_token_id] if endless else [])]},
         loss_type="grpo",
         beta=learner.kl_beta,
         learning_rate=learner.lr,
@@ -95,21 +105,20 @@ def make_trainer(config: Config, ready: Ready, rows: int) -> GRPOTrainer:
         disable_tqdm=True,
     )
 
-    def reward(completions: Sequence[Any], completion_ids: Sequence[Sequence[int]], **_: Any) -> list[float]:
-        check_lengths([len(ids) for ids in completion_ids], rollout.max_tokens)
-        return [text_reward(messages[0]["content"]) for messages in completions]
-
-    data = make_data(config, ready, processor)
+    data = make_data(config, ready, processor, batches)
     return GRPOTrainer(str(ready.model), reward, arguments, data, processing_class=processor)
 
 
-def make_data(config: Config, ready: Ready, processor: ProcessorMixin) -> Dataset:
-    """The first prompts of geovlm_ray's sampler, with their images resized to model inputs."""
+def make_data(config: Config, ready: Ready, processor: ProcessorMixin, batches: int) -> Dataset:
+    """The first batches of geovlm_ray's sampler: prompts, images resized to model inputs, index of each example."""
     from datasets import Dataset
 
     encoder = PromptEncoder(processor, config.prompt)
     prompts = PromptSampler(ready.stream, config.data, config.rollout.prompts_per_step)
-    examples = [prompt.example for step in range(BATCHES) for prompt in prompts.batch(step)]
+    examples = [prompt.example for step in range(batches) for prompt in prompts.batch(step)]
     return Dataset.from_list(
-        [{"prompt": [{"role": "user", "content": e.question}], "images": encoder.images(e)} for e in examples]
+        [
+            {"prompt": [{"role": "user", "content": e.question}], "images": encoder.images(e), "index": i}
+            for i, e in enumerate(examples)
+        ]
     )

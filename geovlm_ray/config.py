@@ -21,7 +21,6 @@ from geovlm_ray.core.redaction import has_password
 from geovlm_ray.core.section import Section
 from geovlm_ray.data.config import DataConfig
 from geovlm_ray.learner.config import LearnerConfig
-from geovlm_ray.learner.objectives import OBJECTIVES
 from geovlm_ray.learner.sft.config import SftConfig
 from geovlm_ray.model.config import ModelConfig, PromptConfig
 from geovlm_ray.rewards.config import RewardConfig
@@ -31,8 +30,20 @@ from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.extensions import Extensions, activate
 from geovlm_ray.transport import TRANSPORTS
 
-RENAMED = {"evaluation.scenes": "evaluation.num_examples"}
+RENAMED = {
+    "evaluation.scenes": "evaluation.num_examples",
+    "learner.decay": "learner.lr_decay",
+    "learner.tis_cap": "learner.importance_high",
+}
 """Renamed keys: old name to current name."""
+
+REFUSED = dict.fromkeys(
+    ("rollout.top_p", "rollout.top_k", "rollout.min_p"),
+    "completions are sampled from the whole distribution, because the learner's log-probs, and with them every "
+    "probability ratio, would otherwise be those of another policy; lower rollout.temperature instead, which the "
+    "learner applies too",
+)
+"""Keys that users of other libraries may expect, and why there is no such setting."""
 
 
 class RunConfig(Section):
@@ -69,7 +80,7 @@ class RunConfig(Section):
 
 
 class LoopConfig(Section):
-    """Staleness bound, and resampling of groups without reward variance."""
+    """Staleness bound, and resampling of groups that teach nothing."""
 
     max_staleness: int = Field(
         0, ge=0, le=64, description="batches that rollouts may run ahead of the learner; 0: on-policy"
@@ -78,8 +89,8 @@ class LoopConfig(Section):
         0,
         ge=0,
         le=16,
-        description="rounds of dynamic sampling: replace groups without reward variance by groups of other prompts of "
-        "the same task before training; 0: train on them unchanged",
+        description="rounds of dynamic sampling: replace groups with equal rewards, or outside learner.group_accuracy, "
+        "by groups of other prompts of the same task before training; 0: train on them unchanged",
     )
 
 
@@ -161,12 +172,9 @@ class Config(Extensions):
 
     @model_validator(mode="after")
     def _check_values(self) -> Config:
-        transport, objective = self.sync.transport, self.learner.objective
-        rollout, evaluation = self.rollout, self.evaluation
+        transport, rollout, evaluation = self.sync.transport, self.rollout, self.evaluation
         if transport not in TRANSPORTS:
             raise ValueError(f"sync.transport: expected one of {', '.join(TRANSPORTS)}, found {transport!r}")
-        if objective not in OBJECTIVES:
-            raise ValueError(f"learner.objective: expected one of {', '.join(OBJECTIVES)}, found {objective!r}")
         if rollout.max_tokens >= rollout.max_model_len:
             raise ValueError(
                 f"rollout.max_tokens ({rollout.max_tokens}) must be below rollout.max_model_len "
@@ -295,6 +303,8 @@ def _explain(error: Mapping[str, Any], source: str) -> str:
         return f"{source}: {key + ': ' if key else ''}{error['msg'].removeprefix('Value error, ')}{found}"
     if key in RENAMED:
         return f"{source}: unknown key {key!r}; it is now {RENAMED[key]!r}"
+    if key in REFUSED:
+        return f"{source}: unknown key {key!r}; {REFUSED[key]}"
     fields = _fields(location[:-1])
     hint = did_you_mean(location[-1], fields) or f"; expected one of {', '.join(fields)}"
     return f"{source}: unknown key {key!r}{hint}"

@@ -24,22 +24,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--list", action="store_true", help="list all studies and exit")
     parser.add_argument("--out", type=Path, help="output folder of runs and page (default: studies/NAME)")
     parser.add_argument("--recipe", default="demo", help="base recipe of all runs (default: demo)")
+    parser.add_argument(
+        "--seeds", type=int, metavar="N", help="run seeds 0 to N-1; completed runs are kept (default: the study's)"
+    )
     parser.add_argument("--short", action="store_true", help="a few steps per run, as a smoke test")
     parser.add_argument("--jobs", type=int, default=2, help="concurrent runs, one core each (default: 2)")
     parser.add_argument("--cluster", action="store_true", help="run on Ray, one run at a time")
+    parser.add_argument(
+        "--publish", type=Path, metavar="DIR", help="copy the page to DIR/NAME and list its answer in DIR/README.md"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Execute the missing runs of a study and write its page; return 1 if a run failed."""
     from geovlm_ray.evaluation.studies.page import write_study
+    from geovlm_ray.evaluation.studies.processes import run_all
+    from geovlm_ray.evaluation.studies.publish import publish
     from geovlm_ray.evaluation.studies.results import read_runs
-    from geovlm_ray.evaluation.studies.runs import StudyPlan, run_all
+    from geovlm_ray.evaluation.studies.runs import StudyPlan
     from geovlm_ray.evaluation.studies.study import load_study, study_names
 
     console = Console()
     if args.list:
         for name in study_names():
-            console.print(Text(f"{name:<14} {load_study(name).title}"), soft_wrap=True)
+            study = load_study(name)
+            console.print(Text(f"{name:<18} {study.seeds:>2} seeds  {study.title}"), soft_wrap=True)
         return 0
     if args.name is None:
         raise ConfigError(f"NAME: expected a study, one of {', '.join(study_names())}, found none")
@@ -47,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--jobs: expected at least 1, found {args.jobs}")
     study = load_study(args.name)
     study = study.shortened() if args.short else study
+    study = study if args.seeds is None else study.with_seeds(args.seeds)
     out = (args.out or Path("studies") / args.name).absolute()
     plan = StudyPlan(study, out, args.recipe, tuple(args.overrides), args.cluster)
     with Progress(console) as progress:
@@ -55,11 +65,13 @@ def run(args: argparse.Namespace) -> int:
     if not any(runs.values()):
         name, reason = next(iter(failed.items()))
         raise RunError(
-            f"study {args.name}: expected a completed run, found none; {name}: {reason} (logs in {out / 'logs'})"
+            f"study {args.name}: expected a completed run, found none; {name}: {reason} (logs in {plan.logs})"
         )
     page = write_study(plan, runs, failed, shlex.join(["geovlm-ray", *sys.argv[1:]]))
+    if args.publish:
+        publish(out, args.publish)
     console.print(Markdown(page.read_text().partition("![")[0]))
     for name, reason in failed.items():
-        console.print(Text(f"{name} failed: {reason}; see {out / 'logs' / f'{name}.log'}", style="red"), soft_wrap=True)
+        console.print(Text(f"{name} failed: {reason}; see {plan.logs / f'{name}.log'}", style="red"), soft_wrap=True)
     console.print(Text(f"Page: {page}"), soft_wrap=True)
     return int(bool(failed))

@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
     console = Console()
     if args.dry_run:
         return dry_run(config, args.local, console)
+    from geovlm_ray.report.held_out import max_reward
     from geovlm_ray.training.preflight import prepare
     from geovlm_ray.training.run import execute
 
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         from actors.cluster import build
     summary = execute(config, ready, build, console)
-    print_summary(summary, console)
+    print_summary(summary, max_reward(config.reward), console)
     if rates:
         metrics = config.run.folder / "metrics.jsonl"
         text = compare(rates, Setup.of(config), read_objects(metrics), str(metrics))
@@ -113,9 +114,9 @@ def dry_run(config: Config, local: bool, console: Console) -> int:
     return int(failed)
 
 
-def print_summary(summary: dict, console: Console) -> None:
-    """Print the run time, the held-out rewards before and after training, and the most common answers."""
-    from geovlm_ray.report.held_out import constant_answers, held_out_results
+def print_summary(summary: dict, max_reward: float, console: Console) -> None:
+    """Print the run time, the held-out rewards before and after training, and the constant and most common answers."""
+    from geovlm_ray.report.held_out import ALL, held_out_results, task_answers
     from geovlm_ray.report.inert_text import inert
 
     console.print(
@@ -123,20 +124,26 @@ def print_summary(summary: dict, console: Console) -> None:
         f"{summary['parity_max_abs']:.2g}"
     )
     results = held_out_results(summary)
-    if not results:
-        return
-    title = f"Held-out reward (max 2) of {results[0].after.n} examples, change: paired ± SE"
-    rewards = Table(
-        "task", "decoding", "constant", "before", "after", "change", title=title, box=SIMPLE, padding=(0, 1, 0, 0)
-    )
-    for row in results:
-        means = (f"{mean:.3f}" for mean in (row.constant, row.before.mean, row.after.mean))
-        style = "bold" if row.task == "all" else ""
-        rewards.add_row(row.task, row.decoding, *means, row.change.text("+"), style=style)
-    console.print(rewards)
-    answers = Table(
-        "task", "best constant answer", "most common answer after RL", "share", box=SIMPLE, padding=(0, 1, 0, 0)
-    )
-    for cells in constant_answers(summary):
-        answers.add_row(*(inert(textwrap.shorten(cell, MAX_ANSWER_CHARS, placeholder="...")) for cell in cells))
-    console.print(answers)
+    for decoding in dict.fromkeys(result.decoding for result in results):
+        rows = [result for result in results if result.decoding == decoding]
+        title = f"Held-out reward (max {max_reward:g}) of {rows[0].after.n} examples, {decoding}, paired change"
+        rewards = _summary_table(
+            *("task", "before", "after", "change", "95% interval", "constant", "majority"), title=title
+        )
+        for row in rows:
+            means = (f"{row.before.mean:.3f}", f"{row.after.mean:.3f}", f"{row.change.mean:+.3f}")
+            baselines = (f"{row.constant:.3f}", row.majority_text)
+            style = "bold" if row.task == ALL else ""
+            rewards.add_row(row.task, *means, inert(row.change.interval_text()), *baselines, style=style)
+        console.print(rewards)
+    if results:
+        answers = _summary_table("task", "best constant answer", "majority class", "most common after RL", "share")
+        for each in task_answers(summary):
+            answers.add_row(
+                *(inert(textwrap.shorten(cell, MAX_ANSWER_CHARS, placeholder="...")) for cell in each.cells)
+            )
+        console.print(answers)
+
+
+def _summary_table(*columns: str, title: str | None = None) -> Table:
+    return Table(*columns, title=title, box=SIMPLE, show_edge=False, pad_edge=False, padding=(0, 0))

@@ -1,9 +1,10 @@
-"""Rendering of synthetic scenes: land covers, objects and illumination in the style of a small satellite image."""
+"""Rendering of synthetic scenes in the style of a small satellite image: land covers, clutter, objects, sensor."""
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -43,6 +44,20 @@ PAINT = {
     "vehicle": ("red", "blue", "yellow"),
     "building": ("red", "grey"),
 }
+ROUGHNESS = {"water": 5.0, "farmland": 7.0, "forest": 7.0, "urban": 5.0, "bare ground": 10.0}
+"""Amplitude of each land cover's texture, in 8-bit grey values."""
+CLUTTER = {
+    "water": ((168, 190, 206), (118, 150, 178)),
+    "farmland": ((44, 84, 40), (58, 96, 46)),
+    "forest": ((96, 128, 62), (120, 116, 84)),
+    "urban": ((70, 104, 62), (176, 172, 168)),
+    "bare ground": ((120, 98, 74), (92, 108, 66)),
+}
+"""Colours of small things of no interest: foam, bushes, clearings, trees in streets, rocks."""
+MAX_CLUTTER = 14
+Sensor = Literal["optical", "grey", "sar"]
+LOOKS = 16
+"""Looks of the SAR-like sensor: its speckle has a standard deviation of 1 / sqrt(LOOKS) of the signal."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +72,17 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """Content of one image. A second land cover, if any, fills the half at ``side`` (left, right, top or bottom)."""
+    """Content of one image. A second land cover, if any, fills the half at ``side`` (left, right, top or bottom).
+
+    The sensor shows colours (``optical``), grey values, or grey values with multiplicative speckle (``sar``).
+    """
 
     covers: tuple[str, ...]
     things: tuple[Thing, ...] = ()
     side: str = "right"
     texture_seed: int = 0
     light_seed: int = 0
+    sensor: Sensor = "optical"
 
 
 def render(scene: Scene) -> Image.Image:
@@ -73,10 +92,12 @@ def render(scene: Scene) -> Image.Image:
     canvas = _cover(scene.covers[0], rng, side)
     if len(scene.covers) > 1:
         canvas.paste(_cover(scene.covers[1], rng, side), mask=_half_mask(scene.side, rng, side))
+    light = np.random.default_rng(scene.light_seed)
+    sun = tuple(int(v) for v in light.choice((-1, 1), 2))
     for thing in scene.things:
-        _draw_thing(canvas, thing, rng)
+        _draw_thing(canvas, thing, rng, sun)
     small = canvas.resize((SCENE_SIZE, SCENE_SIZE), Image.Resampling.BOX)
-    return _light(small, np.random.default_rng(scene.light_seed))
+    return _expose(small, scene.sensor, light)
 
 
 def _cover(name: str, rng: np.random.Generator, side: int) -> Image.Image:
@@ -86,7 +107,21 @@ def _cover(name: str, rng: np.random.Generator, side: int) -> Image.Image:
     {"water": _waves, "farmland": _fields, "forest": _trees, "urban": _streets, "bare ground": _patches}[name](
         draw, rng, side, colour
     )
-    return image
+    for x, y in rng.integers(0, side, (int(rng.integers(MAX_CLUTTER)), 2)):
+        r = int(rng.integers(2, 6))
+        draw.ellipse([x - r + 1, y - r + 1, x + r + 1, y + r + 1], fill=_shade(colour, -22))
+        draw.ellipse([x - r, y - r, x + r, y + r], fill=CLUTTER[name][int(rng.integers(2))])
+    rough = np.asarray(image, dtype=np.float32) + ROUGHNESS[name] * _texture(rng, side)[..., None]
+    return Image.fromarray(rough.clip(0, 255).astype(np.uint8))
+
+
+def _texture(rng: np.random.Generator, side: int) -> np.ndarray:
+    """Smooth noise of two scales with a standard deviation of about 1, [side, side] fp32."""
+    total = np.zeros((side, side), dtype=np.float32)
+    for cells in (6, 24):
+        noise = Image.fromarray(rng.standard_normal((cells, cells), dtype=np.float32))
+        total += np.asarray(noise.resize((side, side), Image.Resampling.BICUBIC))
+    return total
 
 
 def _shade(colour: np.ndarray, amount: float) -> tuple[int, ...]:
@@ -151,7 +186,8 @@ def _half_mask(half: str, rng: np.random.Generator, side: int) -> Image.Image:
     return Image.fromarray((inside * 255).astype(np.uint8))
 
 
-def _draw_thing(canvas: Image.Image, thing: Thing, rng: np.random.Generator) -> None:
+def _draw_thing(canvas: Image.Image, thing: Thing, rng: np.random.Generator, sun: tuple[int, ...]) -> None:
+    """Draw an object; ``sun`` is the direction of its shadow, (-1 or 1, -1 or 1)."""
     x1, y1, x2, y2 = (v * SCALE for v in thing.box)
     draw = ImageDraw.Draw(canvas, "RGBA")
     colour = np.asarray(COLOURS[thing.paint])
@@ -159,8 +195,8 @@ def _draw_thing(canvas: Image.Image, thing: Thing, rng: np.random.Generator) -> 
         _ruin(draw, (x1, y1, x2, y2), rng)
         return
     draw_kind = _DRAW[thing.kind]
-    s = 3 * SCALE
-    draw_kind(draw, (x1 + s, y1 + s, x2 + s, y2 + s), ((0, 0, 0, 90),) * 3)
+    dx, dy = (3 * SCALE * v for v in sun)
+    draw_kind(draw, (x1 + dx, y1 + dy, x2 + dx, y2 + dy), ((0, 0, 0, 90),) * 3)
     draw_kind(draw, (x1, y1, x2 - 1, y2 - 1), tuple(_shade(colour, a) for a in (0, -46, 30)))
 
 
@@ -231,11 +267,16 @@ def _ruin(draw: ImageDraw.ImageDraw, box: Corners, rng: np.random.Generator) -> 
         )
 
 
-def _light(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Apply an illumination gradient, sensor noise and a slight blur."""
+def _expose(image: Image.Image, sensor: Sensor, rng: np.random.Generator) -> Image.Image:
+    """Apply an illumination gradient, a slight blur, and the response and noise of the sensor."""
     pixels = np.asarray(image.filter(ImageFilter.GaussianBlur(0.45)), dtype=np.float32)
     direction = rng.uniform(-0.10, 0.10, 2)
     ramp = np.linspace(-1, 1, SCENE_SIZE, dtype=np.float32)
     gain = rng.uniform(0.92, 1.08) + direction[0] * ramp[:, None] + direction[1] * ramp[None, :]
+    pixels = pixels * gain[..., None]
+    if sensor != "optical":
+        pixels = np.repeat(pixels @ np.array([[0.299], [0.587], [0.114]], dtype=np.float32), 3, axis=2)
+    if sensor == "sar":
+        pixels *= rng.gamma(LOOKS, 1 / LOOKS, pixels.shape[:2])[..., None].astype(np.float32)
     noise = rng.normal(0, 5, pixels.shape[:2])[..., None]
-    return Image.fromarray((pixels * gain[..., None] + noise).clip(0, 255).astype(np.uint8))
+    return Image.fromarray((pixels + noise).clip(0, 255).astype(np.uint8))

@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from geovlm_ray.core.schema import Box, GroundedText, Target
-from geovlm_ray.data.scene_draw import COVERS, GROUND, OBJECTS, PAINT, SCENE_SIZE, Scene, Thing
+from geovlm_ray.data.scene_draw import COVERS, GROUND, OBJECTS, PAINT, SCENE_SIZE, Scene, Sensor, Thing
 
 Rng = np.random.Generator
 T = TypeVar("T")
@@ -17,6 +17,8 @@ COUNT_WORDS = ("no", "one", "two", "three")
 ASPECT = {"ship": 2.2, "plane": 1.0, "storage tank": 1.0, "vehicle": 1.7, "building": 1.3}
 DAMAGE = ("no damage", "destroyed")
 EVENTS = ("no change", "construction", "demolition", "flood")
+SENSORS: dict[Sensor, float] = {"optical": 0.8, "grey": 0.1, "sar": 0.1}
+"""Share of each sensor among the scenes whose questions and answers name no colour."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,9 @@ def scene_classification(rng: Rng) -> Record:
     """Classify an image with one land cover."""
     cover = _pick(rng, COVERS)
     question = _pick(rng, ("which land cover is this ?", "classify the scene .", "what kind of land is shown ?"))
-    return Record((_scene(rng, (cover,)),), question, (cover,), f"the image shows {cover} .", cover, COVERS)
+    return Record(
+        (_any_sensor(rng, _scene(rng, (cover,))),), question, (cover,), f"the image shows {cover} .", cover, COVERS
+    )
 
 
 def multilabel_classification(rng: Rng) -> Record:
@@ -47,7 +51,12 @@ def multilabel_classification(rng: Rng) -> Record:
     question = _pick(rng, ("which classes are present ?", "list all classes in the image ."))
     seen = " and ".join(names)
     return Record(
-        (_scene(rng, covers, things),), question, names, f"there is {seen} .", ", ".join(names), (*COVERS, *OBJECTS)
+        (_any_sensor(rng, _scene(rng, covers, things)),),
+        question,
+        names,
+        f"there is {seen} .",
+        ", ".join(names),
+        (*COVERS, *OBJECTS),
     )
 
 
@@ -88,7 +97,9 @@ def object_detection(rng: Rng) -> Record:
     question = _pick(rng, (f"find all {_plural(kind, 2)} .", f"detect every {kind} ."))
     places = " and ".join(dict.fromkeys(place(t) for t in things))
     reasoning = f"{COUNT_WORDS[n]} {_plural(kind, n)} , {places} ."
-    return Record((_scene(rng, (GROUND[kind],), things),), question, *_boxes_answer(things, reasoning))
+    return Record(
+        (_any_sensor(rng, _scene(rng, (GROUND[kind],), things)),), question, *_boxes_answer(things, reasoning)
+    )
 
 
 def referred_object_detection(rng: Rng) -> Record:
@@ -253,6 +264,12 @@ def _scene(rng: Rng, covers: tuple[str, ...], things: tuple[Thing, ...] = ()) ->
     seeds = rng.integers(0, 2**31, 2)
     side = _pick(rng, ("left", "right", "top", "bottom"))
     return Scene(covers, things, side, texture_seed=int(seeds[0]), light_seed=int(seeds[1]))
+
+
+def _any_sensor(rng: Rng, scene: Scene) -> Scene:
+    """The same scene seen by a sensor of `SENSORS`."""
+    index = int(rng.choice(len(SENSORS), p=list(SENSORS.values())))
+    return replace(scene, sensor=list(SENSORS)[index])
 
 
 def _relight(rng: Rng, scene: Scene) -> Scene:

@@ -39,7 +39,7 @@ def scene_example(task: str, seed: int, index: int, split: str = "train") -> Exa
         split=split,
         labels=record.labels,
         gsd=GROUND_SAMPLING_DISTANCE,
-        sensor="drawn",
+        sensor=record.scenes[0].sensor,
     )
 
 

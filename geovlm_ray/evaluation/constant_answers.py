@@ -1,4 +1,4 @@
-"""Constant-answer baseline: the best reward of a policy that ignores the image."""
+"""Constant-answer baselines: rewards of a policy that ignores the image."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from geovlm_ray.core.interfaces import RewardPool
 from geovlm_ray.core.schema import Example, Prompt, Sample, SampleGroup
 from geovlm_ray.data.answers import answer_text
 from geovlm_ray.data.sampler import Stream
+from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.grammar import ThinkMode
 
 TRAINING_EXAMPLES = 100
@@ -37,20 +38,51 @@ def best_constant_answers(
     the held-out examples.
     """
     constants = {}
-    for task in dict.fromkeys(example.task for example in held_out):
-        n = min(TRAINING_EXAMPLES, stream.count(task) or TRAINING_EXAMPLES)
-        training = [stream.of_task(task, k) for k in range(n)]
-        counts: Counter[str] = Counter()
-        for example in training:
-            # Training reports examples without a usable target.
-            with suppress(DataError):
-                counts[answer_text(example, rotated=rotated)] += 1
-        candidates = [answer for answer, _ in counts.most_common(CANDIDATES)] or [""]
+    for task, examples in _by_task(held_out).items():
+        training = _training_examples(stream, task)
+        candidates = [answer for answer, _ in _answer_counts(training, rotated).most_common(CANDIDATES)] or [""]
         means = np.mean(_scores(rewards, training, candidates, think), axis=0)
-        answer = candidates[int(means.argmax())]
-        examples = [example for example in held_out if example.task == task]
-        constants[task] = ConstantAnswer(answer, [row[0] for row in _scores(rewards, examples, [answer], think)])
+        constants[task] = _constant(rewards, examples, candidates[int(means.argmax())], think)
     return constants
+
+
+def majority_classes(
+    rewards: RewardPool, stream: Stream, held_out: Sequence[Example], think: ThinkMode
+) -> dict[str, ConstantAnswer]:
+    """The most frequent reference answer of every class or VQA task in the held-out examples.
+
+    Counted on the task's first 100 training examples, then scored on the held-out examples. Tasks without a usable
+    reference answer are omitted.
+    """
+    majorities = {}
+    for task, examples in _by_task(held_out).items():
+        if TASKS[task].target_kind in ("classes", "vqa"):
+            for answer, _ in _answer_counts(_training_examples(stream, task), rotated=False).most_common(1):
+                majorities[task] = _constant(rewards, examples, answer, think)
+    return majorities
+
+
+def _by_task(held_out: Sequence[Example]) -> dict[str, list[Example]]:
+    tasks = dict.fromkeys(example.task for example in held_out)
+    return {task: [example for example in held_out if example.task == task] for task in tasks}
+
+
+def _training_examples(stream: Stream, task: str) -> list[Example]:
+    n = min(TRAINING_EXAMPLES, stream.count(task) or TRAINING_EXAMPLES)
+    return [stream.of_task(task, k) for k in range(n)]
+
+
+def _answer_counts(examples: Sequence[Example], rotated: bool) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for example in examples:
+        # Training reports examples without a usable target.
+        with suppress(DataError):
+            counts[answer_text(example, rotated=rotated)] += 1
+    return counts
+
+
+def _constant(rewards: RewardPool, examples: Sequence[Example], answer: str, think: ThinkMode) -> ConstantAnswer:
+    return ConstantAnswer(answer, [row[0] for row in _scores(rewards, examples, [answer], think)])
 
 
 def _scores(

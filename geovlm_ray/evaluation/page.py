@@ -20,7 +20,7 @@ def write_page(results: Results, folder: Path) -> Path:
     """Write the page of an evaluation into its folder and return its path.
 
     Raises:
-        DataError: the image of a shown prediction no longer exists.
+        DataError: the predictions cannot be read.
     """
     page = render(
         "evaluation.html",

@@ -14,22 +14,37 @@ import torch
 from peft import get_peft_model_state_dict
 
 from geovlm_ray.core.schema import Example, Prompt, SampleGroup
+from geovlm_ray.learner.batch_advantages import batch_advantages
 from geovlm_ray.learner.config import LearnerConfig
-from geovlm_ray.learner.loss_inputs import BatchSize, Clip, LossInputs, kl_penalty
+from geovlm_ray.learner.importance import importance_weights
+from geovlm_ray.learner.kl import kl_values
+from geovlm_ray.learner.loss_inputs import BatchSize, LossInputs
 from geovlm_ray.learner.micro_batches import MicroBatch, split_into_micro_batches
-from geovlm_ray.learner.objectives import OBJECTIVES, advantages
+from geovlm_ray.learner.objectives import OBJECTIVES
 from geovlm_ray.learner.ranks import SINGLE_PROCESS, Ranks
-from geovlm_ray.learner.trained_policy import NamedParameters, TrainedPolicy, linear_schedule
+from geovlm_ray.learner.schedules import schedule
+from geovlm_ray.learner.trained_policy import NamedParameters, TrainedPolicy
 from geovlm_ray.model.config import ModelConfig
 from geovlm_ray.model.families import family_of
 from geovlm_ray.model.loading import engine_adapter_config, load_model
-from geovlm_ray.model.logprobs import RowLogprobs
+from geovlm_ray.model.logprobs import RowLogprobs, logprobs_and_entropy
 from geovlm_ray.model.prompts import EncodedPrompt, PromptEncoder, banned_token_ids
 from geovlm_ray.model.sharding import full_tensor, unsharded_params
 from geovlm_ray.transport.base import Transport, WeightUpdate
 
 PROMPT_CACHE_SIZE = 512
-SUMMED_METRICS = ("policy", "kl", "clipped", "truncated", "kl_to_sampler", "tokens")
+SUMMED_METRICS = (
+    "policy",
+    "kl",
+    "clipped_low",
+    "clipped_high",
+    "clipped_dual",
+    "importance",
+    "kl_to_sampler",
+    "tokens",
+)
+Logprobs = dict[int, torch.Tensor]
+"""Log-probs of a group's tokens, [tokens], keyed by group id."""
 
 
 class GrpoLearner(TrainedPolicy):
@@ -66,13 +81,13 @@ class GrpoLearner(TrainedPolicy):
             encoder.processor,
             model_config,
             self._optimizers,
-            linear_schedule(config.warmup_steps, total_steps, final=0.1 if config.decay else 1.0),
+            schedule(config.lr_decay, config.warmup_steps, total_steps, config.lr_end),
             banned=banned_token_ids(encoder.processor, model.config.get_text_config().vocab_size),
             temperature=temperature,
             gradient_checkpointing=config.gradient_checkpointing,
             ranks=ranks,
         )
-        self.reference = self._frozen_copy(folder, seed) if config.kl_beta and not model_config.lora else None
+        self.reference = self._frozen_copy(folder, seed) if config.needs_reference and not model_config.lora else None
         self._encoder_thread = ThreadPoolExecutor(1)
         self._encoded = lru_cache(maxsize=PROMPT_CACHE_SIZE)(self._start_encoding)
 
@@ -102,8 +117,8 @@ class GrpoLearner(TrainedPolicy):
     def step(self, groups: Sequence[SampleGroup], upcoming: Sequence[Prompt] = ()) -> dict[str, float]:
         """Update on one batch in ``mini_batches`` optimizer steps; increments the weight version by one.
 
-        Groups with all-zero advantages are skipped unless the KL penalty needs them; they still count in the mean.
-        ``upcoming`` are prompts of the next step, which are encoded in the background.
+        Groups with all-zero advantages are skipped unless a KL penalty or a metric needs them; they still count in the
+        mean. ``upcoming`` are prompts of the next step, which are encoded in the background.
 
         Raises:
             ValueError: no groups, a group without rewards, or a gradient norm that is not finite.
@@ -112,30 +127,29 @@ class GrpoLearner(TrainedPolicy):
             raise ValueError("expected at least one group, found none")
         for prompt in (*(group.prompt for group in groups), *upcoming):
             self._encoded(prompt.example, prompt.prefill)
-        values = {g.group_id: advantages(g, self.config, self.max_completion_tokens) for g in groups}
         bounds = np.linspace(0, len(groups), self.config.mini_batches + 1).round().astype(int)
         batches = [groups[start:end] for start, end in itertools.pairwise(bounds) if end > start]
-        old = self._old_logprobs([g for batch in batches for g in self.ranks.shard(batch)], groups[0])
+        shard = [group for batch in batches for group in self.ranks.shard(batch)]
+        old = self._old_logprobs(shard, groups[0])
+        kl = self._completion_kl(groups, shard, old)
+        values = batch_advantages(groups, self.config, self.max_completion_tokens, kl)
         sums = dict.fromkeys(SUMMED_METRICS, 0.0)
-        grad_norms = []
+        if self.config.exact_entropy:
+            tasks = {group.prompt.example.task for group in groups}
+            sums |= {f"{name}/{task}": 0.0 for task in sorted(tasks) for name in ("entropy", "tokens")}
+        norms = []
         lr = self.lr
         for batch in batches:
             self._accumulate(batch, values, old, sums)
-            grad_norms.append(self.clip_gradient(self.config.max_grad_norm))
-            if not np.isfinite(grad_norms[-1]):
-                raise ValueError(f"version {self.version}: expected a finite gradient norm, found {grad_norms[-1]}")
+            norms.append(self.clip_gradient(self.config.max_grad_norm))
+            if not np.isfinite(norms[-1]["grad_norm"]):
+                found = norms[-1]["grad_norm"]
+                raise ValueError(f"version {self.version}: expected a finite gradient norm, found {found}")
             self.update()
-        sums = self.ranks.all_reduce_sum(sums)
         self.finish_step()
-        tokens = max(sums["tokens"], 1.0)
         return {
-            "loss/policy": sums["policy"] / len(grad_norms),
-            "loss/kl": sums["kl"] / len(grad_norms),
-            "loss/clipped_fraction": sums["clipped"] / tokens,
-            "loss/kl_to_sampler": sums["kl_to_sampler"] / tokens,
-            "loss/truncated_fraction": sums["truncated"] / tokens,
-            "learner/tokens": sums["tokens"],
-            "grad_norm": float(np.mean(grad_norms)),
+            **_metrics(self.ranks.all_reduce_sum(sums), len(batches)),
+            **{name: float(np.mean([norm[name] for norm in norms])) for name in norms[0]},
             "lr": lr,
         }
 
@@ -160,50 +174,78 @@ class GrpoLearner(TrainedPolicy):
     def close(self) -> None:
         """Do nothing: the process frees the learner's resources when it exits."""
 
-    def _old_logprobs(self, groups: Sequence[SampleGroup], filler: SampleGroup) -> dict[int, torch.Tensor] | None:
-        """The learner's log-probs before the step, keyed by group id; None if the engine's are used."""
+    def _old_logprobs(self, groups: Sequence[SampleGroup], filler: SampleGroup) -> Logprobs | None:
+        """The learner's log-probs before the step; None if the engine's are used."""
         if self.config.old_logprobs == "engine":
             return None
-        logprobs: dict[int, torch.Tensor] = {}
-        with torch.no_grad():
-            for micro, _ in self._synced_micro_batches(groups, filler):
-                lengths = [sum(len(s.policy_logprobs) for s in g.samples) for g in micro.groups]
-                rows = self.scores(micro.row).split(lengths)
-                logprobs |= {g.group_id: row for g, row in zip(micro.groups, rows, strict=True)}
-        return logprobs
+        return {
+            group_id: row
+            for micro, _ in self._synced_micro_batches(groups, filler)
+            for group_id, row in micro.per_group(self._scores_without_gradient(micro)).items()
+        }
+
+    def _completion_kl(
+        self, groups: Sequence[SampleGroup], shard: Sequence[SampleGroup], old: Logprobs | None
+    ) -> dict[int, np.ndarray] | None:
+        """KL to the reference policy of each completion of all ranks, [G]; None if the reward has no KL penalty."""
+        if not self.config.kl_beta or self.config.kl_in_loss:
+            return None
+        sums = {f"{g.group_id} {i}": 0.0 for g in groups for i in range(len(g.samples))}
+        for micro, is_real in self._synced_micro_batches(shard, groups[0]):
+            reference = self._reference_logprobs(micro)
+            if is_real:
+                values = kl_values(self._old(micro, old), reference, self.config.kl_estimator)
+                per_sample = values.new_zeros(len(micro.lengths)).index_add(0, micro.row.sample.to(self.device), values)
+                keys = [f"{g.group_id} {i}" for g in micro.groups for i in range(len(g.samples))]
+                sums |= dict(zip(keys, per_sample.tolist(), strict=True))
+        sums = self.ranks.all_reduce_sum(sums)
+        return {g.group_id: np.array([sums[f"{g.group_id} {i}"] for i in range(len(g.samples))]) for g in groups}
 
     def _accumulate(
         self,
         batch: Sequence[SampleGroup],
         values: dict[int, np.ndarray],
-        old: dict[int, torch.Tensor] | None,
+        old: Logprobs | None,
         sums: dict[str, float],
     ) -> None:
         """Accumulate the gradient and metric sums of one optimizer step over this rank's shard of a batch."""
+        config, objective = self.config, OBJECTIVES[self.config.objective]
         lengths = [len(s.policy_logprobs) for g in batch for s in g.samples]
         size = BatchSize(len(lengths), sum(lengths), self.max_completion_tokens)
-        objective = OBJECTIVES[self.config.objective]
-        clip = Clip(self.config.clip_low, self.config.clip_high)
-        useful = [g for g in self.ranks.shard(batch) if self.config.kl_beta or np.any(values[g.group_id])]
+        all_groups = config.needs_reference or config.exact_entropy
+        useful = [g for g in self.ranks.shard(batch) if all_groups or np.any(values[g.group_id])]
         for micro, is_real in self._synced_micro_batches(useful, batch[0]):
-            tokens = self._loss_inputs(micro, values, old if is_real else None)
-            policy = objective.loss(tokens, clip, size)
-            loss = policy.loss
-            if self.config.kl_beta:
-                kl = kl_penalty(tokens, self._reference_logprobs(micro), size, objective.kl_aggregation)
-                loss = loss + self.config.kl_beta * kl
+            logprobs, entropy = self._logprobs_and_entropy(micro)
+            old_logprobs = self._old(micro, old if is_real else None)
+            advantages = micro.per_sample(values).to(self.device)
+            inputs = LossInputs(logprobs, old_logprobs, micro.row.sample.to(self.device), advantages)
+            weights, out_of_bounds = self._importance_weights(micro, inputs)
+            policy, surrogate = objective.loss(inputs, config.clip, size, weights)
+            loss = policy
+            if config.needs_reference:
+                policy_logprobs = logprobs if config.kl_in_loss else logprobs.detach()
+                kl = kl_values(policy_logprobs, self._reference_logprobs(micro), config.kl_estimator)
+                kl = inputs.aggregate(kl, size, objective.aggregation)
+                loss = loss + config.kl_beta * kl if config.kl_in_loss else loss
                 sums["kl"] += float(kl.detach()) * is_real
+            if entropy is not None:
+                loss = loss - config.entropy_bonus * inputs.aggregate(entropy, size, objective.aggregation)
             self.backward(loss, is_real)
             if not is_real:
                 continue
             with torch.no_grad():
-                drift = tokens.logprobs - micro.rollout_logprobs.to(self.device)
+                drift = logprobs - micro.rollout_logprobs.to(self.device)
                 sums["kl_to_sampler"] += float((drift.exp() - 1 - drift).sum())
-                sums["policy"] += float(policy.loss)
-                sums["clipped"] += float(policy.clipped.sum())
-                sums["tokens"] += len(micro.rollout_logprobs)
-                if tokens.weights is not None:
-                    sums["truncated"] += float((tokens.weights >= self.config.tis_cap).sum())
+                sums["policy"] += float(policy)
+                sums["clipped_low"] += float(surrogate.clipped_low.sum())
+                sums["clipped_high"] += float(surrogate.clipped_high.sum())
+                sums["clipped_dual"] += float(surrogate.clipped_dual.sum())
+                sums["importance"] += float(out_of_bounds.sum())
+                sums["tokens"] += len(logprobs)
+                if entropy is not None:
+                    for group, row in zip(micro.groups, micro.per_group(entropy).values(), strict=True):
+                        sums[f"entropy/{group.prompt.example.task}"] += float(row.sum())
+                        sums[f"tokens/{group.prompt.example.task}"] += len(row)
 
     def _synced_micro_batches(
         self, groups: Sequence[SampleGroup], filler: SampleGroup
@@ -213,32 +255,39 @@ class GrpoLearner(TrainedPolicy):
         for part, is_real in self.ranks.padded(parts, [filler]):
             yield MicroBatch.of(part, self.encode, self.encoder), is_real
 
-    def _loss_inputs(
-        self, micro: MicroBatch, values: dict[int, np.ndarray], old: dict[int, torch.Tensor] | None
-    ) -> LossInputs:
-        """Loss inputs of a micro-batch under the current policy.
+    def _logprobs_and_entropy(self, micro: MicroBatch) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Log-probs of the tokens under the current policy, and entropies if they are computed, [N]."""
+        if not self.config.exact_entropy:
+            return self.scores(micro.row), None
+        logprobs, entropy = self.scores(micro.row, logprobs_and_entropy).unbind(1)
+        return logprobs, entropy
 
-        If ``old`` has the learner's log-probs, ``weights`` are truncated importance weights old policy / engine, at
-        most ``tis_cap`` (Yao et al., Your Efficient RL Framework Secretly Brings You Off-Policy RL Training, 2025).
-        """
-        rollout_logprobs = micro.rollout_logprobs.to(self.device)
-        old_logprobs = rollout_logprobs
-        if old is not None:
-            old_logprobs = torch.cat([old[g.group_id] for g in micro.groups]).to(self.device)
-        return LossInputs(
-            logprobs=self.scores(micro.row),
-            old_logprobs=old_logprobs,
-            sample=micro.row.sample.to(self.device),
-            advantages=micro.per_sample(values).to(self.device),
-            weights=None if old is None else (old_logprobs - rollout_logprobs).exp().clamp(max=self.config.tis_cap),
-        )
+    def _old(self, micro: MicroBatch, old: Logprobs | None) -> torch.Tensor:
+        """Log-probs of the tokens under the old policy, [N]: the engine's if ``old`` is None."""
+        if old is None:
+            return micro.rollout_logprobs.to(self.device)
+        return torch.cat([old[g.group_id] for g in micro.groups])
 
+    def _importance_weights(self, micro: MicroBatch, inputs: LossInputs) -> tuple[torch.Tensor | float, torch.Tensor]:
+        """Factors of the surrogate's tokens, [N], and a mask of those whose importance weight was out of bounds."""
+        correction = self.config.importance_correction
+        if correction is None:
+            return 1.0, inputs.sample < 0
+        in_ratio = self.config.old_logprobs == "engine"
+        learner = inputs.logprobs.detach() if in_ratio else inputs.old_logprobs
+        log_weight = learner - micro.rollout_logprobs.to(self.device)
+        return importance_weights(correction, log_weight, inputs.sample, in_ratio=in_ratio)
+
+    @torch.no_grad()
+    def _scores_without_gradient(self, micro: MicroBatch) -> torch.Tensor:
+        return self.scores(micro.row)
+
+    @torch.no_grad()
     def _reference_logprobs(self, micro: MicroBatch) -> torch.Tensor:
-        with torch.no_grad():
-            if self.reference is not None:
-                return self.scores(micro.row, module=self.reference)
-            with self.model.disable_adapter():
-                return self.scores(micro.row)
+        if self.reference is not None:
+            return self.scores(micro.row, module=self.reference)
+        with self.model.disable_adapter():
+            return self.scores(micro.row)
 
     def _frozen_copy(self, folder: Path, seed: int) -> RowLogprobs:
         return self.sharded(load_model(self.model_config, folder, self.device, seed).eval().requires_grad_(False))
@@ -262,3 +311,24 @@ class GrpoLearner(TrainedPolicy):
                     weight = module.base_layer.weight
                     merged = weight.detach() + module.get_delta_weight("default").detach().to(weight.dtype)
                     yield f"{name.removeprefix(prefix)}.weight", merged
+
+
+def _metrics(sums: dict[str, float], updates: int) -> dict[str, float]:
+    """Metrics of a step from the sums over all ranks and optimizer steps."""
+    tokens = max(sums["tokens"], 1.0)
+    metrics = {
+        "loss/policy": sums["policy"] / updates,
+        "loss/kl": sums["kl"] / updates,
+        "loss/clipped_low": sums["clipped_low"] / tokens,
+        "loss/clipped_high": sums["clipped_high"] / tokens,
+        "loss/clipped_dual": sums["clipped_dual"] / tokens,
+        "loss/importance_out_of_bounds": sums["importance"] / tokens,
+        "loss/kl_to_sampler": sums["kl_to_sampler"] / tokens,
+        "learner/tokens": sums["tokens"],
+    }
+    tasks = [name.removeprefix("entropy/") for name in sums if name.startswith("entropy/")]
+    if tasks:
+        metrics["entropy/exact"] = sum(sums[f"entropy/{task}"] for task in tasks) / tokens
+    return metrics | {
+        f"task/{task}/entropy_exact": sums[f"entropy/{task}"] / max(sums[f"tokens/{task}"], 1.0) for task in tasks
+    }

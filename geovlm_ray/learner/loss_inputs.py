@@ -6,13 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
+from geovlm_ray.learner.advantages import Center, Scale
 
 if TYPE_CHECKING:
     # The configuration checks names of objectives without loading torch.
     import torch
 
-KlAggregation = Literal["token", "sample"]
+Aggregation = Literal["token_mean", "sample_mean", "fixed_length"]
+MAX_LOG_RATIO = 20.0
+"""Bound on the absolute log-ratio of a token, as in verl and EasyR1: a ratio beyond it would overflow."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +34,13 @@ class LossInputs:
     """N completion tokens of S samples.
 
     ``logprobs`` (with gradient) and ``old_logprobs`` are [N] fp32, ``sample`` [N] int64 is the sample index of each
-    token, ``advantages`` is [S] fp32. ``weights`` [N] are importance weights from the engine that sampled the tokens to
-    the policy of ``old_logprobs``; None if they are the same.
+    token, ``advantages`` is [S] fp32.
     """
 
     logprobs: torch.Tensor
     old_logprobs: torch.Tensor
     sample: torch.Tensor
     advantages: torch.Tensor
-    weights: torch.Tensor | None = None
 
     @property
     def lengths(self) -> torch.Tensor:
@@ -49,24 +49,33 @@ class LossInputs:
 
     @property
     def log_ratio(self) -> torch.Tensor:
-        """Log of the probability ratio policy / old policy, [N]."""
-        return self.logprobs - self.old_logprobs
+        """Log of the probability ratio policy / old policy, [N], within +-`MAX_LOG_RATIO`."""
+        return (self.logprobs - self.old_logprobs).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
 
     def per_sample(self, values: torch.Tensor) -> torch.Tensor:
         """Sum over each sample's tokens, [N] to [S]."""
         return self.advantages.new_zeros(self.advantages.shape).index_add(0, self.sample, values)
 
-    def weighted(self, values: torch.Tensor) -> torch.Tensor:
-        """Per-token values times their importance weights, [N]."""
-        return values if self.weights is None else values * self.weights
+    def aggregate(self, values: torch.Tensor, size: BatchSize, aggregation: Aggregation) -> torch.Tensor:
+        """A micro-batch's share of the batch mean of per-token values [N], a scalar.
+
+        ``token_mean``: over all tokens. ``sample_mean``: over the tokens of each sample, then over samples.
+        ``fixed_length``: sum over each sample's tokens divided by ``max_completion_tokens``, then over samples.
+        """
+        if aggregation == "token_mean":
+            return values.sum() / size.tokens
+        if aggregation == "fixed_length":
+            return values.sum() / (size.max_completion_tokens * size.samples)
+        return (self.per_sample(values) / self.lengths).sum() / size.samples
 
 
 @dataclass(frozen=True)
 class Clip:
-    """Clip bounds of the ratio: ``1 - low`` and ``1 + high``."""
+    """Clip bounds of the ratio, ``1 - low`` and ``1 + high``, and the dual-clip bound, None if it is off."""
 
     low: float
     high: float
+    dual: float | None = None
 
     def __call__(self, ratio: torch.Tensor) -> torch.Tensor:
         """Clamp the ratio to its bounds."""
@@ -74,42 +83,55 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class PolicyLoss:
-    """``loss`` is a micro-batch's share of the batch loss; ``clipped`` [N] marks tokens with zero gradient."""
+class Surrogate:
+    """Per-token values [N] that the policy maximises, and masks [N] of the tokens that each bound clips.
 
-    loss: torch.Tensor
-    clipped: torch.Tensor
+    A token beyond the lower or dual bound, or beyond the upper bound, has no gradient, except in CISPO.
+    """
+
+    values: torch.Tensor
+    clipped_low: torch.Tensor
+    clipped_high: torch.Tensor
+    clipped_dual: torch.Tensor
 
 
 @dataclass(frozen=True)
 class Objective:
-    """An RL objective: advantages from a group's rewards [G], and the policy loss of a micro-batch.
+    """An RL objective: the surrogate of a micro-batch, how it is averaged, and the defaults of its settings.
 
-    ``kl_aggregation`` selects whether the KL penalty is averaged over all tokens of the batch (``token``) or first over
-    the tokens of each sample (``sample``).
+    KL penalty and entropy bonus are averaged like the surrogate. ``center`` and ``scale`` are the defaults of
+    ``learner.advantage_center`` and ``advantage_scale``, ``clip_low`` and ``clip_high`` those of the clip bounds.
     """
 
-    advantages: Callable[[np.ndarray], np.ndarray]
-    loss: Callable[[LossInputs, Clip, BatchSize], PolicyLoss]
-    kl_aggregation: KlAggregation = "sample"
+    surrogate: Callable[[LossInputs, Clip], Surrogate]
+    aggregation: Aggregation
+    center: Center = "group"
+    scale: Scale = "group"
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+
+    def loss(
+        self, tokens: LossInputs, clip: Clip, size: BatchSize, weights: torch.Tensor | float = 1.0
+    ) -> tuple[torch.Tensor, Surrogate]:
+        """A micro-batch's share of the loss, minus the mean surrogate times ``weights`` [N]; and the surrogate."""
+        surrogate = self.surrogate(tokens, clip)
+        return -tokens.aggregate(surrogate.values * weights, size, self.aggregation), surrogate
 
 
-def surrogate(tokens: LossInputs, ratio: torch.Tensor, clip: Clip) -> tuple[torch.Tensor, torch.Tensor]:
-    """PPO's clipped surrogate per token, [N], and a mask of the tokens that clipping leaves without gradient, [N]."""
+def clipped_surrogate(tokens: LossInputs, clip: Clip) -> Surrogate:
+    """PPO's clipped surrogate min(r A, clip(r) A) per token (arXiv 1707.06347, equation 7).
+
+    With a dual clip c, the value of a token with A < 0 is at least c A: a large ratio cannot dominate the gradient (Ye
+    et al., arXiv 1912.09729, equation 5).
+    """
     advantage = tokens.advantages[tokens.sample]
-    unclipped, clipped = ratio * advantage, clip(ratio) * advantage
-    return unclipped.minimum(clipped), unclipped > clipped
-
-
-def kl_penalty(
-    tokens: LossInputs, reference: torch.Tensor, size: BatchSize, kl_aggregation: KlAggregation
-) -> torch.Tensor:
-    """A micro-batch's contribution to KL(policy || reference), averaged according to ``kl_aggregation``.
-
-    The unbiased, non-negative estimator exp(r - p) - (r - p) - 1 (DeepSeekMath, arXiv 2402.03300, equation 4).
-    """
-    difference = reference - tokens.logprobs
-    values = difference.exp() - difference - 1
-    if kl_aggregation == "token":
-        return values.sum() / size.tokens
-    return (tokens.per_sample(values) / tokens.lengths).sum() / size.samples
+    ratio = tokens.log_ratio.exp()
+    unclipped, bounded = ratio * advantage, clip(ratio) * advantage
+    values = unclipped.minimum(bounded)
+    clipped_dual = advantage.new_zeros(advantage.shape).bool()
+    if clip.dual is not None:
+        floor = clip.dual * advantage
+        clipped_dual = (advantage < 0) & (values < floor)
+        values = values.where(~clipped_dual, floor)
+    clipped = unclipped > bounded
+    return Surrogate(values, clipped & (advantage < 0), clipped & (advantage > 0), clipped_dual)

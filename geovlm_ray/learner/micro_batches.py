@@ -36,6 +36,11 @@ class MicroBatch:
         """Concatenate per-sample values, keyed by group id, into one tensor [S] fp32."""
         return torch.tensor(np.concatenate([values[g.group_id] for g in self.groups]), dtype=torch.float32)
 
+    def per_group(self, values: torch.Tensor) -> dict[int, torch.Tensor]:
+        """Per-token values [N] of each group, [tokens], keyed by group id."""
+        counts = [sum(len(s.policy_logprobs) for s in g.samples) for g in self.groups]
+        return {g.group_id: row for g, row in zip(self.groups, values.split(counts), strict=True)}
+
     @classmethod
     def of(cls, groups: Sequence[SampleGroup], encode: Encode, encoder: PromptEncoder) -> MicroBatch:
         """Pack groups into one row; ``encode`` returns their prompts, ``encoder`` encodes images of completions."""

@@ -15,7 +15,7 @@ from transformers import ProcessorMixin
 
 from geovlm_ray.learner.ranks import SINGLE_PROCESS, Ranks
 from geovlm_ray.model.config import ModelConfig
-from geovlm_ray.model.families import base_model
+from geovlm_ray.model.families import base_model, family_of
 from geovlm_ray.model.loading import autocast_context, load_state, restore_policy, save_policy, save_state
 from geovlm_ray.model.logprobs import RowLogprobs, TokenScore, token_logprobs
 from geovlm_ray.model.rows import GroupRow
@@ -23,16 +23,6 @@ from geovlm_ray.model.sharding import full_tensor, shard, shard_like
 
 STATE_FILE = "learner.pt"
 NamedParameters = Mapping[str, nn.Parameter]
-
-
-def linear_schedule(warmup_steps: int, total_steps: int, final: float) -> Callable[[int], float]:
-    """Factor of the learning rate at a step, from 0: linear warm-up, times a linear decay to ``final`` at the end."""
-
-    def factor(step: int) -> float:
-        warmup = min(1.0, (step + 1) / max(warmup_steps, 1))
-        return warmup * (1.0 - (1.0 - final) * min(1.0, step / max(total_steps, 1)))
-
-    return factor
 
 
 class TrainedPolicy:
@@ -66,7 +56,13 @@ class TrainedPolicy:
         if gradient_checkpointing:
             base_model(model).gradient_checkpointing_enable({"use_reentrant": False})
         self.row_logprobs = self.sharded(model)
+        family = family_of(model)
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        vision = {name for name in self.trained if family.is_vision(name)}
+        self.parts = {
+            part: [p for name, p in self.trained.items() if (name in vision) == is_vision]
+            for part, is_vision in (("vision", True), ("language", False))
+        }
         self.optimizers = optimizers(self.trained)
         self._schedule = schedule
         self._resume_schedule()
@@ -75,9 +71,10 @@ class TrainedPolicy:
 
     def sharded(self, model: nn.Module) -> RowLogprobs:
         """A module that computes log-probs of rows with a model of this architecture, sharded over several ranks."""
-        module = RowLogprobs(model, self.banned, self.temperature)
+        dtype = getattr(torch, self.model_config.dtype)
+        module = RowLogprobs(model, self.banned, self.temperature, dtype if self.model_config.fp32_head else None)
         if self.ranks.size > 1:
-            shard(module, model, self.ranks.size, getattr(torch, self.model_config.dtype))
+            shard(module, model, self.ranks.size, dtype)
         return module
 
     def scores(
@@ -92,9 +89,10 @@ class TrainedPolicy:
         # FSDP averages gradients over the ranks; the factor turns the mean into the sum.
         (loss * self.ranks.size * is_real).backward()
 
-    def clip_gradient(self, max_norm: float) -> float:
-        """Clip the gradient of all ranks together and return its norm before."""
-        return float(full_tensor(nn.utils.clip_grad_norm_(self.trained.values(), max_norm)))
+    def clip_gradient(self, max_norm: float) -> dict[str, float]:
+        """Clip the gradient of all ranks together; returns its norm before, and those of its parts, as metrics."""
+        norms = {f"grad_norm/{part}": _grad_norm(parameters) for part, parameters in self.parts.items() if parameters}
+        return {"grad_norm": float(full_tensor(nn.utils.clip_grad_norm_(self.trained.values(), max_norm))), **norms}
 
     def update(self) -> None:
         """One optimizer step at the current learning rate; clears the gradient."""
@@ -127,7 +125,9 @@ class TrainedPolicy:
 
         Training continues meanwhile; `saved` tells when the write is complete.
         """
-        weights = {name: _copy(p.detach()) for name, p in self.trained.items()}
+        # An adapter is saved alone, a model whole: with those of its parameters that are frozen.
+        saved = self.trained if self.model_config.lora else dict(self.model.named_parameters())
+        weights = {name: _copy(p.detach()) for name, p in saved.items()}
         optimizer = {
             name: {key: _copy(value) for key, value in o.state[p].items()}
             for o in self.optimizers
@@ -169,6 +169,11 @@ class TrainedPolicy:
         self.steps = state["version"]
         self._resume_schedule()
         torch.set_rng_state(state["rng"])
+
+
+def _grad_norm(parameters: Sequence[nn.Parameter]) -> float:
+    """Norm of the gradient of some parameters."""
+    return float(full_tensor(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])))
 
 
 def _copy(tensor: torch.Tensor) -> torch.Tensor:

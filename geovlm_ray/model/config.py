@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from geovlm_ray.core.errors import ConfigError
 from geovlm_ray.core.section import Section
 
 TINY = "tiny"
+PACKAGED = {TINY: "tiny-qwen2.5-vl", "tiny-start": "tiny-qwen2.5-vl-start"}
+"""Policies that ship with the package, by name: the folder in ``geovlm_ray/model/assets``.
+
+Both were fine-tuned on generated scenes, ``tiny`` as far as it goes, ``tiny-start`` for an eighth of the steps: the
+start of reinforcement learning in the demo.
+"""
 EO_SYSTEM_PROMPT = (
     "You are an expert in reasoning about Earth Observation imagery. Analyse the question and the image step by "
     "step. Write your reasoning between <think> and </think>, then the final response between <answer> and "
@@ -51,12 +57,27 @@ class LoraSettings(Section):
 class ModelConfig(Section):
     """The policy model."""
 
-    path: str = Field(TINY, description="'tiny' (ships with the package), a model folder, or a Hugging Face model ID")
+    path: str = Field(
+        TINY,
+        description="'tiny' or 'tiny-start', which ship with the package, a model folder, or a Hugging Face model ID",
+    )
     dtype: Literal["float32", "bfloat16"] = "float32"
     lora: LoraSettings | None = Field(None, description="train a LoRA adapter; null: train all weights")
+    freeze_vision: bool = Field(False, description="do not train the vision tower")
+    fp32_head: bool = Field(
+        False,
+        description="compute the output layer in float32 in engine and learner, which brings their log-probs closer "
+        "together in bfloat16",
+    )
     attention: Literal["sdpa", "flash_attention_2", "eager"] = Field(
         "sdpa", description="attention of the learner; flash_attention_2 needs the package flash-attn on its nodes"
     )
+
+    @model_validator(mode="after")
+    def _check_frozen(self) -> Self:
+        if self.freeze_vision and self.lora and self.lora.targets == "all":
+            raise ValueError("freeze_vision: expected lora.targets=language, found all, which adapts the vision tower")
+        return self
 
 
 def check_attention(config: ModelConfig) -> None:

@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from geovlm_ray.core.errors import ModelError, RunError
 from geovlm_ray.core.files import grant_umask_access
-from geovlm_ray.model.config import TINY, LoraSettings, ModelConfig, check_attention
+from geovlm_ray.model.config import PACKAGED, LoraSettings, ModelConfig, check_attention
 from geovlm_ray.model.families import family_of, family_of_folder
 from geovlm_ray.model.families.base import ModelFamily
 from geovlm_ray.model.sharding import shard_like
@@ -32,7 +32,7 @@ def model_folder(path: str) -> Path:
     Raises:
         ModelError: neither a folder nor a Hugging Face model, of an unknown family, or incomplete.
     """
-    folder = Path(str(files("geovlm_ray.model") / "assets" / "tiny-qwen2.5-vl")) if path == TINY else Path(path)
+    folder = Path(str(files("geovlm_ray.model") / "assets" / PACKAGED[path])) if path in PACKAGED else Path(path)
     if not folder.is_dir():
         folder = _from_hub(path)
     family_of_folder(folder)
@@ -80,7 +80,7 @@ def load_processor(folder: Path) -> ProcessorMixin:
 
 
 def load_model(config: ModelConfig, folder: Path, device: torch.device, seed: int) -> nn.Module:
-    """The trainable model on ``device``.
+    """The trainable model on ``device``; its vision tower is frozen if ``config.freeze_vision``.
 
     Trained weights are kept in fp32 regardless of ``config.dtype``; the frozen base model of a LoRA adapter is kept in
     ``config.dtype``.
@@ -92,6 +92,9 @@ def load_model(config: ModelConfig, folder: Path, device: torch.device, seed: in
     check_attention(config)
     dtype = getattr(torch, config.dtype) if config.lora else torch.float32
     model: nn.Module = load_pretrained(folder, dtype=dtype, attn_implementation=config.attention)
+    if config.freeze_vision:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(not family_of(model).is_vision(name))
     if config.lora:
         torch.manual_seed(seed)
         modules = family_of(model).lora_target_pattern(config.lora.targets)

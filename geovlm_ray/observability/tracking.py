@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -13,12 +16,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
 from geovlm_ray.core.files import UNDONE, move_aside, read_objects, write_atomically, writing
-from geovlm_ray.core.interfaces import GroupsByStatus, Report
+from geovlm_ray.core.interfaces import TRAINED, GroupsByStatus, Report
 from geovlm_ray.core.schema import SampleGroup
 from geovlm_ray.data.sample_rows import SampleRow, example_columns, sample_columns, schema_with, write_rows
-from geovlm_ray.rewards.monitor import HackingMonitor
 
-Advantages = Callable[[SampleGroup], np.ndarray]
+log = logging.getLogger(__name__)
+
+Advantages = Callable[[Sequence[SampleGroup]], Mapping[int, np.ndarray]]
+"""Advantages of each group's samples, [G], keyed by group id."""
 
 ROLLOUT_SCHEMA = schema_with(
     {
@@ -32,11 +37,26 @@ ROLLOUT_SCHEMA = schema_with(
 )
 
 
+@dataclass(frozen=True)
+class TrainingWarning:
+    """A problem of a run: its kind, and a message that says what was found and what to do."""
+
+    kind: str
+    message: str
+
+
+class Monitor(Protocol):
+    """Checks every scored batch."""
+
+    def update(self, groups: Sequence[SampleGroup]) -> tuple[dict[str, float], list[TrainingWarning]]:
+        """Metrics of a batch, and the warnings that are new in it."""
+
+
 class RunTracker:
     """Writes the records of one run directory."""
 
     def __init__(
-        self, folder: Path, total_steps: int, console: Console, monitor: HackingMonitor, advantages: Advantages
+        self, folder: Path, total_steps: int, console: Console, monitor: Monitor, advantages: Advantages
     ) -> None:
         self.folder = folder
         self.total_steps = total_steps
@@ -45,6 +65,7 @@ class RunTracker:
         self.advantages = advantages
         self.report: Report | None = None
         self._metrics = folder / "metrics.jsonl"
+        self._warnings = folder / "warnings.jsonl"
         self._rollouts = folder / "rollouts"
         self._rollouts.mkdir(parents=True, exist_ok=True)
         self._events = folder / "tensorboard"
@@ -60,8 +81,9 @@ class RunTracker:
 
     def rewind(self, step: int) -> None:
         """Drop the records after ``step``, from which the run resumes; completions are moved to `UNDONE`."""
-        rows = read_objects(self._metrics) if self._metrics.is_file() else []
-        write_atomically(self._metrics, "".join(f"{json.dumps(row)}\n" for row in rows if row["step"] <= step))
+        for lines in (self._metrics, self._warnings):
+            rows = read_objects(lines) if lines.is_file() else []
+            write_atomically(lines, "".join(f"{json.dumps(row)}\n" for row in rows if row["step"] <= step))
         for file in self._rollouts.glob("step-*.parquet"):
             if int(file.stem.removeprefix("step-")) > step:
                 move_aside(file, self._rollouts / UNDONE)
@@ -77,8 +99,8 @@ class RunTracker:
         rows = rollout_rows(step, groups_by_status, self.advantages)
         write_rows(self._rollouts / f"step-{step:06d}.parquet", rows, ROLLOUT_SCHEMA)
         all_groups = [group for groups in groups_by_status.values() for group in groups]
-        hacking_metrics, warnings = self.monitor.update(all_groups)
-        metrics = {**metrics, **hacking_metrics}
+        answer_metrics, warnings = self.monitor.update(all_groups)
+        metrics = {**metrics, **answer_metrics}
         with writing(self._metrics), self._metrics.open("a") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
         if self._board is not None:
@@ -88,8 +110,18 @@ class RunTracker:
         if self.report is not None:
             self.report({"step": step, **metrics})
         self._show(step, metrics)
+        self.warn(step, warnings)
+
+    def warn(self, step: int, warnings: Sequence[TrainingWarning]) -> None:
+        """Record warnings of a step, and show them on the terminal; raises DataError if they cannot be written."""
+        with writing(self._warnings), self._warnings.open("a") as file:
+            for warning in warnings:
+                file.write(json.dumps({"step": step, **asdict(warning)}) + "\n")
         for warning in warnings:
-            self.console.print(f"Warning, step {step}: {warning}", style="yellow", highlight=False, markup=False)
+            log.info("step %d, %s: %s", step, warning.kind, warning.message)
+            self.console.print(
+                f"Warning, step {step}: {warning.message}", style="yellow", highlight=False, markup=False
+            )
 
     def close(self) -> None:
         """Stop the progress bar and flush TensorBoard; raises DataError if its events cannot be written."""
@@ -113,12 +145,13 @@ class RunTracker:
 
 
 def rollout_rows(step: int, groups_by_status: GroupsByStatus, advantages: Advantages) -> list[SampleRow]:
-    """One row per sample, in `ROLLOUT_SCHEMA`."""
+    """One row per sample, in `ROLLOUT_SCHEMA`; only trained samples have an advantage, without any KL in the reward."""
     rows = []
+    trained = advantages(groups_by_status[TRAINED])
     for status, group in ((status, group) for status, groups in groups_by_status.items() for group in groups):
         of_example = example_columns(group.prompt.example)
         of_group = {**of_example, "step": step, "group_id": group.group_id, "group_status": status}
-        for i, (sample, advantage) in enumerate(zip(group.samples, advantages(group), strict=True)):
+        for i, sample in enumerate(group.samples):
             assert sample.reward is not None
             rows.append(
                 {
@@ -131,7 +164,7 @@ def rollout_rows(step: int, groups_by_status: GroupsByStatus, advantages: Advant
                     "weight_updates": json.dumps(sample.weight_updates),
                     "reward": sample.reward.total,
                     "accuracy": sample.reward.accuracy,
-                    "advantage": float(advantage),
+                    "advantage": float(trained[group.group_id][i]) if status == TRAINED else None,
                 }
             )
     return rows

@@ -5,15 +5,22 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from math import isfinite
+from statistics import fmean
+from typing import Any
 
 import matplotlib as mpl
-from markupsafe import Markup
+from markupsafe import Markup, escape
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-SMOOTHING = 0.15
-"""Weight of the newest value in the exponential moving average."""
+WINDOW = 0.1
+"""Window of the moving average, as a fraction of the points."""
+SHORT = 8
+"""Lines with fewer points are not smoothed."""
 StepMetrics = Mapping[str, float]
+Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -21,38 +28,54 @@ class Line:
     """A line of a chart: legend, points (step, value) and colour; None takes the next colour of the cycle."""
 
     legend: str
-    points: Sequence[tuple[float, float]]
+    points: Sequence[Point]
     colour: str | None = None
+
+
+@dataclass(frozen=True)
+class Level:
+    """A horizontal line of a chart, such as the maximum reward."""
+
+    legend: str
+    value: float
+
+
+def metric_line(rows: Sequence[StepMetrics], metric: str, legend: str) -> Line:
+    """The finite values of a metric over steps."""
+    return Line(legend, [(row["step"], row[metric]) for row in rows if metric in row and isfinite(row[metric])])
 
 
 def curve(rows: Sequence[StepMetrics], names: Mapping[str, str], title: str, ylabel: str) -> Markup:
     """A chart of metrics over steps as an SVG element; ``names`` maps metrics to legends."""
-    lines = [Line(legend, [(row["step"], row[name]) for row in rows if name in row]) for name, legend in names.items()]
-    return chart(lines, title, ylabel)
+    return chart([metric_line(rows, name, legend) for name, legend in names.items()], title, ylabel)
 
 
-def chart(lines: Sequence[Line], title: str, ylabel: str) -> Markup:
-    """A chart as an SVG element.
+def chart(
+    lines: Sequence[Line], title: str, ylabel: str, levels: Sequence[Level] = (), *, from_zero: bool = False
+) -> Markup:
+    """A chart as an SVG element with a text alternative; ``from_zero`` begins the y axis at 0.
 
-    Thin lines are values, thick lines their exponential moving average. Fewer than 8 points are not smoothed.
+    Thin lines are values, thick lines their moving average (`smoothed`). Fewer than `SHORT` points are not smoothed.
     """
     figure = Figure(figsize=(5.2, 3.0), layout="constrained")
     axes = figure.add_subplot()
     for line in lines:
-        if not line.points:
-            continue
-        steps, values = zip(*line.points, strict=True)
-        is_short = len(steps) < 8
-        width, alpha, marker = (1.8, 1.0, "o") if is_short else (0.8, 0.35, "")
-        (curve_line,) = axes.plot(steps, values, color=line.colour, linewidth=width, alpha=alpha, marker=marker)
-        if is_short:
-            curve_line.set_label(line.legend)
-        else:
-            smoothed = list(accumulate(values, lambda mean, value: mean + SMOOTHING * (value - mean)))
-            axes.plot(steps, smoothed, linewidth=2, color=curve_line.get_color(), label=line.legend)
+        if line.points:
+            _plot(axes, line)
+    axes.margins(y=0.1)
+    for level in levels:
+        axes.axhline(level.value, color="#64748b", linewidth=1, linestyle=(0, (4, 3)))
+        label = f"{level.legend} {level.value:.4g}"
+        at = ("axes fraction", "data")
+        style: dict[str, Any] = {"ha": "right", "va": "bottom", "fontsize": 8, "color": "#475569"}
+        axes.annotate(label, (1, level.value), (0, 2), at, "offset points", **style)
+    if from_zero:
+        axes.set_ylim(bottom=0)
     axes.set_title(title, fontsize=11, loc="left")
     axes.set_xlabel("step")
     axes.set_ylabel(ylabel)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.4g}")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     if axes.has_data() and len(lines) > 1:
@@ -60,4 +83,36 @@ def chart(lines: Sequence[Line], title: str, ylabel: str) -> Markup:
     sink = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none"}):
         figure.savefig(sink, format="svg", transparent=True)
-    return Markup(sink.getvalue()[sink.getvalue().index("<svg") :])
+    svg = sink.getvalue()[sink.getvalue().index("<svg") :]
+    alt = escape(description(lines, title, ylabel, levels))
+    return Markup(svg.replace(" viewBox=", f' role="img" aria-label="{alt}" viewBox=', 1))
+
+
+def description(lines: Sequence[Line], title: str, ylabel: str, levels: Sequence[Level] = ()) -> str:
+    """What a chart shows, as its text alternative: the ends and the range of every line."""
+    parts = []
+    for line in lines:
+        steps, values = [step for step, _ in line.points], [value for _, value in line.points]
+        if values:
+            span = f"{values[0]:.3g} at step {steps[0]:g}, {values[-1]:.3g} at step {steps[-1]:g}"
+            parts.append(f"{line.legend} {span}, between {min(values):.3g} and {max(values):.3g}")
+    parts += [f"{level.legend} {level.value:.4g}" for level in levels]
+    return f"Chart, {title}, {ylabel} by step: {'; '.join(parts) or 'no values'}."
+
+
+def smoothed(points: Sequence[Point]) -> list[Point]:
+    """Centred moving average over `WINDOW` of the points, at least 5, where the whole window has values.
+
+    It neither lags behind the values nor pulls the ends towards another value: a straight line stays as it is.
+    """
+    half = max(2, round(len(points) * WINDOW / 2))
+    windows = ((points[i][0], points[i - half : i + half + 1]) for i in range(half, len(points) - half))
+    return [(step, fmean(value for _, value in window)) for step, window in windows]
+
+
+def _plot(axes: Axes, line: Line) -> None:
+    if len(line.points) < SHORT:
+        axes.plot(*zip(*line.points, strict=True), "o-", color=line.colour, markersize=4, label=line.legend)
+        return
+    (raw,) = axes.plot(*zip(*line.points, strict=True), color=line.colour, linewidth=0.8, alpha=0.35)
+    axes.plot(*zip(*smoothed(line.points), strict=True), linewidth=2, color=raw.get_color(), label=line.legend)

@@ -12,7 +12,7 @@ from geovlm_ray.report.answers import shown_answer
 def shown_steps(rollouts: Path) -> dict[int, list[list[SampleRow]]]:
     """The best, median and worst completion of one group per task, at the first, middle and last step.
 
-    Raises DataError if a file of completions cannot be read or an image does not exist.
+    Raises DataError if a file of completions cannot be read.
     """
     files = sorted(rollouts.glob("step-*.parquet"))
     selected = dict.fromkeys(files[k] for k in (0, len(files) // 2, -1)) if files else {}

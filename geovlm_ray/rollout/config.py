@@ -13,7 +13,12 @@ class RolloutConfig(Section):
     prompts_per_step: int = Field(32, ge=1, description="prompts per learner step")
     group_size: int = Field(8, ge=2, description="completions per prompt (G; K in the paper)")
     max_tokens: int = Field(256, ge=1, description="maximum completion length in tokens")
-    temperature: float = Field(1.0, gt=0, le=10, description="sampling temperature; the learner applies it too")
+    temperature: float = Field(
+        1.0,
+        ge=0.01,
+        le=10,
+        description="sampling temperature; the learner applies it too; vLLM would raise lower values to 0.01",
+    )
     max_model_len: int = Field(4096, ge=64, description="maximum length of prompt plus completion in tokens")
     kv_cache_gb: float = Field(
         0, ge=0, description="KV cache size in GiB; 0: as gpu_memory_utilization allows, or 1 GiB on CPU"

@@ -34,6 +34,7 @@ class Engine:
         *,
         transport: Transport,
         dtype: str = "float32",
+        fp32_head: bool = False,
         lora_rank: int = 0,
         seed: int = 0,
     ) -> None:
@@ -58,6 +59,7 @@ class Engine:
             "enforce_eager": config.enforce_eager,
             **vllm_compat.backend_args(config.kv_cache_gb, config.gpu_memory_utilization),
             **lora,
+            **({"hf_overrides": {"head_dtype": "float32"}} if fp32_head else {}),
         }
         try:
             self.llm = LLM(

@@ -43,6 +43,7 @@ def make_engine(config: Config, model: Path) -> Engine:
         config.rollout,
         transport=make_transport(config),
         dtype=config.model.dtype,
+        fp32_head=config.model.fp32_head,
         lora_rank=rank,
         seed=config.run.seed,
     )

@@ -22,6 +22,7 @@ from geovlm_ray.core.errors import LostError, RunError, UserError
 from geovlm_ray.core.interfaces import TRAINED, Components, Evaluator, Prompts
 from geovlm_ray.core.interrupts import Interrupted, uninterrupted
 from geovlm_ray.core.schema import Prompt, SampleGroup
+from geovlm_ray.learner.advantages import in_accuracy_range, is_tied
 from geovlm_ray.observability.heartbeat import HEARTBEAT
 from geovlm_ray.training.batch_metrics import batch_metrics
 
@@ -143,20 +144,21 @@ def admit(groups: Sequence[SampleGroup], *, version: int, max_staleness: int) ->
 def resample(
     config: Config, components: Components, prompts: Prompts, scored: list[SampleGroup]
 ) -> tuple[list[SampleGroup], list[SampleGroup]]:
-    """Replace groups without reward variance by groups of other prompts of the same task.
+    """Replace groups with equal rewards, or outside ``learner.group_accuracy``, by other prompts of the same task.
 
     Dynamic sampling of DAPO (Yu et al., arXiv 2503.14476), bounded to ``loop.resample`` rounds. Returns the batch, with
     its number of groups unchanged, and the groups that were replaced.
     """
+    settings = config.learner.advantages
     replaced: list[SampleGroup] = []
     for attempt in range(1, config.loop.resample + 1):
-        zero_variance = [group for group in scored if len(set(group.rewards)) == 1]
-        if not zero_variance:
+        uninformative = [g for g in scored if is_tied(g, settings) or not in_accuracy_range(g, settings)]
+        if not uninformative:
             break
-        replacements = {group.group_id: prompts.replacement(group.prompt, attempt) for group in zero_variance}
+        replacements = {group.group_id: prompts.replacement(group.prompt, attempt) for group in uninformative}
         rescored = components.rewards.score(components.rollouts.generate(list(replacements.values())))
         by_id = {group.group_id: group for group in rescored}
-        replaced += zero_variance
+        replaced += uninformative
         scored = [by_id[replacements[g.group_id].group_id] if g.group_id in replacements else g for g in scored]
     return scored, replaced
 

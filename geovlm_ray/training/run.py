@@ -21,15 +21,15 @@ from geovlm_ray.core.locks import locked
 from geovlm_ray.core.schema import Example, Prompt
 from geovlm_ray.data.sampler import PromptSampler
 from geovlm_ray.evaluation import validation
-from geovlm_ray.evaluation.constant_answers import best_constant_answers
-from geovlm_ray.learner.objectives import advantages as group_advantages
+from geovlm_ray.evaluation.constant_answers import best_constant_answers, majority_classes
+from geovlm_ray.learner.batch_advantages import batch_advantages
 from geovlm_ray.observability.heartbeat import HEARTBEAT
 from geovlm_ray.observability.run_monitor import RunMonitor, monitor_run
 from geovlm_ray.observability.tracking import RunTracker
 from geovlm_ray.report.html import write_report
-from geovlm_ray.rewards.monitor import HackingMonitor
 from geovlm_ray.training.benchmark_evaluation import in_loop_evaluation
 from geovlm_ray.training.checkpoint import CheckpointFolder, open_mirror
+from geovlm_ray.training.health import HealthMonitor, constant_answer_warnings, settings_warnings
 from geovlm_ray.training.loop import train
 from geovlm_ray.training.preflight import Ready
 
@@ -41,7 +41,7 @@ RESERVED = ("num_cpus", "num_gpus", "memory_gb")
 MAY_CHANGE = (
     *("run.steps", "run.dir", "run.wait_for_nodes_s", "run.restarts"),
     *("checkpoint.every", "checkpoint.keep", "checkpoint.best", "checkpoint.url"),
-    "rollout.stall_s",
+    *("rollout.stall_s", "sync.transport"),
     *(f"placement.{kind}.{key}" for kind in ("rollout", "reward", "learner") for key in ("actors", *RESERVED)),
     *(f"placement.sbert.{key}" for key in RESERVED),
     "placement.strategy",
@@ -103,10 +103,12 @@ def _attempt(
     """Build all components, resume from the latest checkpoint, train, and close the components."""
     latest = checkpoints.latest()
     start = latest[0] if latest else 0
-    advantages = partial(group_advantages, config=config.learner, max_completion_tokens=config.rollout.max_tokens)
-    monitor = HackingMonitor(config.reward.think)
+    advantages = partial(batch_advantages, config=config.learner, max_completion_tokens=config.rollout.max_tokens)
+    monitor = HealthMonitor(config.reward.think, config.rollout.max_tokens)
     tracker = RunTracker(config.run.folder, config.run.steps, console, monitor, advantages)
     tracker.rewind(start)
+    if not latest:
+        tracker.warn(0, settings_warnings(config))
     console.print(f"Starting engines and learner for {ready.model.name} ...")
     with HEARTBEAT.busy("start"):
         components = build(config, ready)
@@ -117,7 +119,7 @@ def _attempt(
             console.print(f"Resuming after step {start} from {latest[1]}")
         evaluation = in_loop_evaluation(config, components.rollouts, checkpoints, start)
         components = replace(components, tracker=tracker, checkpoints=checkpoints, evaluator=evaluation)
-        return _train_and_evaluate(config, ready, components, start, console)
+        return _train_and_evaluate(config, ready, components, tracker, start, console)
     finally:
         components.close()
         checkpoints.abandon()
@@ -125,7 +127,7 @@ def _attempt(
 
 
 def _train_and_evaluate(
-    config: Config, ready: Ready, components: Components, start: int, console: Console
+    config: Config, ready: Ready, components: Components, tracker: RunTracker, start: int, console: Console
 ) -> dict[str, Any]:
     sampler = PromptSampler(ready.stream, config.data, config.rollout.prompts_per_step)
     probe = sampler.batch(0)[: config.sync.parity_prompts]
@@ -133,12 +135,16 @@ def _train_and_evaluate(
         return {"parity_max_abs": train(config, components, sampler, probe, start)}
     examples = ready.stream.held_out(ready.tasks, config.evaluation.num_examples)
     before = _held_out(config, components, examples, "before", console)
-    parity = train(config, components, sampler, probe, start)
-    after = _held_out(config, components, examples, "after", console)
     think, rotated = config.reward.think, config.reward.rotated
     constants = best_constant_answers(components.rewards, ready.stream, examples, think, rotated=rotated)
+    if not start:
+        tracker.warn(0, constant_answer_warnings(before, constants, "before training"))
+    parity = train(config, components, sampler, probe, start)
+    after = _held_out(config, components, examples, "after", console)
+    tracker.warn(config.run.steps, constant_answer_warnings(after, constants, "after training"))
+    majorities = majority_classes(components.rewards, ready.stream, examples, think)
     return {
-        "heldout": validation.summarise(before, after, constants, think),
+        "heldout": validation.summarise(before, after, constants, think, majorities),
         "heldout_rewards": {"before": validation.rewards_of(before), "after": validation.rewards_of(after)},
         "parity_max_abs": parity,
     }

@@ -12,9 +12,10 @@ from tests.system.runs import metrics, train
 pytestmark = pytest.mark.slow
 ADAPTER = "model.lora={rank: 8}", "learner.old_logprobs=learner"
 ALL_LAYERS = ("model.lora={rank: 8, targets: all}",)
+FROZEN_VISION = "model.freeze_vision=true", "learner.kl_beta=0.1", "learner.kl_in=reward", "learner.entropy_bonus=0.01"
 
 
-@pytest.mark.parametrize("overrides", [ADAPTER, ALL_LAYERS])
+@pytest.mark.parametrize("overrides", [ADAPTER, ALL_LAYERS, FROZEN_VISION])
 def test_two_ranks_equal_one_and_checkpoints_are_interchangeable(overrides: tuple[str, ...], tmp_path: Path) -> None:
     check_two_ranks_equal_one(overrides, tmp_path, resume=True)
 

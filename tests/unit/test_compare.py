@@ -34,9 +34,9 @@ from geovlm_ray.evaluation.validation import rewards_of, summarise, validation_c
 from geovlm_ray.observability.tracking import RunTracker
 from geovlm_ray.report.held_out import held_out_results
 from geovlm_ray.rewards.local import LocalRewards
-from geovlm_ray.rewards.monitor import HackingMonitor
 from geovlm_ray.training.benchmark_evaluation import in_loop_evaluation
 from geovlm_ray.training.checkpoint import CheckpointFolder
+from geovlm_ray.training.health import HealthMonitor
 from tests.unit.test_report_in_a_browser import BROWSER, HOSTILE, rendered_dom
 from tests.unit.test_run_records import ADVANTAGES, log
 
@@ -186,7 +186,7 @@ def make_run(
     folder.mkdir(parents=True)
     write_atomically(folder / "config.yaml", to_yaml(config))
     rewards, sampler = LocalRewards(config.reward), PromptSampler(SceneStream(0), config.data, 4)
-    tracker = RunTracker(folder, steps, Console(quiet=True), HackingMonitor(), ADVANTAGES)
+    tracker = RunTracker(folder, steps, Console(quiet=True), HealthMonitor("required", 64), ADVANTAGES)
     tracker.rewind(0)
     for step in range(1, steps + 1):
         improving = Model(model.skill * (0.4 + 0.6 * step / steps), f"{model.name} {step}")

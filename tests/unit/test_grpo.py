@@ -16,7 +16,7 @@ from geovlm_ray.core.schema import Prompt, RewardScore, Sample, SampleGroup
 from geovlm_ray.data.scenes import scene_example
 from geovlm_ray.learner.config import LearnerConfig
 from geovlm_ray.learner.grpo_learner import GrpoLearner
-from geovlm_ray.learner.loss_inputs import BatchSize, Clip, LossInputs, Objective, PolicyLoss
+from geovlm_ray.learner.loss_inputs import Clip, LossInputs, Objective, Surrogate
 from geovlm_ray.learner.micro_batches import MicroBatch
 from geovlm_ray.learner.objectives import OBJECTIVES
 from geovlm_ray.model import logprobs
@@ -142,11 +142,11 @@ def test_masked_tokens_reach_no_objective_penalty_or_metric(encoder: PromptEncod
 
 
 def test_loss_registered_from_outside_is_used(encoder: PromptEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    def twice(tokens: LossInputs, clip: Clip, size: BatchSize) -> PolicyLoss:
-        grpo = OBJECTIVES["grpo"].loss(tokens, clip, size)
-        return PolicyLoss(2 * grpo.loss, grpo.clipped)
+    def twice(tokens: LossInputs, clip: Clip) -> Surrogate:
+        grpo = OBJECTIVES["grpo"].surrogate(tokens, clip)
+        return dataclasses.replace(grpo, values=2 * grpo.values)
 
-    monkeypatch.setitem(OBJECTIVES, "twice", Objective(OBJECTIVES["grpo"].advantages, twice))
+    monkeypatch.setitem(OBJECTIVES, "twice", Objective(twice, "sample_mean"))
     groups = [group(0, [0.0, 2.0])]
     once, doubled = (learner(encoder, objective=name).step(groups) for name in ("grpo", "twice"))
     assert doubled["grad_norm"] == pytest.approx(2 * once["grad_norm"], rel=1e-5)
@@ -199,12 +199,12 @@ def test_chunked_logits_do_not_change_the_log_probs(encoder: PromptEncoder, monk
 
 def test_truncated_importance_sampling_with_old_log_probs_of_the_learner(encoder: PromptEncoder) -> None:
     groups = [group(0, [0.0, 2.0])]
-    policy = learner(encoder, old_logprobs="learner", tis_cap=1.0)
+    policy = learner(encoder, old_logprobs="learner", importance_high=1.0)
     metrics = policy.step(groups)
     # The rollout log-probs are -2; every token with a higher log-prob under the learner is truncated.
     truncated = sum(float((values > -2).sum()) for values in learner(encoder).logprobs(groups))
-    assert metrics["loss/truncated_fraction"] == pytest.approx(truncated / metrics["learner/tokens"])
-    assert metrics["loss/clipped_fraction"] == 0
+    assert metrics["loss/importance_out_of_bounds"] == pytest.approx(truncated / metrics["learner/tokens"])
+    assert metrics["loss/clipped_low"] == metrics["loss/clipped_high"] == 0
 
 
 def test_special_tokens_have_zero_probability(encoder: PromptEncoder) -> None:
@@ -255,7 +255,9 @@ def test_micro_batches_do_not_change_the_update(encoder: PromptEncoder, model: M
     assert norms[0] == pytest.approx(norms[1], rel=1e-3)
 
 
-@pytest.mark.parametrize("model", [ModelConfig(), ModelConfig(lora=LoraSettings(rank=4))])
+@pytest.mark.parametrize(
+    "model", [ModelConfig(), ModelConfig(lora=LoraSettings(rank=4)), ModelConfig(freeze_vision=True)]
+)
 def test_loaded_learner_continues_exactly_as_the_saved_one(
     encoder: PromptEncoder, model: ModelConfig, tmp_path: Path
 ) -> None:

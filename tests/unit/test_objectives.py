@@ -9,16 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from geovlm_ray.core.schema import Prompt, RewardScore, Sample, SampleGroup
-from geovlm_ray.data.scenes import scene_example
 from geovlm_ray.learner.config import LearnerConfig
-from geovlm_ray.learner.loss_inputs import BatchSize, Clip, LossInputs, kl_penalty
-from geovlm_ray.learner.objectives import OBJECTIVES, advantages
-from geovlm_ray.learner.objectives.dapo import overlong_penalty
+from geovlm_ray.learner.loss_inputs import BatchSize, Clip, LossInputs
+from geovlm_ray.learner.objectives import OBJECTIVES
 
-CLIP = Clip(0.2, 0.28)
+CLIP = Clip(0.2, 0.28, 1.8)
 MAX_TOKENS = 9
 LENGTHS = (3, 5, 1, 9)
+SIZE = BatchSize(len(LENGTHS), sum(LENGTHS), MAX_TOKENS)
 Rows = list[list[float]]
 
 
@@ -26,19 +24,21 @@ def random_rows(seed: int) -> tuple[Rows, Rows, Rows, list[float]]:
     """Log-probs, old log-probs and importance weights per token, and advantages per sample."""
     rng = np.random.default_rng(seed)
     new = [rng.uniform(-3, 0, n).tolist() for n in LENGTHS]
-    old = [(np.array(row) + rng.normal(0, 0.4, len(row))).tolist() for row in new]
+    old = [(np.array(row) + rng.normal(0, 0.6, len(row))).tolist() for row in new]
     weights = [rng.uniform(0.5, 2, n).tolist() for n in LENGTHS]
     return new, old, weights, rng.normal(0, 1, len(LENGTHS)).tolist()
 
 
-def loss_inputs(new: Rows, old: Rows, weights: Rows | None, advantage: list[float]) -> LossInputs:
-    flat = [torch.tensor([v for row in rows for v in row], dtype=torch.float64) for rows in (new, old)]
+def flat(rows: Rows) -> torch.Tensor:
+    return torch.tensor([v for row in rows for v in row], dtype=torch.float64)
+
+
+def loss_inputs(new: Rows, old: Rows, advantage: list[float]) -> LossInputs:
     return LossInputs(
-        flat[0].requires_grad_(),
-        flat[1],
+        flat(new).requires_grad_(),
+        flat(old),
         torch.repeat_interleave(torch.arange(len(new)), torch.tensor([len(r) for r in new])),
         torch.tensor(advantage, dtype=torch.float64),
-        None if weights is None else torch.tensor([v for row in weights for v in row], dtype=torch.float64),
     )
 
 
@@ -46,11 +46,16 @@ def clipped(ratio: float, a: float) -> float:
     return min(ratio * a, min(max(ratio, 1 - CLIP.low), 1 + CLIP.high) * a)
 
 
+def dual_clipped(ratio: float, a: float) -> float:
+    """max(min(r A, clip(r) A), c A) if A < 0."""
+    return max(clipped(ratio, a), CLIP.dual * a) if a < 0 and CLIP.dual else clipped(ratio, a)
+
+
 def grpo(new: Rows, old: Rows, weights: Rows, advantage: list[float]) -> float:
-    """1/G sum_i 1/|o_i| sum_t min(r A, clip(r) A)."""
+    """1/G sum_i 1/|o_i| sum_t min(r A, clip(r) A), with the dual clip."""
     total = 0.0
     for n, o, w, a in zip(new, old, weights, advantage, strict=True):
-        total += sum(k * clipped(math.exp(x - y), a) for x, y, k in zip(n, o, w, strict=True)) / len(n)
+        total += sum(k * dual_clipped(math.exp(x - y), a) for x, y, k in zip(n, o, w, strict=True)) / len(n)
     return total / len(new)
 
 
@@ -58,14 +63,14 @@ def dr_grpo(new: Rows, old: Rows, weights: Rows, advantage: list[float]) -> floa
     """The same with a constant in place of |o_i|."""
     total = 0.0
     for n, o, w, a in zip(new, old, weights, advantage, strict=True):
-        total += sum(k * clipped(math.exp(x - y), a) for x, y, k in zip(n, o, w, strict=True)) / MAX_TOKENS
+        total += sum(k * dual_clipped(math.exp(x - y), a) for x, y, k in zip(n, o, w, strict=True)) / MAX_TOKENS
     return total / len(new)
 
 
 def dapo(new: Rows, old: Rows, weights: Rows, advantage: list[float]) -> float:
     """1 / sum_i |o_i| of the sum over all tokens."""
     rows = zip(new, old, weights, advantage, strict=True)
-    total = sum(k * clipped(math.exp(x - y), a) for n, o, w, a in rows for x, y, k in zip(n, o, w, strict=True))
+    total = sum(k * dual_clipped(math.exp(x - y), a) for n, o, w, a in rows for x, y, k in zip(n, o, w, strict=True))
     return total / sum(map(len, new))
 
 
@@ -97,22 +102,20 @@ def test_every_objective_has_a_reference_formula() -> None:
 
 
 @pytest.mark.parametrize("name", FORMULAS)
-@pytest.mark.parametrize("corrected", [False, True])
-def test_loss_equals_the_formula(name: str, corrected: bool) -> None:
+@pytest.mark.parametrize("weighted", [False, True])
+def test_loss_equals_the_formula(name: str, weighted: bool) -> None:
     for seed in range(20):
         new, old, weights, advantage = random_rows(seed)
-        size = BatchSize(len(LENGTHS), sum(LENGTHS), MAX_TOKENS)
-        result = OBJECTIVES[name].loss(loss_inputs(new, old, weights if corrected else None, advantage), CLIP, size)
-        ones = [[1.0] * n for n in LENGTHS]
-        expected = -FORMULAS[name](new, old, weights if corrected else ones, advantage)
-        assert result.loss.item() == pytest.approx(expected, rel=1e-9)
+        weights = weights if weighted else [[1.0] * n for n in LENGTHS]
+        loss, _ = OBJECTIVES[name].loss(loss_inputs(new, old, advantage), CLIP, SIZE, flat(weights))
+        assert loss.item() == pytest.approx(-FORMULAS[name](new, old, weights, advantage), rel=1e-9)
 
 
 @pytest.mark.parametrize("name", FORMULAS)
 def test_gradient_equals_the_formula(name: str) -> None:
     new, old, weights, advantage = random_rows(3)
-    inputs = loss_inputs(new, old, weights, advantage)
-    OBJECTIVES[name].loss(inputs, CLIP, BatchSize(len(LENGTHS), sum(LENGTHS), MAX_TOKENS)).loss.backward()
+    inputs = loss_inputs(new, old, advantage)
+    OBJECTIVES[name].loss(inputs, CLIP, SIZE, flat(weights))[0].backward()
     slopes: list[float] = []
     for i, row in enumerate(new):
         for t in range(len(row)):
@@ -126,81 +129,68 @@ def test_gradient_equals_the_formula(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FORMULAS)
-def test_loss_and_kl_are_additive_over_micro_batches(name: str) -> None:
+def test_loss_is_additive_over_micro_batches(name: str) -> None:
     new, old, weights, advantage = random_rows(5)
-    size = BatchSize(len(LENGTHS), sum(LENGTHS), MAX_TOKENS)
-    full = OBJECTIVES[name].loss(loss_inputs(new, old, weights, advantage), CLIP, size).loss
-    parts = [slice(0, 1), slice(1, 4)]
+    full, _ = OBJECTIVES[name].loss(loss_inputs(new, old, advantage), CLIP, SIZE, flat(weights))
     losses = [
-        OBJECTIVES[name].loss(loss_inputs(new[p], old[p], weights[p], advantage[p]), CLIP, size).loss for p in parts
+        OBJECTIVES[name].loss(loss_inputs(new[p], old[p], advantage[p]), CLIP, SIZE, flat(weights[p]))[0]
+        for p in (slice(0, 1), slice(1, 4))
     ]
     assert sum(losses).item() == pytest.approx(full.item(), rel=1e-12)
-    reference = loss_inputs(old, old, None, advantage).old_logprobs
-    kl_aggregation = OBJECTIVES[name].kl_aggregation
-    kl = kl_penalty(loss_inputs(new, old, None, advantage), reference, size, kl_aggregation)
-    kl_parts = [
-        kl_penalty(
-            loss_inputs(new[p], old[p], None, advantage[p]),
-            loss_inputs(old[p], old[p], None, advantage[p]).old_logprobs,
-            size,
-            kl_aggregation,
-        )
-        for p in parts
-    ]
-    assert sum(kl_parts).item() == pytest.approx(kl.item(), rel=1e-12)
 
 
 @pytest.mark.parametrize(
-    ("shift", "advantage", "has_gradient"),
-    [(0.5, 1.0, False), (-0.5, 1.0, True), (0.5, -1.0, True), (-0.5, -1.0, False)],
+    ("shift", "advantage", "side"),
+    [(0.5, 1.0, "clipped_high"), (-0.5, 1.0, None), (0.5, -1.0, None), (-0.5, -1.0, "clipped_low")],
 )
 @pytest.mark.parametrize("name", ["grpo", "dr_grpo", "dapo", "gspo"])
-def test_clipped_ratio_has_no_gradient(name: str, shift: float, advantage: float, has_gradient: bool) -> None:
-    inputs = loss_inputs([[-1.0]], [[-1.0 - shift]], None, [advantage])
-    result = OBJECTIVES[name].loss(inputs, CLIP, BatchSize(1, 1, 1))
-    result.loss.backward()
-    assert bool(inputs.logprobs.grad.abs() > 0) is has_gradient
-    assert bool(result.clipped.all()) is not has_gradient
+def test_clipped_ratio_has_no_gradient_and_is_counted_by_side(
+    name: str, shift: float, advantage: float, side: str | None
+) -> None:
+    inputs = loss_inputs([[-1.0]], [[-1.0 - shift]], [advantage])
+    loss, surrogate = OBJECTIVES[name].loss(inputs, CLIP, BatchSize(1, 1, 1))
+    loss.backward()
+    assert bool(inputs.logprobs.grad.abs() > 0) is (side is None)
+    sides = {name: bool(getattr(surrogate, name)) for name in ("clipped_low", "clipped_high", "clipped_dual")}
+    assert sides == dict.fromkeys(sides, False) | ({side: True} if side else {})
+
+
+@pytest.mark.parametrize("name", ["grpo", "dr_grpo", "dapo"])
+def test_dual_clip_bounds_only_negative_advantages(name: str) -> None:
+    for advantage, dual, is_clipped in ((-1.0, 3.0, True), (-1.0, None, False), (1.0, 3.0, False)):
+        inputs = loss_inputs([[-1.0]], [[-3.0]], [advantage])
+        loss, surrogate = OBJECTIVES[name].loss(inputs, Clip(0.2, 100.0, dual), BatchSize(1, 1, 1))
+        loss.backward()
+        assert bool(surrogate.clipped_dual) is is_clipped
+        assert loss.item() == pytest.approx(3.0 if is_clipped else -math.exp(2) * advantage)
+        assert bool(inputs.logprobs.grad.abs() > 0) is not is_clipped
 
 
 def test_cispo_keeps_the_gradient_of_clipped_ratios() -> None:
-    inputs = loss_inputs([[-1.0]], [[-3.0]], None, [1.0])
-    OBJECTIVES["cispo"].loss(inputs, CLIP, BatchSize(1, 1, 1)).loss.backward()
+    inputs = loss_inputs([[-1.0]], [[-3.0]], [1.0])
+    loss, surrogate = OBJECTIVES["cispo"].loss(inputs, CLIP, BatchSize(1, 1, 1))
+    loss.backward()
     assert float(inputs.logprobs.grad) == pytest.approx(-1.28)
+    assert surrogate.clipped_high.all()
 
 
-def test_kl_is_zero_for_equal_policies_and_positive_otherwise() -> None:
-    inputs = loss_inputs([[-1.0, -2.0]], [[-1.0, -2.0]], None, [1.0])
-    size = BatchSize(1, 2, 2)
-    assert float(kl_penalty(inputs, inputs.old_logprobs, size, kl_aggregation="sample")) == 0
-    assert float(kl_penalty(inputs, inputs.old_logprobs - 0.3, size, kl_aggregation="token")) > 0
-    assert float(kl_penalty(inputs, inputs.old_logprobs + 0.3, size, kl_aggregation="token")) > 0
+@pytest.mark.parametrize("name", FORMULAS)
+@pytest.mark.parametrize("difference", [1000.0, -1000.0])
+@pytest.mark.parametrize("advantage", [0.0, 1.0, -1.0])
+def test_extreme_ratios_are_finite(name: str, difference: float, advantage: float) -> None:
+    inputs = loss_inputs([[-1.0, -1.0]], [[-1.0 - difference, -1.0]], [advantage])
+    loss, _ = OBJECTIVES[name].loss(inputs, LearnerConfig(objective=name, dual_clip=None).clip, BatchSize(1, 2, 2))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(inputs.logprobs.grad).all()
+    if advantage == 0:
+        assert not inputs.logprobs.grad.any()
 
 
-def group(rewards: list[float], lengths: list[int]) -> SampleGroup:
-    samples = [
-        Sample((1,) * n, (-1.0,) * n, "", "stop", 0, RewardScore(r, 1.0, r))
-        for r, n in zip(rewards, lengths, strict=True)
-    ]
-    return SampleGroup(Prompt(0, scene_example("vqa", 0, 0)), tuple(samples))
-
-
-def test_advantages_are_normalised_within_the_group() -> None:
-    config = LearnerConfig()
-    values = advantages(group([0.0, 1.0, 2.0, 1.0], [2] * 4), config, 9)
-    assert values.mean() == pytest.approx(0)
-    assert values.std() == pytest.approx(1, abs=1e-4)
-    assert not advantages(group([1.3] * 8, [2] * 8), config, 9).any()
-    pair = [advantages(group(rewards, [2, 2]), config, 9) for rewards in ([10.0, 30.0], [0.1, 0.3])]
-    assert np.allclose(*pair, atol=1e-4)
-
-
-def test_dr_grpo_advantages_are_only_centred() -> None:
-    config = LearnerConfig(objective="dr_grpo")
-    assert advantages(group([0.0, 1.0, 2.0, 1.0], [2] * 4), config, 9).tolist() == [-1, 0, 1, 0]
-
-
-def test_overlong_penalty_grows_linearly_within_the_buffer() -> None:
-    assert overlong_penalty(np.array([1, 60, 70, 80, 90, 100]), 100, 40).tolist() == [0, 0, -0.25, -0.5, -0.75, -1]
-    config = LearnerConfig(objective="dr_grpo", overlong_buffer=40)
-    assert advantages(group([1.0, 1.0], [20, 80]), config, 100).tolist() == [0.25, -0.25]
+def test_clip_bounds_default_to_those_of_the_objective() -> None:
+    assert LearnerConfig().clip == Clip(0.2, 0.2, 3.0)
+    assert LearnerConfig(objective="dapo").clip == Clip(0.2, 0.28, 3.0)
+    assert LearnerConfig(objective="gspo").clip == Clip(3e-4, 4e-4, 3.0)
+    cispo = LearnerConfig(objective="cispo").clip
+    assert (1 - cispo.low, 1 + cispo.high) == (0, 5)
+    assert LearnerConfig(objective="dapo", clip_high=0.3, dual_clip=None).clip == Clip(0.2, 0.3)

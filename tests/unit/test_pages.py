@@ -17,7 +17,7 @@ from geovlm_ray.commands.train import print_summary
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.evaluation.constant_answers import ConstantAnswer
 from geovlm_ray.evaluation.validation import summarise
-from geovlm_ray.report.held_out import COLUMNS, constant_answers, held_out_results
+from geovlm_ray.report.held_out import ANSWER_COLUMNS, COLUMNS, held_out_results, task_answers
 from geovlm_ray.report.html import write_report
 from geovlm_ray.report.page import plain, render
 from tests.unit.test_run_records import run as run  # noqa: PLC0414
@@ -74,7 +74,7 @@ def summary(answer: str = "yes") -> dict[str, Any]:
         for when in ("before", "after")
     }
     constants = {"vqa": ConstantAnswer(answer, [1.0, 0.0]), "object_detection": ConstantAnswer("[]", [0.25])}
-    heldout = summarise(rows["before"], rows["after"], constants)
+    heldout = summarise(rows["before"], rows["after"], constants, majorities={"vqa": ConstantAnswer("no", [0.0, 0.5])})
     return {"steps": 3, "seconds": 4.0, "parity_max_abs": 1e-6, "heldout": heldout}
 
 
@@ -89,17 +89,35 @@ def test_rows_are_all_tasks_then_each_task_by_decoding() -> None:
     assert (greedy.change.mean, greedy.change.se) == (1, 0)
     assert greedy.before.se == pytest.approx(np.std([0, 1, 0.5], ddof=1) / np.sqrt(3))
     assert dict(zip(COLUMNS, greedy.cells, strict=True)) == {
-        **{"task": "all", "decoding": "greedy", "examples": "3", "best constant": "0.417"},
-        **{"before": "0.500 ± 0.289", "after": "1.500 ± 0.289", "change": "+1.000 ± 0.000"},
+        **{"task": "all", "decoding": "greedy", "examples": "3", "best constant": "0.417", "majority class": "–"},
+        **{"before": "0.500 ± 0.289", "after": "1.500 ± 0.289", "change [95% interval]": "+1.000 [+1.000, +1.000]"},
     }
-    assert constant_answers(summary())[0] == ("vqa", "yes", "yes", "100.0%")
+    assert [row.majority for row in rows] == [None, None, 0.25, 0.25, None, None]
+    assert rows[-1].cells[-1] == "+1.000 –", "one example has no interval"
+    assert dict(zip(ANSWER_COLUMNS, task_answers(summary())[0].cells, strict=True)) == {
+        **{"task": "vqa", "best constant answer": "yes", "majority class": "no"},
+        **{"most common greedy answer after training": "yes", "share": "100.0%"},
+    }
 
 
 def test_runs_without_held_out_examples_and_old_summaries_have_no_rows() -> None:
     old = summary()
     del old["heldout"]["constant"]
     for values in ({}, {"heldout": None}, old):
-        assert (held_out_results(values), constant_answers(values)) == ([], [])
+        assert (held_out_results(values), task_answers(values)) == ([], [])
+
+
+def test_summaries_without_majority_classes_and_intervals_are_read() -> None:
+    old = summary()
+    del old["heldout"]["majority"]
+    for modes in (old["heldout"], *old["heldout"]["per_task"].values()):
+        for mode in ("sampled", "greedy"):
+            del modes[mode]["change"]["interval"]
+    for common in old["heldout"]["most_common"].values():
+        del common["share_before"], common["reference_share"]
+    assert [row.majority_text for row in held_out_results(old)] == ["–"] * 6
+    assert [row.change for row in held_out_results(old)] == [row.change for row in held_out_results(summary())]
+    assert not any(each.dominates for each in task_answers(old))
 
 
 @pytest.mark.parametrize("broken", [{"per_task": {"vqa": {"sampled": {}}}}, {"per_task": 3}, {"constant": {}}])
@@ -112,16 +130,25 @@ def test_invalid_summary_is_a_one_line_error(broken: dict[str, Any]) -> None:
 
 def test_terminal_and_report_show_the_same_rewards(run: Path) -> None:
     values = summary(f"[bold] {HOSTILE}\x1b[31m " + "x" * 100)
-    console = Console(record=True, width=120, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
-    print_summary(values, console)
+    console = Console(record=True, width=140, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
+    print_summary(values, 2, console)
     output = console.export_text()
     assert "3 steps in 4 s" in output
-    assert "Held-out reward (max 2) of 3 examples" in output
-    assert [line.split() for line in output.splitlines() if " all " in line][1] == [
-        *("all", "greedy", "0.417", "0.500", "1.500", "+1.000", "±", "0.000")
+    assert "Held-out reward (max 2) of 3 examples, greedy, paired change" in output
+    assert [line.split() for line in output.splitlines() if line.startswith("all ")][1] == [
+        *("all", "0.500", "1.500", "+1.000", "[+1.000,", "+1.000]", "0.417", "–")
     ]
     assert f"[bold] {HOSTILE}\N{REPLACEMENT CHARACTER}[31m..." in output, "markup or a control sequence had an effect"
     (run / "summary.json").write_text(json.dumps(values))
     page = write_report(run).read_text()
     assert all(f">{cell}</td>" in page for row in held_out_results(values) for cell in row.cells)
     assert HOSTILE not in page
+
+
+def test_terminal_tables_fit_80_columns() -> None:
+    values = summary()
+    values["heldout"]["per_task"]["referred_object_detection"] = values["heldout"]["per_task"].pop("vqa")
+    values["heldout"]["constant"]["referred_object_detection"] = values["heldout"]["constant"]["vqa"]
+    console = Console(record=True, width=80, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
+    print_summary(values, 2, console)
+    assert "referred_object_detection 0.500  1.500 +1.000 [+1.000, +1.000] 0.500    –" in console.export_text()

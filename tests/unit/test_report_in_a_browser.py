@@ -1,8 +1,11 @@
-"""A report opened in a browser executes no script from completions, datasets or the configuration."""
+"""A report in a browser: it executes no script from completions, data or settings, and fits a narrow screen."""
 
 from __future__ import annotations
 
 import dataclasses
+import html
+import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,10 +15,13 @@ from rich.console import Console
 
 from geovlm_ray.config import load_config, to_yaml
 from geovlm_ray.core.schema import Prompt, RewardScore, Sample, SampleGroup
+from geovlm_ray.data.sample_rows import example_columns
 from geovlm_ray.data.scenes import scene_example
-from geovlm_ray.observability.tracking import RunTracker
+from geovlm_ray.evaluation.constant_answers import ConstantAnswer
+from geovlm_ray.evaluation.validation import summarise, write_completions
+from geovlm_ray.observability.tracking import RunTracker, TrainingWarning
 from geovlm_ray.report.html import write_report
-from geovlm_ray.rewards.monitor import HackingMonitor
+from geovlm_ray.training.health import HealthMonitor
 from tests.unit.test_run_records import ADVANTAGES, log
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
@@ -46,7 +52,9 @@ def test_browser_executes_unescaped_scripts(tmp_path: Path) -> None:
     assert "<title>owned</title>" in rendered_dom(tmp_path / "page.html", tmp_path / "profile")
 
 
-def test_report_escapes_scripts_in_completions_dataset_and_config(tmp_path: Path) -> None:
+@pytest.fixture
+def hostile_run(tmp_path: Path) -> Path:
+    """A run directory whose texts are all hostile."""
     config = load_config("demo", ["data.stages=[]"])
     prompt = config.prompt.model_copy(update={"system": HOSTILE})
     (tmp_path / "config.yaml").write_text(to_yaml(config.model_copy(update={"prompt": prompt})))
@@ -55,12 +63,47 @@ def test_report_escapes_scripts_in_completions_dataset_and_config(tmp_path: Path
     )
     sample = Sample((1,), (-0.5,), HOSTILE, "stop", 0, RewardScore(0.0, 0.0, 0.0, {HOSTILE: 1.0}, HOSTILE))
     other = dataclasses.replace(sample, reward=RewardScore(1.0, 1.0, 0.0))
-    tracker = RunTracker(tmp_path, 1, Console(quiet=True), HackingMonitor(), ADVANTAGES)
+    tracker = RunTracker(tmp_path, 1, Console(quiet=True), HealthMonitor("required", 64), ADVANTAGES)
     tracker.rewind(0)
-    log(tracker, 1, [SampleGroup(Prompt(0, example), (sample, other))])
+    for step in (1, 2):
+        log(tracker, step, [SampleGroup(Prompt(0, example), (sample, other))])
+    tracker.warn(2, [TrainingWarning(HOSTILE, HOSTILE)])
     tracker.close()
-    dom = rendered_dom(write_report(tmp_path), tmp_path / "profile")
+    columns = example_columns(example)
+    row = {"mode": "greedy", "id": columns.pop("example_id"), **columns, "response": HOSTILE, "reward": 0.0}
+    rows = [{**row, "mode": mode} for mode in ("sampled", "greedy")]
+    for when in ("before", "after"):
+        write_completions(rows, tmp_path / f"heldout_{when}.jsonl")
+    constants = {"vqa": ConstantAnswer(HOSTILE, [0.0])}
+    summary = {"seconds": 1.0, "parity_max_abs": 0.0, "heldout": summarise(rows, rows, constants, majorities=constants)}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    return tmp_path
+
+
+def test_report_escapes_scripts_in_completions_dataset_and_config(hostile_run: Path) -> None:
+    dom = rendered_dom(write_report(hostile_run), hostile_run / "profile")
     assert "owned" in dom
     assert "<title>owned</title>" not in dom
     assert "<script>document.title" not in dom
     assert '<img src="x"' not in dom
+
+
+def sideways_scroll(page: str, folder: Path) -> int:
+    """Pixels by which a page is wider than a screen of 390 pixels."""
+    measure = "d = document.querySelector('iframe').contentDocument.documentElement; "
+    frame = folder / "frame.html"
+    frame.write_text(
+        "<html><head><title></title></head><body>"
+        f'<iframe width="390" height="800" style="border: 0" srcdoc="{html.escape(page)}" '
+        f'onload="{measure}document.title = d.scrollWidth - d.clientWidth"></iframe></body></html>'
+    )
+    title = re.search("<title>(.*?)</title>", rendered_dom(frame, folder / "profile"))
+    assert title
+    return int(title[1])
+
+
+def test_report_does_not_scroll_sideways_on_a_narrow_screen(hostile_run: Path) -> None:
+    assert (
+        sideways_scroll("<!doctype html><body style='margin: 0'><div style='width: 500px'>x</div>", hostile_run) > 100
+    )
+    assert sideways_scroll(write_report(hostile_run).read_text(), hostile_run) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import partial
 from pathlib import Path
 
@@ -13,15 +14,16 @@ from rich.console import Console
 from geovlm_ray.config import load_config, to_yaml
 from geovlm_ray.core.errors import DataError, RunError
 from geovlm_ray.core.schema import Prompt, Sample, SampleGroup
+from geovlm_ray.data.sample_rows import write_rows
 from geovlm_ray.data.sampler import PromptSampler, SceneStream
 from geovlm_ray.data.scenes import demonstration
-from geovlm_ray.learner.objectives import advantages
-from geovlm_ray.observability.tracking import RunTracker
+from geovlm_ray.learner.batch_advantages import batch_advantages
+from geovlm_ray.observability.tracking import ROLLOUT_SCHEMA, RunTracker
 from geovlm_ray.report.html import write_report
 from geovlm_ray.rewards.groups import score_groups
-from geovlm_ray.rewards.monitor import HackingMonitor
 from geovlm_ray.rewards.sbert import SbertEmbedder
 from geovlm_ray.training.batch_metrics import batch_metrics
+from geovlm_ray.training.health import HealthMonitor
 
 CONFIG = load_config("demo", ["data.stages=[]", "rollout.prompts_per_step=12"])
 
@@ -42,7 +44,7 @@ def scored_batch(step: int) -> list[SampleGroup]:
     return score_groups([generate(p) for p in sampler.batch(step)], CONFIG.reward, embedder)
 
 
-ADVANTAGES = partial(advantages, config=CONFIG.learner, max_completion_tokens=CONFIG.rollout.max_tokens)
+ADVANTAGES = partial(batch_advantages, config=CONFIG.learner, max_completion_tokens=CONFIG.rollout.max_tokens)
 
 
 def log(tracker: RunTracker, step: int, groups: list[SampleGroup]) -> None:
@@ -56,7 +58,7 @@ def log(tracker: RunTracker, step: int, groups: list[SampleGroup]) -> None:
 def run(tmp_path: Path) -> Path:
     """A run directory with three logged steps."""
     (tmp_path / "config.yaml").write_text(to_yaml(CONFIG))
-    tracker = RunTracker(tmp_path, 3, Console(quiet=True), HackingMonitor(), ADVANTAGES)
+    tracker = RunTracker(tmp_path, 3, Console(quiet=True), HealthMonitor("required", 64), ADVANTAGES)
     tracker.rewind(0)
     groups = scored_batch(0)
     for step in (1, 2, 3):
@@ -82,7 +84,7 @@ def test_every_completion_is_stored_with_reward_and_weight_version(run: Path) ->
 def test_rewind_discards_steps_after_the_checkpoint(run: Path) -> None:
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "rew')
-    tracker = RunTracker(run, 3, Console(quiet=True), HackingMonitor(), ADVANTAGES)
+    tracker = RunTracker(run, 3, Console(quiet=True), HealthMonitor("required", 64), ADVANTAGES)
     tracker.rewind(2)
     tracker.close()
     assert [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()] == [1, 2]
@@ -95,7 +97,7 @@ def test_rewind_discards_steps_after_the_checkpoint(run: Path) -> None:
 def test_completions_of_repeated_steps_are_moved_to_undone(run: Path) -> None:
     original = (run / "rollouts" / "step-000003.parquet").read_bytes()
     for _ in range(2):
-        tracker = RunTracker(run, 3, Console(quiet=True), HackingMonitor(), ADVANTAGES)
+        tracker = RunTracker(run, 3, Console(quiet=True), HealthMonitor("required", 64), ADVANTAGES)
         tracker.rewind(2)
         log(tracker, 3, scored_batch(0))
         tracker.close()
@@ -109,10 +111,36 @@ def test_report_is_one_file_with_plots_and_images(run: Path) -> None:
     assert "http://www.w3.org" in page
     assert 'src="http' not in page
     assert 'href="http' not in page
-    assert page.count("<svg") == 8
     assert page.count("data:image/jpeg;base64,") >= 3 * 36
     for text in ("object_detection", "matched_iou", "unparseable", "&lt;think&gt;no answer", "config.yaml"):
         assert text in page
+    assert "Nothing is known yet about held-out examples" in page
+
+
+def test_charts_and_images_have_text_alternatives(run: Path) -> None:
+    page = write_report(run).read_text()
+    assert page.count("<svg") == page.count('role="img" aria-label="Chart, ') > 8
+    assert page.count("<img") == len(re.findall(r'<img alt="[^"]+"', page))
+    assert "true boxes (blue, solid): 1; predicted boxes (orange, dashed): 1" in page
+
+
+def test_samples_that_were_not_trained_have_no_advantage_in_the_report(run: Path) -> None:
+    tracker = RunTracker(run, 4, Console(quiet=True), HealthMonitor("required", 64), ADVANTAGES)
+    tracker.rewind(3)
+    groups = scored_batch(0)
+    metrics = {**batch_metrics(groups, 4), "seconds/step": 1.0, "throughput/tokens_per_s": 1.0}
+    tracker.log_step(4, metrics, {"trained": groups[:1], "stale": groups[1:]})
+    tracker.close()
+    page = write_report(run).read_text()
+    assert page.count("stale, not trained") == 3 * 11
+    assert "advantage +" in page
+
+
+def test_missing_images_are_named_in_the_report(run: Path) -> None:
+    file = run / "rollouts" / "step-000001.parquet"
+    rows = [{**row, "images": ["/nowhere/a.png"]} for row in pq.read_table(file).to_pylist()]
+    write_rows(file, rows, ROLLOUT_SCHEMA)
+    assert "image /nowhere/a.png: expected a file, found none" in write_report(run).read_text()
 
 
 def test_report_of_a_run_without_completions(tmp_path: Path) -> None:
@@ -126,7 +154,7 @@ def test_report_rejects_a_folder_without_a_run(tmp_path: Path) -> None:
 
 
 def test_failed_metrics_write_is_reported(tmp_path: Path) -> None:
-    tracker = RunTracker(tmp_path, 3, Console(quiet=True), HackingMonitor(), ADVANTAGES)
+    tracker = RunTracker(tmp_path, 3, Console(quiet=True), HealthMonitor("required", 64), ADVANTAGES)
     tracker.rewind(0)
     (tmp_path / "metrics.jsonl").unlink()
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")

@@ -44,7 +44,7 @@ def test_example_and_completion_are_read_back(task: str, tmp_path: Path) -> None
     example = replace(scene, gsd=0.5, sensor="S2", frame=Frame("pixel", 64, 32), pixels=pixels, split="train")
     rollouts, answers = tmp_path / "step-000001.parquet", tmp_path / "b.parquet"
     group = SampleGroup(Prompt(7, example), (SAMPLE,))
-    write_rows(rollouts, rollout_rows(1, {"trained": [group]}, lambda group: [0.25]), ROLLOUT_SCHEMA)  # type: ignore[arg-type,return-value]
+    write_rows(rollouts, rollout_rows(1, {"trained": [group]}, lambda groups: {7: [0.25]}), ROLLOUT_SCHEMA)  # type: ignore[arg-type,return-value]
     row = predictions.prediction_row(5, BenchmarkExample(example, "rural"), SAMPLE)
     write_rows(answers, [row], predictions.SCHEMA)
     (rollout,), (answer,) = read_rows(rollouts), read_rows(answers)

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from geovlm_ray.core.files import write_atomically
 from geovlm_ray.data.scene_draw import COLOURS, SCENE_SIZE, Scene, render
 
-SIZES = {"train": 600, "test": 200}
+SIZES = {"train": 2000, "test": 400}
 PAINTS = ("grey", "red", "white", "yellow")
 SCALE = 4
 """Supersampling factor that anti-aliases the ships."""

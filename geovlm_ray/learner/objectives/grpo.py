@@ -1,16 +1,8 @@
-"""GRPO: DeepSeekMath (arXiv 2402.03300), equation 3 without the KL term."""
+"""GRPO: DeepSeekMath (arXiv 2402.03300), equation 3 without the KL term.
 
-from __future__ import annotations
+Mean of the clipped surrogate over each sample's tokens, then over samples.
+"""
 
-from geovlm_ray.learner.advantages import normalised
-from geovlm_ray.learner.loss_inputs import BatchSize, Clip, LossInputs, Objective, PolicyLoss, surrogate
+from geovlm_ray.learner.loss_inputs import Objective, clipped_surrogate
 
-
-def loss(tokens: LossInputs, clip: Clip, size: BatchSize) -> PolicyLoss:
-    """Mean of the clipped surrogate over each sample's tokens, then over samples."""
-    values, clipped = surrogate(tokens, tokens.log_ratio.exp(), clip)
-    mean = tokens.per_sample(tokens.weighted(values)) / tokens.lengths
-    return PolicyLoss(-mean.sum() / size.samples, clipped)
-
-
-GRPO = Objective(normalised, loss)
+GRPO = Objective(clipped_surrogate, "sample_mean")

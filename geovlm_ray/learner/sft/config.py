@@ -8,6 +8,7 @@ from pydantic import Field
 
 from geovlm_ray.core.section import Section
 from geovlm_ray.data.answers import Reasoning
+from geovlm_ray.learner.schedules import Decay
 
 
 class SftConfig(Section):
@@ -28,8 +29,12 @@ class SftConfig(Section):
         ge=1,
         description="maximum tokens per row of packed sequences, images included",
     )
-    lr: float = Field(1e-5, gt=0, description="peak learning rate, after linear warm-up; decays linearly to 0")
-    warmup_steps: int = Field(50, ge=0, description="steps of linear warm-up")
+    lr: float = Field(1e-5, gt=0, description="peak learning rate, reached at the last step of warm-up")
+    warmup_steps: int = Field(50, ge=0, description="steps of linear warm-up from 0 to the peak")
+    lr_decay: Decay = Field("linear", description="decay of the learning rate after warm-up; constant: none")
+    lr_end: float = Field(
+        0.0, ge=0, le=1, description="learning rate of the last step as a fraction of the peak, unless it is constant"
+    )
     optimizer: Literal["adamw", "muon"] = Field("adamw", description="muon: Muon for matrices, AdamW for the rest")
     max_grad_norm: float = Field(1.0, gt=0, description="gradient-norm clipping threshold")
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")

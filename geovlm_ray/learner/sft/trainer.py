@@ -11,9 +11,10 @@ from transformers import ProcessorMixin
 
 from geovlm_ray.core.errors import RunError
 from geovlm_ray.learner.ranks import SINGLE_PROCESS, Ranks
+from geovlm_ray.learner.schedules import schedule
 from geovlm_ray.learner.sft.batches import Batch
 from geovlm_ray.learner.sft.config import SftConfig
-from geovlm_ray.learner.trained_policy import NamedParameters, TrainedPolicy, linear_schedule
+from geovlm_ray.learner.trained_policy import NamedParameters, TrainedPolicy
 from geovlm_ray.model.config import ModelConfig
 from geovlm_ray.model.logprobs import fused_logprobs, logprobs_and_hits
 
@@ -39,7 +40,7 @@ class SftTrainer(TrainedPolicy):
             processor,
             model_config,
             self._optimizers,
-            linear_schedule(config.warmup_steps, config.steps, final=0.0),
+            schedule(config.lr_decay, config.warmup_steps, config.steps, config.lr_end),
             gradient_checkpointing=config.gradient_checkpointing,
             ranks=ranks,
         )
@@ -58,7 +59,8 @@ class SftTrainer(TrainedPolicy):
             self.backward(row_loss, is_real)
             loss += float(row_loss.detach()) * is_real
         loss = self.ranks.all_reduce_sum({"loss": loss})["loss"]
-        norm = self.clip_gradient(self.config.max_grad_norm)
+        norms = self.clip_gradient(self.config.max_grad_norm)
+        norm = norms["grad_norm"]
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self.zero_grad()
             raise RunError(
@@ -69,7 +71,7 @@ class SftTrainer(TrainedPolicy):
         lr = self.lr
         self.update()
         self.finish_step()
-        return {"loss": loss, "lr": lr, "grad_norm": norm, **counts}
+        return {"loss": loss, "lr": lr, **norms, **counts}
 
     @torch.no_grad()
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, float]:

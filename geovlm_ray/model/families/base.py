@@ -43,6 +43,10 @@ class ModelFamily(ABC):
         """Regular expression of the full names of the modules that get a LoRA adapter."""
 
     @abstractmethod
+    def is_vision(self, parameter: str) -> bool:
+        """Whether a parameter, by its full name, belongs to the vision tower."""
+
+    @abstractmethod
     def sharded_layers(self, base: nn.Module) -> Sequence[nn.Module]:
         """Layers whose weights are gathered one at a time during a sharded forward pass."""
 

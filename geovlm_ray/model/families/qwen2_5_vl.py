@@ -34,6 +34,10 @@ class Qwen25VL(ModelFamily):
             return rf".*language_model\..*\.({'|'.join(self.adapter_modules)})"
         return rf".*\.({'|'.join((*self.adapter_modules, *self.vision_modules))})"
 
+    def is_vision(self, parameter: str) -> bool:
+        """Whether a parameter belongs to the vision tower, merger included."""
+        return ".visual." in parameter
+
     def sharded_layers(self, base: nn.Module) -> Sequence[nn.Module]:
         """Every block of the vision tower and every layer of the language model."""
         return [*base.model.visual.blocks, *base.model.language_model.layers]

@@ -12,7 +12,7 @@ from geovlm_ray import __version__
 from geovlm_ray.config import Config
 from geovlm_ray.evaluation.results import Results
 from geovlm_ray.evaluation.tables import header, lines
-from geovlm_ray.model.config import TINY
+from geovlm_ray.model.config import PACKAGED
 from geovlm_ray.model.prompts import PromptEncoder
 from geovlm_ray.report.curves import curve
 from geovlm_ray.report.held_out import COLUMNS, held_out_results
@@ -54,7 +54,7 @@ def card(
         rl=rl,
         provenance=provenance,
         base=_base(provenance),
-        is_tiny=provenance.base in ("", TINY),
+        is_tiny=provenance.base in ("", *PACKAGED),
         settings=_settings(provenance, trained, rl) if trained else {},
         curve=CURVE if rl and provenance.metrics else "",
         data_name=Path(trained.data.path).name if trained else "",
@@ -83,8 +83,8 @@ def _base(provenance: Provenance) -> str:
     """The initial model as Markdown."""
     if not provenance.base:
         return "a small randomly initialized Qwen2.5-VL"
-    if provenance.base == TINY:
-        return "the tiny policy of geovlm_ray, a Qwen2.5-VL with 1.7 million parameters"
+    if provenance.base in PACKAGED:
+        return f"the policy `{provenance.base}` of geovlm_ray, a Qwen2.5-VL with 1.7 million parameters"
     hub = provenance.hub
     return f"[{hub}](https://huggingface.co/{hub})" if hub else f"`{plain(provenance.base)}`"
 
@@ -107,7 +107,7 @@ def _settings(provenance: Provenance, trained: Config, rl: bool) -> dict[str, An
         "prompts per step": rollout.prompts_per_step,
         "completions per prompt (G)": rollout.group_size,
         "KL coefficient (reference policy)": f"{learner.kl_beta:g}" if learner.kl_beta else "none",
-        "clip range": f"{learner.clip_low:g} below, {learner.clip_high:g} above",
+        "clip range": f"{learner.clip.low:g} below, {learner.clip.high:g} above",
         "learning rate": learner.lr,
         "sampling temperature": rollout.temperature,
         "max completion length": f"{rollout.max_tokens} tokens",

@@ -19,7 +19,7 @@ from geovlm_ray.data.config import DataConfig
 from geovlm_ray.data.parquet import open_datasets
 from geovlm_ray.evaluation.metrics.bootstrap import Interval
 from geovlm_ray.evaluation.results import RESULTS, Result, Results, read_results
-from geovlm_ray.model.config import TINY
+from geovlm_ray.model.config import PACKAGED
 from geovlm_ray.serving.model_ref import RUN_FILES, ModelRef, adapter_base
 
 RECORD_KEYS = ("dataset", "task", "licence")
@@ -69,7 +69,7 @@ def provenance_of(ref: ModelRef, name: str) -> Provenance:
     metrics = read_objects(run / "metrics.jsonl") if run and (run / "metrics.jsonl").is_file() else []
     summary = run / ("summary.json" if is_rl(ref) else "sft_summary.json") if run else None
     return Provenance(
-        base=TINY if base == TINY else hub_name(base) or Path(base).name,
+        base=base if base in PACKAGED else hub_name(base) or Path(base).name,
         hub=hub_name(base),
         licence=_licence(base),
         step=int(read_object(state)["step"]) if state.is_file() else None,
@@ -91,7 +91,7 @@ def hub_name(path: str) -> str | None:
     cached = next((part for part in Path(path).parts if part.startswith("models--")), None)
     if cached:
         return "/".join(cached.split("--")[1:])
-    is_name = path != TINY and not Path(path).exists() and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path)
+    is_name = path not in PACKAGED and not Path(path).exists() and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path)
     return path if is_name else None
 
 
@@ -145,7 +145,7 @@ def _records(data: DataConfig) -> dict[tuple[str, ...], int] | None:
 
 def _licence(base: str) -> str:
     """The licence of a model folder: the entry of its model card, else the first line of its licence file."""
-    if base == TINY:
+    if base in PACKAGED:
         return TINY_LICENCE
     card = Path(base) / "README.md"
     entry = _LICENCE_ENTRY.match(read_text(card)) if card.is_file() else None

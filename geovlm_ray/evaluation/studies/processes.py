@@ -1,0 +1,84 @@
+"""Execution of the commands of a study, each in its own process, several in parallel; completed ones are skipped."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+from geovlm_ray.core.files import read_object, write_atomically
+from geovlm_ray.evaluation.studies.rotated import write_rotated
+from geovlm_ray.evaluation.studies.runs import Command, StudyPlan
+
+OnProgress = Callable[[int, str], None]
+
+
+def run_all(plan: StudyPlan, jobs: int, on_progress: OnProgress) -> dict[str, str]:
+    """Run everything that is missing; return the last log line of each failed command, by name."""
+    if plan.study.data == "rotated":
+        write_rotated(plan.rotated_folder)
+    plan.logs.mkdir(parents=True, exist_ok=True)
+    variants = plan.study.variants
+    tunings = [plan.sft_command(name, seed) for name, seed in plan.runs if variants[name].sft is not None]
+    runs = [plan.run_command(name, seed) for name, seed in plan.runs]
+    jobs = 1 if plan.cluster else jobs
+    return _run_commands(tunings, plan.logs, jobs, on_progress) | _run_commands(runs, plan.logs, jobs, on_progress)
+
+
+def cpu_share(logs: Path, name: str) -> float:
+    """CPU seconds per second of the process that completed a command; nan if it was not measured."""
+    file = _usage_file(logs, name)
+    if not file.is_file():
+        return math.nan
+    usage = read_object(file)
+    return float(usage["cpu_seconds"]) / float(usage["seconds"])
+
+
+def _usage_file(logs: Path, name: str) -> Path:
+    return logs / f"{name}.json"
+
+
+def _run_commands(commands: Sequence[Command], logs: Path, jobs: int, on_progress: OnProgress) -> dict[str, str]:
+    failed = {}
+    on_progress(0, f"of {len(commands)} runs done")
+    with ThreadPoolExecutor(jobs) as pool:
+        running = {pool.submit(_run_command, command, logs): command for command in commands}
+        for done, run in enumerate(as_completed(running), 1):
+            failure = run.result()
+            if failure is not None:
+                failed[running[run].name] = failure
+            on_progress(done, f"of {len(commands)} runs done")
+    return failed
+
+
+def _run_command(command: Command, logs: Path) -> str | None:
+    """Run a command unless the same one completed before; return None on success, else the last line of its log."""
+    usage_file, log = _usage_file(logs, command.name), logs / f"{command.name}.log"
+    arguments = list(command.arguments)
+    if command.result.is_file() and usage_file.is_file() and read_object(usage_file)["command"] == arguments:
+        return None
+    python_path = [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH")]
+    begun = time.perf_counter()
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "geovlm_ray.cli", *arguments],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            # Parallel runs use one core each.
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, python_path))},
+        )
+        # Unlike Popen.wait, this returns the CPU time of the process.
+        _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        return lines[-1] if lines else f"exit code {process.returncode}"
+    seconds = {"seconds": time.perf_counter() - begun, "cpu_seconds": usage.ru_utime + usage.ru_stime}
+    write_atomically(usage_file, json.dumps({"command": arguments, **seconds}) + "\n")
+    return None
