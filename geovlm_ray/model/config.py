@@ -14,7 +14,7 @@ TINY = "tiny"
 PACKAGED = {TINY: "tiny-qwen2.5-vl", "tiny-start": "tiny-qwen2.5-vl-start"}
 """Policies that ship with the package, by name: the folder in ``geovlm_ray/model/assets``.
 
-Both were fine-tuned on generated scenes, ``tiny`` as far as it goes, ``tiny-start`` for an eighth of the steps: the
+Both were fine-tuned on generated scenes, ``tiny`` as far as it goes, ``tiny-start`` for a quarter of the steps: the
 start of reinforcement learning in the demo.
 """
 EO_SYSTEM_PROMPT = (

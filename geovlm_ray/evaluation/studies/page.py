@@ -11,7 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from geovlm_ray.config import load_config
 from geovlm_ray.core.files import write_atomically
 from geovlm_ray.evaluation.studies.figures import WINDOW, draw_curves, draw_scores
 from geovlm_ray.evaluation.studies.results import ALL, FINAL_SHARE, RunResult, mean_and_error, mean_score
@@ -43,7 +42,7 @@ def write_study(plan: StudyPlan, runs: Runs, failed: Mapping[str, str], command:
         answer=answer(study, runs),
         results=[_result(comparison) for comparison in expected_comparisons(study, runs)],
         recipe=plan.recipe,
-        model=load_config(plan.recipe, [*study.settings, *plan.overrides]).model.path,
+        start=plan.start,
         command=command,
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
         versions=", ".join(f"{name} {installed}" for name in packages if (installed := _version(name))),
@@ -120,17 +119,17 @@ def _results_json(plan: StudyPlan, runs: Runs, failed: Mapping[str, str]) -> dic
         "answer": answer(study, runs),
         "equivalence": study.equivalence,
         "seeds": list(range(study.seeds)),
-        "expectation": [_comparison_json(comparison) for comparison in expected_comparisons(study, runs)],
-        "differences": [_comparison_json(comparison) for comparison in baseline_comparisons(study, runs)],
+        "expectation": [_comparison_json(c, c.verdict()) for c in expected_comparisons(study, runs)],
+        "differences": [_comparison_json(c, c.verdict("higher", "lower")) for c in baseline_comparisons(study, runs)],
         "runs": by_variant,
         "failed": dict(failed),
     }
 
 
-def _comparison_json(comparison: Comparison) -> dict[str, Any]:
+def _comparison_json(comparison: Comparison, verdict: str) -> dict[str, Any]:
     change = {key: _finite(value) for key, value in vars(comparison.difference).items()}
     names = {name: getattr(comparison, name) for name in ("one", "other", "task", "measure")}
-    return names | change | {"verdict": comparison.verdict("above", "below")}
+    return names | change | {"verdict": verdict}
 
 
 def _run_json(run: RunResult) -> dict[str, Any]:

@@ -28,7 +28,21 @@ def run_all(plan: StudyPlan, jobs: int, on_progress: OnProgress) -> dict[str, st
     tunings = [plan.sft_command(name, seed) for name, seed in plan.runs if variants[name].sft is not None]
     runs = [plan.run_command(name, seed) for name, seed in plan.runs]
     jobs = 1 if plan.cluster else jobs
-    return _run_commands(tunings, plan.logs, jobs, on_progress) | _run_commands(runs, plan.logs, jobs, on_progress)
+    return run_commands(tunings, plan.logs, jobs, on_progress) | run_commands(runs, plan.logs, jobs, on_progress)
+
+
+def run_commands(commands: Sequence[Command], logs: Path, jobs: int, on_progress: OnProgress) -> dict[str, str]:
+    """Run the commands that did not complete before; return the last log line of each failed one, by name."""
+    failed = {}
+    on_progress(0, f"of {len(commands)} runs done")
+    with ThreadPoolExecutor(jobs) as pool:
+        running = {pool.submit(_run_command, command, logs): command for command in commands}
+        for done, run in enumerate(as_completed(running), 1):
+            failure = run.result()
+            if failure is not None:
+                failed[running[run].name] = failure
+            on_progress(done, f"of {len(commands)} runs done")
+    return failed
 
 
 def cpu_share(logs: Path, name: str) -> float:
@@ -42,19 +56,6 @@ def cpu_share(logs: Path, name: str) -> float:
 
 def _usage_file(logs: Path, name: str) -> Path:
     return logs / f"{name}.json"
-
-
-def _run_commands(commands: Sequence[Command], logs: Path, jobs: int, on_progress: OnProgress) -> dict[str, str]:
-    failed = {}
-    on_progress(0, f"of {len(commands)} runs done")
-    with ThreadPoolExecutor(jobs) as pool:
-        running = {pool.submit(_run_command, command, logs): command for command in commands}
-        for done, run in enumerate(as_completed(running), 1):
-            failure = run.result()
-            if failure is not None:
-                failed[running[run].name] = failure
-            on_progress(done, f"of {len(commands)} runs done")
-    return failed
 
 
 def _run_command(command: Command, logs: Path) -> str | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from geovlm_ray.config import load_config
 from geovlm_ray.evaluation.results import RESULTS
 from geovlm_ray.evaluation.studies.study import Study
 
@@ -37,6 +38,11 @@ class StudyPlan:
     def runs(self) -> list[tuple[str, int]]:
         """Variant and seed of every run, by seed."""
         return [(variant, seed) for seed in range(self.study.seeds) for variant in self.study.variants]
+
+    @property
+    def start(self) -> str:
+        """Model that all variants start from, some of them after fine-tuning."""
+        return load_config(self.recipe, _of_sft([*self.study.settings, *self.overrides])).model.path
 
     @property
     def logs(self) -> Path:
