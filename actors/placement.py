@@ -8,7 +8,12 @@ import time
 from typing import Any
 
 import ray
-from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.placement_group import (
+    PlacementGroup,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from geovlm_ray.config import Config
@@ -18,6 +23,8 @@ from geovlm_ray.training.capacity import Node, check_fits, describe_requests, re
 log = logging.getLogger(__name__)
 
 STRATEGIES = {"pack": "PACK", "spread": "SPREAD"}
+NODE_ID = "ray.io/node-id"
+"""Label that Ray gives every node."""
 POLL_S = 10.0
 """Seconds between reports while a run waits for its resources."""
 GRACE_S = 30.0
@@ -27,9 +34,11 @@ GRACE_S = 30.0
 class Reservation:
     """The resources of the actors of some kinds (fields of `PlacementConfig`), on nodes that Ray chooses.
 
-    Each kind has a group of its own, the largest first: within a group, Ray may place a smaller bundle on the only node
-    that has room for a larger one. The reservation outlives its actors: a replacement starts where the lost actor was,
-    or where Ray moves its bundle when the node is lost.
+    Ray first finds nodes for all actors together, in one group per kind, the largest kind first: within a group, it may
+    place a smaller bundle on the only node that has room for a larger one. Every actor then gets a group of its own on
+    its node, which outlives it: a replacement starts where the lost actor was. Without groups of their own, the loss of
+    a node would make Ray's head look for a new one without pause (`GcsPlacementGroupManager`, Ray 2.60), since a group
+    cannot give up a bundle; a group that is tied to a lost node is only removed (`renew`).
     """
 
     def __init__(self, config: Config, *kinds: str) -> None:
@@ -37,7 +46,8 @@ class Reservation:
         self._requests = [p for p in resource_requests(config) if p.name in kinds and p.bundle]
         strategy = STRATEGIES[config.placement.strategy]
         # An autoscaler starts nodes for pending groups.
-        self._groups = {p.name: placement_group([p.bundle] * p.count, strategy) for p in self._requests}
+        self._kinds = {p.name: placement_group([p.bundle] * p.count, strategy) for p in self._requests}
+        self._actors: dict[tuple[str, int], PlacementGroup] = {}
 
     def wait(self) -> None:
         """Wait for the resources, at least `GRACE_S`.
@@ -47,8 +57,12 @@ class Reservation:
         """
         wait_s = self.config.run.wait_for_nodes_s
         deadline = time.monotonic() + max(wait_s, GRACE_S)
-        pending = list(self._groups.values())
-        while pending:
+        pending = list(self._kinds.values())
+        while pending or self._kinds:
+            if not pending:
+                self._divide()
+                pending = list(self._actors.values())
+                continue
             left = deadline - time.monotonic()
             if pending[0].wait(max(math.ceil(min(POLL_S, left)), 1)):
                 del pending[0]
@@ -60,16 +74,37 @@ class Reservation:
             log.warning("waiting for resources, %.0f s left: %s", left, problem)
 
     def options(self, kind: str, slot: int) -> dict[str, Any]:
-        """Ray's scheduling option of an actor."""
-        if kind not in self._groups:
-            return {}
-        return {"scheduling_strategy": PlacementGroupSchedulingStrategy(self._groups[kind], slot)}
+        """Ray's scheduling option of an actor; without resources to reserve, none."""
+        group = self._actors.get((kind, slot))
+        return {} if group is None else {"scheduling_strategy": PlacementGroupSchedulingStrategy(group, 0)}
+
+    def renew(self, kind: str, slot: int) -> None:
+        """If an actor's resources were lost with their node, reserve them on any node."""
+        group = self._actors.get((kind, slot))
+        if group is None or placement_group_table(group)["state"] == "CREATED":
+            return
+        (request,) = (p for p in self._requests if p.name == kind)
+        remove_placement_group(group)
+        self._actors[kind, slot] = placement_group([request.bundle])
 
     def release(self) -> None:
         """Give the resources back; kills the actors that still use them."""
-        for group in self._groups.values():
+        for group in (*self._kinds.values(), *self._actors.values()):
             remove_placement_group(group)
-        self._groups.clear()
+        self._kinds.clear()
+        self._actors.clear()
+
+    def _divide(self) -> None:
+        """Replace the group of each kind by one group per actor, on the same nodes."""
+        nodes = {kind: placement_group_table(group)["bundles_to_node_id"] for kind, group in self._kinds.items()}
+        for group in self._kinds.values():
+            remove_placement_group(group)
+        self._kinds.clear()
+        for request in self._requests:
+            for slot in range(request.count):
+                node = nodes[request.name][slot]
+                group = placement_group([request.bundle], bundle_label_selector=[{NODE_ID: node}])
+                self._actors[request.name, slot] = group
 
     def _problem(self) -> RunError:
         try:

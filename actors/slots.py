@@ -116,6 +116,8 @@ class ActorSlots:
                 raise cause(f"{count} consecutive crashes of {self._kind} actor slot {slot}; last: {error}") from error
             log.warning("%s: %s; starting a replacement", self._names[slot], error)
             ray.kill(actor)
+            if self._reservation is not None:
+                self._reservation.renew(self._kind, slot)
             remove_heartbeats(self.config.run.folder, self._names[slot])
             self.actors[slot] = self._start(slot)
             self._awaited[slot] = self._condition(self.actors[slot])

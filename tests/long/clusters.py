@@ -14,7 +14,7 @@ from actors.cluster import connect
 
 
 @contextmanager
-def cluster(head: dict[str, float], *workers: dict[str, float]) -> Iterator[None]:
+def cluster(head: dict[str, float], *workers: dict[str, float]) -> Iterator[Cluster]:
     """A cluster of nodes with the given logical resources; clears any Ray settings from the environment."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [n for n in os.environ if n.startswith("RAY_")]:
@@ -26,7 +26,7 @@ def cluster(head: dict[str, float], *workers: dict[str, float]) -> Iterator[None
                 ray_cluster.add_node(**worker)
             patch.setenv("RAY_ADDRESS", ray_cluster.address)
             connect()
-            yield
+            yield ray_cluster
         finally:
             ray.shutdown()
             ray_cluster.shutdown()

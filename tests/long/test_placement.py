@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import ray
 
@@ -16,6 +17,7 @@ from geovlm_ray.config import load_config
 from geovlm_ray.core.errors import LostError, RunError
 from geovlm_ray.training.capacity import KINDS
 from tests.long.clusters import cluster
+from tests.system.test_rollout_pool import PROMPTS
 
 pytestmark = pytest.mark.slow
 NODES, CORES = 2, 8
@@ -74,3 +76,34 @@ def test_unschedulable_learner_fails_the_run(two_nodes: None) -> None:
     settings = [f"placement.learner.num_cpus={CORES}", "rollout.stall_s=2", "run.name=late"]
     with pytest.raises(LostError, match=r"learner actors: expected at least 1 to start.*ray status"):
         RayLearner(load_config("demo", settings), Path())
+
+
+def test_lost_node_is_replaced_and_not_searched_for_without_pause() -> None:
+    with cluster({"num_cpus": 0}, {"num_cpus": 1}, {"num_cpus": 1}) as ray_cluster:
+        config = load_config("demo", ["placement.rollout.actors=2", "placement.rollout.num_cpus=1", "run.name=lost"])
+        reservation = Reservation(config, "rollout")
+        reservation.wait()
+        rollouts = RayRollouts(config, Path(), InstantActor, reservation)
+        rollouts.update_weights(iter([1]))
+        rollouts.slots.ready(at_least=2)
+        before = gcs_cpu_seconds(rollouts)
+        ray_cluster.remove_node(next(iter(ray_cluster.worker_nodes)), allow_graceful=False)
+        first = list(rollouts.actors)
+        while rollouts.actors == first:
+            assert len(rollouts.generate(PROMPTS)) == len(PROMPTS)
+        assert gcs_cpu_seconds(rollouts) < 10 * before + 0.5
+        ray_cluster.add_node(num_cpus=1)
+        assert len(rollouts.slots.ready(at_least=2)) == 2
+        rollouts.close()
+        reservation.release()
+
+
+def gcs_cpu_seconds(rollouts: RayRollouts) -> float:
+    """CPU time that the cluster's control process uses while 200 batches are sampled."""
+    children = psutil.Process().children(recursive=True)
+    (gcs,) = (child for child in children if child.name() == "gcs_server")
+    start = gcs.cpu_times()
+    for _ in range(200):
+        rollouts.generate(PROMPTS)
+    end = gcs.cpu_times()
+    return end.user + end.system - start.user - start.system
