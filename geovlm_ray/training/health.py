@@ -25,6 +25,8 @@ WINDOW = 200
 """Latest prompts of a task in which one answer may dominate."""
 MIN_PROMPTS = 40
 """Prompts of a task, or groups in a row, from which a conclusion is drawn."""
+MIN_EXAMPLES = 20
+"""Held-out examples of a task from which its reward is compared with that of the best constant answer."""
 MIN_ERRORS = 2.0
 """Standard errors by which a task's mean reward must exceed that of the best constant answer."""
 MARGIN = 0.15
@@ -62,12 +64,13 @@ def constant_answer_warnings(
 ) -> list[TrainingWarning]:
     """Warnings about tasks whose greedy answers earn no more than the best constant answer, paired by example.
 
-    ``rows`` are completions of the held-out examples, ``when`` says when they were made (``before training``).
+    ``rows`` are completions of the held-out examples, ``when`` says when they were made (``before training``). Tasks
+    with fewer than `MIN_EXAMPLES` examples allow no conclusion.
     """
     warnings = []
     for task, rewards in rewards_of(rows)["greedy"].items():
         gain = np.subtract(rewards, constants[task].rewards)
-        if gain.mean() <= MIN_ERRORS * gain.std() / math.sqrt(len(gain)):
+        if len(gain) >= MIN_EXAMPLES and gain.mean() <= MIN_ERRORS * gain.std() / math.sqrt(len(gain)):
             warnings.append(
                 f"{task}: the greedy reward {when}, {np.mean(rewards):.3f} on {len(gain)} held-out examples, is not "
                 f"measurably above that of the best constant answer, {np.mean(constants[task].rewards):.3f} for "
