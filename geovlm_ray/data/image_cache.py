@@ -18,11 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from geovlm_ray.data.images import SCENE_PREFIX, resolve
+from geovlm_ray.data.scenes import drawing_version
 
 logger = logging.getLogger(__name__)
 GIB = 2**30
-VERSION = 1
-"""Part of every key; increment when the decoded pixels of an image change."""
+VERSION = 2
+"""Part of every key; increment when the decoded pixels of an image file change."""
 EVICT_TO = 0.9
 """Fraction of the size limit that eviction reduces the cache to."""
 MAX_WRITERS = 16
@@ -151,8 +152,8 @@ class ImageCache:
 
 
 def _key(reference: str, recipe: str) -> str:
-    """Hash of an image file's path, modification time and size, and of the recipe."""
-    identity = reference
+    """Hash of an image file's path, modification time and size, or of a scene and its drawing, and of the recipe."""
+    identity = f"{reference}\0{drawing_version()}"
     if not reference.startswith(SCENE_PREFIX):
         path = resolve(reference)
         status = path.stat()

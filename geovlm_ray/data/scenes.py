@@ -6,7 +6,9 @@ needed, so no files are transferred. Images have a side of `SCENE_SIZE` pixels; 
 
 from __future__ import annotations
 
-from functools import lru_cache
+import hashlib
+from functools import cache, lru_cache
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -56,6 +58,13 @@ def render_scene(reference: str) -> Image.Image:
     if int(parts[4]) >= len(scenes):
         raise ValueError(f"{reference!r}: expected an image index below {len(scenes)}, found {parts[4]}")
     return render(scenes[int(parts[4])])
+
+
+@cache
+def drawing_version() -> str:
+    """Hash of the code that draws scenes: images that were drawn by other code are not those of the same reference."""
+    code = (Path(__file__).with_name(f"{name}.py").read_bytes() for name in ("scene_draw", "scene_tasks"))
+    return hashlib.sha256(b"".join(code)).hexdigest()
 
 
 def demonstration(example: Example) -> str:

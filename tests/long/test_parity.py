@@ -33,7 +33,7 @@ def test_full_weight_sync_keeps_parity_and_the_checkpoint_loads_as_a_model(tmp_p
     check_parity(run)
     checkpoint = run / "checkpoints" / "step-000005"
     trained = load_file(checkpoint / "model.safetensors")
-    base = load_file(model_folder("tiny") / "model.safetensors")
+    base = load_file(model_folder("tiny-start") / "model.safetensors")
     max_change = max(float((trained[name] - base[name].float()).abs().max()) for name in base)
     assert max_change > 1e-3
     reloaded = train(tmp_path, "reloaded", 1, "--local", f"model.path={checkpoint}")
@@ -43,7 +43,7 @@ def test_full_weight_sync_keeps_parity_and_the_checkpoint_loads_as_a_model(tmp_p
 def test_adapter_is_synced_as_an_adapter(tmp_path: Path) -> None:
     run = train(tmp_path, "lora", 5, "--local", *LARGE_STEPS, "model.lora={rank: 8}", "learner.kl_beta=0.01")
     check_parity(run)
-    base = Qwen2_5_VLForConditionalGeneration.from_pretrained(model_folder("tiny"), dtype=torch.float32)
+    base = Qwen2_5_VLForConditionalGeneration.from_pretrained(model_folder("tiny-start"), dtype=torch.float32)
     adapted = PeftModel.from_pretrained(base, str(run / "checkpoints" / "step-000005"))
     assert any(float(p.abs().max()) > 1e-4 for name, p in adapted.named_parameters() if "lora_B" in name)
 

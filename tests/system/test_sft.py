@@ -37,7 +37,7 @@ def test_two_processes_train_like_one(tmp_path: Path) -> None:
     assert result.stdout.count("Model: ") == 1, "both processes print"
     one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
     assert two == [pytest.approx(row, rel=1e-4) for row in one]
-    folders = (model_folder("tiny"), tmp_path / "one", tmp_path / "two")
+    folders = (model_folder("tiny-start"), tmp_path / "one", tmp_path / "two")
     before, single, double = (load_file(folder / "model.safetensors") for folder in folders)
     updates = [torch.cat([(after[n] - before[n]).flatten() for n in before]) for after in (single, double)]
     # AdamW normalizes gradients that are close to rounding error, so single weights may differ.

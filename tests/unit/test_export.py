@@ -172,7 +172,7 @@ def test_model_card_omits_scores_of_other_steps(tmp_path: Path) -> None:
 def test_model_card_without_a_run_omits_unknown_sections(tmp_path: Path) -> None:
     export(resolve_model("tiny"), "tiny", tmp_path / "out", "float32")
     text = (tmp_path / "out" / "README.md").read_text()
-    assert "the tiny policy" in text
+    assert "the policy `tiny` of geovlm_ray" in text
     for unknown in ("## Method", "## Data", "## Rewards", "reward.svg"):
         assert unknown not in text
 

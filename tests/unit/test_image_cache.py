@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from geovlm_ray.core.errors import DataError
+from geovlm_ray.data import image_cache
 from geovlm_ray.data.image_cache import ImageCache, open_cache
 
 PIXELS = np.arange(2 * 10 * 10 * 3, dtype=np.uint8).reshape(2, 10, 10, 3)
@@ -195,3 +196,11 @@ def test_cache_is_private_to_the_user_and_can_be_disabled(tmp_path: Path, monkey
     assert cache.limit == 2**29
     cache.get("scene:vqa:0:0:0", "a", lambda: PIXELS)
     assert (tmp_path / f"geovlm-ray-images-{os.getuid()}").stat().st_mode & 0o777 == 0o700
+
+
+def test_scene_is_drawn_again_once_the_drawing_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, other = ImageCache(tmp_path, 2**30), PIXELS + 1
+    for expected, version in ((PIXELS, "a"), (other, "b"), (PIXELS, "a")):
+        monkeypatch.setattr(image_cache, "drawing_version", lambda version=version: version)
+        found = cache.get("scene:vqa:0:0:0", "recipe", lambda expected=expected: expected)
+        assert np.array_equal(found, expected)
