@@ -82,7 +82,8 @@ class RunTracker:
     def rewind(self, step: int) -> None:
         """Drop the records after ``step``, from which the run resumes; completions are moved to `UNDONE`."""
         for lines in (self._metrics, self._warnings):
-            rows = read_objects(lines) if lines.is_file() else []
+            # A run that starts anew gives the warnings of its start again.
+            rows = read_objects(lines) if step and lines.is_file() else []
             write_atomically(lines, "".join(f"{json.dumps(row)}\n" for row in rows if row["step"] <= step))
         for file in self._rollouts.glob("step-*.parquet"):
             if int(file.stem.removeprefix("step-")) > step:

@@ -175,10 +175,13 @@ def test_warnings_are_recorded_and_rewound(tmp_path: Path) -> None:
     tracker.warn(1, [TrainingWarning("all_cut_off", "first")])
     tracker.warn(2, [TrainingWarning("no_variance", "second")])
     tracker.rewind(1)
-    tracker.close()
     rows = [json.loads(line) for line in (tmp_path / "warnings.jsonl").read_text().splitlines()]
     assert rows == [{"step": 1, "kind": "all_cut_off", "message": "first"}]
     assert "Warning, step 2: second" in console.export_text()
+    tracker.warn(0, [TrainingWarning("settings", "of the start")])
+    tracker.rewind(0)
+    tracker.close()
+    assert (tmp_path / "warnings.jsonl").read_text() == ""
 
 
 def test_unwritable_warnings_are_an_error(tmp_path: Path) -> None:
