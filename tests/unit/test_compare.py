@@ -1,247 +1,35 @@
-"""Comparison of runs and evaluations: paired statistics, matching of records, and output."""
+"""Comparison of runs and evaluations: matching of records, pages, terminal output and errors."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import shutil
-import zlib
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from rich.console import Console
 
-from geovlm_ray.commands import compare as command
-from geovlm_ray.config import load_config, to_yaml
 from geovlm_ray.core.errors import ConfigError, DataError, RunError, UserError
-from geovlm_ray.core.files import read_object, write_atomically
-from geovlm_ray.core.schema import Example, Prompt, RewardScore, Sample, SampleGroup, target_boxes
-from geovlm_ray.data.sampler import PromptSampler, SceneStream
+from geovlm_ray.core.files import read_object
 from geovlm_ray.data.scenes import demonstration, scene_example
-from geovlm_ray.evaluation.comparison.compare import Comparison, compare
+from geovlm_ray.evaluation.comparison.compare import Comparison
 from geovlm_ray.evaluation.comparison.page import comparison_page
-from geovlm_ray.evaluation.comparison.paired import holm, paired_bootstrap
+from geovlm_ray.evaluation.comparison.paired import holm
 from geovlm_ray.evaluation.comparison.sources import read_sources
-from geovlm_ray.evaluation.comparison.terminal import print_comparison
-from geovlm_ray.evaluation.constant_answers import ConstantAnswer
-from geovlm_ray.evaluation.predictions import Predictions, prediction_row
+from geovlm_ray.evaluation.predictions import Predictions
 from geovlm_ray.evaluation.results import RESULTS
-from geovlm_ray.evaluation.validation import rewards_of, summarise, validation_completions
-from geovlm_ray.observability.tracking import RunTracker
 from geovlm_ray.report.held_out import held_out_results
-from geovlm_ray.rewards.local import LocalRewards
-from geovlm_ray.training.benchmark_evaluation import in_loop_evaluation
-from geovlm_ray.training.checkpoint import CheckpointFolder
-from geovlm_ray.training.health import HealthMonitor
-from tests.unit.test_report_in_a_browser import BROWSER, HOSTILE, rendered_dom
-from tests.unit.test_run_records import ADVANTAGES, log
-
-TASKS = ("vqa", "object_detection")
-DRAWS = 1000
-
-
-# --- statistics
-
-
-def test_equal_scores_have_no_difference() -> None:
-    scores = np.random.default_rng(0).random(50)
-    found = paired_bootstrap(scores, scores, DRAWS)
-    assert (found.difference.value, found.difference.low, found.difference.high, found.p) == (0, 0, 0, 1)
-
-
-def test_small_shift_is_detected_despite_variance_between_records() -> None:
-    rng = np.random.default_rng(1)
-    first = rng.normal(0, 1, 400)
-    found = paired_bootstrap(first, first + 0.05 + rng.normal(0, 0.1, 400), DRAWS)
-    assert found.difference.low > 0.03
-    assert found.difference.high < 0.07
-    assert found.p < 0.01
-    assert found.other - found.first == pytest.approx(found.difference.value)
-
-
-@pytest.mark.parametrize("differ", [40, 5])
-def test_swapping_the_two_only_flips_signs(differ: int) -> None:
-    rng = np.random.default_rng(2)
-    first = rng.random(40)
-    other = np.where(np.arange(40) < differ, rng.random(40), first)
-    forward, backward = paired_bootstrap(first, other, DRAWS), paired_bootstrap(other, first, DRAWS)
-    assert backward.p == forward.p
-    assert (backward.first, backward.other) == (forward.other, forward.first)
-    ends = (forward.difference.value, forward.difference.low, forward.difference.high)
-    assert (-backward.difference.value, -backward.difference.high, -backward.difference.low) == pytest.approx(
-        ends, abs=1e-12
-    )
-
-
-def normal(rng: np.random.Generator, shift: float) -> np.ndarray:
-    return rng.normal(shift, 0.3, 60)
-
-
-def skewed(rng: np.random.Generator, shift: float) -> np.ndarray:
-    return rng.exponential(0.3, 60) - 0.3 + shift
-
-
-def right_or_wrong(rng: np.random.Generator, shift: float) -> np.ndarray:
-    return rng.choice([-1.0, 0.0, 1.0], 60, p=[0.2 - shift / 2, 0.6, 0.2 + shift / 2])
-
-
-@pytest.mark.parametrize("changes", [normal, skewed, right_or_wrong])
-def test_interval_coverage_and_false_positive_rate_are_nominal(
-    changes: Callable[[np.random.Generator, float], np.ndarray],
-) -> None:
-    rng = np.random.default_rng(3)
-    level = rng.random(60)
-    shifted = [paired_bootstrap(level, level + changes(rng, 0.1), DRAWS) for _ in range(400)]
-    coverage = np.mean([found.difference.low <= 0.1 <= found.difference.high for found in shifted])
-    assert 0.90 <= coverage <= 0.98
-    same = [paired_bootstrap(level, level + changes(rng, 0.0), DRAWS).p for _ in range(400)]
-    assert 0.02 <= np.mean(np.array(same) < 0.05) <= 0.09
-    assert 0.05 <= np.mean(np.array(same) < 0.1) <= 0.15
-
-
-@pytest.mark.parametrize(("n", "least"), [(1, 1.0), (3, 0.25), (5, 0.0625)])
-def test_p_value_has_a_lower_bound_for_few_records(n: int, least: float) -> None:
-    assert paired_bootstrap(np.zeros(n), np.ones(n), DRAWS).p == least
-    assert paired_bootstrap(np.zeros(100), (np.arange(100) < n).astype(float), DRAWS).p >= least
-
-
-def test_differences_that_cancel_out_are_not_significant() -> None:
-    first = np.array([0.1, 0.2, 0.3, 0.4] * 5)
-    assert paired_bootstrap(first, first + np.array([0.1, -0.1] * 10), DRAWS).p == 1
-
-
-def test_bootstrap_in_blocks_gives_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(4)
-    first, other = rng.random(300), rng.random(300)
-    expected = paired_bootstrap(first, other, 250)
-    monkeypatch.setattr("geovlm_ray.evaluation.comparison.paired.MAX_VALUES_IN_MEMORY", 1000)
-    assert paired_bootstrap(first, other, 250) == expected
-
-
-@pytest.mark.parametrize("shapes", [(3, 4), (0, 0)])
-def test_unpaired_or_empty_scores_are_rejected(shapes: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match="expected two arrays of the same n > 0 records"):
-        paired_bootstrap(np.zeros(shapes[0]), np.zeros(shapes[1]))
-
-
-def test_p_values_get_the_holm_correction() -> None:
-    # By hand: 4 x 0.01; 3 x 0.02; 2 x 0.03, raised to the previous value; 0.5.
-    assert holm([0.03, 0.5, 0.01, 0.02]) == pytest.approx([0.06, 0.5, 0.04, 0.06])
-    assert holm([0.6, 0.7]) == pytest.approx([1.0, 1.0])
-    assert holm([]) == []
-
-
-# --- runs and evaluations to compare
-
-
-class Model:
-    """Fake model: ideal answers to a fraction ``skill`` of the examples, wrong answers to the others."""
-
-    def __init__(self, skill: float, name: str = "") -> None:
-        self.skill, self.name = skill, name
-
-    def answer(self, example: Example, greedy: bool) -> str:
-        rng = np.random.default_rng(zlib.crc32(f"{self.name} {greedy} {example.id}".encode()))
-        ideal = demonstration(example)
-        if rng.random() < self.skill:
-            return ideal
-        if example.task == "object_detection":
-            return ideal.partition("<answer>")[0] + "<answer>" + _jittered_boxes(example, rng) + "</answer>"
-        return ideal.partition("<answer>")[0] + "<answer>something else</answer>"
-
-    def generate(self, prompts: Sequence[Prompt], group_size: int, greedy: bool) -> list[SampleGroup]:
-        return [SampleGroup(p, (sample(self.answer(p.example, greedy)),) * group_size) for p in prompts]
-
-    def submit(self, prompts: Sequence[Prompt], group_size: int, greedy: bool) -> Iterator[list[SampleGroup]]:
-        yield self.generate(prompts, group_size, greedy)
-
-
-def _jittered_boxes(example: Example, rng: np.random.Generator) -> str:
-    corners = (np.array(box.coords) + rng.normal(0, 6) for box in target_boxes(example.target))
-    boxes = [np.clip(coords, 0, 100).round(1).tolist() for coords in corners]
-    return json.dumps(boxes)
-
-
-def sample(text: str) -> Sample:
-    return Sample((1, 2), (-0.1, -0.2), text, "stop", 0)
-
-
-def make_run(
-    folder: Path, model: Model, *overrides: str, steps: int = 3, evaluated: Sequence[int] = (), scenes: int = 40
-) -> Path:
-    """Write a run directory as training leaves it, with completions and answers of ``model``."""
-    config = load_config(
-        "demo",
-        [
-            *(f"run.dir={folder.parent}", f"run.steps={steps}", f"evaluation.num_examples={scenes}"),
-            *(f"data.stages=[{{steps: {steps}, tasks: [{', '.join(TASKS)}]}}]", "rollout.prompts_per_step=4"),
-            *overrides,
-        ],
-    )
-    config = config.model_copy(update={"run": config.run.model_copy(update={"name": folder.name})})
-    folder.mkdir(parents=True)
-    write_atomically(folder / "config.yaml", to_yaml(config))
-    rewards, sampler = LocalRewards(config.reward), PromptSampler(SceneStream(0), config.data, 4)
-    tracker = RunTracker(folder, steps, Console(quiet=True), HealthMonitor("required", 64), ADVANTAGES)
-    tracker.rewind(0)
-    for step in range(1, steps + 1):
-        improving = Model(model.skill * (0.4 + 0.6 * step / steps), f"{model.name} {step}")
-        prompts = sampler.batch(step)
-        log(tracker, step, rewards.score(improving.generate(prompts, 3, False)))
-    tracker.close()
-    prompts = [Prompt(i, e) for i, e in enumerate(SceneStream(0).held_out(TASKS, scenes))]
-    rows = validation_completions(model, rewards, prompts)
-    found = rewards_of(rows)
-    constants = {task: ConstantAnswer("", values) for task, values in found["greedy"].items()}
-    summary = {
-        "steps": steps,
-        "heldout": summarise(rows, rows, constants),
-        "heldout_rewards": {"before": found, "after": found},
-    }
-    write_atomically(folder / "summary.json", json.dumps(summary))
-    if evaluated:
-        evaluate(folder, model, *evaluated)
-    return folder
-
-
-def evaluate(run: Path, model: Model, *steps: int, records: int = 12, tasks: Sequence[str] = TASKS) -> None:
-    """Write in-loop evaluations into a run directory."""
-    config = load_config(
-        "demo",
-        [
-            *(f"run.dir={run.parent}", "evaluation.every=1", f"evaluation.records={records}"),
-            f"evaluation.benchmarks=[{', '.join(f'drawn-{task}' for task in tasks)}]",
-        ],
-    )
-    config = config.model_copy(update={"run": config.run.model_copy(update={"name": run.name})})
-    kept = CheckpointFolder(run / "checkpoints", keep=1)
-    evaluation = in_loop_evaluation(config, model, kept, start=max(steps))  # type: ignore[arg-type]
-    assert evaluation is not None
-    for step in steps:
-        evaluation.begin(step)
-    evaluation.finish()
-
-
-def compare_folders(*folders: Path) -> Comparison:
-    return compare(read_sources(folders), DRAWS, lambda done, text: None)
-
-
-def terminal_output(found: Comparison) -> str:
-    """Terminal output of a comparison."""
-    console = Console(record=True, width=160, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
-    print_comparison(found, console)
-    return console.export_text()
-
-
-def run_command(*arguments: object) -> int:
-    """Run the command with these arguments and return its exit code."""
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
-    return command.run(parser.parse_args([str(a) for a in arguments]))
+from tests.unit.comparison import (
+    TASKS,
+    Model,
+    compare_folders,
+    evaluate,
+    make_run,
+    run_command,
+    terminal_output,
+    write_evaluation,
+)
 
 
 @pytest.fixture(scope="module")
@@ -409,19 +197,6 @@ def test_repeated_questions_of_a_record_are_paired_in_order(tmp_path: Path) -> N
     assert {r.metric: r.values for r in found.paper} == {"m": {"A": 0.5, "B": 0.5}, "undefined": {}}
 
 
-def write_evaluation(folder: Path, examples: Sequence[Example], scores: Sequence[float], text: str = "ok") -> Path:
-    """Write an evaluation folder with the given scores."""
-    folder.mkdir(parents=True)
-    predictions = Predictions(folder / "predictions", "b")
-    scored = [dataclasses.replace(sample(text), reward=RewardScore(s, 1.0, s)) for s in scores]
-    items = [SimpleNamespace(example=example, group=None) for example in examples]
-    predictions.add([prediction_row(i, c, s) for i, (c, s) in enumerate(zip(items, scored, strict=True))])  # type: ignore[arg-type]
-    predictions.finish()
-    benchmark = {"title": "title", "task": "vqa", "n": len(scores), "paper": {"m": 0.5, "undefined": float("nan")}}
-    write_atomically(folder / RESULTS, json.dumps({"model": "model", "benchmarks": {"b": benchmark}, "absent": {}}))
-    return folder
-
-
 def test_examples_with_the_largest_differences_are_shown(tmp_path: Path) -> None:
     examples = [scene_example("object_detection", 0, i) for i in range(12)]
     changes = np.array([0.1, -0.2, 0.3, 0, 0.5, -0.6, 0.4, 0.2, 0, 0.05, -0.1, 0])
@@ -578,38 +353,3 @@ def test_predictions_with_invalid_values_are_named(weak: Path, strong: Path, tmp
     predictions.finish()
     with pytest.raises(DataError, match=r"drawn-vqa\.parquet: 0\.score: .*less than or equal to 1, found 7\.0"):
         compare_folders(copy, strong)
-
-
-# --- hostile text
-
-
-def hostile_pair(tmp_path: Path) -> Comparison:
-    example = dataclasses.replace(scene_example("vqa", 0, 0), id=HOSTILE, question=HOSTILE, target=HOSTILE)
-    folders = []
-    for name, score in (("<img src=x onerror=document.title='owned'>", 0.0), ("[bold]b\x1b[31m", 1.0)):
-        folder = write_evaluation(tmp_path / name, [example] * 8, [score] * 8, HOSTILE)
-        results = read_object(folder / RESULTS)
-        results["model"] = HOSTILE
-        results["benchmarks"]["b"] |= {"title": HOSTILE, "task": HOSTILE, "paper": {HOSTILE: 0.5}}
-        write_atomically(folder / RESULTS, json.dumps(results))
-        config = load_config("demo")
-        prompt = config.prompt.model_copy(update={"system": f"{HOSTILE} {score}"})
-        write_atomically(folder / "config.yaml", to_yaml(config.model_copy(update={"prompt": prompt})))
-        folders.append(folder)
-    return compare_folders(*folders)
-
-
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome in PATH to open the page with")
-def test_scripts_in_names_answers_and_settings_are_escaped(tmp_path: Path) -> None:
-    (tmp_path / "compare.html").write_text(comparison_page(hostile_pair(tmp_path)))
-    dom = rendered_dom(tmp_path / "compare.html", tmp_path / "profile")
-    assert "owned" in dom
-    assert "<title>owned</title>" not in dom
-    assert "<script>" not in dom
-    assert '<img src="x"' not in dom
-
-
-def test_terminal_output_escapes_markup_and_control_sequences(tmp_path: Path) -> None:
-    output = terminal_output(hostile_pair(tmp_path))
-    assert "[bold]b�[31m" in output
-    assert "\x1b" not in output
