@@ -41,7 +41,7 @@ class MeasuredActor(RolloutActor):
     def ready(self, prompts: Sequence[Prompt]) -> None:
         """Preprocess the images of prompts, then empty the engine's caches."""
         self.engine.inputs(prompts)
-        vllm_compat.reset_caches(self.engine.llm)
+        vllm_compat.reset_caches(self.engine.llm, idle=True)
 
     def bare(self, prompts: Sequence[Prompt]) -> None:
         """Answer the prompts with bare vLLM."""

@@ -33,7 +33,7 @@ from geovlm_ray.data.sampler import PromptSampler
 from geovlm_ray.learner.grpo_learner import GrpoLearner
 from geovlm_ray.rewards.local import LocalRewards
 from geovlm_ray.rollout import vllm_compat
-from geovlm_ray.rollout.engine import Engine, batch_seed
+from geovlm_ray.rollout.engine import Engine
 from geovlm_ray.training.local import LocalRollouts, make_engine, make_learner
 from geovlm_ray.training.preflight import prepare
 
@@ -80,14 +80,14 @@ class MeasuredActor(RolloutActor):
     def ready(self, prompts: Sequence[Prompt]) -> None:
         """Preprocess the images of prompts, then empty the engine's caches."""
         self.engine.inputs(prompts)
-        vllm_compat.reset_caches(self.engine.llm)
+        vllm_compat.reset_caches(self.engine.llm, idle=True)
 
     def bare(self, prompts: Sequence[Prompt]) -> float:
         """Tokens per second of bare vLLM with the same prompts, sampling parameters and seed."""
         begun = time.perf_counter()
         engine = self.engine
-        torch.manual_seed(batch_seed(engine.seed, prompts[0].group_id))
-        outputs = engine.llm.generate(engine.inputs(prompts), engine.sampling(), use_tqdm=False)
+        params = engine.seeded(prompts, engine.sampling())
+        outputs = engine.llm.generate(engine.inputs(prompts), params, use_tqdm=False)
         tokens = sum(len(completion.token_ids) for output in outputs for completion in output.outputs)
         return tokens / (time.perf_counter() - begun)
 

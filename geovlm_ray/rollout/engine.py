@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import logging
 import tempfile
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,23 @@ from geovlm_ray.core.schema import Prompt, Sample, SampleGroup
 from geovlm_ray.model.prompts import PromptEncoder
 from geovlm_ray.rollout import vllm_compat
 from geovlm_ray.rollout.config import RolloutConfig
-from geovlm_ray.rollout.sampling import banned_token_bias, sampling_params
+from geovlm_ray.rollout.sampling import banned_token_bias, sampling_params, with_seed
 from geovlm_ray.transport.base import Transport, WeightUpdate
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Request:
+    """A prompt in the engine.
+
+    ``version`` is that of its first tokens; ``weight_updates`` holds those of each completion, by its index.
+    """
+
+    prompt: Prompt
+    params: Any
+    version: int
+    weight_updates: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
 
 
 class Engine:
@@ -51,8 +68,7 @@ class Engine:
         self._pending_weights: WeightUpdate | None = None
         self._keys = itertools.count()
         self._finished: dict[str, Any] = {}
-        self._versions: dict[str, int] = {}
-        self._weight_updates: dict[str, dict[int, list[tuple[int, int]]]] = {}
+        self._requests: dict[str, _Request] = {}
         self._adapter: Any = None
         lora = {"enable_lora": True, "max_lora_rank": max(8, lora_rank), "max_loras": 1} if lora_rank else {}
         arguments = {
@@ -78,6 +94,8 @@ class Engine:
         vllm_compat.remove_rendezvous_file(self.llm)
         vocabulary = self.llm.llm_engine.model_config.get_vocab_size()
         self._logit_bias = banned_token_bias(encoder.processor, vocabulary)
+        seeds = "each group" if vllm_compat.takes_request_seeds() else "each batch"
+        log.info("vLLM %s; completions are drawn with a seed for %s", vllm_compat.version(), seeds)
 
     def generate(self, prompts: Sequence[Prompt], **sampling: Any) -> list[SampleGroup]:
         """Sample completions of all prompts; returns groups in prompt order. ``sampling`` is as in `stream`."""
@@ -95,18 +113,19 @@ class Engine:
         """Sample ``group_size`` completions per prompt, with log-probs; yields groups as they complete.
 
         Several threads may stream at once; their prompts share the engine's batches. With one thread, completions
-        depend only on the engine's seed, the prompts and the weights, so a resumed run reproduces them.
+        depend only on the seed, the prompts and the weights, so a resumed run reproduces them.
 
         Raises:
             DataError: a prompt exceeds ``max_model_len``.
         """
         params = self.sampling(group_size, max_tokens, greedy)
-        pending: dict[str, Prompt] = {}
+        pending: list[str] = []
         with self._lock:
-            # Per-request seeds fail on vLLM's CPU backend when a prefill is split into chunks.
-            torch.manual_seed(batch_seed(self.seed, prompts[0].group_id))
             try:
-                pending.update((self._add(prompt, params), prompt) for prompt in prompts)
+                for prompt, seeded in zip(prompts, self.seeded(prompts, params), strict=True):
+                    key = str(next(self._keys))
+                    self._add(key, prompt, seeded)
+                    pending.append(key)
             except DataError:
                 self._abort(pending)
                 raise
@@ -115,7 +134,8 @@ class Engine:
                 self._load_pending_weights()
                 if not any(key in self._finished for key in pending):
                     self._step()
-                groups = [self._group(key, pending.pop(key)) for key in list(pending) if key in self._finished]
+                groups = [self._group(key) for key in pending if key in self._finished]
+                pending = [key for key in pending if key in self._requests]
             if groups:
                 yield groups
 
@@ -136,8 +156,7 @@ class Engine:
                 self._load_pending_weights()
         return self.version
 
-    def _add(self, prompt: Prompt, params: Any) -> str:
-        key = str(next(self._keys))
+    def _add(self, key: str, prompt: Prompt, params: Any) -> None:
         (inputs,) = self.inputs([prompt])
         try:
             self.llm.llm_engine.add_request(key, inputs, params, lora_request=self._adapter)
@@ -146,13 +165,11 @@ class Engine:
                 f"record {prompt.example.id!r}: expected a prompt that fits rollout.max_model_len="
                 f"{self.config.max_model_len}, found: {' '.join(str(error).split())}"
             ) from error
-        self._versions[key] = self.version
-        return key
+        self._requests[key] = _Request(prompt, params, self.version)
 
-    def _abort(self, keys: Collection[str]) -> None:
+    def _abort(self, keys: Collection[str]) -> list[_Request]:
         self.llm.llm_engine.abort_request(list(keys))
-        for key in keys:
-            del self._versions[key]
+        return [self._requests.pop(key) for key in keys]
 
     def _step(self) -> None:
         """Run one engine step for all requests; finished outputs are stored for the streams that wait for them."""
@@ -160,30 +177,32 @@ class Engine:
             if output.finished:
                 self._finished[output.request_id] = output
 
-    def _group(self, key: str, prompt: Prompt) -> SampleGroup:
-        output, version, weight_updates = (
-            self._finished.pop(key),
-            self._versions.pop(key),
-            self._weight_updates.pop(key, {}),
-        )
-        samples = tuple(self._sample(prompt, completion, version, weight_updates) for completion in output.outputs)
-        return SampleGroup(prompt, samples)
+    def _group(self, key: str) -> SampleGroup:
+        request = self._requests.pop(key)
+        samples = tuple(self._sample(request, completion) for completion in self._finished.pop(key).outputs)
+        return SampleGroup(request.prompt, samples)
 
     def _load_pending_weights(self) -> None:
-        """Load the weight version that is complete but not loaded yet, if any; called between engine steps."""
+        """Load the weight version that is complete but not loaded yet, if any; called between engine steps.
+
+        A prompt of which the earlier weights have computed a part starts again.
+        """
         with self._pending_lock:
             update, self._pending_weights = self._pending_weights, None
         if update is None:
             return
+        keys = vllm_compat.partly_prefilled(self.llm)
+        restarting = dict(zip(keys, self._abort(keys), strict=True))
         for (key, index), num_tokens in vllm_compat.num_generated_tokens(self.llm).items():
-            self._weight_updates.setdefault(key, {}).setdefault(index, []).append((num_tokens, update.version))
+            self._requests[key].weight_updates.setdefault(index, []).append((num_tokens, update.version))
         if update.adapter is None:
             vllm_compat.load_weights(self.llm, update.tensors)
         else:
             self._load_adapter(update.version, update.adapter, dict(update.tensors))
-        if not self._versions:
-            vllm_compat.reset_caches(self.llm)
         self.version = update.version
+        vllm_compat.reset_caches(self.llm, idle=not self._requests)
+        for key, request in restarting.items():
+            self._add(key, request.prompt, request.params)
 
     def _load_adapter(self, version: int, adapter: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> None:
         from vllm.lora.request import LoRARequest
@@ -219,17 +238,32 @@ class Engine:
             self.config, self._logit_bias, group_size=group_size, max_tokens=max_tokens, greedy=greedy
         )
 
-    def _sample(
-        self, prompt: Prompt, completion: Any, version: int, weight_updates: dict[int, list[tuple[int, int]]]
-    ) -> Sample:
+    def seeded(self, prompts: Sequence[Prompt], params: Any) -> list[Any]:
+        """Sampling parameters of each prompt of a batch, with the seed of its group.
+
+        Where vLLM takes no such seeds, seeds its random numbers for the whole batch.
+        """
+        seeds = [random_seed(self.seed, prompt.group_id) for prompt in prompts]
+        if vllm_compat.takes_request_seeds():
+            return [with_seed(params, seed) for seed in seeds]
+        torch.manual_seed(seeds[0])
+        return [params] * len(seeds)
+
+    def _sample(self, request: _Request, completion: Any) -> Sample:
         ids = tuple(completion.token_ids)
         logprobs = tuple(step[i].logprob for i, step in zip(ids, completion.logprobs, strict=True))
-        updates = tuple((start, new) for start, new in weight_updates.get(completion.index, ()) if start < len(ids))
-        text = prompt.prefill + completion.text
-        return Sample(ids, logprobs, text, completion.finish_reason or "", version, weight_updates=updates)
+        updates = request.weight_updates.get(completion.index, ())
+        return Sample(
+            ids,
+            logprobs,
+            request.prompt.prefill + completion.text,
+            completion.finish_reason or "",
+            request.version,
+            weight_updates=tuple((start, new) for start, new in updates if start < len(ids)),
+        )
 
 
-def batch_seed(seed: int, group_id: int) -> int:
-    """A 31-bit seed for the batch whose first group is ``group_id``."""
+def random_seed(seed: int, group_id: int) -> int:
+    """A 31-bit seed for a group, or for the batch whose first group it is."""
     digest = hashlib.blake2b(f"{seed}:{group_id}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") % 2**31

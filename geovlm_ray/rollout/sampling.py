@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -40,3 +41,10 @@ def sampling_params(
         skip_special_tokens=True,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
+
+
+def with_seed(params: Any, seed: int) -> Any:
+    """A copy of the sampling parameters with a seed; completion k of the group is drawn with ``seed + k``."""
+    seeded = copy.copy(params)
+    seeded.seed = seed
+    return seeded

@@ -6,7 +6,7 @@ vLLM runs in the calling process, so weights are passed as tensors, without a co
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,13 @@ def prepare_environment(kv_cache_gb: float) -> None:
         os.environ.setdefault(name, value)
     if not torch.cuda.is_available():
         torch._dynamo.config.disable = True
+
+
+def version() -> str:
+    """The installed version of vLLM."""
+    import vllm
+
+    return vllm.__version__
 
 
 def backend_args(kv_cache_gb: float, gpu_memory_utilization: float) -> dict[str, Any]:
@@ -80,18 +87,47 @@ def _tie_output_layer(model: nn.Module) -> None:
         language.lm_head.quant_method.process_weights_after_loading(language.lm_head)
 
 
-def reset_caches(llm: LLM) -> None:
-    """Clear everything computed with earlier weights: KV prefixes, processed images, image embeddings."""
-    llm.reset_prefix_cache()
-    llm.llm_engine.reset_mm_cache()
-    llm.llm_engine.reset_encoder_cache()
+def reset_caches(llm: LLM, *, idle: bool) -> None:
+    """Clear what was computed with earlier weights and is not in use.
+
+    Image embeddings are cleared in the scheduler and in the workers, which must agree on what is cached. If the engine
+    is idle, KV prefixes and processed images are cleared, too.
+    """
+    core = llm.llm_engine.engine_core.engine_core
+    # Not `LLMEngine.reset_encoder_cache`, which does the same, but warns while there are requests.
+    core.scheduler.reset_encoder_cache()
+    core.model_executor.reset_encoder_cache()
+    if idle:
+        llm.reset_prefix_cache()
+        llm.llm_engine.reset_mm_cache()
+
+
+def takes_request_seeds() -> bool:
+    """Whether requests can have a seed: on the CPU, a seed fails when a prefill is split into chunks."""
+    return torch.cuda.is_available()
+
+
+def partly_prefilled(llm: LLM) -> list[str]:
+    """Ids of the requests of which a part of the prompt is computed, for at least one completion."""
+    return list(
+        dict.fromkeys(
+            key for (key, _), core in _core_requests(llm) if 0 < core.num_computed_tokens < core.num_prompt_tokens
+        )
+    )
 
 
 def num_generated_tokens(llm: LLM) -> dict[tuple[str, int], int]:
-    """Tokens generated so far for each in-flight completion, keyed by (request id, completion index)."""
-    counts = {}
-    for state in llm.llm_engine.output_processor.request_states.values():
+    """Tokens generated so far for each in-flight completion, keyed by (request id, completion index).
+
+    With asynchronous scheduling, these include the token that a step already started will yield.
+    """
+    return {key: core.num_output_tokens + core.num_output_placeholders for key, core in _core_requests(llm)}
+
+
+def _core_requests(llm: LLM) -> Iterator[tuple[tuple[str, int], Any]]:
+    """(request id, completion index) and scheduler state of every in-flight completion."""
+    requests = llm.llm_engine.engine_core.engine_core.scheduler.requests
+    for request_id, state in llm.llm_engine.output_processor.request_states.items():
         parent = state.parent_req
         key = parent.external_req_id if parent is not None else state.external_req_id
-        counts[key, state.request_index] = len(state.detokenizer.output_token_ids)
-    return counts
+        yield (key, state.request_index), requests[request_id]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from benchmarks.random_model import fill_vocabulary
 from geovlm_ray.config import load_config
 from geovlm_ray.model.loading import load_processor, model_folder
-from geovlm_ray.rollout.sampling import banned_token_bias, sampling_params
+from geovlm_ray.rollout.sampling import banned_token_bias, sampling_params, with_seed
 
 pytestmark = pytest.mark.slow
 VOCABULARY, TOKENS = 151_936, 151_665
@@ -67,3 +68,23 @@ def test_request_with_the_full_vocabulary_is_accepted(tmp_path: Path) -> None:
     allowed = [i for i in range(VOCABULARY) if i not in bias]
     with pytest.raises(ValueError, match="Too many allowed token IDs"):
         state.add_request(0, SamplingParams(allowed_token_ids=allowed))
+
+
+def test_every_completion_of_a_group_gets_its_own_seed() -> None:
+    from vllm.v1.engine.parallel_sampling import ParentRequest
+    from vllm.v1.worker.gpu.sample.states import SamplingStates
+
+    group = 4
+    states: Any = object.__new__(SamplingStates)
+    states.vocab_size = VOCABULARY
+    for name in ("temperature", "top_k", "top_p", "min_p", "seeds"):
+        setattr(states, name, SimpleNamespace(np=np.zeros(group)))
+    states.seeds_set, states.num_logprobs = np.zeros(group, dtype=bool), np.zeros(group)
+    params = sampling_params(load_config("geovlm-r1").rollout, {}, group_size=group)
+    request: Any = SimpleNamespace(request_id="0-a", external_req_id="0", params=with_seed(params, 7))
+    parent = ParentRequest(request)
+    for index in range(group):
+        states.add_request(index, parent.get_child_info(index)[1])
+    assert states.seeds.np.tolist() == [7, 8, 9, 10]
+    assert states.seeds_set.all()
+    assert params.seed is None, "parameters that prompts share got a seed"
