@@ -70,7 +70,7 @@ class Engine:
         self._finished: dict[str, Any] = {}
         self._requests: dict[str, _Request] = {}
         self._adapter: Any = None
-        lora = {"enable_lora": True, "max_lora_rank": max(8, lora_rank), "max_loras": 1} if lora_rank else {}
+        lora = vllm_compat.lora_args(lora_rank) if lora_rank else {}
         arguments = {
             "enforce_eager": config.enforce_eager,
             **vllm_compat.backend_args(config.kv_cache_gb, config.gpu_memory_utilization),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import nn
@@ -49,6 +49,17 @@ def backend_args(kv_cache_gb: float, gpu_memory_utilization: float) -> dict[str,
             return {"kv_cache_memory_bytes": int(kv_cache_gb * 2**30)}
         return {"gpu_memory_utilization": gpu_memory_utilization}
     return {"enforce_eager": True}
+
+
+def lora_args(rank: int) -> dict[str, Any]:
+    """Engine arguments for one LoRA adapter of any rank: vLLM takes some maximum ranks only, and any rank below."""
+    from vllm.config.lora import MaxLoRARanks
+
+    return {
+        "enable_lora": True,
+        "max_lora_rank": min(r for r in get_args(MaxLoRARanks) if r >= max(8, rank)),
+        "max_loras": 1,
+    }
 
 
 def remove_rendezvous_file(llm: LLM) -> None:

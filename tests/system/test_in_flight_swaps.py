@@ -73,7 +73,7 @@ def add(engine: Engine, prompts: list[Prompt], keys: Iterator[int]) -> list[str]
 @pytest.mark.usefixtures("chunked_prefill")
 @pytest.mark.parametrize(
     ("lora", "swaps"),
-    [("null", 20), ("{rank: 8}", 10), pytest.param("null", 200, marks=pytest.mark.long)],
+    [("null", 20), ("{rank: 24}", 10), pytest.param("null", 200, marks=pytest.mark.long)],
 )
 def test_swaps_between_chunks_of_prefills_keep_parity(lora: str, swaps: int) -> None:
     config = load_config("demo", [f"model.lora={lora}", "rollout.group_size=2", "rollout.max_tokens=12"])
