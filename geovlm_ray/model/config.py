@@ -69,8 +69,10 @@ class ModelConfig(Section):
         description="compute the output layer in float32 in engine and learner, which brings their log-probs closer "
         "together in bfloat16",
     )
-    attention: Literal["sdpa", "flash_attention_2", "eager"] = Field(
-        "sdpa", description="attention of the learner; flash_attention_2 needs the package flash-attn on its nodes"
+    attention: Literal["auto", "sdpa", "flash_attention_2", "eager"] = Field(
+        "auto",
+        description="attention of the learner's vision tower; auto: torch's flash attention on GPUs, else sdpa; "
+        "flash_attention_2 needs the package flash-attn on its nodes",
     )
 
     @model_validator(mode="after")
@@ -85,5 +87,5 @@ def check_attention(config: ModelConfig) -> None:
     if config.attention == "flash_attention_2" and find_spec("flash_attn") is None:
         raise ConfigError(
             "model.attention=flash_attention_2: expected the package flash-attn, found none; install it, or set "
-            "model.attention=sdpa"
+            "model.attention=auto"
         )

@@ -21,6 +21,7 @@ from geovlm_ray.core.files import grant_umask_access
 from geovlm_ray.model.config import PACKAGED, LoraSettings, ModelConfig, check_attention
 from geovlm_ray.model.families import family_of, family_of_folder
 from geovlm_ray.model.families.base import ModelFamily
+from geovlm_ray.model.packed_attention import VISION_ATTENTION
 from geovlm_ray.model.sharding import shard_like
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
@@ -91,7 +92,10 @@ def load_model(config: ModelConfig, folder: Path, device: torch.device, seed: in
     """
     check_attention(config)
     dtype = getattr(torch, config.dtype) if config.lora else torch.float32
-    model: nn.Module = load_pretrained(folder, dtype=dtype, attn_implementation=config.attention)
+    attention = "sdpa" if config.attention == "auto" else config.attention
+    model: nn.Module = load_pretrained(folder, dtype=dtype, attn_implementation=attention)
+    if config.attention == "auto" and device.type == "cuda":
+        family_of(model).use_vision_attention(model, VISION_ATTENTION)
     if config.freeze_vision:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(not family_of(model).is_vision(name))

@@ -5,34 +5,107 @@ Values and gradients equal those of whole sequences, although a prompt and its i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import nn
+from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from geovlm_ray.model.packed_attention import Lengths, flash_attention, runs_flash
 from geovlm_ray.model.rows import GroupSpan
 
 IMPLEMENTATION = "shared_prefix"
+MIN_BUCKET = 64
+"""Completions of a group up to this length are padded to the longest of them; longer ones by at most half."""
+
+
+@dataclass(frozen=True)
+class _Sequence:
+    """A causal sequence by its indices in the row; the last query attends to all keys."""
+
+    queries: torch.Tensor
+    keys: torch.Tensor
+
+
+@dataclass(frozen=True)
+class _Padded:
+    """Sequences of one group, padded to L queries: indices in the row [n, L] and [n, K].
+
+    ``real`` [n, L] is False for padding.
+    """
+
+    queries: torch.Tensor
+    keys: torch.Tensor
+    real: torch.Tensor
+
+    @classmethod
+    def of(cls, sequences: Sequence[_Sequence]) -> _Padded:
+        longest = max(len(s.queries) for s in sequences)
+        queries = torch.stack([pad(s.queries, (0, longest - len(s.queries)), value=-1) for s in sequences])
+        keys = torch.stack([pad(s.keys, (0, longest - len(s.queries)), value=0) for s in sequences])
+        return cls(queries.clamp(min=0), keys, queries >= 0)
 
 
 class SharedPrefix:
-    """Attention masks of a row, one per group; passed to the model in place of a mask tensor.
+    """How the tokens of a row attend to each other in every layer; passed to the model in place of a mask.
 
-    The mask of a group with one completion is None: the group is an ordinary causal sequence.
+    Every prompt, and every completion after its prompt, is a causal sequence. The prompt of a group with one completion
+    belongs to the sequence of the completion.
     """
 
     def __init__(self, groups: Sequence[GroupSpan], device: torch.device) -> None:
-        self.groups = groups
-        self.masks = [_completion_mask(group).to(device) if len(group.completions) > 1 else None for group in groups]
+        self.device = device
+        self._groups = [list(_sequences(group)) for group in groups]
+        self._masks: dict[tuple[int, int, torch.dtype], torch.Tensor] = {}
+
+    @cached_property
+    def packed(self) -> tuple[torch.Tensor, Lengths, Lengths]:
+        """Indices of the keys of all sequences, one after another, and the lengths of queries and keys."""
+        sequences = [sequence for group in self._groups for sequence in group]
+        keys = torch.cat([s.keys for s in sequences]).to(self.device)
+        query_lengths = Lengths.of([len(s.queries) for s in sequences], self.device)
+        return keys, query_lengths, Lengths.of([len(s.keys) for s in sequences], self.device)
+
+    @cached_property
+    def padded(self) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], torch.Tensor]:
+        """Indices of queries and keys of each batch, and for each token of the row its index in their outputs."""
+        batches = [_Padded.of(bucket) for group in self._groups for bucket in _buckets(group)]
+        positions = torch.cat([batch.queries[batch.real] for batch in batches])
+        outputs = torch.cat([batch.real.flatten() for batch in batches]).nonzero()[:, 0]
+        order = torch.empty_like(outputs).scatter_(0, positions, outputs)
+        return [(b.queries.to(self.device), b.keys.to(self.device)) for b in batches], order.to(self.device)
+
+    def mask(self, queries: int, keys: int, dtype: torch.dtype) -> torch.Tensor:
+        """Additive causal mask [queries, keys] that lets the last query attend to all keys."""
+        key = (queries, keys, dtype)
+        if key not in self._masks:
+            blocked = torch.full((queries, keys), float("-inf"), dtype=dtype, device=self.device)
+            self._masks[key] = blocked.triu(keys - queries + 1)
+        return self._masks[key]
 
 
-def _completion_mask(group: GroupSpan) -> torch.Tensor:
-    """[1, 1, completion tokens, group tokens] bool: the whole prompt, and causally the token's own completion."""
-    owner = torch.repeat_interleave(torch.arange(len(group.completions)), torch.tensor(group.completions))
-    own = (owner[:, None] == owner[None, :]).tril()
-    return torch.cat([torch.ones(len(owner), group.prompt, dtype=torch.bool), own], dim=1)[None, None]
+def _sequences(group: GroupSpan) -> Iterator[_Sequence]:
+    if len(group.completions) == 1:
+        everything = torch.arange(group.start, group.end)
+        yield _Sequence(everything, everything)
+        return
+    prompt = torch.arange(group.start, group.prompt_end)
+    yield _Sequence(prompt, prompt)
+    for own in torch.arange(group.prompt_end, group.end).split(list(group.completions)):
+        if len(own):
+            yield _Sequence(own, torch.cat([prompt, own]))
+
+
+def _buckets(sequences: Sequence[_Sequence]) -> Iterator[list[_Sequence]]:
+    """The first sequence, which is the prompt or the whole group, then the others by similar length."""
+    yield list(sequences[:1])
+    buckets: dict[int, list[_Sequence]] = {}
+    for sequence in sequences[1:]:
+        buckets.setdefault(max(MIN_BUCKET, len(sequence.queries) - 1).bit_length(), []).append(sequence)
+    yield from buckets.values()
 
 
 def shared_prefix_attention(
@@ -41,25 +114,32 @@ def shared_prefix_attention(
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: SharedPrefix,
+    scaling: float | None = None,
     **settings: object,
 ) -> tuple[torch.Tensor, None]:
     """Attention within each group of a row; query, key and value are [1, heads, L, d], the result [1, L, heads, d]."""
-
-    def attend(queries: slice, keys: slice, mask: torch.Tensor | None) -> torch.Tensor:
-        parts = (query[:, :, queries], key[:, :, keys], value[:, :, keys])
-        return sdpa_attention_forward(module, *parts, mask, **{**settings, "is_causal": mask is None})[0]
-
-    rows = []
-    for group, mask in zip(attention_mask.groups, attention_mask.masks, strict=True):
-        everything = slice(group.start, group.end)
-        if mask is None:
-            rows.append(attend(everything, everything, None))
-            continue
-        prompt = slice(group.start, group.prompt_end)
-        rows.append(attend(prompt, prompt, None))
-        if group.end > group.prompt_end:
-            rows.append(attend(slice(group.prompt_end, group.end), everything, mask))
-    return torch.cat(rows, dim=1), None
+    if runs_flash(value):
+        indices, queries, keys = attention_mask.packed
+        packed_key, packed_value = (states[0].transpose(0, 1)[indices] for states in (key, value))
+        output = flash_attention(
+            query[0].transpose(0, 1), packed_key, packed_value, queries, keys, scaling, causal=True
+        )
+        return output[None], None
+    batches, order = attention_mask.padded
+    outputs = []
+    for at_queries, at_keys in batches:
+        square = at_queries.shape == at_keys.shape
+        output = scaled_dot_product_attention(
+            query[0][:, at_queries].transpose(0, 1),
+            key[0][:, at_keys].transpose(0, 1),
+            value[0][:, at_keys].transpose(0, 1),
+            attn_mask=None if square else attention_mask.mask(at_queries.shape[1], at_keys.shape[1], query.dtype),
+            is_causal=square,
+            scale=scaling,
+            enable_gqa=True,
+        )
+        outputs.append(output.transpose(1, 2).flatten(0, 1))
+    return torch.cat(outputs)[order][None], None
 
 
 AttentionInterface.register(IMPLEMENTATION, shared_prefix_attention)

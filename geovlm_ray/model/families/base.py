@@ -55,6 +55,10 @@ class ModelFamily(ABC):
         """Switch the language model to an implementation registered in `transformers.AttentionInterface`."""
 
     @abstractmethod
+    def use_vision_attention(self, base: nn.Module, name: str) -> None:
+        """Switch the vision tower to an implementation registered in `transformers.AttentionInterface`."""
+
+    @abstractmethod
     def image_token_id(self, config: PreTrainedConfig) -> int:
         """Id of the placeholder token of images; it occurs once per visual token."""
 

@@ -46,6 +46,10 @@ class Qwen25VL(ModelFamily):
         """Switch the language model to a registered attention implementation."""
         base.model.language_model.config._attn_implementation = name
 
+    def use_vision_attention(self, base: nn.Module, name: str) -> None:
+        """Switch the vision tower to a registered attention implementation."""
+        base.model.visual.config._attn_implementation = name
+
     def image_token_id(self, config: PreTrainedConfig) -> int:
         """Id of ``<|image_pad|>``."""
         return config.image_token_id
