@@ -66,7 +66,7 @@ def add(engine: Engine, prompts: list[Prompt], keys: Iterator[int]) -> list[str]
     added = []
     for prompt, params in zip(prompts, engine.seeded(prompts, engine.sampling()), strict=True):
         added.append(f"added-{next(keys)}")
-        engine._add(added[-1], prompt, params)
+        engine._add(added[-1], engine._prepare(prompt, params))
     return added
 
 
