@@ -6,7 +6,7 @@ import argparse
 import os
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE
 from rich.console import Console
@@ -15,6 +15,7 @@ from rich.table import Table
 from geovlm_ray.config import Config, load_config, recipe_names
 from geovlm_ray.core.errors import ConfigError, UserError
 from geovlm_ray.core.files import read_objects
+from geovlm_ray.core.placement import GIB
 
 if TYPE_CHECKING:
     from geovlm_ray.training.capacity import Node
@@ -87,7 +88,8 @@ def dry_run(config: Config, local: bool, console: Console) -> int:
     from geovlm_ray.training.preflight import CHECKS, problems
 
     failed = False
-    for name, problem in problems(config, CHECKS, {}):
+    results: dict[str, Any] = {}
+    for name, problem in problems(config, CHECKS, results):
         console.print(f"{name}: {problem or 'ok'}", markup=False)
         failed |= problem is not None
     if local:
@@ -103,6 +105,8 @@ def dry_run(config: Config, local: bool, console: Console) -> int:
     console.print(table)
     target = f"cluster {address}, {len(nodes)} nodes" if address else "this machine"
     console.print(f"{target}: {describe_node(total_resources(nodes))}", markup=False)
+    if "model" in results:
+        _print_gpu_memory(config, results["model"], console)
     try:
         if address:
             _check_cluster(config)
@@ -112,6 +116,25 @@ def dry_run(config: Config, local: bool, console: Console) -> int:
         console.print(f"placement: {error}", markup=False)
         return 1
     return int(failed)
+
+
+def _print_gpu_memory(config: Config, model: Path, console: Console) -> None:
+    """Print what each actor will take of a GPU, if any actor has one."""
+    from geovlm_ray.training.gpu_memory import actors_on_gpus, gpu_bytes
+
+    available = gpu_bytes(config)
+    actors = actors_on_gpus(config, model, available)
+    if not actors:
+        return
+    if not available:
+        console.print("GPU memory: unknown here; set placement.gpu_memory_gb to estimate what the actors will take")
+        return
+    title = f"Estimated memory of a GPU of {available / GIB:.0f} GiB, GiB"
+    table = Table("actor", "holds", "total", "at most", title=title)
+    for actor in actors:
+        parts = ", ".join(f"{name} {size / GIB:.1f}" for name, size in actor.parts.items())
+        table.add_row(actor.actor, parts, f"{actor.total / GIB:.1f}", f"{actor.limit / GIB:.1f}")
+    console.print(table)
 
 
 def print_summary(summary: dict, max_reward: float, console: Console) -> None:

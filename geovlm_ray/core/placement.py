@@ -39,6 +39,9 @@ class PlacementConfig(Section):
     strategy: Literal["pack", "spread"] = Field(
         "pack", description="placement strategy of Ray's scheduler: fill nodes one by one, or spread over all nodes"
     )
+    gpu_memory_gb: float = Field(
+        0, ge=0, description="memory of a GPU in GiB, to check before the start; 0: that of this machine's GPUs"
+    )
     rollout: PoolResources = Field(PoolResources(), description="rollout actors, each with one vLLM engine")
     reward: PoolResources = Field(PoolResources(), description="reward actors")
     sbert: ActorResources = Field(

@@ -8,8 +8,11 @@ import json
 import logging
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +32,15 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class _Request:
-    """A prompt in the engine.
+    """A prompt in the engine, rendered for vLLM.
 
     ``version`` is that of its first tokens; ``weight_updates`` holds those of each completion, by its index.
     """
 
     prompt: Prompt
     params: Any
-    version: int
+    inputs: dict[str, Any]
+    version: int = 0
     weight_updates: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
 
 
@@ -67,6 +71,7 @@ class Engine:
         self._pending_lock = threading.Lock()
         self._pending_weights: WeightUpdate | None = None
         self._keys = itertools.count()
+        self._preparer = ThreadPoolExecutor(1)
         self._finished: dict[str, Any] = {}
         self._requests: dict[str, _Request] = {}
         self._adapter: Any = None
@@ -86,6 +91,8 @@ class Engine:
                 limit_mm_per_prompt={"image": encoder.max_images_per_prompt, "video": 0},
                 logprobs_mode="processed_logprobs",
                 enable_prefix_caching=True,
+                # Images are seldom repeated, and vLLM's cache is not made for threads.
+                mm_processor_cache_gb=0,
                 use_tqdm_on_load=False,
                 **arguments,
             )
@@ -119,25 +126,33 @@ class Engine:
             DataError: a prompt exceeds ``max_model_len``.
         """
         params = self.sampling(group_size, max_tokens, greedy)
+        jobs = zip(prompts, self.seeded(prompts, params), strict=True)
+        entering = deque(self._preparer.submit(self._prepare, *job) for job in jobs)
+        if not vllm_compat.takes_request_seeds():
+            # Draws depend on the composition of the engine's steps.
+            wait(entering)
         pending: list[str] = []
-        with self._lock:
-            try:
-                for prompt, seeded in zip(prompts, self.seeded(prompts, params), strict=True):
-                    key = str(next(self._keys))
-                    self._add(key, prompt, seeded)
-                    pending.append(key)
-            except DataError:
-                self._abort(pending)
-                raise
-        while pending:
+        try:
+            while entering or pending:
+                if not pending:
+                    wait([entering[0]])
+                with self._lock:
+                    self._load_pending_weights()
+                    while entering and entering[0].done():
+                        key = str(next(self._keys))
+                        self._add(key, entering.popleft().result())
+                        pending.append(key)
+                    if not any(key in self._finished for key in pending):
+                        self._step()
+                    groups = [self._group(key) for key in pending if key in self._finished]
+                    pending = [key for key in pending if key in self._requests]
+                if groups:
+                    yield groups
+        finally:
+            for future in entering:
+                future.cancel()
             with self._lock:
-                self._load_pending_weights()
-                if not any(key in self._finished for key in pending):
-                    self._step()
-                groups = [self._group(key) for key in pending if key in self._finished]
-                pending = [key for key in pending if key in self._requests]
-            if groups:
-                yield groups
+                self._abort(pending)
 
     def receive(self, chunk: Any) -> int:
         """Accept one chunk of a weight version, and load the version once it is complete; returns the current version.
@@ -156,19 +171,32 @@ class Engine:
                 self._load_pending_weights()
         return self.version
 
-    def _add(self, key: str, prompt: Prompt, params: Any) -> None:
-        (inputs,) = self.inputs([prompt])
+    def _prepare(self, prompt: Prompt, params: Any) -> _Request:
+        """Render a prompt and process its images; runs beside the engine."""
+        with self._rejected_as_data_error(prompt):
+            return _Request(prompt, params, vllm_compat.render(self.llm, self._inputs(prompt)))
+
+    def _add(self, key: str, request: _Request) -> None:
+        # The version in this key prevents reuse of KV prefixes of other weights.
+        request.inputs["cache_salt"] = str(self.version)
+        with self._rejected_as_data_error(request.prompt):
+            self.llm.llm_engine.add_request(key, request.inputs, request.params, lora_request=self._adapter)
+        self._requests[key] = replace(request, version=self.version)
+
+    @contextmanager
+    def _rejected_as_data_error(self, prompt: Prompt) -> Iterator[None]:
         try:
-            self.llm.llm_engine.add_request(key, inputs, params, lora_request=self._adapter)
+            yield
         except vllm_compat.rejection_errors() as error:
             raise DataError(
                 f"record {prompt.example.id!r}: expected a prompt that fits rollout.max_model_len="
                 f"{self.config.max_model_len}, found: {' '.join(str(error).split())}"
             ) from error
-        self._requests[key] = _Request(prompt, params, self.version)
 
     def _abort(self, keys: Collection[str]) -> list[_Request]:
         self.llm.llm_engine.abort_request(list(keys))
+        for key in keys:
+            self._finished.pop(key, None)
         return [self._requests.pop(key) for key in keys]
 
     def _step(self) -> None:
@@ -202,7 +230,7 @@ class Engine:
         self.version = update.version
         vllm_compat.reset_caches(self.llm, idle=not self._requests)
         for key, request in restarting.items():
-            self._add(key, request.prompt, request.params)
+            self._add(key, replace(request, weight_updates={}))
 
     def _load_adapter(self, version: int, adapter: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> None:
         from vllm.lora.request import LoRARequest
@@ -227,9 +255,7 @@ class Engine:
         return {
             "prompt": self.encoder.text(prompt.example) + prompt.prefill,
             "multi_modal_data": {"image": images},
-            # The version in these keys prevents reuse of KV prefixes and image embeddings of other weights.
-            "cache_salt": str(self.version),
-            "multi_modal_uuids": {"image": [f"{self.version} {k} {references}" for k in range(len(images))]},
+            "multi_modal_uuids": {"image": [f"{k} {references}" for k in range(len(images))]},
         }
 
     def sampling(self, group_size: int | None = None, max_tokens: int | None = None, greedy: bool = False) -> Any:
@@ -251,12 +277,11 @@ class Engine:
 
     def _sample(self, request: _Request, completion: Any) -> Sample:
         ids = tuple(completion.token_ids)
-        logprobs = tuple(step[i].logprob for i, step in zip(ids, completion.logprobs, strict=True))
         updates = request.weight_updates.get(completion.index, ())
         return Sample(
             ids,
-            logprobs,
-            request.prompt.prefill + completion.text,
+            tuple(completion.logprobs.logprobs),
+            request.prompt.prefill + self.encoder.processor.tokenizer.decode(ids, skip_special_tokens=True),
             completion.finish_reason or "",
             request.version,
             weight_updates=tuple((start, new) for start, new in updates if start < len(ids)),

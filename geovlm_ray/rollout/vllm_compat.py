@@ -80,6 +80,19 @@ def rejection_errors() -> tuple[type[Exception], ...]:
     return ValueError, VLLMValidationError
 
 
+def render(llm: LLM, inputs: dict[str, Any]) -> dict[str, Any]:
+    """Tokenize a prompt and process its images; the result can be added to the engine.
+
+    Raises:
+        rejection_errors: vLLM rejects the prompt.
+    """
+    from vllm.renderers.inputs.preprocess import parse_model_prompt
+
+    engine = llm.llm_engine
+    (rendered,) = engine.renderer.render_cmpl([parse_model_prompt(engine.model_config, inputs)])
+    return rendered
+
+
 def load_weights(llm: LLM, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
     """Replace weights in place; names are those of the Hugging Face model."""
     llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(tensors), "is_checkpoint_format": True})
@@ -102,7 +115,7 @@ def reset_caches(llm: LLM, *, idle: bool) -> None:
     """Clear what was computed with earlier weights and is not in use.
 
     Image embeddings are cleared in the scheduler and in the workers, which must agree on what is cached. If the engine
-    is idle, KV prefixes and processed images are cleared, too.
+    is idle, KV prefixes are cleared, too.
     """
     core = llm.llm_engine.engine_core.engine_core
     # Not `LLMEngine.reset_encoder_cache`, which does the same, but warns while there are requests.
@@ -110,7 +123,6 @@ def reset_caches(llm: LLM, *, idle: bool) -> None:
     core.model_executor.reset_encoder_cache()
     if idle:
         llm.reset_prefix_cache()
-        llm.llm_engine.reset_mm_cache()
 
 
 def takes_request_seeds() -> bool:

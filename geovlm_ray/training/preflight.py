@@ -27,6 +27,7 @@ from geovlm_ray.observability.wandb_log import load_wandb
 from geovlm_ray.rewards.isolated import check_function
 from geovlm_ray.training.benchmark_evaluation import check_benchmarks
 from geovlm_ray.training.checkpoint import open_mirror
+from geovlm_ray.training.gpu_memory import check_gpu_memory
 
 RECORDS_READ = 20_000
 RECORDS_DECODED = 2_000
@@ -217,6 +218,7 @@ CHECKS = (
     Check("reward", lambda config: check_function(config.reward)),
     Check("context", check_context, needs=("model",)),
     Check("memory", check_memory, needs=("model",)),
+    Check("GPU memory", check_gpu_memory, needs=("model",)),
     Check("held-out examples", check_held_out, needs=("data",)),
     Check("records", check_records, needs=("model", "data")),
 )
