@@ -36,7 +36,7 @@ def test_all_problems_are_reported_and_checks_without_their_input_skipped(settin
     broken = [*settings, "model.path=/nowhere", "data.source=samples", "data.path=/nowhere.jsonl", "data.stages=[]"]
     config = load_config("demo", [*broken, "evaluation.every=2", "evaluation.benchmarks=[rsicd]"])
     found = reported(config)
-    assert [name for name in NAMES if name not in found] == ["context", "memory", "held-out examples", "records"]
+    assert [name for name in NAMES if name not in found] == ["context", "memory", "GPU memory", "held-out examples", "records"]
     assert {name: type(error) for name, error in found.items() if error} == {
         "model": ModelError,
         "data": DataError,
@@ -48,7 +48,7 @@ def test_all_problems_are_reported_and_checks_without_their_input_skipped(settin
 
 def test_other_data_checks_run_when_only_the_model_is_missing(settings: list[str]) -> None:
     found = reported(load_config("demo", [*settings, "model.path=/nowhere"]))
-    assert [name for name in NAMES if name not in found] == ["context", "memory", "records"]
+    assert [name for name in NAMES if name not in found] == ["context", "memory", "GPU memory", "records"]
     assert found["held-out examples"] is None
 
 
