@@ -98,8 +98,13 @@ def start_actors(
     """
     reservation = _reserve(config, *KINDS)
     try:
+        rollouts = RayRollouts(config, ready.model, rollout, reservation)
+        if 0 < config.placement.rollout.num_gpus < 1:
+            # vLLM counts what others allocate on its GPU while it starts as its own.
+            rollouts.slots.require(lambda actor: [actor.__ray_ready__.remote()])
+            rollouts.slots.ready(at_least=config.placement.rollout.actors)
         return Components(
-            rollouts=RayRollouts(config, ready.model, rollout, reservation),
+            rollouts=rollouts,
             rewards=RayRewards(config, ready.tasks, reservation),
             learner=RayLearner(config, ready.model, learner, reservation),
             report=RayMetrics(config.run.name),

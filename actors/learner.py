@@ -12,6 +12,7 @@ import numpy as np
 import ray
 
 from actors.failures import fetch
+from actors.options import hide_other_gpus
 from actors.placement import Reservation
 from actors.slots import ActorSlots
 from actors.tracing import set_weight_version, start_monitoring, trace_call
@@ -43,6 +44,7 @@ class LearnerActor:
         from geovlm_ray.learner.ranks import Ranks
         from geovlm_ray.training.local import make_learner
 
+        hide_other_gpus()
         start_monitoring(config.run)
         activate(config)
         with trace_call("start"):

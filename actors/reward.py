@@ -11,6 +11,7 @@ import numpy as np
 import ray
 
 from actors.failures import died_before_start, fetch
+from actors.options import hide_other_gpus
 from actors.placement import Reservation
 from actors.slots import ActorSlots
 from actors.tracing import start_monitoring, trace_call
@@ -41,6 +42,7 @@ class SbertActor:
     """Computes sentence embeddings, on a GPU if it has one."""
 
     def __init__(self, config: SbertConfig, run: RunConfig) -> None:
+        hide_other_gpus()
         start_monitoring(run)
         with trace_call("start"):
             self.embedder = SbertEmbedder.from_config(config)
@@ -77,6 +79,7 @@ class RewardActor:
     def __init__(self, config: Config) -> None:
         self.config = config.reward
         self.prompts_per_step = config.rollout.prompts_per_step
+        hide_other_gpus()
         start_monitoring(config.run)
         activate(config)
 

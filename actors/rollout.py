@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from actors.options import hide_other_gpus
 from actors.tracing import set_weight_version, start_monitoring, trace_call
 from geovlm_ray.config import Config
 from geovlm_ray.core.schema import Prompt, SampleGroup
@@ -26,6 +27,7 @@ class RolloutActor:
         # Imported here so that actors with another kind of engine do not need torch.
         from geovlm_ray.training.local import make_engine
 
+        hide_other_gpus()
         start_monitoring(config.run)
         activate(config)
         with trace_call("start"):

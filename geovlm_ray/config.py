@@ -180,6 +180,12 @@ class Config(Extensions):
                 f"rollout.max_tokens ({rollout.max_tokens}) must be below rollout.max_model_len "
                 f"({rollout.max_model_len}), which includes the prompt"
             )
+        ranks = self.placement.learner
+        if ranks.actors > 1 and 0 < ranks.num_gpus <= 0.5:
+            raise ValueError(
+                f"placement.learner.num_gpus: expected more than half a GPU for each of {ranks.actors} learner actors, "
+                f"found {ranks.num_gpus:g}: NCCL does not run two of them on one GPU"
+            )
         if has_password(self.checkpoint.url or ""):
             raise ValueError(
                 "checkpoint.url: expected a URL without a password, since the configuration is saved in the run "

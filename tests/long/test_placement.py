@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import ray
 
-from actors.learner import RayLearner
+from actors.cluster import start_actors
+from actors.learner import LearnerActor, RayLearner
 from actors.placement import Reservation, nodes
 from actors.rollout_pool import RayRollouts
 from benchmarks.instant_engine import InstantActor
-from geovlm_ray.config import load_config
-from geovlm_ray.core.errors import LostError, RunError
+from geovlm_ray.config import Config, load_config
+from geovlm_ray.core.errors import ConfigError, LostError, RunError
+from geovlm_ray.data.sampler import SceneStream
 from geovlm_ray.training.capacity import KINDS
+from geovlm_ray.training.preflight import Ready
 from tests.long.clusters import cluster
 from tests.system.test_rollout_pool import PROMPTS
 
@@ -106,3 +112,40 @@ def gcs_cpu_seconds(rollouts: RayRollouts) -> float:
         rollouts.generate(PROMPTS)
     end = gcs.cpu_times()
     return end.user + end.system - start.user - start.system
+
+
+class SlowActor(InstantActor):
+    """A rollout actor that takes a while to start."""
+
+    def __init__(self, config: Config, model: Path) -> None:
+        super().__init__(config, model)
+        time.sleep(3)
+        self.started = time.time()
+
+
+class IdleLearner(LearnerActor):
+    """A learner that only records when it would have taken memory."""
+
+    def start(self, config: Config, model: Path, rank: int, size: int, address: str) -> None:
+        self.started = time.time()
+
+
+def test_learner_starts_after_the_engines_whose_gpu_it_shares_and_other_actors_see_no_gpu() -> None:
+    settings = ["placement.rollout.num_gpus=0.5", "placement.learner.num_gpus=0.5", "run.name=shared"]
+    config = load_config("demo", settings)
+    with cluster({"num_cpus": CORES, "num_gpus": 1}):
+        components = start_actors(config, Ready(Path(), SceneStream(0), ("vqa",)), SlowActor, IdleLearner)
+        pools: Any = components
+        started = ray.get(
+            [p.actors[0].__ray_call__.remote(lambda a: a.started) for p in (pools.rollouts, pools.learner)]
+        )
+        assert started[0] < started[1]
+        reward = pools.rewards.slots.actors[0]
+        visible = ray.get(reward.__ray_call__.remote(lambda _: os.environ["CUDA_VISIBLE_DEVICES"]))
+        assert visible == ""
+        components.close()
+
+
+def test_two_learner_actors_on_one_gpu_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"placement.learner.num_gpus: expected more than half a GPU .*NCCL"):
+        load_config("debug-gpu", ["placement.learner.actors=2"])

@@ -36,7 +36,13 @@ def test_all_problems_are_reported_and_checks_without_their_input_skipped(settin
     broken = [*settings, "model.path=/nowhere", "data.source=samples", "data.path=/nowhere.jsonl", "data.stages=[]"]
     config = load_config("demo", [*broken, "evaluation.every=2", "evaluation.benchmarks=[rsicd]"])
     found = reported(config)
-    assert [name for name in NAMES if name not in found] == ["context", "memory", "GPU memory", "held-out examples", "records"]
+    assert [name for name in NAMES if name not in found] == [
+        "context",
+        "memory",
+        "GPU memory",
+        "held-out examples",
+        "records",
+    ]
     assert {name: type(error) for name, error in found.items() if error} == {
         "model": ModelError,
         "data": DataError,
