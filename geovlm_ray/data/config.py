@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from geovlm_ray.core.geometry import Frame
 from geovlm_ray.core.section import Section
@@ -15,6 +15,9 @@ class Stage(Section):
     """A curriculum stage: a number of learner steps on a set of tasks. Stages run in order, as in the paper."""
 
     tasks: tuple[str, ...] = Field(min_length=1)
+    weights: tuple[PositiveInt, ...] = Field(
+        (), description="sampling weight of each of the tasks; empty: as data.mixture determines"
+    )
     steps: int = Field(ge=1, description="learner steps of this stage; the last stage runs until training ends")
 
     @field_validator("tasks")
@@ -24,6 +27,12 @@ class Stage(Section):
             if task not in TASKS:
                 raise ValueError(f"expected one of {', '.join(TASKS)}, found {task!r}")
         return tasks
+
+    @model_validator(mode="after")
+    def _check_weights(self) -> Self:
+        if self.weights and len(self.weights) != len(self.tasks):
+            raise ValueError(f"weights: expected one for each of {len(self.tasks)} tasks, found {len(self.weights)}")
+        return self
 
 
 class DataConfig(Section):

@@ -15,7 +15,7 @@ import numpy as np
 
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.schema import Example, Prompt
-from geovlm_ray.data.config import DataConfig
+from geovlm_ray.data.config import DataConfig, Stage
 from geovlm_ray.data.frames import in_frame
 from geovlm_ray.data.mixture import Schedule, task_weights
 from geovlm_ray.data.parquet import RecordTable
@@ -144,13 +144,14 @@ class PromptSampler:
     def __init__(self, stream: Stream, config: DataConfig, batch_size: int) -> None:
         self.stream = stream
         self.batch_size = batch_size
-        stages = [(stage.tasks, stage.steps * batch_size) for stage in config.stages] or [(stream.tasks, 0)]
+        stages = config.stages or [Stage(tasks=stream.tasks, steps=1)]
         self._stages: list[tuple[int, tuple[str, ...], Schedule]] = []
         start = 0
-        for tasks, samples in stages:
-            weights = task_weights([stream.count(task) for task in tasks], config.mixture, config.temperature)
-            self._stages.append((start, tasks, Schedule(weights)))
-            start += samples
+        for stage in stages:
+            counts = [stream.count(task) for task in stage.tasks]
+            weights = stage.weights or task_weights(counts, config.mixture, config.temperature)
+            self._stages.append((start, stage.tasks, Schedule(weights)))
+            start += stage.steps * batch_size
 
     def batch(self, step: int, shard: tuple[int, int] = (0, 1)) -> list[Prompt]:
         """Prompts of a step (from 0); with ``shard`` (i, n), every n-th of them starting at i."""

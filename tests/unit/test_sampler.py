@@ -109,6 +109,21 @@ def test_batch_shards_are_disjoint_and_complete(step: int, n: int, size: int) ->
     assert sorted(p.group_id for p in shards) == [p.group_id for p in sampler.batch(step)]
 
 
+def test_weights_of_a_stage_set_the_share_of_each_task() -> None:
+    config = DataConfig.model_validate(
+        {"stages": [{"steps": 1, "tasks": ["vqa", "object_detection"], "weights": [1, 3]}]}
+    )
+    sampler = PromptSampler(SceneStream(0), config, 8)
+    examples = [prompt.example for step in range(5) for prompt in sampler.batch(step)]
+    assert Counter(example.task for example in examples) == {"vqa": 10, "object_detection": 30}
+    assert len({example.id for example in examples}) == 40
+
+
+def test_weights_must_match_the_tasks() -> None:
+    with pytest.raises(ValueError, match="weights: expected one for each of 1 tasks, found 2"):
+        DataConfig.model_validate({"stages": [{"steps": 1, "tasks": ["vqa"], "weights": [1, 3]}]})
+
+
 def test_stages_run_in_order_and_the_last_one_continues() -> None:
     stages = [{"tasks": ["vqa"], "steps": 2}, {"tasks": ["image_captioning", "vqa"], "steps": 1}]
     sampler = PromptSampler(SceneStream(0), DataConfig(stages=stages), 4)  # type: ignore[arg-type]
