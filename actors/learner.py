@@ -128,6 +128,8 @@ class RayLearner:
         # All ranks take part in gathering each weight, also those that yield no chunks.
         for parts in [actor.weights.options(num_returns="streaming").remote() for actor in self.actors]:
             yield from parts
+            # Otherwise an engine that waits for the failed chunk would be blamed.
+            self._results([parts.completed()])
         # If a rank died meanwhile, fail here: its chunks are unusable, and the engines would be blamed.
         self._results([actor.__ray_ready__.remote() for actor in self.actors])
 

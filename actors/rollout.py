@@ -64,4 +64,4 @@ class RolloutActor:
 
 
 def _tokens(groups: Sequence[SampleGroup]) -> int:
-    return sum(len(sample.token_ids) for group in groups for sample in group.samples)
+    return sum(len(sample.policy_logprobs) for group in groups for sample in group.samples)

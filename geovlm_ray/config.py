@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
+from inspect import isabstract
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,6 +30,7 @@ from geovlm_ray.rollout.config import RolloutConfig
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.extensions import Extensions, activate
 from geovlm_ray.transport import TRANSPORTS
+from geovlm_ray.transport.base import Transport
 
 RENAMED = {
     "evaluation.scenes": "evaluation.num_examples",
@@ -175,6 +177,12 @@ class Config(Extensions):
         transport, rollout, evaluation = self.sync.transport, self.rollout, self.evaluation
         if transport not in TRANSPORTS:
             raise ValueError(f"sync.transport: expected one of {', '.join(TRANSPORTS)}, found {transport!r}")
+        registered: Any = TRANSPORTS[transport]
+        if not (isinstance(registered, type) and issubclass(registered, Transport)) or isabstract(registered):
+            raise ValueError(
+                f"sync.transport={transport}: expected a subclass of Transport with send and receive in TRANSPORTS, "
+                f"found {registered!r}"
+            )
         if rollout.max_tokens >= rollout.max_model_len:
             raise ValueError(
                 f"rollout.max_tokens ({rollout.max_tokens}) must be below rollout.max_model_len "

@@ -130,6 +130,8 @@ class Sample:
             raise ValueError(f"{len(self.token_ids)} token ids but {len(self.logprobs)} log-probs")
         if self.loss_mask and len(self.loss_mask) != len(self.token_ids):
             raise ValueError(f"{len(self.token_ids)} token ids but a loss mask of length {len(self.loss_mask)}")
+        if self.loss_mask and not self.loss_mask[-1]:
+            raise ValueError("the last token of a completion must be of the policy; drop those that follow it")
 
     @property
     def policy_logprobs(self) -> tuple[float, ...]:

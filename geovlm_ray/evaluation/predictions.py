@@ -54,7 +54,7 @@ def prediction_row(place: int, record: BenchmarkExample, sample: Sample) -> Pred
         "group": record.group,
         "gsd": example.gsd,
         "sensor": example.sensor,
-        "tokens": len(sample.token_ids),
+        "tokens": len(sample.policy_logprobs),
         "score": sample.reward.accuracy,
     }
 

@@ -10,7 +10,7 @@ from geovlm_ray.core.section import Section
 from geovlm_ray.learner.advantages import AdvantageSettings, Center, Scale
 from geovlm_ray.learner.importance import Correction, Importance, Level
 from geovlm_ray.learner.kl import KlEstimator
-from geovlm_ray.learner.loss_inputs import Clip
+from geovlm_ray.learner.loss_inputs import Clip, Objective
 from geovlm_ray.learner.objectives import OBJECTIVES
 from geovlm_ray.learner.schedules import Decay
 
@@ -112,6 +112,9 @@ class LearnerConfig(Section):
     def _check(self) -> Self:
         if self.objective not in OBJECTIVES:
             raise ValueError(f"objective: expected one of {', '.join(OBJECTIVES)}, found {self.objective!r}")
+        registered = OBJECTIVES[self.objective]
+        if not isinstance(registered, Objective):
+            raise ValueError(f"objective={self.objective}: expected an Objective in OBJECTIVES, found {registered!r}")
         low, high = self.group_accuracy
         if not 0 <= low <= high <= 1:
             raise ValueError(f"group_accuracy: expected 0 <= low <= high <= 1, found {low}, {high}")

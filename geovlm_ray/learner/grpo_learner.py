@@ -30,7 +30,7 @@ from geovlm_ray.model.loading import engine_adapter_config, load_model
 from geovlm_ray.model.logprobs import RowLogprobs, logprobs_and_entropy
 from geovlm_ray.model.prompts import EncodedPrompt, PromptEncoder, banned_token_ids
 from geovlm_ray.model.sharding import full_tensor, unsharded_params
-from geovlm_ray.transport.base import Transport, WeightUpdate
+from geovlm_ray.transport.base import Transport, WeightUpdate, transport_errors
 
 PROMPT_CACHE_SIZE = 512
 SUMMED_METRICS = (
@@ -169,7 +169,8 @@ class GrpoLearner(TrainedPolicy):
         """
         tensors, adapter = self._export_tensors()
         full_tensors = ((name, full_tensor(tensor)) for name, tensor in tensors)
-        return self.transport.send(WeightUpdate(self.version, full_tensors, adapter), self.ranks.rank)
+        with transport_errors(self.transport, "send weights"):
+            yield from self.transport.send(WeightUpdate(self.version, full_tensors, adapter), self.ranks.rank)
 
     def close(self) -> None:
         """Do nothing: the process frees the learner's resources when it exits."""

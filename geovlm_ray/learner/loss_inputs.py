@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
+from geovlm_ray.core.errors import ConfigError
 from geovlm_ray.learner.advantages import Center, Scale
 
 if TYPE_CHECKING:
@@ -110,11 +111,21 @@ class Objective:
     clip_low: float = 0.2
     clip_high: float = 0.2
 
+    def __post_init__(self) -> None:
+        if self.aggregation not in get_args(Aggregation):
+            known = ", ".join(get_args(Aggregation))
+            raise ValueError(f"aggregation: expected one of {known}, found {self.aggregation!r}")
+
     def loss(
         self, tokens: LossInputs, clip: Clip, size: BatchSize, weights: torch.Tensor | float = 1.0
     ) -> tuple[torch.Tensor, Surrogate]:
         """A micro-batch's share of the loss, minus the mean surrogate times ``weights`` [N]; and the surrogate."""
         surrogate = self.surrogate(tokens, clip)
+        if not isinstance(surrogate, Surrogate) or surrogate.values.shape != tokens.logprobs.shape:
+            found = surrogate if not isinstance(surrogate, Surrogate) else f"shape {list(surrogate.values.shape)}"
+            raise ConfigError(
+                f"learner.objective: expected a Surrogate with values [{len(tokens.logprobs)}], found {found!r}"
+            )
         return -tokens.aggregate(surrogate.values * weights, size, self.aggregation), surrogate
 
 

@@ -115,10 +115,20 @@ def load_pretrained(folder: Path, **settings: Any) -> PreTrainedModel:
     """
     transformers_logging.disable_progress_bar()
     try:
-        return family_of_folder(folder).model_class.from_pretrained(folder, **settings)
+        model, found = family_of_folder(folder).model_class.from_pretrained(
+            folder, output_loading_info=True, **settings
+        )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise ModelError(f"model {folder}: expected weights that load, found: {reason}") from error
+    problems = [
+        f"{len(names)} {problem} ({', '.join(sorted(names)[:3])}{', ...' if len(names) > 3 else ''})"
+        for problem, names in (("missing", found["missing_keys"]), ("unknown", found["unexpected_keys"]))
+        if names
+    ]
+    if problems:
+        raise ModelError(f"model {folder}: expected all weights of the model, found {' and '.join(problems)}")
+    return model
 
 
 def autocast_context(config: ModelConfig, device: torch.device) -> torch.autocast:

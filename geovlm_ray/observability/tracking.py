@@ -30,7 +30,13 @@ ROLLOUT_SCHEMA = schema_with(
         "": {"step": pa.int32(), "group_id": pa.int64(), "group_status": pa.string()},
         "dialect": {"sample": pa.int32()},
         "completion": {"token_ids": pa.list_(pa.int32()), "logprobs": pa.list_(pa.float32())},
-        "finish_reason": {"weight_version": pa.int32(), "weight_updates": pa.string(), "reward": pa.float64()},
+        "finish_reason": {
+            "weight_version": pa.int32(),
+            "weight_updates": pa.string(),
+            "loss_mask": pa.list_(pa.bool_()),
+            "sample_images": pa.list_(pa.string()),
+            "reward": pa.float64(),
+        },
         "format": {"accuracy": pa.float64()},
         "status": {"advantage": pa.float64()},
     }
@@ -163,6 +169,8 @@ def rollout_rows(step: int, groups_by_status: GroupsByStatus, advantages: Advant
                     "logprobs": list(sample.logprobs),
                     "weight_version": sample.weight_version,
                     "weight_updates": json.dumps(sample.weight_updates),
+                    "loss_mask": list(sample.loss_mask) or None,
+                    "sample_images": list(sample.images) or None,
                     "reward": sample.reward.total,
                     "accuracy": sample.reward.accuracy,
                     "advantage": float(trained[group.group_id][i]) if status == TRAINED else None,

@@ -25,7 +25,7 @@ from geovlm_ray.model.prompts import PromptEncoder
 from geovlm_ray.rollout import vllm_compat
 from geovlm_ray.rollout.config import RolloutConfig
 from geovlm_ray.rollout.sampling import banned_token_bias, sampling_params, with_seed
-from geovlm_ray.transport.base import Transport, WeightUpdate
+from geovlm_ray.transport.base import Transport, WeightUpdate, transport_errors
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +163,10 @@ class Engine:
         Raises:
             RunError: the chunk is corrupt, or belongs to an older version than the one being received.
         """
-        update = self.transport.receive(chunk)
+        with transport_errors(self.transport, "receive weights"):
+            update = self.transport.receive(chunk)
+            if not isinstance(update, WeightUpdate | None):
+                raise TypeError(f"expected a WeightUpdate or None from receive, found {update!r}")
         if update is not None:
             with self._pending_lock:
                 self._pending_weights = update
@@ -223,10 +226,11 @@ class Engine:
         restarting = dict(zip(keys, self._abort(keys), strict=True))
         for (key, index), num_tokens in vllm_compat.num_generated_tokens(self.llm).items():
             self._requests[key].weight_updates.setdefault(index, []).append((num_tokens, update.version))
-        if update.adapter is None:
-            vllm_compat.load_weights(self.llm, update.tensors)
-        else:
-            self._load_adapter(update.version, update.adapter, dict(update.tensors))
+        with transport_errors(self.transport, f"deliver version {update.version} as the engine loads it"):
+            if update.adapter is None:
+                vllm_compat.load_weights(self.llm, update.tensors)
+            else:
+                self._load_adapter(update.version, update.adapter, dict(update.tensors))
         self.version = update.version
         vllm_compat.reset_caches(self.llm, idle=not self._requests)
         for key, request in restarting.items():

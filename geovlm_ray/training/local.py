@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from geovlm_ray.config import Config
 from geovlm_ray.core.interfaces import Components
+from geovlm_ray.core.placement import PoolResources
 from geovlm_ray.core.schema import Prompt, SampleGroup
 from geovlm_ray.data.image_cache import open_cache
 from geovlm_ray.learner.grpo_learner import GrpoLearner
@@ -86,9 +88,10 @@ class LocalRollouts:
         return [self.engine.generate(prompts, group_size=1, max_tokens=max_tokens)]
 
     def update_weights(self, chunks: Iterable[Any]) -> None:
-        """Load the weights into the engine."""
-        for chunk in chunks:
-            self.engine.receive(chunk)
+        """Load the weights into the engine, which receives beside the sender: a transport may need both at once."""
+        with ThreadPoolExecutor(1) as receiver:
+            for receipt in [receiver.submit(self.engine.receive, chunk) for chunk in chunks]:
+                receipt.result()
 
     def close(self) -> None:
         """Do nothing: the engine ends with the process."""
@@ -96,6 +99,8 @@ class LocalRollouts:
 
 def build(config: Config, ready: Ready) -> Components:
     """Build all components of a run in this process."""
+    placement = config.placement.model_copy(update={"rollout": PoolResources()})
+    config = config.model_copy(update={"placement": placement})
     return Components(
         LocalRollouts(make_engine(config, ready.model)),
         LocalRewards(config.reward),

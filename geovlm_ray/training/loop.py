@@ -80,7 +80,7 @@ def _steps(
     max_parity = 0.0
     in_flight: deque[Future[list[SampleGroup]]] = deque()
     with HEARTBEAT.busy("sync"):
-        probed = sync_weights(config, components, probe)
+        probed = sync_weights(config, components, probe, progress.saved)
     evaluate(components.evaluator, progress.saved)
     clock = Clock()
     for step in HEARTBEAT.steps(progress.saved, config.run.steps):
@@ -105,7 +105,7 @@ def _steps(
                 learner_metrics = components.learner.step(groups_by_status[TRAINED], upcoming)
                 progress.trained = step + 1
             with clock("sync"):
-                probed = sync_weights(config, components, probe)
+                probed = sync_weights(config, components, probe, step + 1)
             evaluating = evaluate(components.evaluator, step + 1)
             metrics = {**batch_metrics(scored, step), **learner_metrics, "parity/max_abs": parity}
             metrics |= {f"groups/{status}": float(len(groups)) for status, groups in groups_by_status.items()}
@@ -163,10 +163,22 @@ def resample(
     return scored, replaced
 
 
-def sync_weights(config: Config, components: Components, probe: list[Prompt]) -> list[list[SampleGroup]]:
-    """Send the learner's weights to every engine; returns each engine's completions of the probe batch, for parity."""
+def sync_weights(config: Config, components: Components, probe: list[Prompt], version: int) -> list[list[SampleGroup]]:
+    """Send the learner's weights to every engine; returns each engine's completions of the probe batch, for parity.
+
+    Raises:
+        RunError: an engine does not hold ``version`` afterwards.
+    """
     components.rollouts.update_weights(components.learner.weights())
-    return components.rollouts.probe(probe, config.sync.parity_tokens)
+    probed = components.rollouts.probe(probe, config.sync.parity_tokens)
+    for engine, groups in enumerate(probed):
+        found = {sample.weight_version for group in groups for sample in group.samples}
+        if found != {version}:
+            raise RunError(
+                f"engine {engine}: expected weight version {version} after the sync, found {min(found)}; "
+                f"sync.transport={config.sync.transport} did not deliver the new weights"
+            )
+    return probed
 
 
 def parity_error(config: Config, components: Components, probed: list[list[SampleGroup]]) -> float:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from geovlm_ray.core.errors import RunError, UserError
 
 if TYPE_CHECKING:
     import torch
@@ -57,3 +60,15 @@ class Transport(ABC):
         Raises:
             RunError: the chunk is corrupt, or belongs to an older version than the current one.
         """
+
+
+@contextmanager
+def transport_errors(transport: Transport, action: str) -> Iterator[None]:
+    """Turn what a transport raises while it does something into a RunError that names it."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        found = " ".join(f"{type(error).__name__}: {error}".split())
+        raise RunError(f"sync.transport: {type(transport).__name__} failed to {action}: {found}") from error

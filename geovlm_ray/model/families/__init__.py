@@ -32,7 +32,12 @@ def family_of_folder(folder: Path) -> ModelFamily:
         raise ModelError(
             f"model {folder}: expected a vision-language model of type {known}, found model_type {model_type!r}"
         )
-    return FAMILIES[model_type]
+    family = FAMILIES[model_type]
+    if not isinstance(family, ModelFamily) or family.model_type != model_type:
+        raise ModelError(
+            f"FAMILIES[{model_type!r}]: expected an instance of ModelFamily with this model_type, found {family!r}"
+        )
+    return family
 
 
 def family_of(model: nn.Module) -> ModelFamily:
