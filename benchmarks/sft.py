@@ -32,7 +32,7 @@ from geovlm_ray.core.third_party_logs import silence_third_party_logs
 from geovlm_ray.data.sampler import SceneStream
 from geovlm_ray.data.scenes import SCENE_TASKS, scene_example
 from geovlm_ray.evaluation.validation import MODES
-from geovlm_ray.learner.sft.batches import Encoded, SftCollator, pack
+from geovlm_ray.learner.sft.batches import Encoded, SftCollator, pack_rows
 from geovlm_ray.model.config import TINY, ModelConfig
 from geovlm_ray.model.loading import load_model, model_folder
 from geovlm_ray.model.logprobs import RowLogprobs
@@ -115,7 +115,7 @@ def packing(name: str, *, thoughts: int, limit: float, rounds: int) -> list[Figu
     sequences = [(collator.encoder.encode(scene), Completion(collator.response(scene))) for scene in records]
     plain, model = (load_model(ModelConfig(), model_folder(TINY), torch.device("cpu"), seed=0).train() for _ in "ab")
     row_logprobs = RowLogprobs(model, torch.tensor([], dtype=torch.long))
-    rows, batches = pack(sequences, BUDGET), padded_batches(sequences)
+    rows, batches = pack_rows(sequences, BUDGET), padded_batches(sequences)
     tokens = sum(map(_length, sequences))
     slots = sum(len(batch) * max(map(_length, batch)) for batch in batches)
 

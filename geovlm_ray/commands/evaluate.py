@@ -18,7 +18,7 @@ from geovlm_ray.core.files import read_text, write_atomically
 if TYPE_CHECKING:
     from geovlm_ray.config import Config
     from geovlm_ray.core.interfaces import RolloutPool
-    from geovlm_ray.evaluation.responses import Evaluation
+    from geovlm_ray.evaluation.responses import ResponseMetrics
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -140,7 +140,7 @@ def _evaluate_predictions(args: argparse.Namespace) -> int:
     return 0
 
 
-def print_tables(metrics: Evaluation, console: Console) -> None:
+def print_tables(metrics: ResponseMetrics, console: Console) -> None:
     """Print one table per metric set."""
     paper = Table("metric", "value")
     for name, value in metrics.paper.items():

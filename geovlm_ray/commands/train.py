@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
     rates = None
     if args.plan:
-        from geovlm_ray.training.plan.compare import compare
+        from geovlm_ray.training.plan.compare import compare_with_plan
         from geovlm_ray.training.plan.rates import Setup, read_rates
 
         if config.run.steps < 2:
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     print_summary(summary, max_reward(config.reward), console)
     if rates:
         metrics = config.run.folder / "metrics.jsonl"
-        text = compare(rates, Setup.of(config), read_objects(metrics), str(metrics))
+        text = compare_with_plan(rates, Setup.of(config), read_objects(metrics), str(metrics))
         console.print(text, markup=False, highlight=False)
     console.print(f"Report: {(config.run.folder / 'report.html').resolve()}")
     return 0

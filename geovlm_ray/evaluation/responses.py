@@ -21,7 +21,7 @@ from geovlm_ray.tasks.grammar import parse_response
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class ResponseMetrics:
     """Both metric sets of n records; ``sound`` has confidence intervals."""
 
     paper: dict[str, float]
@@ -29,7 +29,7 @@ class Evaluation:
     n: int
 
 
-def evaluate_records(path: Path, task: str | None, config: RewardConfig) -> Evaluation:
+def evaluate_records(path: Path, task: str | None, config: RewardConfig) -> ResponseMetrics:
     """Evaluate records in the format of ``geovlm-ray score``; with ``task``, only the records of that task.
 
     A response that breaks the answer grammar counts as an empty answer; ``format`` is the share of responses that
@@ -47,10 +47,10 @@ def evaluate_records(path: Path, task: str | None, config: RewardConfig) -> Eval
         metrics = {"format": mean_interval([r.well_formed for r in records]), **sound_metrics(records, embedder)}
         sound |= {f"{prefix}{metric}": value for metric, value in metrics.items()}
         paper |= {f"{prefix}{metric}": value for metric, value in paper_metrics(records).items()}
-    return Evaluation(paper, sound, sum(map(len, by_task.values())))
+    return ResponseMetrics(paper, sound, sum(map(len, by_task.values())))
 
 
-def evaluate_earthdial(path: Path, folder: str, config: RewardConfig) -> Evaluation:
+def evaluate_earthdial(path: Path, folder: str, config: RewardConfig) -> ResponseMetrics:
     """Evaluate a result file of EarthDial; ``folder`` names its evaluation folder, such as ``rs_detection``.
 
     Raises:
@@ -62,7 +62,7 @@ def evaluate_earthdial(path: Path, folder: str, config: RewardConfig) -> Evaluat
         raise DataError(f"{path}: expected at least one record, found none")
     answered = [file_layout.answered_example(record, i) for i, record in enumerate(records)]
     sound = sound_metrics(answered, _embedder([file_layout.task], config))
-    return Evaluation(file_layout.paper(records), sound, len(records))
+    return ResponseMetrics(file_layout.paper(records), sound, len(records))
 
 
 def _read_records(path: Path, task: str | None, config: RewardConfig) -> dict[str, list[AnsweredExample]]:

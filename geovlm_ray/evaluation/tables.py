@@ -24,7 +24,7 @@ SCALE = "All values are in percent; CIDEr, which can exceed 1, is multiplied by 
 
 
 @dataclass(frozen=True)
-class Line:
+class TableRow:
     """A table row, values in percent; ``benchmark`` is empty in all but the first row of a benchmark."""
 
     benchmark: str
@@ -52,28 +52,28 @@ def header(results: Results) -> list[str]:
     return ["benchmark", "records", "set", "metric", "this model", "95% interval", *models(results)]
 
 
-def lines(results: Results, include_subsets: bool = True) -> list[Line]:
+def lines(results: Results, include_subsets: bool = True) -> list[TableRow]:
     """All rows, optionally without metrics of subsets (by object size, question type and the like)."""
     return [line for name in results.benchmarks for line in benchmark_lines(results, name, include_subsets)]
 
 
-def benchmark_lines(results: Results, name: str, include_subsets: bool = True) -> Iterator[Line]:
+def benchmark_lines(results: Results, name: str, include_subsets: bool = True) -> Iterator[TableRow]:
     """The rows of one benchmark."""
     result, published_models = results.benchmarks[name], models(results)
     none = ("",) * len(published_models)
-    yield Line(name, f"{result.n:,}", "score", "mean", *_formatted(result.score), none)
+    yield TableRow(name, f"{result.n:,}", "score", "mean", *_formatted(result.score), none)
     for metric in dict.fromkeys([*result.published, *result.paper]):
         published = result.published.get(metric, {})
         if include_subsets or published or not _is_subset(metric, result.paper):
             value = result.paper.get(metric)
             cells = tuple(f"{published[model]:.2f}" if model in published else "" for model in published_models)
-            yield Line("", "", "paper", metric, "" if value is None else f"{100 * value:.2f}", "", cells)
+            yield TableRow("", "", "paper", metric, "" if value is None else f"{100 * value:.2f}", "", cells)
     for metric, interval in result.sound.items():
         if include_subsets or not _is_subset(metric, result.sound):
-            yield Line("", "", "sound", metric, *_formatted(interval), none)
+            yield TableRow("", "", "sound", metric, *_formatted(interval), none)
     for metric, values in result.reasoning.items():
         interval = Interval(values["value"], values["low"], values["high"])
-        yield Line("", f"{values['n']:,}", "reasoning", metric, *_formatted(interval), none)
+        yield TableRow("", f"{values['n']:,}", "reasoning", metric, *_formatted(interval), none)
 
 
 def _formatted(interval: Interval) -> tuple[str, str]:

@@ -58,7 +58,7 @@ def rewards_of(rows: Sequence[Completion]) -> Rewards:
     return rewards
 
 
-def summarise(
+def held_out_summary(
     before: Sequence[Completion],
     after: Sequence[Completion],
     constants: Mapping[str, ConstantAnswer],

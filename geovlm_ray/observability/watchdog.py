@@ -76,7 +76,10 @@ def describe_wait(driver: dict[str, Any], actors: Sequence[dict[str, Any]], now:
     """The driver's current phase, the state of every actor, and the actors that block the driver."""
     phase = driver["state"]
     doing = "in no phase of the loop" if phase == "idle" else f"waiting for {phase}"
-    lines = [f"The driver is {doing}, {_since(driver['since'], now)}.", *(f"  {describe(a, now)}" for a in actors)]
+    lines = [
+        f"The driver is {doing}, {_since(driver['since'], now)}.",
+        *(f"  {describe_actor(a, now)}" for a in actors),
+    ]
     kinds = {kind for name in phase.split(" + ") for kind in KINDS_BY_PHASE.get(name, ())}
     blocking = [a for a in actors if a["kind"] in kinds and (silent(a, now) or a["state"] != "idle")]
     if not actors:
@@ -89,7 +92,7 @@ def describe_wait(driver: dict[str, Any], actors: Sequence[dict[str, Any]], now:
     return "\n".join(lines)
 
 
-def describe(actor: dict[str, Any], now: float) -> str:
+def describe_actor(actor: dict[str, Any], now: float) -> str:
     """The state of an actor in one line."""
     state = f"{actor['state']}, {_since(actor['since'], actor['time'] if silent(actor, now) else now)}"
     if actor["queue"]:

@@ -69,7 +69,7 @@ def main(path: str, name: str, limit_s: float, connection: socket.socket) -> Non
     try:
         function = load(path, name)
     except Exception as error:
-        reply("problem", describe(error))
+        reply("problem", describe_error(error))
         return
     reply("problem", None)
     with open(os.devnull, "w") as devnull:
@@ -80,11 +80,11 @@ def main(path: str, name: str, limit_s: float, connection: socket.socket) -> Non
                 keywords = context_arguments(function, request["context"])
                 reply("value", function(request["response"], request["target"], **keywords))
             except Exception as error:
-                reply("problem", describe(error))
+                reply("problem", describe_error(error))
             faulthandler.cancel_dump_traceback_later()
 
 
-def describe(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """Error type and message, truncated to 500 characters."""
     return f"{type(error).__name__}: {error}"[:500]
 

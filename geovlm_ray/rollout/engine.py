@@ -177,7 +177,7 @@ class Engine:
     def _prepare(self, prompt: Prompt, params: Any) -> _Request:
         """Render a prompt and process its images; runs beside the engine."""
         with self._rejected_as_data_error(prompt):
-            return _Request(prompt, params, vllm_compat.render(self.llm, self._inputs(prompt)))
+            return _Request(prompt, params, vllm_compat.prepare_input(self.llm, self._inputs(prompt)))
 
     def _add(self, key: str, request: _Request) -> None:
         # The version in this key prevents reuse of KV prefixes of other weights.

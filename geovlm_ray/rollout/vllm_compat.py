@@ -80,7 +80,7 @@ def rejection_errors() -> tuple[type[Exception], ...]:
     return ValueError, VLLMValidationError
 
 
-def render(llm: LLM, inputs: dict[str, Any]) -> dict[str, Any]:
+def prepare_input(llm: LLM, inputs: dict[str, Any]) -> dict[str, Any]:
     """Tokenize a prompt and process its images; the result can be added to the engine.
 
     Raises:

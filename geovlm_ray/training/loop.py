@@ -42,7 +42,7 @@ def train(config: Config, components: Components, prompts: Prompts, probe: list[
     """
     # One thread scores the batches in order while the main thread trains.
     scorer = ThreadPoolExecutor(1)
-    progress = Progress(start, start, start, {})
+    progress = LoopProgress(start, start, start, {})
     try:
         return _steps(config, components, prompts, probe, progress, scorer)
     except LostError:
@@ -55,7 +55,7 @@ def train(config: Config, components: Components, prompts: Prompts, probe: list[
 
 
 @dataclass
-class Progress:
+class LoopProgress:
     """Number of steps that were trained, logged and checkpointed, and the metrics of the last logged step."""
 
     trained: int
@@ -64,7 +64,7 @@ class Progress:
     metrics: dict[str, float]
 
 
-def _save_progress(components: Components, progress: Progress) -> None:
+def _save_progress(components: Components, progress: LoopProgress) -> None:
     """Checkpoint the last step if needed; a step that was trained but not logged is repeated after resuming."""
     try:
         if progress.trained == progress.logged > progress.saved:
@@ -75,7 +75,12 @@ def _save_progress(components: Components, progress: Progress) -> None:
 
 
 def _steps(
-    config: Config, components: Components, prompts: Prompts, probe: list[Prompt], progress: Progress, scorer: Executor
+    config: Config,
+    components: Components,
+    prompts: Prompts,
+    probe: list[Prompt],
+    progress: LoopProgress,
+    scorer: Executor,
 ) -> float:
     max_parity = 0.0
     in_flight: deque[Future[list[SampleGroup]]] = deque()

@@ -170,7 +170,7 @@ def check_held_out(config: Config, stream: Stream) -> None:
         )
 
 
-def check_records(config: Config, model: Path, stream: Stream) -> None:
+def check_training_records(config: Config, model: Path, stream: Stream) -> None:
     """Raise DataError if a record has too few or too many images, a missing or corrupt one, or too long a prompt.
 
     Checks up to 20,000 records, equally many per task, and decodes the images of up to 2,000 of them;
@@ -220,6 +220,6 @@ CHECKS = (
     Check("memory", check_memory, needs=("model",)),
     Check("GPU memory", check_gpu_memory, needs=("model",)),
     Check("held-out examples", check_held_out, needs=("data",)),
-    Check("records", check_records, needs=("model", "data")),
+    Check("records", check_training_records, needs=("model", "data")),
 )
 """The checks of a training run, in order: the quick ones before a download of the model."""

@@ -144,7 +144,7 @@ def _train_and_evaluate(
     tracker.warn(config.run.steps, constant_answer_warnings(after, constants, "after training"))
     majorities = majority_classes(components.rewards, ready.stream, examples, think)
     return {
-        "heldout": validation.summarise(before, after, constants, think, majorities),
+        "heldout": validation.held_out_summary(before, after, constants, think, majorities),
         "heldout_rewards": {"before": validation.rewards_of(before), "after": validation.rewards_of(after)},
         "parity_max_abs": parity,
     }

@@ -37,7 +37,7 @@ from geovlm_ray.model.prompts import PromptEncoder
 from geovlm_ray.model.tiny import build_model, build_processor
 from geovlm_ray.training.checkpoint import CheckpointFolder, fill
 from geovlm_ray.training.preflight import trained_tasks
-from geovlm_ray.training.sft_log import SftLog, summarise
+from geovlm_ray.training.sft_log import SftLog, sft_summary
 
 CONFIG_FILE = "sft.yaml"
 SUMMARY_FILE = "sft_summary.json"
@@ -106,7 +106,7 @@ def fine_tune(config: Config, out: Path, console: Console) -> dict[str, Any]:
         if ranks.rank == 0:
             log.write_page(out.resolve().name)
             _publish(config, ready, checkpoints, out)
-            write_atomically(out / SUMMARY_FILE, json.dumps(summarise(log.rows), indent=2) + "\n")
+            write_atomically(out / SUMMARY_FILE, json.dumps(sft_summary(log.rows), indent=2) + "\n")
         ranks.barrier()
     return read_object(out / SUMMARY_FILE)
 

@@ -70,7 +70,7 @@ class SftLog:
         self.console.print(f"{line}  {speed:,.0f} tokens/s  {left:.0f} s left", highlight=False, soft_wrap=True)
 
 
-def summarise(rows: Sequence[StepMetrics]) -> dict[str, Any]:
+def sft_summary(rows: Sequence[StepMetrics]) -> dict[str, Any]:
     """Steps, training seconds, tokens, final loss, and the best (by loss) and last evaluation, None without any."""
     evaluated = [
         {"step": row["step"], "loss": row["eval/loss"], "token_accuracy": row["eval/token_accuracy"]}

@@ -85,7 +85,7 @@ class ObjectStore(Transport):
         if rank:
             deque(update.tensors, maxlen=0)
             return
-        buckets = pack(update)
+        buckets = pack_buckets(update)
         with ThreadPoolExecutor(1) as packer:
             pending = packer.submit(next, buckets, None)
             while (bucket := pending.result()) is not None:
@@ -113,7 +113,7 @@ class ObjectStore(Transport):
         return WeightUpdate(chunk.version, tensors, chunk.adapter)
 
 
-def pack(update: WeightUpdate) -> Iterator[WeightBucket]:
+def pack_buckets(update: WeightUpdate) -> Iterator[WeightBucket]:
     """Pack tensors from any device into buckets of about `BUCKET_BYTES`.
 
     CPU tensors are not copied: a bucket is valid until they are modified.

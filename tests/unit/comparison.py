@@ -25,7 +25,7 @@ from geovlm_ray.evaluation.comparison.terminal import print_comparison
 from geovlm_ray.evaluation.constant_answers import ConstantAnswer
 from geovlm_ray.evaluation.predictions import Predictions, prediction_row
 from geovlm_ray.evaluation.results import RESULTS
-from geovlm_ray.evaluation.validation import rewards_of, summarise, validation_completions
+from geovlm_ray.evaluation.validation import held_out_summary, rewards_of, validation_completions
 from geovlm_ray.observability.tracking import RunTracker
 from geovlm_ray.rewards.local import LocalRewards
 from geovlm_ray.training.benchmark_evaluation import in_loop_evaluation
@@ -98,7 +98,7 @@ def make_run(
     constants = {task: ConstantAnswer("", values) for task, values in found["greedy"].items()}
     summary = {
         "steps": steps,
-        "heldout": summarise(rows, rows, constants),
+        "heldout": held_out_summary(rows, rows, constants),
         "heldout_rewards": {"before": found, "after": found},
     }
     write_atomically(folder / "summary.json", json.dumps(summary))

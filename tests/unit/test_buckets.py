@@ -9,7 +9,7 @@ import torch
 
 from geovlm_ray.core.errors import RunError
 from geovlm_ray.transport.base import WeightUpdate
-from geovlm_ray.transport.object_store import ObjectStore, WeightBucket, pack
+from geovlm_ray.transport.object_store import ObjectStore, WeightBucket, pack_buckets
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +18,7 @@ def _small_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def buckets_of(version: int, tensors: dict[str, torch.Tensor]) -> list[WeightBucket]:
-    return list(pack(WeightUpdate(version, tensors.items())))
+    return list(pack_buckets(WeightUpdate(version, tensors.items())))
 
 
 def receive_in_order(buckets: list[WeightBucket]) -> dict[str, torch.Tensor]:

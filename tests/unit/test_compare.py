@@ -50,7 +50,7 @@ def both(weak: Path, strong: Path) -> Comparison:
 
 
 def test_better_run_is_significantly_higher(both: Comparison) -> None:
-    first = both.heldout[0]
+    first = both.held_out[0]
     assert (first.task, first.mode, first.first, first.other, first.test.n) == ("all tasks", "sampled", "A", "B", 40)
     assert first.test.difference.low > 0
     assert first.p_holm < 0.05
@@ -66,12 +66,12 @@ def test_page_shows_the_rewards_of_each_run_before_and_after_training(weak: Path
 
 
 def test_every_task_and_decoding_mode_is_a_row(weak: Path, strong: Path, both: Comparison) -> None:
-    assert [(row.task, row.mode) for row in both.heldout] == [
+    assert [(row.task, row.mode) for row in both.held_out] == [
         (task, mode) for task in ("all tasks", *TASKS) for mode in ("sampled", "greedy")
     ]
-    assert [row.p_holm for row in both.heldout] == holm([row.test.p for row in both.heldout])
+    assert [row.p_holm for row in both.held_out] == holm([row.test.p for row in both.held_out])
     summaries = [read_object(run / "summary.json")["heldout"] for run in (weak, strong)]
-    for row in both.heldout:
+    for row in both.held_out:
         expected = [
             (s[row.mode] if row.task == "all tasks" else s["per_task"][row.task][row.mode])["after"]["mean"]
             for s in summaries
@@ -81,7 +81,7 @@ def test_every_task_and_decoding_mode_is_a_row(weak: Path, strong: Path, both: C
 
 def test_run_and_its_copy_have_no_difference(weak: Path, tmp_path: Path) -> None:
     found = compare_folders(weak, shutil.copytree(weak, tmp_path / "copy"))
-    tests = [row.test for row in found.heldout] + [row.test for row in found.benchmarks]
+    tests = [row.test for row in found.held_out] + [row.test for row in found.benchmarks]
     assert len(tests) == 8
     assert all((test.difference.value, test.p) == (0, 1) for test in tests)
     assert not any(row.higher or row.lower for row in found.benchmarks)
@@ -222,8 +222,8 @@ def test_missing_image_is_replaced_by_an_error_message(tmp_path: Path) -> None:
 def test_three_runs_are_tested_against_the_first(weak: Path, strong: Path, tmp_path: Path) -> None:
     third = make_run(tmp_path / "third", Model(0.6, "third"))
     found = compare_folders(weak, strong, third)
-    assert {(row.first, row.other) for row in found.heldout} == {("A", "B"), ("A", "C")}
-    assert len(found.heldout) == 12
+    assert {(row.first, row.other) for row in found.held_out} == {("A", "B"), ("A", "C")}
+    assert len(found.held_out) == 12
     assert {(row.first, row.other) for row in found.benchmarks} == {("A", "B")}
     assert "C (third) has no evaluation." in terminal_output(found)
     assert all(set(curve.points) == {"A", "B", "C"} for curve in found.curves)
@@ -242,21 +242,21 @@ def test_different_validation_sets_or_rewards_are_reported_not_compared(
 ) -> None:
     other = make_run(tmp_path / "other", Model(0.5), *overrides, scenes=scenes)
     found = compare_folders(weak, other)
-    assert not found.heldout
+    assert not found.held_out
     assert message in terminal_output(found)
     assert message in comparison_page(found)
 
 
 def test_reward_device_and_time_limit_do_not_prevent_comparison(weak: Path, tmp_path: Path) -> None:
     other = make_run(tmp_path / "other", Model(0.5), "reward.sbert.device=cuda:1", "reward.time_limit_s=9")
-    assert compare_folders(weak, other).heldout
+    assert compare_folders(weak, other).held_out
 
 
 def test_page_explains_missing_evaluations(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / name, Model(skill, name)) for name, skill in (("a", 0.3), ("b", 0.9))]
     (runs[1] / "summary.json").unlink()
     found = compare_folders(*runs)
-    assert (found.heldout, found.benchmarks) == ([], [])
+    assert (found.held_out, found.benchmarks) == ([], [])
     page = comparison_page(found)
     assert "no two of these were evaluated on the same benchmark" in page
     assert "B (b) has no held-out rewards" in page
@@ -266,7 +266,7 @@ def test_page_explains_missing_evaluations(tmp_path: Path) -> None:
 def test_run_is_compared_with_an_evaluation_folder(weak: Path, strong: Path) -> None:
     found = compare_folders(weak, strong / "evaluations" / "step-000002")
     assert [row.benchmark for row in found.benchmarks] == ["drawn-vqa", "drawn-object_detection"]
-    assert (found.curves, found.heldout, found.settings) == ([], [], [])
+    assert (found.curves, found.held_out, found.settings) == ([], [], [])
 
 
 def test_command_writes_page_json_and_table(

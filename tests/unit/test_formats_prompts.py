@@ -9,7 +9,7 @@ from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.geometry import rotated_corners
 from geovlm_ray.core.schema import Box
 from geovlm_ray.data.formats.prompts import example_of, listed_classes, sensor_of, target_of, task_of
-from geovlm_ray.data.formats.quads import rotated_box
+from geovlm_ray.data.formats.quads import smallest_rotated_box
 from geovlm_ray.tasks.labels import BIGEARTHNET_43, split_labels
 
 AGRICULTURE = "Land principally occupied by agriculture, with significant areas of natural vegetation"
@@ -119,9 +119,9 @@ def test_rotated_box_is_recovered_from_corners_in_any_order(angle: float, start:
     box = (10.0, 20.0, 50.0, 35.0, angle)
     points = rotated_corners(np.array([box]))[0]
     corners = [float(v) for i in range(4) for v in points[(start + step * i) % 4]]
-    assert rotated_box(corners) == pytest.approx(box)
+    assert smallest_rotated_box(corners) == pytest.approx(box)
 
 
 def test_collinear_corners_are_rejected() -> None:
     with pytest.raises(DataError, match="polygon with positive area"):
-        rotated_box([0, 0, 1, 1, 2, 2, 3, 3])
+        smallest_rotated_box([0, 0, 1, 1, 2, 2, 3, 3])

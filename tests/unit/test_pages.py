@@ -16,7 +16,7 @@ import geovlm_ray.report
 from geovlm_ray.commands.train import print_summary
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.evaluation.constant_answers import ConstantAnswer
-from geovlm_ray.evaluation.validation import summarise
+from geovlm_ray.evaluation.validation import held_out_summary
 from geovlm_ray.report.held_out import ANSWER_COLUMNS, COLUMNS, held_out_results, task_answers
 from geovlm_ray.report.html import write_report
 from geovlm_ray.report.page import plain, render
@@ -74,7 +74,9 @@ def summary(answer: str = "yes") -> dict[str, Any]:
         for when in ("before", "after")
     }
     constants = {"vqa": ConstantAnswer(answer, [1.0, 0.0]), "object_detection": ConstantAnswer("[]", [0.25])}
-    heldout = summarise(rows["before"], rows["after"], constants, majorities={"vqa": ConstantAnswer("no", [0.0, 0.5])})
+    heldout = held_out_summary(
+        rows["before"], rows["after"], constants, majorities={"vqa": ConstantAnswer("no", [0.0, 0.5])}
+    )
     return {"steps": 3, "seconds": 4.0, "parity_max_abs": 1e-6, "heldout": heldout}
 
 

@@ -13,7 +13,7 @@ import pytest
 from geovlm_ray.cli import main
 from geovlm_ray.config import load_config, to_yaml
 from geovlm_ray.core.errors import DataError
-from geovlm_ray.training.plan.compare import compare
+from geovlm_ray.training.plan.compare import compare_with_plan
 from geovlm_ray.training.plan.planner import Assumed, plans, predict
 from geovlm_ray.training.plan.rates import LengthDistribution, Rates, Setup, rates_from_values, read_rates
 
@@ -344,7 +344,7 @@ def test_run_is_compared_with_its_plan(max_staleness: int) -> None:
         "seconds/resample": 0.01, "seconds/learner": planned.step_s, "rollout/tokens": 9600,
     }  # fmt: skip
     rows = [{"step": i, **row} for i in range(4)]
-    lines = compare(rates(), s, rows, "metrics").splitlines()
+    lines = compare_with_plan(rates(), s, rows, "metrics").splitlines()
     assert lines[1].endswith("planned / measured 0.50")
     rollout, reward, learner = (next(line for line in lines if line.startswith(f"{kind} idle")) for kind in KINDS)
     assert "50%" in learner
@@ -353,7 +353,7 @@ def test_run_is_compared_with_its_plan(max_staleness: int) -> None:
     busy = planned.busy_s["rollout"] if max_staleness else 1.0
     assert f"{1 - busy / (2 * planned.step_s):.0%}" in rollout
     with pytest.raises(DataError, match="metrics: expected at least 2 steps"):
-        compare(rates(), s, rows[:1], "metrics")
+        compare_with_plan(rates(), s, rows[:1], "metrics")
 
 
 def test_training_does_not_start_with_an_unreadable_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ from geovlm_ray.core.schema import Prompt, Sample, SampleGroup
 from geovlm_ray.data.sampler import SceneStream
 from geovlm_ray.data.scenes import demonstration
 from geovlm_ray.evaluation.constant_answers import best_constant_answers, majority_classes
-from geovlm_ray.evaluation.validation import Completion, summarise, validation_completions, write_completions
+from geovlm_ray.evaluation.validation import Completion, held_out_summary, validation_completions, write_completions
 from geovlm_ray.report.held_out_cases import Pair, first_of_each_task, read_pairs, shown_case, worst
 from geovlm_ray.report.html import write_report
 from geovlm_ray.report.run_warnings import read_warnings
@@ -56,7 +56,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, demo: Config) -> Path:
     rewards, stream = LocalRewards(demo.reward), SceneStream(0)
     constants = best_constant_answers(rewards, stream, EXAMPLES, "required")
     majorities = majority_classes(rewards, stream, EXAMPLES, "required")
-    heldout = summarise(before, after, constants, majorities=majorities)
+    heldout = held_out_summary(before, after, constants, majorities=majorities)
     (folder / "summary.json").write_text(
         json.dumps({"steps": 3, "seconds": 4.0, "parity_max_abs": 1e-6, "heldout": heldout})
     )

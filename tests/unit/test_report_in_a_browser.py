@@ -18,7 +18,7 @@ from geovlm_ray.core.schema import Prompt, RewardScore, Sample, SampleGroup
 from geovlm_ray.data.sample_rows import example_columns
 from geovlm_ray.data.scenes import scene_example
 from geovlm_ray.evaluation.constant_answers import ConstantAnswer
-from geovlm_ray.evaluation.validation import summarise, write_completions
+from geovlm_ray.evaluation.validation import held_out_summary, write_completions
 from geovlm_ray.observability.tracking import RunTracker, TrainingWarning
 from geovlm_ray.report.html import write_report
 from geovlm_ray.training.health import HealthMonitor
@@ -75,7 +75,11 @@ def hostile_run(tmp_path: Path) -> Path:
     for when in ("before", "after"):
         write_completions(rows, tmp_path / f"heldout_{when}.jsonl")
     constants = {"vqa": ConstantAnswer(HOSTILE, [0.0])}
-    summary = {"seconds": 1.0, "parity_max_abs": 0.0, "heldout": summarise(rows, rows, constants, majorities=constants)}
+    summary = {
+        "seconds": 1.0,
+        "parity_max_abs": 0.0,
+        "heldout": held_out_summary(rows, rows, constants, majorities=constants),
+    }
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     return tmp_path
 

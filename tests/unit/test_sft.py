@@ -22,7 +22,7 @@ from geovlm_ray.core.schema import Example, Prompt
 from geovlm_ray.data.config import DataConfig
 from geovlm_ray.data.sampler import PromptSampler, SceneStream
 from geovlm_ray.data.scenes import SCENE_TASKS, scene_example
-from geovlm_ray.learner.sft.batches import Batch, Encoded, SftCollator, pack, read_batches
+from geovlm_ray.learner.sft.batches import Batch, Encoded, SftCollator, pack_rows, read_batches
 from geovlm_ray.learner.sft.config import SftConfig
 from geovlm_ray.learner.sft.trainer import SftTrainer
 from geovlm_ray.model.config import LoraSettings, ModelConfig
@@ -89,7 +89,7 @@ def test_packed_loss_and_gradients_equal_those_of_separate_sequences(sequences: 
     gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
     model.zero_grad()
     assert len({len(prompt.images.grid_thw) for prompt, _ in sequences}) == 3
-    found = -torch.stack([row_logprobs(model, row).sum() for row in pack(sequences, budget)]).sum() / 100
+    found = -torch.stack([row_logprobs(model, row).sum() for row in pack_rows(sequences, budget)]).sum() / 100
     found.backward()
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
     for name, parameter in model.named_parameters():
@@ -99,7 +99,7 @@ def test_packed_loss_and_gradients_equal_those_of_separate_sequences(sequences: 
 def test_packed_sequences_do_not_attend_to_each_other(sequences: list[Encoded]) -> None:
     model = policy()
     first, second = sequences[0], sequences[3]
-    (alone,), (both,) = pack([second], 4096), pack([first, second], 4096)
+    (alone,), (both,) = pack_rows([second], 4096), pack_rows([first, second], 4096)
     assert len(both.groups) == 2
     parts = row_logprobs(model, both).split(both.sample.bincount().tolist())
     behind = next(p for p in parts if len(p) == len(second[1])) if len(first[1]) != len(second[1]) else parts[1]
@@ -121,7 +121,7 @@ def test_loss_covers_the_response_and_its_end_token(encoder: PromptEncoder) -> N
 def test_packing_keeps_sequences_intact_and_within_the_budget(lengths: list[int], budget: int) -> None:
     no_images = EncodedImages(torch.zeros(0, 4), torch.zeros(0, 3, dtype=torch.long))
     sequences = [(EncodedPrompt(torch.full((n - 1,), i), no_images), Completion([i])) for i, n in enumerate(lengths)]
-    rows = pack(sequences, budget)
+    rows = pack_rows(sequences, budget)
     sizes = [len(row.input_ids) + len(row.groups) for row in rows]
     assert max(sizes) <= budget
     found = [row.input_ids[g.start : g.end].tolist() for row in rows for g in row.groups]

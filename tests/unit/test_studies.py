@@ -26,7 +26,7 @@ from geovlm_ray.evaluation.studies.publish import publish
 from geovlm_ray.evaluation.studies.results import ALL, Difference, RunResult, difference
 from geovlm_ray.evaluation.studies.runs import Command, StudyPlan, run_name
 from geovlm_ray.evaluation.studies.study import Study, load_study, study_names
-from geovlm_ray.evaluation.studies.verdicts import Comparison, Runs, answer, baseline_comparisons
+from geovlm_ray.evaluation.studies.verdicts import Runs, VariantDifference, answer, baseline_comparisons
 from geovlm_ray.rewards import RewardConfig, score_batch
 from geovlm_ray.tasks import TASKS, extensions
 
@@ -195,7 +195,7 @@ def test_verdict_follows_the_interval_and_the_equivalence_bounds(
     low: float, high: float, equivalence: float, expected: str
 ) -> None:
     change = Difference(tuple(range(8)), (low + high) / 2, low, high)
-    assert Comparison("a", "b", ALL, "greedy", change, equivalence).verdict() == expected
+    assert VariantDifference("a", "b", ALL, "greedy", change, equivalence).verdict() == expected
 
 
 def compared(better: dict[int, RunResult], worse: dict[int, RunResult]) -> tuple[Study, Runs]:

@@ -17,8 +17,8 @@ from geovlm_ray.data.sampler import SceneStream
 from geovlm_ray.data.scenes import scene_example
 from geovlm_ray.evaluation.constant_answers import ConstantAnswer, best_constant_answers, majority_classes
 from geovlm_ray.evaluation.validation import (
+    held_out_summary,
     read_completions,
-    summarise,
     validation_completions,
     write_completions,
 )
@@ -36,7 +36,7 @@ def rows(rewards: list[float], answers: str = "abc", task: str = "vqa") -> list[
 
 
 def test_change_is_paired_by_example() -> None:
-    result = summarise(rows([1.0, 1.2, 2.0]), rows([1.1, 1.3, 2.1]), {"vqa": CONSTANT})
+    result = held_out_summary(rows([1.0, 1.2, 2.0]), rows([1.1, 1.3, 2.1]), {"vqa": CONSTANT})
     change = result["greedy"]["change"]
     assert change["mean"] == pytest.approx(0.1)
     assert change["se"] == pytest.approx(0, abs=1e-9), "every example changes by the same amount"
@@ -46,7 +46,7 @@ def test_change_is_paired_by_example() -> None:
 
 
 def test_summary_contains_the_constant_answer_baseline() -> None:
-    result = summarise(rows([1.0, 1.0, 1.0]), rows([1.0, 1.0, 1.0]), {"vqa": CONSTANT})
+    result = held_out_summary(rows([1.0, 1.0, 1.0]), rows([1.0, 1.0, 1.0]), {"vqa": CONSTANT})
     assert result["constant"]["vqa"] == {
         "answer": "no",
         "mean": pytest.approx(3.5 / 3),
@@ -55,20 +55,20 @@ def test_summary_contains_the_constant_answer_baseline() -> None:
     }
     assert result["constant"]["all"]["mean"] == pytest.approx(3.5 / 3)
     assert result["majority"] == {}
-    with_majority = summarise(rows([1.0] * 3), rows([1.0] * 3), {"vqa": CONSTANT}, majorities={"vqa": CONSTANT})
+    with_majority = held_out_summary(rows([1.0] * 3), rows([1.0] * 3), {"vqa": CONSTANT}, majorities={"vqa": CONSTANT})
     assert with_majority["majority"] == {"vqa": with_majority["constant"]["vqa"]}
 
 
 def test_interval_is_1_96_standard_errors_of_the_paired_change() -> None:
-    change = summarise(rows([1.0, 1.0, 1.0]), rows([1.0, 1.5, 2.0]), {"vqa": CONSTANT})["greedy"]["change"]
+    change = held_out_summary(rows([1.0, 1.0, 1.0]), rows([1.0, 1.5, 2.0]), {"vqa": CONSTANT})["greedy"]["change"]
     se = 0.5 / np.sqrt(3)
     assert change["interval"] == pytest.approx((0.5 - 1.96 * se, 0.5 + 1.96 * se))
-    single = summarise(rows([1.0], "a"), rows([2.0], "a"), {"vqa": ConstantAnswer("no", [1.0])})
+    single = held_out_summary(rows([1.0], "a"), rows([2.0], "a"), {"vqa": ConstantAnswer("no", [1.0])})
     assert single["greedy"]["change"]["interval"] is None
 
 
 def test_most_common_answer_is_that_after_training_with_its_share_before() -> None:
-    result = summarise(rows([1.0] * 3, "abx"), rows([1.0] * 3, "xxy"), {"vqa": CONSTANT})
+    result = held_out_summary(rows([1.0] * 3, "abx"), rows([1.0] * 3, "xxy"), {"vqa": CONSTANT})
     assert result["most_common"]["vqa"] == {
         **{"answer": "x", "share": pytest.approx(2 / 3)},
         **{"share_before": pytest.approx(1 / 3), "reference_share": None},
@@ -93,7 +93,7 @@ def test_completions_have_the_columns_of_their_examples(demo: Config) -> None:
         assert row["id"] == columns.pop("example_id")
         assert columns.items() <= row.items()
         assert row["reward"] == (2.0 if example.target == "yes" else 1.0)
-    common = summarise(found, found, {"vqa": ConstantAnswer("yes", [1.0] * 8)})["most_common"]["vqa"]
+    common = held_out_summary(found, found, {"vqa": ConstantAnswer("yes", [1.0] * 8)})["most_common"]["vqa"]
     targets = Counter(example.target for example in examples)
     assert (common["share"], common["reference_share"]) == (1.0, max(targets.values()) / 8)
 

@@ -20,7 +20,7 @@ from geovlm_ray.core.schema import Example
 from geovlm_ray.data import tiff
 from geovlm_ray.data.formats.base import Format, Source, Unit, field_of, short_repr
 from geovlm_ray.data.formats.files import choice_option, folder_units, split_of_folder
-from geovlm_ray.data.formats.streams import external_link, read_object, relative
+from geovlm_ray.data.formats.streams import external_link, read_single_object, relative
 from geovlm_ray.data.images import image_size
 from geovlm_ray.data.table import Row
 from geovlm_ray.tasks.labels import BIGEARTHNET_19, BIGEARTHNET_43
@@ -73,7 +73,7 @@ def convert(unit: Unit, source: Source) -> Iterable[Row]:
     """The record and the image of a patch; none if no class of the patch is in the nomenclature."""
     metadata = Path(unit.value)
     nomenclature = choice_option(source, "labels", tuple(VOCABULARIES))
-    labels = _labels(read_object(metadata), nomenclature)
+    labels = _labels(read_single_object(metadata), nomenclature)
     if not labels:
         return
     bands = {path.stem.rpartition("_")[2]: path for path in sorted(metadata.parent.glob("*.tif"))}

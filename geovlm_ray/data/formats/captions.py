@@ -49,7 +49,7 @@ def units(source: Source) -> Iterator[Unit]:
     for path in source_files(source, (".json", ".jsonl")):
         if (link := external_link(path, source)) is not None:
             yield link
-        elif _is_one_object(path):
+        elif _holds_lists_of_records(path):
             yield from _members(path, relative(path, source))
         else:
             for unit in json_records(path, source):
@@ -80,7 +80,7 @@ def convert(unit: Unit, source: Source) -> Iterable[Row]:
     yield Row(example, extra={key: value for key, value in extra.items() if value is not None})
 
 
-def _is_one_object(path: Path) -> bool:
+def _holds_lists_of_records(path: Path) -> bool:
     """Whether a file is one object with lists of records, rather than JSON lines or an array."""
     for key, unit in json_members(path, "", None):
         if key in ("", "filename", "sentences", "captions"):

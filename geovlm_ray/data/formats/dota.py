@@ -18,7 +18,7 @@ from geovlm_ray.core.geometry import Frame
 from geovlm_ray.core.schema import Box, Example
 from geovlm_ray.data.formats.base import Format, Source, Unit, short_repr
 from geovlm_ray.data.formats.files import IMAGE_ENDINGS, choice_option, image_exists, question_for, split_of_folder
-from geovlm_ray.data.formats.quads import horizontal_box, rotated_box
+from geovlm_ray.data.formats.quads import horizontal_box, smallest_rotated_box
 from geovlm_ray.data.formats.streams import file_units, lines, relative
 from geovlm_ray.data.images import ROOT_END, image_size
 from geovlm_ray.data.table import Row
@@ -104,7 +104,7 @@ def _object(line: str, horizontal: bool) -> tuple[Box, bool]:
     corners = list(map(float, numbers))
     if max(map(abs, corners)) > MAX_COORDINATE:
         raise DataError(f"expected corners in pixels, found {short_repr(line)}")
-    rotated = rotated_box(corners)  # rejects corners without area, which may have an envelope with one
+    rotated = smallest_rotated_box(corners)  # rejects corners without area, which may have an envelope with one
     return Box(horizontal_box(corners) if horizontal else rotated, " ".join(name)), difficult
 
 

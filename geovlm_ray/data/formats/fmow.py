@@ -17,7 +17,7 @@ from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.schema import Example
 from geovlm_ray.data.formats.base import Format, Source, Unit, field_of, image_reference, short_repr
 from geovlm_ray.data.formats.files import first_existing, folder_units, int_option, sample_evenly, split_of_folder
-from geovlm_ray.data.formats.streams import external_link, read_head, read_object, relative
+from geovlm_ray.data.formats.streams import external_link, read_head, read_single_object, relative
 from geovlm_ray.data.table import Row
 
 FRAMES = 4
@@ -98,7 +98,7 @@ def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
 
 def _sequence_image(path: Path, source: Source) -> SequenceImage:
     """The image that a JSON file describes."""
-    record = read_object(path)
+    record = read_single_object(path)
     timestamp = field_of(record, "timestamp")
     try:
         time = datetime.fromisoformat(timestamp)

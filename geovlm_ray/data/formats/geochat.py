@@ -19,7 +19,7 @@ from geovlm_ray.core.schema import Box
 from geovlm_ray.data.formats.base import Format, Source, Unit, field_of, image_reference, short_repr
 from geovlm_ray.data.formats.conversations import conversation_rows, images_of, record_id, without
 from geovlm_ray.data.formats.prompts import example_of, listed_classes
-from geovlm_ray.data.formats.quads import rotated_box
+from geovlm_ray.data.formats.quads import smallest_rotated_box
 from geovlm_ray.data.formats.streams import json_units
 from geovlm_ray.data.table import Row
 from geovlm_ray.tasks.labels import label_key
@@ -60,7 +60,7 @@ def _region(unit: Unit, record: Mapping[str, Any]) -> Iterable[Row]:
         return
     row = _benchmark(unit, record, prompt, "[]", image)
     side = _side(image)
-    boxes = tuple(Box(rotated_box(corners)) for corners in _corners(truth))
+    boxes = tuple(Box(smallest_rotated_box(corners)) for corners in _corners(truth))
     yield replace(row, example=replace(row.example, target=boxes, frame=Frame("pixel", side, side)))
 
 

@@ -8,7 +8,7 @@ from geovlm_ray.core import geometry
 from geovlm_ray.core.errors import DataError
 
 
-def rotated_box(corners: Sequence[float]) -> tuple[float, ...]:
+def smallest_rotated_box(corners: Sequence[float]) -> tuple[float, ...]:
     """The smallest rotated box around corners ``x, y, x, y, ...``, as by `geovlm_ray.core.geometry.rotated_box`.
 
     Raises:

@@ -81,7 +81,7 @@ def file_units(source: Source, endings: Sequence[str]) -> Iterator[Unit]:
         yield external_link(path, source) or Unit(relative(path, source), 1, str(path))
 
 
-def read_object(path: Path) -> dict[str, Any]:
+def read_single_object(path: Path) -> dict[str, Any]:
     """Read a file that holds one JSON object, of at most `MAX_RECORD_BYTES` bytes.
 
     Raises:

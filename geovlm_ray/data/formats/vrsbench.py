@@ -22,8 +22,8 @@ from geovlm_ray.data.formats.conversations import record_id, without
 from geovlm_ray.data.formats.files import choice_option
 from geovlm_ray.data.formats.json_members import MAX_RECORD_BYTES
 from geovlm_ray.data.formats.prompts import question_of, target_of
-from geovlm_ray.data.formats.quads import horizontal_box, rotated_box
-from geovlm_ray.data.formats.streams import external_link, json_records, read_object, relative, source_files
+from geovlm_ray.data.formats.quads import horizontal_box, smallest_rotated_box
+from geovlm_ray.data.formats.streams import external_link, json_records, read_single_object, relative, source_files
 from geovlm_ray.data.table import Row
 
 DATASET = "VRSBench"
@@ -40,7 +40,7 @@ def units(source: Source) -> Iterator[Unit]:
     """Each annotation file, and each record of other files."""
     _is_rotated(source)
     for path in source_files(source, (".json", ".jsonl")):
-        if external_link(path, source) or not _is_one_object(path):
+        if external_link(path, source) or not _spans_several_lines(path):
             yield from json_records(path, source)
         else:
             yield Unit(relative(path, source), 1, path)
@@ -49,7 +49,7 @@ def units(source: Source) -> Iterator[Unit]:
 def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
     """The records of an annotation file or a conversation, or the record of an evaluation entry."""
     # Only a Path made by `units` is opened, never a string from a JSON line.
-    record = read_object(unit.value) if isinstance(unit.value, Path) else unit.value
+    record = read_single_object(unit.value) if isinstance(unit.value, Path) else unit.value
     if not isinstance(record, dict):
         raise DataError(f"expected an object, found {short_repr(record)}")
     if "conversations" in record:
@@ -65,7 +65,7 @@ def _is_rotated(source: Source) -> bool:
     return choice_option(source, "boxes", ("horizontal", "rotated")) == "rotated"
 
 
-def _is_one_object(path: Path) -> bool:
+def _spans_several_lines(path: Path) -> bool:
     """Whether a file is one object over several lines; an object on one line is read as JSON lines."""
     with path.open("rb") as file:
         line = file.readline(MAX_RECORD_BYTES)
@@ -126,7 +126,7 @@ def _object(item: Any, rotated: bool) -> tuple[str, str, Target]:
         raise DataError(f"obj_corner: expected 8 fractions of the image size, found {short_repr(corners)}")
     percent = [100 * float(v) for v in corners]
     # The benchmark clips its boxes to the image as well.
-    box = rotated_box(percent) if rotated else tuple(min(max(v, 0.0), 100.0) for v in horizontal_box(percent))
+    box = smallest_rotated_box(percent) if rotated else tuple(min(max(v, 0.0), 100.0) for v in horizontal_box(percent))
     return "visual_grounding", question_of(field_of(item, "referring_sentence")), (Box(box),)
 
 

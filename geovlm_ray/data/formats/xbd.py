@@ -21,7 +21,7 @@ from geovlm_ray.core.geometry import Frame
 from geovlm_ray.core.schema import Box, Example, Target, target_boxes
 from geovlm_ray.data.formats.base import Format, Source, Unit, field_of, short_repr
 from geovlm_ray.data.formats.files import first_existing, int_option, sample_evenly, split_of_folder
-from geovlm_ray.data.formats.streams import file_units, read_object
+from geovlm_ray.data.formats.streams import file_units, read_single_object
 from geovlm_ray.data.table import Row
 from geovlm_ray.tasks.boxes import MAX_COORDINATE
 
@@ -59,7 +59,7 @@ def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
     """The records of a pair, and a problem for each invalid building."""
     if unit.value is None:
         return
-    labels = read_object(Path(unit.value))
+    labels = read_single_object(Path(unit.value))
     metadata = field_of(labels, "metadata", dict)
     size = [field_of(metadata, side, (int, float)) for side in ("width", "height")]
     if not all(0 < side <= MAX_COORDINATE for side in size):

@@ -17,7 +17,7 @@ from geovlm_ray.evaluation.comparison.benchmarks import (
     benchmark_rows,
     paper_rows,
 )
-from geovlm_ray.evaluation.comparison.heldout import HeldOutRow, held_out_rows
+from geovlm_ray.evaluation.comparison.held_out import HeldOutRow, held_out_rows
 from geovlm_ray.evaluation.comparison.paired import SEED
 from geovlm_ray.evaluation.comparison.sources import EVALUATION, RUN, ComparedRun
 from geovlm_ray.tasks import TASKS
@@ -60,8 +60,8 @@ class Comparison:
     draws: int
     settings: list[Setting]
     curves: list[Curve]
-    heldout: list[HeldOutRow]
-    heldout_notes: list[str]
+    held_out: list[HeldOutRow]
+    held_out_notes: list[str]
     benchmarks: list[BenchmarkComparison]
     benchmark_notes: list[str]
     paper: list[PaperRow]
@@ -74,16 +74,16 @@ def compare(sources: Sequence[ComparedRun], draws: int, on_progress: OnProgress)
         RunError: no two sources have anything in common.
         DataError: predictions cannot be read.
     """
-    heldout, heldout_notes = held_out_rows(sources, draws)
+    held_out, held_out_notes = held_out_rows(sources, draws)
     benchmarks, benchmark_notes = benchmark_rows(sources, draws, on_progress)
     curves = _curves(sources)
-    if not (heldout or benchmarks or curves):
+    if not (held_out or benchmarks or curves):
         raise RunError(
             "expected training steps, held-out rewards or benchmarks that at least two of "
-            f"{', '.join(map(str, sources))} share, found none. {' '.join([*heldout_notes, *benchmark_notes])}"
+            f"{', '.join(map(str, sources))} share, found none. {' '.join([*held_out_notes, *benchmark_notes])}"
         )
     settings = [s for kind in (RUN, EVALUATION) for s in _settings(kind, sources)]
-    found = (heldout, heldout_notes, benchmarks, benchmark_notes, paper_rows(sources))
+    found = (held_out, held_out_notes, benchmarks, benchmark_notes, paper_rows(sources))
     return Comparison(list(sources), draws, settings, curves, *found)
 
 
@@ -102,8 +102,8 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "bootstrap": {"draws": comparison.draws, "seed": SEED},
         "settings": [asdict(setting) for setting in comparison.settings],
         "curves": {curve.metric: curve.points for curve in comparison.curves},
-        "heldout": [asdict(row) for row in comparison.heldout],
-        "heldout_notes": comparison.heldout_notes,
+        "heldout": [asdict(row) for row in comparison.held_out],
+        "heldout_notes": comparison.held_out_notes,
         "benchmarks": [_benchmark_json(row) for row in comparison.benchmarks],
         "benchmark_notes": comparison.benchmark_notes,
         "paper": [asdict(row) for row in comparison.paper],

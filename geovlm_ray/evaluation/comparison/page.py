@@ -24,7 +24,7 @@ COLOURS = dict(
 
 def comparison_page(comparison: Comparison) -> str:
     """The page as HTML with embedded images; raises DataError for an unreadable prediction record or summary."""
-    summaries = {s.letter: read_object(s.folder / "summary.json") for s in comparison.sources if s.heldout}
+    summaries = {s.letter: read_object(s.folder / "summary.json") for s in comparison.sources if s.held_out}
     results = {letter: held_out_results(summary) for letter, summary in summaries.items()}
     return render(
         "comparison.html",
@@ -40,7 +40,7 @@ def comparison_page(comparison: Comparison) -> str:
             for curve in comparison.curves
         ],
         test_columns=TEST_COLUMNS,
-        held_out=comparison.heldout,
+        held_out=comparison.held_out,
         held_out_columns=COLUMNS,
         before_and_after={letter: [row.cells for row in rows] for letter, rows in results.items() if rows},
         benchmarks=comparison.benchmarks,

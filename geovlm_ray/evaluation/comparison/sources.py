@@ -43,7 +43,7 @@ class BenchmarkResult(BaseModel):
     paper: dict[str, float]
 
 
-class Evaluation(BaseModel):
+class ComparedEvaluation(BaseModel):
     """The fields of ``results.json`` that a comparison uses, and the folder of the file."""
 
     model: str
@@ -56,7 +56,7 @@ class ComparedRun:
     """A training run or evaluation to compare.
 
     ``letter`` identifies it in tables; ``name`` is the shortest end of its path that no other source shares. A training
-    run has a configuration and metrics, one object per step; an evaluation may have a configuration. ``heldout`` is
+    run has a configuration and metrics, one object per step; an evaluation may have a configuration. ``held_out`` is
     None before the end of a run and for runs without held-out records. ``evaluation`` is the newest one of a training
     run.
     """
@@ -67,8 +67,8 @@ class ComparedRun:
     kind: str
     config: Config | None
     metrics: list[dict[str, float]]
-    heldout: HeldOut | None
-    evaluation: Evaluation | None
+    held_out: HeldOut | None
+    evaluation: ComparedEvaluation | None
 
     def __str__(self) -> str:
         return f"{self.letter} ({self.name})"
@@ -148,9 +148,9 @@ def _held_out(summary: Path) -> HeldOut | None:
     return after
 
 
-def _evaluation(folder: Path) -> Evaluation:
+def _evaluation(folder: Path) -> ComparedEvaluation:
     file = folder / RESULTS
-    return validated(TypeAdapter(Evaluation), {**read_object(file), "folder": folder}, file)
+    return validated(TypeAdapter(ComparedEvaluation), {**read_object(file), "folder": folder}, file)
 
 
 def validated(adapter: TypeAdapter[T], value: Any, file: Path) -> T:

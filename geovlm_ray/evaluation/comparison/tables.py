@@ -80,10 +80,10 @@ def verdicts(comparison: Comparison) -> list[str]:
     """Results in sentences."""
     sentences = []
     first_tasks: dict[tuple[str, str], str] = {}
-    for line in comparison.heldout:
+    for line in comparison.held_out:
         # The first rows of a pair of runs cover all their tasks.
         if first_tasks.setdefault((line.first, line.other), line.task) == line.task:
-            compared = _compared(line, len(comparison.heldout))
+            compared = _compared(line, len(comparison.held_out))
             sentences.append(f"Held-out reward, {line.task}, {line.mode}: {compared}.")
     for first, other in dict.fromkeys((line.first, line.other) for line in comparison.benchmarks):
         pair = [line for line in comparison.benchmarks if (line.first, line.other) == (first, other)]

@@ -23,12 +23,12 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     for (kind, *letters), rows in tables.setting_tables(comparison):
         _print_table(console, f"differing {kind}", ["setting", *letters], rows)
     held_out_title, benchmark_title = "held-out records after training: mean reward", "benchmarks: mean score, percent"
-    _print_tests(console, held_out_title, ("task", "decoding"), comparison.heldout)
+    _print_tests(console, held_out_title, ("task", "decoding"), comparison.held_out)
     _print_tests(console, benchmark_title, ("benchmark",), comparison.benchmarks)
     if comparison.paper:
         _print_table(console, "published metrics, percent, not tested", *tables.paper_table(comparison))
-    notes = [*tables.unpaired_notes(comparison.benchmarks), *comparison.heldout_notes, *comparison.benchmark_notes]
-    if comparison.heldout or comparison.benchmarks:
+    notes = [*tables.unpaired_notes(comparison.benchmarks), *comparison.held_out_notes, *comparison.benchmark_notes]
+    if comparison.held_out or comparison.benchmarks:
         notes.append(tables.method_text(comparison))
     for sentence in (*notes, *tables.verdicts(comparison)):
         print_inert(console, sentence)

@@ -17,8 +17,8 @@ from geovlm_ray.evaluation.studies.results import ALL, FINAL_SHARE, RunResult, m
 from geovlm_ray.evaluation.studies.runs import StudyPlan
 from geovlm_ray.evaluation.studies.verdicts import (
     MEASURES,
-    Comparison,
     Runs,
+    VariantDifference,
     answer,
     baseline_comparisons,
     expected_comparisons,
@@ -66,7 +66,7 @@ def write_study(plan: StudyPlan, runs: Runs, failed: Mapping[str, str], command:
     return plan.out / PAGE
 
 
-def _result(comparison: Comparison) -> str:
+def _result(comparison: VariantDifference) -> str:
     interval = f"95% interval {comparison.interval}, " if comparison.interval else ""
     return (
         f"{MEASURES[comparison.measure]}: {comparison.difference.mean:+.1f} points ({interval}{comparison.seeds}): "
@@ -91,7 +91,7 @@ def _summary_row(name: str, results: Sequence[RunResult]) -> list[str]:
     ]
 
 
-def _difference_row(comparison: Comparison) -> list[str]:
+def _difference_row(comparison: VariantDifference) -> list[str]:
     return [
         comparison.one,
         comparison.task,
@@ -126,7 +126,7 @@ def _results_json(plan: StudyPlan, runs: Runs, failed: Mapping[str, str]) -> dic
     }
 
 
-def _comparison_json(comparison: Comparison, verdict: str) -> dict[str, Any]:
+def _comparison_json(comparison: VariantDifference, verdict: str) -> dict[str, Any]:
     change = {key: _finite(value) for key, value in vars(comparison.difference).items()}
     names = {name: getattr(comparison, name) for name in ("one", "other", "task", "measure")}
     return names | change | {"verdict": verdict}

@@ -13,7 +13,7 @@ MEASURES: dict[Measure, str] = {"greedy": "greedy answers after training", "samp
 
 
 @dataclass(frozen=True)
-class Comparison:
+class VariantDifference:
     """Difference ``one - other`` of two variants on a task or all tasks, of at least one seed.
 
     A difference below ``equivalence`` percentage points counts as none.
@@ -60,12 +60,12 @@ class Comparison:
         return f"{self.equivalence:g} points"
 
 
-def expected_comparisons(study: Study, runs: Runs) -> list[Comparison]:
+def expected_comparisons(study: Study, runs: Runs) -> list[VariantDifference]:
     """The variant that is expected to be better against the other, over all tasks, by each measure that both have."""
     return _comparisons(study, runs, study.expectation.better, study.expectation.worse, ALL)
 
 
-def baseline_comparisons(study: Study, runs: Runs) -> list[Comparison]:
+def baseline_comparisons(study: Study, runs: Runs) -> list[VariantDifference]:
     """Every other variant against the first one, over all tasks and on each, by each measure that both have."""
     first, *others = study.variants
     tasks = (ALL, *study.tasks) if len(study.tasks) > 1 else (ALL,)
@@ -93,6 +93,10 @@ def answer(study: Study, runs: Runs) -> str:
     )
 
 
-def _comparisons(study: Study, runs: Runs, one: str, other: str, task: str) -> list[Comparison]:
+def _comparisons(study: Study, runs: Runs, one: str, other: str, task: str) -> list[VariantDifference]:
     changes = {measure: difference(runs[one], runs[other], measure, task) for measure in study.measures}
-    return [Comparison(one, other, task, m, change, study.equivalence) for m, change in changes.items() if change.seeds]
+    return [
+        VariantDifference(one, other, task, m, change, study.equivalence)
+        for m, change in changes.items()
+        if change.seeds
+    ]

@@ -71,13 +71,13 @@ class SftCollator:
             self._check_length(self.encoder.length(example) + len(self.response(example, choice)))
 
     def batch(self, prompts: Sequence[Prompt]) -> Batch:
-        """Encode and pack examples; ``group_id`` selects the caption.
+        """Encode and pack_rows examples; ``group_id`` selects the caption.
 
         Raises:
             DataError: a record has no usable target, has a missing or broken image, or does not fit into a row.
         """
         encoded = [self._encode(p.example, p.group_id) for p in prompts]
-        return Batch(pack(encoded, self.pack_tokens), [p.example.id for p in prompts])
+        return Batch(pack_rows(encoded, self.pack_tokens), [p.example.id for p in prompts])
 
     def _encode(self, example: Example, choice: int) -> Encoded:
         with _record_in_errors(example):
@@ -111,7 +111,7 @@ def _need_images(example: Example) -> None:
         raise DataError("expected at least one image, found none")
 
 
-def pack(sequences: Sequence[Encoded], budget: int) -> list[GroupRow]:
+def pack_rows(sequences: Sequence[Encoded], budget: int) -> list[GroupRow]:
     """Pack prompts with their responses into rows of at most ``budget`` tokens (first-fit decreasing)."""
     rows: list[list[Encoded]] = []
     remaining: list[int] = []

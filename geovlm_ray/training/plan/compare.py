@@ -23,7 +23,7 @@ def measured_idle(rates: Rates, setup: Setup, measured: Mapping[str, np.ndarray]
     return {kind: max(0.0, 1 - float(seconds / measured["step"].mean())) for kind, seconds in busy.items()}
 
 
-def compare(rates: Rates, setup: Setup, rows: Sequence[dict[str, Any]], where: str) -> str:
+def compare_with_plan(rates: Rates, setup: Setup, rows: Sequence[dict[str, Any]], where: str) -> str:
     """A table of step time and idle fractions of a run, measured and predicted, without its first step.
 
     Raises:

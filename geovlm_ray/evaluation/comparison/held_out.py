@@ -43,11 +43,11 @@ class HeldOutRow(PairedRow):
 def held_out_rows(sources: Sequence[ComparedRun], draws: int) -> tuple[list[HeldOutRow], list[str]]:
     """Rows of the table, and notes on what is not compared and why."""
     runs = [source for source in sources if source.kind == RUN]
-    comparable = [source for source in runs if source.heldout]
+    comparable = [source for source in runs if source.held_out]
     notes = [
         f"{source} has no held-out rewards: evaluation.num_examples is 0, or the run has not finished."
         for source in runs
-        if not source.heldout
+        if not source.held_out
     ]
     groups: dict[str, list[ComparedRun]] = {}
     for source in comparable:
@@ -66,13 +66,13 @@ def held_out_rows(sources: Sequence[ComparedRun], draws: int) -> tuple[list[Held
 def _conditions(source: ComparedRun) -> dict[str, Any]:
     """Settings and record counts that must match for rewards to be paired by record."""
     assert source.config is not None
-    assert source.heldout is not None
+    assert source.held_out is not None
     data = source.config.data
     conditions: dict[str, Any] = {"data.source": data.source}
     # Held-out scenes do not depend on data.seed.
     if data.source != SCENES:
         conditions |= {"data.path": data.path, "data.splits": list(data.splits), "data.seed": data.seed}
-    conditions["held-out records"] = ", ".join(f"{task} {n}" for task, n in sorted(source.heldout.counts().items()))
+    conditions["held-out records"] = ", ".join(f"{task} {n}" for task, n in sorted(source.held_out.counts().items()))
     reward = source.config.reward.model_dump(mode="json", exclude=EXECUTION_SETTINGS)
     return conditions | {f"reward.{key}": value for key, value in reward.items()}
 
@@ -89,13 +89,13 @@ def _mismatch_note(first: ComparedRun, others: Sequence[ComparedRun]) -> str:
 
 
 def _row_tasks(source: ComparedRun) -> list[str]:
-    assert source.heldout is not None
-    tasks = list(source.heldout.counts())
+    assert source.held_out is not None
+    tasks = list(source.held_out.counts())
     return [ALL, *tasks] if len(tasks) > 1 else tasks
 
 
 def _rewards(source: ComparedRun, mode: str, task: str) -> np.ndarray:
     """Rewards [n] of a task, or of all tasks in sorted task order."""
-    by_task: dict[str, list[float]] = getattr(source.heldout, mode)
+    by_task: dict[str, list[float]] = getattr(source.held_out, mode)
     values = chain.from_iterable(by_task[name] for name in sorted(by_task)) if task == ALL else by_task[task]
     return np.fromiter(values, dtype=np.float64)
