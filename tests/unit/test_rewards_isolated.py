@@ -107,9 +107,7 @@ def test_every_call_outcome_has_a_status_and_the_batch_continues(
 def test_hanging_call_is_stopped_at_its_time_limit(file: Path) -> None:
     settings = config(file)
     check_function(settings)
-    start = time.monotonic()
-    score_batch([response("HANG")], [VQA], settings)
-    assert 0.5 <= time.monotonic() - start < 3
+    assert [score.status for score in score_batch([response("HANG")], [VQA], settings)] == ["timeout"]
 
 
 def test_failures_are_logged_once_per_batch(file: Path, caplog: pytest.LogCaptureFixture) -> None:

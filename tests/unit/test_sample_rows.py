@@ -24,7 +24,8 @@ step int32, group_id int64, group_status string, example_id string, task string,
 pixels string, question string, target string, frame string, dialect string, sample int32, completion string,
 token_ids list<element: int32>, logprobs list<element: float>, finish_reason string, weight_version int32,
 weight_updates string,
-loss_mask list<element: bool>, sample_images list<element: string>, reward double, format double, accuracy double, components string, status string, advantage double
+loss_mask list<element: bool>, sample_images list<element: string>,
+reward double, format double, accuracy double, components string, status string, advantage double
 """
 PREDICTION_COLUMNS = """
 place int64, example_id string, task string, dataset string, images list<element: string>, pixels string,

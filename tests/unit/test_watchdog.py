@@ -6,6 +6,7 @@ import json
 import logging
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,15 @@ def actor(name: str, state: str = "idle", age: float = 1.0, **fields: Any) -> di
     return {**heartbeat, "since": NOW - age - 30, "queue": None, "weight_version": None, **fields}
 
 
-def wait_in_the_learner(heartbeat: Heartbeat) -> None:
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def wait_in_the_learner(heartbeat: Heartbeat, folder: Path) -> None:
     with heartbeat.busy("learner"):
-        time.sleep(0.7)
+        wait_until(lambda: list(folder.glob("hang-*")))
 
 
 def test_step_over_the_limit_is_reported_once_and_continues(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -39,8 +46,8 @@ def test_step_over_the_limit_is_reported_once_and_continues(tmp_path: Path, capl
     with caplog.at_level(logging.WARNING):
         for step in heartbeat.steps(3, 6):
             if step == 4:
-                wait_in_the_learner(heartbeat)
-        time.sleep(0.5)
+                wait_in_the_learner(heartbeat, tmp_path)
+        wait_until(lambda: caplog.records)
     watchdog.close()
     (file,) = tmp_path.glob("hang-*")
     assert file.name == "hang-step-000005.txt"
@@ -70,7 +77,7 @@ def test_failed_report_write_is_logged(tmp_path: Path, caplog: pytest.LogCapture
     heartbeat = Heartbeat()
     watchdog = Watchdog(tmp_path / "nowhere", 0.1, heartbeat)
     for _ in heartbeat.steps(0, 1):
-        time.sleep(0.4)
+        wait_until(lambda: "cannot be written" in caplog.text)
     watchdog.close()
     assert "hang-step-000001.txt cannot be written" in caplog.text
     assert watchdog._thread not in threading.enumerate()
