@@ -313,8 +313,12 @@ def _explain(error: Mapping[str, Any], source: str) -> str:
     location = [str(part) for part in error["loc"]]
     key = ".".join(location)
     if error["type"] != "extra_forbidden":
-        found = f", found {error['input']!r}" if not isinstance(error.get("input"), (dict, BaseModel)) else ""
-        return f"{source}: {key + ': ' if key else ''}{error['msg'].removeprefix('Value error, ')}{found}"
+        message = error["msg"].removeprefix("Value error, ")
+        if not isinstance(error.get("input"), (dict, BaseModel)) and ", found " not in message:
+            message += f", found {error['input']!r}"
+        # Checks of a whole section begin with the field that they are about.
+        separator = "." if message.partition(":")[0].partition("=")[0] in _fields(location) else ": "
+        return f"{source}: {key}{separator if key else ''}{message}"
     if key in RENAMED:
         return f"{source}: unknown key {key!r}; it is now {RENAMED[key]!r}"
     if key in REFUSED:

@@ -52,7 +52,7 @@ def test_help_imports_no_heavy_package() -> None:
         (["train", "demo", "rollout.top_k=50"], "lower rollout.temperature instead"),
         (["train", "demo", "learner.tis_cap=2"], "it is now 'learner.importance_high'"),
         (["train", "demo", "learner.decay=true"], "it is now 'learner.lr_decay'"),
-        (["train", "demo", "learner.objective=ppo"], "learner: objective: expected one of grpo, dr_grpo"),
+        (["train", "demo", "learner.objective=ppo"], "learner.objective: expected one of grpo, dr_grpo"),
         (["train", "demo", "learner.group_accuracy=[0.9, 0.1]"], "expected 0 <= low <= high <= 1, found 0.9, 0.1"),
         (["train", "demo", "model.freeze_vision=true", "model.lora={targets: all}"], "targets=language, found all"),
         (["train", "demo", "run.steps"], "expected key=value"),
