@@ -1,6 +1,6 @@
 """Learning of the demo: held-out rewards before and after RL, for three seeds.
 
-``python -m benchmarks.learns --json OUT`` runs the demo recipe with seeds 0, 1 and 2 (about 7 minutes each on two
+``python -m benchmarks.learns --json OUT`` runs the demo recipe with seeds 0, 1 and 2 (8 to 10 minutes each on two
 cores). For each seed, the paired change of the reward over all held-out examples must be at least 3 standard errors,
 greedy and sampled; the greedy reward of no task may drop by more than 2 standard errors; that of every task with boxes
 must exceed its best constant answer by 0.1 after training; and no single box may make up more than 5% of all greedy
