@@ -120,7 +120,7 @@ def shared_prefix_attention(
     """Attention within each group of a row; query, key and value are [1, heads, L, d], the result [1, L, heads, d]."""
     if runs_flash(value):
         indices, queries, keys = attention_mask.packed
-        packed_key, packed_value = (states[0].transpose(0, 1)[indices] for states in (key, value))
+        packed_key, packed_value = (states[0].transpose(0, 1).index_select(0, indices) for states in (key, value))
         output = flash_attention(
             query[0].transpose(0, 1), packed_key, packed_value, queries, keys, scaling, causal=True
         )
@@ -130,16 +130,24 @@ def shared_prefix_attention(
     for at_queries, at_keys in batches:
         square = at_queries.shape == at_keys.shape
         output = scaled_dot_product_attention(
-            query[0][:, at_queries].transpose(0, 1),
-            key[0][:, at_keys].transpose(0, 1),
-            value[0][:, at_keys].transpose(0, 1),
+            _take(query, at_queries),
+            _take(key, at_keys),
+            _take(value, at_keys),
             attn_mask=None if square else attention_mask.mask(at_queries.shape[1], at_keys.shape[1], query.dtype),
             is_causal=square,
             scale=scaling,
             enable_gqa=True,
         )
         outputs.append(output.transpose(1, 2).flatten(0, 1))
-    return torch.cat(outputs)[order][None], None
+    return torch.cat(outputs).index_select(0, order)[None], None
+
+
+def _take(states: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
+    """States [1, heads, L, d] at indices [n, K]; [n, heads, K, d].
+
+    Not by indexing: on the CPU, its gradient sums what several indices share in an order that varies.
+    """
+    return states[0].index_select(1, at.flatten()).unflatten(1, tuple(at.shape)).transpose(0, 1)
 
 
 AttentionInterface.register(IMPLEMENTATION, shared_prefix_attention)

@@ -138,3 +138,14 @@ def test_layers_share_one_mask_of_completion_times_prompt_and_completion() -> No
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         found(inputs)
     assert list(masks.values()) == [length * (group.prompt + length) * 4]
+
+
+def test_gradients_are_the_same_bits_every_time() -> None:
+    inputs, threads = row([[60] * 8, [50, 40, 60, 30]]), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        first, *others = (values_and_gradients(policy(), inputs) for _ in range(4))
+    finally:
+        torch.set_num_threads(threads)
+    for found in others:
+        assert all(torch.equal(values, reference) for values, reference in zip(found, first, strict=True))
