@@ -79,7 +79,8 @@ class RowLogprobs(nn.Module):
             row.positions(base),
             SharedPrefix(row.groups, device),
         )
-        states, targets = hidden[row.logit_positions.to(device)], row.targets.to(device)
+        # Not by indexing, whose gradient sums repeated positions in an order that varies on the CPU.
+        states, targets = hidden.index_select(0, row.logit_positions.to(device)), row.targets.to(device)
         banned = self.banned.to(device)
 
         def chunk_scores(states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
