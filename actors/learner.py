@@ -66,8 +66,18 @@ class LearnerActor:
 
     def weights(self) -> Iterator[Any]:
         """This rank's chunks of the current weights."""
+        self._send_error: Exception | None = None
         with trace_call("weights"):
-            yield from self.learner.weights()
+            try:
+                yield from self.learner.weights()
+            except Exception as error:
+                self._send_error = error
+                raise
+
+    def check_sent(self) -> None:
+        """Raise the error that ended the last call of `weights`, if any."""
+        if self._send_error is not None:
+            raise self._send_error
 
     def save(self, folder: Path) -> None:
         """Start writing model and optimizer state."""
@@ -128,10 +138,8 @@ class RayLearner:
         # All ranks take part in gathering each weight, also those that yield no chunks.
         for parts in [actor.weights.options(num_returns="streaming").remote() for actor in self.actors]:
             yield from parts
-            # Otherwise an engine that waits for the failed chunk would be blamed.
-            self._results([parts.completed()])
-        # If a rank died meanwhile, fail here: its chunks are unusable, and the engines would be blamed.
-        self._results([actor.__ray_ready__.remote() for actor in self.actors])
+        # If a rank died or failed, fail here: its chunks are unusable, and the engines that get them would be blamed.
+        self._results([actor.check_sent.remote() for actor in self.actors])
 
     def save(self, folder: Path) -> None:
         """Start writing model and optimizer state into a folder that this process can access too.

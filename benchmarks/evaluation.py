@@ -18,6 +18,7 @@ import ray
 from actors.cluster import connect
 from actors.rollout import RolloutActor
 from actors.rollout_pool import RayRollouts
+from benchmarks import bare_vllm
 from benchmarks.common import ROUNDS, Figure, at_least, parser, publish, ratio_figures, seconds
 from geovlm_ray.config import Config
 from geovlm_ray.core.schema import Prompt
@@ -45,8 +46,7 @@ class MeasuredActor(RolloutActor):
 
     def bare(self, prompts: Sequence[Prompt]) -> None:
         """Answer the prompts with bare vLLM."""
-        engine = self.engine
-        engine.llm.generate(engine.inputs(prompts), engine.sampling(greedy=True), use_tqdm=False)
+        bare_vllm.generate(self.engine, prompts, greedy=True)
 
 
 def main() -> int:

@@ -12,6 +12,7 @@ Attention and recomputation are not counted.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -28,6 +29,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig
 
+from benchmarks import bare_vllm
 from benchmarks.common import Figure, at_least, at_most, pairs, parser, publish, ratio_figures, seconds
 from benchmarks.made_up import scored_groups
 from benchmarks.random_model import SHAPES, UNUSED_IDS, endless, write_model
@@ -153,14 +155,11 @@ def rollout(bench: Bench) -> list[Figure]:
     engine = make_engine(config, bench.model)
     started = time.perf_counter() - begun
     runner = engine.llm.llm_engine.model_executor.driver_worker.worker.model_runner
-    batches = map(PromptSampler(SceneStream(0), config.data, config.rollout.prompts_per_step).batch, range(1000))
+    batches = map(PromptSampler(SceneStream(0), config.data, config.rollout.prompts_per_step).batch, itertools.count())
     engine.generate(next(batches))
-
-    def bare() -> None:
-        prompts = next(batches)
-        engine.llm.generate(engine.inputs(prompts), engine.seeded(prompts, engine.sampling()), use_tqdm=False)
-
-    ours, theirs = pairs(lambda: engine.generate(next(batches)), bare, bench.rounds)
+    ours, theirs = pairs(
+        lambda: engine.generate(next(batches)), lambda: bare_vllm.generate(engine, next(batches)), bench.rounds
+    )
     tokens = config.rollout.prompts_per_step * config.rollout.group_size * config.rollout.max_tokens
     return [
         Figure("engine start, s", started),

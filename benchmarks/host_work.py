@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import bare_vllm
 from benchmarks.common import ROUNDS, Figure, at_least, at_most, pairs, parser, publish, ratio_figures
 from benchmarks.random_model import SHAPES, endless, write_model
 from geovlm_ray.config import load_config
@@ -59,7 +60,9 @@ def main() -> int:
         engine.generate(next(batches))
     prompts = PROMPTS * rounds
     per_token = (timed.seconds["process_outputs"] + timed.seconds["_group"]) / (prompts * SIZE * TOKENS)
-    ours, bare = pairs(lambda: engine.generate(next(batches)), lambda: generate(engine, next(batches)), rounds)
+    ours, bare = pairs(
+        lambda: engine.generate(next(batches)), lambda: bare_vllm.generate(engine, next(batches)), rounds
+    )
     tokens = PROMPTS * SIZE * TOKENS
     figures = [
         at_most("engine's thread, ms/prompt", 1e3 * timed.seconds["_add"] / prompts, 1),
@@ -91,11 +94,6 @@ class ThreadTime:
                 self.seconds[name] += time.thread_time() - begun
 
         setattr(owner, name, timed)
-
-
-def generate(engine: Engine, prompts: Any) -> None:
-    """Sample with vLLM itself."""
-    engine.llm.generate(engine.inputs(prompts), engine.seeded(prompts, engine.sampling()), use_tqdm=False)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import torch
 from actors.cluster import connect
 from actors.rollout import RolloutActor
 from actors.rollout_pool import RayRollouts
+from benchmarks import bare_vllm
 from benchmarks.common import Figure, at_least, parser, publish, ratio_figures, seconds
 from benchmarks.rates import measure
 from geovlm_ray.config import Config, load_config
@@ -86,8 +87,7 @@ class MeasuredActor(RolloutActor):
         """Tokens per second of bare vLLM with the same prompts, sampling parameters and seed."""
         begun = time.perf_counter()
         engine = self.engine
-        params = engine.seeded(prompts, engine.sampling())
-        outputs = engine.llm.generate(engine.inputs(prompts), params, use_tqdm=False)
+        outputs = bare_vllm.generate(engine, prompts)
         tokens = sum(len(completion.token_ids) for output in outputs for completion in output.outputs)
         return tokens / (time.perf_counter() - begun)
 

@@ -128,11 +128,11 @@ class Engine:
         params = self.sampling(group_size, max_tokens, greedy)
         jobs = zip(prompts, self.seeded(prompts, params), strict=True)
         entering = deque(self._preparer.submit(self._prepare, *job) for job in jobs)
-        if not vllm_compat.takes_request_seeds():
-            # Draws depend on the composition of the engine's steps.
-            wait(entering)
         pending: list[str] = []
         try:
+            if not vllm_compat.takes_request_seeds():
+                # Draws depend on the composition of the engine's steps.
+                wait(entering)
             while entering or pending:
                 if not pending:
                     wait([entering[0]])
@@ -176,8 +176,9 @@ class Engine:
 
     def _prepare(self, prompt: Prompt, params: Any) -> _Request:
         """Render a prompt and process its images; runs beside the engine."""
+        inputs = self._inputs(prompt)
         with self._rejected_as_data_error(prompt):
-            return _Request(prompt, params, vllm_compat.prepare_input(self.llm, self._inputs(prompt)))
+            return _Request(prompt, params, vllm_compat.prepare_input(self.llm, inputs))
 
     def _add(self, key: str, request: _Request) -> None:
         # The version in this key prevents reuse of KV prefixes of other weights.

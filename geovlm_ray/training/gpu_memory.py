@@ -142,7 +142,11 @@ def learner_memory(config: Config, shape: ModelShape, gpu_bytes: float) -> Actor
         activations += shape.vision.activations(patches, element, **kind)
     parts["activations"] = activations + LOGITS_COPIES * 4 * min(MAX_LOGITS, tokens * shape.vocabulary)
     parts["CUDA"] = CUDA_BYTES
-    return ActorMemory("learner", parts, gpu_bytes * min(1, config.placement.learner.num_gpus))
+    share, engine = min(1, config.placement.learner.num_gpus), config.placement.rollout.num_gpus
+    if share < 1 and 0 < engine < 1 and not config.rollout.kv_cache_gb:
+        # They may share a GPU, of which the engine takes no more than this.
+        share = max(share, 1 - config.rollout.gpu_memory_utilization)
+    return ActorMemory("learner", parts, gpu_bytes * share)
 
 
 def engine_memory(config: Config, shape: ModelShape, gpu_bytes: float) -> ActorMemory:

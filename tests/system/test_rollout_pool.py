@@ -7,10 +7,12 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray
 
+from actors.learner import LearnerActor, RayLearner
 from actors.placement import Reservation
 from actors.rollout import RolloutActor
 from actors.rollout_pool import RayRollouts
@@ -202,6 +204,25 @@ def test_replacement_waits_for_the_next_version_if_the_current_one_cannot_be_rep
         ray.kill(actor)
     with pytest.raises(LostError, match="replacements cannot be used yet"):
         rollouts.generate(PROMPTS)
+
+
+class FailingSender(LearnerActor):
+    """A learner whose transport fails."""
+
+    def start(self, config: Config, model: Path, rank: int, size: int, address: str) -> None:
+        def weights() -> Iterator[int]:
+            yield 1
+            raise OSError("network unreachable")
+
+        self.learner = SimpleNamespace(weights=weights)  # type: ignore[assignment]
+
+
+def test_error_of_the_sender_is_not_blamed_on_an_engine(pool: Pool) -> None:
+    rollouts = pool(InstantActor)
+    learner = RayLearner(rollouts.config, Path(), FailingSender)
+    with pytest.raises(RunError, match=r"^the learner failed: .*network unreachable"):
+        rollouts.update_weights(learner.weights())
+    learner.close()
 
 
 @pytest.mark.parametrize("slow", ["first actor", "replacement"])
