@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import socket
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from geovlm_ray.data.scenes import scene_example
 from geovlm_ray.learner.ranks import Ranks
 from geovlm_ray.model.loading import model_folder
 from geovlm_ray.training.local import make_learner
+from tests.saving import save_whole
 
 
 def group(group_id: int, rewards: list[float], length: int, *, image: bool = True) -> SampleGroup:
@@ -52,9 +52,7 @@ def train_rank(
     weights = {name: tensor.clone() for bucket in learner.weights() for name, tensor in bucket.tensors()}
     logprobs = [torch.from_numpy(row) for row in learner.logprobs(GROUPS)]
     (folder / save).mkdir(exist_ok=True)
-    learner.save(folder / save)
-    while not learner.saved():
-        time.sleep(0.01)
+    save_whole(learner, folder / save)
     torch.save({"rows": rows, "weights": weights, "logprobs": logprobs}, folder / save / f"seen-{rank}.pt")
     if size > 1:
         # Exiting while the peer still communicates may abort this process.

@@ -33,6 +33,10 @@ class State:
 
     def _write(self, folder: Path) -> None:
         self.may_write.wait()
+        if not folder.exists():
+            # A restarted run removed what this one had begun.
+            self.error = FileNotFoundError(folder)
+            return
         (folder / "model.safetensors").write_bytes(bytes(range(200)))
         (folder / "part").mkdir()
         (folder / "part" / "learner.pt").write_bytes(b"state of " + folder.name.encode())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +26,7 @@ from geovlm_ray.model.rows import Completion, GroupRow
 from geovlm_ray.training.batch_metrics import batch_metrics
 from geovlm_ray.training.loop import admit
 from geovlm_ray.transport.object_store import ObjectStore
+from tests.saving import finish_saving
 from tests.unit.plain_forward import plain_logprobs
 
 
@@ -267,8 +267,7 @@ def test_loaded_learner_continues_exactly_as_the_saved_one(
     saved.save(tmp_path)
     # The checkpoint holds the state at the call of save, although training continues during the write.
     expected = saved.step(groups)
-    while not saved.saved():
-        time.sleep(0.01)
+    finish_saving(saved)
     loaded = learner(encoder, model)
     loaded.load(tmp_path)
     assert loaded.version == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from geovlm_ray.model.config import LoraSettings, ModelConfig
 from geovlm_ray.model.loading import load_model, model_folder
 from geovlm_ray.model.prompts import PromptEncoder
 from geovlm_ray.model.rows import Completion
+from tests.saving import save_whole
 from tests.unit.plain_forward import plain_logits
 from tests.unit.test_grpo import group, learner
 
@@ -241,9 +241,7 @@ def test_frozen_vision_tower_does_not_change(encoder: PromptEncoder) -> None:
 
 def test_checkpoint_of_a_policy_with_a_frozen_vision_tower_is_whole(encoder: PromptEncoder, tmp_path: Path) -> None:
     policy = learner(encoder, ModelConfig(freeze_vision=True))
-    policy.save(tmp_path)
-    while not policy.saved():
-        time.sleep(0.01)
+    save_whole(policy, tmp_path)
     saved = load_file(tmp_path / "model.safetensors")
     assert saved.keys() == load_file(model_folder("tiny") / "model.safetensors").keys()
 

@@ -31,6 +31,7 @@ from geovlm_ray.model.logprobs import RowLogprobs
 from geovlm_ray.model.prompts import EncodedImages, EncodedPrompt, PromptEncoder
 from geovlm_ray.model.rows import Completion, GroupRow
 from geovlm_ray.training.sft import fine_tune
+from tests.saving import save_whole
 from tests.unit.plain_forward import plain_logits, plain_logprobs
 
 pytestmark = pytest.mark.slow
@@ -181,7 +182,7 @@ def test_resumed_trainer_equals_uninterrupted_trainer(
     batches = [collator(encoder).batch(prompts(3, k)) for k in (0, 3)]
     first = trainer(encoder, model, optimizer=optimizer)
     first.step(batches[0])
-    first.save(tmp_path)
+    save_whole(first, tmp_path)
     second = trainer(encoder, model, optimizer=optimizer)
     second.load(tmp_path)
     assert second.steps == 1
