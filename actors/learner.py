@@ -64,12 +64,12 @@ class LearnerActor:
         with trace_call("logprobs", len(groups)):
             return self.learner.logprobs(groups)
 
-    def weights(self) -> Iterator[Any]:
-        """This rank's chunks of the current weights."""
+    def weights(self, endpoints: Sequence[Any]) -> Iterator[Any]:
+        """This rank's chunks of the current weights, for the engines at ``endpoints``."""
         self._send_error: Exception | None = None
         with trace_call("weights"):
             try:
-                yield from self.learner.weights()
+                yield from self.learner.weights(endpoints)
             except Exception as error:
                 self._send_error = error
                 raise
@@ -132,12 +132,17 @@ class RayLearner:
         """Log-probs of every sample's tokens."""
         return self._call_all("logprobs", ray.put(groups))
 
-    def weights(self) -> Iterator[ray.ObjectRef]:
-        """The current weights, chunk by chunk, as references into the object store."""
+    def weights(self, endpoints: Sequence[Any]) -> Iterator[ray.ObjectRef]:
+        """The current weights, chunk by chunk, as references into the object store; ``endpoints`` are the engines'."""
         self._results(self._started)
         # All ranks take part in gathering each weight, also those that yield no chunks.
-        for parts in [actor.weights.options(num_returns="streaming").remote() for actor in self.actors]:
-            yield from parts
+        streams = [actor.weights.options(num_returns="streaming").remote(endpoints) for actor in self.actors]
+        while streams:
+            for stream in ray.wait(streams)[0]:
+                try:
+                    yield next(stream)
+                except StopIteration:
+                    streams.remove(stream)
         # If a rank died or failed, fail here: its chunks are unusable, and the engines that get them would be blamed.
         self._results([actor.check_sent.remote() for actor in self.actors])
 

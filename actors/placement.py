@@ -43,7 +43,8 @@ class Reservation:
 
     def __init__(self, config: Config, *kinds: str) -> None:
         self.config = config
-        self._requests = [p for p in resource_requests(config) if p.name in kinds and p.bundle]
+        self._requests = [p for p in resource_requests(config, kinds) if p.bundle]
+        self._names = {p.name for p in self._requests}
         strategy = STRATEGIES[config.placement.strategy]
         # An autoscaler starts nodes for pending groups.
         self._kinds = {p.name: placement_group([p.bundle] * p.count, strategy) for p in self._requests}
@@ -75,11 +76,12 @@ class Reservation:
 
     def options(self, kind: str, slot: int) -> dict[str, Any]:
         """Ray's scheduling option of an actor; without resources to reserve, none."""
-        group = self._actors.get((kind, slot))
+        group = self._actors.get((self._request_name(kind), slot))
         return {} if group is None else {"scheduling_strategy": PlacementGroupSchedulingStrategy(group, 0)}
 
     def renew(self, kind: str, slot: int) -> None:
         """If an actor's resources were lost with their node, reserve them on any node."""
+        kind = self._request_name(kind)
         group = self._actors.get((kind, slot))
         if group is None or placement_group_table(group)["state"] == "CREATED":
             return
@@ -93,6 +95,11 @@ class Reservation:
             remove_placement_group(group)
         self._kinds.clear()
         self._actors.clear()
+
+    def _request_name(self, kind: str) -> str:
+        """The request that an actor belongs to: a colocated rollout actor to that of its learner."""
+        colocated = kind == "rollout" and self.config.placement.colocate and kind not in self._names
+        return "learner" if colocated else kind
 
     def _divide(self) -> None:
         """Replace the group of each kind by one group per actor, on the same nodes."""

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import ray
+
 from actors.options import hide_other_gpus
 from actors.tracing import set_weight_version, start_monitoring, trace_call
 from geovlm_ray.config import Config
@@ -54,6 +56,15 @@ class RolloutActor:
             groups = self.engine.generate(prompts, **sampling)
         HEARTBEAT.count(_tokens(groups))
         return groups
+
+    def endpoint(self) -> Any:
+        """What the learner's transport needs to reach this engine."""
+        return self.engine.endpoint(ray.util.get_node_ip_address())
+
+    def sleep(self) -> None:
+        """Give back the engine's GPU memory until the next weights arrive."""
+        with trace_call("sleep"):
+            self.engine.sleep()
 
     def receive(self, chunk: Any) -> int:
         """Accept one chunk of a weight version; returns the version that the engine holds."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from actors.slots import ActorSlots
 from geovlm_ray.config import Config
 from geovlm_ray.core.balance import balance_by_length
 from geovlm_ray.core.errors import LostError
+from geovlm_ray.core.interfaces import Weights
 from geovlm_ray.core.schema import Prompt, SampleGroup
 from geovlm_ray.observability.heartbeat import HEARTBEAT
 from geovlm_ray.rollout.dispatch import prompt_cost
-from geovlm_ray.transport import TRANSPORTS
 
 MAX_READY_PARTS = 64
 """Approximate number of finished parts that are fetched and yielded together, which amortizes the message overhead."""
@@ -65,6 +65,7 @@ class RayRollouts:
         # Calls may queue until the actor has started.
         self.slots.require(lambda actor: [])
         self.actors = self.slots.actors
+        self._endpoint_calls: dict[ray.actor.ActorHandle, ray.ObjectRef] = {}
         # Time of the last message from a streaming actor, by slot.
         self._last_message = [0.0] * size
 
@@ -101,15 +102,18 @@ class RayRollouts:
             probes = [groups for part in results if part for groups in part]
         return probes
 
-    def update_weights(self, chunks: Iterable[Any]) -> None:
+    def update_weights(self, weights: Weights) -> None:
         """Forward the chunks of a weight version to every engine.
 
         Returns when all engines have acknowledged the version, except those that still start as replacements.
         """
+        replayable = self.config.transport.replayable
         ready = self.slots.ready()
-        receipts: dict[ray.actor.ActorHandle, list[ray.ObjectRef]] = {a: [] for a in [*ready.values(), *self.actors]}
+        endpoints = {} if replayable else self._endpoints(ready)
+        receivers = [*ready.values(), *self.actors] if replayable else list(endpoints)
+        receipts: dict[ray.actor.ActorHandle, list[ray.ObjectRef]] = {actor: [] for actor in receivers}
         sent = []
-        for chunk in chunks:
+        for chunk in weights(list(endpoints.values())):
             sent.append(chunk)
             for actor, calls in receipts.items():
                 calls.append(actor.receive.remote(chunk))
@@ -117,12 +121,33 @@ class RayRollouts:
         def acknowledgements(actor: ray.actor.ActorHandle) -> list[ray.ObjectRef] | None:
             if actor in receipts:
                 return receipts[actor]
-            replayable = TRANSPORTS[self.config.sync.transport].replayable
-            return [actor.receive.remote(chunk) for chunk in sent] if replayable else None
+            if replayable:
+                return [actor.receive.remote(chunk) for chunk in sent]
+            self._endpoint_calls[actor] = actor.endpoint.remote()
+            return None
 
         self.slots.require(acknowledgements)
-        for slot, actor in ready.items():
-            self._results(slot, actor, receipts[actor])
+        for slot, actor in enumerate(self.actors):
+            if ready.get(slot) is actor or actor in endpoints:
+                self._results(slot, actor, receipts.get(actor, []))
+
+    def sleep(self) -> None:
+        """Give back the GPU memory of all engines that have started."""
+        calls = {slot: (actor, actor.sleep.remote()) for slot, actor in self.slots.ready().items()}
+        for slot, (actor, call) in calls.items():
+            self._results(slot, actor, [call])
+
+    def _endpoints(self, ready: Mapping[int, ray.actor.ActorHandle]) -> dict[ray.actor.ActorHandle, Any]:
+        """Endpoints of the ready actors, and of the replacements that have started."""
+        calls = {actor: self._endpoint_calls.get(actor) or actor.endpoint.remote() for actor in self.actors}
+        self._endpoint_calls = calls
+        endpoints = {}
+        for slot, (actor, call) in enumerate(calls.items()):
+            if ready.get(slot) is actor or ray.wait([call], timeout=0)[0]:
+                found = self._results(slot, actor, [call])
+                if found is not None:
+                    endpoints[actor] = found[0]
+        return endpoints
 
     def close(self) -> None:
         """Kill the actors without replacement."""

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -93,7 +94,7 @@ class CountingLearner:
         """The engines' log-probs."""
         return [np.array(s.logprobs) for g in groups for s in g.samples]
 
-    def weights(self) -> Iterator[int]:
+    def weights(self, endpoints: Sequence[Any]) -> Iterator[int]:
         """The version."""
         yield self.version
 

@@ -179,7 +179,7 @@ def parity(bench: Bench, *overrides: str) -> list[Figure]:
     kind = "LoRA" if config.model.lora else "full weights"
     differences, syncs = [], []
     for step in range(SYNCS):
-        syncs.append(seconds(lambda: rollouts.update_weights(learner.weights())))
+        syncs.append(seconds(lambda: rollouts.update_weights(learner.weights)))
         groups = engine.generate(sampler.batch(step))
         differences.append(largest_difference(learner, groups))
         learner.step(rewards.score(groups))

@@ -67,7 +67,7 @@ def measure(
         "rollout_tokens_per_s": sum(flat) / (iterations + sum(flat) * values["decode_s_per_token"]),
         "learner_tokens_per_s": sum(flat) / predict(rates, rates).busy_s["learner"],
         "reward_completions_per_s": 1 / reward_s,
-        "sync_mb": sum(bucket.nbytes for bucket in learner.weights()) / 1e6,
+        "sync_mb": sum(bucket.nbytes for bucket in learner.weights([])) / 1e6,
         **_spread("prompt_tokens", prompts),
         **_spread("completion_tokens", flat),
         "loop": {
@@ -126,7 +126,7 @@ def sync_costs(config: Config, engine: Engine, learner: GrpoLearner, prompts: li
     probe = prompts[: config.sync.parity_prompts]
     sampling: dict[str, Any] = {"group_size": 1, "max_tokens": config.sync.parity_tokens}
     rollouts = LocalRollouts(engine)
-    sync_s = _median_seconds(lambda: rollouts.update_weights(learner.weights()))
+    sync_s = _median_seconds(lambda: rollouts.update_weights(learner.weights))
     groups = engine.generate(probe, **sampling)
     return {
         "sync_s": sync_s,

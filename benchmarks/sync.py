@@ -55,7 +55,7 @@ class Receiver(RolloutActor):
     """A rollout actor without an engine, which only verifies the received weights."""
 
     def __init__(self, *_: object) -> None:
-        self.transport = ObjectStore(engines=1)
+        self.transport = ObjectStore(timeout_s=60)
 
     def receive(self, bucket: WeightBucket) -> int:
         """Receive and verify a bucket; returns its size in bytes."""
@@ -68,13 +68,13 @@ def transfer(model: Path, rounds: int, uncounted: int) -> list[Figure]:
     connect()
     config = load_config("demo", [*SETTINGS, f"run.dir={model.parent}"])
     learner, receivers = RayLearner(config, model), RayRollouts(config, model, actor_class=Receiver)
-    sizes = ray.get([receivers.actors[0].receive.remote(bucket) for bucket in learner.weights()])
+    sizes = ray.get([receivers.actors[0].receive.remote(bucket) for bucket in learner.weights([])])
     source = np.random.default_rng(0).integers(0, 255, sum(sizes), dtype=np.uint8)
     target = np.zeros_like(source)
 
     def sync() -> float:
         time.sleep(PAUSE_S)
-        return seconds(lambda: receivers.update_weights(learner.weights()))
+        return seconds(lambda: receivers.update_weights(learner.weights))
 
     measured = in_turns(
         {
@@ -99,8 +99,8 @@ def reload(model: Path, rounds: int, uncounted: int) -> list[Figure]:
     config = load_config("demo", SETTINGS)
     engine, learner = make_engine(config, model), make_learner(config, model)
     rollouts = LocalRollouts(engine)
-    updates = [seconds(lambda: rollouts.update_weights(learner.weights())) for _ in range(rounds)][uncounted:]
-    checksums = [seconds(lambda: verify(learner.weights())) for _ in range(rounds)][uncounted:]
+    updates = [seconds(lambda: rollouts.update_weights(learner.weights)) for _ in range(rounds)][uncounted:]
+    checksums = [seconds(lambda: verify(learner.weights([]))) for _ in range(rounds)][uncounted:]
     return [Figure("the engine's own reload, seconds", float(np.median(updates) - np.median(checksums)))]
 
 
@@ -114,7 +114,7 @@ def adapter(model: Path) -> list[Figure]:
     """Size of an adapter compared with all weights."""
     lora = "model.lora={rank: 16, alpha: 32}"
     all_weights, adapter_only = (
-        sum(bucket.nbytes for bucket in make_learner(load_config("demo", [*SETTINGS, *more]), model).weights())
+        sum(bucket.nbytes for bucket in make_learner(load_config("demo", [*SETTINGS, *more]), model).weights([]))
         for more in ((), (lora,))
     )
     return [

@@ -135,11 +135,11 @@ def train_and_sync(
     tokens = [learner.step(scored)["learner/tokens"]]
     step = best_seconds(lambda: tokens.append(learner.step(scored)["learner/tokens"]), rounds)
     rollouts = LocalRollouts(engine)
-    sync = best_seconds(lambda: rollouts.update_weights(learner.weights()), rounds)
+    sync = best_seconds(lambda: rollouts.update_weights(learner.weights), rounds)
     figures = [
         Figure("learner only, tokens/s", tokens[-1] / step),
         Figure("sync only, seconds", sync),
-        Figure("sync only, MB", sum(bucket.nbytes for bucket in learner.weights()) / 1e6),
+        Figure("sync only, MB", sum(bucket.nbytes for bucket in learner.weights([])) / 1e6),
     ]
     if torch.cuda.is_available():
         figures.append(Figure("peak GPU memory of this process, GB", torch.cuda.max_memory_allocated() / 1e9))

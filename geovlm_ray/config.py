@@ -31,6 +31,7 @@ from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.extensions import Extensions, activate
 from geovlm_ray.transport import TRANSPORTS
 from geovlm_ray.transport.base import Transport
+from geovlm_ray.transport.choice import AUTO, fitting_transport
 
 RENAMED = {
     "evaluation.scenes": "evaluation.num_examples",
@@ -104,7 +105,11 @@ class SyncConfig(Section):
         description="drained: engines finish the batches submitted earlier before they load new weights; in_flight: "
         "they load them between two decoding steps, and running completions continue with the new weights",
     )
-    transport: str = Field("object_store", description="how weights get from the learner to the engines")
+    transport: str = Field(
+        AUTO,
+        description="how weights get from the learner to the engines: object_store, nccl, ipc, gloo, shared_memory; "
+        "auto: ipc or nccl for model weights on GPUs, else object_store",
+    )
     parity_tolerance: float = Field(
         1e-3, gt=0, description="largest allowed absolute log-prob difference of a token; bf16 needs about 0.5"
     )
@@ -172,16 +177,48 @@ class Config(Extensions):
                 check_reward(f"tasks.{task.name}.reward", task.name, form)
         return self
 
+    @property
+    def transport(self) -> type[Transport]:
+        """The transport that ``sync.transport`` names or, with ``auto``, that fits the placement."""
+        fitting = fitting_transport(self.placement, self.rollout.tensor_parallel, self.model.sends_adapter)
+        return TRANSPORTS[fitting if self.sync.transport == AUTO else self.sync.transport]
+
+    def _check_colocated(self) -> None:
+        rollout, learner = self.placement.rollout, self.placement.learner
+        gpus = rollout.num_gpus + learner.num_gpus
+        problems = {
+            f"placement.learner.actors={rollout.actors}, one for each rollout actor": learner.actors != rollout.actors,
+            "placement.rollout.num_gpus and placement.learner.num_gpus to make one GPU": gpus not in (0, 1),
+            "loop.max_staleness=0": self.loop.max_staleness > 0,
+            "sync.mode=drained": self.sync.mode != "drained",
+            "rollout.tensor_parallel=1": self.rollout.tensor_parallel > 1,
+        }
+        if any(problems.values()):
+            raise ValueError(
+                f"placement.colocate=true: expected {'; '.join(k for k, found in problems.items() if found)}"
+            )
+
     @model_validator(mode="after")
     def _check_values(self) -> Config:
         transport, rollout, evaluation = self.sync.transport, self.rollout, self.evaluation
-        if transport not in TRANSPORTS:
-            raise ValueError(f"sync.transport: expected one of {', '.join(TRANSPORTS)}, found {transport!r}")
-        registered: Any = TRANSPORTS[transport]
+        if transport not in (AUTO, *TRANSPORTS):
+            raise ValueError(f"sync.transport: expected one of {', '.join((AUTO, *TRANSPORTS))}, found {transport!r}")
+        registered: Any = self.transport
         if not (isinstance(registered, type) and issubclass(registered, Transport)) or isabstract(registered):
             raise ValueError(
                 f"sync.transport={transport}: expected a subclass of Transport with send and receive in TRANSPORTS, "
                 f"found {registered!r}"
+            )
+        workers, gpus = rollout.tensor_parallel, self.placement.rollout.num_gpus
+        if gpus and workers != max(gpus, 1):
+            raise ValueError(
+                f"rollout.tensor_parallel: expected placement.rollout.num_gpus={gpus:g}, the GPUs of a rollout actor, "
+                f"found {workers}"
+            )
+        if workers > 1 and registered.vllm_backend is None and not self.model.sends_adapter:
+            raise ValueError(
+                f"sync.transport={transport}: expected nccl, or gloo without GPUs, since the {workers} workers of "
+                "rollout.tensor_parallel receive the weights themselves"
             )
         if rollout.max_tokens >= rollout.max_model_len:
             raise ValueError(
@@ -189,7 +226,9 @@ class Config(Extensions):
                 f"({rollout.max_model_len}), which includes the prompt"
             )
         ranks = self.placement.learner
-        if ranks.actors > 1 and 0 < ranks.num_gpus <= 0.5:
+        if self.placement.colocate:
+            self._check_colocated()
+        elif ranks.actors > 1 and 0 < ranks.num_gpus <= 0.5:
             raise ValueError(
                 f"placement.learner.num_gpus: expected more than half a GPU for each of {ranks.actors} learner actors, "
                 f"found {ranks.num_gpus:g}: NCCL does not run two of them on one GPU"

@@ -18,6 +18,10 @@ GroupsByStatus = Mapping[str, Sequence[SampleGroup]]
 """The groups generated for a step, keyed by status: `TRAINED`, or the reason they were dropped."""
 
 
+Weights = Callable[[Sequence[Any]], Iterable[Any]]
+"""Yields the chunks of the current weights, for the engines at the given endpoints."""
+
+
 class Span(NamedTuple):
     """A completed actor call; ``begun`` and ``ended`` in seconds since the epoch."""
 
@@ -41,8 +45,14 @@ class RolloutPool(Protocol):
     def probe(self, prompts: Sequence[Prompt], max_tokens: int) -> list[list[SampleGroup]]:
         """Short completions of the same prompts from every engine, [engines][prompts], for the parity check."""
 
-    def update_weights(self, chunks: Iterable[Any]) -> None:
-        """Send one weight version to every engine; returns after all engines acknowledged it."""
+    def update_weights(self, weights: Weights) -> None:
+        """Send the version that ``weights`` yields to every engine; returns after all engines acknowledged it.
+
+        Engines that sleep wake up.
+        """
+
+    def sleep(self) -> None:
+        """Give back the GPU memory of all engines until the next weights arrive; none may be sampling."""
 
     def close(self) -> None:
         """Shut the engines down."""
@@ -83,8 +93,8 @@ class Learner(Saver, Protocol):
     def logprobs(self, groups: Sequence[SampleGroup]) -> list[np.ndarray]:
         """Log-probs of the tokens that the policy wrote, under the current weights, [samples][tokens]."""
 
-    def weights(self) -> Iterable[Any]:
-        """The current weights in the chunks that `RolloutPool.update_weights` takes."""
+    def weights(self, endpoints: Sequence[Any]) -> Iterable[Any]:
+        """The current weights, in chunks for the engines at ``endpoints``, which `RolloutPool.update_weights` knows."""
 
     def load(self, folder: Path) -> None:
         """Restore what `save` wrote."""

@@ -39,6 +39,11 @@ class PlacementConfig(Section):
     strategy: Literal["pack", "spread"] = Field(
         "pack", description="placement strategy of Ray's scheduler: fill nodes one by one, or spread over all nodes"
     )
+    colocate: bool = Field(
+        False,
+        description="each learner actor shares a GPU with a rollout actor, whose engine gives its memory back while "
+        "the learner trains; needs as many learner as rollout actors, on-policy rollouts and drained syncs",
+    )
     gpu_memory_gb: float = Field(
         0, ge=0, description="memory of a GPU in GiB, to check before the start; 0: that of this machine's GPUs"
     )

@@ -162,15 +162,18 @@ class GrpoLearner(TrainedPolicy):
                 rows.extend(row.numpy() for row in self.scores(micro.row).cpu().split(micro.lengths))
         return rows
 
-    def weights(self) -> Iterator[Any]:
+    def weights(self, endpoints: Sequence[Any]) -> Iterator[Any]:
         """Chunks of the current weights as engines load them: a LoRA adapter, or weights with any adapter merged.
+
+        ``endpoints`` are those of the engines.
 
         Every rank must exhaust the iterator, because gathering the weights is collective.
         """
         tensors, adapter = self._export_tensors()
         full_tensors = ((name, full_tensor(tensor)) for name, tensor in tensors)
         with transport_errors(self.transport, "send weights"):
-            yield from self.transport.send(WeightUpdate(self.version, full_tensors, adapter), self.ranks.rank)
+            update = WeightUpdate(self.version, full_tensors, adapter)
+            yield from self.transport.send(update, self.ranks.rank, self.ranks.size, endpoints)
 
     def close(self) -> None:
         """Do nothing: the process frees the learner's resources when it exits."""
@@ -299,7 +302,7 @@ class GrpoLearner(TrainedPolicy):
         if lora is None:
             dtype = getattr(torch, self.model_config.dtype)
             return ((n, p.detach().to(dtype)) for n, p in self.model.named_parameters()), None
-        if lora.targets == "language":
+        if self.model_config.sends_adapter:
             return get_peft_model_state_dict(self.model).items(), engine_adapter_config(lora, family_of(self.model))
         return self._merged(), None
 

@@ -75,6 +75,11 @@ class ModelConfig(Section):
         "flash_attention_2 needs the package flash-attn on its nodes",
     )
 
+    @property
+    def sends_adapter(self) -> bool:
+        """Whether engines get a LoRA adapter, and not model weights with any adapter merged."""
+        return self.lora is not None and self.lora.targets == "language"
+
     @model_validator(mode="after")
     def _check_frozen(self) -> Self:
         if self.freeze_vision and self.lora and self.lora.targets == "all":

@@ -24,6 +24,9 @@ class RolloutConfig(Section):
         0, ge=0, description="KV cache size in GiB; 0: as gpu_memory_utilization allows, or 1 GiB on CPU"
     )
     gpu_memory_utilization: float = Field(0.45, gt=0, lt=1, description="fraction of GPU memory per engine")
+    tensor_parallel: int = Field(
+        1, ge=1, description="workers over which an engine divides the weights: the GPUs of a rollout actor"
+    )
     enforce_eager: bool = Field(False, description="disable CUDA graphs: slower sampling, faster start")
     stall_s: float = Field(
         1800, gt=0, description="seconds without a finished group after which a rollout actor is replaced"

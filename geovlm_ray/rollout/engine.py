@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from geovlm_ray.model.prompts import PromptEncoder
 from geovlm_ray.rollout import vllm_compat
 from geovlm_ray.rollout.config import RolloutConfig
 from geovlm_ray.rollout.sampling import banned_token_bias, sampling_params, with_seed
-from geovlm_ray.transport.base import Transport, WeightUpdate, transport_errors
+from geovlm_ray.transport.base import Transport, WeightUpdate, WorkerUpdate, transport_errors
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +58,10 @@ class Engine:
         dtype: str = "float32",
         fp32_head: bool = False,
         lora_rank: int = 0,
+        sleep_level: int = 0,
         seed: int = 0,
     ) -> None:
-        vllm_compat.prepare_environment(config.kv_cache_gb)
+        vllm_compat.prepare_environment(config.kv_cache_gb, config.tensor_parallel)
         from vllm import LLM
 
         self.encoder = encoder
@@ -69,17 +71,20 @@ class Engine:
         self.version = 0
         self._lock = threading.RLock()
         self._pending_lock = threading.Lock()
-        self._pending_weights: WeightUpdate | None = None
+        self._pending_weights: WeightUpdate | WorkerUpdate | None = None
         self._keys = itertools.count()
         self._preparer = ThreadPoolExecutor(1)
         self._finished: dict[str, Any] = {}
         self._requests: dict[str, _Request] = {}
         self._adapter: Any = None
-        lora = vllm_compat.lora_args(lora_rank) if lora_rank else {}
+        self._sleep_level, self._asleep = sleep_level, False
         arguments = {
             "enforce_eager": config.enforce_eager,
             **vllm_compat.backend_args(config.kv_cache_gb, config.gpu_memory_utilization),
-            **lora,
+            **vllm_compat.lora_args(lora_rank),
+            **vllm_compat.transfer_args(transport.vllm_backend),
+            **vllm_compat.sleep_args(sleep_level),
+            **vllm_compat.parallel_args(config.tensor_parallel),
             **({"hf_overrides": {"head_dtype": "float32"}} if fp32_head else {}),
         }
         try:
@@ -154,6 +159,24 @@ class Engine:
             with self._lock:
                 self._abort(pending)
 
+    def sleep(self) -> None:
+        """Give back the GPU memory of weights and KV cache, until the next weights arrive.
+
+        Raises:
+            RunError: completions are being sampled.
+        """
+        with self._lock:
+            if self._requests:
+                raise RunError(f"an engine was told to sleep while it samples {len(self._requests)} prompts")
+            freed = vllm_compat.sleep(self.llm, self._sleep_level)
+            self._asleep = True
+        log.info("engine sleeps; GPU memory given back: %.2f GiB", freed / 2**30)
+
+    def endpoint(self, host: str) -> Any:
+        """What the learner's transport needs to reach this engine, on a node with the address ``host``."""
+        devices = vllm_compat.call_workers(self.llm, "transfer_device") if self.transport.vllm_backend else []
+        return self.transport.endpoint(host, devices)
+
     def receive(self, chunk: Any) -> int:
         """Accept one chunk of a weight version, and load the version once it is complete; returns the current version.
 
@@ -165,8 +188,8 @@ class Engine:
         """
         with transport_errors(self.transport, "receive weights"):
             update = self.transport.receive(chunk)
-            if not isinstance(update, WeightUpdate | None):
-                raise TypeError(f"expected a WeightUpdate or None from receive, found {update!r}")
+            if not isinstance(update, WeightUpdate | WorkerUpdate | None):
+                raise TypeError(f"expected a WeightUpdate, a WorkerUpdate or None from receive, found {update!r}")
         if update is not None:
             with self._pending_lock:
                 self._pending_weights = update
@@ -181,6 +204,8 @@ class Engine:
             return _Request(prompt, params, vllm_compat.prepare_input(self.llm, inputs))
 
     def _add(self, key: str, request: _Request) -> None:
+        if self._asleep:
+            raise RunError("an engine that sleeps was given a prompt, before new weights")
         # The version in this key prevents reuse of KV prefixes of other weights.
         request.inputs["cache_salt"] = str(self.version)
         with self._rejected_as_data_error(request.prompt):
@@ -227,11 +252,19 @@ class Engine:
         restarting = dict(zip(keys, self._abort(keys), strict=True))
         for (key, index), num_tokens in vllm_compat.num_generated_tokens(self.llm).items():
             self._requests[key].weight_updates.setdefault(index, []).append((num_tokens, update.version))
+        if self._asleep:
+            vllm_compat.wake_up(self.llm, "weights")
         with transport_errors(self.transport, f"deliver version {update.version} as the engine loads it"):
-            if update.adapter is None:
+            if isinstance(update, WorkerUpdate):
+                update.load(partial(vllm_compat.call_workers, self.llm))
+                vllm_compat.finish_loading(self.llm)
+            elif update.adapter is None:
                 vllm_compat.load_weights(self.llm, update.tensors)
             else:
                 self._load_adapter(update.version, update.adapter, dict(update.tensors))
+        if self._asleep:
+            vllm_compat.wake_up(self.llm, "kv_cache")
+            self._asleep = False
         self.version = update.version
         vllm_compat.reset_caches(self.llm, idle=not self._requests)
         for key, request in restarting.items():

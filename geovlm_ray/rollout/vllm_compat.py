@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 FILE = "file://"
 
 
-def prepare_environment(kv_cache_gb: float) -> None:
+def prepare_environment(kv_cache_gb: float, workers: int) -> None:
     """Set the environment variables that vLLM reads at import; existing values are kept.
+
+    On CPUs, several workers divide the cores, unless there are fewer.
 
     Without a GPU, also disables ``torch.compile``: vLLM uses it for one small function of its sampler, where it takes
     longer than it saves.
@@ -29,9 +31,14 @@ def prepare_environment(kv_cache_gb: float) -> None:
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_CPU_KVCACHE_SPACE": str(max(1, round(kv_cache_gb))),
     }
+    on_cpu = not torch.cuda.is_available()
+    if on_cpu and workers > 1:
+        cores = sorted(os.sched_getaffinity(0))
+        parts = [cores[i::workers] or cores for i in range(workers)]
+        defaults["VLLM_CPU_OMP_THREADS_BIND"] = "|".join(",".join(map(str, part)) for part in parts)
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
-    if not torch.cuda.is_available():
+    if on_cpu:
         torch._dynamo.config.disable = True
 
 
@@ -52,7 +59,12 @@ def backend_args(kv_cache_gb: float, gpu_memory_utilization: float) -> dict[str,
 
 
 def lora_args(rank: int) -> dict[str, Any]:
-    """Engine arguments for one LoRA adapter of any rank: vLLM takes some maximum ranks only, and any rank below."""
+    """Engine arguments for one LoRA adapter of any rank: vLLM takes some maximum ranks only, and any rank below.
+
+    Rank 0 means no adapter.
+    """
+    if not rank:
+        return {}
     from vllm.config.lora import MaxLoRARanks
 
     return {
@@ -60,6 +72,49 @@ def lora_args(rank: int) -> dict[str, Any]:
         "max_lora_rank": min(r for r in get_args(MaxLoRARanks) if r >= max(8, rank)),
         "max_loras": 1,
     }
+
+
+def transfer_args(backend: str | None) -> dict[str, Any]:
+    """Engine arguments for workers that receive weights themselves."""
+    if backend is None:
+        return {}
+    from vllm.config import WeightTransferConfig
+
+    return {
+        "weight_transfer_config": WeightTransferConfig(backend=backend),
+        "worker_extension_cls": "geovlm_ray.transport.vllm_workers.WorkerExtension",
+    }
+
+
+def sleep_args(level: int) -> dict[str, Any]:
+    """Engine arguments for an engine that sleeps; on the CPU it has no memory to give back."""
+    return {"enable_sleep_mode": True, "async_scheduling": False} if level and torch.cuda.is_available() else {}
+
+
+def sleep(llm: LLM, level: int) -> int:
+    """Give back GPU memory; level 1 keeps the weights in host memory, 2 drops them. Returns the bytes given back."""
+    before = _free_gpu_bytes()
+    llm.sleep(level=level)
+    return _free_gpu_bytes() - before
+
+
+def wake_up(llm: LLM, what: Literal["weights", "kv_cache"]) -> None:
+    """Take back the memory that `sleep` gave back; weights of level 2 must be loaded before the cache wakes up."""
+    llm.wake_up(tags=[what])
+
+
+def _free_gpu_bytes() -> int:
+    return torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else 0
+
+
+def parallel_args(workers: int) -> dict[str, Any]:
+    """Engine arguments for weights that are divided over several workers, each a process."""
+    return {"tensor_parallel_size": workers, "distributed_executor_backend": "mp"} if workers > 1 else {}
+
+
+def call_workers(llm: LLM, method: str, **arguments: Any) -> list[Any]:
+    """Call a method of every worker; returns their results."""
+    return llm.collective_rpc(method, kwargs=arguments)
 
 
 def remove_rendezvous_file(llm: LLM) -> None:
@@ -96,6 +151,11 @@ def prepare_input(llm: LLM, inputs: dict[str, Any]) -> dict[str, Any]:
 def load_weights(llm: LLM, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
     """Replace weights in place; names are those of the Hugging Face model."""
     llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(tensors), "is_checkpoint_format": True})
+    finish_loading(llm)
+
+
+def finish_loading(llm: LLM) -> None:
+    """Update what vLLM derived from the weights that were replaced, and does not update itself."""
     if not torch.cuda.is_available():
         llm.apply_model(_tie_output_layer)
 

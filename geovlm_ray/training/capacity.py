@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psutil
 
@@ -39,13 +39,22 @@ class ResourceRequest:
         return {resource: getattr(self, key) * size for resource, key, _, size in RESOURCES if getattr(self, key)}
 
 
-def resource_requests(config: Config) -> list[ResourceRequest]:
-    """The resource requests of a run, one per kind of actor."""
-    kinds = {kind: getattr(config.placement, kind) for kind in KINDS}
-    return [
-        ResourceRequest(name, getattr(kind, "actors", 1), kind.num_cpus, kind.num_gpus, kind.memory_gb)
-        for name, kind in kinds.items()
-    ]
+def resource_requests(config: Config, kinds: Sequence[str] = KINDS) -> list[ResourceRequest]:
+    """The resource requests of a run, one per kind of actor.
+
+    With ``placement.colocate`` those of the learner include those of the rollout actor that shares its GPU.
+    """
+    requests = {}
+    for kind in kinds:
+        resources = getattr(config.placement, kind)
+        requests[kind] = ResourceRequest(
+            kind, getattr(resources, "actors", 1), resources.num_cpus, resources.num_gpus, resources.memory_gb
+        )
+    if config.placement.colocate and {"learner", "rollout"} <= requests.keys():
+        learner, rollout = requests["learner"], requests.pop("rollout")
+        sums = {key: getattr(learner, key) + getattr(rollout, key) for _, key, *_ in RESOURCES}
+        requests["learner"] = replace(learner, **sums)
+    return list(requests.values())
 
 
 def this_machine() -> Node:

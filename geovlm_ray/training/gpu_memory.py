@@ -29,6 +29,10 @@ LOGITS_COPIES = 5
 """Tensors of the size of a chunk of fp32 logits that a loss needs at the same time."""
 
 
+RESIDENT = ("weights", "gradients and optimizer", "reference", "CUDA")
+"""What a learner keeps between its steps."""
+
+
 @dataclass(frozen=True)
 class Tower:
     """Sizes of a stack of transformer layers: width, MLP width, total width of keys or values, number of weights."""
@@ -142,6 +146,9 @@ def learner_memory(config: Config, shape: ModelShape, gpu_bytes: float) -> Actor
         activations += shape.vision.activations(patches, element, **kind)
     parts["activations"] = activations + LOGITS_COPIES * 4 * min(MAX_LOGITS, tokens * shape.vocabulary)
     parts["CUDA"] = CUDA_BYTES
+    if config.placement.colocate:
+        # The engine sleeps meanwhile.
+        return ActorMemory("learner", parts, gpu_bytes - CUDA_BYTES - GRAPH_BYTES)
     share, engine = min(1, config.placement.learner.num_gpus), config.placement.rollout.num_gpus
     if share < 1 and 0 < engine < 1 and not config.rollout.kv_cache_gb:
         # They may share a GPU, of which the engine takes no more than this.
@@ -159,6 +166,10 @@ def engine_memory(config: Config, shape: ModelShape, gpu_bytes: float) -> ActorM
         cache, limit = config.rollout.kv_cache_gb * GIB, gpu_bytes * min(1, config.placement.rollout.num_gpus)
     else:
         cache = limit - sum(parts.values())
+    if config.placement.colocate:
+        # The learner keeps these meanwhile.
+        kept = learner_memory(config, shape, gpu_bytes).parts
+        limit = gpu_bytes - sum(kept.get(name, 0) for name in RESIDENT)
     return ActorMemory("rollout", {**parts, "KV cache": max(cache, sequence)}, limit)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from geovlm_ray.config import Config
-from geovlm_ray.core.interfaces import Components
+from geovlm_ray.core.interfaces import Components, Weights
 from geovlm_ray.core.placement import PoolResources
 from geovlm_ray.core.schema import Prompt, SampleGroup
 from geovlm_ray.data.image_cache import open_cache
@@ -20,7 +20,6 @@ from geovlm_ray.observability.heartbeat import HEARTBEAT
 from geovlm_ray.rewards.local import LocalRewards
 from geovlm_ray.rollout.engine import Engine
 from geovlm_ray.training.preflight import Ready
-from geovlm_ray.transport import TRANSPORTS
 from geovlm_ray.transport.base import Transport
 
 
@@ -31,13 +30,13 @@ def make_encoder(config: Config, model: Path) -> PromptEncoder:
 
 def make_transport(config: Config) -> Transport:
     """One end of the weight transport, of the learner or of an engine."""
-    return TRANSPORTS[config.sync.transport](config.placement.rollout.actors)
+    return config.transport(config.rollout.stall_s)
 
 
 def make_engine(config: Config, model: Path) -> Engine:
     """An engine with the run's base weights."""
     lora = config.model.lora
-    rank = lora.rank if lora and lora.targets == "language" else 0
+    rank = lora.rank if lora and config.model.sends_adapter else 0
     encoder = make_encoder(config, model)
     return Engine(
         model,
@@ -47,6 +46,7 @@ def make_engine(config: Config, model: Path) -> Engine:
         dtype=config.model.dtype,
         fp32_head=config.model.fp32_head,
         lora_rank=rank,
+        sleep_level=(1 if lora else 2) if config.placement.colocate else 0,
         seed=config.run.seed,
     )
 
@@ -73,6 +73,7 @@ class LocalRollouts:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self._endpoint = engine.endpoint("127.0.0.1")
 
     def submit(self, prompts: Sequence[Prompt], **sampling: Any) -> list[list[SampleGroup]]:
         """Generate the completions of a batch, blocking until they are complete."""
@@ -87,11 +88,15 @@ class LocalRollouts:
         """Short completions from the only engine, [1][prompts]."""
         return [self.engine.generate(prompts, group_size=1, max_tokens=max_tokens)]
 
-    def update_weights(self, chunks: Iterable[Any]) -> None:
+    def update_weights(self, weights: Weights) -> None:
         """Load the weights into the engine, which receives beside the sender: a transport may need both at once."""
         with ThreadPoolExecutor(1) as receiver:
-            for receipt in [receiver.submit(self.engine.receive, chunk) for chunk in chunks]:
+            for receipt in [receiver.submit(self.engine.receive, chunk) for chunk in weights([self._endpoint])]:
                 receipt.result()
+
+    def sleep(self) -> None:
+        """Give back the engine's GPU memory."""
+        self.engine.sleep()
 
     def close(self) -> None:
         """Do nothing: the engine ends with the process."""

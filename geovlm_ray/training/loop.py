@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from geovlm_ray.config import Config
-from geovlm_ray.core.errors import LostError, RunError, UserError
+from geovlm_ray.core.errors import RunError, UserError
 from geovlm_ray.core.interfaces import TRAINED, Components, Evaluator, Prompts
 from geovlm_ray.core.interrupts import Interrupted, uninterrupted
 from geovlm_ray.core.schema import Prompt, SampleGroup
@@ -33,7 +33,7 @@ def train(config: Config, components: Components, prompts: Prompts, probe: list[
     """Run learner steps ``start`` to ``config.run.steps``.
 
     Returns the largest parity error (absolute log-prob difference between engine and learner) over all weight syncs.
-    When a step fails or the run is interrupted, the completed steps are checkpointed.
+    When a step fails, an engine is lost or the run is interrupted, the completed steps are checkpointed.
 
     Raises:
         RunError: the parity check failed, or every group of a batch was too stale to train on.
@@ -45,8 +45,6 @@ def train(config: Config, components: Components, prompts: Prompts, probe: list[
     progress = LoopProgress(start, start, start, {})
     try:
         return _steps(config, components, prompts, probe, progress, scorer)
-    except LostError:
-        raise
     except (UserError, Interrupted):
         _save_progress(components, progress)
         raise
@@ -107,6 +105,10 @@ def _steps(
         with uninterrupted():
             with clock("learner"):
                 upcoming = prompts.batch(step + 1) if step + 1 < config.run.steps else []
+                if config.placement.colocate:
+                    if components.evaluator:
+                        components.evaluator.finish()
+                    components.rollouts.sleep()
                 learner_metrics = components.learner.step(groups_by_status[TRAINED], upcoming)
                 progress.trained = step + 1
             with clock("sync"):
@@ -174,7 +176,7 @@ def sync_weights(config: Config, components: Components, probe: list[Prompt], ve
     Raises:
         RunError: an engine does not hold ``version`` afterwards.
     """
-    components.rollouts.update_weights(components.learner.weights())
+    components.rollouts.update_weights(components.learner.weights)
     probed = components.rollouts.probe(probe, config.sync.parity_tokens)
     for engine, groups in enumerate(probed):
         found = {sample.weight_version for group in groups for sample in group.samples}

@@ -145,6 +145,22 @@ def check_context(config: Config, model: Path) -> None:
         )
 
 
+def check_tensor_parallel(config: Config, model: Path) -> None:
+    """Raise RunError if ``rollout.tensor_parallel`` workers cannot divide the heads and MLPs of the model."""
+    workers = config.rollout.tensor_parallel
+    text, vision = _text_config(model), read_object(model / "config.json").get("vision_config", {})
+    sizes = {
+        "num_attention_heads": text["num_attention_heads"],
+        "intermediate_size": text["intermediate_size"],
+        **{f"vision_config.{key}": vision[key] for key in ("num_heads", "intermediate_size") if key in vision},
+    }
+    if odd := [f"{name}={size}" for name, size in sizes.items() if size % workers]:
+        raise RunError(
+            f"rollout.tensor_parallel: expected a divisor of {', '.join(sizes)} of {model}, found {workers}, which "
+            f"does not divide {', '.join(odd)}"
+        )
+
+
 def kv_bytes_per_token(model: Path, dtype: str) -> int:
     """Bytes of the KV cache per token."""
     text = _text_config(model)
@@ -217,6 +233,7 @@ CHECKS = (
     Check("data", lambda config: open_stream(config.data)),
     Check("reward", lambda config: check_function(config.reward)),
     Check("context", check_context, needs=("model",)),
+    Check("tensor parallel", check_tensor_parallel, needs=("model",)),
     Check("memory", check_memory, needs=("model",)),
     Check("GPU memory", check_gpu_memory, needs=("model",)),
     Check("held-out examples", check_held_out, needs=("data",)),

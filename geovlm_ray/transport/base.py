@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -27,11 +27,27 @@ class WeightUpdate:
     adapter: Mapping[str, Any] | None = None
 
 
+CallWorkers = Callable[..., list[Any]]
+"""Calls a method of the engine's vLLM workers by its name and keyword arguments; returns the workers' results."""
+
+
+@dataclass(frozen=True)
+class WorkerUpdate:
+    """One version of full or merged model weights that the engine's vLLM workers receive themselves.
+
+    ``load`` is called between two engine steps and returns once the workers have loaded and verified the version.
+    """
+
+    version: int
+    load: Callable[[CallWorkers], None]
+
+
 class Transport(ABC):
     """One end of a transport: every rank of the learner has an instance that sends, every engine one that receives.
 
-    The driver forwards each chunk to each of the ``engines`` unopened, in order, as soon as it is yielded. A chunk may
-    contain tensors, or announce a transfer that sender and receivers then make among themselves.
+    The driver forwards each chunk to each engine unopened, in order, as soon as it is yielded. A chunk may contain
+    tensors, or announce a transfer that sender and receivers then make among themselves. A peer that does not answer
+    for ``timeout_s`` counts as lost.
     """
 
     replayable: ClassVar[bool]
@@ -39,20 +55,27 @@ class Transport(ABC):
 
     If not, it is used from the next version on.
     """
+    vllm_backend: ClassVar[str | None] = None
+    """Name of the weight transfer engine that vLLM's workers need, if any."""
 
-    def __init__(self, engines: int) -> None:
-        self.engines = engines
+    def __init__(self, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
+
+    def endpoint(self, host: str, devices: Sequence[str]) -> Any:
+        """What senders need to reach this engine, whose node is ``host`` and whose workers are on ``devices``."""
+        return None
 
     @abstractmethod
-    def send(self, update: WeightUpdate, rank: int) -> Iterator[Any]:
-        """Yield the chunks of a version; called on every rank of the learner with the same tensors.
+    def send(self, update: WeightUpdate, rank: int, ranks: int, endpoints: Sequence[Any]) -> Iterator[Any]:
+        """Yield the chunks of a version; called on each of the learner's ``ranks`` with the same tensors.
 
-        Every rank consumes ``update.tensors`` completely and in order, because gathering them is collective. The next
-        version is sent after all engines have acknowledged this one.
+        ``endpoints`` are those of the engines that get the chunks. Every rank consumes ``update.tensors`` completely
+        and in order, because gathering them is collective. The next version is sent after all engines have
+        acknowledged this one.
         """
 
     @abstractmethod
-    def receive(self, chunk: Any) -> WeightUpdate | None:
+    def receive(self, chunk: Any) -> WeightUpdate | WorkerUpdate | None:
         """Accept a chunk; returns its version once all of it has arrived and is verified, else None.
 
         An engine may call it from several threads.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -74,13 +74,13 @@ class ObjectStore(Transport):
 
     replayable = True
 
-    def __init__(self, engines: int) -> None:
-        super().__init__(engines)
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__(timeout_s)
         self._lock = threading.Lock()
         self._version = -1
         self._received: dict[int, WeightBucket] = {}
 
-    def send(self, update: WeightUpdate, rank: int) -> Iterator[WeightBucket]:
+    def send(self, update: WeightUpdate, rank: int, ranks: int, endpoints: Sequence[Any]) -> Iterator[WeightBucket]:
         """Yield buckets on rank 0, packing the next one in a thread while the current one is sent."""
         if rank:
             deque(update.tensors, maxlen=0)

@@ -90,7 +90,7 @@ def test_lost_node_is_replaced_and_not_searched_for_without_pause() -> None:
         reservation = Reservation(config, "rollout")
         reservation.wait()
         rollouts = RayRollouts(config, Path(), InstantActor, reservation)
-        rollouts.update_weights(iter([1]))
+        rollouts.update_weights(lambda endpoints: iter([1]))
         rollouts.slots.ready(at_least=2)
         (control,) = ray_cluster.head_node.all_processes["gcs_server"]
         gcs = psutil.Process(control.process.pid)

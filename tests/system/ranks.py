@@ -49,7 +49,7 @@ def train_rank(
     if load:
         learner.load(folder / load)
     rows = [learner.step(GROUPS) for _ in range(2)]
-    weights = {name: tensor.clone() for bucket in learner.weights() for name, tensor in bucket.tensors()}
+    weights = {name: tensor.clone() for bucket in learner.weights([]) for name, tensor in bucket.tensors()}
     logprobs = [torch.from_numpy(row) for row in learner.logprobs(GROUPS)]
     (folder / save).mkdir(exist_ok=True)
     save_whole(learner, folder / save)

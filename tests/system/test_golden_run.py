@@ -65,7 +65,7 @@ def test_every_actor_has_a_heartbeat(golden: GoldenRun) -> None:
     assert all(heartbeat["run"] == "golden" and heartbeat["memory_bytes"] > 2**20 for heartbeat in heartbeats.values())
     assert heartbeats["driver"]["state"] == "ended"
     learner = heartbeats["learner-0"]
-    assert learner["weight_version"] >= STEPS - 1
+    assert 0 < learner["weight_version"] <= STEPS
     assert 0 < learner["idle"] < 1
     assert learner["rate"] > 0
 

@@ -7,50 +7,19 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-import torch
 
 from geovlm_ray.config import load_config
-from geovlm_ray.core.schema import Prompt, SampleGroup
+from geovlm_ray.core.schema import Prompt
 from geovlm_ray.data.sampler import PromptSampler, SceneStream
-from geovlm_ray.learner.grpo_learner import GrpoLearner
 from geovlm_ray.model.loading import model_folder
 from geovlm_ray.rollout import vllm_compat
 from geovlm_ray.rollout.engine import Engine
 from geovlm_ray.training.local import make_engine, make_learner
+from tests.system.random_weights import RandomWeights
 
 pytestmark = pytest.mark.slow
 CHUNK = 16
 """Tokens per engine step; a prompt has about 30, 16 of them of its image."""
-
-
-class RandomWeights:
-    """A learner whose weights at version v are those of the packaged policy plus noise that depends only on v."""
-
-    def __init__(self, learner: GrpoLearner) -> None:
-        self.learner = learner
-        self.trained = list(learner.trained.values())
-        self.initial = [p.detach().clone() for p in self.trained]
-
-    def set_version(self, version: int) -> None:
-        generator = torch.Generator().manual_seed(version)
-        self.learner.steps = version
-        with torch.no_grad():
-            for parameter, initial in zip(self.trained, self.initial, strict=True):
-                noise = torch.randn(initial.shape, generator=generator)
-                parameter.copy_(initial + 0.02 * initial.std().nan_to_num(1.0) * noise)
-
-    def send(self, engine: Engine, version: int) -> None:
-        self.set_version(version)
-        for chunk in self.learner.weights():
-            engine.receive(chunk)
-
-    def max_error(self, groups: list[SampleGroup]) -> float:
-        """Largest difference of log-probs between engine and learner, over tokens before any update."""
-        differences = []
-        for values, sample in zip(self.learner.logprobs(groups), (s for g in groups for s in g.samples), strict=True):
-            end = sample.weight_updates[0][0] if sample.weight_updates else len(sample.token_ids)
-            differences.append(np.abs(values - np.array(sample.logprobs))[:end].max(initial=0))
-        return float(max(differences))
 
 
 @pytest.fixture

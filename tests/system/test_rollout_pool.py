@@ -123,7 +123,7 @@ def reconfigure(rollouts: RayRollouts, **sections: object) -> None:
 
 def test_every_group_is_returned_once_and_finished_groups_are_batched(pool: Pool) -> None:
     rollouts = pool(InstantActor)
-    rollouts.update_weights(iter([3]))
+    rollouts.update_weights(lambda endpoints: iter([3]))
     batches = [rollouts.submit(PROMPTS), rollouts.submit(PROMPTS[:2])]
     ray.get([a.__ray_call__.remote(lambda _: None) for a in rollouts.actors])
     for batch, prompts in zip(batches, (PROMPTS, PROMPTS[:2]), strict=True):
@@ -140,12 +140,12 @@ def test_prompts_of_a_dead_or_stalled_actor_are_reassigned_and_returned_once(
     pool: Pool, kind: type[RolloutActor]
 ) -> None:
     rollouts = pool(kind)
-    rollouts.update_weights(iter([3]))
+    rollouts.update_weights(lambda endpoints: iter([3]))
     set_stall_timeout(rollouts, 15)
     first = rollouts.actors[0]
     assert [g.prompt for g in in_order(rollouts.submit(PROMPTS))] == PROMPTS
     assert rollouts.actors[0] is not first
-    rollouts.update_weights(iter([4]))
+    rollouts.update_weights(lambda endpoints: iter([4]))
     ray.get(rollouts.actors[0].receive.remote(4))
     groups = in_order(rollouts.submit(PROMPTS[1:]))
     assert [g.prompt for g in groups] == PROMPTS[1:]
@@ -155,7 +155,7 @@ def test_prompts_of_a_dead_or_stalled_actor_are_reassigned_and_returned_once(
 
 def test_actor_killed_between_batches_restarts_with_current_weights(pool: Pool) -> None:
     rollouts = pool(InstantActor)
-    rollouts.update_weights(iter([7]))
+    rollouts.update_weights(lambda endpoints: iter([7]))
     for actor in rollouts.actors:
         ray.kill(actor)
     assert [g.prompt for g in rollouts.generate(PROMPTS)] == PROMPTS
@@ -167,7 +167,7 @@ def test_actor_killed_between_batches_restarts_with_current_weights(pool: Pool) 
 @pytest.mark.long
 def test_unresponsive_idle_actor_is_replaced(pool: Pool) -> None:
     rollouts = pool(InstantActor)
-    rollouts.update_weights(iter([7]))
+    rollouts.update_weights(lambda endpoints: iter([7]))
     set_stall_timeout(rollouts, 15)
     stopped = rollouts.actors[0]
     os.kill(ray.get(stopped.__ray_call__.remote(lambda _: os.getpid())), signal.SIGSTOP)
@@ -177,10 +177,10 @@ def test_unresponsive_idle_actor_is_replaced(pool: Pool) -> None:
 
 def test_weight_updates_reach_replacement_actors(pool: Pool) -> None:
     rollouts = pool(InstantActor)
-    rollouts.update_weights(iter([1]))
+    rollouts.update_weights(lambda endpoints: iter([1]))
     ray.kill(rollouts.actors[1])
-    rollouts.update_weights(iter([2]))
-    rollouts.update_weights(iter([3]))
+    rollouts.update_weights(lambda endpoints: iter([2]))
+    rollouts.update_weights(lambda endpoints: iter([3]))
     groups = [g for _ in range(3) for g in in_order(rollouts.submit(PROMPTS))]
     assert {s.weight_version for g in groups for s in g.samples} == {3}
 
@@ -190,12 +190,12 @@ def test_replacement_waits_for_the_next_version_if_the_current_one_cannot_be_rep
 ) -> None:
     monkeypatch.setitem(TRANSPORTS, "unreplayable", UnreplayableTransport)
     rollouts = pool(InstantActor, "sync.transport=unreplayable")
-    rollouts.update_weights(iter([1]))
+    rollouts.update_weights(lambda endpoints: iter([1]))
     ray.kill(rollouts.actors[0])
     assert [g.prompt for g in rollouts.generate(PROMPTS)] == PROMPTS
     ray.get(rollouts.actors[0].__ray_ready__.remote())
     assert len(rollouts.probe(PROMPTS[:2], 4)) == ACTORS - 1
-    rollouts.update_weights(iter([2]))
+    rollouts.update_weights(lambda endpoints: iter([2]))
     ray.get(rollouts.actors[0].__ray_ready__.remote())
     probes = rollouts.probe(PROMPTS[:2], 4)
     assert len(probes) == ACTORS
@@ -221,7 +221,7 @@ def test_error_of_the_sender_is_not_blamed_on_an_engine(pool: Pool) -> None:
     rollouts = pool(InstantActor)
     learner = RayLearner(rollouts.config, Path(), FailingSender)
     with pytest.raises(RunError, match=r"^the learner failed: .*network unreachable"):
-        rollouts.update_weights(learner.weights())
+        rollouts.update_weights(learner.weights)
     learner.close()
 
 
@@ -235,7 +235,7 @@ def test_close_ends_a_call_that_waits_for_a_starting_actor(pool: Pool, tmp_path:
     rollouts = pool(SlowStartingActor, "placement.rollout.actors=1", f"run.dir={tmp_path}", f"run.name={name}")
     (first,) = rollouts.actors
     if slow == "replacement":
-        rollouts.update_weights(iter([1]))
+        rollouts.update_weights(lambda endpoints: iter([1]))
         marker.touch()
         ray.kill(first)
     check_close_ends_waiting_call(
@@ -252,7 +252,7 @@ def test_death_of_an_unstarted_actor_is_not_counted_as_a_crash(pool: Pool) -> No
     )
     ray.get(rollouts.actors[0].__ray_call__.remote(lambda _: None))
     ray.kill(rollouts.actors[1])
-    rollouts.update_weights(iter([1]))
+    rollouts.update_weights(lambda endpoints: iter([1]))
     for _ in range(MAX_CONSECUTIVE_CRASHES):
         waiting = rollouts.actors[1]
         ray.kill(waiting)
@@ -264,7 +264,7 @@ def test_death_of_an_unstarted_actor_is_not_counted_as_a_crash(pool: Pool) -> No
 
 def test_unschedulable_replacement_fails_the_run(pool: Pool) -> None:
     rollouts = pool(InstantActor, "placement.rollout.actors=1")
-    rollouts.update_weights(iter([1]))
+    rollouts.update_weights(lambda endpoints: iter([1]))
     set_stall_timeout(rollouts, 3)
 
     @ray.remote(num_cpus=ray.cluster_resources()["CPU"])
@@ -297,7 +297,7 @@ def test_repeated_crash_or_exception_fails_the_run(
     pool: Pool, kind: type[RolloutActor], message: str, call: Callable[[RayRollouts], object]
 ) -> None:
     rollouts = pool(kind)
-    rollouts.update_weights(iter([1]))
+    rollouts.update_weights(lambda endpoints: iter([1]))
     with pytest.raises(RunError, match=message):
         call(rollouts)
 
@@ -318,7 +318,7 @@ def test_replacement_takes_the_place_of_the_lost_actor(cluster: None) -> None:
     reservation = Reservation(config, "rollout")
     reservation.wait()
     rollouts = RayRollouts(config, Path(), InstantActor, reservation)
-    rollouts.update_weights(iter([1]))
+    rollouts.update_weights(lambda endpoints: iter([1]))
     ray.kill(rollouts.actors[0])
     assert len(in_order(rollouts.submit(PROMPTS))) == len(PROMPTS)
     assert len(rollouts.slots.ready(at_least=2)) == 2

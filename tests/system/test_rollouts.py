@@ -35,7 +35,7 @@ def test_in_flight_completions_continue_with_new_weights_and_record_the_update(
     engine, learner = make_engine(config, model), make_learner(config, model)
     sampler = PromptSampler(SceneStream(0), config.data, 16)
     rollouts = LocalRollouts(engine)
-    rollouts.update_weights(learner.weights())
+    rollouts.update_weights(learner.weights)
     scored = LocalRewards(config.reward).score(engine.generate(sampler.batch(0)))
     stream = engine.stream(sampler.batch(1))
     groups = list(next(stream))
@@ -44,7 +44,7 @@ def test_in_flight_completions_continue_with_new_weights_and_record_the_update(
     new_logprobs = learner.logprobs
     old_learner = make_learner(config, model)
     learner.step(scored)
-    rollouts.update_weights(learner.weights())
+    rollouts.update_weights(learner.weights)
     assert engine.version == 1
     groups += [group for part in stream for group in part]
     assert sorted(g.group_id for g in groups) == list(range(16, 32))

@@ -23,7 +23,7 @@ def buckets_of(version: int, tensors: dict[str, torch.Tensor]) -> list[WeightBuc
 
 def receive_in_order(buckets: list[WeightBucket]) -> dict[str, torch.Tensor]:
     """The tensors that an engine receives; None before the last bucket."""
-    transport = ObjectStore(engines=1)
+    transport = ObjectStore(timeout_s=60)
     *early, update = [transport.receive(bucket) for bucket in buckets]
     assert early == [None] * (len(buckets) - 1)
     assert update is not None
@@ -49,7 +49,7 @@ def test_mixed_dtypes_and_shapes_round_trip() -> None:
         "c": torch.tensor(3, dtype=torch.int64),
         "d": torch.randn(40),
     }
-    buckets = list(ObjectStore(engines=1).send(WeightUpdate(1, sent.items()), rank=0))
+    buckets = list(ObjectStore(timeout_s=60).send(WeightUpdate(1, sent.items()), rank=0, ranks=2, endpoints=[]))
     assert [(b.number, b.last) for b in buckets] == [(i, i == len(buckets) - 1) for i in range(len(buckets))]
     received = receive_in_order(buckets)
     assert all(torch.equal(received[name], sent[name]) and received[name].dtype == sent[name].dtype for name in sent)
@@ -58,7 +58,7 @@ def test_mixed_dtypes_and_shapes_round_trip() -> None:
 def test_other_ranks_gather_all_tensors_and_send_none() -> None:
     gathered = []
     tensors = ((name, gathered.append(name) or torch.zeros(3)) for name in "abc")
-    assert not list(ObjectStore(engines=1).send(WeightUpdate(1, tensors), rank=1))
+    assert not list(ObjectStore(timeout_s=60).send(WeightUpdate(1, tensors), rank=1, ranks=2, endpoints=[]))
     assert gathered == ["a", "b", "c"]
 
 
@@ -67,7 +67,7 @@ def test_corrupted_byte_is_detected() -> None:
     changed = {"a": bucket.arrays["a"].copy()}
     changed["a"][2] = 1e-30
     with pytest.raises(RunError, match="version 7, bucket 0"):
-        ObjectStore(engines=1).receive(dataclasses.replace(bucket, arrays=changed))
+        ObjectStore(timeout_s=60).receive(dataclasses.replace(bucket, arrays=changed))
 
 
 def test_swapped_tensors_and_wrong_version_are_detected() -> None:
@@ -75,11 +75,11 @@ def test_swapped_tensors_and_wrong_version_are_detected() -> None:
     swapped = {"a": bucket.arrays["b"], "b": bucket.arrays["a"]}
     for changed in (dataclasses.replace(bucket, arrays=swapped), dataclasses.replace(bucket, version=8)):
         with pytest.raises(RunError, match="checksum"):
-            ObjectStore(engines=1).receive(changed)
+            ObjectStore(timeout_s=60).receive(changed)
 
 
 def test_incomplete_version_is_discarded_when_the_next_one_arrives() -> None:
-    transport = ObjectStore(engines=1)
+    transport = ObjectStore(timeout_s=60)
     first, second = (buckets_of(v, {"a": torch.full((32,), v), "b": torch.full((32,), v)}) for v in (1, 2))
     assert transport.receive(first[0]) is None
     assert transport.receive(second[1]) is None

@@ -154,3 +154,18 @@ def test_dry_run_prints_what_each_actor_takes_of_a_gpu(folder: Path, capsys: pyt
     if not torch.cuda.is_available():
         main(command)
         assert "GPU memory: unknown here; set placement.gpu_memory_gb" in capsys.readouterr().out
+
+
+def test_colocated_learner_has_the_memory_of_the_sleeping_engine() -> None:
+    settings = [
+        "placement.rollout.num_gpus=0.5",
+        "placement.learner.num_gpus=0.5",
+        "model.dtype=bfloat16",
+        "learner.kl_beta=0",
+    ]
+    config = load_config("demo", ["placement.colocate=true", "loop.max_staleness=0", *settings])
+    apart, shape = load_config("demo", settings), qwen_3b()
+    assert learner_memory(config, shape, 80 * GIB).limit > 75 * GIB > learner_memory(apart, shape, 80 * GIB).limit
+    kept = learner_memory(config, shape, 80 * GIB).parts
+    resident = kept["weights"] + kept["gradients and optimizer"] + kept["CUDA"]
+    assert engine_memory(config, shape, 80 * GIB).limit == pytest.approx(80 * GIB - resident)

@@ -53,7 +53,7 @@ def learner(encoder: PromptEncoder, model: ModelConfig | None = None, **settings
         max_completion_tokens=64,
         total_steps=10,
         seed=0,
-        transport=ObjectStore(engines=1),
+        transport=ObjectStore(timeout_s=60),
     )
 
 
@@ -295,7 +295,7 @@ def test_temperature_and_seed_reach_the_learner(demo: Config, encoder: PromptEnc
             max_completion_tokens=64,
             total_steps=1,
             seed=0,
-            transport=ObjectStore(engines=1),
+            transport=ObjectStore(timeout_s=60),
         ).logprobs([group(0, [0.0, 1.0])])
         for t in (1.0, 2.0)
     )

@@ -12,7 +12,7 @@ import pytest
 
 from geovlm_ray.config import Config, load_config
 from geovlm_ray.core.errors import LostError, RunError
-from geovlm_ray.core.interfaces import Components, GroupsByStatus, Saver
+from geovlm_ray.core.interfaces import Components, GroupsByStatus, Saver, Weights
 from geovlm_ray.core.schema import Prompt, RewardScore, Sample, SampleGroup
 from geovlm_ray.data.sampler import REPLACEMENT_OFFSET, PromptSampler, SceneStream
 from geovlm_ray.training.loop import train
@@ -41,8 +41,10 @@ class Pool:
     def probe(self, prompts: Sequence[Prompt], max_tokens: int) -> list[list[SampleGroup]]:
         return [self.sample(prompts)]
 
-    def update_weights(self, buckets: Iterable[int]) -> None:
-        (self.version,) = buckets
+    def update_weights(self, weights: Weights) -> None:
+        (self.version,) = weights([])
+
+    def sleep(self) -> None: ...
 
     def close(self) -> None: ...
 
@@ -88,7 +90,7 @@ class Learner:
     def logprobs(self, groups: Sequence[SampleGroup]) -> list[np.ndarray]:
         return [np.array([-1.0]) for g in groups for _ in g.samples]
 
-    def weights(self) -> list[int]:
+    def weights(self, endpoints: Sequence[Any]) -> list[int]:
         return [self.version]
 
     def save(self, folder: Path) -> None: ...
@@ -256,9 +258,9 @@ class FailingRewards(Rewards):
 
 @pytest.mark.parametrize(
     ("error", "saved"),
-    [(RunError("no reward"), [4, 5]), (LostError("the learner died"), [4]), (ValueError("a mistake of ours"), [4])],
+    [(RunError("no reward"), [4, 5]), (LostError("all engines died"), [4, 5]), (ValueError("a mistake of ours"), [4])],
 )
-def test_failed_step_saves_a_checkpoint_unless_the_learner_state_is_lost(error: Exception, saved: list[int]) -> None:
+def test_failed_step_saves_the_completed_ones(error: Exception, saved: list[int]) -> None:
     recorder = Recorder()
     with pytest.raises(type(error), match=str(error)):
         run(rewards=FailingRewards(error, step=5), recorder=recorder)
@@ -297,3 +299,24 @@ def test_zero_variance_groups_are_kept_without_resampling() -> None:
     assert (pool.generated, learner.trained) == ([], [0, 1, 2])
     task = "multilabel_classification"
     assert (recorder.rows[0]["groups/resampled"], recorder.rows[0][f"task/{task}/zero_variance"]) == (0, 1)
+
+
+@pytest.mark.parametrize("evaluation", [(), ("evaluation.every=1", "evaluation.benchmarks=[drawn-vqa]")])
+def test_colocated_engines_sleep_while_the_learner_trains(
+    monkeypatch: pytest.MonkeyPatch, evaluation: tuple[str, ...]
+) -> None:
+    calls: list[str] = []
+
+    def record(owner: type, name: str) -> None:
+        method = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *arguments: (calls.append(name), method(*arguments))[1])
+
+    record(Pool, "submit")
+    record(Pool, "sleep")
+    record(Pool, "update_weights")
+    record(Learner, "step")
+    monkeypatch.setattr(Evaluator, "finish", lambda self: calls.append("evaluated"))
+    run("placement.colocate=true", "loop.max_staleness=0", "run.steps=2", *evaluation)
+    evaluated = ["evaluated"] if evaluation else []
+    step = ["submit", *evaluated, "sleep", "step", "update_weights"]
+    assert calls == ["update_weights", *step, *step, *evaluated]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from geovlm_ray.config import Config, load_config
 from geovlm_ray.core.errors import ConfigError, DataError, ModelError, UserError
 from geovlm_ray.training.preflight import CHECKS, Check, prepare, problems
+from geovlm_ray.transport import TRANSPORTS
 
 NAMES = [check.name for check in CHECKS]
 
@@ -38,6 +40,7 @@ def test_all_problems_are_reported_and_checks_without_their_input_skipped(settin
     found = reported(config)
     assert [name for name in NAMES if name not in found] == [
         "context",
+        "tensor parallel",
         "memory",
         "GPU memory",
         "held-out examples",
@@ -54,7 +57,13 @@ def test_all_problems_are_reported_and_checks_without_their_input_skipped(settin
 
 def test_other_data_checks_run_when_only_the_model_is_missing(settings: list[str]) -> None:
     found = reported(load_config("demo", [*settings, "model.path=/nowhere"]))
-    assert [name for name in NAMES if name not in found] == ["context", "memory", "GPU memory", "records"]
+    assert [name for name in NAMES if name not in found] == [
+        "context",
+        "tensor parallel",
+        "memory",
+        "GPU memory",
+        "records",
+    ]
     assert found["held-out examples"] is None
 
 
@@ -73,3 +82,59 @@ def test_check_receives_what_the_checks_that_it_needs_returned(demo: Config) -> 
         ("uses", f"3 {demo.run.name}"),
     ]
     assert results == {"number": 3}
+
+
+def test_engine_workers_must_divide_the_model(settings: list[str]) -> None:
+    found = reported(load_config("demo", [*settings, "rollout.tensor_parallel=2"]))["tensor parallel"]
+    assert re.search(
+        r"rollout.tensor_parallel: expected a divisor of num_attention_heads, .* found 2, .*vision_config.num_heads=3$",
+        str(found),
+    )
+
+
+COLOCATED = ["placement.colocate=true", "loop.max_staleness=0"]
+ON_GPUS = ["placement.rollout.num_gpus=1", "placement.learner.num_gpus=1"]
+HALVES = ["placement.rollout.num_gpus=0.5", "placement.learner.num_gpus=0.5"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["placement.colocate=true"], "placement.colocate=true: expected loop.max_staleness=0$"),
+        (
+            [*COLOCATED, "placement.rollout.actors=2"],
+            "expected placement.learner.actors=2, one for each rollout actor$",
+        ),
+        ([*COLOCATED, *ON_GPUS], "expected placement.rollout.num_gpus and placement.learner.num_gpus to make one GPU$"),
+        (
+            [*COLOCATED, "sync.mode=in_flight", "rollout.tensor_parallel=2"],
+            "sync.mode=drained; rollout.tensor_parallel=1",
+        ),
+        (
+            ["rollout.tensor_parallel=2", *ON_GPUS],
+            "rollout.tensor_parallel: expected placement.rollout.num_gpus=1, .* found 2",
+        ),
+        (["rollout.tensor_parallel=2", "sync.transport=object_store"], "sync.transport=object_store: expected nccl"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_errors(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config("demo", overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "transport"),
+    [
+        ([], "object_store"),
+        (ON_GPUS, "nccl"),
+        (HALVES, "ipc"),
+        ([*COLOCATED, *HALVES, "placement.rollout.actors=2", "placement.learner.actors=2"], "ipc"),
+        ([*ON_GPUS, "model.lora={rank: 4}"], "object_store"),
+        ([*ON_GPUS, "model.lora={rank: 4, targets: all}"], "nccl"),
+        (["rollout.tensor_parallel=2"], "gloo"),
+        (["rollout.tensor_parallel=2", "model.lora={rank: 4}"], "object_store"),
+        ([*ON_GPUS, "sync.transport=object_store"], "object_store"),
+    ],
+)
+def test_transport_fits_the_placement(overrides: list[str], transport: str) -> None:
+    assert load_config("demo", overrides).transport is TRANSPORTS[transport]

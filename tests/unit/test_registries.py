@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,7 +34,7 @@ class Announcing(Transport):
     replayable = False
     tensors: queue.Queue[Any] = queue.Queue(1)
 
-    def send(self, update: WeightUpdate, rank: int) -> Iterator[int]:
+    def send(self, update: WeightUpdate, rank: int, ranks: int, endpoints: Sequence[Any]) -> Iterator[int]:
         yield update.version
         for pair in update.tensors:
             self.tensors.put(pair, timeout=60)
@@ -47,7 +47,7 @@ class Announcing(Transport):
 class Raising(Announcing):
     """Raises while it sends."""
 
-    def send(self, update: WeightUpdate, rank: int) -> Iterator[int]:
+    def send(self, update: WeightUpdate, rank: int, ranks: int, endpoints: Sequence[Any]) -> Iterator[int]:
         raise OSError("network unreachable")
         yield 0
 
@@ -57,7 +57,7 @@ class WithoutReceive(Transport):
 
     replayable = False
 
-    def send(self, update: WeightUpdate, rank: int) -> Iterator[int]:
+    def send(self, update: WeightUpdate, rank: int, ranks: int, endpoints: Sequence[Any]) -> Iterator[int]:
         yield 0
 
 
@@ -74,7 +74,7 @@ def test_errors_of_a_transport_name_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TRANSPORTS, "raising", Raising)
     learner = make_learner(load_config("demo", ["sync.transport=raising"]), model_folder("tiny"))
     with pytest.raises(RunError, match=r"sync.transport: Raising failed to send weights: OSError: network unreachable"):
-        list(learner.weights())
+        list(learner.weights([]))
     with pytest.raises(ModelError, match="unchanged"), transport_errors(Raising(1), "receive weights"):
         raise ModelError("unchanged")
 
@@ -83,8 +83,10 @@ def test_transport_that_sends_while_the_engine_receives_works_in_one_process(mon
     monkeypatch.setitem(TRANSPORTS, "announcing", Announcing)
     learner = make_learner(load_config("demo", ["sync.transport=announcing"]), model_folder("tiny"))
     received: list[WeightUpdate | None] = []
-    engine: Any = SimpleNamespace(receive=lambda chunk: received.append(Announcing(1).receive(chunk)))
-    LocalRollouts(engine).update_weights(learner.weights())
+    engine: Any = SimpleNamespace(
+        endpoint=lambda host: host, receive=lambda chunk: received.append(Announcing(1).receive(chunk))
+    )
+    LocalRollouts(engine).update_weights(learner.weights)
     (update,) = received
     assert update is not None
     assert [name for name, _ in update.tensors] == [name for name, _ in learner.model.named_parameters()]

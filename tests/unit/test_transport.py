@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
@@ -37,7 +37,7 @@ class FileTransport(Transport):
 
     replayable = True
 
-    def send(self, update: WeightUpdate, rank: int) -> Iterator[FileChunk]:
+    def send(self, update: WeightUpdate, rank: int, ranks: int, endpoints: Sequence[Any]) -> Iterator[FileChunk]:
         tensors = {name: tensor.detach().cpu().clone() for name, tensor in update.tensors}
         if rank == 0:
             path = Path(mkdtemp()) / "weights.safetensors"
@@ -56,6 +56,9 @@ class EngineDouble:
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
         self.updates: list[WeightUpdate] = []
+
+    def endpoint(self, host: str) -> Any:
+        return self.transport.endpoint(host, ["cpu"])
 
     def receive(self, chunk: Any) -> int:
         update = self.transport.receive(chunk)
@@ -76,7 +79,7 @@ def test_weights_reach_the_engine(transport: str, lora: str) -> None:
     learner = make_learner(config, model_folder("tiny"))
     engine = EngineDouble(make_transport(config))
     assert type(engine.transport) is TRANSPORTS[transport]
-    LocalRollouts(engine).update_weights(learner.weights())  # type: ignore[arg-type]
+    LocalRollouts(engine).update_weights(learner.weights)  # type: ignore[arg-type]
     (update,) = engine.updates
     model = learner.model
     expected = dict(model.named_parameters()) if lora == "null" else get_peft_model_state_dict(model)
@@ -89,7 +92,7 @@ def test_weights_reach_the_engine(transport: str, lora: str) -> None:
 
 def test_transport_refuses_corrupt_bytes() -> None:
     transport = make_transport(load_config("demo", ["sync.transport=files"]))
-    (chunk,) = transport.send(WeightUpdate(3, [("a", torch.zeros(4))]), rank=0)
+    (chunk,) = transport.send(WeightUpdate(3, [("a", torch.zeros(4))]), rank=0, ranks=1, endpoints=[])
     content = chunk.path.read_bytes()
     chunk.path.write_bytes(content[:-1] + b"\x01")
     with pytest.raises(RunError, match="expected checksum"):
@@ -101,5 +104,7 @@ def test_transport_refuses_corrupt_bytes() -> None:
 
 
 def test_unknown_transport_is_an_error_that_names_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match=r"sync\.transport: expected one of object_store, files, found 'nccl'"):
-        load_config("demo", ["sync.transport=nccl"])
+    with pytest.raises(
+        ConfigError, match=r"sync\.transport: expected one of auto, object_store, nccl, .*, files, found 'rdma'"
+    ):
+        load_config("demo", ["sync.transport=rdma"])

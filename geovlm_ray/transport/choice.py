@@ -1,0 +1,19 @@
+"""The transport that fits the placement of a run."""
+
+from __future__ import annotations
+
+from geovlm_ray.core.placement import PlacementConfig
+
+AUTO = "auto"
+"""Value of ``sync.transport`` that selects a transport by `fitting_transport`."""
+
+
+def fitting_transport(placement: PlacementConfig, tensor_parallel: int, sends_adapter: bool) -> str:
+    """Name of the fastest transport between learner and engines."""
+    rollout, learner = placement.rollout, placement.learner
+    if sends_adapter:
+        return "object_store"
+    if not (rollout.num_gpus and learner.num_gpus):
+        return "gloo" if tensor_parallel > 1 else "object_store"
+    share_one = rollout.actors == learner.actors == 1 and rollout.num_gpus + learner.num_gpus <= 1
+    return "ipc" if placement.colocate or share_one else "nccl"
