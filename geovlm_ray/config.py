@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
-from inspect import isabstract
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,7 +30,7 @@ from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.extensions import Extensions, activate
 from geovlm_ray.transport import TRANSPORTS
 from geovlm_ray.transport.base import Transport
-from geovlm_ray.transport.choice import AUTO, fitting_transport
+from geovlm_ray.transport.choice import AUTO, check_transport, fitting_transport
 
 RENAMED = {
     "evaluation.scenes": "evaluation.num_examples",
@@ -200,24 +199,18 @@ class Config(Extensions):
 
     @model_validator(mode="after")
     def _check_values(self) -> Config:
-        transport, rollout, evaluation = self.sync.transport, self.rollout, self.evaluation
-        if transport not in (AUTO, *TRANSPORTS):
-            raise ValueError(f"sync.transport: expected one of {', '.join((AUTO, *TRANSPORTS))}, found {transport!r}")
-        registered: Any = self.transport
-        if not (isinstance(registered, type) and issubclass(registered, Transport)) or isabstract(registered):
-            raise ValueError(
-                f"sync.transport={transport}: expected a subclass of Transport with send and receive in TRANSPORTS, "
-                f"found {registered!r}"
-            )
+        rollout, evaluation = self.rollout, self.evaluation
+        if self.sync.transport != AUTO:
+            check_transport(self.sync.transport)
         workers, gpus = rollout.tensor_parallel, self.placement.rollout.num_gpus
         if gpus and workers != max(gpus, 1):
             raise ValueError(
                 f"rollout.tensor_parallel: expected placement.rollout.num_gpus={gpus:g}, the GPUs of a rollout actor, "
                 f"found {workers}"
             )
-        if workers > 1 and registered.vllm_backend is None and not self.model.sends_adapter:
+        if workers > 1 and self.transport.vllm_backend is None and not self.model.sends_adapter:
             raise ValueError(
-                f"sync.transport={transport}: expected nccl, or gloo without GPUs, since the {workers} workers of "
+                f"sync.transport={self.sync.transport}: expected nccl, or gloo without GPUs, since {workers} workers of "
                 "rollout.tensor_parallel receive the weights themselves"
             )
         if rollout.max_tokens >= rollout.max_model_len:

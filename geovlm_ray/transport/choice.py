@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from inspect import isabstract
+from typing import Any
+
 from geovlm_ray.core.placement import PlacementConfig
+from geovlm_ray.transport import TRANSPORTS
+from geovlm_ray.transport.base import Transport
 
 AUTO = "auto"
 """Value of ``sync.transport`` that selects a transport by `fitting_transport`."""
@@ -17,3 +22,15 @@ def fitting_transport(placement: PlacementConfig, tensor_parallel: int, sends_ad
         return "gloo" if tensor_parallel > 1 else "object_store"
     share_one = rollout.actors == learner.actors == 1 and rollout.num_gpus + learner.num_gpus <= 1
     return "ipc" if placement.colocate or share_one else "nccl"
+
+
+def check_transport(name: str) -> None:
+    """Raise ValueError if the name is not that of a complete transport."""
+    if name not in TRANSPORTS:
+        raise ValueError(f"sync.transport: expected one of {', '.join((AUTO, *TRANSPORTS))}, found {name!r}")
+    registered: Any = TRANSPORTS[name]
+    if not (isinstance(registered, type) and issubclass(registered, Transport)) or isabstract(registered):
+        raise ValueError(
+            f"sync.transport={name}: expected a subclass of Transport with send and receive in TRANSPORTS, "
+            f"found {registered!r}"
+        )
