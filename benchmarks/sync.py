@@ -1,10 +1,10 @@
 """Weight sync to a rollout actor, including checksums, against a plain copy of the same bytes.
 
-``python -m benchmarks.sync [--json OUT]`` (about 2 minutes). The weights of one decoder layer of the 3B's size and a
+``python -m benchmarks.sync [--json OUT]`` (about 4 minutes). The weights of one decoder layer of the 3B's size and a
 small vision tower (350 MB in fp32) are sent from the learner actor through Ray's object store to another actor, which
-verifies them: the path of the training loop up to the point where an engine loads them. Also reported: the engine's
-reload of the same weights in one process, and the size of a LoRA adapter of rank 16 on all linear layers of the
-language model.
+verifies them: the path of the training loop up to the point where an engine loads them. Then to an engine that loads
+them, by every transport that needs no GPU. Also reported: the engine's reload of the same weights in one process, and
+the size of a LoRA adapter of rank 16 on all linear layers of the language model.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -36,6 +36,7 @@ UNCOUNTED = 4
 """Warm-up rounds, in which Ray's object store grows."""
 PAUSE_S = 1.5
 """Pause before each transfer, as long as a training step: Ray frees the memory of objects once per second."""
+TRANSPORTS_ON_CPU = ("object_store", "gloo", "shared_memory")
 SETTINGS = ["prompt.image_size=448", "rollout.max_model_len=1024", "placement.reward.num_cpus=0", "learner.lr=1e-6"]
 
 
@@ -47,7 +48,12 @@ def main() -> int:
         model = Path(folder) / "model"
         write_model(model, SHAPES["small" if options.smoke else "layer"])
         rounds, uncounted = (2, 1) if options.smoke else (ROUNDS, UNCOUNTED)
-        figures = [*transfer(model, rounds, uncounted), *reload(model, rounds, uncounted), *adapter(model)]
+        figures = [
+            *transfer(model, rounds, uncounted),
+            *loaded(model, rounds, uncounted),
+            *reload(model, rounds, uncounted),
+            *adapter(model),
+        ]
     return publish("sync", figures, options, settings=SETTINGS)
 
 
@@ -72,13 +78,9 @@ def transfer(model: Path, rounds: int, uncounted: int) -> list[Figure]:
     source = np.random.default_rng(0).integers(0, 255, sum(sizes), dtype=np.uint8)
     target = np.zeros_like(source)
 
-    def sync() -> float:
-        time.sleep(PAUSE_S)
-        return seconds(lambda: receivers.update_weights(learner.weights))
-
     measured = in_turns(
         {
-            "sync": sync,
+            "sync": sync_once(receivers, learner),
             "copy": lambda: seconds(lambda: np.copyto(target, source)),
         },
         rounds,
@@ -92,6 +94,36 @@ def transfer(model: Path, rounds: int, uncounted: int) -> list[Figure]:
         Figure("plain copy, seconds", float(np.median(copies))),
         *ratio_figures("to the far side / plain copy", transfers, copies, partial(at_most, limit=3)),
     ]
+
+
+def loaded(model: Path, rounds: int, uncounted: int) -> list[Figure]:
+    """From the learner actor until an engine in another actor has loaded and acknowledged the weights."""
+    connect()
+    syncs = {}
+    for name in TRANSPORTS_ON_CPU:
+        settings = [f"sync.transport={name}", "placement.rollout.num_cpus=0", "placement.learner.num_cpus=0"]
+        config = load_config("demo", [*SETTINGS, *settings, f"run.dir={model.parent}", f"run.name={name}"])
+        syncs[name] = sync_once(RayRollouts(config, model), RayLearner(config, model))
+    measured = {name: values[uncounted:] for name, values in in_turns(syncs, rounds).items()}
+    ray.shutdown()
+    return [
+        *(Figure(f"into an engine by {name}, seconds", float(np.median(values))) for name, values in measured.items()),
+        *(
+            figure
+            for name in TRANSPORTS_ON_CPU[1:]
+            for figure in ratio_figures(f"by {name} / by object_store", measured[name], measured["object_store"])
+        ),
+    ]
+
+
+def sync_once(rollouts: RayRollouts, learner: RayLearner) -> Callable[[], float]:
+    """A function that sends the weights once and returns the seconds."""
+
+    def sync() -> float:
+        time.sleep(PAUSE_S)
+        return seconds(lambda: rollouts.update_weights(learner.weights))
+
+    return sync
 
 
 def reload(model: Path, rounds: int, uncounted: int) -> list[Figure]:

@@ -210,7 +210,7 @@ class Config(Extensions):
             )
         if workers > 1 and self.transport.vllm_backend is None and not self.model.sends_adapter:
             raise ValueError(
-                f"sync.transport={self.sync.transport}: expected nccl, or gloo without GPUs, since {workers} workers of "
+                f"sync.transport={self.sync.transport}: expected nccl, or gloo without GPUs, since the workers of "
                 "rollout.tensor_parallel receive the weights themselves"
             )
         if rollout.max_tokens >= rollout.max_model_len:
