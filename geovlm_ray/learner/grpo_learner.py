@@ -75,13 +75,14 @@ class GrpoLearner(TrainedPolicy):
         self.max_completion_tokens = max_completion_tokens
         self.transport = transport
         device = torch.device("cuda" if torch.cuda.is_available() and on_gpu else "cpu")
-        model = load_model(model_config, folder, device, seed).train()
+        model = load_model(model_config, folder, device, seed, ranks.shard_rank).train()
         super().__init__(
             model,
             encoder.processor,
             model_config,
             self._optimizers,
             schedule(config.lr_decay, config.warmup_steps, total_steps, config.lr_end),
+            device,
             banned=banned_token_ids(encoder.processor, model.config.get_text_config().vocab_size),
             temperature=temperature,
             gradient_checkpointing=config.gradient_checkpointing,
@@ -294,7 +295,8 @@ class GrpoLearner(TrainedPolicy):
             return self.scores(micro.row)
 
     def _frozen_copy(self, folder: Path, seed: int) -> RowLogprobs:
-        return self.sharded(load_model(self.model_config, folder, self.device, seed).eval().requires_grad_(False))
+        model = load_model(self.model_config, folder, self.device, seed, self.ranks.shard_rank)
+        return self.sharded(model.eval().requires_grad_(False))
 
     def _export_tensors(self) -> tuple[Iterable[tuple[str, torch.Tensor]], dict[str, Any] | None]:
         """Named tensors for the engines, possibly sharded, and the PEFT configuration if they are a LoRA adapter."""

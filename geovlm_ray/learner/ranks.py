@@ -41,6 +41,11 @@ class Ranks:
         dist.init_process_group(_backend())
         return cls(dist.get_rank(), size)
 
+    @property
+    def shard_rank(self) -> int | None:
+        """The rank if weights are sharded, else None."""
+        return self.rank if self.size > 1 else None
+
     def barrier(self) -> None:
         """Wait for all ranks."""
         self.all_reduce_max(0)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -13,15 +12,28 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import ProcessorMixin
 
+from geovlm_ray.core.background import BackgroundWriter
 from geovlm_ray.learner.ranks import SINGLE_PROCESS, Ranks
 from geovlm_ray.model.config import ModelConfig
 from geovlm_ray.model.families import base_model, family_of
-from geovlm_ray.model.loading import autocast_context, load_state, restore_policy, save_policy, save_state
+from geovlm_ray.model.loading import (
+    autocast_context,
+    load_state,
+    restore_adapter,
+    save_description,
+    save_policy,
+    save_state,
+)
 from geovlm_ray.model.logprobs import RowLogprobs, TokenScore, token_logprobs
 from geovlm_ray.model.rows import GroupRow
-from geovlm_ray.model.sharding import full_tensor, shard, shard_like
+from geovlm_ray.model.sharding import full_tensor, scattered, shard
+from geovlm_ray.model.weight_files import TensorFiles, divide, file_names, open_tensors, write_index, write_tensors
 
 STATE_FILE = "learner.pt"
+MODEL, OPTIMIZER = "model", "optimizer"
+"""Stems of the files that hold the weights and the optimizer's tensors."""
+FILE_BYTES, MIN_FILE_BYTES = 2**31, 2**26
+"""Size at which a file of a checkpoint is closed: a quarter of the weights, within these limits."""
 NamedParameters = Mapping[str, nn.Parameter]
 
 
@@ -39,6 +51,7 @@ class TrainedPolicy:
         config: ModelConfig,
         optimizers: Callable[[NamedParameters], Sequence[Optimizer]],
         schedule: Callable[[int], float],
+        device: torch.device,
         *,
         banned: Sequence[int] = (),
         temperature: float = 1.0,
@@ -51,7 +64,7 @@ class TrainedPolicy:
         self.banned = torch.tensor(banned, dtype=torch.long)
         self.temperature = temperature
         self.ranks = ranks
-        self.device = base_model(model).device
+        self.device = device
         self.steps = 0
         if gradient_checkpointing:
             base_model(model).gradient_checkpointing_enable({"use_reentrant": False})
@@ -66,15 +79,16 @@ class TrainedPolicy:
         self.optimizers = optimizers(self.trained)
         self._schedule = schedule
         self._resume_schedule()
-        self._writer = ThreadPoolExecutor(1)
-        self._written: Future[None] | None = None
+        self._saved_bytes = sum(p.numel() * p.element_size() for p in self._saved_parameters().values())
+        # With the part of a quarter that is being gathered, at most the weights are in host memory.
+        self._writer = BackgroundWriter(self._saved_bytes * 3 // 4)
 
     def sharded(self, model: nn.Module) -> RowLogprobs:
         """A module that computes log-probs of rows with a model of this architecture, sharded over several ranks."""
         dtype = getattr(torch, self.model_config.dtype)
         module = RowLogprobs(model, self.banned, self.temperature, dtype if self.model_config.fp32_head else None)
         if self.ranks.size > 1:
-            shard(module, model, self.ranks.size, dtype)
+            shard(module, model, self.ranks.size, dtype, self.device)
         return module
 
     def scores(
@@ -121,22 +135,30 @@ class TrainedPolicy:
         self._schedulers = [LambdaLR(o, self._schedule, last_epoch=self.steps - 1) for o in self.optimizers]
 
     def save(self, folder: Path) -> None:
-        """Copy model or adapter and optimizer state, and start writing them in the background on rank 0.
+        """Copy model or adapter and optimizer state to host memory of rank 0, part by part, and start writing them.
 
-        Training continues meanwhile; `saved` tells when the write is complete.
+        Training continues meanwhile; `saved` tells when the write is complete. Parts that exceed the size of the
+        model's weights are on disk before this returns.
         """
-        # An adapter is saved alone, a model whole: with those of its parameters that are frozen.
-        saved = self.trained if self.model_config.lora else dict(self.model.named_parameters())
-        weights = {name: _copy(p.detach()) for name, p in saved.items()}
-        optimizer = {
-            name: {key: _copy(value) for key, value in o.state[p].items()}
-            for o in self.optimizers
-            for name, p in self.trained.items()
-            if p in o.state
+        states = {name: o.state[p] for o in self.optimizers for name, p in self.trained.items() if p in o.state}
+        whole = {
+            name: sorted(key for key, value in state.items() if value.shape == self.trained[name].shape)
+            for name, state in states.items()
         }
+        self._write(folder, OPTIMIZER, {f"{name}.{key}": states[name][key] for name in whole for key in whole[name]})
+        saved = self._saved_parameters()
+        if self.model_config.lora:
+            weights = {name: self._copy(p, self.ranks.rank == 0) for name, p in saved.items()}
+            describe = partial(save_policy, self.model, self.processor, folder, weights)
+        else:
+            names = file_names(self.model)
+            self._write(folder, MODEL, {names[name]: p for name, p in saved.items()})
+            describe = partial(save_description, self.model, self.processor, folder)
         if self.ranks.rank == 0:
-            state = {"optimizer": optimizer, "version": self.steps, "rng": torch.get_rng_state()}
-            self._written = self._writer.submit(self._write, folder, weights, state)
+            rest = {n: {k: v.clone() for k, v in state.items() if k not in whole[n]} for n, state in states.items()}
+            state = {"optimizer": rest, "in_files": whole, "version": self.steps, "rng": torch.get_rng_state()}
+            self._writer.submit(0, describe)
+            self._writer.submit(0, partial(save_state, state, folder / STATE_FILE))
 
     def saved(self) -> bool:
         """Whether the last `save` is complete.
@@ -144,39 +166,62 @@ class TrainedPolicy:
         Raises:
             OSError: writing failed.
         """
-        if self._written is None:
-            return True
-        if not self._written.done():
-            return False
-        self._written.result()
-        return True
-
-    def _write(self, folder: Path, weights: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> None:
-        save_policy(self.model, self.processor, folder, weights)
-        save_state(state, folder / STATE_FILE)
+        return self._writer.done()
 
     def load(self, folder: Path) -> None:
-        """Restore the state that `save` wrote; the number of ranks may differ."""
+        """Restore the state that `save` wrote; the number of ranks may differ.
+
+        Raises:
+            ModelError, RunError: a file is missing or corrupt.
+        """
         state = load_state(folder / STATE_FILE)
-        restore_policy(self.model, self.model_config, folder)
+        if self.model_config.lora:
+            restore_adapter(self.model, folder)
+        else:
+            names = file_names(self.model)
+            with open_tensors(folder, MODEL) as files:
+                for name, parameter in self._saved_parameters().items():
+                    parameter.detach().copy_(self._read(files, names[name], parameter))
         by_parameter = {id(p): o for o in self.optimizers for group in o.param_groups for p in group["params"]}
-        for name, values in state["optimizer"].items():
-            parameter = self.trained[name]
-            by_parameter[id(parameter)].state[parameter] = {
-                key: shard_like(parameter, value) if value.shape == parameter.shape else value
-                for key, value in values.items()
-            }
+        with open_tensors(folder, OPTIMIZER) as files:
+            for name, values in state["optimizer"].items():
+                parameter = self.trained[name]
+                whole = {k: self._read(files, f"{name}.{k}", parameter) for k in state["in_files"][name]}
+                by_parameter[id(parameter)].state[parameter] = values | whole
         self.steps = state["version"]
         self._resume_schedule()
         torch.set_rng_state(state["rng"])
+
+    def _saved_parameters(self) -> NamedParameters:
+        """An adapter alone, or a whole model: with those of its parameters that are frozen."""
+        return self.trained if self.model_config.lora else dict(self.model.named_parameters())
+
+    def _write(self, folder: Path, stem: str, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Gather tensors on rank 0 and write them to files, one file after another."""
+        max_bytes = max(MIN_FILE_BYTES, min(FILE_BYTES, self._saved_bytes // 4))
+        files = divide(tensors, stem, max_bytes)
+        if self.ranks.rank == 0:
+            self._writer.submit(0, partial(write_index, files, folder, stem))
+        for file, names in files.items():
+            size = sum(tensors[name].numel() * tensors[name].element_size() for name in names)
+            # The other ranks gather on, also if the disk is full.
+            keep = self._writer.wait_for(size) and self.ranks.rank == 0
+            part = {name: self._copy(tensors[name], keep) for name in names}
+            if keep:
+                self._writer.submit(size, partial(write_tensors, part, folder / file))
+
+    def _copy(self, tensor: torch.Tensor, keep: bool) -> torch.Tensor:
+        """A copy of the full tensor in host memory, which all ranks gather; nothing unless it is to be kept."""
+        full = full_tensor(tensor.detach())
+        if not keep:
+            return full.new_empty(0)
+        return full.cpu() if full.device.type != "cpu" else full.clone()
+
+    def _read(self, files: TensorFiles, name: str, parameter: torch.Tensor) -> torch.Tensor:
+        """A tensor from the files, which rank 0 reads, sharded like a parameter."""
+        return scattered(parameter, files.read(name) if self.ranks.rank == 0 else None)
 
 
 def _grad_norm(parameters: Sequence[nn.Parameter]) -> float:
     """Norm of the gradient of some parameters."""
     return float(full_tensor(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])))
-
-
-def _copy(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy of the full tensor in CPU memory."""
-    full = full_tensor(tensor)
-    return full.cpu() if full.device.type != "cpu" else full.clone()

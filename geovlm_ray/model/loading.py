@@ -13,7 +13,8 @@ from peft import LoraConfig, get_peft_model
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
-from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import AutoConfig, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers.initialization import no_init_weights
 from transformers.utils import logging as transformers_logging
 
 from geovlm_ray.core.errors import ModelError, RunError
@@ -80,11 +81,14 @@ def load_processor(folder: Path) -> ProcessorMixin:
         raise ModelError(f"model {folder}: the processor cannot be loaded: {error}") from error
 
 
-def load_model(config: ModelConfig, folder: Path, device: torch.device, seed: int) -> nn.Module:
+def load_model(
+    config: ModelConfig, folder: Path, device: torch.device, seed: int, shard_rank: int | None = None
+) -> nn.Module:
     """The trainable model on ``device``; its vision tower is frozen if ``config.freeze_vision``.
 
     Trained weights are kept in fp32 regardless of ``config.dtype``; the frozen base model of a LoRA adapter is kept in
-    ``config.dtype``.
+    ``config.dtype``. A model that is to be sharded over several ranks stays in host memory; on ranks other than 0 its
+    base weights are memory that is not initialized, and not occupied until it is written.
 
     Raises:
         ConfigError: the package that ``config.attention`` needs is not installed.
@@ -93,7 +97,8 @@ def load_model(config: ModelConfig, folder: Path, device: torch.device, seed: in
     check_attention(config)
     dtype = getattr(torch, config.dtype) if config.lora else torch.float32
     attention = "sdpa" if config.attention == "auto" else config.attention
-    model: nn.Module = load_pretrained(folder, dtype=dtype, attn_implementation=attention)
+    load = _without_weights if shard_rank else load_pretrained
+    model: nn.Module = load(folder, dtype=dtype, attn_implementation=attention)
     if config.attention == "auto" and device.type == "cuda":
         family_of(model).use_vision_attention(model, VISION_ATTENTION)
     if config.freeze_vision:
@@ -104,7 +109,7 @@ def load_model(config: ModelConfig, folder: Path, device: torch.device, seed: in
         modules = family_of(model).lora_target_pattern(config.lora.targets)
         lora = LoraConfig(r=config.lora.rank, lora_alpha=config.lora.alpha, target_modules=modules)
         model = get_peft_model(model, lora)
-    return model.to(device)
+    return model.to(device) if shard_rank is None else model
 
 
 def load_pretrained(folder: Path, **settings: Any) -> PreTrainedModel:
@@ -128,6 +133,14 @@ def load_pretrained(folder: Path, **settings: Any) -> PreTrainedModel:
     ]
     if problems:
         raise ModelError(f"model {folder}: expected all weights of the model, found {' and '.join(problems)}")
+    return model
+
+
+def _without_weights(folder: Path, **settings: Any) -> PreTrainedModel:
+    """The model of a folder before its weights are read."""
+    with no_init_weights():
+        model = family_of_folder(folder).model_class._from_config(AutoConfig.from_pretrained(folder), **settings)
+    model.tie_weights()
     return model
 
 
@@ -155,6 +168,19 @@ def save_policy(
     grant_umask_access(folder)
 
 
+def save_description(model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> None:
+    """Save what a model folder holds beside the weights.
+
+    Raises:
+        OSError: writing failed.
+    """
+    model.config.save_pretrained(folder)
+    if model.can_generate():
+        model.generation_config.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    grant_umask_access(folder)
+
+
 def save_state(state: Mapping[str, Any], file: Path) -> None:
     """Save the trainer state that a run resumes from.
 
@@ -167,26 +193,18 @@ def save_state(state: Mapping[str, Any], file: Path) -> None:
         raise OSError(f"writing {file.name} failed, possibly because the disk is full: {error}") from error
 
 
-def restore_policy(model: nn.Module, config: ModelConfig, folder: Path) -> None:
-    """Load the weights that `save_policy` wrote; with sharding, this rank's shard of each.
+def restore_adapter(model: nn.Module, folder: Path) -> None:
+    """Load the adapter that `save_policy` wrote; with sharding, this rank's shard of each weight.
 
     Raises:
         ModelError: the weights cannot be loaded.
     """
-    for name, tensor in _saved_weights(config, folder).items():
-        parameter = model.get_parameter(name)
-        parameter.detach().copy_(shard_like(parameter, tensor))
-
-
-def _saved_weights(config: ModelConfig, folder: Path) -> dict[str, torch.Tensor]:
-    """The weights that `save_policy` wrote, keyed by parameter name."""
-    if config.lora:
-        weights = folder / "adapter_model.safetensors"
-        _check_weights(weights)
+    weights = folder / "adapter_model.safetensors"
+    _check_weights(weights)
+    for name, tensor in load_file(weights).items():
         # PEFT omits the adapter name from the keys of its files.
-        return {name.removesuffix("weight") + "default.weight": tensor for name, tensor in load_file(weights).items()}
-    saved = load_model(config, model_folder(str(folder)), torch.device("cpu"), seed=0)
-    return {name: parameter.detach() for name, parameter in saved.named_parameters()}
+        parameter = model.get_parameter(name.removesuffix("weight") + "default.weight")
+        parameter.detach().copy_(shard_like(parameter, tensor))
 
 
 def load_state(file: Path) -> dict[str, Any]:

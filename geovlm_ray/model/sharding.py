@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
@@ -14,18 +15,23 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from geovlm_ray.model.families import base_model, family_of
 
 
-def shard(policy: nn.Module, model: nn.Module, ranks: int, dtype: torch.dtype) -> None:
-    """Shard the weights of ``policy``, whose ``forward`` runs ``model``; all ranks must hold the same weights before.
+def shard(policy: nn.Module, model: nn.Module, ranks: int, dtype: torch.dtype, device: torch.device) -> None:
+    """Shard the weights of ``policy``, whose ``forward`` runs ``model``, over the devices of all ranks.
 
-    Layers are gathered one at a time in ``dtype``; gradients are averaged over the ranks in fp32. A forward pass
-    synchronizes the ranks at every layer, so all ranks must run the same layers in the same order.
+    Rank 0 holds the weights before; the other ranks hold memory of the same size that they have not written to. Layers
+    are gathered one at a time in ``dtype``; gradients are averaged over the ranks in fp32. A forward pass synchronizes
+    the ranks at every layer, so all ranks must run the same layers in the same order.
     """
     base = base_model(model)
-    mesh = init_device_mesh(next(model.parameters()).device.type, (ranks,))
+    # Sharding replaces the parameters, so that these would otherwise be freed.
+    whole = {name: parameter.detach() for name, parameter in model.named_parameters()} if dist.get_rank() == 0 else {}
+    mesh = init_device_mesh(device.type, (ranks,))
     precision = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
     for block in family_of(base).sharded_layers(base):
         fully_shard(block, mesh=mesh, mp_policy=precision)
     fully_shard(policy, mesh=mesh, mp_policy=precision, reshard_after_forward=True)
+    for name, parameter in model.named_parameters():
+        parameter.detach().copy_(scattered(parameter, whole.pop(name, None)))
 
 
 def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
@@ -44,6 +50,20 @@ def unsharded_params(policy: nn.Module) -> Iterator[None]:
     finally:
         for module in sharded:
             module.reshard()
+
+
+def scattered(parameter: torch.Tensor, tensor: torch.Tensor | None) -> torch.Tensor:
+    """A full tensor that rank 0 holds, with the dtype, device and sharding of ``parameter``; other ranks pass None.
+
+    A collective operation that every rank must call.
+    """
+    if not isinstance(parameter, DTensor):
+        assert tensor is not None
+        return tensor.to(parameter.device, parameter.dtype)
+    if tensor is None:
+        tensor = torch.empty(parameter.shape, dtype=parameter.dtype, device=parameter.device)
+    whole = tensor.to(parameter.device, parameter.dtype)
+    return distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=0)
 
 
 def shard_like(parameter: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:

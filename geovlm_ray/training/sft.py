@@ -32,7 +32,7 @@ from geovlm_ray.learner.ranks import Ranks
 from geovlm_ray.learner.sft.batches import SftCollator, read_batches
 from geovlm_ray.learner.sft.trainer import SftTrainer
 from geovlm_ray.model.config import check_attention
-from geovlm_ray.model.loading import load_model, load_processor, model_folder, restore_policy, save_policy
+from geovlm_ray.model.loading import load_model, load_processor, model_folder, restore_adapter, save_policy
 from geovlm_ray.model.prompts import PromptEncoder
 from geovlm_ray.model.tiny import build_model, build_processor
 from geovlm_ray.training.checkpoint import CheckpointFolder, fill
@@ -91,7 +91,9 @@ def fine_tune(config: Config, out: Path, console: Console) -> dict[str, Any]:
         latest = checkpoints.latest()
         console.print("Checking model and data ...")
         ready = _prepare(config, latest[1] if latest else None)
-        trainer = SftTrainer(_model(config, ready), ready.processor, config.model, config.sft, ranks)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        model = _model(config, ready, device, ranks)
+        trainer = SftTrainer(model, ready.processor, config.model, config.sft, device, ranks)
         if latest:
             trainer.load(latest[1])
             console.print(f"Resuming after step {latest[0]} from {latest[1]}", markup=False)
@@ -200,11 +202,10 @@ def _prepare(config: Config, checkpoint: Path | None) -> _Ready:
     return _Ready(base, processor, collator, sampler, [Prompt(0, example) for example in held_out])
 
 
-def _model(config: Config, ready: _Ready) -> nn.Module:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def _model(config: Config, ready: _Ready, device: torch.device, ranks: Ranks) -> nn.Module:
     if ready.base is None:
         return build_model(ready.processor, seed=config.run.seed).to(device)
-    return load_model(config.model, ready.base, device, config.run.seed)
+    return load_model(config.model, ready.base, device, config.run.seed, ranks.shard_rank)
 
 
 def _corpus(seed: int) -> Iterator[str]:
@@ -224,7 +225,7 @@ def _publish(config: Config, ready: _Ready, checkpoints: CheckpointFolder, out: 
     base = ready.base if config.model.lora else None
     model: Any = load_model(config.model, base or latest[1], cpu, config.run.seed)
     if config.model.lora:
-        restore_policy(model, config.model, latest[1])
+        restore_adapter(model, latest[1])
     partial, adapter = out / ".partial", out / "adapter"
     dtype = getattr(torch, config.sft.save_dtype or config.model.dtype)
     try:

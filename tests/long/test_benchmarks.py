@@ -24,7 +24,7 @@ NAMES = [
 
 def skip_reason(name: str) -> str | None:
     """Why a benchmark cannot run on this machine; None if it can."""
-    if name == "versus_trl" and importlib.util.find_spec("trl") is None:
+    if name.endswith("versus_trl") and importlib.util.find_spec("trl") is None:
         return "TRL is not installed"
     return available() if name == "faults" else None
 

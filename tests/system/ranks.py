@@ -80,8 +80,8 @@ def check_two_ranks_equal_one(overrides: tuple[str, ...], tmp_path: Path, *, res
     for expected, found in pairs:
         assert found["rows"] == [pytest.approx(row, rel=1e-4, abs=1e-6) for row in expected["rows"]]
         assert found["weights"].keys() == expected["weights"].keys()
-        # A hundredth of a step: AdamW normalizes gradients that are close to rounding error.
+        # A twentieth of a step: AdamW normalizes gradients that are close to rounding error.
         for name, weight in expected["weights"].items():
-            assert torch.allclose(found["weights"][name], weight, atol=1e-5), name
+            assert torch.allclose(found["weights"][name], weight, atol=5e-5), name
         assert torch.allclose(torch.cat(found["logprobs"]), torch.cat(expected["logprobs"]), atol=1e-4)
     assert first["rows"] == second["rows"]

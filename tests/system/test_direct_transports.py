@@ -155,6 +155,29 @@ def test_engine_of_two_workers_gets_each_version(tmp_path: Path) -> None:
     check_versions(rollouts, RandomWeights(make_learner(config, tmp_path / "model")), config)
 
 
+@pytest.mark.long
+def test_actor_with_two_workers_gets_each_version_from_two_ranks(tmp_path: Path) -> None:
+    write_model(tmp_path / "model", EVEN)
+    config = load_config(
+        "demo",
+        [
+            *("rollout.tensor_parallel=2", "placement.learner.actors=2", f"model.path={tmp_path}/model"),
+            *("placement.rollout.num_cpus=0", "placement.learner.num_cpus=0", f"run.dir={tmp_path}"),
+        ],
+    )
+    connect()
+    prompts = PromptSampler(SceneStream(0), config.data, 3).batch(0)
+    rollouts = RayRollouts(config, tmp_path / "model")
+    learner = RayLearner(config, tmp_path / "model", Sender)
+    try:
+        for version in (1, 2):
+            rollouts.update_weights(learner.weights)
+            assert max_error(rollouts, learner, prompts, version) < 1e-3
+    finally:
+        rollouts.close()
+        learner.close()
+
+
 def test_corrupt_transfer_is_an_error_that_names_the_weight(monkeypatch: pytest.MonkeyPatch) -> None:
     config = load_config("demo", ["sync.transport=gloo"])
     model = model_folder("tiny")

@@ -80,7 +80,9 @@ def test_family_registered_from_outside_trains_like_the_original(
         config = ModelConfig(lora=lora)
         model = load_model(config, folder, torch.device("cpu"), seed=0)
         encoder = PromptEncoder(load_processor(folder), load_config("demo").prompt)
-        trainer = SftTrainer(model, encoder.processor, config, SftConfig(lr=1e-3, warmup_steps=0, steps=4))
+        trainer = SftTrainer(
+            model, encoder.processor, config, SftConfig(lr=1e-3, warmup_steps=0, steps=4), torch.device("cpu")
+        )
         batch = SftCollator(encoder, "empty", 4096).batch(
             [Prompt(i, scene_example(task, 0, i)) for i, task in enumerate(("vqa", "temporal_classification"))]
         )

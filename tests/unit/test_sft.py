@@ -52,7 +52,7 @@ def collator(encoder: PromptEncoder, tokens: int = 4096) -> SftCollator:
 
 def trainer(encoder: PromptEncoder, model: ModelConfig = ModelConfig(), **settings: object) -> SftTrainer:  # noqa: B008
     config = SftConfig(**{"lr": 1e-3, "steps": 10, "warmup_steps": 0, **settings})  # type: ignore[arg-type]
-    return SftTrainer(policy(model), encoder.processor, model, config)
+    return SftTrainer(policy(model), encoder.processor, model, config, torch.device("cpu"))
 
 
 def prompts(n: int, first: int = 0) -> list[Prompt]:

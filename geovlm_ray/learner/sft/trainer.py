@@ -31,6 +31,7 @@ class SftTrainer(TrainedPolicy):
         processor: ProcessorMixin,
         model_config: ModelConfig,
         config: SftConfig,
+        device: torch.device,
         ranks: Ranks = SINGLE_PROCESS,
     ) -> None:
         torch.set_num_threads(config.threads)
@@ -41,6 +42,7 @@ class SftTrainer(TrainedPolicy):
             model_config,
             self._optimizers,
             schedule(config.lr_decay, config.warmup_steps, config.steps, config.lr_end),
+            device,
             gradient_checkpointing=config.gradient_checkpointing,
             ranks=ranks,
         )
