@@ -31,7 +31,10 @@ from geovlm_ray.model.weight_files import TensorFiles, divide, file_names, open_
 
 STATE_FILE = "learner.pt"
 MODEL, OPTIMIZER = "model", "optimizer"
-"""Stems of the files that hold the weights and the optimizer's tensors."""
+"""Stems of the files that hold the weights and the optimizer's tensors.
+
+Those of the optimizer are in a folder of their own: vLLM reads all safetensors files of a model folder.
+"""
 FILE_BYTES, MIN_FILE_BYTES = 2**31, 2**26
 """Size at which a file of a checkpoint is closed: a quarter of the weights, within these limits."""
 NamedParameters = Mapping[str, nn.Parameter]
@@ -145,7 +148,9 @@ class TrainedPolicy:
             name: sorted(key for key, value in state.items() if value.shape == self.trained[name].shape)
             for name, state in states.items()
         }
-        self._write(folder, OPTIMIZER, {f"{name}.{key}": states[name][key] for name in whole for key in whole[name]})
+        self._write(
+            folder / OPTIMIZER, OPTIMIZER, {f"{name}.{key}": states[name][key] for name in whole for key in whole[name]}
+        )
         saved = self._saved_parameters()
         if self.model_config.lora:
             weights = {name: self._copy(p, self.ranks.rank == 0) for name, p in saved.items()}
@@ -183,7 +188,7 @@ class TrainedPolicy:
                 for name, parameter in self._saved_parameters().items():
                     parameter.detach().copy_(self._read(files, names[name], parameter))
         by_parameter = {id(p): o for o in self.optimizers for group in o.param_groups for p in group["params"]}
-        with open_tensors(folder, OPTIMIZER) as files:
+        with open_tensors(folder / OPTIMIZER, OPTIMIZER) as files:
             for name, values in state["optimizer"].items():
                 parameter = self.trained[name]
                 whole = {k: self._read(files, f"{name}.{k}", parameter) for k in state["in_files"][name]}

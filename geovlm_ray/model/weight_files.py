@@ -45,11 +45,12 @@ def divide(tensors: Mapping[str, torch.Tensor], stem: str, max_bytes: int) -> di
 
 
 def write_index(files: Mapping[str, list[str]], folder: Path, stem: str) -> None:
-    """Write the index of several files, by which transformers and vLLM find a tensor.
+    """Create the folder, and write the index of several files, by which transformers and vLLM find a tensor.
 
     Raises:
         OSError: writing failed.
     """
+    folder.mkdir(exist_ok=True)
     if len(files) > 1:
         index = {"metadata": {}, "weight_map": {name: file for file, names in files.items() for name in names}}
         _index(folder, stem).write_text(json.dumps(index, indent=2) + "\n")

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import ray
@@ -210,7 +211,7 @@ class FailingSender(LearnerActor):
     """A learner whose transport fails."""
 
     def start(self, config: Config, model: Path, rank: int, size: int, address: str) -> None:
-        def weights() -> Iterator[int]:
+        def weights(endpoints: Sequence[Any]) -> Iterator[int]:
             yield 1
             raise OSError("network unreachable")
 
