@@ -75,7 +75,7 @@ class GrpoLearner(TrainedPolicy):
         self.max_completion_tokens = max_completion_tokens
         self.transport = transport
         device = torch.device("cuda" if torch.cuda.is_available() and on_gpu else "cpu")
-        model = load_model(model_config, folder, device, seed, ranks.shard_rank).train()
+        model = load_model(model_config, folder, device, seed, ranks.shard_rank(model_config)).train()
         super().__init__(
             model,
             encoder.processor,
@@ -295,7 +295,7 @@ class GrpoLearner(TrainedPolicy):
             return self.scores(micro.row)
 
     def _frozen_copy(self, folder: Path, seed: int) -> RowLogprobs:
-        model = load_model(self.model_config, folder, self.device, seed, self.ranks.shard_rank)
+        model = load_model(self.model_config, folder, self.device, seed, self.ranks.shard_rank(self.model_config))
         return self.sharded(model.eval().requires_grad_(False))
 
     def _export_tensors(self) -> tuple[Iterable[tuple[str, torch.Tensor]], dict[str, Any] | None]:
@@ -303,7 +303,7 @@ class GrpoLearner(TrainedPolicy):
         lora = self.model_config.lora
         if lora is None:
             dtype = getattr(torch, self.model_config.dtype)
-            return ((n, p.detach().to(dtype)) for n, p in self.model.named_parameters()), None
+            return ((n, p.detach().to(self.device, dtype)) for n, p in self.model.named_parameters()), None
         if self.model_config.sends_adapter:
             return get_peft_model_state_dict(self.model).items(), engine_adapter_config(lora, family_of(self.model))
         return self._merged(), None

@@ -12,6 +12,7 @@ import torch.distributed as dist
 
 from geovlm_ray.core.balance import balance_by_length
 from geovlm_ray.core.schema import SampleGroup
+from geovlm_ray.model.config import ModelConfig
 
 T = TypeVar("T")
 
@@ -41,10 +42,14 @@ class Ranks:
         dist.init_process_group(_backend())
         return cls(dist.get_rank(), size)
 
-    @property
-    def shard_rank(self) -> int | None:
-        """The rank if weights are sharded, else None."""
-        return self.rank if self.size > 1 else None
+    def shard_rank(self, config: ModelConfig) -> int | None:
+        """The rank if weights are sharded, or kept in host memory by the same mechanism; else None."""
+        return self.rank if self.size > 1 or config.offload else None
+
+    def ensure_group(self) -> None:
+        """Form the process group of a single process, which sharding needs too."""
+        if not dist.is_initialized():
+            dist.init_process_group(_backend(), store=dist.HashStore(), rank=self.rank, world_size=self.size)
 
     def barrier(self) -> None:
         """Wait for all ranks."""

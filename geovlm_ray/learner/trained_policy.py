@@ -90,8 +90,9 @@ class TrainedPolicy:
         """A module that computes log-probs of rows with a model of this architecture, sharded over several ranks."""
         dtype = getattr(torch, self.model_config.dtype)
         module = RowLogprobs(model, self.banned, self.temperature, dtype if self.model_config.fp32_head else None)
-        if self.ranks.size > 1:
-            shard(module, model, self.ranks.size, dtype, self.device)
+        if self.ranks.shard_rank(self.model_config) is not None:
+            self.ranks.ensure_group()
+            shard(module, model, dtype, self.device, offload=self.model_config.offload)
         return module
 
     def scores(
@@ -217,7 +218,7 @@ class TrainedPolicy:
 
     def _copy(self, tensor: torch.Tensor, keep: bool) -> torch.Tensor:
         """A copy of the full tensor in host memory, which all ranks gather; nothing unless it is to be kept."""
-        full = full_tensor(tensor.detach())
+        full = full_tensor(tensor.detach().to(self.device))
         if not keep:
             return full.new_empty(0)
         return full.cpu() if full.device.type != "cpu" else full.clone()

@@ -69,6 +69,11 @@ class ModelConfig(Section):
         description="compute the output layer in float32 in engine and learner, which brings their log-probs closer "
         "together in bfloat16",
     )
+    offload: bool = Field(
+        False,
+        description="keep the learner's weights, gradients and optimizer states in host memory; every layer is copied "
+        "to the GPU when it is computed, and the optimizer steps on the CPU",
+    )
     attention: Literal["auto", "sdpa", "flash_attention_2", "eager"] = Field(
         "auto",
         description="attention of the learner's vision tower; auto: torch's flash attention on GPUs, else sdpa; "

@@ -4,32 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from geovlm_ray.model.families import base_model, family_of
 
 
-def shard(policy: nn.Module, model: nn.Module, ranks: int, dtype: torch.dtype, device: torch.device) -> None:
+def shard(policy: nn.Module, model: nn.Module, dtype: torch.dtype, device: torch.device, *, offload: bool) -> None:
     """Shard the weights of ``policy``, whose ``forward`` runs ``model``, over the devices of all ranks.
 
     Rank 0 holds the weights before; the other ranks hold memory of the same size that they have not written to. Layers
     are gathered one at a time in ``dtype``; gradients are averaged over the ranks in fp32. A forward pass synchronizes
-    the ranks at every layer, so all ranks must run the same layers in the same order.
+    the ranks at every layer, so all ranks must run the same layers in the same order. With ``offload``, shards,
+    gradients and optimizer states stay in host memory.
     """
     base = base_model(model)
     # Sharding replaces the parameters, so that these would otherwise be freed.
     whole = {name: parameter.detach() for name, parameter in model.named_parameters()} if dist.get_rank() == 0 else {}
-    mesh = init_device_mesh(device.type, (ranks,))
-    precision = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    settings: dict[str, Any] = {
+        "mesh": mesh,
+        "mp_policy": MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32),
+        "offload_policy": CPUOffloadPolicy(pin_memory=device.type == "cuda") if offload else OffloadPolicy(),
+    }
     for block in family_of(base).sharded_layers(base):
-        fully_shard(block, mesh=mesh, mp_policy=precision)
-    fully_shard(policy, mesh=mesh, mp_policy=precision, reshard_after_forward=True)
+        fully_shard(block, **settings)
+    fully_shard(policy, **settings, reshard_after_forward=True)
     for name, parameter in model.named_parameters():
         parameter.detach().copy_(scattered(parameter, whole.pop(name, None)))
 

@@ -125,13 +125,13 @@ def learner_memory(config: Config, shape: ModelShape, gpu_bytes: float) -> Actor
     if lora:
         towers = [shape.language, *([shape.vision] if vision_trained else [])]
         trained = sum(_adapter_weights(tower, lora.rank) for tower in towers)
-    parts = {
-        "weights": (shape.weights * element + trained * 4 if lora else shape.weights * 4) / ranks,
-        "gradients and optimizer": trained * 12 / ranks,
-    }
-    if config.learner.needs_reference and not lora:
-        parts["reference"] = shape.weights * 4 / ranks
-    if ranks > 1:
+    parts = {}
+    if not settings.offload:
+        parts["weights"] = (shape.weights * element + trained * 4 if lora else shape.weights * 4) / ranks
+        parts["gradients and optimizer"] = trained * 12 / ranks
+        if config.learner.needs_reference and not lora:
+            parts["reference"] = shape.weights * 4 / ranks
+    if ranks > 1 or settings.offload:
         largest = max(shape.embeddings, shape.language.weights // shape.language.layers)
         parts["gathered layers"] = 2 * largest * element
     elif element == 2 and not lora:
@@ -227,6 +227,8 @@ def _advice(config: Config, actor: ActorMemory) -> list[str]:
         advice.append("set model.lora={rank: 16}")
     if config.model.dtype == "float32":
         advice.append("set model.dtype=bfloat16")
+    if not config.model.offload:
+        advice.append("set model.offload=true")
     return [*advice, "raise placement.learner.num_gpus or placement.learner.actors"]
 
 

@@ -205,7 +205,7 @@ def _prepare(config: Config, checkpoint: Path | None) -> _Ready:
 def _model(config: Config, ready: _Ready, device: torch.device, ranks: Ranks) -> nn.Module:
     if ready.base is None:
         return build_model(ready.processor, seed=config.run.seed).to(device)
-    return load_model(config.model, ready.base, device, config.run.seed, ranks.shard_rank)
+    return load_model(config.model, ready.base, device, config.run.seed, ranks.shard_rank(config.model))
 
 
 def _corpus(seed: int) -> Iterator[str]:

@@ -78,10 +78,15 @@ def check_two_ranks_equal_one(overrides: tuple[str, ...], tmp_path: Path, *, res
         (resumed_single,) = train_ranks(1, overrides, tmp_path, "two", "three")
         pairs.append((resumed_single, train_ranks(2, overrides, tmp_path, "one", "four")[0]))
     for expected, found in pairs:
-        assert found["rows"] == [pytest.approx(row, rel=1e-4, abs=1e-6) for row in expected["rows"]]
-        assert found["weights"].keys() == expected["weights"].keys()
-        # A twentieth of a step: AdamW normalizes gradients that are close to rounding error.
-        for name, weight in expected["weights"].items():
-            assert torch.allclose(found["weights"][name], weight, atol=5e-5), name
-        assert torch.allclose(torch.cat(found["logprobs"]), torch.cat(expected["logprobs"]), atol=1e-4)
+        check_equal(expected, found)
     assert first["rows"] == second["rows"]
+
+
+def check_equal(expected: dict[str, Any], found: dict[str, Any]) -> None:
+    """Check that two trainings ended with the same metrics, weights and log-probs, up to rounding."""
+    assert found["rows"] == [pytest.approx(row, rel=1e-4, abs=1e-6) for row in expected["rows"]]
+    assert found["weights"].keys() == expected["weights"].keys()
+    # A twentieth of a step: AdamW normalizes gradients that are close to rounding error.
+    for name, weight in expected["weights"].items():
+        assert torch.allclose(found["weights"][name], weight, atol=5e-5), name
+    assert torch.allclose(torch.cat(found["logprobs"]), torch.cat(expected["logprobs"]), atol=1e-4)
