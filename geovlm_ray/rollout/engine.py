@@ -210,6 +210,7 @@ class Engine:
         request.inputs["cache_salt"] = str(self.version)
         with self._rejected_as_data_error(request.prompt):
             self.llm.llm_engine.add_request(key, request.inputs, request.params, lora_request=self._adapter)
+        vllm_compat.keep_sampled_logprobs_only(self.llm, request.params.n)
         self._requests[key] = replace(request, version=self.version)
 
     @contextmanager
@@ -318,7 +319,7 @@ class Engine:
         updates = request.weight_updates.get(completion.index, ())
         return Sample(
             ids,
-            tuple(completion.logprobs.logprobs),
+            tuple(completion.logprobs),
             request.prompt.prefill + self.encoder.processor.tokenizer.decode(ids, skip_special_tokens=True),
             completion.finish_reason or "",
             request.version,

@@ -55,7 +55,7 @@ class NcclChannel(GroupChannel):
     def close(self) -> None:
         """Leave the group; a broadcast in progress is aborted."""
         if self.group is not None:
-            self.group.nccl.ncclCommAbort(self.group.comm)
+            self.group.destroy()
             self.group = None
 
 
