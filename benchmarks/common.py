@@ -96,6 +96,11 @@ def publish(name: str, figures: Sequence[Figure], options: argparse.Namespace, *
     for figure in figures:
         verdict = "" if figure.holds is None else f"  (limit {figure.limit}: {'holds' if figure.holds else 'FAILS'})"
         print(f"{figure.name:<60} {figure.value:>14,.4g}{verdict}")
+    return record(name, figures, options, **more)
+
+
+def record(name: str, figures: Sequence[Figure], options: argparse.Namespace, **more: Any) -> int:
+    """Write the figures to ``--json``; returns 1 if a limit does not hold, except with ``--smoke``."""
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         content = {

@@ -1,9 +1,9 @@
 """Everything that is measured on one GPU, in stages with a time limit each.
 
 ``python -m benchmarks.gpu --json OUT`` (at most 8 minutes) makes a model of random weights of Qwen2.5-VL-3B's shape and
-vocabulary, and measures engine, log-prob parity, rollout, learner, weight sync and the whole loop. Each stage is a
-process of its own; OUT is written after each, so that nothing is lost if a later one fails. ``--stage NAME`` runs one.
-``--smoke`` runs all of them in small, also on a CPU.
+vocabulary, and measures engine, log-prob parity, rollout, learner, sleeping engine, whole loop with its weight sync,
+and TRL. Each stage is a process of its own; OUT is written after each, so that nothing is lost if a later one fails.
+``--stage NAME`` runs one. ``--smoke`` runs all of them in small, also on a CPU.
 
 MFU is 6 x (language weights outside the embeddings) x (tokens of the rows) + 6 x (vision weights) x (patches) + 6 x
 (output layer) x (completion tokens) floating-point operations per second of a step, divided by the GPU's peak in bf16.
@@ -12,6 +12,7 @@ Attention and recomputation are not counted.
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
 import os
@@ -30,7 +31,8 @@ import torch
 from transformers import AutoConfig
 
 from benchmarks import bare_vllm
-from benchmarks.common import Figure, at_least, at_most, pairs, parser, publish, ratio_figures, seconds
+from benchmarks.common import Figure, at_least, at_most, pairs, parser, publish, ratio_figures, record, seconds
+from benchmarks.contender import Contender
 from benchmarks.made_up import scored_groups
 from benchmarks.random_model import SHAPES, UNUSED_IDS, endless, write_model
 from benchmarks.shared_prefix import SeparateSequences, step_seconds
@@ -69,6 +71,10 @@ SMOKE = [
     "sync.parity_prompts=1",
 ]
 FULL = ["model.lora=null"]
+IN_ONE_PROCESS = ["sync.transport=object_store"]
+TRL_ROWS = 8
+"""TRL's micro-batch size."""
+TRAINED = ["learner.lr=1e-5", "learner.warmup_steps=0", "rollout.enforce_eager=true"]
 SYNCS = 3
 TOTAL_S = 460
 """Seconds for all stages, after the model is made."""
@@ -115,7 +121,7 @@ def main() -> int:
             found = run_stage(name, model, Path(folder), options.smoke, limit)
             failed += [] if found else [name]
             figures += found
-            code = publish("gpu", figures, options, settings=SETTINGS, failed=failed)
+            code = record("gpu", figures, options, settings=SETTINGS, failed=failed)
     return code or len(failed)
 
 
@@ -172,7 +178,7 @@ def rollout(bench: Bench) -> list[Figure]:
 
 def parity(bench: Bench, *overrides: str) -> list[Figure]:
     """Differences between the log-probs of engine and learner after each of a few syncs, and the seconds of a sync."""
-    config = bench.config("learner.lr=1e-5", "learner.warmup_steps=0", "rollout.enforce_eager=true", *overrides)
+    config = bench.config(*TRAINED, *IN_ONE_PROCESS, *overrides)
     engine, learner = make_engine(config, bench.model), make_learner(config, bench.model)
     rollouts, rewards = LocalRollouts(engine), LocalRewards(config.reward)
     sampler = PromptSampler(SceneStream(0), config.data, config.rollout.prompts_per_step)
@@ -243,13 +249,55 @@ def memory(name: str) -> list[Figure]:
     return [Figure(f"{name}: peak GPU memory, GiB", torch.cuda.max_memory_allocated() / 2**30)]
 
 
-def loop(bench: Bench, staleness: int) -> list[Figure]:
-    """A few steps of the whole loop on Ray, and the seconds of a sync through the object store."""
-    overrides = [*bench.overrides, f"loop.max_staleness={staleness}", "checkpoint.every=1000"]
+def sleep(bench: Bench) -> list[Figure]:
+    """GPU memory and seconds of an engine that sleeps while a learner trains, and their log-probs afterwards."""
+    together = ["placement.colocate=true", "loop.max_staleness=0"]
+    config = bench.config(*FULL, *TRAINED, *IN_ONE_PROCESS, *together)
+    engine, learner = make_engine(config, bench.model), make_learner(config, bench.model)
+    rollouts = LocalRollouts(engine)
+    prompts = PromptSampler(SceneStream(0), config.data, config.rollout.prompts_per_step).batch(0)
+    groups = LocalRewards(config.reward).score(rollouts.generate(prompts))
+    awake = free_gib()
+    falling_asleep = seconds(rollouts.sleep)
+    asleep = free_gib()
+    learner.step(groups)
+    waking = seconds(lambda: rollouts.update_weights(learner.weights))
+    difference = largest_difference(learner, rollouts.generate(prompts))
+    return [
+        Figure("sleep: GPU memory given back, GiB", asleep - awake),
+        Figure("sleep: seconds to fall asleep", falling_asleep),
+        Figure("sleep: seconds to wake up with new weights", waking),
+        at_most("sleep: log-prob difference after waking up", difference, config.sync.parity_tolerance),
+    ]
+
+
+def free_gib() -> float:
+    """Free memory of the GPU in GiB; 0 without one."""
+    return torch.cuda.mem_get_info()[0] / 2**30 if torch.cuda.is_available() else 0.0
+
+
+def trl(bench: Bench) -> list[Figure]:
+    """Completion tokens/s of TRL's trainer on the same model, if it is installed."""
+    if importlib.util.find_spec("trl") is None:
+        return [Figure("TRL is installed", 0)]
+    from benchmarks import versus_theirs
+
+    overrides = [*bench.overrides, *FULL, "learner.lr=1e-6", "learner.warmup_steps=0"]
+    theirs = Contender(versus_theirs.serve, "debug-gpu", overrides, TRL_ROWS, os.cpu_count())
+    rate = float(np.median([theirs.measure("step") for _ in range(bench.rounds)]))
+    theirs.close()
+    return [Figure("TRL, tokens/s", rate * bench.config().rollout.max_tokens)]
+
+
+def loop(bench: Bench, staleness: int, transport: str) -> list[Figure]:
+    """A few steps of the whole loop on Ray with all weights, and the seconds of a sync."""
+    settings = [f"loop.max_staleness={staleness}", f"sync.transport={transport}", "checkpoint.every=1000"]
+    overrides = [*bench.overrides, *FULL, *settings]
     with tempfile.TemporaryDirectory(prefix="geovlm-ray-gpu-") as folder:
         metrics = loop_metrics("debug-gpu", overrides, Path(folder), 2 if bench.smoke else 4)
     sync = float(np.median([row["seconds/sync"] for row in metrics]))
-    figures = [*whole_loop(metrics), Figure("sync through the object store, s", sync)]
+    limited = at_most(f"sync by {transport}, s", sync, 0.3)
+    figures = [*whole_loop(metrics), limited if transport == "ipc" else Figure(f"sync by {transport}, s", sync)]
     return [replace(figure, name=f"staleness {staleness}: {figure.name}") for figure in figures]
 
 
@@ -266,8 +314,10 @@ STAGES = {
     "parity-full": Stage(lambda bench: parity(bench, *FULL), 100),
     "parity-lora": Stage(parity, 80),
     "learner": Stage(learner, 90),
-    "loop-0": Stage(lambda bench: loop(bench, 0), 110),
-    "loop-1": Stage(lambda bench: loop(bench, 1), 110),
+    "sleep": Stage(sleep, 80),
+    "loop-0": Stage(lambda bench: loop(bench, 0, "object_store"), 110),
+    "loop-1": Stage(lambda bench: loop(bench, 1, "shared_memory" if bench.smoke else "ipc"), 110),
+    "trl": Stage(trl, 120),
 }
 
 

@@ -21,6 +21,7 @@ from geovlm_ray.rewards.local import LocalRewards
 from geovlm_ray.rollout.engine import Engine
 from geovlm_ray.training.preflight import Ready
 from geovlm_ray.transport.base import Transport
+from geovlm_ray.transport.choice import AUTO
 
 
 def make_encoder(config: Config, model: Path) -> PromptEncoder:
@@ -103,9 +104,12 @@ class LocalRollouts:
 
 
 def build(config: Config, ready: Ready) -> Components:
-    """Build all components of a run in this process."""
+    """Build all components of a run in this process, where weights need not travel."""
     placement = config.placement.model_copy(update={"rollout": PoolResources()})
-    config = config.model_copy(update={"placement": placement})
+    sync = config.sync
+    if sync.transport == AUTO and config.rollout.tensor_parallel == 1:
+        sync = sync.model_copy(update={"transport": "object_store"})
+    config = config.model_copy(update={"placement": placement, "sync": sync})
     return Components(
         LocalRollouts(make_engine(config, ready.model)),
         LocalRewards(config.reward),
