@@ -59,7 +59,7 @@ lint: $(READY)
 
 bench: setup
 	@$(BIN)/python -m benchmarks.throughput --json benchmarks/results/throughput.json
-	@for name in shared_prefix learner sync overlap control_plane plan endurance evaluation host_work; do \
+	@for name in shared_prefix learner sync checkpoint_memory overlap control_plane plan endurance evaluation host_work; do \
 		$(BIN)/python -m benchmarks.$$name --json benchmarks/results/$$name.json || exit 1; done
 	@$(BIN)/python -m benchmarks.learns --json benchmarks/results/learns.json
 	@$(BIN)/python -m benchmarks.rewards --json benchmarks/results/rewards.json
