@@ -44,7 +44,8 @@ MAY_CHANGE = (
     *("rollout.stall_s", "sync.transport"),
     *(f"placement.{kind}.{key}" for kind in ("rollout", "reward", "learner") for key in ("actors", *RESERVED)),
     *(f"placement.sbert.{key}" for key in RESERVED),
-    "placement.strategy",
+    *("placement.strategy", "placement.colocate", "placement.gpu_memory_gb"),
+    *("rollout.tensor_parallel", "model.offload"),
     *("run.step_limit_s", "run.trace_steps", "run.wandb", "run.log_level"),
 )
 """Settings that may change when a run is resumed."""

@@ -98,6 +98,8 @@ class IpcChannel(Channel):
         from geovlm_ray.transport.vllm_workers import device_name
 
         device = chunk.packed_tensor.device
+        # Frees the memory of earlier chunks that the engine has released.
+        torch.cuda.ipc_collect()
         _, handle = reduce_tensor(chunk.packed_tensor)
         # The engine reads the memory without a stream that orders it.
         torch.cuda.current_stream(device).synchronize()

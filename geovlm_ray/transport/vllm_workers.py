@@ -15,7 +15,11 @@ from typing import Any
 import torch
 from torch import nn
 from torch.distributed import BroadcastOptions, ProcessGroupGloo, TCPStore
-from vllm.distributed.weight_transfer.base import WeightTransferEngine, WeightTransferInitInfo
+from vllm.distributed.weight_transfer.base import (
+    WeightTransferEngine,
+    WeightTransferInitInfo,
+    WeightTransferUpdateInfo,
+)
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.distributed.weight_transfer.ipc_engine import IPCWeightTransferEngine
 from vllm.distributed.weight_transfer.nccl_engine import NCCLWeightTransferEngine
@@ -150,7 +154,7 @@ class SharedMemoryInit(WeightTransferInitInfo):
 
 
 @dataclass
-class SharedMemoryUpdate(WeightTransferInitInfo):
+class SharedMemoryUpdate(WeightTransferUpdateInfo):
     """A chunk in a file that sender and engine can map."""
 
     names: list[str]
