@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from geovlm_ray.transport.connection import Endpoint
@@ -164,13 +165,14 @@ class Ipc(DirectTransport):
     vllm_backend = "geovlm_ipc"
     channel = IpcChannel
 
-    def serves(self, rank: int, ranks: int, number: int, endpoint: Endpoint) -> bool:
-        """Whether the engine is on this rank's GPU."""
+    def served(self, rank: int, ranks: int, endpoints: Sequence[Endpoint]) -> list[Endpoint]:
+        """The engines on this rank's GPU."""
         import torch
 
         from geovlm_ray.transport.vllm_workers import device_name
 
-        return set(endpoint.devices) == {device_name(torch.device("cuda", torch.cuda.current_device()))}
+        own = device_name(torch.device("cuda", torch.cuda.current_device()))
+        return [endpoint for endpoint in endpoints if set(endpoint.devices) == {own}]
 
 
 class SharedMemory(DirectTransport):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import warnings
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -148,6 +149,7 @@ class DirectTransport(Transport):
         super().__init__(timeout_s)
         self._host_memory = ObjectStore(timeout_s)
         self._links: dict[bytes, _Link] = {}
+        self._ranks: dict[bytes, int] = {}
         self._listener: Listener | None = None
         self._senders: dict[int, Peer] = {}
         self._skipped = _Skipped(-1, 0)
@@ -157,9 +159,17 @@ class DirectTransport(Transport):
         self._listener = Listener(host, tuple(devices), self.timeout_s)
         return self._listener.endpoint
 
-    def serves(self, rank: int, ranks: int, number: int, endpoint: Endpoint) -> bool:
-        """Whether a rank serves an engine; ``number`` is its place among the endpoints."""
-        return number % ranks == rank
+    def served(self, rank: int, ranks: int, endpoints: Sequence[Endpoint]) -> list[Endpoint]:
+        """The engines that a rank serves; an engine stays with its rank while it lives.
+
+        Every rank computes the same assignment, since all get the same endpoints at every version.
+        """
+        self._ranks = {e.token: self._ranks[e.token] for e in endpoints if e.token in self._ranks}
+        for endpoint in endpoints:
+            if endpoint.token not in self._ranks:
+                counts = Counter(self._ranks.values())
+                self._ranks[endpoint.token] = min(range(ranks), key=lambda r: counts[r])
+        return [endpoint for endpoint in endpoints if self._ranks[endpoint.token] == rank]
 
     def send(self, update: WeightUpdate, rank: int, ranks: int, endpoints: Sequence[Endpoint]) -> Iterator[Any]:
         """Announce the version, then transfer it to the engines that this rank serves."""
@@ -168,8 +178,7 @@ class DirectTransport(Transport):
             return
         from geovlm_ray.transport.digest import digest_values
 
-        served = [e for number, e in enumerate(endpoints) if self.serves(rank, ranks, number, e)]
-        self._connect(served)
+        self._connect(self.served(rank, ranks, endpoints))
         yield Announcement(update.version, rank, ranks, frozenset(self._links))
         self._each(_Link.begin)
         digests: dict[str, torch.Tensor] = {}

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geovlm_ray.core.errors import LostError
-from geovlm_ray.transport.connection import Listener, connect
+from geovlm_ray.transport.channels import Gloo
+from geovlm_ray.transport.connection import Endpoint, Listener, connect
 from geovlm_ray.transport.digest import COLUMNS, digest_values, tensor_digest
 
 
@@ -93,7 +94,22 @@ def test_engine_that_is_gone_is_lost() -> None:
     listener = Listener("127.0.0.1", ("cpu",), timeout_s=5)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    endpoint = type(listener.endpoint)("127.0.0.1", port, b"token", ("cpu",))
+    endpoint = Endpoint("127.0.0.1", port, b"token", ("cpu",))
     with pytest.raises(LostError, match=rf"the engine at 127\.0\.0\.1:{port} cannot be reached"):
         connect(endpoint, timeout_s=5)
     assert "token" not in repr(listener.endpoint)
+
+
+def test_engines_are_divided_over_the_ranks_and_stay_with_their_rank() -> None:
+    engines = [Endpoint("127.0.0.1", 1, bytes([k]), ("cpu",)) for k in range(6)]
+    ranks = [Gloo(timeout_s=5) for _ in range(2)]
+
+    def served(endpoints: list[Endpoint]) -> list[set[bytes]]:
+        return [{e.token for e in transport.served(r, 2, endpoints)} for r, transport in enumerate(ranks)]
+
+    first = served(engines[:4])
+    assert [len(part) for part in first] == [2, 2]
+    assert first[0].isdisjoint(first[1])
+    later = served([*engines[1:4], *engines[4:]])
+    assert sorted(len(part) for part in later) == [2, 3]
+    assert all(before - {engines[0].token} <= after for before, after in zip(first, later, strict=True))
