@@ -34,8 +34,10 @@ EVEN = replace(SHAPES["small"], vision={**SHAPES["small"].vision, "hidden_size":
 """A small model of which two workers can divide all heads."""
 
 
-@pytest.mark.parametrize("transport", ["gloo", "shared_memory"])
-@pytest.mark.parametrize("lora", ["null", "{rank: 4}", "{rank: 4, targets: all}"])
+@pytest.mark.parametrize(
+    ("transport", "lora"),
+    [("gloo", "null"), ("gloo", "{rank: 4}"), ("gloo", "{rank: 4, targets: all}"), ("shared_memory", "null")],
+)
 def test_engine_and_learner_agree_after_each_version(transport: str, lora: str) -> None:
     config = load_config("demo", [f"model.lora={lora}", f"sync.transport={transport}", "rollout.max_tokens=8"])
     model = model_folder("tiny")
@@ -147,10 +149,12 @@ def test_two_engines_get_each_version_and_a_killed_one_is_replaced(
         learner.close()
 
 
-def test_engine_of_two_workers_gets_each_version(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lora", ["null", pytest.param("{rank: 4}", marks=pytest.mark.long)])
+def test_engine_of_two_workers_gets_each_version(lora: str, tmp_path: Path) -> None:
     write_model(tmp_path / "model", EVEN)
-    config = load_config("demo", ["rollout.tensor_parallel=2", "rollout.max_tokens=8", f"model.path={tmp_path}/model"])
-    assert config.transport is TRANSPORTS["gloo"]
+    settings = ["rollout.tensor_parallel=2", "rollout.max_tokens=8", f"model.path={tmp_path}/model"]
+    config = load_config("demo", [*settings, f"model.lora={lora}"])
+    assert config.transport is TRANSPORTS["gloo" if lora == "null" else "object_store"]
     rollouts = LocalRollouts(make_engine(config, tmp_path / "model"))
     check_versions(rollouts, RandomWeights(make_learner(config, tmp_path / "model")), config)
 
