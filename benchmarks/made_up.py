@@ -14,7 +14,7 @@ from geovlm_ray.data.scenes import scene_example
 from geovlm_ray.learner.grpo_learner import GrpoLearner
 from geovlm_ray.training.local import make_learner
 
-MID_SETTINGS = ("prompt.image_size=448", "learner.threads=2", "learner.lr=1e-6")
+MID_SETTINGS = ("prompt.image_size=448", "learner.threads=2", "learner.lr=1e-6", "learner.kl_beta=0")
 
 
 def random_learner(config: Config, shape: str) -> GrpoLearner:

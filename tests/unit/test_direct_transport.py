@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -13,16 +14,18 @@ from hypothesis import strategies as st
 from geovlm_ray.core.errors import LostError
 from geovlm_ray.transport.channels import Gloo
 from geovlm_ray.transport.connection import Endpoint, Listener, connect
-from geovlm_ray.transport.digest import COLUMNS, digest_values, tensor_digest
+from geovlm_ray.transport.digest import COLUMNS, digest_values, tensor_digest, weighted_sums
+
+Digest = Callable[[torch.Tensor], torch.Tensor]
 
 
-def digest(tensor: torch.Tensor) -> list[int]:
-    return digest_values({"a": tensor_digest(tensor)})["a"]
-
-
+@pytest.mark.parametrize("function", [tensor_digest, weighted_sums])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.int8])
 @pytest.mark.parametrize("size", [1, 7, COLUMNS - 1, COLUMNS, 3 * COLUMNS + 5])
-def test_digest_depends_on_every_bit_and_on_the_order(dtype: torch.dtype, size: int) -> None:
+def test_digest_depends_on_every_bit_and_on_the_order(function: Digest, dtype: torch.dtype, size: int) -> None:
+    def digest(tensor: torch.Tensor) -> list[int]:
+        return digest_values({"a": function(tensor)})["a"]
+
     generator = torch.Generator().manual_seed(size)
     tensor = torch.randint(0, 100, (size,), generator=generator).to(dtype)
     expected = digest(tensor)
@@ -41,11 +44,11 @@ def test_digest_depends_on_every_bit_and_on_the_order(dtype: torch.dtype, size: 
 
 
 @given(st.integers(0, 4 * COLUMNS - 1), st.integers(0, 4 * COLUMNS - 1))
-def test_digest_notices_two_exchanged_elements(first: int, second: int) -> None:
+def test_sums_notice_two_exchanged_elements(first: int, second: int) -> None:
     tensor = torch.arange(4 * COLUMNS, dtype=torch.float32)
-    expected = digest(tensor)
+    expected = weighted_sums(tensor)
     tensor[[first, second]] = tensor[[second, first]]
-    assert (digest(tensor) == expected) == (first == second)
+    assert torch.equal(weighted_sums(tensor), expected) == (first == second)
 
 
 def test_messages_arrive_in_order_and_a_closed_end_is_noticed() -> None:
