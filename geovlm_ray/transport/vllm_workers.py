@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import timedelta
@@ -102,14 +103,14 @@ class IpcEngine(_Verified, IPCWeightTransferEngine):
     """vLLM's CUDA IPC engine."""
 
 
-class _Received:
+class _Received(ABC):
     """The part of the engines without a GPU that receives a chunk's bytes; loading is that of vLLM's NCCL engine."""
 
     model: nn.Module
 
+    @abstractmethod
     def receive_bytes(self, update_info: Any, size: int) -> torch.Tensor:
         """The ``size`` bytes of a chunk."""
-        raise NotImplementedError
 
     def receive_weights(self, update_info: Any) -> None:
         """Receive one chunk and load it."""

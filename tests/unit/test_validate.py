@@ -31,9 +31,8 @@ from tests.unit.datasets import example, write_dataset, write_image, write_scene
 
 
 def check(folder: Path, need_images: bool = True, workers: int = 1, root: Path | None = None) -> ValidationReport:
-    return validate(
-        open_datasets(folder, root), need_images=need_images, workers=workers, on_progress=lambda what, done: None
-    )
+    datasets = open_datasets(folder, root)
+    return validate(datasets, need_images=need_images, workers=workers, on_progress=lambda what, done: None)
 
 
 def quarantined(folder: Path) -> dict[int, str]:
