@@ -35,7 +35,7 @@ from geovlm_ray.learner.grpo_learner import GrpoLearner
 from geovlm_ray.rewards.local import LocalRewards
 from geovlm_ray.rollout import vllm_compat
 from geovlm_ray.rollout.engine import Engine
-from geovlm_ray.training.local import LocalRollouts, make_engine, make_learner
+from geovlm_ray.training.local import LocalRollouts, in_one_process, make_engine, make_learner
 from geovlm_ray.training.preflight import prepare
 
 ROUNDS = 3
@@ -63,7 +63,8 @@ def main() -> int:
         print("Rollout actor against the bare engine ...")
         figures += rollout(config, ready.model, batches)
     print("Rewards, learner, sync ...")
-    engine, learner = make_engine(config, ready.model), make_learner(config, ready.model)
+    together = in_one_process(config)
+    engine, learner = make_engine(together, ready.model), make_learner(together, ready.model)
     groups = engine.generate(batches[0])
     figures += rewards(config, groups, rounds)
     figures += train_and_sync(config, learner, engine, groups, rounds)

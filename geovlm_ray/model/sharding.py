@@ -69,7 +69,9 @@ def scattered(parameter: torch.Tensor, tensor: torch.Tensor | None) -> torch.Ten
     if tensor is None:
         tensor = torch.empty(parameter.shape, dtype=parameter.dtype, device=parameter.device)
     whole = tensor.to(parameter.device, parameter.dtype)
-    return distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=0)
+    part = distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=0)
+    # With offloading the parameter is in host memory, not on the device of the mesh.
+    return part.to(parameter.device)
 
 
 def shard_like(parameter: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:

@@ -157,10 +157,11 @@ def learner_memory(config: Config, shape: ModelShape, gpu_bytes: float) -> Actor
 
 
 def engine_memory(config: Config, shape: ModelShape, gpu_bytes: float) -> ActorMemory:
-    """Memory of one rollout actor; its KV cache takes what is left of ``rollout.gpu_memory_utilization``."""
+    """Memory of a rollout actor on each of its GPUs; its KV cache takes the rest of its ``gpu_memory_utilization``."""
     element = 2 if config.model.dtype == "bfloat16" else 4
-    sequence = 2 * shape.language.layers * shape.language.keys * element * config.rollout.max_model_len
-    parts = {"weights": float(shape.weights * element), "CUDA": CUDA_BYTES + GRAPH_BYTES}
+    workers = config.rollout.tensor_parallel
+    sequence = 2 * shape.language.layers * shape.language.keys * element * config.rollout.max_model_len / workers
+    parts = {"weights": shape.weights * element / workers, "CUDA": CUDA_BYTES + GRAPH_BYTES}
     limit = gpu_bytes * config.rollout.gpu_memory_utilization
     if config.rollout.kv_cache_gb:
         cache, limit = config.rollout.kv_cache_gb * GIB, gpu_bytes * min(1, config.placement.rollout.num_gpus)

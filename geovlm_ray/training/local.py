@@ -103,13 +103,18 @@ class LocalRollouts:
         """Do nothing: the engine ends with the process."""
 
 
-def build(config: Config, ready: Ready) -> Components:
-    """Build all components of a run in this process, where weights need not travel."""
+def in_one_process(config: Config) -> Config:
+    """The configuration with one engine, and a transport for an engine in the learner's process."""
     placement = config.placement.model_copy(update={"rollout": PoolResources()})
     sync = config.sync
     if sync.transport == AUTO and config.rollout.tensor_parallel == 1:
         sync = sync.model_copy(update={"transport": "object_store"})
-    config = config.model_copy(update={"placement": placement, "sync": sync})
+    return config.model_copy(update={"placement": placement, "sync": sync})
+
+
+def build(config: Config, ready: Ready) -> Components:
+    """Build all components of a run in this process."""
+    config = in_one_process(config)
     return Components(
         LocalRollouts(make_engine(config, ready.model)),
         LocalRewards(config.reward),

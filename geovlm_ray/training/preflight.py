@@ -149,9 +149,8 @@ def check_tensor_parallel(config: Config, model: Path) -> None:
     """Raise RunError if ``rollout.tensor_parallel`` workers cannot divide the heads and MLPs of the model."""
     workers = config.rollout.tensor_parallel
     text, vision = _text_config(model), read_object(model / "config.json").get("vision_config", {})
-    sizes = {
-        "num_attention_heads": text["num_attention_heads"],
-        "intermediate_size": text["intermediate_size"],
+    sizes: dict[str, int] = {
+        **{key: text[key] for key in ("num_attention_heads", "intermediate_size") if key in text},
         **{f"vision_config.{key}": vision[key] for key in ("num_heads", "intermediate_size") if key in vision},
     }
     if odd := [f"{name}={size}" for name, size in sizes.items() if size % workers]:

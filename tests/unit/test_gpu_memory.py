@@ -169,3 +169,12 @@ def test_colocated_learner_has_the_memory_of_the_sleeping_engine() -> None:
     kept = learner_memory(config, shape, 80 * GIB).parts
     resident = kept["weights"] + kept["gradients and optimizer"] + kept["CUDA"]
     assert engine_memory(config, shape, 80 * GIB).limit == pytest.approx(80 * GIB - resident)
+
+
+def test_workers_of_an_engine_divide_weights_and_cache() -> None:
+    one = load_config("demo", ["placement.rollout.num_gpus=1", "rollout.kv_cache_gb=0"])
+    four = load_config("demo", ["placement.rollout.num_gpus=4", "rollout.tensor_parallel=4", "rollout.kv_cache_gb=0"])
+    whole, part = (engine_memory(config, qwen_3b(), 24 * GIB) for config in (one, four))
+    assert part.parts["weights"] == whole.parts["weights"] / 4
+    assert part.parts["CUDA"] == whole.parts["CUDA"]
+    assert part.total <= part.limit
