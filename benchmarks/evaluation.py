@@ -23,6 +23,7 @@ from benchmarks.common import ROUNDS, Figure, at_least, parser, publish, ratio_f
 from geovlm_ray.config import Config
 from geovlm_ray.core.schema import Prompt
 from geovlm_ray.core.third_party_logs import silence_third_party_logs
+from geovlm_ray.data.answer_format import DATASET_FORMAT
 from geovlm_ray.evaluation.examples import BenchmarkExamples, synthetic_examples
 from geovlm_ray.evaluation.generate import generate_predictions
 from geovlm_ray.evaluation.model import BATCH, default_reward_config
@@ -61,7 +62,7 @@ def main() -> int:
         ref = resolve_model(options.model)
         config = evaluation_config(ref.config, ref.path, Path(folder) / "evaluation")
         (benchmark,) = find(["drawn-object_detection"])
-        figures = compare(config, synthetic_examples(benchmark, records), Path(folder), rounds)
+        figures = compare(config, synthetic_examples(benchmark, DATASET_FORMAT, records), Path(folder), rounds)
     return publish("evaluation", figures, options, model=options.model, records=records)
 
 

@@ -90,16 +90,16 @@ def _read_question() -> str:
 
 def _answer(answerer: Answerer, args: argparse.Namespace, question: str, console: Console) -> None:
     answer = answerer.answer(args.images, question, args.task)
-    print_answer(answer, answerer.frame.kind, console)
+    print_answer(answer, console)
     if answer.boxes:
         sink = io.BytesIO()
-        answerer.annotate(args.images[-1], answer.boxes).save(sink, "PNG")
+        answerer.annotate(args.images[-1], answer).save(sink, "PNG")
         write_atomically(args.out, sink.getvalue())
         _print(console, f"Image: {args.out.resolve()}")
 
 
-def print_answer(answer: Answer, units: str, console: Console) -> None:
-    """Print reasoning, answer and boxes; ``units`` names the units of the coordinates."""
+def print_answer(answer: Answer, console: Console) -> None:
+    """Print reasoning, answer and boxes."""
     if answer.reasoning:
         _print(console, f"Reasoning: {answer.reasoning}", "dim")
     if answer.answer is None:
@@ -108,7 +108,7 @@ def print_answer(answer: Answer, units: str, console: Console) -> None:
         _print(console, f"Answer: {answer.answer}", "bold")
     for box in answer.boxes:
         label = f"{box.label} " if box.label else ""
-        _print(console, f"Box: {label}[{', '.join(f'{c:g}' for c in box.coords)}] {units}")
+        _print(console, f"Box: {label}[{', '.join(f'{c:g}' for c in box.coords)}] {answer.frame.kind}")
     _print(console, f"({answer.seconds:.1f} s)", "dim")
 
 

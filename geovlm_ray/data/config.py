@@ -8,6 +8,7 @@ from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from geovlm_ray.core.geometry import Frame
 from geovlm_ray.core.section import Section
+from geovlm_ray.data.answer_format import AnswerFormat
 from geovlm_ray.tasks import TASKS
 
 
@@ -48,10 +49,15 @@ class DataConfig(Section):
         "", description="folder that image paths are relative to; empty: as set at conversion, or the folder of `path`"
     )
     splits: tuple[str, ...] = Field(("train",), min_length=1, description="splits used for training")
-    frame: Literal["dataset", "percent", "permille"] | tuple[int, int] = Field(
-        "percent",
-        description="coordinate system of boxes in prompts and answers: that of the dataset, percent or permille of "
-        "the image size, or pixels of an image of [width, height]",
+    frame: Literal["auto", "dataset", "shown", "percent", "permille"] | tuple[int, int] = Field(
+        "auto",
+        description="unit of boxes in prompts and answers: as the model family was pretrained, as in the dataset, "
+        "pixels of the image that the model is shown, percent or permille of the image size, or pixels of an image of "
+        "[width, height]",
+    )
+    dialect: Literal["auto", "dataset", "brackets", "json", "geochat", "tagged"] = Field(
+        "auto",
+        description="notation of boxes in answers: as the model family was pretrained, as in the dataset, or a dialect",
     )
     seed: int = Field(
         0, ge=0, lt=1_000_000_000, description="data seed; larger values are reserved for held-out scenes"
@@ -70,11 +76,19 @@ class DataConfig(Section):
     )
 
     @property
-    def answer_frame(self) -> Frame | None:
-        """Frame of the boxes in the model's answers; None for the dataset's own frame."""
-        if isinstance(self.frame, tuple):
-            return Frame("pixel", *self.frame)
-        return None if self.frame == "dataset" else Frame(self.frame)
+    def answer_format(self) -> AnswerFormat | None:
+        """How boxes are written; None if it depends on the model: on its family, or on the size of its images."""
+        frame: Frame | None = None
+        match self.frame:
+            case (width, height):
+                frame = Frame("pixel", width, height)
+            case "percent" | "permille":
+                frame = Frame(self.frame)
+            case "auto" | "shown":
+                return None
+        if self.dialect == "auto":
+            return None
+        return AnswerFormat(frame, None if self.dialect == "dataset" else self.dialect)
 
     @model_validator(mode="after")
     def _check_frame(self) -> Self:

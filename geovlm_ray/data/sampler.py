@@ -15,8 +15,8 @@ import numpy as np
 
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.schema import Example, Prompt
+from geovlm_ray.data.answer_format import DATASET_FORMAT, AnswerFormat
 from geovlm_ray.data.config import DataConfig, Stage
-from geovlm_ray.data.frames import in_frame
 from geovlm_ray.data.mixture import Schedule, task_weights
 from geovlm_ray.data.parquet import RecordTable
 from geovlm_ray.data.scene_tasks import BUILDERS
@@ -33,7 +33,12 @@ def step_of(group_id: int, batch_size: int) -> int:
 
 
 class Stream(Protocol):
-    """Examples by task and index; example k of a task is the same in every process and run."""
+    """Examples by task and index; example k of a task is the same in every process and run.
+
+    Boxes are written in the format ``answers``, at first as they are in the data.
+    """
+
+    answers: AnswerFormat
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -54,6 +59,7 @@ class SceneStream:
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
+        self.answers = DATASET_FORMAT
         self.tasks = SCENE_TASKS
 
     def count(self, task: str) -> int | None:
@@ -68,20 +74,22 @@ class SceneStream:
 
     def of_task(self, task: str, k: int) -> Example:
         """The k-th scene of a task."""
-        return scene_example(task, self.seed, k)
+        return self.answers.of(scene_example(task, self.seed, k))
 
     def held_out(self, tasks: Sequence[str], n: int) -> list[Example]:
         """At least ``n`` scenes from `HELD_OUT_SEED`, which training cannot use."""
         per_task = -(-n // len(tasks))
-        return [scene_example(task, HELD_OUT_SEED, k, split="heldout") for task in tasks for k in range(per_task)]
+        scenes = [scene_example(task, HELD_OUT_SEED, k, split="heldout") for task in tasks for k in range(per_task)]
+        return [self.answers.of(scene) for scene in scenes]
 
 
 class RecordStream:
-    """Records of a dataset in the answer frame, shuffled per task and epoch."""
+    """Records of a dataset, shuffled per task and epoch."""
 
     def __init__(self, table: RecordTable, config: DataConfig, name: str) -> None:
         self.table = table
         self.config = config
+        self.answers = DATASET_FORMAT
         self.name = name
         splits, tasks = table.indices_by("split"), table.indices_by("task")
         selected = [splits[s] for s in config.splits if s in splits]
@@ -131,8 +139,7 @@ class RecordStream:
         return sum(map(len, self._train.values()))
 
     def _example(self, i: int) -> Example:
-        example, frame = self.table.row(i).example, self.config.answer_frame
-        return example if frame is None else in_frame(example, frame)
+        return self.answers.of(self.table.row(i).example)
 
     def _permutation(self, task: str, epoch: int) -> np.ndarray:
         return np.random.default_rng([self.config.seed, epoch, *task.encode()]).permutation(len(self._train[task]))

@@ -16,7 +16,7 @@ from geovlm_ray.data.sampler import RecordStream, SceneStream, Stream
 
 
 def open_stream(config: DataConfig) -> Stream:
-    """Open the example stream of a data configuration.
+    """Open the example stream of a data configuration, with boxes as they are in the data.
 
     Raises:
         ConfigError: The source is unknown.

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from geovlm_ray.core.errors import DataError
-from geovlm_ray.core.geometry import Frame
 from geovlm_ray.core.schema import Example, target_boxes
-from geovlm_ray.data.frames import in_frame
+from geovlm_ray.data.answer_format import AnswerFormat
 from geovlm_ray.data.parquet import RecordTable, open_datasets
 from geovlm_ray.data.sampler import HELD_OUT_SEED
 from geovlm_ray.data.scenes import scene_example
@@ -48,21 +47,21 @@ class BenchmarkExamples(Sequence[BenchmarkExample]):
         return self._read(int(self._indices[i]))
 
 
-def synthetic_examples(benchmark: Benchmark, limit: int | None) -> BenchmarkExamples:
+def synthetic_examples(benchmark: Benchmark, answers: AnswerFormat, limit: int | None) -> BenchmarkExamples:
     """Synthetic scenes with the held-out seed, which training never uses."""
 
     def read(i: int) -> BenchmarkExample:
-        return BenchmarkExample(scene_example(benchmark.task, HELD_OUT_SEED, i, split="heldout"))
+        return BenchmarkExample(answers.of(scene_example(benchmark.task, HELD_OUT_SEED, i, split="heldout")))
 
     return BenchmarkExamples(limit or SYNTHETIC_EXAMPLES, read, limit)
 
 
 def dataset_examples(
-    benchmark: Benchmark, data: Path, shards: Path, frame: Frame | None, limit: int | None
+    benchmark: Benchmark, data: Path, shards: Path, answers: AnswerFormat, limit: int | None
 ) -> BenchmarkExamples:
     """Records of the benchmark's split and task in the shards of its ``data``, at most ``limit``, evenly spaced.
 
-    Boxes of answers are in ``frame``, or in the dataset's frame if that is None.
+    Boxes are in the format ``answers``.
 
     Raises:
         DataError: the dataset cannot be read, or has no record of that split and task.
@@ -81,7 +80,7 @@ def dataset_examples(
 
     def read(i: int) -> BenchmarkExample:
         row = table.row(int(indices[i]))
-        example = row.example if frame is None else in_frame(row.example, frame)
+        example = answers.of(row.example)
         group = record_group(example, row.extra)
         if benchmark.prompt is not None:
             question = benchmark.prompt.format(question=example.question, labels=", ".join(example.labels))

@@ -15,6 +15,7 @@ from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.files import write_atomically
 from geovlm_ray.core.interfaces import RewardPool, RolloutPool
 from geovlm_ray.core.locks import locked
+from geovlm_ray.data.answer_format import AnswerFormat
 from geovlm_ray.evaluation.datasets import OnProgress, convert_once, left_out
 from geovlm_ray.evaluation.examples import BenchmarkExamples, dataset_examples, synthetic_examples
 from geovlm_ray.evaluation.generate import generate_predictions
@@ -25,6 +26,7 @@ from geovlm_ray.evaluation.reasoning import VARIANTS, variant_prefills
 from geovlm_ray.evaluation.registry import Benchmark
 from geovlm_ray.evaluation.results import Results, result_of, write_results
 from geovlm_ray.evaluation.tables import markdown
+from geovlm_ray.model.answer_format import answer_format_of
 from geovlm_ray.rewards.config import RewardConfig
 from geovlm_ray.rewards.isolated import check_function
 from geovlm_ray.rewards.local import LocalRewards
@@ -71,12 +73,14 @@ class LoadedBenchmarks:
     left_out: dict[str, str]
 
 
-def load_benchmarks(spec: EvaluationSpec, config: Config, out: Path, on_progress: OnProgress) -> LoadedBenchmarks:
+def load_benchmarks(
+    spec: EvaluationSpec, answers: AnswerFormat, out: Path, on_progress: OnProgress
+) -> LoadedBenchmarks:
     """Load the benchmarks whose data exists and is readable; sources that are not converted yet are converted."""
     loaded = LoadedBenchmarks([], {}, {})
     for benchmark in spec.benchmarks:
         if benchmark.reader is None:
-            loaded.available.append((benchmark, synthetic_examples(benchmark, spec.limit)))
+            loaded.available.append((benchmark, synthetic_examples(benchmark, answers, spec.limit)))
             continue
         data = benchmark.path or (spec.data / benchmark.name if spec.data else None)
         if data is None or not data.exists():
@@ -85,7 +89,7 @@ def load_benchmarks(spec: EvaluationSpec, config: Config, out: Path, on_progress
         options = benchmark.reader_options
         try:
             shards = benchmark.path or convert_once(benchmark.name, benchmark.reader, options, data, out, on_progress)
-            examples = dataset_examples(benchmark, data, shards, config.data.answer_frame, spec.limit)
+            examples = dataset_examples(benchmark, data, shards, answers, spec.limit)
             skipped = left_out(shards) if shards.is_relative_to(out) else None
         except DataError as error:
             loaded.absent[benchmark.name] = str(error)
@@ -116,7 +120,8 @@ def evaluate(
         origin = origin_of(spec.model, Path(config.model.path), spec.limit)
         check_origin(origin, out)
         check_unchanged(config, out / "config.yaml", MAY_CHANGE, *FOLDER_AND_REMEDY)
-        loaded = load_benchmarks(spec, config, out, on_progress)
+        answers = answer_format_of(config.data, config.prompt, Path(config.model.path))
+        loaded = load_benchmarks(spec, answers, out, on_progress)
         for name, reason in (loaded.absent | loaded.left_out).items():
             _warn(console, name, reason)
         results = Results(spec.model, absent=loaded.absent, left_out=loaded.left_out)

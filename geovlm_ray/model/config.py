@@ -8,7 +8,9 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from geovlm_ray.core.errors import ConfigError
+from geovlm_ray.core.schema import Example
 from geovlm_ray.core.section import Section
+from geovlm_ray.tasks.instructions import question_and_instruction
 
 TINY = "tiny"
 PACKAGED = {TINY: "tiny-qwen2.5-vl", "tiny-start": "tiny-qwen2.5-vl-start"}
@@ -29,6 +31,12 @@ class PromptConfig(Section):
 
     system: str = Field(EO_SYSTEM_PROMPT, description="system message; empty for none")
     instructions: bool = Field(True, description="append the task's answer-format instruction to the question")
+    list_classes: int = Field(
+        60, ge=0, description="the instruction lists the class names of records with at most this many; 0: never"
+    )
+    caption_words: int | None = Field(
+        None, ge=1, description="length of captions that the instruction asks for; null: as the task's instruction says"
+    )
     resolution: Literal["fixed", "native", "tiles"] = Field(
         "fixed",
         description="fixed: squares of image_size; native: original size and aspect ratio, within min_pixels and "
@@ -40,6 +48,12 @@ class PromptConfig(Section):
         None, ge=1, description="native: maximum image area; null: 1,280 visual tokens or the processor's, if smaller"
     )
     max_tiles: int = Field(4, ge=2, le=64, description="tiles: maximum tiles per image, not counting the whole image")
+
+    def question(self, example: Example) -> str:
+        """The text of the user's turn: the question and, if they are configured, the instructions of its task."""
+        if not self.instructions:
+            return example.question
+        return question_and_instruction(example, list_classes=self.list_classes, caption_words=self.caption_words)
 
 
 class LoraSettings(Section):

@@ -18,7 +18,6 @@ from geovlm_ray.core.schema import Example
 from geovlm_ray.data.image_cache import ImageCache
 from geovlm_ray.data.resolution import Resolution, frames_of, show
 from geovlm_ray.model.config import PromptConfig
-from geovlm_ray.tasks import TASKS
 
 MAX_IMAGES = 8
 """Maximum number of images per record."""
@@ -54,7 +53,7 @@ class PromptEncoder:
     def __init__(self, processor: ProcessorMixin, config: PromptConfig, cache: ImageCache | None = None) -> None:
         self.processor = processor
         self.config = config
-        self.resolution = _resolution(processor, config)
+        self.resolution = resolution_of(processor, config)
         self._cache = cache
 
     @property
@@ -86,10 +85,7 @@ class PromptEncoder:
             DataError: the question contains a placeholder, or an image to be tiled is missing.
         """
         num_images = len(self.frames(example) if self.config.resolution == "tiles" else example.images)
-        question = example.question
-        if self.config.instructions:
-            question = f"{question}\n{TASKS[example.task].instruction}"
-        content = [{"type": "image"}] * num_images + [{"type": "text", "text": question}]
+        content = [{"type": "image"}] * num_images + [{"type": "text", "text": self.config.question(example)}]
         messages: list[dict] = [{"role": "user", "content": content}]
         if self.config.system:
             messages.insert(0, {"role": "system", "content": [{"type": "text", "text": self.config.system}]})
@@ -144,7 +140,7 @@ class PromptEncoder:
         return self._cache.get(reference, recipe, lambda: show(reference, pixels, self.resolution))
 
 
-def _resolution(processor: ProcessorMixin, config: PromptConfig) -> Resolution:
+def resolution_of(processor: ProcessorMixin, config: PromptConfig) -> Resolution:
     """The configured resolution; raises ConfigError if the processor would resize its images."""
     images = processor.image_processor
     factor = images.patch_size * images.merge_size

@@ -15,6 +15,9 @@ from transformers import (
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
+FAMILY = Qwen2_5_VLConfig.model_type
+"""Family of the models that `build_model` makes."""
+
 SPECIAL_TOKENS = (
     "<|endoftext|>",
     "<|im_start|>",

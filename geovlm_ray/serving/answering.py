@@ -13,6 +13,8 @@ from geovlm_ray.core.errors import ConfigError, DataError
 from geovlm_ray.core.geometry import Frame
 from geovlm_ray.core.schema import Box, Example
 from geovlm_ray.data.images import load_image
+from geovlm_ray.model.answer_format import answer_format
+from geovlm_ray.model.families import family_of
 from geovlm_ray.model.prompts import MAX_IMAGES, EncodedPrompt, PromptEncoder
 from geovlm_ray.report.boxes import PREDICTED_COLOUR, draw_boxes
 from geovlm_ray.report.page import fitted
@@ -30,17 +32,18 @@ DIALECTS = ("json", "tagged", "geochat", "brackets")
 
 @dataclass(frozen=True)
 class Answer:
-    """A parsed response; ``reasoning`` and ``answer`` are None if it violates the grammar."""
+    """A parsed response; ``reasoning`` and ``answer`` are None if it violates the grammar; boxes are in ``frame``."""
 
     response: str
     reasoning: str | None
     answer: str | None
     boxes: tuple[Box, ...]
+    frame: Frame
     seconds: float
 
 
 class Answerer:
-    """A loaded model, on the GPU if one is available; not thread-safe. Its boxes are in the coordinates of ``frame``.
+    """A loaded model, on the GPU if one is available; not thread-safe.
 
     Raises:
         ModelError: the model does not load.
@@ -49,18 +52,17 @@ class Answerer:
 
     def __init__(self, ref: ModelRef) -> None:
         self.config = ref.config
-        frame = ref.config.data.answer_frame
-        if frame is None:
+        if self.config.data.frame == "dataset":
             raise ConfigError(
-                "data.frame: expected the frame of the boxes in the model's answers, percent, permille or "
+                "data.frame: expected the frame of the boxes in the model's answers, auto, shown, percent, permille or "
                 "[width, height], found 'dataset'"
             )
-        self.frame: Frame = frame
         self.encoder = PromptEncoder(processor_of(ref), ref.config.prompt)
         plain = ref.config.prompt.model_copy(update={"instructions": False})
         self.plain_encoder = PromptEncoder(self.encoder.processor, plain)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model = load_for_inference(ref, ref.config.model.dtype).to(device)
+        self.format = answer_format(self.config.data, family_of(self.model), self.encoder.resolution)
 
     def answer(self, images: Sequence[str], question: str, task: str | None = None) -> Answer:
         """Answer a question about images, given by their paths in order, by greedy decoding.
@@ -76,7 +78,7 @@ class Answerer:
         if not question.strip():
             raise DataError("expected a question, found none")
         start = time.perf_counter()
-        example = Example("question", task or "vqa", tuple(images), question.strip(), "")
+        example = self.format.of(Example("question", task or "vqa", tuple(images), question.strip(), ""))
         encoder = self.encoder if task else self.plain_encoder
         response = self._complete(encoder.encode(example))
         parsed = parse_response(response) or parse_response(response, "none")
@@ -86,12 +88,13 @@ class Answerer:
             reasoning=parsed.think.strip() if parsed and parsed.think is not None else None,
             answer=answer,
             boxes=_boxes(answer or "", task),
+            frame=example.frame,
             seconds=time.perf_counter() - start,
         )
 
-    def annotate(self, image: str, boxes: Sequence[Box]) -> Image.Image:
+    def annotate(self, image: str, answer: Answer) -> Image.Image:
         """Draw the boxes of an answer on an image; raises DataError if it cannot be read."""
-        return draw_boxes(fitted(load_image(image), ANNOTATED_PIXELS), boxes, self.frame, PREDICTED_COLOUR)
+        return draw_boxes(fitted(load_image(image), ANNOTATED_PIXELS), answer.boxes, answer.frame, PREDICTED_COLOUR)
 
     def _complete(self, prompt: EncodedPrompt) -> str:
         length, max_length = len(prompt.input_ids), self.config.rollout.max_model_len

@@ -14,8 +14,9 @@ TargetKind = Literal["classes", "vqa", "boxes", "captions", "grounded"]
 class Task:
     """One task.
 
-    ``instruction`` is appended to the question of a prompt. ``reward`` is the paper's reward and ``default_reward``
-    the default one: keys of `geovlm_ray.rewards.registry.REWARDS`, or user functions ``path/file.py:function``.
+    ``instruction`` follows the question of a prompt (`geovlm_ray.tasks.instructions`); ``{boxes}`` in it stands for
+    the notation and unit of boxes. ``reward`` is the paper's reward and ``default_reward`` the default one: keys of
+    `geovlm_ray.rewards.registry.REWARDS`, or user functions ``path/file.py:function``.
     """
 
     name: str
@@ -28,10 +29,10 @@ class Task:
 _CLASS = "Answer with the class name."
 _CLASSES = "Answer with the class names, separated by commas."
 _WORD = "Answer with a single word or phrase."
-_BOXES = "Answer with boxes as [[x1, y1, x2, y2]]."
+_BOXES = "Answer with boxes as {boxes}."
 _SENTENCE = "Answer with one sentence."
 _PHRASE = "Answer with a short phrase."
-_GROUNDED = "Answer with a description, the boxes of each object after it as [[x1, y1, x2, y2]]."
+_GROUNDED = "Answer with a description, the boxes of each object after it as {boxes}."
 
 TASKS: dict[str, Task] = {
     task.name: task

@@ -26,7 +26,10 @@ class TaskConfig(Section):
     """A task of a configuration."""
 
     target: TargetKind = Field(description="target kind, which determines notation, metrics and built-in rewards")
-    instruction: str = Field(min_length=1, description="answer format, appended to the question of a prompt")
+    instruction: str = Field(
+        min_length=1,
+        description="answer format, appended to the question of a prompt; {boxes} stands for their notation and unit",
+    )
     reward: str = Field(description="path/file.py:function, or the name of a built-in reward of the target kind")
 
 

@@ -15,6 +15,7 @@ from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.files import UNDONE, move_aside
 from geovlm_ray.core.interfaces import RolloutPool
 from geovlm_ray.core.schema import Prompt, SampleGroup
+from geovlm_ray.data.answer_format import AnswerFormat
 from geovlm_ray.evaluation.custom import check_paths, custom_benchmarks
 from geovlm_ray.evaluation.examples import BenchmarkExamples
 from geovlm_ray.evaluation.model import EvaluationSpec, default_reward_config, load_benchmarks
@@ -129,7 +130,7 @@ def check_benchmarks(config: Config) -> None:
 
 
 def in_loop_evaluation(
-    config: Config, rollouts: RolloutPool, checkpoints: CheckpointFolder, start: int
+    config: Config, answers: AnswerFormat, rollouts: RolloutPool, checkpoints: CheckpointFolder, start: int
 ) -> InLoopEvaluation | None:
     """The evaluation of a run that continues after step ``start``; None if ``evaluation.every`` is 0.
 
@@ -142,7 +143,7 @@ def in_loop_evaluation(
     benchmarks = find([name for name in settings.benchmarks if not is_path(name)])
     benchmarks += custom_benchmarks([Path(name) for name in settings.benchmarks if is_path(name)], folder, _silent)
     spec = EvaluationSpec(config.run.name, benchmarks, data, settings.records)
-    found = load_benchmarks(spec, config, folder, _silent)
+    found = load_benchmarks(spec, answers, folder, _silent)
     for name, reason in found.absent.items():
         raise DataError(f"evaluation.benchmarks: {name}: {reason}")
     for name, reason in found.left_out.items():

@@ -16,10 +16,12 @@ from geovlm_ray.core.errors import DataError, RunError, UserError
 from geovlm_ray.core.files import read_object
 from geovlm_ray.core.placement import GIB
 from geovlm_ray.core.schema import Example
+from geovlm_ray.data.answer_format import AnswerFormat
 from geovlm_ray.data.image_cache import open_cache
 from geovlm_ray.data.images import image_size
 from geovlm_ray.data.sampler import RecordStream, Stream
 from geovlm_ray.data.sources import open_stream
+from geovlm_ray.model.answer_format import answer_format_of
 from geovlm_ray.model.config import check_attention
 from geovlm_ray.model.loading import load_processor, model_folder
 from geovlm_ray.model.prompts import MAX_IMAGES, PromptEncoder
@@ -185,7 +187,13 @@ def check_held_out(config: Config, stream: Stream) -> None:
         )
 
 
-def check_training_records(config: Config, model: Path, stream: Stream) -> None:
+def set_answer_format(config: Config, model: Path, stream: Stream) -> AnswerFormat:
+    """Set how the stream writes boxes; raises ConfigError for an image size that the model's processor would change."""
+    stream.answers = answer_format_of(config.data, config.prompt, model)
+    return stream.answers
+
+
+def check_training_records(config: Config, model: Path, stream: Stream, answers: AnswerFormat) -> None:
     """Raise DataError if a record has too few or too many images, a missing or corrupt one, or too long a prompt.
 
     Checks up to 20,000 records, equally many per task, and decodes the images of up to 2,000 of them;
@@ -236,6 +244,7 @@ CHECKS = (
     Check("memory", check_memory, needs=("model",)),
     Check("GPU memory", check_gpu_memory, needs=("model",)),
     Check("held-out examples", check_held_out, needs=("data",)),
-    Check("records", check_training_records, needs=("model", "data")),
+    Check("answer format", set_answer_format, needs=("model", "data")),
+    Check("records", check_training_records, needs=("model", "data", "answer format")),
 )
 """The checks of a training run, in order: the quick ones before a download of the model."""

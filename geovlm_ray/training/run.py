@@ -118,7 +118,7 @@ def _attempt(
         if latest:
             components.learner.load(latest[1])
             console.print(f"Resuming after step {start} from {latest[1]}")
-        evaluation = in_loop_evaluation(config, components.rollouts, checkpoints, start)
+        evaluation = in_loop_evaluation(config, ready.stream.answers, components.rollouts, checkpoints, start)
         components = replace(components, tracker=tracker, checkpoints=checkpoints, evaluator=evaluation)
         return _train_and_evaluate(config, ready, components, tracker, start, console)
     finally:

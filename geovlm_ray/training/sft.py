@@ -31,10 +31,12 @@ from geovlm_ray.data.sources import open_stream
 from geovlm_ray.learner.ranks import Ranks
 from geovlm_ray.learner.sft.batches import SftCollator, read_batches
 from geovlm_ray.learner.sft.trainer import SftTrainer
+from geovlm_ray.model.answer_format import answer_format
 from geovlm_ray.model.config import check_attention
+from geovlm_ray.model.families import FAMILIES, family_of_folder
 from geovlm_ray.model.loading import load_model, load_processor, model_folder, restore_adapter, save_policy
 from geovlm_ray.model.prompts import PromptEncoder
-from geovlm_ray.model.tiny import build_model, build_processor
+from geovlm_ray.model.tiny import FAMILY, build_model, build_processor
 from geovlm_ray.training.checkpoint import CheckpointFolder, fill
 from geovlm_ray.training.preflight import trained_tasks
 from geovlm_ray.training.sft_log import SftLog, sft_summary
@@ -188,12 +190,14 @@ def _prepare(config: Config, checkpoint: Path | None) -> _Ready:
         processor = load_processor(folder)
     else:
         processor = build_processor(_corpus(config.data.seed), image_size=config.prompt.image_size)
-    stream = open_stream(config.data)
-    sampler = PromptSampler(stream, config.data, settings.batch_size)
-    held_out = stream.held_out(trained_tasks(config, stream), settings.eval_examples) if settings.eval_examples else []
     # Every generated scene is used once, so caching it is useless.
     cache = None if config.data.source == "scenes" else open_cache(config.data.image_cache_gb)
     encoder = PromptEncoder(processor, config.prompt, cache)
+    family = family_of_folder(folder) if folder else FAMILIES[FAMILY]
+    stream = open_stream(config.data)
+    stream.answers = answer_format(config.data, family, encoder.resolution)
+    sampler = PromptSampler(stream, config.data, settings.batch_size)
+    held_out = stream.held_out(trained_tasks(config, stream), settings.eval_examples) if settings.eval_examples else []
     collator = SftCollator(encoder, settings.reasoning, settings.pack_tokens, rotated=config.reward.rotated)
     for k in range(min(RECORDS_CHECKED, settings.steps * settings.batch_size)):
         collator.check(sampler.prompt(k).example, k)

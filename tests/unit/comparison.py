@@ -17,6 +17,7 @@ from geovlm_ray.commands import compare as command
 from geovlm_ray.config import load_config, to_yaml
 from geovlm_ray.core.files import write_atomically
 from geovlm_ray.core.schema import Example, Prompt, RewardScore, Sample, SampleGroup, target_boxes
+from geovlm_ray.data.answer_format import DATASET_FORMAT
 from geovlm_ray.data.sampler import PromptSampler, SceneStream
 from geovlm_ray.data.scenes import demonstration
 from geovlm_ray.evaluation.comparison.compare import Comparison, compare
@@ -118,7 +119,7 @@ def evaluate(run: Path, model: Model, *steps: int, records: int = 12, tasks: Seq
     )
     config = config.model_copy(update={"run": config.run.model_copy(update={"name": run.name})})
     kept = CheckpointFolder(run / "checkpoints", keep=1)
-    evaluation = in_loop_evaluation(config, model, kept, start=max(steps))  # type: ignore[arg-type]
+    evaluation = in_loop_evaluation(config, DATASET_FORMAT, model, kept, start=max(steps))  # type: ignore[arg-type]
     assert evaluation is not None
     for step in steps:
         evaluation.begin(step)

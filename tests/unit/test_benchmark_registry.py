@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from geovlm_ray.core.schema import Box, Example, GroundedText, Target
+from geovlm_ray.data.answer_format import DATASET_FORMAT
 from geovlm_ray.data.formats import FORMATS
 from geovlm_ray.data.scenes import scene_example
 from geovlm_ray.evaluation.datasets import convert_once
@@ -189,7 +190,7 @@ def published_examples(name: str, data: Path, out: Path) -> BenchmarkExamples:
     benchmark = BENCHMARKS[name]
     assert benchmark.reader is not None
     shards = convert_once(name, benchmark.reader, benchmark.reader_options, data, out, lambda n, text: None)
-    return dataset_examples(benchmark, data, shards, None, None)
+    return dataset_examples(benchmark, data, shards, DATASET_FORMAT, None)
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)

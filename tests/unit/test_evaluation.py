@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,16 +18,19 @@ from rich.console import Console
 from geovlm_ray.config import Config, load_config
 from geovlm_ray.core.errors import ConfigError, DataError
 from geovlm_ray.core.schema import Example, Prompt, Sample, SampleGroup
+from geovlm_ray.data.answer_format import DATASET_FORMAT
 from geovlm_ray.data.scenes import demonstration
 from geovlm_ray.evaluation.custom import custom_benchmarks
 from geovlm_ray.evaluation.model import EvaluationSpec, evaluate
 from geovlm_ray.evaluation.registry import find, is_path
 from geovlm_ray.evaluation.results import Results, read_results
 from geovlm_ray.evaluation.settings import evaluation_config
+from geovlm_ray.model.loading import model_folder
 from geovlm_ray.training.benchmark_evaluation import check_benchmarks, in_loop_evaluation
 from geovlm_ray.training.checkpoint import CheckpointFolder
 
 Answer = Callable[[Example], str]
+TINY = model_folder("tiny")
 
 
 def ideal(example: Example) -> str:
@@ -70,7 +74,7 @@ def run(
     limit: int | None = 12,
     reasoning: bool = False,
     console: Console | None = None,
-    model: Path = Path("model"),
+    model: Path = TINY,
 ) -> Results:
     config = evaluation_config(load_config("demo"), model, out, data, limit)
     custom = custom_benchmarks([Path(name) for name in names if is_path(name)], out, lambda n, text: None)
@@ -123,7 +127,7 @@ def test_finished_evaluation_starts_no_engine(tmp_path: Path) -> None:
 def test_output_folder_rejects_other_weights_and_another_limit(tmp_path: Path) -> None:
     model = tmp_path / "model"
     for name, weights in (("model", b"one"), ("other", b"two")):
-        (tmp_path / name).mkdir()
+        shutil.copytree(TINY, tmp_path / name)
         (tmp_path / name / "model.safetensors").write_bytes(weights)
     first = run(tmp_path / "out", FakeEngines(), "drawn-vqa", model=model)
     with pytest.raises(ConfigError, match=r"holds predictions for at most 12 records .* at most 5 records \(--limit\)"):
@@ -314,7 +318,7 @@ def in_loop_config(tmp_path: Path, *more: str) -> tuple[Config, CheckpointFolder
 
 def test_in_loop_evaluation_writes_results_and_best_steps(tmp_path: Path) -> None:
     config, checkpoints = in_loop_config(tmp_path)
-    evaluation = in_loop_evaluation(config, FakeEngines(), checkpoints, start=0)  # type: ignore[arg-type]
+    evaluation = in_loop_evaluation(config, DATASET_FORMAT, FakeEngines(), checkpoints, start=0)  # type: ignore[arg-type]
     assert evaluation is not None
     assert [evaluation.due(step) for step in range(4)] == [True, False, True, False]
     evaluation.begin(2)
@@ -330,7 +334,7 @@ def test_in_loop_evaluation_writes_results_and_best_steps(tmp_path: Path) -> Non
 
 def test_in_loop_metrics_are_returned_once(tmp_path: Path) -> None:
     config, checkpoints = in_loop_config(tmp_path)
-    evaluation = in_loop_evaluation(config, FakeEngines(wrong), checkpoints, start=0)  # type: ignore[arg-type]
+    evaluation = in_loop_evaluation(config, DATASET_FORMAT, FakeEngines(wrong), checkpoints, start=0)  # type: ignore[arg-type]
     assert evaluation is not None
     evaluation.begin(2)
     found: dict[str, float] = {}
@@ -344,13 +348,13 @@ def test_in_loop_metrics_are_returned_once(tmp_path: Path) -> None:
 
 def test_evaluations_of_repeated_steps_are_moved_aside(tmp_path: Path) -> None:
     config, checkpoints = in_loop_config(tmp_path)
-    evaluation = in_loop_evaluation(config, FakeEngines(), checkpoints, start=0)  # type: ignore[arg-type]
+    evaluation = in_loop_evaluation(config, DATASET_FORMAT, FakeEngines(), checkpoints, start=0)  # type: ignore[arg-type]
     assert evaluation is not None
     for step in (2, 4):
         evaluation.begin(step)
     evaluation.finish()
     (config.run.folder / "checkpoints" / "step-000002").mkdir()
-    resumed = in_loop_evaluation(config, FakeEngines(), checkpoints, start=2)  # type: ignore[arg-type]
+    resumed = in_loop_evaluation(config, DATASET_FORMAT, FakeEngines(), checkpoints, start=2)  # type: ignore[arg-type]
     assert resumed is not None
     assert (resumed.due(2), resumed.due(4)) == (False, True)
     assert (config.run.folder / "evaluations" / "undone" / "step-000004-1" / "results.json").is_file()
@@ -360,7 +364,7 @@ def test_evaluations_of_repeated_steps_are_moved_aside(tmp_path: Path) -> None:
 def test_in_loop_benchmarks_require_their_data(tmp_path: Path) -> None:
     config, checkpoints = in_loop_config(tmp_path, "evaluation.benchmarks=[aid]")
     with pytest.raises(DataError, match=r"evaluation\.benchmarks: aid: expected its data in a folder aid below --data"):
-        in_loop_evaluation(config, FakeEngines(), checkpoints, start=0)  # type: ignore[arg-type]
+        in_loop_evaluation(config, DATASET_FORMAT, FakeEngines(), checkpoints, start=0)  # type: ignore[arg-type]
     with pytest.raises(DataError, match=r"evaluation\.benchmarks: aid: .*in a run: evaluation\.data"):
         check_benchmarks(config)
 

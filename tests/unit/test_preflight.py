@@ -44,6 +44,7 @@ def test_all_problems_are_reported_and_checks_without_their_input_skipped(settin
         "memory",
         "GPU memory",
         "held-out examples",
+        "answer format",
         "records",
     ]
     assert {name: type(error) for name, error in found.items() if error} == {
@@ -62,6 +63,7 @@ def test_other_data_checks_run_when_only_the_model_is_missing(settings: list[str
         "tensor parallel",
         "memory",
         "GPU memory",
+        "answer format",
         "records",
     ]
     assert found["held-out examples"] is None

@@ -15,8 +15,11 @@ from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.schema import Box
 from geovlm_ray.data.config import DataConfig
 from geovlm_ray.data.mixture import Schedule, task_weights
+from geovlm_ray.data.resolution import Resolution
 from geovlm_ray.data.sampler import HELD_OUT_SEED, REPLACEMENT_OFFSET, PromptSampler, RecordStream, SceneStream, step_of
 from geovlm_ray.data.sources import open_stream
+from geovlm_ray.model.answer_format import answer_format
+from geovlm_ray.model.families import FAMILIES
 
 NUMBERS = {"vqa": 60, "image_captioning": 25, "object_detection": 15}
 
@@ -167,7 +170,8 @@ def test_held_out_examples_are_never_sampled(source: Path) -> None:
     ],
 )
 def test_boxes_are_converted_to_the_answer_frame(source: Path, frame: object, box: tuple, question: str) -> None:
-    opened, _ = stream(source, frame=frame)
+    opened, config = stream(source, frame=frame)
+    opened.answers = answer_format(config, FAMILIES["qwen2_5_vl"], Resolution("fixed", 112, 28, 1, 10**6, 4))
     example = opened.record("object_detection", 0)
     (found,) = example.target
     assert isinstance(found, Box)

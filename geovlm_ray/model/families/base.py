@@ -10,8 +10,6 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from geovlm_ray.core.geometry import Frame
-
 LoraTargets = Literal["language", "all"]
 
 
@@ -30,8 +28,8 @@ class ModelFamily(ABC):
     """Names of the linear layers of the language model that a LoRA adapter covers; engines load such adapters."""
     box_dialect: str
     """Dialect (`geovlm_ray.tasks.boxes.DIALECTS`) in which the pretrained model writes boxes."""
-    box_frame: Frame | None
-    """Frame of these boxes; None for pixels of the resized image."""
+    box_frame: Literal["shown", "percent", "permille"]
+    """Unit of these boxes, as in ``data.frame``; ``shown``: pixels of the resized image."""
 
     @property
     @abstractmethod

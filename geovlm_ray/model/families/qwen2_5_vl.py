@@ -21,7 +21,7 @@ class Qwen25VL(ModelFamily):
     vision_modules = ("qkv", "proj")
     """Linear layers of the vision tower besides those named as in the language model."""
     box_dialect = "json"
-    box_frame = None
+    box_frame = "shown"
 
     @property
     def model_class(self) -> type[PreTrainedModel]:

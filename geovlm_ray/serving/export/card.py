@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from geovlm_ray import __version__
 from geovlm_ray.config import Config
+from geovlm_ray.data.answer_format import AnswerFormat
 from geovlm_ray.evaluation.results import Results
 from geovlm_ray.evaluation.tables import header, lines
 from geovlm_ray.model.config import PACKAGED
@@ -27,7 +28,13 @@ CURVE = "reward.svg"
 
 
 def card(
-    ref: ModelRef, provenance: Provenance, encoder: PromptEncoder, name: str, dtype: str, evaluations: Sequence[Results]
+    ref: ModelRef,
+    provenance: Provenance,
+    encoder: PromptEncoder,
+    answers: AnswerFormat,
+    name: str,
+    dtype: str,
+    evaluations: Sequence[Results],
 ) -> str:
     """The card of a model exported to the folder ``name``: Markdown with YAML metadata.
 
@@ -68,7 +75,7 @@ def card(
             (Path(r.model).name, header(r), [line.cells for line in lines(r, include_subsets=False)])
             for r in evaluations
         ],
-        usage=usage_section(ref.config, encoder, name, provenance.tasks),
+        usage=usage_section(ref.config, encoder, answers, name, provenance.tasks),
     )
     return str(ModelCard(f"---\n{metadata}\n---\n\n{text}"))
 

@@ -13,6 +13,8 @@ from torch import nn
 from geovlm_ray.core.errors import ModelError
 from geovlm_ray.core.files import write_atomically
 from geovlm_ray.data.scenes import scene_example
+from geovlm_ray.model.answer_format import answer_format
+from geovlm_ray.model.families import family_of
 from geovlm_ray.model.logprobs import RowLogprobs
 from geovlm_ray.model.prompts import EncodedPrompt, PromptEncoder
 from geovlm_ray.model.rows import Completion, GroupRow
@@ -62,6 +64,7 @@ def export(ref: ModelRef, name: str, out: Path, dtype: str, evaluations: Sequenc
     results = [read_evaluation(folder) for folder in ([own] if own else []) + list(evaluations)]
     prompt = encoder.encode(scene_example(*PROBE_SCENE))
     source = load_for_inference(ref, (ref.trained or ref.config).model.dtype)
+    answers = answer_format(ref.config.data, family_of(source), encoder.resolution)
     ids = generate_greedy(source, prompt, PROBE_TOKENS)
     expected = _logprobs(source, prompt, ids)
     # The weights of one model at a time are in memory.
@@ -80,7 +83,7 @@ def export(ref: ModelRef, name: str, out: Path, dtype: str, evaluations: Sequenc
                 f"found a difference of {difference:.2g}"
             )
         write_atomically(folder / SETTINGS_FILE, carried_settings(ref.config, dtype))
-        write_atomically(folder / CARD, card(ref, provenance, encoder, out.name, dtype, results))
+        write_atomically(folder / CARD, card(ref, provenance, encoder, answers, out.name, dtype, results))
         if svg := reward_curve(provenance):
             write_atomically(folder / CURVE, svg)
         if not is_update:

@@ -93,7 +93,7 @@ def _answer(
         path.write_bytes(image.file.read())
     try:
         answer = answerer.answer(list(map(str, paths)), question, task)
-        annotated = answerer.annotate(str(paths[-1]), answer.boxes)
+        annotated = answerer.annotate(str(paths[-1]), answer)
     except DataError as error:
         message = str(error)
         for path, image in zip(paths, images, strict=True):
@@ -104,7 +104,7 @@ def _answer(
         "reasoning": answer.reasoning,
         "answer": answer.answer,
         "boxes": [{"coords": box.coords, "label": box.label} for box in answer.boxes],
-        "units": answerer.frame.kind,
+        "units": answer.frame.kind,
         "picture": data_uri(annotated),
         "seconds": answer.seconds,
     }

@@ -1,0 +1,128 @@
+"""Instructions of prompts: notation and unit of boxes, class names, and the dataset's own question."""
+
+from __future__ import annotations
+
+import pytest
+
+from geovlm_ray.core.geometry import Frame
+from geovlm_ray.core.schema import Box, Example, Target
+from geovlm_ray.data.answer_format import AnswerFormat
+from geovlm_ray.data.config import DataConfig
+from geovlm_ray.data.resolution import Resolution
+from geovlm_ray.model.answer_format import answer_format
+from geovlm_ray.model.config import PromptConfig
+from geovlm_ray.model.families import FAMILIES
+from geovlm_ray.tasks import TASKS
+
+SHIP = (Box((10, 20, 30, 40), "ship"),)
+CLASSES = ("beach", "harbor", "river")
+
+
+def prompt(
+    task: str, question: str, target: Target = "", labels: tuple[str, ...] = (), answers: AnswerFormat | None = None,
+    **settings: int,
+) -> str:  # fmt: skip
+    example = Example("a", task, ("scene:vqa:0:0:0",), question, target, labels=labels)
+    return PromptConfig(**settings).question((answers or AnswerFormat()).of(example))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        (
+            AnswerFormat(Frame("percent"), "brackets"),
+            "[[x1, y1, x2, y2]]: top left and bottom right corner, in percent of the image's width and height.",
+        ),
+        (
+            AnswerFormat(Frame("permille"), "json"),
+            '[{"bbox_2d": [x1, y1, x2, y2]}]: top left and bottom right corner, in thousandths of the image\'s width '
+            "and height.",
+        ),
+        (
+            AnswerFormat(Frame("pixel", 640, 480), "geochat"),
+            "{<x1><y1><x2><y2>}: top left and bottom right corner, in pixels of an image of 640 x 480 pixels.",
+        ),
+        (
+            AnswerFormat(Frame("percent"), "tagged"),
+            "<box>[[x1, y1, x2, y2]]</box>: top left and bottom right corner, in percent of the image's width and "
+            "height.",
+        ),
+    ],
+)
+def test_instruction_states_notation_corners_and_unit_of_boxes(answers: AnswerFormat, expected: str) -> None:
+    text = prompt("object_detection", "Find all ships.", SHIP, answers=answers)
+    assert text == f"Find all ships.\nAnswer with boxes as {expected}"
+
+
+def test_rotated_boxes_are_asked_for_with_their_angle() -> None:
+    text = prompt("object_detection", "Find all ships.", (Box((10, 20, 30, 40, 45)),))
+    assert "[[x1, y1, x2, y2, angle]]" in text
+    assert "clockwise by the angle in degrees" in text
+
+
+def test_class_names_of_boxes_are_asked_for_unless_the_question_names_one() -> None:
+    labels = ("ship", "storage-tank")
+    assert "name [x1, y1, x2, y2]" in prompt("object_detection", "Find all objects.", SHIP, labels)
+    assert "name [x1, y1, x2, y2]" in prompt("object_detection", "Find ships and storage tanks.", SHIP, labels)
+    assert "[[x1, y1, x2, y2]]" in prompt("object_detection", "Find all ships.", SHIP, labels)
+    assert "[[x1, y1, x2, y2]]" in prompt("object_detection", "Find all objects.", SHIP, ("ship",))
+
+
+def test_classes_are_listed_up_to_a_limit_and_not_twice() -> None:
+    assert prompt("scene_classification", "What is it?", ("river",), CLASSES) == (
+        "What is it?\nAnswer with the class name. Classes: beach; harbor; river."
+    )
+    assert "Classes:" not in prompt("scene_classification", "What is it?", ("river",), CLASSES, list_classes=2)
+    asked = "Is it beach, harbor or river?"
+    assert prompt("scene_classification", asked, ("river",), CLASSES) == f"{asked}\nAnswer with the class name."
+
+
+@pytest.mark.parametrize(
+    ("task", "question"),
+    [
+        ("image_captioning", "Describe the image in detail."),
+        ("image_captioning", "Describe the image in two sentences."),
+        ("change_captioning", "Briefly, what has changed?"),
+        ("vqa", "How many ships are there? Answer with one word."),
+        ("vqa", "Is there a ship? Answer yes or no."),
+    ],
+)
+def test_instruction_does_not_contradict_a_question_that_states_its_form(task: str, question: str) -> None:
+    assert prompt(task, question, ("a",)) == question
+    assert prompt(task, question, ("a",), caption_words=30) == question
+
+
+def test_captions_of_a_configured_length() -> None:
+    assert prompt("image_captioning", "Describe the image.", ("a",)).endswith("Answer with one sentence.")
+    long = prompt("image_captioning", "Describe the image.", ("a",), caption_words=50)
+    assert long == "Describe the image.\nAnswer with about 50 words."
+
+
+def test_notation_in_a_question_gives_way_to_the_configured_one() -> None:
+    question = "Find the ships. Include bounding boxes of the form [x_min, y_min, x_max, y_max] in your response."
+    text = prompt("object_detection", question, SHIP, answers=AnswerFormat(Frame("permille"), "json"))
+    assert text.startswith('Find the ships.\nAnswer with boxes as [{"bbox_2d": ')
+    assert "x_min" not in text
+
+
+def test_unit_of_a_box_in_a_question_is_stated() -> None:
+    text = prompt("region_captioning", "What is in [10, 20, 30, 40]?", ("a",), answers=AnswerFormat(Frame("permille")))
+    assert text.startswith("What is in [100, 200, 300, 400]?\n")
+    assert text.endswith("Boxes are in thousandths of the image's width and height.")
+
+
+def test_auto_is_what_the_family_was_pretrained_on() -> None:
+    resolution, qwen = Resolution("fixed", 448, 28, 1, 10**6, 4), FAMILIES["qwen2_5_vl"]
+    example = Example("a", "object_detection", ("scene:vqa:0:0:0",), "Find.", SHIP)
+    found = answer_format(DataConfig(), qwen, resolution).of(example)
+    assert (found.dialect, found.frame) == ("json", Frame("pixel", 448, 448))
+    assert found.target[0].coords == pytest.approx((44.8, 89.6, 134.4, 179.2))  # type: ignore[union-attr]
+    fixed = answer_format(DataConfig(frame="permille"), qwen, resolution).of(example)
+    assert (fixed.dialect, fixed.frame) == ("json", Frame("permille"))
+    as_stored = answer_format(DataConfig(frame="dataset", dialect="dataset"), qwen, resolution).of(example)
+    assert as_stored == example
+
+
+def test_instructions_of_tasks_without_boxes_name_no_placeholder() -> None:
+    for task in TASKS.values():
+        assert ("{boxes}" in task.instruction) == (task.target_kind in ("boxes", "grounded"))
