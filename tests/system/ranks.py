@@ -44,7 +44,7 @@ def train_rank(
     rank: int, size: int, address: str, overrides: tuple[str, ...], folder: Path, load: str, save: str
 ) -> None:
     """Load a checkpoint, train two steps, and save weights, metrics, log-probs and another checkpoint."""
-    settings = ["learner.lr=1e-3", "learner.tokens_per_micro_batch=1", *overrides]
+    settings = ["learner.lr=1e-4", "learner.tokens_per_micro_batch=1", *overrides]
     learner = make_learner(load_config("demo", settings), model_folder("tiny"), Ranks.join(rank, size, address))
     if load:
         learner.load(folder / load)
@@ -88,5 +88,5 @@ def check_equal(expected: dict[str, Any], found: dict[str, Any]) -> None:
     assert found["weights"].keys() == expected["weights"].keys()
     # A twentieth of a step: AdamW normalizes gradients that are close to rounding error.
     for name, weight in expected["weights"].items():
-        assert torch.allclose(found["weights"][name], weight, atol=5e-5), name
+        assert torch.allclose(found["weights"][name], weight, atol=5e-6), name
     assert torch.allclose(torch.cat(found["logprobs"]), torch.cat(expected["logprobs"]), atol=1e-4)
