@@ -1,0 +1,244 @@
+"""Finding boxes in free text: every common way to write four or five numbers, in one pass of linear time.
+
+Notations: lists in any bracket, with commas, spaces, semicolons or table bars; percent, degree and pixel signs; corner
+pairs (``(1, 2), (3, 4)``, also with words such as "top-left"); four corners; named coordinates (``x1=1, y1=2, ...``,
+``"xmin": 1``, ``"width": 5``); GeoChat's ``<1><2><3><4>|<0>``; the box tags of InternVL and Qwen2-VL; and four or five
+bare numbers that stand alone on a line or follow a word for a position. Other numbers in a text are not boxes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from geovlm_ray.tasks.boxes import MAX_COORDINATE, MAX_NUMBER_CHARS
+
+Coords = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class FoundBox:
+    """A box in a text: its position, and its numbers, or None if it is malformed."""
+
+    start: int
+    end: int
+    coords: Coords | None
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Numbers with only separators between them; ``opened`` and ``closed`` are the brackets or quotes around them."""
+
+    start: int
+    end: int
+    numbers: Coords
+    keys: tuple[str, ...]
+    opened: bool
+    closed: bool
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether the run may be a corner: ``(x, y)`` or ``top left x, y``."""
+        named = self.keys[0] in ("left", "right") and not any(self.keys[1:])
+        return len(self.numbers) == 2 and (named or (self.opened and self.closed and not any(self.keys)))
+
+
+_NUMBER = r"[+-]?(?:\d++(?:\.\d++)?+|\.\d++)(?:[eE][+-]?\d{1,4})?+"
+_LOWS = {"x1": 0, "xmin": 0, "left": 0, "x": 0, "y1": 1, "ymin": 1, "top": 1, "y": 1}
+_HIGHS = {"x2": 2, "xmax": 2, "right": 2, "y2": 3, "ymax": 3, "bottom": 3}
+_SIZES = {"w": 2, "width": 2, "h": 3, "height": 3}
+_CENTRES = {"cx": 0, "xcenter": 0, "centerx": 0, "cy": 1, "ycenter": 1, "centery": 1}
+_ANGLES = {"angle": 4, "theta": 4, "rotation": 4}
+_PLACES = _LOWS | _HIGHS | _SIZES | _CENTRES | _ANGLES
+_KEY = (
+    r"[\"']?(?<!\w)(?:[xy]_?(?:1|2|min|max|center)|c[xy]|center_?[xy]|left|right|top|bottom|width|height|angle|theta|"
+    r"rotation|[xywh])[\"']? ?[:=]? ?[\"']?"
+)
+_ITEM = rf"(?:(?P<key>{_KEY}))?(?<![\w.])(?P<number>{_NUMBER})(?: ?(?:%|°|px\b|pixels?\b|deg(?:rees)?\b))?+(?!\w|\.\d)"
+_PLAIN_ITEM = re.sub(r"\?P<\w+>", "?:", _ITEM)
+_SEPARATOR = r"(?:[\"'.]?+ ?[,;|]\s?|[\"']? )"
+_RUN = re.compile(rf"{_PLAIN_ITEM}(?:{_SEPARATOR}{_PLAIN_ITEM})*+", re.ASCII | re.IGNORECASE)
+_NUMBERED = re.compile(_ITEM, re.ASCII | re.IGNORECASE)
+
+_ANGLED = re.compile(rf"\{{?\s?((?:<\s?{_NUMBER}\s?>[\s,]?){{3,8}})(?:\|\s?<\s?({_NUMBER})\s?>)?\s?\}}?", re.ASCII)
+_BOX_OPEN = re.compile(r"<\|box_start\|>|<(?:b?box|rect|quad)>", re.IGNORECASE)
+_BOX_CLOSE = re.compile(r"<\|box_end\|>|</(?:b?box|rect|quad)>", re.IGNORECASE)
+_REF_OPEN = re.compile(r"<\|object_ref_start\|>|<p>", re.IGNORECASE)
+_REF_CLOSE = re.compile(r"<\|object_ref_end\|>|</p>", re.IGNORECASE)
+_FENCE = re.compile(r"```(?:\w{1,12}\b)?")
+_SPACES, _LINES = re.compile(r"[^\S\n]+"), re.compile(r" ?\n[ \n]*")
+_CHARACTERS = str.maketrans(
+    {"（": "(", "）": ")", "，": ",", "【": "[", "】": "]", "−": "-", "–": "-", "“": '"', "”": '"', "*": None, "`": None}
+)
+_OPENERS, _CLOSERS = tuple("[({\"'"), tuple("])}\"'")
+
+_WORD = re.compile(r"[^\W\d_][\w'-]*")
+_CORNER = frozenset("top left bottom right upper lower tl br corner corners".split())
+_CORNER_GAP = _CORNER | frozenset("and to the at is its of point coordinates with from a".split())
+_LINKS = {"", "to", "through"}
+MAX_GAP = 60
+"""Characters between the corners of a box, and around bare numbers, that are looked at."""
+_POSITION = frozenset(
+    "at box bbox boxes bounding coordinates coordinate coords location located position corners region".split()
+)
+_PROSE = frozenset("in of from are were was with has have had there and years year between about since".split())
+
+
+def normalized(text: str) -> str:
+    """The text with single spaces and line breaks, ASCII brackets, ``[...]`` for box tags, and ``<ref>`` for names."""
+    if "\\" in text:
+        text = text.replace("\\n", "\n").replace("\\", "")
+    text = _FENCE.sub(" ", text) if "```" in text else text
+    text = text.translate(_CHARACTERS)
+    if "<" in text:
+        text = _BOX_CLOSE.sub("]", _BOX_OPEN.sub("[", text))
+        text = _REF_CLOSE.sub("</ref>", _REF_OPEN.sub("<ref>", text))
+        text = _ANGLED.sub(_angled_as_list, text)
+    return _LINES.sub("\n", _SPACES.sub(" ", text))
+
+
+def find_boxes(text: str, polygons: bool = False) -> list[FoundBox]:
+    """The boxes of a `normalized` text, in order; ``polygons``: three or more corners are always one polygon."""
+    runs = list(_runs(text))
+    found: list[FoundBox] = []
+    i = 0
+    while i < len(runs):
+        corners = 1
+        if runs[i].is_pair:
+            while i + corners < len(runs) and _continues(text, runs[i + corners - 1], runs[i + corners]):
+                corners += 1
+            found += _from_corners(runs[i : i + corners], polygons)
+        else:
+            found += _from_run(text, runs[i], polygons)
+        i += corners
+    return _with_angles(text, found)
+
+
+def _angled_as_list(hit: re.Match[str]) -> str:
+    numbers = [n.strip() for n in re.findall(r"<([^<>]*)>", hit[0])]
+    return f" [{', '.join(numbers)}] "
+
+
+def _runs(text: str) -> Iterator[_Run]:
+    for hit in _RUN.finditer(text):
+        items = list(_NUMBERED.finditer(hit[0]))
+        numbers = tuple(_value(item["number"]) for item in items)
+        keys = tuple(re.sub(r"[^a-z0-9]", "", (item["key"] or "").lower()) for item in items)
+        before, after = text[max(0, hit.start() - 2) : hit.start()].rstrip()[-1:], text[hit.end() : hit.end() + 2]
+        opened, closed = before in _OPENERS, after.lstrip()[:1] in _CLOSERS
+        yield _Run(hit.start(), hit.end(), numbers, keys, opened, closed)
+
+
+def _value(number: str) -> float:
+    """The number, or infinity if it is too long to be a coordinate."""
+    return float(number) if len(number) <= MAX_NUMBER_CHARS else float("inf")
+
+
+def _valid(coords: Coords) -> Coords | None:
+    return coords if max(map(abs, coords)) <= MAX_COORDINATE else None
+
+
+def _continues(text: str, run: _Run, following: _Run) -> bool:
+    """Whether a corner belongs to the same box or polygon as the corner before it."""
+    gap = text[run.end : following.start]
+    if not following.is_pair or len(gap) > MAX_GAP or sum(map(gap.count, "])}")) > 1:
+        return False
+    words = {word.lower() for piece in _WORD.findall(gap) for word in piece.replace("_", "-").split("-")}
+    return words <= _LINKS or (words <= _CORNER_GAP and bool(words & _CORNER))
+
+
+def _from_corners(pairs: list[_Run], polygons: bool) -> Iterator[FoundBox]:
+    """Boxes of two corners each, or one polygon; a single corner is no box."""
+    points = [run.numbers for run in pairs]
+    ascending = all(a[0] < b[0] and a[1] < b[1] for a, b in zip(points[::2], points[1::2], strict=False))
+    start, end = pairs[0].start, pairs[-1].end
+    if len(points) > 2 and (polygons or not ascending):
+        yield FoundBox(start, end, _valid(tuple(v for point in points for v in point)))
+        return
+    for k in range(0, len(points) - 1, 2):
+        yield FoundBox(pairs[k].start, pairs[k + 1].end, _valid((*points[k], *points[k + 1])))
+
+
+def _from_run(text: str, run: _Run, polygons: bool) -> Iterator[FoundBox]:
+    coords = _named(run)
+    if coords is not None:
+        yield FoundBox(run.start, run.end, _valid(coords))
+        return
+    count = len(run.numbers)
+    if any(run.keys) and not (count == 5 and run.keys.index("angle" if "angle" in run.keys else run.keys[0]) == 4):
+        return
+    is_list = "[" in text[max(0, run.start - 2) : run.start]
+    is_cut_off = run.end >= len(text.rstrip(" \n,."))
+    fits = count in (4, 5, 8) or (polygons and count >= 6 and count % 2 == 0)
+    if count > 5 and (parts := _parts(text, run)):
+        yield from parts
+    elif fits and run.opened and (run.closed or is_list or is_cut_off):
+        yield FoundBox(run.start, run.end, _valid(run.numbers))
+    elif count in (4, 5) and not run.opened and not run.closed:
+        if _stands_alone(text, run):
+            yield FoundBox(run.start, run.end, _valid(run.numbers))
+    elif is_list and not is_cut_off:
+        # Other brackets also hold remarks, such as "(2 ships)".
+        yield FoundBox(run.start, run.end, None)
+
+
+def _named(run: _Run) -> Coords | None:
+    """Coordinates of a run such as ``x1=1, y1=2, x2=3, y2=4``, in any order, or with width and height."""
+    places = {key: value for key, value in zip(run.keys, run.numbers, strict=True) if key}
+    if len(places) not in (4, 5) or len(places) != len(run.numbers):
+        return None
+    by_place = {_PLACES[key]: value for key, value in places.items()}
+    if not {0, 1, 2, 3} <= by_place.keys():
+        return None
+    x, y, right, bottom = (by_place[k] for k in range(4))
+    if places.keys() & _CENTRES.keys():
+        x, y = x - right / 2, y - bottom / 2
+    if places.keys() & _SIZES.keys():
+        right, bottom = x + right, y + bottom
+    return (x, y, right, bottom, *([by_place[4]] if 4 in by_place else []))
+
+
+def _parts(text: str, run: _Run) -> list[FoundBox]:
+    """Boxes in a run of more numbers: separated by line breaks, semicolons or, if spaces are inside them, commas."""
+    for separator in "\n;,":
+        pieces = list(re.finditer(rf"[^{separator}]+", text[run.start : run.end]))
+        boxes = []
+        for piece in pieces:
+            numbers = tuple(_value(item["number"]) for item in _NUMBERED.finditer(piece[0]))
+            boxes.append(FoundBox(run.start + piece.start(), run.start + piece.end(), _valid((*numbers, 0.0))))
+            if len(numbers) not in (4, 5):
+                break
+            boxes[-1] = FoundBox(boxes[-1].start, boxes[-1].end, _valid(numbers))
+        else:
+            if len(boxes) > 1:
+                return boxes
+    return []
+
+
+def _stands_alone(text: str, run: _Run) -> bool:
+    """Whether bare numbers are a box: alone on their line beside a short name, or after a word for a position."""
+    before = text[max(0, run.start - MAX_GAP) : run.start].rpartition("\n")[2]
+    after = text[run.end : run.end + MAX_GAP].partition("\n")[0].partition(";")[0]
+    words = [word.lower() for word in _WORD.findall(before)]
+    if set(words) & _POSITION:
+        return True
+    clause = [word.lower() for word in _WORD.findall(re.split(r"[.!?:;]", before.rstrip(" :=-"))[-1])]
+    following = [word.lower() for word in _WORD.findall(after)]
+    return len(clause) <= 3 and len(following) <= 3 and not {*clause, *following} & _PROSE
+
+
+_ANGLE_AFTER = re.compile(
+    rf"[\])}}]{{0,3}}[\"']?,? ?[\"']?(?:angle|theta|rotation)[\"']?(?: of)? ?[:=]? ?({_NUMBER})", re.ASCII | re.IGNORECASE
+)
+
+
+def _with_angles(text: str, found: list[FoundBox]) -> list[FoundBox]:
+    """Boxes of four numbers followed by ``angle: 30`` get it as their fifth number."""
+    boxes = []
+    for box in found:
+        angle = _ANGLE_AFTER.match(text, box.end) if box.coords and len(box.coords) == 4 else None
+        if box.coords and angle:
+            box = FoundBox(box.start, angle.end(), _valid((*box.coords, _value(angle[1]))))
+        boxes.append(box)
+    return boxes
