@@ -6,8 +6,10 @@ import functools
 import re
 from collections.abc import Sequence
 
+from geovlm_ray.core.schema import Example, GroundedText, target_boxes
 from geovlm_ray.tasks.box_notations import FoundBox
-from geovlm_ray.tasks.class_names import ClassNames
+from geovlm_ray.tasks.class_names import ClassNames, class_names
+from geovlm_ray.tasks.labels import label_key
 
 MAX_LABEL_WORDS = 3
 """Longer texts beside a box are a label only if they name a class."""
@@ -30,7 +32,7 @@ _LINKS = frozenset("and or also & a an the one another plus".split())
 _CHATTER = frozenset(
     "sure okay ok yes here answer answers result results output final detected found detections object objects target "
     "targets item items instance instances thing box boxes bbox bboxes bounding location locations position positions "
-    "region regions area coordinates coordinate coords first second third image json list label labels class none "
+    "region regions area coordinates coordinate coords xyxy first second third image json list label labels class none "
     "unknown x y px pixels percent angle top left right bottom corner corners at located".split()
 )
 """Words beside a box that name no class."""
@@ -38,6 +40,23 @@ _SENTENCE = frozenset(
     "is are was were be in on of with has have can see there this that it i located at from to which located visible "
     "shows contains near by".split()
 )
+
+
+def needs_labels(example: Example) -> bool:
+    """Whether the boxes of an answer need labels.
+
+    They do if the true boxes have several classes, and in object detection from a list of classes also if the question
+    does not name the one class. The text of a grounded description names its objects itself.
+    """
+    if isinstance(example.target, GroundedText):
+        return False
+    true = {box.label for box in target_boxes(example.target) if box.label}
+    if len(true) != 1 or example.task != "object_detection" or len(example.labels) < 2 or not example.question:
+        return len(true) > 1
+    (name,) = true
+    names = class_names(example.labels)
+    named = named_class(" ".join(_WORD.findall(example.question)), names)
+    return label_key(name) not in label_key(example.question) and (not named or names.key_of(named) != names.key_of(name))
 
 
 def is_generic(label: str) -> bool:
