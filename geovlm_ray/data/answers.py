@@ -105,7 +105,8 @@ def _format_grounded(example: Example, target: GroundedText, rotated: bool) -> s
         # Boxes in the text are in the dataset's frame; replace them by the target boxes, in the answer frame.
         replaced = replace_boxes(target.text, lambda coords: _rounded(next(boxes, Box(coords)), rotated))
         return " ".join(replaced.split())
-    rows = [(_rounded(b, rotated), b.label if example.dialect in LABELLED_DIALECTS else None) for b in target.boxes]
+    # Outside JSON, labels after the text would be words of the description.
+    rows = [(_rounded(b, rotated), b.label if example.dialect == "json" else None) for b in target.boxes]
     return f"{text} {format_boxes(rows, example.dialect)}" if rows else text
 
 

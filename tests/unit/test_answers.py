@@ -124,7 +124,7 @@ def test_ideal_boxes_earn_the_full_reward(task: str, dialect: str, rotated: Rota
     for target in TARGETS.values():
         for question in ("Detect all objects.", "Where are the ships?"):
             record = replace(example(task, target, dialect=dialect, labels=("ship", "plane")), question=question)
-            assert totals([record], rotated=rotated) == pytest.approx([2.0], abs=0.02 if rotated is False else 1e-9)
+            assert totals([record], rotated=rotated) == pytest.approx([2.0], abs=0.05 if rotated is False else 1e-9)
 
 
 @pytest.mark.parametrize("dialect", ["brackets", "geochat", "tagged", "json"])
