@@ -27,7 +27,9 @@ LABELLED_DIALECTS = ("json", "tagged")
 """Dialects that write the label of every box that has one."""
 
 
-def response_text(example: Example, reasoning: Reasoning = "empty", choice: int = 0, *, rotated: Rotated = "auto") -> str:
+def response_text(
+    example: Example, reasoning: Reasoning = "empty", choice: int = 0, *, rotated: Rotated = "auto"
+) -> str:
     """Reference response of an example, including the tags.
 
     ``reasoning="empty"`` writes the example's reasoning between think tags, or empty think tags if it has none;

@@ -15,7 +15,8 @@ from geovlm_ray.core.geometry import envelopes, hbb, iou_hbb, iou_matrix, match
 from geovlm_ray.core.schema import Box, Example, keeps_angles, target_boxes
 from geovlm_ray.rewards.base import RewardFn, RewardResult, per_answer
 from geovlm_ray.rewards.config import RewardConfig
-from geovlm_ray.rewards.label_credit import label_credit, vocabulary
+from geovlm_ray.rewards.label_credit import label_credit
+from geovlm_ray.tasks.box_labels import box_classes
 from geovlm_ray.tasks.box_reader import read_boxes
 from geovlm_ray.tasks.boxes import BoxAnswer, parse_boxes
 from geovlm_ray.tasks.labels import label_key
@@ -30,7 +31,7 @@ def box_reward(measure: Measure) -> RewardFn:
 
     def score(answer: str, example: Example, config: RewardConfig) -> RewardResult:
         truth = target_boxes(example.target)
-        names = vocabulary(example)
+        names = box_classes(example)
         read = read_boxes(answer, example.dialect, names)
         if read is None or not truth:
             return _without_truth(read)

@@ -7,19 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from geovlm_ray.core.schema import Example, GroundedText, target_boxes
-from geovlm_ray.tasks.box_labels import is_generic, named_class, needs_labels
-from geovlm_ray.tasks.class_names import ClassNames, class_names
+from geovlm_ray.tasks.box_labels import class_key, is_generic, needs_labels
+from geovlm_ray.tasks.class_names import ClassNames
 from geovlm_ray.tasks.labels import label_key
 
 MISSING_LABEL = 0.5
 """Share of the IoU that a box without a label earns where the true boxes have several classes; a label that is not the
 true one earns nothing."""
-
-
-def vocabulary(example: Example) -> ClassNames | None:
-    """The class names of a record's boxes; None if no true box has a label."""
-    true = tuple(dict.fromkeys(box.label for box in target_boxes(example.target) if box.label))
-    return class_names(tuple(dict.fromkeys((*example.labels, *true)))) if true else None
 
 
 def label_credit(labels: Sequence[str | None], example: Example, names: ClassNames) -> np.ndarray:
@@ -34,8 +28,7 @@ def label_credit(labels: Sequence[str | None], example: Example, names: ClassNam
     true_keys = [names.key_of(box.label) if box.label else None for box in target_boxes(example.target)]
     rows: dict[str | None, list[float]] = {}
     for label in dict.fromkeys(labels):
-        named = named_class(label, names) if label else None
-        key = names.key_of(named) if named else None
+        key = class_key(label, names)
         unstated = not label or is_generic(label) or is_prose or label_key(label) in question
         rows[label] = [
             1.0 if true is None or key == true else missing if key is None and unstated else 0.0 for true in true_keys

@@ -28,18 +28,30 @@ _TAG = re.compile(r"<[^<>]{0,40}>")
 _WORD = re.compile(r"[^\W\d_](?:[\w'/-]*\w)?")
 _CLAUSE_END = re.compile(r"[.!?\n](?=\s|\Z)")
 
-_LINKS = frozenset("and or also & a an the one another plus".split())
-_CHATTER = frozenset(
+_LINKS = word_set("and or also & a an the one another plus")
+_CHATTER = word_set(
     "sure okay ok yes here answer answers result results output final detected found detections object objects target "
     "targets item items instance instances thing box boxes bbox bboxes bounding location locations position positions "
     "region regions area coordinates coordinate coords xyxy first second third image json list label labels class none "
-    "unknown x y px pixels percent angle top left right bottom corner corners at located".split()
+    "unknown x y px pixels percent angle top left right bottom corner corners at located"
 )
 """Words beside a box that name no class."""
-_SENTENCE = frozenset(
+_SENTENCE = word_set(
     "is are was were be in on of with has have can see there this that it i located at from to which located visible "
-    "shows contains near by".split()
+    "shows contains near by"
 )
+
+
+def box_classes(example: Example) -> ClassNames | None:
+    """The class names of a record's boxes; None if no true box has a label."""
+    true = tuple(dict.fromkeys(box.label for box in target_boxes(example.target) if box.label))
+    return class_names(tuple(dict.fromkeys((*example.labels, *true)))) if true else None
+
+
+def class_key(label: str | None, names: ClassNames) -> str | None:
+    """Key of the one class that a label names, None if it names none or several."""
+    named = named_class(label, names) if label else None
+    return names.key_of(named) if named else None
 
 
 def needs_labels(example: Example) -> bool:
@@ -55,8 +67,8 @@ def needs_labels(example: Example) -> bool:
         return len(true) > 1
     (name,) = true
     names = class_names(example.labels)
-    named = named_class(" ".join(_WORD.findall(example.question)), names)
-    return label_key(name) not in label_key(example.question) and (not named or names.key_of(named) != names.key_of(name))
+    asked = class_key(" ".join(_WORD.findall(example.question)), names)
+    return label_key(name) not in label_key(example.question) and asked != names.key_of(name)
 
 
 def is_generic(label: str) -> bool:

@@ -69,20 +69,32 @@ _REF_CLOSE = re.compile(r"<\|object_ref_end\|>|</p>", re.IGNORECASE)
 _FENCE = re.compile(r"```(?:\w{1,12}\b)?")
 _SPACES, _LINES = re.compile(r"[^\S\n]+"), re.compile(r" ?\n[ \n]*")
 _CHARACTERS = str.maketrans(
-    {"（": "(", "）": ")", "，": ",", "【": "[", "】": "]", "−": "-", "–": "-", "“": '"', "”": '"', "*": None, "`": None}
+    {
+        "（": "(",
+        "）": ")",
+        "，": ",",
+        "【": "[",
+        "】": "]",
+        "−": "-",
+        "–": "-",
+        "“": '"',
+        "”": '"',
+        "*": None,
+        "`": None,
+    }
 )
 _OPENERS, _CLOSERS = tuple("[({\"'"), tuple("])}\"'")
 
 _WORD = re.compile(r"[^\W\d_][\w'-]*")
-_CORNER = frozenset("top left bottom right upper lower tl br corner corners".split())
-_CORNER_GAP = _CORNER | frozenset("and to the at is its of point coordinates with from a".split())
+_CORNER = word_set("top left bottom right upper lower tl br corner corners")
+_CORNER_GAP = _CORNER | word_set("and to the at is its of point coordinates with from a")
 _LINKS = {"", "to", "through"}
 MAX_GAP = 60
 """Characters between the corners of a box, and around bare numbers, that are looked at."""
-_POSITION = frozenset(
-    "at box bbox boxes bounding coordinates coordinate coords location located position corners region".split()
+_POSITION = word_set(
+    "at box bbox boxes bounding coordinates coordinate coords location located position corners region"
 )
-_PROSE = frozenset("in of from are were was with has have had there and years year between about since".split())
+_PROSE = word_set("in of from are were was with has have had there and years year between about since")
 
 
 def normalized(text: str) -> str:
@@ -229,7 +241,8 @@ def _stands_alone(text: str, run: _Run) -> bool:
 
 
 _ANGLE_AFTER = re.compile(
-    rf"[\])}}]{{0,3}}[\"']?,? ?[\"']?(?:angle|theta|rotation)[\"']?(?: of)? ?[:=]? ?({_NUMBER})", re.ASCII | re.IGNORECASE
+    rf"[\])}}]{{0,3}}[\"']?,? ?[\"']?(?:angle|theta|rotation)[\"']?(?: of)? ?[:=]? ?({_NUMBER})",
+    re.ASCII | re.IGNORECASE,
 )
 
 
