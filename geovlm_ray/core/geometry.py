@@ -89,7 +89,7 @@ def hbb(boxes: Sequence[Coords]) -> np.ndarray:
 
 
 def envelopes(boxes: Sequence[Coords]) -> np.ndarray:
-    """Horizontal envelopes of boxes, float64 [n, 4]: of the turned corners of rotated boxes, of all corners of polygons."""
+    """Horizontal envelopes of boxes, float64 [n, 4]: of the corners of rotated boxes and polygons."""
     rows = hbb(boxes)
     turned = [i for i, b in enumerate(boxes) if len(b) == 5 and b[4] % 180]
     if turned:

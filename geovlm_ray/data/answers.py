@@ -50,9 +50,9 @@ def response_text(
 def answer_text(example: Example, choice: int = 0, *, rotated: Rotated = "auto") -> str:
     """Text between the answer tags of the reference response, in the example's frame and dialect.
 
-    ``choice`` is the index of the caption to use, modulo their number; ``rotated`` is the setting of the reward: boxes keep
-    their angles, or become their horizontal envelopes.
-    Coordinates are integers, with decimals only where rounding would reduce the IoU below `MIN_IOU`.
+    ``choice`` is the index of the caption to use, modulo their number; ``rotated`` is the setting of the reward:
+    boxes keep their angles, or become their horizontal envelopes. Coordinates are integers, with decimals only where
+    rounding would reduce the IoU below `MIN_IOU`.
 
     Raises:
         DataError: The example has no usable target.
@@ -75,7 +75,7 @@ def answer_text(example: Example, choice: int = 0, *, rotated: Rotated = "auto")
 
 
 def format_boxes(boxes: Sequence[tuple[Sequence[float], str | None]], dialect: str = "brackets") -> str:
-    """Format boxes, each with an optional label, in a dialect; ``geochat`` writes labels as GeoChat's phrases, in ``<p>``."""
+    """Format boxes, each with an optional label, in a dialect; in ``geochat`` labels are GeoChat's ``<p>`` phrases."""
     if not boxes:
         return "[]"
     if dialect == "json":

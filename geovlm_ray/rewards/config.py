@@ -76,8 +76,8 @@ class RewardConfig(Section):
     min_iou: float = Field(0.0, ge=0, lt=1, description="lower IoUs count as 0")
     rotated: Rotated = Field(
         "auto",
-        description="rotated (polygon) IoU: true, false (IoU of the horizontal envelopes) or auto (where a true box has "
-        "an angle; the paper's forms then ignore angles)",
+        description="rotated (polygon) IoU: true, false (IoU of the horizontal envelopes) or auto (true where a true "
+        "box has an angle; the paper's forms then ignore angles)",
     )
 
     sbert: SbertConfig = SbertConfig()

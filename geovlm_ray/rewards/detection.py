@@ -22,8 +22,8 @@ from geovlm_ray.tasks.boxes import BoxAnswer, parse_boxes
 from geovlm_ray.tasks.labels import label_key
 
 Measure = Callable[[np.ndarray, np.ndarray, int, RewardConfig], RewardResult]
-"""Scores the IoU of valid predicted and target boxes and the credit of their labels, [n_pred, n_gt] each, and the number
-of all predicted boxes."""
+"""Scores the IoU of valid predicted and target boxes and the credit of their labels, [n_pred, n_gt] each, and the
+number of all predicted boxes."""
 
 
 def box_reward(measure: Measure) -> RewardFn:

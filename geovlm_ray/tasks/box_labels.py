@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from geovlm_ray.core.schema import Example, GroundedText, target_boxes
-from geovlm_ray.tasks.box_notations import FoundBox
+from geovlm_ray.tasks.box_notations import FoundBox, word_set
 from geovlm_ray.tasks.class_names import ClassNames, class_names
 from geovlm_ray.tasks.labels import label_key
 
@@ -80,11 +80,11 @@ def is_generic(label: str) -> bool:
 def box_labels(text: str, boxes: Sequence[FoundBox], names: ClassNames | None) -> list[str | None]:
     """The label of each box of a text; without ``names``, only those that are marked as labels.
 
-    A label is the field of a box's JSON object, the ``<ref>`` before the box, or the words beside it: the one class that
-    they name, or up to `MAX_LABEL_WORDS` words that are no sentence. Boxes with only punctuation between them share
-    their label.
+    A label is the field of a box's JSON object, the ``<ref>`` before the box, or the words beside it: the one class
+    that they name, or up to `MAX_LABEL_WORDS` words that are no sentence. Boxes with only punctuation between them
+    share their label.
     """
-    fields, in_object = _fields(text, boxes) if "{" in text else ([None] * len(boxes), [False] * len(boxes))
+    fields, in_object = _fields(text, boxes)
     if all(fields) or (names is None and "<ref>" not in text):
         return fields
     edges = zip([0, *(b.end for b in boxes)], [*(b.start for b in boxes), len(text)], strict=True)
@@ -95,12 +95,14 @@ def box_labels(text: str, boxes: Sequence[FoundBox], names: ClassNames | None) -
 
 def _fields(text: str, boxes: Sequence[FoundBox]) -> tuple[list[str | None], list[bool]]:
     """The label field of the innermost JSON object around each box, and whether the box lies in an object."""
+    labels: list[str | None] = [None] * len(boxes)
+    in_object = [False] * len(boxes)
+    if "{" not in text:
+        return labels, in_object
     marks: list[tuple[int, str, int]] = [(hit.start(), hit[0], 0) for hit in _MARK.finditer(text)]
     names = [hit[1] or hit[2] or "" for hit in _FIELD.finditer(text)]
     marks += [(hit.start(), "label", k) for k, hit in enumerate(_FIELD.finditer(text))]
     marks += [(box.start, "box", k) for k, box in enumerate(boxes)]
-    labels: list[str | None] = [None] * len(boxes)
-    in_object = [False] * len(boxes)
     stack: list[tuple[list[str], list[int]]] = [([], [])]
     for _, mark, k in [*sorted(marks), *[(0, "}", 0)] * text.count("{")]:
         if mark == "{":
@@ -163,7 +165,7 @@ def _gap_label(gap: str, names: ClassNames | None, *, before: bool, known_only: 
 
 @functools.lru_cache(maxsize=16_384)
 def named_class(text: str, names: ClassNames) -> str | None:
-    """The part of a short text that names the one class in it, None if it names none or several; longest names first."""
+    """The part of a short text that names its one class, None if there is none or several; longest names first."""
     if names.key_of(text) is not None:
         return text
     words = text.split()[:MAX_GAP_WORDS]

@@ -17,6 +17,11 @@ from geovlm_ray.tasks.boxes import MAX_COORDINATE, MAX_NUMBER_CHARS
 Coords = tuple[float, ...]
 
 
+def word_set(words: str) -> frozenset[str]:
+    """The words of a text that are separated by spaces."""
+    return frozenset(words.split())
+
+
 @dataclass(frozen=True)
 class FoundBox:
     """A box in a text: its position, and its numbers, or None if it is malformed."""
@@ -68,21 +73,7 @@ _REF_OPEN = re.compile(r"<\|object_ref_start\|>|<p>", re.IGNORECASE)
 _REF_CLOSE = re.compile(r"<\|object_ref_end\|>|</p>", re.IGNORECASE)
 _FENCE = re.compile(r"```(?:\w{1,12}\b)?")
 _SPACES, _LINES = re.compile(r"[^\S\n]+"), re.compile(r" ?\n[ \n]*")
-_CHARACTERS = str.maketrans(
-    {
-        "（": "(",
-        "）": ")",
-        "，": ",",
-        "【": "[",
-        "】": "]",
-        "−": "-",
-        "–": "-",
-        "“": '"',
-        "”": '"',
-        "*": None,
-        "`": None,
-    }
-)
+_CHARACTERS = str.maketrans("（），【】−–“”", '(),[]--""', "*`")
 _OPENERS, _CLOSERS = tuple("[({\"'"), tuple("])}\"'")
 
 _WORD = re.compile(r"[^\W\d_][\w'-]*")
@@ -251,7 +242,6 @@ def _with_angles(text: str, found: list[FoundBox]) -> list[FoundBox]:
     boxes = []
     for box in found:
         angle = _ANGLE_AFTER.match(text, box.end) if box.coords and len(box.coords) == 4 else None
-        if box.coords and angle:
-            box = FoundBox(box.start, angle.end(), _valid((*box.coords, _value(angle[1]))))
-        boxes.append(box)
+        with_angle = box.coords and angle and FoundBox(box.start, angle.end(), _valid((*box.coords, _value(angle[1]))))
+        boxes.append(with_angle or box)
     return boxes

@@ -18,7 +18,8 @@ _DENIES = re.compile(
     r"|(?:cannot|can['’]?t|can not|could not|couldn['’]?t|do not|don['’]?t|did not|didn['’]?t|unable to) "
     r"(?:see|find|detect|identify|locate|spot|observe) (?:any|a|an|the|such|that|it|them|one|this)\b"
     r"|(?:does|do|did)(?: not|n['’]?t) (?:contain|show|have|include|exist|appear)"
-    r"|(?:is|are|was|were|be)(?: not|n['’]?t) (?:any\b|a\b|visible|present|found|detected|seen|in (?:the|this)\b|there\b)"
+    r"|(?:is|are|was|were|be)(?: not|n['’]?t) "
+    r"(?:any\b|a\b|visible|present|found|detected|seen|in (?:the|this)\b|there\b)"
     r"|\babsent\b|\bwithout any\b|\bdevoid of\b)",
     re.IGNORECASE,
 )

@@ -105,10 +105,10 @@ def test_f1_and_precision_use_an_iou_threshold() -> None:
 
 def test_angles_count_where_a_true_box_has_one() -> None:
     record = example("object_detection", boxes((0, 40, 100, 60, 90)))
-    for settings in ({}, {"rotated": True}, {"rotated": False}):
-        assert accuracy("[[40, 0, 60, 100]]", record, **settings) == pytest.approx(1.0)
-        assert accuracy("[[0, 40, 100, 60, 90]]", record, **settings) == pytest.approx(1.0)
-        assert accuracy("[[0, 40, 100, 60]]", record, **settings) < 0.2
+    for rotated in ("auto", True, False):
+        assert accuracy("[[40, 0, 60, 100]]", record, rotated=rotated) == pytest.approx(1.0)
+        assert accuracy("[[0, 40, 100, 60, 90]]", record, rotated=rotated) == pytest.approx(1.0)
+        assert accuracy("[[0, 40, 100, 60]]", record, rotated=rotated) < 0.2
     diagonal = example("object_detection", boxes((0, 40, 100, 60, 45)))
     envelope = "[[7.57, 7.57, 92.43, 92.43]]"
     assert accuracy(envelope, diagonal) == pytest.approx(0.278, abs=1e-3)
