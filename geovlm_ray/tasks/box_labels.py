@@ -17,23 +17,26 @@ MAX_NAME_WORDS = 6
 MAX_GAP_WORDS = 14
 """Words before or after a box that are searched for a class name."""
 
+_DIGITS = re.compile(r"[\d_#]+")
 _FIELD = re.compile(
-    r"[\"'](?:label|class|category|name|type|class_?name|object|object_class|damage|damage_level|status)[\"'] ?: ?"
-    r"(?:\"([^\"\n]*)\"|'([^'\n]*)')",
+    r"[\"']?\b(?:(?:class|object|category|label)_?name|label|class|category|name|type|object|object_class|cls|damage|"
+    r"damage_\w{1,8})[\"']? ?[:=] ?(?:\"([^\"\n]*)\"|'([^'\n]*)')",
     re.IGNORECASE,
 )
 _MARK = re.compile(r"[{}]")
 _REF = re.compile(r"<ref>([^<]*)</ref>")
 _TAG = re.compile(r"<[^<>]{0,40}>")
 _WORD = re.compile(r"[^\W\d_](?:[\w'/-]*\w)?")
-_CLAUSE_END = re.compile(r"[.!?\n](?=\s|\Z)")
+_TOKEN = re.compile(r"\w[\w'/-]*")
+_CLAUSE_END = re.compile(r"\n|[.!?](?=\s|\Z)")
 
 _LINKS = word_set("and or also & a an the one another plus")
 _CHATTER = word_set(
     "sure okay ok yes here answer answers result results output final detected found detections object objects target "
     "targets item items instance instances thing box boxes bbox bboxes bounding location locations position positions "
     "region regions area coordinates coordinate coords xyxy first second third image json list label labels class none "
-    "unknown x y px pixels percent angle top left right bottom corner corners at located"
+    "confidence score probability format normalized approximately approx roughly estimated absolute relative "
+    "partially visible unknown x y px pixels percent angle top left right bottom corner corners at located"
 )
 """Words beside a box that name no class."""
 _SENTENCE = word_set(
@@ -149,15 +152,11 @@ def _gap_label(gap: str, names: ClassNames | None, *, before: bool, known_only: 
     if names is None:
         return None, False
     near = _TAG.sub(" ", gap[-200:] if before else gap[:200])
-    words = _WORD.findall(near)
-    words = words[-MAX_GAP_WORDS:] if before else words[:MAX_GAP_WORDS]
-    if not words:
-        return None, False
-    clauses = _CLAUSE_END.split(near)
-    clause = [w for w in _WORD.findall(clauses[-1 if before else 0]) if w.lower() not in _LINKS]
-    for part in (clause, words):
-        if name := named_class(" ".join(part), names):
+    clause_text = _CLAUSE_END.split(near)[-1 if before else 0]
+    for part in map(_TOKEN.findall, (clause_text, near)):
+        if name := named_class(" ".join(part[-MAX_GAP_WORDS:] if before else part[:MAX_GAP_WORDS]), names):
             return name, True
+    clause = [w for w in _WORD.findall(clause_text) if w.lower() not in _LINKS]
     lowered = {part for word in clause for part in word.lower().split("-")}
     is_label = 1 <= len(clause) <= MAX_LABEL_WORDS and not lowered & (_SENTENCE | _CHATTER)
     return (" ".join(clause), False) if is_label and not known_only else (None, False)
@@ -168,6 +167,10 @@ def named_class(text: str, names: ClassNames) -> str | None:
     """The part of a short text that names its one class, None if there is none or several; longest names first."""
     if names.key_of(text) is not None:
         return text
+    return _named_part(text, names) or (_named_part(_DIGITS.sub(" ", text), names) if _DIGITS.search(text) else None)
+
+
+def _named_part(text: str, names: ClassNames) -> str | None:
     words = text.split()[:MAX_GAP_WORDS]
     found: dict[str, str] = {}
     taken = [False] * len(words)

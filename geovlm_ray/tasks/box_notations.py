@@ -33,7 +33,10 @@ class FoundBox:
 
 @dataclass(frozen=True)
 class _Run:
-    """Numbers with only separators between them; ``opened`` and ``closed`` are the brackets or quotes around them."""
+    """Numbers with only separators between them; ``opened`` and ``closed`` are the brackets or quotes around them.
+
+    ``keys`` are the names before the numbers, empty without one.
+    """
 
     start: int
     end: int
@@ -44,9 +47,10 @@ class _Run:
 
     @property
     def is_pair(self) -> bool:
-        """Whether the run may be a corner: ``(x, y)`` or ``top left x, y``."""
-        named = self.keys[0] in ("left", "right") and not any(self.keys[1:])
-        return len(self.numbers) == 2 and (named or (self.opened and self.closed and not any(self.keys)))
+        """Whether the run may be a corner: ``(1, 2)``, ``x=1, y=2``, ``top left 1, 2`` or ``x1, y1 = 1, 2``."""
+        if any(self.keys):
+            return self.keys == ("x", "y") or (len(self.keys) == 2 and self.keys[0] in _LAST_KEYS and not self.keys[1])
+        return len(self.numbers) == 2 and self.opened and self.closed
 
 
 _NUMBER = r"[+-]?(?:\d++(?:\.\d++)?+|\.\d++)(?:[eE][+-]?\d{1,4})?+"
@@ -55,9 +59,12 @@ _HIGHS = {"x2": 2, "xmax": 2, "right": 2, "y2": 3, "ymax": 3, "bottom": 3}
 _SIZES = {"w": 2, "width": 2, "h": 3, "height": 3}
 _CENTRES = {"cx": 0, "xcenter": 0, "centerx": 0, "cy": 1, "ycenter": 1, "centery": 1}
 _ANGLES = {"angle": 4, "theta": 4, "rotation": 4}
+_FROM_ZERO = {"x0": "x1", "y0": "y1", "x1": "x2", "y1": "y2"}
+_LAST_KEYS = ("left", "right", "y1", "y2", "ymin", "ymax")
+"""Last words of the name of a corner."""
 _PLACES = _LOWS | _HIGHS | _SIZES | _CENTRES | _ANGLES
 _KEY = (
-    r"[\"']?(?<!\w)(?:[xy]_?(?:1|2|min|max|center)|c[xy]|center_?[xy]|left|right|top|bottom|width|height|angle|theta|"
+    r"[\"']?(?<!\w)(?:[xy]_?(?:0|1|2|min|max|center)|c[xy]|center_?[xy]|left|right|top|bottom|width|height|angle|theta|"
     r"rotation|[xywh])[\"']? ?[:=]? ?[\"']?"
 )
 _ITEM = rf"(?:(?P<key>{_KEY}))?(?<![\w.])(?P<number>{_NUMBER})(?: ?(?:%|°|px\b|pixels?\b|deg(?:rees)?\b))?+(?!\w|\.\d)"
@@ -66,7 +73,11 @@ _SEPARATOR = r"(?:[\"'.]?+ ?[,;|]\s?|[\"']? )"
 _RUN = re.compile(rf"{_PLAIN_ITEM}(?:{_SEPARATOR}{_PLAIN_ITEM})*+", re.ASCII | re.IGNORECASE)
 _NUMBERED = re.compile(_ITEM, re.ASCII | re.IGNORECASE)
 
-_ANGLED = re.compile(rf"\{{?\s?((?:<\s?{_NUMBER}\s?>[\s,]?){{3,8}})(?:\|\s?<\s?({_NUMBER})\s?>)?\s?\}}?", re.ASCII)
+_LOCATION = rf"<\s?(?:loc_)?{_NUMBER}\s?>"
+_ANGLED = re.compile(rf"\{{?\s?{_LOCATION}(?:[\s,]?{_LOCATION}){{2,3}}(?:(?:\|\s?)?{_LOCATION})?\s?\}}?", re.ASCII)
+_RANGE = rf"\b[ \w:=,]{{0,14}}?({_NUMBER}) ?(?:-|to|and) ?(?:[xy] ?= ?)?({_NUMBER})"
+_RANGES = re.compile(rf"\bx{_RANGE}[,; ]{{0,3}}(?:and )?(?:from )?y{_RANGE}", re.ASCII | re.IGNORECASE)
+_ELEMENT = re.compile(rf"<([xy](?:1|2|min|max))>\s?({_NUMBER})\s?</\w{{2,4}}>\s?", re.ASCII)
 _BOX_OPEN = re.compile(r"<\|box_start\|>|<(?:b?box|rect|quad)>", re.IGNORECASE)
 _BOX_CLOSE = re.compile(r"<\|box_end\|>|</(?:b?box|rect|quad)>", re.IGNORECASE)
 _REF_OPEN = re.compile(r"<\|object_ref_start\|>|<p>", re.IGNORECASE)
@@ -77,9 +88,11 @@ _CHARACTERS = str.maketrans("（），【】−–“”", '(),[]--""', "*`")
 _OPENERS, _CLOSERS = tuple("[({\"'"), tuple("])}\"'")
 
 _WORD = re.compile(r"[^\W\d_][\w'-]*")
-_CORNER = word_set("top left bottom right upper lower tl br corner corners")
+_CORNER = word_set("top left bottom right upper lower tl br corner corners between x1 y1 x2 y2")
 _CORNER_GAP = _CORNER | word_set("and to the at is its of point coordinates with from a")
-_LINKS = {"", "to", "through"}
+_LINKS = {"to", "through"}
+_TWO_CLOSERS = re.compile(r"[\])}]\s?[\])}]")
+_NAME_FIRST = re.compile(r"[\[({]\s?[\"']?[^\[\](){}\d\"']{1,40}[\"']?\s?[,:|] ?\Z")
 MAX_GAP = 60
 """Characters between the corners of a box, and around bare numbers, that are looked at."""
 _POSITION = word_set(
@@ -97,8 +110,8 @@ def normalized(text: str) -> str:
     if "<" in text:
         text = _BOX_CLOSE.sub("]", _BOX_OPEN.sub("[", text))
         text = _REF_CLOSE.sub("</ref>", _REF_OPEN.sub("<ref>", text))
-        text = _ANGLED.sub(_angled_as_list, text)
-    return _LINES.sub("\n", _SPACES.sub(" ", text))
+        text = _ELEMENT.sub(r"\1=\2, ", _ANGLED.sub(_angled_as_list, text))
+    return _LINES.sub("\n", _SPACES.sub(" ", _RANGES.sub(r"x1=\1, y1=\3, x2=\2, y2=\4", text)))
 
 
 def find_boxes(text: str, polygons: bool = False) -> list[FoundBox]:
@@ -107,30 +120,43 @@ def find_boxes(text: str, polygons: bool = False) -> list[FoundBox]:
     found: list[FoundBox] = []
     i = 0
     while i < len(runs):
-        corners = 1
+        count = 1
         if runs[i].is_pair:
-            while i + corners < len(runs) and _continues(text, runs[i + corners - 1], runs[i + corners]):
-                corners += 1
-            found += _from_corners(runs[i : i + corners], polygons)
+            leads = bool(_lower_words(text[max(0, runs[i].start - MAX_GAP) : runs[i].start]) & _CORNER)
+            while i + count < len(runs) and _continues(text, runs[i + count - 1], runs[i + count], leads):
+                count += 1
+            following = runs[i + 1] if count == 1 and i + 1 < len(runs) else None
+            if following and {_SIZES.get(key) for key in following.keys} == {2, 3}:
+                found.append(_corner_and_size(runs[i], following))
+                count = 2
+            else:
+                found += _from_corners(runs[i : i + count], polygons)
         else:
             found += _from_run(text, runs[i], polygons)
-        i += corners
+        i += count
     return _with_angles(text, found)
 
 
 def _angled_as_list(hit: re.Match[str]) -> str:
-    numbers = [n.strip() for n in re.findall(r"<([^<>]*)>", hit[0])]
+    numbers = [n.strip() for n in re.findall(r"<(?:\s?loc_)?([^<>]*)>", hit[0])]
     return f" [{', '.join(numbers)}] "
 
 
 def _runs(text: str) -> Iterator[_Run]:
+    """The runs of a text; one whose names repeat, as ``x=1, y=2, x=3, y=4`` does, is several."""
     for hit in _RUN.finditer(text):
-        items = list(_NUMBERED.finditer(hit[0]))
-        numbers = tuple(_value(item["number"]) for item in items)
-        keys = tuple(re.sub(r"[^a-z0-9]", "", (item["key"] or "").lower()) for item in items)
-        before, after = text[max(0, hit.start() - 2) : hit.start()].rstrip()[-1:], text[hit.end() : hit.end() + 2]
-        opened, closed = before in _OPENERS, after.lstrip()[:1] in _CLOSERS
-        yield _Run(hit.start(), hit.end(), numbers, keys, opened, closed)
+        items = list(_NUMBERED.finditer(text, hit.start(), hit.end()))
+        keys = [re.sub(r"[^a-z0-9]", "", (item["key"] or "").lower()) for item in items]
+        starts = [0]
+        for k, key in enumerate(keys):
+            if key and key in keys[starts[-1] : k]:
+                starts.append(k)
+        for a, b in zip(starts, [*starts[1:], len(items)], strict=True):
+            start, end = items[a].start(), items[b - 1].end()
+            opened = text[max(0, start - 2) : start].rstrip()[-1:] in _OPENERS
+            closed = text[end : end + 2].lstrip()[:1] in _CLOSERS
+            numbers = tuple(_value(item["number"]) for item in items[a:b])
+            yield _Run(start, end, numbers, tuple(keys[a:b]), opened, closed)
 
 
 def _value(number: str) -> float:
@@ -142,13 +168,25 @@ def _valid(coords: Coords) -> Coords | None:
     return coords if max(map(abs, coords)) <= MAX_COORDINATE else None
 
 
-def _continues(text: str, run: _Run, following: _Run) -> bool:
-    """Whether a corner belongs to the same box or polygon as the corner before it."""
+def _lower_words(text: str) -> set[str]:
+    return {word for piece in _WORD.findall(text.lower()) for word in re.split("[-_]", piece)}
+
+
+def _continues(text: str, run: _Run, following: _Run, leads: bool) -> bool:
+    """Whether a corner belongs to the same box or polygon as the corner before it; ``leads``: words for corners precede
+    the first one.
+    """
     gap = text[run.end : following.start]
-    if not following.is_pair or len(gap) > MAX_GAP or sum(map(gap.count, "])}")) > 1:
+    if not following.is_pair or len(gap) > MAX_GAP or _TWO_CLOSERS.search(gap):
         return False
-    words = {word.lower() for piece in _WORD.findall(gap) for word in piece.replace("_", "-").split("-")}
-    return words <= _LINKS or (words <= _CORNER_GAP and bool(words & _CORNER))
+    words = _lower_words(gap)
+    return words <= _LINKS or (words <= _CORNER_GAP and (leads or bool(words & _CORNER)))
+
+
+def _corner_and_size(corner: _Run, size: _Run) -> FoundBox:
+    x, y = corner.numbers
+    width, height = size.numbers if size.keys[0][0] == "w" else size.numbers[::-1]
+    return FoundBox(corner.start, size.end, _valid((x, y, x + width, y + height)))
 
 
 def _from_corners(pairs: list[_Run], polygons: bool) -> Iterator[FoundBox]:
@@ -178,8 +216,9 @@ def _from_run(text: str, run: _Run, polygons: bool) -> Iterator[FoundBox]:
         yield from parts
     elif fits and run.opened and (run.closed or is_list or is_cut_off):
         yield FoundBox(run.start, run.end, _valid(run.numbers))
-    elif count in (4, 5) and not run.opened and not run.closed:
-        if _stands_alone(text, run):
+    elif count in (4, 5) and not run.opened:
+        is_alone = _stands_alone(text, run) and not run.closed
+        if is_alone or _NAME_FIRST.search(text[max(0, run.start - MAX_GAP) : run.start]):
             yield FoundBox(run.start, run.end, _valid(run.numbers))
     elif is_list and not is_cut_off:
         # Other brackets also hold remarks, such as "(2 ships)".
@@ -188,7 +227,10 @@ def _from_run(text: str, run: _Run, polygons: bool) -> Iterator[FoundBox]:
 
 def _named(run: _Run) -> Coords | None:
     """Coordinates of a run such as ``x1=1, y1=2, x2=3, y2=4``, in any order, or with width and height."""
-    places = {key: value for key, value in zip(run.keys, run.numbers, strict=True) if key}
+    keys = run.keys
+    if {"x0", "y0"} & set(keys):
+        keys = tuple(_FROM_ZERO.get(key, key) for key in keys)
+    places = {key: value for key, value in zip(keys, run.numbers, strict=True) if key}
     if len(places) not in (4, 5) or len(places) != len(run.numbers):
         return None
     by_place = {_PLACES[key]: value for key, value in places.items()}

@@ -16,6 +16,7 @@ from geovlm_ray.tasks.class_names import ClassNames
 from geovlm_ray.tasks.no_boxes import says_none
 
 _LETTER = re.compile(r"[^\W\d_]")
+_MARKER = re.compile(r"(?:\A|[\s\W])\d{1,3}[.)]\s*\Z")
 _EDGES = "[](){}|,;:\"' \n"
 _REF = re.compile(r"</?ref>")
 _NO_BOX = re.compile(r"\[[\s\[\]]*\]|\[[\[\s\d.,-]*\Z")
@@ -51,8 +52,8 @@ def without_boxes(text: str) -> str:
     pieces = [text[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True)]
     if len(pieces) > 1:
         starts = [piece.partition("}")[2] if _ends_object(piece) else piece for piece in pieces[1:]]
-        pieces = [_before_object(piece) for piece in [pieces[0], *starts]]
-        first, *middle, last = pieces
+        first, *middle, last = [pieces[0], *starts]
+        first, *middle = [_MARKER.sub("", _before_object(piece).rstrip(_EDGES)) for piece in (first, *middle)]
         pieces = [first.rstrip(_EDGES), *(piece.strip(_EDGES) for piece in middle), last.lstrip(_EDGES)]
     return " ".join(_NO_BOX.sub(" ", " ".join(pieces)).split())
 
