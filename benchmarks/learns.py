@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks.common import Figure, at_least, at_most, parser, publish
 from geovlm_ray.evaluation.validation import MODES, Completion, read_completions
 from geovlm_ray.tasks import TASKS
-from geovlm_ray.tasks.boxes import parse_boxes
+from geovlm_ray.tasks.box_reader import read_boxes
 from geovlm_ray.tasks.grammar import parse_response
 
 SEEDS = (0, 1, 2)
@@ -95,7 +95,7 @@ def largest_box_share(rows: list[Completion]) -> float:
     for row in rows:
         answer = parse_response(row["response"])
         if row["mode"] == "greedy" and answer and TASKS[row["task"]].target_kind == "boxes":
-            parsed = parse_boxes(answer.answer, "brackets")
+            parsed = read_boxes(answer.answer)
             boxes.update(parsed.boxes if parsed else ())
     return max(boxes.values(), default=0) / max(boxes.total(), 1)
 

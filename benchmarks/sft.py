@@ -105,7 +105,7 @@ def packing(name: str, *, thoughts: int, limit: float, rounds: int) -> list[Figu
     """
     torch.set_num_threads(1)
     config = load_config("demo")
-    collator = SftCollator(make_encoder(config, model_folder(TINY)), "empty", BUDGET, rotated=False)
+    collator = SftCollator(make_encoder(config, model_folder(TINY)), "empty", BUDGET)
     records = []
     for k in range(RECORDS):
         scene = scene_example(SCENE_TASKS[k % len(SCENE_TASKS)], 1, k)

@@ -74,10 +74,28 @@ def convert_coords(coords: Coords, frame: Frame, to: Frame) -> tuple[float, ...]
     return rotated_box(frame.convert(corners.tolist(), to)) or frame.convert(coords, to)
 
 
+def ordered(coords: Coords) -> tuple[float, ...]:
+    """The box with its corners in the order ``x1 <= x2, y1 <= y2``; polygons are unchanged."""
+    if len(coords) > 5:
+        return tuple(coords)
+    x1, y1, x2, y2, *angle = coords
+    return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2), *angle
+
+
 def hbb(boxes: Sequence[Coords]) -> np.ndarray:
     """Horizontal boxes (HBB), float64 [n, 4]: angles are dropped, as in the paper; polygons become their envelope."""
     rows = [b[:4] if len(b) < 6 else (min(b[::2]), min(b[1::2]), max(b[::2]), max(b[1::2])) for b in boxes]
     return np.array(rows, dtype=np.float64).reshape(-1, 4)
+
+
+def envelopes(boxes: Sequence[Coords]) -> np.ndarray:
+    """Horizontal envelopes of boxes, float64 [n, 4]: of the corners of rotated boxes and polygons."""
+    rows = hbb(boxes)
+    turned = [i for i, b in enumerate(boxes) if len(b) == 5 and b[4] % 180]
+    if turned:
+        corners = rotated_corners(np.array([boxes[i] for i in turned], dtype=np.float64))
+        rows[turned] = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+    return rows
 
 
 def iou_hbb(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import compress
+from typing import Literal
 
-from geovlm_ray.core.geometry import Frame
+from geovlm_ray.core.geometry import Frame, ordered
 from geovlm_ray.core.pixels import PixelSettings
 
 
 @dataclass(frozen=True)
 class Box:
-    """``(x1, y1, x2, y2)`` or ``(x1, y1, x2, y2, angle in degrees)`` in the example's frame."""
+    """``(x1, y1, x2, y2)`` or ``(x1, y1, x2, y2, angle in degrees)`` in the example's frame.
+
+    Datasets write opposite corners in any order; here ``x1 <= x2`` and ``y1 <= y2``.
+    """
 
     coords: tuple[float, ...]
     label: str | None = None
@@ -19,6 +23,7 @@ class Box:
     def __post_init__(self) -> None:
         if len(self.coords) not in (4, 5):
             raise ValueError(f"a box has 4 or 5 numbers, found {len(self.coords)}: {self.coords}")
+        object.__setattr__(self, "coords", ordered(self.coords))
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,20 @@ def target_boxes(target: Target) -> tuple[Box, ...]:
     if isinstance(target, GroundedText):
         return target.boxes
     return tuple(item for item in target if isinstance(item, Box))
+
+
+Rotated = bool | Literal["auto"]
+"""Whether boxes keep their angles; ``auto``: where `is_rotated`."""
+
+
+def is_rotated(target: Target) -> bool:
+    """Whether a box of a target is turned; the angles 0 and 180 do not turn a box."""
+    return any(len(box.coords) == 5 and box.coords[4] % 180 for box in target_boxes(target))
+
+
+def keeps_angles(rotated: Rotated, target: Target) -> bool:
+    """Whether the boxes of a target are written and compared with their angles; otherwise, their envelopes are."""
+    return is_rotated(target) if rotated == "auto" else rotated
 
 
 def target_texts(target: Target) -> tuple[str, ...]:

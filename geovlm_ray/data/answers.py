@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from typing import Literal
 
 from geovlm_ray.core.errors import DataError
-from geovlm_ray.core.geometry import iou_matrix
-from geovlm_ray.core.schema import Box, Example, GroundedText
+from geovlm_ray.core.geometry import envelopes, iou_matrix
+from geovlm_ray.core.schema import Box, Example, GroundedText, Rotated, keeps_angles
 from geovlm_ray.data.scenes import SCENES_DATASET, demonstration
 from geovlm_ray.tasks import TASKS
-from geovlm_ray.tasks.boxes import parse_boxes, replace_boxes, strip_boxes
+from geovlm_ray.tasks.box_labels import needs_labels
+from geovlm_ray.tasks.box_reader import without_boxes
+from geovlm_ray.tasks.boxes import parse_boxes, replace_boxes
 from geovlm_ray.tasks.grammar import Parsed, ThinkMode, parse_response
 
 Reasoning = Literal["empty", "none"]
@@ -21,9 +23,13 @@ THINK_MODES: dict[Reasoning, ThinkMode] = {"empty": "required", "none": "none"}
 MIN_IOU = 0.5
 """Minimum IoU of a rounded box with the original; below it, coordinates get more decimals."""
 MAX_DECIMALS = 4
+LABELLED_DIALECTS = ("json", "tagged")
+"""Dialects that write the label of every box that has one."""
 
 
-def response_text(example: Example, reasoning: Reasoning = "empty", choice: int = 0, *, rotated: bool = False) -> str:
+def response_text(
+    example: Example, reasoning: Reasoning = "empty", choice: int = 0, *, rotated: Rotated = "auto"
+) -> str:
     """Reference response of an example, including the tags.
 
     ``reasoning="empty"`` writes the example's reasoning between think tags, or empty think tags if it has none;
@@ -41,11 +47,12 @@ def response_text(example: Example, reasoning: Reasoning = "empty", choice: int 
     return response
 
 
-def answer_text(example: Example, choice: int = 0, *, rotated: bool = False) -> str:
+def answer_text(example: Example, choice: int = 0, *, rotated: Rotated = "auto") -> str:
     """Text between the answer tags of the reference response, in the example's frame and dialect.
 
-    ``choice`` is the index of the caption to use, modulo their number; ``rotated`` keeps the angle of rotated boxes.
-    Coordinates are integers, with decimals only where rounding would reduce the IoU below `MIN_IOU`.
+    ``choice`` is the index of the caption to use, modulo their number; ``rotated`` is the setting of the reward:
+    boxes keep their angles, or become their horizontal envelopes. Coordinates are integers, with decimals only where
+    rounding would reduce the IoU below `MIN_IOU`.
 
     Raises:
         DataError: The example has no usable target.
@@ -54,12 +61,13 @@ def answer_text(example: Example, choice: int = 0, *, rotated: bool = False) -> 
         return _parsed_demonstration(example).answer
     target = example.target
     if isinstance(target, GroundedText):
-        return _format_grounded(example, target, rotated)
+        return _format_grounded(example, target, keeps_angles(rotated, target))
     if isinstance(target, str):
         return _require_text(example, target)
     kind = TASKS[example.task].target_kind
     if kind == "boxes":
-        return _format_target_boxes(example, [b for b in target if isinstance(b, Box)], rotated)
+        boxes = [b for b in target if isinstance(b, Box)]
+        return _format_target_boxes(example, boxes, keeps_angles(rotated, target))
     texts = [str(t).strip() for t in target if str(t).strip()]
     if kind == "captions" and texts:
         return texts[choice % len(texts)]
@@ -67,7 +75,7 @@ def answer_text(example: Example, choice: int = 0, *, rotated: bool = False) -> 
 
 
 def format_boxes(boxes: Sequence[tuple[Sequence[float], str | None]], dialect: str = "brackets") -> str:
-    """Format boxes, each with an optional label, in a dialect; ``geochat`` has no labels."""
+    """Format boxes, each with an optional label, in a dialect; in ``geochat`` labels are GeoChat's ``<p>`` phrases."""
     if not boxes:
         return "[]"
     if dialect == "json":
@@ -75,7 +83,12 @@ def format_boxes(boxes: Sequence[tuple[Sequence[float], str | None]], dialect: s
     rows = [([f"{v:g}" for v in row], name) for row, name in boxes]
     if dialect == "geochat":
         return "".join(
-            "{" + "".join(f"<{v}>" for v in row[:4]) + "".join(f"|<{v}>" for v in row[4:]) + "}" for row, _ in rows
+            (f"<p>{name}</p>" if name else "")
+            + "{"
+            + "".join(f"<{v}>" for v in row[:4])
+            + "".join(f"|<{v}>" for v in row[4:])
+            + "}"
+            for row, name in rows
         )
     if dialect == "tagged":
         return "".join(
@@ -87,29 +100,30 @@ def format_boxes(boxes: Sequence[tuple[Sequence[float], str | None]], dialect: s
 
 def _format_grounded(example: Example, target: GroundedText, rotated: bool) -> str:
     """The text with its boxes inline if it contains all of them, else with the boxes appended."""
-    text = _require_text(example, strip_boxes(target.text))
+    text = _require_text(example, without_boxes(target.text))
     inline = parse_boxes(target.text, example.dialect)
     if inline is not None and not inline.malformed and len(inline.boxes) == len(target.boxes):
         boxes = iter(target.boxes)
         # Boxes in the text are in the dataset's frame; replace them by the target boxes, in the answer frame.
         replaced = replace_boxes(target.text, lambda coords: _rounded(next(boxes, Box(coords)), rotated))
         return " ".join(replaced.split())
-    rows = [(_rounded(b, rotated), b.label if example.dialect != "brackets" else None) for b in target.boxes]
+    # Outside JSON, labels after the text would be words of the description.
+    rows = [(_rounded(b, rotated), b.label if example.dialect == "json" else None) for b in target.boxes]
     return f"{text} {format_boxes(rows, example.dialect)}" if rows else text
 
 
 def _format_target_boxes(example: Example, boxes: Sequence[Box], rotated: bool) -> str:
-    """Boxes in the example's dialect; ``brackets`` writes labels only if the boxes have more than one."""
-    labelled = example.dialect != "brackets" or len({b.label for b in boxes}) > 1
+    """Boxes in the example's dialect, with labels if the dialect or the task has them."""
+    labelled = example.dialect in LABELLED_DIALECTS or needs_labels(example)
     return format_boxes([(_rounded(b, rotated), b.label if labelled else None) for b in boxes], example.dialect)
 
 
 def _rounded(box: Box, rotated: bool) -> tuple[float, ...]:
     """Coordinates with the fewest decimals that keep the IoU at `MIN_IOU` or above."""
-    coords = box.coords if rotated else box.coords[:4]
+    coords = box.coords if rotated else envelopes([box.coords])[0].tolist()
     for decimals in range(MAX_DECIMALS + 1):
         rounded = tuple(round(float(v), decimals) for v in coords)
-        if iou_matrix([rounded], [coords])[0, 0] >= MIN_IOU:
+        if iou_matrix([rounded], [coords], rotated)[0, 0] >= MIN_IOU:
             break
     return tuple(int(v) if v.is_integer() else v for v in rounded)
 

@@ -14,7 +14,7 @@ from geovlm_ray.core.schema import target_texts
 from geovlm_ray.evaluation.metrics.sound import AnsweredExample, answer_boxes
 from geovlm_ray.rewards.facts import facts
 from geovlm_ray.tasks import TASKS
-from geovlm_ray.tasks.boxes import strip_boxes
+from geovlm_ray.tasks.box_reader import without_boxes
 from geovlm_ray.tasks.labels import label_key, parse_labels
 
 KINDS = ("objects", "counts", "places", "yes or no")
@@ -41,7 +41,7 @@ def consistency(reasoning: str, answered: AnsweredExample) -> dict[str, bool]:
     named = _boxes(reasoning, boxes, example.frame.scale) if boxes else {}
     if boxes and example.task in ("object_detection", "grounded_description"):
         named["counts"] = str(len(boxes)) in _counts(reasoning)
-    return named | (_caption(reasoning, strip_boxes(answer)) if kind == "grounded" else {})
+    return named | (_caption(reasoning, without_boxes(answer)) if kind == "grounded" else {})
 
 
 def _question(reasoning: str, answer: str) -> dict[str, bool]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.interfaces import RewardPool
-from geovlm_ray.core.schema import Example, Prompt, Sample, SampleGroup
+from geovlm_ray.core.schema import Example, Prompt, Rotated, Sample, SampleGroup
 from geovlm_ray.data.answers import answer_text
 from geovlm_ray.data.sampler import Stream
 from geovlm_ray.tasks import TASKS
@@ -30,7 +30,7 @@ class ConstantAnswer:
 
 
 def best_constant_answers(
-    rewards: RewardPool, stream: Stream, held_out: Sequence[Example], think: ThinkMode, *, rotated: bool = False
+    rewards: RewardPool, stream: Stream, held_out: Sequence[Example], think: ThinkMode, *, rotated: Rotated = "auto"
 ) -> dict[str, ConstantAnswer]:
     """The best constant answer of every task in the held-out examples.
 
@@ -57,7 +57,7 @@ def majority_classes(
     majorities = {}
     for task, examples in _by_task(held_out).items():
         if TASKS[task].target_kind in ("classes", "vqa"):
-            for answer, _ in _answer_counts(_training_examples(stream, task), rotated=False).most_common(1):
+            for answer, _ in _answer_counts(_training_examples(stream, task), rotated="auto").most_common(1):
                 majorities[task] = _constant(rewards, examples, answer, think)
     return majorities
 
@@ -72,7 +72,7 @@ def _training_examples(stream: Stream, task: str) -> list[Example]:
     return [stream.of_task(task, k) for k in range(n)]
 
 
-def _answer_counts(examples: Sequence[Example], rotated: bool) -> Counter[str]:
+def _answer_counts(examples: Sequence[Example], rotated: Rotated) -> Counter[str]:
     counts: Counter[str] = Counter()
     for example in examples:
         # Training reports examples without a usable target.

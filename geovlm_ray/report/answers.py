@@ -16,7 +16,8 @@ from geovlm_ray.data.sample_rows import SampleRow, row_example
 from geovlm_ray.report.boxes import PREDICTED_COLOUR, TRUE_COLOUR, draw_boxes
 from geovlm_ray.report.page import data_uri, fitted
 from geovlm_ray.tasks import TASKS
-from geovlm_ray.tasks.boxes import parse_boxes
+from geovlm_ray.tasks.box_labels import box_classes
+from geovlm_ray.tasks.box_reader import read_boxes
 from geovlm_ray.tasks.grammar import parse_response
 
 IMAGE_SIDE = 320
@@ -81,7 +82,7 @@ def predicted_boxes(row: SampleRow) -> list[Box]:
     if not _has_boxes(row["task"]):
         return []
     parsed = parse_response(row["completion"]) or parse_response(row["completion"], "none")
-    answer_boxes = parse_boxes(parsed.answer, row["dialect"]) if parsed else None
+    answer_boxes = read_boxes(parsed.answer, row["dialect"], box_classes(row_example(row))) if parsed else None
     if answer_boxes is None:
         return []
     return [Box(c, label) for c, label in zip(answer_boxes.boxes, answer_boxes.labels, strict=True) if len(c) in (4, 5)]

@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from geovlm_ray.core.schema import Rotated
 from geovlm_ray.core.section import Section
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.grammar import ThinkMode
@@ -73,7 +74,11 @@ class RewardConfig(Section):
     beta: float = Field(1.0, gt=0, description="beta of F-beta on labels; above 1 favours recall")
     tau: float = Field(0.5, gt=0, le=1, description="IoU threshold of detection F1 and precision")
     min_iou: float = Field(0.0, ge=0, lt=1, description="lower IoUs count as 0")
-    rotated: bool = Field(False, description="rotated (polygon) IoU instead of horizontal IoU")
+    rotated: Rotated = Field(
+        "auto",
+        description="rotated (polygon) IoU: true, false (IoU of the horizontal envelopes) or auto (true where a true "
+        "box has an angle; the paper's forms then ignore angles)",
+    )
 
     sbert: SbertConfig = SbertConfig()
     sbert_floor: float = Field(0.3, ge=0, lt=1, description="cosine similarity that robust caption rewards map to 0")

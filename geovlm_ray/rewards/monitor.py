@@ -16,7 +16,7 @@ import numpy as np
 from geovlm_ray.core.schema import Example, SampleGroup, target_boxes, target_texts
 from geovlm_ray.rewards.captions import distinct_bigrams
 from geovlm_ray.tasks import TASKS
-from geovlm_ray.tasks.boxes import parse_boxes
+from geovlm_ray.tasks.box_reader import read_boxes
 from geovlm_ray.tasks.grammar import ThinkMode, parse_response
 from geovlm_ray.tasks.labels import parse_labels
 
@@ -123,7 +123,7 @@ def _stats(reward: float, task: str, pairs: Sequence[tuple[str, Example]]) -> An
         labels = [parse_labels(a, t, e.labels, repeats=True) for (a, e), t in zip(pairs, targets, strict=True)]
         values["labels"], expected["labels"] = _average(map(len, labels)), _average(map(len, targets))
     elif kind in ("boxes", "grounded"):
-        parsed = [parse_boxes(answer, e.dialect) for answer, e in pairs]
+        parsed = [read_boxes(answer, e.dialect) for answer, e in pairs]
         values["boxes"] = _average(p.count if p else 0 for p in parsed)
         expected["boxes"] = _average(len(target_boxes(e.target)) for _, e in pairs)
     return AnswerStats(reward, values, expected)

@@ -6,7 +6,7 @@ from geovlm_ray.rewards import captions, classes, detection, vqa
 from geovlm_ray.rewards.base import RewardSpec, per_answer
 from geovlm_ray.rewards.captions import caption_reward
 from geovlm_ray.rewards.config import is_function
-from geovlm_ray.rewards.detection import box_reward
+from geovlm_ray.rewards.detection import box_reward, published_box_reward
 from geovlm_ray.rewards.grounded import grounded_reward
 from geovlm_ray.tasks import TASKS
 
@@ -18,10 +18,10 @@ REWARDS: dict[str, RewardSpec] = {
     "jaccard_robust": RewardSpec(per_answer(vqa.jaccard_counts), "vqa"),
     "detection": RewardSpec(box_reward(detection.matched_iou), "boxes"),
     "detection_f1": RewardSpec(box_reward(detection.f1), "boxes"),
-    "detection_best_iou": RewardSpec(box_reward(detection.best_iou), "boxes"),
-    "detection_precision": RewardSpec(box_reward(detection.precision), "boxes"),
+    "detection_best_iou": RewardSpec(published_box_reward(detection.best_iou), "boxes"),
+    "detection_precision": RewardSpec(published_box_reward(detection.precision), "boxes"),
     "referred_detection": RewardSpec(box_reward(detection.matched_iou), "boxes"),
-    "referred_detection_best_iou": RewardSpec(box_reward(detection.best_iou), "boxes"),
+    "referred_detection_best_iou": RewardSpec(published_box_reward(detection.best_iou), "boxes"),
     "sbert": RewardSpec(caption_reward(captions.cosine, gated=False), "captions", lambda c: True),
     "sbert_robust": RewardSpec(caption_reward(captions.cosine, gated=True), "captions", lambda c: True),
     "levenshtein": RewardSpec(caption_reward(captions.levenshtein, gated=False), "captions"),

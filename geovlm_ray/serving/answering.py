@@ -21,13 +21,11 @@ from geovlm_ray.report.page import fitted
 from geovlm_ray.serving.export.merge import generate_greedy, load_for_inference, processor_of
 from geovlm_ray.serving.model_ref import ModelRef
 from geovlm_ray.tasks import TASKS
-from geovlm_ray.tasks.boxes import parse_boxes
+from geovlm_ray.tasks.box_reader import read_boxes
 from geovlm_ray.tasks.grammar import parse_response
 
 ANNOTATED_PIXELS = 1024
 """Longer side of an image annotated with boxes, in pixels."""
-DIALECTS = ("json", "tagged", "geochat", "brackets")
-"""Box dialects in the order in which an answer is parsed; those with labels come first."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +106,6 @@ def _boxes(answer: str, task: str | None) -> tuple[Box, ...]:
     """Parse the boxes of an answer; empty for tasks without boxes."""
     if task and TASKS[task].target_kind not in ("boxes", "grounded"):
         return ()
-    parsed = next((p for p in (parse_boxes(answer, dialect) for dialect in DIALECTS) if p and p.boxes), None)
-    pairs = zip(parsed.boxes, parsed.labels, strict=True) if parsed else ()
+    read = read_boxes(answer)
+    pairs = zip(read.boxes, read.labels, strict=True) if read else ()
     return tuple(Box(coords, label) for coords, label in pairs if len(coords) in (4, 5))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import replace
 
 import pytest
 
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.geometry import Frame
-from geovlm_ray.core.schema import Box, Example, GroundedText, Target
+from geovlm_ray.core.schema import Box, Example, GroundedText, Rotated, Target
 from geovlm_ray.data.answers import THINK_MODES, Reasoning, answer_text, response_text
 from geovlm_ray.data.config import DataConfig
 from geovlm_ray.data.scenes import demonstration, scene_example
@@ -35,7 +35,7 @@ def test_ideal_responses_to_synthetic_scenes_earn_the_full_reward(task: str, mod
     scenes = [scene_example(task, 3, k) for k in range(6)]
     assert totals(scenes, mode) == pytest.approx([2.0] * 6)
     # The same records from a dataset that provides only targets.
-    records = [dataclasses.replace(s, dataset="mine") for s in scenes]
+    records = [replace(s, dataset="mine") for s in scenes]
     for choice in range(3):
         assert totals(records, mode, choice) == pytest.approx([2.0] * 6)
 
@@ -58,7 +58,7 @@ def test_scenes_keep_their_reasoning_unless_the_mode_is_none() -> None:
 
 def test_missing_reasoning_becomes_empty_think_tags() -> None:
     record = example("vqa", "yes")
-    with_reasoning = dataclasses.replace(record, reasoning=" I see a ship. ")
+    with_reasoning = replace(record, reasoning=" I see a ship. ")
     assert response_text(record) == "<think></think><answer>yes</answer>"
     assert response_text(with_reasoning) == "<think>I see a ship.</think><answer>yes</answer>"
     assert response_text(with_reasoning, "none") == response_text(record, "none") == "<answer>yes</answer>"
@@ -68,7 +68,8 @@ def test_missing_reasoning_becomes_empty_think_tags() -> None:
     ("task", "target", "answer"),
     [
         ("multilabel_classification", ("Beaches, dunes, sands", "Pastures"), "Beaches, dunes, sands, Pastures"),
-        ("object_detection", boxes((1, 2, 30, 40, 45), (-3, 5, 120, 70)), "[[1, 2, 30, 40], [-3, 5, 120, 70]]"),
+        ("object_detection", boxes((1, 2, 30, 40, 45), (-3, 5, 120, 70)), "[[1, 2, 30, 40, 45], [-3, 5, 120, 70]]"),
+        ("object_detection", boxes((1, 2, 30, 40, 180)), "[[1, 2, 30, 40]]"),
         ("object_detection", (), "[]"),
         ("object_detection", (Box((1, 2, 3, 4), "a"), Box((5, 6, 7, 8), "a")), "[[1, 2, 3, 4], [5, 6, 7, 8]]"),
         ("object_detection", (Box((1, 2, 3, 4), "a"), Box((5, 6, 7, 8), "b")), "a [1, 2, 3, 4], b [5, 6, 7, 8]"),
@@ -96,13 +97,41 @@ def test_coordinates_are_rounded_to_integers_unless_the_box_is_too_small() -> No
 @pytest.mark.parametrize("dialect", ["brackets", "geochat", "tagged", "json", "polygons"])
 def test_boxes_use_the_dialect_of_the_record(dialect: str) -> None:
     record = example("object_detection", boxes((1, 2, 30, 40), (50, 60, 70, 80)), dialect=dialect)
-    assert totals([record, dataclasses.replace(record, target=())]) == [2.0, 2.0]
+    assert totals([record, replace(record, target=())]) == [2.0, 2.0]
 
 
 def test_angles_are_kept_if_rotated_iou_is_used() -> None:
-    record = example("referred_object_detection", boxes((10, 20, 60, 30, 40)))
-    assert answer_text(record, rotated=True) == "[[10, 20, 60, 30, 40]]"
-    assert totals([record], rotated=True) == [2.0]
+    record = example("referred_object_detection", boxes((10, 20, 60, 30, 90)))
+    assert answer_text(record) == answer_text(record, rotated=True) == "[[10, 20, 60, 30, 90]]"
+    assert answer_text(record, rotated=False) == "[[30, 0, 40, 50]]"
+
+
+TARGETS: dict[str, Target] = {
+    "one": boxes((10, 20, 60, 40)),
+    "several": boxes((10, 20, 60, 40), (50, 60, 70, 80)),
+    "rotated": boxes((10, 20, 60, 40, 30), (50, 60, 70, 80, -10), (1, 2, 3, 4)),
+    "right angle": boxes((10, 20, 60, 40, 90)),
+    "one class": (Box((10, 20, 60, 40), "ship"), Box((50, 60, 70, 80), "ship")),
+    "two classes": (Box((10, 20, 60, 40), "large ship"), Box((50, 60, 70, 80, 30), "plane")),
+    "none": (),
+}
+
+
+@pytest.mark.parametrize("rotated", ["auto", True, False])
+@pytest.mark.parametrize("dialect", ["brackets", "geochat", "tagged", "json", "polygons"])
+@pytest.mark.parametrize("task", ["object_detection", "referred_object_detection", "visual_grounding"])
+def test_ideal_boxes_earn_the_full_reward(task: str, dialect: str, rotated: Rotated) -> None:
+    for target in TARGETS.values():
+        for question in ("Detect all objects.", "Where are the ships?"):
+            record = replace(example(task, target, dialect=dialect, labels=("ship", "plane")), question=question)
+            assert totals([record], rotated=rotated) == pytest.approx([2.0], abs=0.05 if rotated is False else 1e-9)
+
+
+@pytest.mark.parametrize("dialect", ["brackets", "geochat", "tagged", "json"])
+def test_ideal_grounded_descriptions_earn_the_full_reward(dialect: str) -> None:
+    for target in (TARGETS["several"], TARGETS["rotated"], TARGETS["two classes"]):
+        text = GroundedText("a large ship beside a white plane", target)  # type: ignore[arg-type]
+        assert totals([example("grounded_description", text, dialect=dialect)]) == pytest.approx([2.0])
 
 
 def test_boxes_in_grounded_text_are_converted_to_the_answer_frame() -> None:

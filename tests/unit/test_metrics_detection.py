@@ -164,3 +164,19 @@ def test_box_groups_by_size_and_number() -> None:
         "single": [True, False, True, False],
         "multiple": [False, True, False, False],
     }
+
+
+def test_labels_of_one_record_do_not_change_the_score_of_another() -> None:
+    truth, names = [BOX, (60, 60, 80, 80)], ["ship", "plane"]
+    for first in (record(truth, truth, names, names), record(truth, truth, None, names)):
+        plain = record([BOX], [BOX], None, None)
+        with_labels = record([BOX], [BOX], ["ship"], None)
+        assert f1([first, plain])(np.ones(2, int)) == f1([first, with_labels])(np.ones(2, int))
+    assert f1([record(truth, truth, names, names)])(np.ones(1, int)) == {"F1@0.5": 1.0}
+    assert f1([record(truth, truth, None, names)])(np.ones(1, int)) == {"F1@0.5": 0.0}
+
+
+def test_rotated_boxes_are_compared_by_their_envelopes() -> None:
+    upright = (40, 0, 60, 100)
+    assert f1([record([upright], [(0, 40, 100, 60, 90)])])(np.ones(1, int)) == {"F1@0.5": 1.0}
+    assert f1([record([(0, 40, 100, 60)], [(0, 40, 100, 60, 90)])])(np.ones(1, int)) == {"F1@0.5": 0.0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from geovlm_ray.core.geometry import iou_matrix
 from geovlm_ray.core.schema import Box, GroundedText
+from geovlm_ray.data.records import scoring_record
 from tests.unit.reward_examples import accuracy, boxes, example, score
 
 Row = tuple[int, ...]
@@ -84,7 +86,11 @@ def test_empty_ground_truth_requires_an_empty_answer() -> None:
         assert accuracy("", empty, form) == 1.0
         assert accuracy("[[1, 2, 3, 4]]", empty, form) == 0.0
         assert accuracy("[[1, 2, 3]]", empty, form) == 0.0
-    assert score("there is none", empty).status == "unparseable"
+    for none in ("There are no ships in the image.", "None.", "no objects found", "I cannot find any ships here."):
+        assert accuracy(none, empty) == 1.0
+        assert accuracy(none, example("object_detection", boxes((1, 2, 3, 4)))) == 0.0
+    for other in ("There is a ship.", "I cannot see the image.", "No ships, but there is a plane."):
+        assert score(other, empty).status == "unparseable"
     assert accuracy("[]", example("object_detection", boxes((1, 2, 3, 4)))) == 0.0
 
 
@@ -97,23 +103,85 @@ def test_f1_and_precision_use_an_iou_threshold() -> None:
     assert accuracy("[[0, 0, 10, 8]]", record, min_iou=0.9) == 0.0
 
 
-def test_rotated_iou_uses_the_angle() -> None:
+def test_angles_count_where_a_true_box_has_one() -> None:
     record = example("object_detection", boxes((0, 40, 100, 60, 90)))
-    assert accuracy("[[40, 0, 60, 100]]", record, rotated=True) == pytest.approx(1.0)
-    assert accuracy("[[40, 0, 60, 100]]", record) < 0.2
-    assert accuracy("[[0, 40, 100, 60, 90]]", record) == 1.0
+    for rotated in ("auto", True, False):
+        assert accuracy("[[40, 0, 60, 100]]", record, rotated=rotated) == pytest.approx(1.0)
+        assert accuracy("[[0, 40, 100, 60, 90]]", record, rotated=rotated) == pytest.approx(1.0)
+        assert accuracy("[[0, 40, 100, 60]]", record, rotated=rotated) < 0.2
+    diagonal = example("object_detection", boxes((0, 40, 100, 60, 45)))
+    envelope = "[[7.57, 7.57, 92.43, 92.43]]"
+    assert accuracy(envelope, diagonal) == pytest.approx(0.278, abs=1e-3)
+    assert accuracy(envelope, diagonal, rotated=False) == pytest.approx(1.0, abs=1e-3)
+    horizontal = example("object_detection", boxes((0, 40, 100, 60)))
+    assert accuracy("[[0, 40, 100, 60, 0]]", horizontal) == 1.0
 
 
-def test_boxes_match_only_with_equal_labels() -> None:
-    truth = (Box((0.0, 0.0, 10.0, 10.0), "destroyed"), Box((20.0, 20.0, 30.0, 30.0), "no damage"))
-    record = example("referred_object_detection", truth)
-    assert accuracy("destroyed [0, 0, 10, 10] no damage [20, 20, 30, 30]", record) == 1.0
-    assert accuracy("[0, 0, 10, 10] Destroyed , [20, 20, 30, 30] no-damage", record) == 0.5
-    assert accuracy("no damage [0, 0, 10, 10] destroyed [20, 20, 30, 30]", record) == 0.0
-    assert accuracy("[[0, 0, 10, 10], [20, 20, 30, 30]]", record) == 1.0
-    named = '[{"bbox_2d": [0, 0, 10, 10], "label": "%s"}, {"bbox_2d": [20, 20, 30, 30], "label": "no damage"}]'
-    for label, value in (("DESTROYED", 1.0), ("no damage", 0.5)):
-        assert accuracy(named % label, example("referred_object_detection", truth, dialect="json")) == value
+def test_published_forms_ignore_angles_unless_rotated_is_set() -> None:
+    record = example("object_detection", boxes((0, 40, 100, 60, 90)))
+    assert accuracy("[[0, 40, 100, 60]]", record, preset="paper") == 1.0
+    assert accuracy("[[40, 0, 60, 100]]", record, preset="paper") < 0.2
+    assert accuracy("[[40, 0, 60, 100]]", record, preset="paper", rotated=True) == pytest.approx(1.0)
+
+
+NOTATIONS = {
+    "brackets": ("{} [0, 0, 10, 10], {} [20, 20, 30, 30]", "[[0, 0, 10, 10], [20, 20, 30, 30]]"),
+    "geochat": ("<p>{}</p>{{<0><0><10><10>}} <p>{}</p>{{<20><20><30><30>}}", "{<0><0><10><10>}{<20><20><30><30>}"),
+    "tagged": (
+        "<ref>{}</ref><box>[[0, 0, 10, 10]]</box><ref>{}</ref><box>[[20, 20, 30, 30]]</box>",
+        "<box>[[0, 0, 10, 10]]</box><box>[[20, 20, 30, 30]]</box>",
+    ),
+    "json": (
+        '[{{"bbox_2d": [0, 0, 10, 10], "label": "{}"}}, {{"bbox_2d": [20, 20, 30, 30], "label": "{}"}}]',
+        '[{"bbox_2d": [0, 0, 10, 10]}, {"bbox_2d": [20, 20, 30, 30]}]',
+    ),
+}
+"""Two boxes with labels, and without, by dialect."""
+TWO_CLASSES = (Box((0.0, 0.0, 10.0, 10.0), "destroyed"), Box((20.0, 20.0, 30.0, 30.0), "no-damage"))
+
+
+@pytest.mark.parametrize("written", NOTATIONS)
+@pytest.mark.parametrize("dialect", NOTATIONS)
+def test_labels_cost_the_same_in_every_notation(written: str, dialect: str) -> None:
+    record = example("object_detection", TWO_CLASSES, dialect=dialect)
+    labelled, plain = NOTATIONS[written]
+    assert accuracy(plain, record) == 0.5
+    for first, second, value in (
+        ("Destroyed", "no damage", 1.0),
+        ("object", "object", 0.5),
+        ("destroyed", "destroyed", 0.5),
+        ("burnt", "burnt", 0.0),
+        ("no-damage", "destroyed", 0.0),
+    ):
+        assert accuracy(labelled.format(first, second), record) == value
+
+
+def test_one_class_that_the_question_names_needs_no_label() -> None:
+    truth = (Box((0.0, 0.0, 10.0, 10.0), "ship"), Box((20.0, 20.0, 30.0, 30.0), "ship"))
+    labelled, plain = NOTATIONS["json"]
+    for question in ("Detect all ships.", ""):
+        record = dataclasses.replace(example("object_detection", truth, labels=("ship", "plane")), question=question)
+        assert accuracy(plain, record) == accuracy(labelled.format("ship", "ship"), record) == 1.0
+        assert accuracy(labelled.format("plane", "ship"), record) == 0.5
+    record = dataclasses.replace(record, question="Detect all objects and name them.")
+    assert accuracy(plain, record) == 0.5
+
+
+def test_prose_around_boxes_is_no_label() -> None:
+    record = example("referred_object_detection", (Box((10.0, 10.0, 30.0, 30.0), "ship"),), labels=("ship", "plane"))
+    for text in ("The ship is located at [10, 10, 30, 30].", "It is at [10, 10, 30, 30].", "Answer: [10, 10, 30, 30]"):
+        assert accuracy(text, record) == 1.0
+    for text in ("The plane is located at [10, 10, 30, 30].", "helicopter [10, 10, 30, 30]"):
+        assert accuracy(text, record) == 0.0
+
+
+def test_corners_may_be_in_any_order_in_truth_and_answer() -> None:
+    right, inverted = [10, 10, 30, 40], [30, 40, 10, 10]
+    for target in (right, inverted):
+        line = {"id": 1, "task": "object_detection", "target": [target], "response": ""}
+        record, _ = scoring_record(line)
+        for answer in (right, inverted):
+            assert accuracy(json.dumps([answer]), record) == 1.0
 
 
 TRUTH = GroundedText("two ships on water", boxes((10, 10, 30, 30), (50, 50, 80, 90)))

@@ -47,7 +47,7 @@ def policy(config: ModelConfig = ModelConfig()) -> nn.Module:  # noqa: B008 - im
 
 
 def collator(encoder: PromptEncoder, tokens: int = 4096) -> SftCollator:
-    return SftCollator(encoder, "empty", tokens, rotated=False)
+    return SftCollator(encoder, "empty", tokens)
 
 
 def trainer(encoder: PromptEncoder, model: ModelConfig = ModelConfig(), **settings: object) -> SftTrainer:  # noqa: B008

@@ -1,10 +1,11 @@
-"""COCO average precision and F1 of horizontal boxes (angles are dropped, as in the rewards).
+"""COCO average precision and F1 of the horizontal envelopes of boxes.
 
 Answers have no confidences. F1 does not need them and does not depend on box order. For AP, all boxes have the same
 confidence and a fixed order: records in file order, boxes in answer order.
 
-If the true boxes have class names and any answer gives one, only boxes of the same class match, and AP is the mean over
-the true classes. Otherwise, classes are ignored.
+If the true boxes of a record have class names, only boxes of the same class match, and AP is the mean over the true
+classes. A predicted box without a class has the one class of the record's true boxes; if they have several, it matches
+none of them.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from typing import Any
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 
-from geovlm_ray.core.geometry import Frame, hbb, iou_hbb, match
+from geovlm_ray.core.geometry import Frame, envelopes, hbb, iou_hbb, match
 from geovlm_ray.core.schema import Box
 from geovlm_ray.evaluation.metrics.bootstrap import Statistic
+from geovlm_ray.tasks.box_labels import class_key, is_generic
 from geovlm_ray.tasks.boxes import BoxAnswer
+from geovlm_ray.tasks.class_names import ClassNames
 from geovlm_ray.tasks.labels import label_key
 
 AP_RESAMPLES = 200
@@ -38,22 +41,29 @@ Names = tuple[list[str], list[str]]
 class BoxRecord:
     """Predicted and true boxes of a record, in the same units; ``size`` is a key of `SIZE_LIMITS` or None.
 
-    A malformed box of the answer counts as a box that matches nothing.
+    A malformed box of the answer counts as a box that matches nothing. ``classes`` are the class names of the record;
+    without them, labels are compared as `label_key` normalizes them.
     """
 
     answer: BoxAnswer
     truth: tuple[Box, ...]
     size: str | None
+    classes: ClassNames | None = None
+
+    def class_of(self, label: str | None) -> str:
+        """Key of the class that a label names, or of the label itself if it names none; empty without a label."""
+        key = class_key(label, self.classes) if self.classes else None
+        return key or label_key("" if label is None or (self.classes and is_generic(label)) else label)
 
     @property
     def predicted_hbb(self) -> np.ndarray:
         """Horizontal boxes of the answer, [count, 4]; malformed ones have zero area."""
-        return np.concatenate([hbb(self.answer.boxes), np.zeros((self.answer.malformed, 4))])
+        return np.concatenate([envelopes(self.answer.boxes), np.zeros((self.answer.malformed, 4))])
 
     @property
     def true_hbb(self) -> np.ndarray:
         """Horizontal true boxes, [n, 4]."""
-        return hbb([box.coords for box in self.truth])
+        return envelopes([box.coords for box in self.truth])
 
 
 def size_group(truth: Sequence[Box], frame: Frame) -> str | None:
@@ -77,10 +87,7 @@ def box_groups(records: Sequence[BoxRecord]) -> dict[str, np.ndarray]:
 
 def f1(records: Sequence[BoxRecord], threshold: float = 0.5) -> Statistic:
     """F1 of the maximum one-to-one matching at IoU >= ``threshold``, with counts pooled over records."""
-    rows = [
-        (_matches(record, names, threshold), record.answer.count + len(record.truth))
-        for record, names in zip(records, _names(records), strict=True)
-    ]
+    rows = [(_matches(record, threshold), record.answer.count + len(record.truth)) for record in records]
     per_record = np.array(rows, dtype=np.int64).reshape(-1, 2)
 
     def score(counts: np.ndarray) -> dict[str, float]:
@@ -119,7 +126,10 @@ def average_precision(records: Sequence[BoxRecord]) -> Statistic:
 
 def _evaluator(records: Sequence[BoxRecord]) -> COCOeval_faster:
     """COCO evaluator with one image per record and one category per class name."""
-    names = _names(records)
+    names = [_names(record) for record in records]
+    true_classes = {name for _, true in names for name in true}
+    # Without a true box, a label of no true class is one of the boxes without a class, so that it costs precision.
+    names = [(p if t else [n if n in true_classes else "" for n in p], t) for p, t in names]
     category = {name: i for i, name in enumerate(sorted({n for pair in names for side in pair for n in side}), 1)}
     truth: list[dict[str, Any]] = []
     answers: list[dict[str, Any]] = []
@@ -145,22 +155,19 @@ def _xywh(boxes: np.ndarray) -> list[list[float]]:
     return np.concatenate([boxes[:, :2], np.maximum(boxes[:, 2:] - boxes[:, :2], 0.0)], axis=1).tolist()
 
 
-def _names(records: Sequence[BoxRecord]) -> list[Names]:
-    """Class names of predicted (malformed ones last) and true boxes per record, all empty if classes are ignored."""
-    if not (any(b.label for r in records for b in r.truth) and any(n for r in records for n in r.answer.labels)):
-        return [([""] * r.answer.count, [""] * len(r.truth)) for r in records]
-    return [
-        (
-            [*(label_key(n or "") for n in r.answer.labels), *[""] * r.answer.malformed],
-            [label_key(b.label or "") for b in r.truth],
-        )
-        for r in records
-    ]
+def _names(record: BoxRecord) -> Names:
+    """Class names of the predicted (malformed ones last) and the true boxes; empty for a box without a class."""
+    true = [record.class_of(box.label) for box in record.truth]
+    only = true[0] if len(set(true)) == 1 else ""
+    predicted = [record.class_of(label) or only for label in record.answer.labels]
+    if record.truth and not any(true):
+        predicted = []
+    return [*predicted, *[""] * (record.answer.count - len(predicted))], true
 
 
-def _matches(record: BoxRecord, names: Names, threshold: float) -> int:
+def _matches(record: BoxRecord, threshold: float) -> int:
     """Size of the maximum one-to-one matching between boxes of the same class."""
-    predicted_names, true_names = (np.array(side, dtype=object) for side in names)
+    predicted_names, true_names = (np.array(side, dtype=object) for side in _names(record))
     same_class = predicted_names[:, None] == true_names[None, :]
     hits = (iou_hbb(record.predicted_hbb, record.true_hbb) >= threshold) & same_class
     return int(hits[match(hits.astype(np.float64))].sum())

@@ -14,8 +14,9 @@ from geovlm_ray.core.geometry import Coords
 from geovlm_ray.core.schema import target_boxes, target_texts
 from geovlm_ray.evaluation.metrics import earthdial
 from geovlm_ray.evaluation.metrics.earthdial_boxes import BoxPairs, count_hits, pooled_precision
-from geovlm_ray.evaluation.metrics.sound import AnsweredExample, answer_boxes
+from geovlm_ray.evaluation.metrics.sound import AnsweredExample
 from geovlm_ray.tasks import TASKS
+from geovlm_ray.tasks.boxes import BoxAnswer, parse_boxes
 
 
 def paper_metrics(records: Sequence[AnsweredExample]) -> dict[str, float]:
@@ -64,7 +65,9 @@ def _boxes(records: Sequence[AnsweredExample]) -> BoxPairs:
     """Predicted and true boxes with angles; a malformed box becomes an empty tuple, which hits nothing."""
     pairs = []
     for record in records:
-        parsed = answer_boxes(record)
+        example = record.example
+        names = tuple({box.label for box in target_boxes(example.target) if box.label})
+        parsed = parse_boxes(record.answer, example.dialect, names and (*names, *example.labels)) or BoxAnswer((), ())
         predicted = [*map(_with_angle, parsed.boxes), *[()] * parsed.malformed]
         pairs.append((predicted, [_with_angle(box.coords) for box in target_boxes(record.example.target)]))
     return pairs

@@ -28,7 +28,9 @@ from geovlm_ray.evaluation.metrics.text import best_cosine, best_meteor, corpus_
 from geovlm_ray.rewards import Embedder
 from geovlm_ray.rewards.text_metrics.lexical import rouge_f
 from geovlm_ray.tasks import TASKS
-from geovlm_ray.tasks.boxes import BoxAnswer, parse_boxes, strip_boxes
+from geovlm_ray.tasks.box_labels import box_classes
+from geovlm_ray.tasks.box_reader import read_boxes, without_boxes
+from geovlm_ray.tasks.boxes import BoxAnswer
 from geovlm_ray.tasks.labels import label_key, label_keys, parse_labels
 
 
@@ -61,11 +63,8 @@ def needs_embedder(task: str) -> bool:
 
 
 def answer_boxes(record: AnsweredExample) -> BoxAnswer:
-    """The boxes of an answer, empty if it cannot be parsed."""
-    example = record.example
-    labels = {box.label for box in target_boxes(example.target) if box.label}
-    parsed = parse_boxes(record.answer, example.dialect, tuple(labels | set(example.labels)) if labels else ())
-    return parsed or BoxAnswer((), ())
+    """The boxes of an answer in any notation, empty if it has none."""
+    return read_boxes(record.answer, record.example.dialect, box_classes(record.example)) or BoxAnswer((), ())
 
 
 def _classes(records: Records, embedder: Embedder | None) -> Intervals:
@@ -89,7 +88,8 @@ def _boxes(records: Records, embedder: Embedder | None) -> Intervals:
     boxes = []
     for record in records:
         truth = target_boxes(record.example.target)
-        boxes.append(BoxRecord(answer_boxes(record), truth, record.group or size_group(truth, record.example.frame)))
+        size = record.group or size_group(truth, record.example.frame)
+        boxes.append(BoxRecord(answer_boxes(record), truth, size, box_classes(record.example)))
     groups = box_groups(boxes)
     f1_scores = intervals(grouped(f1(boxes), groups), len(boxes))
     return f1_scores | intervals(grouped(average_precision(boxes), groups), len(boxes), AP_RESAMPLES)
@@ -100,8 +100,8 @@ def _captions(records: Records, embedder: Embedder | None) -> Intervals:
 
 
 def _grounded(records: Records, embedder: Embedder | None) -> Intervals:
-    references = [tuple(map(strip_boxes, target_texts(r.example.target))) for r in records]
-    return _boxes(records, embedder) | _texts([strip_boxes(r.answer) for r in records], references, embedder)
+    references = [tuple(map(without_boxes, target_texts(r.example.target))) for r in records]
+    return _boxes(records, embedder) | _texts([without_boxes(r.answer) for r in records], references, embedder)
 
 
 def _texts(answers: Sequence[str], references: Sequence[Sequence[str]], embedder: Embedder | None) -> Intervals:

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from geovlm_ray.core.errors import DataError, RunError, UserError
 from geovlm_ray.core.interrupts import children_ignore_sigint
-from geovlm_ray.core.schema import Example, Prompt
+from geovlm_ray.core.schema import Example, Prompt, Rotated
 from geovlm_ray.data.answers import Reasoning, response_text
 from geovlm_ray.data.sampler import PromptSampler
 from geovlm_ray.model.prompts import EncodedPrompt, PromptEncoder
@@ -43,11 +43,11 @@ class Batch:
 class SftCollator:
     """Encodes examples with their reference responses and packs them into rows of at most ``pack_tokens`` tokens.
 
-    ``rotated`` keeps the angle of boxes; ``choice`` selects one of several reference captions.
+    ``rotated`` is the reward's setting for angles; ``choice`` selects one of several reference captions.
     """
 
     def __init__(
-        self, encoder: PromptEncoder, reasoning: Reasoning, pack_tokens: int, *, rotated: bool = False
+        self, encoder: PromptEncoder, reasoning: Reasoning, pack_tokens: int, *, rotated: Rotated = "auto"
     ) -> None:
         self.encoder = encoder
         self.reasoning = reasoning

@@ -1,0 +1,36 @@
+"""Credit for the labels of predicted boxes, the same in every notation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from geovlm_ray.core.schema import Example, GroundedText, target_boxes
+from geovlm_ray.tasks.box_labels import class_key, is_generic, needs_labels
+from geovlm_ray.tasks.class_names import ClassNames
+from geovlm_ray.tasks.labels import label_key
+
+MISSING_LABEL = 0.5
+"""Share of the IoU that a box without a label earns where the true boxes have several classes; a label that is not the
+true one earns nothing."""
+
+
+def label_credit(labels: Sequence[str | None], example: Example, names: ClassNames) -> np.ndarray:
+    """Credit of each predicted label with each true box, [n_pred, n_gt].
+
+    1 for the right class, for a true box without a label, and for a missing label that the task does not need;
+    `MISSING_LABEL` for one that it needs; 0 for another label. A label that names no class (`is_generic`, or a word of
+    the question, or in a grounded description any other word) counts as missing.
+    """
+    missing = MISSING_LABEL if needs_labels(example) else 1.0
+    is_prose, question = isinstance(example.target, GroundedText), label_key(example.question)
+    true_keys = [names.key_of(box.label) if box.label else None for box in target_boxes(example.target)]
+    rows: dict[str | None, list[float]] = {}
+    for label in dict.fromkeys(labels):
+        key = class_key(label, names)
+        unstated = not label or is_generic(label) or is_prose or label_key(label) in question
+        rows[label] = [
+            1.0 if true is None or key == true else missing if key is None and unstated else 0.0 for true in true_keys
+        ]
+    return np.array([rows[label] for label in labels], dtype=np.float64).reshape(len(labels), len(true_keys))

@@ -1,0 +1,184 @@
+"""Labels of the boxes in a text: from JSON objects, from ``<ref>`` tags, and from the words beside a box."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Sequence
+
+from geovlm_ray.core.schema import Example, GroundedText, target_boxes
+from geovlm_ray.tasks.box_notations import FoundBox, word_set
+from geovlm_ray.tasks.class_names import ClassNames, class_names
+from geovlm_ray.tasks.labels import label_key
+
+MAX_LABEL_WORDS = 3
+"""Longer texts beside a box are a label only if they name a class."""
+MAX_NAME_WORDS = 6
+MAX_GAP_WORDS = 14
+"""Words before or after a box that are searched for a class name."""
+
+_DIGITS = re.compile(r"[\d_#]+")
+_FIELD = re.compile(
+    r"[\"']?\b(?:(?:class|object|category|label)_?name|label|class|category|name|type|object|object_class|cls|damage|"
+    r"damage_\w{1,8})[\"']? ?[:=] ?(?:\"([^\"\n]*)\"|'([^'\n]*)')",
+    re.IGNORECASE,
+)
+_MARK = re.compile(r"[{}]")
+_REF = re.compile(r"<ref>([^<]*)</ref>")
+_TAG = re.compile(r"<[^<>]{0,40}>")
+_WORD = re.compile(r"[^\W\d_](?:[\w'/-]*\w)?")
+_TOKEN = re.compile(r"\w[\w'/-]*")
+_CLAUSE_END = re.compile(r"\n|[.!?](?=\s|\Z)")
+
+_LINKS = word_set("and or also & a an the one another plus")
+_CHATTER = word_set(
+    "sure okay ok yes here answer answers result results output final detected found detections object objects target "
+    "targets item items instance instances thing box boxes bbox bboxes bounding location locations position positions "
+    "region regions area coordinates coordinate coords xyxy first second third image json list label labels class none "
+    "confidence score probability format normalized approximately approx roughly estimated absolute relative "
+    "partially visible unknown x y px pixels percent angle top left right bottom corner corners at located"
+)
+"""Words beside a box that name no class."""
+_SENTENCE = word_set(
+    "is are was were be in on of with has have can see there this that it i located at from to which located visible "
+    "shows contains near by"
+)
+
+
+def box_classes(example: Example) -> ClassNames | None:
+    """The class names of a record's boxes; None if no true box has a label."""
+    true = tuple(dict.fromkeys(box.label for box in target_boxes(example.target) if box.label))
+    return class_names(tuple(dict.fromkeys((*example.labels, *true)))) if true else None
+
+
+def class_key(label: str | None, names: ClassNames) -> str | None:
+    """Key of the one class that a label names, None if it names none or several."""
+    named = named_class(label, names) if label else None
+    return names.key_of(named) if named else None
+
+
+def needs_labels(example: Example) -> bool:
+    """Whether the boxes of an answer need labels.
+
+    They do if the true boxes have several classes, and in object detection from a list of classes also if the question
+    does not name the one class. The text of a grounded description names its objects itself.
+    """
+    if isinstance(example.target, GroundedText):
+        return False
+    true = {box.label for box in target_boxes(example.target) if box.label}
+    if len(true) != 1 or example.task != "object_detection" or len(example.labels) < 2 or not example.question:
+        return len(true) > 1
+    (name,) = true
+    names = class_names(example.labels)
+    asked = class_key(" ".join(_WORD.findall(example.question)), names)
+    return label_key(name) not in label_key(example.question) and asked != names.key_of(name)
+
+
+def is_generic(label: str) -> bool:
+    """Whether a label names no class, such as "object", or describes the object in more than a few words."""
+    words = [word.lower() for word in _WORD.findall(label)]
+    return len(words) > MAX_LABEL_WORDS or set(words) <= _CHATTER | _LINKS
+
+
+def box_labels(text: str, boxes: Sequence[FoundBox], names: ClassNames | None) -> list[str | None]:
+    """The label of each box of a text; without ``names``, only those that are marked as labels.
+
+    A label is the field of a box's JSON object, the ``<ref>`` before the box, or the words beside it: the one class
+    that they name, or up to `MAX_LABEL_WORDS` words that are no sentence. Boxes with only punctuation between them
+    share their label.
+    """
+    fields, in_object = _fields(text, boxes)
+    if all(fields) or (names is None and "<ref>" not in text):
+        return fields
+    edges = zip([0, *(b.end for b in boxes)], [*(b.start for b in boxes), len(text)], strict=True)
+    gaps = [text[a:b] for a, b in edges]
+    beside = _beside(gaps, in_object, names)
+    return [field or label for field, label in zip(fields, beside, strict=True)]
+
+
+def _fields(text: str, boxes: Sequence[FoundBox]) -> tuple[list[str | None], list[bool]]:
+    """The label field of the innermost JSON object around each box, and whether the box lies in an object."""
+    labels: list[str | None] = [None] * len(boxes)
+    in_object = [False] * len(boxes)
+    if "{" not in text:
+        return labels, in_object
+    marks: list[tuple[int, str, int]] = [(hit.start(), hit[0], 0) for hit in _MARK.finditer(text)]
+    names = [hit[1] or hit[2] or "" for hit in _FIELD.finditer(text)]
+    marks += [(hit.start(), "label", k) for k, hit in enumerate(_FIELD.finditer(text))]
+    marks += [(box.start, "box", k) for k, box in enumerate(boxes)]
+    stack: list[tuple[list[str], list[int]]] = [([], [])]
+    for _, mark, k in [*sorted(marks), *[(0, "}", 0)] * text.count("{")]:
+        if mark == "{":
+            stack.append(([], []))
+        elif mark == "label":
+            stack[-1][0].append(names[k])
+        elif mark == "box":
+            stack[-1][1].append(k)
+            in_object[k] = len(stack) > 1
+        elif len(stack) > 1:
+            found, members = stack.pop()
+            if found:
+                for member in members:
+                    labels[member] = found[0]
+            else:
+                stack[-1][1].extend(members)
+    return labels, in_object
+
+
+def _beside(gaps: list[str], in_object: list[bool], names: ClassNames | None) -> list[str | None]:
+    """Labels from the texts around boxes: all before their boxes or all after them, whichever names more classes."""
+    count = len(gaps) - 1
+    before = [_gap_label(gap, names, before=True, known_only=k) for gap, k in zip(gaps[:-1], in_object, strict=True)]
+    after = [_gap_label(gap, names, before=False, known_only=k) for gap, k in zip(gaps[1:], in_object, strict=True)]
+    known = [sum(1 for label, is_known in side if label and is_known) for side in (before, after)]
+    leads = known[0] > known[1] or (known[0] == known[1] and before[0][0] is not None)
+    labels: list[str | None] = []
+    for k in range(count) if leads else reversed(range(count)):
+        label = (before if leads else after)[k][0]
+        gap = gaps[k] if leads else gaps[k + 1]
+        shares = labels and label is None and not (_words(gap) - _LINKS)
+        labels.append(labels[-1] if shares else label)
+    return labels if leads else labels[::-1]
+
+
+def _words(gap: str) -> set[str]:
+    return {word.lower() for word in _WORD.findall(gap[:400])}
+
+
+def _gap_label(gap: str, names: ClassNames | None, *, before: bool, known_only: bool) -> tuple[str | None, bool]:
+    """The label in a text before (or after) a box, and whether it names a class."""
+    if refs := _REF.findall(gap[-400:] if before else gap[:400]):
+        return (refs[-1] if before else refs[0]).strip(), True
+    if names is None:
+        return None, False
+    near = _TAG.sub(" ", gap[-200:] if before else gap[:200])
+    clause_text = _CLAUSE_END.split(near)[-1 if before else 0]
+    for part in map(_TOKEN.findall, (clause_text, near)):
+        if name := named_class(" ".join(part[-MAX_GAP_WORDS:] if before else part[:MAX_GAP_WORDS]), names):
+            return name, True
+    clause = [w for w in _WORD.findall(clause_text) if w.lower() not in _LINKS]
+    lowered = {part for word in clause for part in word.lower().split("-")}
+    is_label = 1 <= len(clause) <= MAX_LABEL_WORDS and not lowered & (_SENTENCE | _CHATTER)
+    return (" ".join(clause), False) if is_label and not known_only else (None, False)
+
+
+@functools.lru_cache(maxsize=16_384)
+def named_class(text: str, names: ClassNames) -> str | None:
+    """The part of a short text that names its one class, None if there is none or several; longest names first."""
+    if names.key_of(text) is not None:
+        return text
+    return _named_part(text, names) or (_named_part(_DIGITS.sub(" ", text), names) if _DIGITS.search(text) else None)
+
+
+def _named_part(text: str, names: ClassNames) -> str | None:
+    words = text.split()[:MAX_GAP_WORDS]
+    found: dict[str, str] = {}
+    taken = [False] * len(words)
+    for length in range(min(MAX_NAME_WORDS, len(words)), 0, -1):
+        for i in range(len(words) - length + 1):
+            part = " ".join(words[i : i + length])
+            key = None if any(taken[i : i + length]) else names.key_of(part)
+            if key is not None:
+                found[key] = part
+                taken[i : i + length] = [True] * length
+    return next(iter(found.values())) if len(found) == 1 else None

@@ -1,0 +1,69 @@
+"""Reading the boxes of a model's answer, in whatever notation it wrote them.
+
+Rewards, the ``sound`` metrics and pages read answers this way: the record's dialect first, then every notation of
+`geovlm_ray.tasks.box_notations`. The published metrics and rewards use the strict parsers of `geovlm_ray.tasks.boxes`.
+"""
+
+from __future__ import annotations
+
+import re
+
+from geovlm_ray.core.geometry import ordered
+from geovlm_ray.tasks.box_labels import box_labels
+from geovlm_ray.tasks.box_notations import find_boxes, normalized
+from geovlm_ray.tasks.boxes import BoxAnswer, parse_boxes
+from geovlm_ray.tasks.class_names import ClassNames
+from geovlm_ray.tasks.no_boxes import says_none
+
+_LETTER = re.compile(r"[^\W\d_]")
+_MARKER = re.compile(r"(?:\A|[\s\W])\d{1,3}[.)]\s*\Z")
+_EDGES = "[](){}|,;:\"' \n"
+_REF = re.compile(r"</?ref>")
+_NO_BOX = re.compile(r"\[[\s\[\]]*\]|\[[\[\s\d.,-]*\Z")
+"""Empty lists, and a list that the end of the text cuts off."""
+
+
+def read_boxes(answer: str, dialect: str = "brackets", names: ClassNames | None = None) -> BoxAnswer | None:
+    """The boxes of an answer; None if it has none and does not say either that there are none.
+
+    Corners are put in order. ``names`` are the classes whose names label the boxes beside them; without them, a box has
+    a label only if its notation marks one. Linear in the length of the answer.
+
+    Raises:
+        KeyError: Unknown dialect.
+    """
+    if dialect != "tagged" and not _LETTER.search(answer):
+        strict = parse_boxes(answer, dialect)
+        if strict and strict.boxes and not strict.malformed:
+            return BoxAnswer(tuple(map(ordered, strict.boxes)), strict.labels)
+    text = normalized(answer)
+    found = find_boxes(text, polygons=dialect == "polygons")
+    if not found:
+        return BoxAnswer((), ()) if says_none(text) else None
+    labels = box_labels(text, found, names)
+    valid = [(ordered(box.coords), label) for box, label in zip(found, labels, strict=True) if box.coords is not None]
+    return BoxAnswer(tuple(b for b, _ in valid), tuple(label for _, label in valid), len(found) - len(valid))
+
+
+def without_boxes(text: str) -> str:
+    """Text of a grounded description without its boxes in any notation, and without the tags around names."""
+    text = _REF.sub(" ", normalized(text))
+    edges = [0, *(edge for box in find_boxes(text) for edge in (box.start, box.end)), len(text)]
+    pieces = [text[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True)]
+    if len(pieces) > 1:
+        starts = [piece.partition("}")[2] if _ends_object(piece) else piece for piece in pieces[1:]]
+        first, *middle, last = [pieces[0], *starts]
+        first, *middle = [_MARKER.sub("", _before_object(piece).rstrip(_EDGES)) for piece in (first, *middle)]
+        pieces = [first.rstrip(_EDGES), *(piece.strip(_EDGES) for piece in middle), last.lstrip(_EDGES)]
+    return " ".join(_NO_BOX.sub(" ", " ".join(pieces)).split())
+
+
+def _ends_object(piece: str) -> bool:
+    """Whether a text after a box begins inside a JSON object."""
+    return "}" in piece and "{" not in piece.partition("}")[0]
+
+
+def _before_object(piece: str) -> str:
+    """A text before a box, without the beginning of the JSON object that the box lies in."""
+    head, brace, inside = piece.rpartition("{")
+    return head if brace and "}" not in inside else piece

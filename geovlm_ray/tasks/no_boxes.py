@@ -1,0 +1,56 @@
+"""Answers that say in words that there is no object."""
+
+from __future__ import annotations
+
+import re
+
+MAX_CHARS = 400
+"""A longer text is a discussion, not the answer "none"."""
+
+_EMPTY = re.compile(r"\{?(?:[\"']?\w{1,20}[\"']?:)?(?:\[{1,3}\]{1,3}|\{\}|\(\)|null)?\}?\.?")
+_NOTHING = re.compile(
+    r"\W*(?:none|nothing|no|n/a|null|nil|empty|zero|0|not (?:found|visible|present|detected|any|applicable))\b"
+    r"(?!,? (?:problem|worries))|.*\[\s*\]\W*\Z",
+    re.IGNORECASE | re.DOTALL,
+)
+_DENIES = re.compile(
+    r"\b(?:(?:there|here) (?:is|are|were|was|seems? to be|appears? to be) (?:no|not|none|zero|nothing)\b"
+    r"|there (?:is|are)n['’]?t\b"
+    r"|(?:see|saw|find|found|detect|detected|shows?|contains?|has|have|observe|observed|identify|identified|:) "
+    r"(?:no|none|nothing|zero|neither)\b"
+    r"|no\b[^.;!?]{0,60}\b(?:found|detected|visible|present|seen|identified|observed|here|exists?|in (?:the|this|it)\b)"
+    r"|(?:cannot|can['’]?t|can not|could not|couldn['’]?t|do not|don['’]?t|did not|didn['’]?t|unable to|failed to) "
+    r"(?:see|find|detect|identify|locate|spot|observe) (?:any|a|an|the|such|that|it|them|one|this)\b"
+    r"|(?:does|do|did)(?: not|n['’]?t) (?:seem to |appear to )?(?:contain|show|have|include|exist|appear)"
+    r"|(?:is|are|was|were|be)(?: not|n['’]?t) "
+    r"(?:any\b|a\b|visible|present|found|detected|seen|in (?:the|this)\b|there\b)"
+    r"|[:,.!;] ?(?:no|not|zero|0|none)\b"
+    r"|\babsent\b|\bwithout any\b|\bdevoid of\b)",
+    re.IGNORECASE,
+)
+_REFUSES = re.compile(
+    r"\b(?:see|view|access|process|open|load|analy[sz]e|identify|find) (?:the|this|any|an|your) "
+    r"(?:image|images|picture|photo|attachment)\b"
+    r"|\b(?:assist|help you|help with|as an ai|not enough information|no image|cannot determine|can['’]?t determine)\b",
+    re.IGNORECASE,
+)
+_AFFIRMS = re.compile(
+    r"\b(?:(?:there (?:is|are)|contains?|shows?|see) "
+    r"(?:a|an|one|two|three|four|five|some|several|many|multiple|[1-9]\d*)|not sure)\b",
+    re.IGNORECASE,
+)
+_CONTRASTS = re.compile(r"\b(?:but|however|except|although|though|instead|other than|apart from)\b", re.IGNORECASE)
+
+
+def says_none(text: str) -> bool:
+    """Whether a text without boxes says that there is no object: "None.", "[]", "There are no ships."
+
+    A refusal ("I cannot see the image") and a denial with an exception ("no ships except one") do not.
+    """
+    if len(text) > MAX_CHARS:
+        return False
+    if _EMPTY.fullmatch("".join(text.split())):
+        return True
+    if _REFUSES.search(text) or _CONTRASTS.search(text) or _AFFIRMS.search(text):
+        return False
+    return bool(_NOTHING.match(text) or _DENIES.search(text))
