@@ -58,9 +58,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     preview = actions.add_parser("preview", help="a page with sample records of every task and their boxes")
     preview.add_argument("dir", type=Path, metavar="DIR", help=CONVERTED)
     preview.add_argument("--out", type=Path, required=True, metavar="FILE.html", help="output page")
+    preview.add_argument(
+        "overrides", nargs="*", metavar="section.key=value", help="settings of the prompts, which override the recipe"
+    )
     preview.add_argument("--each", type=int, default=6, help="records per task (default: 6)")
     preview.add_argument("--seed", type=int, default=0, help="seed of the sample (default: 0)")
-    _add_recipe(preview)
+    preview.add_argument(
+        "--recipe", default="geovlm-r1", help="recipe or YAML file of the prompts and answers (default: geovlm-r1)"
+    )
     _add_images(preview)
     scenes = actions.add_parser("scenes", help="an image of synthetic scenes of every task and their boxes")
     scenes.add_argument("--out", type=Path, default=Path("scenes.png"), help="output PNG (default: scenes.png)")
@@ -226,11 +231,20 @@ def stats(args: argparse.Namespace) -> None:
 
 def preview(args: argparse.Namespace) -> None:
     """Write the preview page."""
+    from geovlm_ray.config import load_config
     from geovlm_ray.data.parquet import open_datasets
     from geovlm_ray.report.preview import preview as make_page
 
+    config = load_config(args.recipe, args.overrides)
     datasets = open_datasets(args.dir, args.root)
-    page = make_page(datasets, each=args.each, seed=args.seed, need_images=args.images == "required")
+    answers = config.data.answer_format
+    if answers is None:
+        from geovlm_ray.model.answer_format import answer_format_of
+        from geovlm_ray.model.loading import model_folder
+
+        model = model_folder(config.model.path, weights=False)
+        answers = answer_format_of(config.data, config.prompt, model)
+    page = make_page(datasets, config, answers, each=args.each, seed=args.seed, need_images=args.images == "required")
     write_atomically(args.out, page)
     print(f"Preview: {args.out.resolve()}")
 

@@ -28,20 +28,20 @@ from geovlm_ray.model.sharding import shard_like
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 
 
-def model_folder(path: str) -> Path:
-    """The local folder of a model; a Hugging Face model ID is downloaded first.
+def model_folder(path: str, *, weights: bool = True) -> Path:
+    """The local folder of a model; a Hugging Face model ID is downloaded first, without its weights if not needed.
 
     Raises:
         ModelError: neither a folder nor a Hugging Face model, of an unknown family, or incomplete.
     """
     folder = Path(str(files("geovlm_ray.model") / "assets" / PACKAGED[path])) if path in PACKAGED else Path(path)
     if not folder.is_dir():
-        folder = _from_hub(path)
+        folder = _from_hub(path, weights)
     family_of_folder(folder)
-    if not any(folder.glob("*.safetensors")):
+    if weights and not any(folder.glob("*.safetensors")):
         raise ModelError(f"model {folder}: expected weights in *.safetensors, found none")
-    for weights in folder.glob("*.safetensors"):
-        _check_weights(weights)
+    for file in folder.glob("*.safetensors"):
+        _check_weights(file)
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise ModelError(f"model {folder}: expected a tokenizer ({' or '.join(TOKENIZER_FILES)}), found none")
     return folder
@@ -56,12 +56,13 @@ def _check_weights(file: Path) -> None:
         raise ModelError(f"model weights {file}: expected a complete safetensors file, found: {error}") from error
 
 
-def _from_hub(name: str) -> Path:
+def _from_hub(name: str, weights: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"]))
+        patterns = ["*.json", "*.txt", "*.jinja", *(["*.safetensors"] if weights else [])]
+        return Path(snapshot_download(name, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(

@@ -10,7 +10,7 @@ import textwrap
 from dataclasses import dataclass
 
 from geovlm_ray.core.errors import DataError
-from geovlm_ray.core.schema import Box, GroundedText, target_boxes
+from geovlm_ray.core.schema import Box, Example, GroundedText, target_boxes
 from geovlm_ray.data.images import load_image
 from geovlm_ray.data.sample_rows import SampleRow, row_example
 from geovlm_ray.report.boxes import PREDICTED_COLOUR, TRUE_COLOUR, draw_boxes
@@ -79,13 +79,18 @@ def pictures(*rows: SampleRow) -> list[Picture]:
 
 def predicted_boxes(row: SampleRow) -> list[Box]:
     """The boxes of an answer; empty if the answer or the task has none."""
-    if not _has_boxes(row["task"]):
+    return response_boxes(row["completion"], row_example(row))
+
+
+def response_boxes(response: str, example: Example) -> list[Box]:
+    """The boxes of a response as the rewards read them; empty if the response or the task has none."""
+    if not _has_boxes(example.task):
         return []
-    parsed = parse_response(row["completion"]) or parse_response(row["completion"], "none")
-    answer_boxes = read_boxes(parsed.answer, row["dialect"], box_classes(row_example(row))) if parsed else None
-    if answer_boxes is None:
+    parsed = parse_response(response) or parse_response(response, "none")
+    read = read_boxes(parsed.answer, example.dialect, box_classes(example)) if parsed else None
+    if read is None:
         return []
-    return [Box(c, label) for c, label in zip(answer_boxes.boxes, answer_boxes.labels, strict=True) if len(c) in (4, 5)]
+    return [Box(c, label) for c, label in zip(read.boxes, read.labels, strict=True) if len(c) in (4, 5)]
 
 
 def reference_text(row: SampleRow) -> str:

@@ -1,11 +1,11 @@
-"""HTML preview of randomly sampled records of converted datasets, as the model receives them."""
+"""HTML preview of sampled records of converted datasets: prompts as the model gets them, and their ideal answers."""
 
 from __future__ import annotations
 
 import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,20 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from geovlm_ray.config import Config
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.geometry import Frame
-from geovlm_ray.core.schema import Example, GroundedText, target_boxes, target_texts
+from geovlm_ray.core.schema import Box, Example, GroundedText, target_boxes, target_texts
+from geovlm_ray.data.answer_format import AnswerFormat
+from geovlm_ray.data.answers import response_text
 from geovlm_ray.data.convert import UNREADABLE
-from geovlm_ray.data.images import load_image
+from geovlm_ray.data.images import ROOT_END, load_image
 from geovlm_ray.data.parquet import Dataset
 from geovlm_ray.data.table import Row, to_row
 from geovlm_ray.data.validation.image_checks import RecordImage, is_absent
 from geovlm_ray.data.validation.record_index import RecordIndex
-from geovlm_ray.report.boxes import TRUE_COLOUR, draw_boxes
+from geovlm_ray.report.answers import response_boxes
+from geovlm_ray.report.boxes import PREDICTED_COLOUR, TRUE_COLOUR, draw_boxes
 from geovlm_ray.report.page import data_uri, fitted, render
 from geovlm_ray.tasks import TASKS
 
@@ -40,16 +44,20 @@ class Choice:
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
-def preview(datasets: Sequence[Dataset], *, each: int, seed: int, need_images: bool) -> str:
+def preview(
+    datasets: Sequence[Dataset], config: Config, answers: AnswerFormat, *, each: int, seed: int, need_images: bool
+) -> str:
     """The page, with ``each`` records of every task that alternate between its splits; deterministic for a seed.
 
-    Quarantined records are excluded. Without ``need_images``, boxes are drawn on a blank canvas if an image is
-    missing. Raises DataError if a shard, record or image cannot be read.
+    Prompts and ideal answers follow the configuration, with boxes written as ``answers`` says. Quarantined records are
+    excluded. Without ``need_images``, boxes are drawn on a blank canvas if an image is missing. Raises DataError if a
+    shard, record or image cannot be read.
     """
     choice = choose(datasets, each, seed)
     title = ", ".join(d.folder.resolve().name for d in datasets)
     tasks = []
     for name in sorted(choice.tasks, key=list(TASKS).index):
+        records = _rows(choice.index, choice.tasks[name])
         counts = {split: n for (task, split), n in sorted(choice.counts.items()) if task == name}
         tasks.append(
             {
@@ -58,10 +66,10 @@ def preview(datasets: Sequence[Dataset], *, each: int, seed: int, need_images: b
                 "kind": TASKS[name].target_kind,
                 "records": sum(counts.values()),
                 "splits": ", ".join(f"{split} {n:,}" for split, n in counts.items()),
-                "cards": [_card(row, d, need_images) for d, row in _rows(choice.index, choice.tasks[name])],
+                "cards": [_card(row, d, config, answers, need_images) for d, row in records],
             }
         )
-    return render("preview.html", title=title, each=each, tasks=tasks)
+    return render("preview.html", title=title, each=each, tasks=tasks, system=config.prompt.system)
 
 
 def choose(datasets: Sequence[Dataset], each: int, seed: int) -> Choice:
@@ -106,14 +114,19 @@ def _rows(index: RecordIndex, numbers: Sequence[int]) -> Iterator[tuple[Dataset,
             raise DataError(f"{where}: {error}; `geovlm-ray data validate` quarantines such records") from error
 
 
-def _card(row: Row, dataset: Dataset, need_images: bool) -> dict[str, Any]:
+def _card(row: Row, dataset: Dataset, config: Config, answers: AnswerFormat, need_images: bool) -> dict[str, Any]:
     example = row.example
+    references = tuple(f"{dataset.root.resolve()}{ROOT_END}{name}" for name in example.images)
+    asked = replace(answers.of(replace(example, images=references)), images=example.images)
+    ideal = response_text(asked, config.sft.reasoning, rotated=config.reward.rotated)
     metadata = (example.split, example.dataset, example.sensor, None if example.gsd is None else f"{example.gsd:g} m")
     boxes = target_boxes(example.target)
     is_boxed = TASKS[example.task].target_kind == "boxes" or isinstance(example.target, GroundedText)
     return {
         "example": example,
-        "views": _views(example, dataset.root, need_images),
+        "views": _views(asked, response_boxes(ideal, asked), dataset.root, need_images),
+        "prompt": config.prompt.question(asked),
+        "ideal": ideal,
         "metadata": [text for text in metadata if text],
         "texts": target_texts(example.target),
         "labels": Counter(box.label for box in boxes if box.label).most_common(12),
@@ -124,8 +137,8 @@ def _card(row: Row, dataset: Dataset, need_images: bool) -> dict[str, Any]:
     }
 
 
-def _views(example: Example, root: Path, need_images: bool) -> list[str]:
-    """All images as data URIs, with the target boxes on the last, most recent one."""
+def _views(example: Example, read: Sequence[Box], root: Path, need_images: bool) -> list[str]:
+    """All images as data URIs, the last, most recent one with the target boxes and those read from the ideal answer."""
     boxes = target_boxes(example.target)
     loaded = [_load(RecordImage(root.resolve(), name, example.pixels), need_images) for name in example.images]
     if not loaded and need_images:
@@ -134,6 +147,7 @@ def _views(example: Example, root: Path, need_images: bool) -> list[str]:
         return []
     images = [_blank(example.frame) if p is None else p for p in loaded] or [_blank(example.frame)]
     images[-1] = draw_boxes(images[-1], boxes, example.frame, TRUE_COLOUR)
+    images[-1] = draw_boxes(images[-1], read, example.frame, PREDICTED_COLOUR, dashed=True)
     return [data_uri(image) for image in images]
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 
 from geovlm_ray.core.geometry import Frame
-from geovlm_ray.core.schema import Example, target_boxes
+from geovlm_ray.core.schema import Example, is_rotated
 from geovlm_ray.tasks import TASKS
-from geovlm_ray.tasks.boxes import strip_boxes
+from geovlm_ray.tasks.box_labels import needs_labels
+from geovlm_ray.tasks.box_reader import without_boxes
 
 BOXES = "{boxes}"
 """Placeholder of a task's instruction for the notation and the unit of boxes."""
@@ -74,18 +75,6 @@ def unit_of(frame: Frame) -> str:
     return f"in {'percent' if frame.kind == 'percent' else 'thousandths'} of the image's width and height"
 
 
-def asks_for_names(example: Example) -> bool:
-    """Whether the boxes of an answer need class names: the question does not name exactly one class of several."""
-    question = example.question.casefold()
-    named = [name for name in example.labels if name.casefold().replace("_", " ").replace("-", " ") in question]
-    return len(example.labels) > 1 and len(named) != 1
-
-
-def is_rotated(example: Example) -> bool:
-    """Whether the boxes of an example's target have angles."""
-    return any(len(box.coords) == 5 for box in target_boxes(example.target))
-
-
 def _sentences(example: Example, question: str, list_classes: int, caption_words: int | None) -> list[str]:
     task = TASKS[example.task]
     sentences = []
@@ -94,7 +83,7 @@ def _sentences(example: Example, question: str, list_classes: int, caption_words
             sentences.append(f"Answer with about {caption_words} words.")
         else:
             boxes = box_format(
-                example.dialect, unit_of(example.frame), named=asks_for_names(example), rotated=is_rotated(example)
+                example.dialect, unit_of(example.frame), named=needs_labels(example), rotated=is_rotated(example.target)
             )
             sentences.append(task.instruction.replace(BOXES, boxes))
     if 0 < len(example.labels) <= list_classes and not _lists(question, example.labels):
@@ -111,4 +100,4 @@ def _lists(question: str, names: tuple[str, ...]) -> bool:
 
 
 def _has_box(question: str) -> bool:
-    return strip_boxes(question) != " ".join(question.split())
+    return without_boxes(question) != " ".join(question.split())

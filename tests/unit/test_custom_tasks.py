@@ -46,6 +46,8 @@ tasks:
 data:
   source: parquet
   path: counts
+  frame: percent
+  dialect: brackets
   stages: [{tasks: [object_counting], steps: 1}]
 prompt:
   instructions: true

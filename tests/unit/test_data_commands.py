@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import subprocess
@@ -16,9 +17,11 @@ from markupsafe import escape
 from PIL import Image
 
 from geovlm_ray.cli import main
+from geovlm_ray.config import load_config
 from geovlm_ray.core.geometry import Frame
 from geovlm_ray.core.schema import Box
 from geovlm_ray.data import parallel
+from geovlm_ray.data.answer_format import DATASET_FORMAT
 from geovlm_ray.data.formats import FORMATS
 from geovlm_ray.data.parquet import open_datasets
 from geovlm_ray.data.quarantine import read_quarantine
@@ -320,11 +323,11 @@ def test_box_size_groups_are_relative_to_the_image() -> None:
 
 def test_preview_shows_records_of_every_task_and_split(tmp_path: Path) -> None:
     datasets = open_datasets(write_scenes_dataset(tmp_path / "scenes"))
-    page = preview(datasets, each=2, seed=0, need_images=True)
+    page = preview(datasets, load_config("geovlm-r1"), DATASET_FORMAT, each=2, seed=0, need_images=True)
     assert page.count('class="card"') == 2 * len(TASKS)
     assert all(f'id="{task}"' in page for task in TASKS)
     assert "http" not in page, "the page must be self-contained"
-    assert page == preview(datasets, each=2, seed=0, need_images=True)
+    assert page == preview(datasets, load_config("geovlm-r1"), DATASET_FORMAT, each=2, seed=0, need_images=True)
     records = [example(k, split=("train", "validation", "test")[k > 96 and k - 96]) for k in range(99)]
     choice = choose(open_datasets(write_dataset(tmp_path / "data", records)), 6, seed=0)
     splits = [records[number].split for number in choice.tasks["vqa"]]
@@ -366,3 +369,17 @@ def test_preview_escapes_text_from_the_source(tmp_path: Path) -> None:
     assert page.count("<script>") == 1, "only the script of the page itself"
     assert "<img src=x" not in page
     assert str(escape(script)) in page
+
+
+def test_preview_shows_whole_prompts_and_ideal_answers_as_configured(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", 0)
+    box = example(1, ("a.png",), target=(Box((10, 20, 30, 40)),), task="object_detection")
+    folder = write_dataset(tmp_path / "data", [box], root=str(tmp_path))
+    settings = ["data.frame=permille", "data.dialect=json", "prompt.system=Be brief."]
+    assert data("preview", folder, *settings, "--out", tmp_path / "page.html") == 0
+    page = html.unescape((tmp_path / "page.html").read_text())
+    assert "Be brief." in page
+    assert (
+        'Answer with boxes as [{"bbox_2d": [x1, y1, x2, y2]}]: top left and bottom right corner, in thousandths' in page
+    )
+    assert '<think></think><answer>[{"bbox_2d": [100, 200, 300, 400]}]</answer>' in page
