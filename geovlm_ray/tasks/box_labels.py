@@ -129,6 +129,8 @@ def _beside(gaps: list[str], in_object: list[bool], names: ClassNames | None) ->
     """Labels from the texts around boxes: all before their boxes or all after them, whichever names more classes."""
     count = len(gaps) - 1
     before = [_gap_label(gap, names, before=True, known_only=k) for gap, k in zip(gaps[:-1], in_object, strict=True)]
+    if all(is_known for _, is_known in before):
+        return [label for label, _ in before]
     after = [_gap_label(gap, names, before=False, known_only=k) for gap, k in zip(gaps[1:], in_object, strict=True)]
     known = [sum(1 for label, is_known in side if label and is_known) for side in (before, after)]
     leads = known[0] > known[1] or (known[0] == known[1] and before[0][0] is not None)
@@ -147,11 +149,13 @@ def _words(gap: str) -> set[str]:
 
 def _gap_label(gap: str, names: ClassNames | None, *, before: bool, known_only: bool) -> tuple[str | None, bool]:
     """The label in a text before (or after) a box, and whether it names a class."""
-    if refs := _REF.findall(gap[-400:] if before else gap[:400]):
+    near = gap[-200:] if before else gap[:200]
+    refs = _REF.findall(gap[-400:] if before else gap[:400]) if "<" in gap else []
+    if refs:
         return (refs[-1] if before else refs[0]).strip(), True
     if names is None:
         return None, False
-    near = _TAG.sub(" ", gap[-200:] if before else gap[:200])
+    near = _TAG.sub(" ", near) if "<" in near else near
     clause_text = _CLAUSE_END.split(near)[-1 if before else 0]
     for part in map(_TOKEN.findall, (clause_text, near)):
         if name := named_class(" ".join(part[-MAX_GAP_WORDS:] if before else part[:MAX_GAP_WORDS]), names):

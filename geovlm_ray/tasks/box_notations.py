@@ -72,6 +72,7 @@ _PLAIN_ITEM = re.sub(r"\?P<\w+>", "?:", _ITEM)
 _SEPARATOR = r"(?:[\"'.]?+ ?[,;|]\s?|[\"']? )"
 _RUN = re.compile(rf"{_PLAIN_ITEM}(?:{_SEPARATOR}{_PLAIN_ITEM})*+", re.ASCII | re.IGNORECASE)
 _NUMBERED = re.compile(_ITEM, re.ASCII | re.IGNORECASE)
+_PLAIN_NUMBER, _LETTER = re.compile(_NUMBER, re.ASCII), re.compile(r"[^\W\d_]")
 
 _LOCATION = rf"<\s?(?:loc_)?{_NUMBER}\s?>"
 _ANGLED = re.compile(rf"\{{?\s?{_LOCATION}(?:[\s,]?{_LOCATION}){{2,3}}(?:(?:\|\s?)?{_LOCATION})?\s?\}}?", re.ASCII)
@@ -145,6 +146,10 @@ def _angled_as_list(hit: re.Match[str]) -> str:
 def _runs(text: str) -> Iterator[_Run]:
     """The runs of a text; one whose names repeat, as ``x=1, y=2, x=3, y=4`` does, is several."""
     for hit in _RUN.finditer(text):
+        if not _LETTER.search(hit[0]):
+            numbers = tuple(map(_value, _PLAIN_NUMBER.findall(hit[0])))
+            yield _run(text, hit.start(), hit.end(), numbers, ("",) * len(numbers))
+            continue
         items = list(_NUMBERED.finditer(text, hit.start(), hit.end()))
         keys = [re.sub(r"[^a-z0-9]", "", (item["key"] or "").lower()) for item in items]
         starts = [0]
@@ -152,11 +157,13 @@ def _runs(text: str) -> Iterator[_Run]:
             if key and key in keys[starts[-1] : k]:
                 starts.append(k)
         for a, b in zip(starts, [*starts[1:], len(items)], strict=True):
-            start, end = items[a].start(), items[b - 1].end()
-            opened = text[max(0, start - 2) : start].rstrip()[-1:] in _OPENERS
-            closed = text[end : end + 2].lstrip()[:1] in _CLOSERS
             numbers = tuple(_value(item["number"]) for item in items[a:b])
-            yield _Run(start, end, numbers, tuple(keys[a:b]), opened, closed)
+            yield _run(text, items[a].start(), items[b - 1].end(), numbers, tuple(keys[a:b]))
+
+
+def _run(text: str, start: int, end: int, numbers: Coords, keys: tuple[str, ...]) -> _Run:
+    opened = text[max(0, start - 2) : start].rstrip()[-1:] in _OPENERS
+    return _Run(start, end, numbers, keys, opened, text[end : end + 2].lstrip()[:1] in _CLOSERS)
 
 
 def _value(number: str) -> float:
@@ -202,7 +209,7 @@ def _from_corners(pairs: list[_Run], polygons: bool) -> Iterator[FoundBox]:
 
 
 def _from_run(text: str, run: _Run, polygons: bool) -> Iterator[FoundBox]:
-    coords = _named(run)
+    coords = _named(run) if any(run.keys) else None
     if coords is not None:
         yield FoundBox(run.start, run.end, _valid(coords))
         return
