@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from geovlm_ray.tasks.boxes import MAX_COORDINATE, MAX_NUMBER_CHARS
 
@@ -22,8 +22,7 @@ def word_set(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
-@dataclass(frozen=True)
-class FoundBox:
+class FoundBox(NamedTuple):
     """A box in a text: its position, and its numbers, or None if it is malformed."""
 
     start: int
@@ -31,8 +30,7 @@ class FoundBox:
     coords: Coords | None
 
 
-@dataclass(frozen=True)
-class _Run:
+class _Run(NamedTuple):
     """Numbers with only separators between them; ``opened`` and ``closed`` are the brackets or quotes around them.
 
     ``keys`` are the names before the numbers, empty without one.
@@ -119,6 +117,7 @@ def find_boxes(text: str, polygons: bool = False) -> list[FoundBox]:
     """The boxes of a `normalized` text, in order; ``polygons``: three or more corners are always one polygon."""
     runs = list(_runs(text))
     found: list[FoundBox] = []
+    length = len(text.rstrip(" \n,."))
     i = 0
     while i < len(runs):
         count = 1
@@ -133,7 +132,7 @@ def find_boxes(text: str, polygons: bool = False) -> list[FoundBox]:
             else:
                 found += _from_corners(runs[i : i + count], polygons)
         else:
-            found += _from_run(text, runs[i], polygons)
+            found += _from_run(text, runs[i], polygons, length)
         i += count
     return _with_angles(text, found)
 
@@ -208,7 +207,7 @@ def _from_corners(pairs: list[_Run], polygons: bool) -> Iterator[FoundBox]:
         yield FoundBox(pairs[k].start, pairs[k + 1].end, _valid((*points[k], *points[k + 1])))
 
 
-def _from_run(text: str, run: _Run, polygons: bool) -> Iterator[FoundBox]:
+def _from_run(text: str, run: _Run, polygons: bool, length: int) -> Iterator[FoundBox]:
     coords = _named(run) if any(run.keys) else None
     if coords is not None:
         yield FoundBox(run.start, run.end, _valid(coords))
@@ -217,7 +216,7 @@ def _from_run(text: str, run: _Run, polygons: bool) -> Iterator[FoundBox]:
     if any(run.keys) and not (count == 5 and run.keys.index("angle" if "angle" in run.keys else run.keys[0]) == 4):
         return
     is_list = "[" in text[max(0, run.start - 2) : run.start]
-    is_cut_off = run.end >= len(text.rstrip(" \n,."))
+    is_cut_off = run.end >= length
     fits = count in (4, 5, 8) or (polygons and count >= 6 and count % 2 == 0)
     if count > 5 and (parts := _parts(text, run)):
         yield from parts

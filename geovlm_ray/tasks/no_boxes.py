@@ -35,7 +35,7 @@ _REFUSES = re.compile(
     re.IGNORECASE,
 )
 _AFFIRMS = re.compile(
-    r"\b(?:(?:there (?:is|are)|contains?|shows?|see) "
+    r"\b(?:(?:there (?:is|are)|contains|shows|(?:i|can) see) "
     r"(?:a|an|one|two|three|four|five|some|several|many|multiple|[1-9]\d*)|not sure)\b",
     re.IGNORECASE,
 )
