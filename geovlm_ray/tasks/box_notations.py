@@ -52,8 +52,8 @@ class _Run(NamedTuple):
 
 
 _NUMBER = r"[+-]?(?:\d++(?:\.\d++)?+|\.\d++)(?:[eE][+-]?\d{1,4})?+"
-_LOWS = {"x1": 0, "xmin": 0, "left": 0, "x": 0, "y1": 1, "ymin": 1, "top": 1, "y": 1}
-_HIGHS = {"x2": 2, "xmax": 2, "right": 2, "y2": 3, "ymax": 3, "bottom": 3}
+_LOWS = {"x1": 0, "xmin": 0, "left": 0, "x": 0, "minx": 0, "y1": 1, "ymin": 1, "miny": 1, "top": 1, "y": 1}
+_HIGHS = {"x2": 2, "xmax": 2, "maxx": 2, "right": 2, "y2": 3, "ymax": 3, "maxy": 3, "bottom": 3}
 _SIZES = {"w": 2, "width": 2, "h": 3, "height": 3}
 _CENTRES = {"cx": 0, "xcenter": 0, "centerx": 0, "cy": 1, "ycenter": 1, "centery": 1}
 _ANGLES = {"angle": 4, "theta": 4, "rotation": 4}
@@ -62,19 +62,20 @@ _LAST_KEYS = ("left", "right", "y1", "y2", "ymin", "ymax")
 """Last words of the name of a corner."""
 _PLACES = _LOWS | _HIGHS | _SIZES | _CENTRES | _ANGLES
 _KEY = (
-    r"[\"']?(?<!\w)(?:[xy]_?(?:0|1|2|min|max|center)|c[xy]|center_?[xy]|left|right|top|bottom|width|height|angle|theta|"
-    r"rotation|[xywh])[\"']? ?[:=]? ?[\"']?"
+    r"[\"']?(?<!\w)(?P<key>[xy][ _-]?(?:0|1|2|min|max|center)|c[xy]|(?:min|max|center)[ _-]?[xy]|left|right|top|bottom|"
+    r"width|height|angle|theta|rotation|[xywh])[\"']? ?(?:[:=]|is\b)? ?[\"']?"
 )
-_ITEM = rf"(?:(?P<key>{_KEY}))?(?<![\w.])(?P<number>{_NUMBER})(?: ?(?:%|°|px\b|pixels?\b|deg(?:rees)?\b))?+(?!\w|\.\d)"
-_PLAIN_ITEM = re.sub(r"\?P<\w+>", "?:", _ITEM)
-_SEPARATOR = r"(?:[\"'.]?+ ?[,;|]\s?|[\"']? )"
+_UNIT = r"(?: ?(?:%|°|px\b|pixels?\b|deg(?:rees)?\b))?+"
+_ITEM = rf"(?:{_KEY})?(?<![\w.])(?P<number>{_NUMBER}){_UNIT}(?!\w|\.\d)"
+_PLAIN_KEY, _PLAIN_ITEM = (re.sub(r"\?P<\w+>", "?:", pattern) for pattern in (_KEY, _ITEM))
+_SEPARATOR = rf"(?:[\"'.]?+ ?[,;|]\s?|[\"']? |\n(?:- )?(?={_PLAIN_KEY}[+-]?\.?\d))"
 _RUN = re.compile(rf"{_PLAIN_ITEM}(?:{_SEPARATOR}{_PLAIN_ITEM})*+", re.ASCII | re.IGNORECASE)
 _NUMBERED = re.compile(_ITEM, re.ASCII | re.IGNORECASE)
 _PLAIN_NUMBER, _LETTER = re.compile(_NUMBER, re.ASCII), re.compile(r"[^\W\d_]")
 
 _LOCATION = rf"<\s?(?:loc_)?{_NUMBER}\s?>"
-_ANGLED = re.compile(rf"\{{?\s?{_LOCATION}(?:[\s,]?{_LOCATION}){{2,3}}(?:(?:\|\s?)?{_LOCATION})?\s?\}}?", re.ASCII)
-_RANGE = rf"\b[ \w:=,]{{0,14}}?({_NUMBER}) ?(?:-|to|and) ?(?:[xy] ?= ?)?({_NUMBER})"
+_ANGLED = re.compile(rf"\{{?\s?{_LOCATION}(?:,?\s?{_LOCATION}){{2,3}}(?:(?:\|\s?)?{_LOCATION})?\s?\}}?", re.ASCII)
+_RANGE = rf"\b[ \w:=,\[(]{{0,14}}?({_NUMBER}) ?(?:-|to|and|,) ?(?:[xy] ?= ?)?({_NUMBER})[\])]?"
 _RANGES = re.compile(rf"\bx{_RANGE}[,; ]{{0,3}}(?:and )?(?:from )?y{_RANGE}", re.ASCII | re.IGNORECASE)
 _ELEMENT = re.compile(rf"<([xy](?:1|2|min|max))>\s?({_NUMBER})\s?</\w{{2,4}}>\s?", re.ASCII)
 _BOX_OPEN = re.compile(r"<\|box_start\|>|<(?:b?box|rect|quad)>", re.IGNORECASE)
@@ -83,13 +84,14 @@ _REF_OPEN = re.compile(r"<\|object_ref_start\|>|<p>", re.IGNORECASE)
 _REF_CLOSE = re.compile(r"<\|object_ref_end\|>|</p>", re.IGNORECASE)
 _FENCE = re.compile(r"```(?:\w{1,12}\b)?")
 _SPACES, _LINES = re.compile(r"[^\S\n]+"), re.compile(r" ?\n[ \n]*")
-_CHARACTERS = str.maketrans("（），【】−–“”", '(),[]--""', "*`")
+_CHARACTERS = str.maketrans("（），、【】−–“”", '(),,[]--""', "*`")
 _OPENERS, _CLOSERS = tuple("[({\"'"), tuple("])}\"'")
 
 _WORD = re.compile(r"[^\W\d_][\w'-]*")
-_CORNER = word_set("top left bottom right upper lower tl br corner corners between x1 y1 x2 y2")
-_CORNER_GAP = _CORNER | word_set("and to the at is its of point coordinates with from a")
+_CORNER = word_set("top left bottom right upper lower tl br corner corners between start end x1 y1 x2 y2")
+_CORNER_GAP = _CORNER | word_set("and to the at is its of point coordinates with from while a")
 _LINKS = {"to", "through"}
+_SUBSCRIPT = re.compile(r"\b([xy])_(\d)")
 _TWO_CLOSERS = re.compile(r"[\])}]\s?[\])}]")
 _NAME_FIRST = re.compile(r"[\[({]\s?[\"']?[^\[\](){}\d\"']{1,40}[\"']?\s?[,:|] ?\Z")
 MAX_GAP = 60
@@ -175,7 +177,7 @@ def _valid(coords: Coords) -> Coords | None:
 
 
 def _lower_words(text: str) -> set[str]:
-    return {word for piece in _WORD.findall(text.lower()) for word in re.split("[-_]", piece)}
+    return {word for piece in _WORD.findall(_SUBSCRIPT.sub(r"\1\2", text.lower())) for word in re.split("[-_]", piece)}
 
 
 def _continues(text: str, run: _Run, following: _Run, leads: bool) -> bool:
@@ -239,7 +241,7 @@ def _named(run: _Run) -> Coords | None:
     places = {key: value for key, value in zip(keys, run.numbers, strict=True) if key}
     if len(places) not in (4, 5) or len(places) != len(run.numbers):
         return None
-    by_place = {_PLACES[key]: value for key, value in places.items()}
+    by_place = {_PLACES.get(key): value for key, value in places.items()}
     if not {0, 1, 2, 3} <= by_place.keys():
         return None
     x, y, right, bottom = (by_place[k] for k in range(4))
@@ -251,19 +253,18 @@ def _named(run: _Run) -> Coords | None:
 
 
 def _parts(text: str, run: _Run) -> list[FoundBox]:
-    """Boxes in a run of more numbers: separated by line breaks, semicolons or, if spaces are inside them, commas."""
+    """Boxes in a run of more numbers: separated by line breaks, semicolons or, if spaces are inside them, commas; or the
+    polygon of its corners ``x y, x y, ...``.
+    """
     for separator in "\n;,":
         pieces = list(re.finditer(rf"[^{separator}]+", text[run.start : run.end]))
-        boxes = []
-        for piece in pieces:
-            numbers = tuple(_value(item["number"]) for item in _NUMBERED.finditer(piece[0]))
-            boxes.append(FoundBox(run.start + piece.start(), run.start + piece.end(), _valid((*numbers, 0.0))))
-            if len(numbers) not in (4, 5):
-                break
-            boxes[-1] = FoundBox(boxes[-1].start, boxes[-1].end, _valid(numbers))
-        else:
-            if len(boxes) > 1:
-                return boxes
+        rows = [tuple(map(_value, _PLAIN_NUMBER.findall(piece[0]))) for piece in pieces]
+        lengths = set(map(len, rows))
+        if len(rows) > 1 and lengths <= {4, 5}:
+            spans = [(run.start + piece.start(), run.start + piece.end()) for piece in pieces]
+            return [FoundBox(*span, _valid(row)) for span, row in zip(spans, rows, strict=True)]
+        if len(rows) > 2 and lengths == {2}:
+            return [FoundBox(run.start, run.end, _valid(run.numbers))]
     return []
 
 

@@ -48,6 +48,12 @@ ONE = [
     "('ship', 16, 29, 85, 84)",
     "The bounding box of the white ship beside the pier is 16, 29, 85, 84.",
     "[85, 84, 16, 29]",
+    "x1: 16\ny1: 29\nx2: 85\ny2: 84",
+    "Min X: 16, Min Y: 29, Max X: 85, Max Y: 84",
+    "x: [16, 85], y: [29, 84]",
+    "Start: (16, 29), End: (85, 84)",
+    "$(x_1, y_1) = (16, 29)$ and $(x_2, y_2) = (85, 84)$",
+    "[<16>, <29>, <85>, <84>]",
     "（16，29，85，84）",
 ]
 
@@ -97,9 +103,11 @@ def test_a_fifth_number_is_the_angle(text: str) -> None:
 
 
 def test_four_corners_are_a_polygon() -> None:
-    found = read_boxes("[[16, 29], [85, 29], [85, 84], [16, 84]]")
-    assert found is not None
-    assert found.boxes == ((16, 29, 85, 29, 85, 84, 16, 84),)
+    corners = (16, 29, 85, 29, 85, 84, 16, 84)
+    for text in ("[[16, 29], [85, 29], [85, 84], [16, 84]]", "POLYGON((16 29, 85 29, 85 84, 16 84))", f"{[*corners]}"):
+        found = read_boxes(text)
+        assert found is not None
+        assert found.boxes == (corners,)
 
 
 @pytest.mark.parametrize(
@@ -137,6 +145,11 @@ def test_broken_boxes_count_as_malformed(text: str) -> None:
         ("1. **Ship**: (16, 29, 85, 84)\n2. **Boeing 737**: (10, 10, 20, 30)", ("Ship", "Boeing 737")),
         ("There is a ship at [16, 29, 85, 84] and an airplane at [10, 10, 20, 30].", ("ship", "airplane")),
         ('{"ship": [16, 29, 85, 84], "airplane": [10, 10, 20, 30]}', ("ship", "airplane")),
+        ("ship and airplane: [16, 29, 85, 84], [10, 10, 20, 30]", (None, None)),
+        (
+            '[{"bbox": [16, 29, 85, 84], "label": "a", "damage": "no-damage"}, {"bbox": [10, 10, 20, 30], "label": "b"}]',
+            ("no-damage", "b"),
+        ),
         ('{"label": "ship", "boxes": [[16, 29, 85, 84], [10, 10, 20, 30]]}', ("ship", "ship")),
         ("<p>ship</p>{<16><29><85><84>}<p>pier</p>{<10><10><20><30>}", ("ship", "pier")),
         ("helicopter [16, 29, 85, 84], no damage [10, 10, 20, 30]", ("helicopter", "no damage")),
