@@ -253,8 +253,9 @@ def _named(run: _Run) -> Coords | None:
 
 
 def _parts(text: str, run: _Run) -> list[FoundBox]:
-    """Boxes in a run of more numbers: separated by line breaks, semicolons or, if spaces are inside them, commas; or the
-    polygon of its corners ``x y, x y, ...``.
+    """Boxes in a run of more numbers, separated by line breaks, semicolons or, if spaces are inside them, commas.
+
+    Corners ``x y, x y, ...`` are one polygon.
     """
     for separator in "\n;,":
         pieces = list(re.finditer(rf"[^{separator}]+", text[run.start : run.end]))
