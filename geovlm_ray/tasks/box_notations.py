@@ -91,6 +91,9 @@ _WORD = re.compile(r"[^\W\d_][\w'-]*")
 _CORNER = word_set("top left bottom right upper lower tl br corner corners between start end x1 y1 x2 y2")
 _CORNER_GAP = _CORNER | word_set("and to the at is its of point coordinates with from while a")
 _LINKS = {"to", "through"}
+_CORNER_NAME = re.compile(
+    r"[(\[]?\b(?:top|upper|bottom|lower)[-_ ]?(?:left|right)(?: corner)?[\"']?(?: at)? ?[:=]? ?[(\[]?\Z", re.IGNORECASE
+)
 _SUBSCRIPT = re.compile(r"\b([xy])_(\d)")
 _TWO_CLOSERS = re.compile(r"[\])}]\s?[\])}]")
 _NAME_FIRST = re.compile(r"[\[({]\s?[\"']?[^\[\](){}\d\"']{1,40}[\"']?\s?[,:|] ?\Z")
@@ -132,7 +135,9 @@ def find_boxes(text: str, polygons: bool = False) -> list[FoundBox]:
                 found.append(_corner_and_size(runs[i], following))
                 count = 2
             else:
-                found += _from_corners(runs[i : i + count], polygons)
+                named = _CORNER_NAME.search(text[max(0, runs[i].start - MAX_GAP) : runs[i].start])
+                start = runs[i].start - (len(named[0]) if named else 0)
+                found += _from_corners(runs[i : i + count], start, polygons)
         else:
             found += _from_run(text, runs[i], polygons, length)
         i += count
@@ -197,16 +202,15 @@ def _corner_and_size(corner: _Run, size: _Run) -> FoundBox:
     return FoundBox(corner.start, size.end, _valid((x, y, x + width, y + height)))
 
 
-def _from_corners(pairs: list[_Run], polygons: bool) -> Iterator[FoundBox]:
-    """Boxes of two corners each, or one polygon; a single corner is no box."""
+def _from_corners(pairs: list[_Run], start: int, polygons: bool) -> Iterator[FoundBox]:
+    """Boxes of two corners each, or one polygon, the first one from ``start``; a single corner is no box."""
     points = [run.numbers for run in pairs]
     ascending = all(a[0] < b[0] and a[1] < b[1] for a, b in zip(points[::2], points[1::2], strict=False))
-    start, end = pairs[0].start, pairs[-1].end
     if len(points) > 2 and (polygons or not ascending):
-        yield FoundBox(start, end, _valid(tuple(v for point in points for v in point)))
+        yield FoundBox(start, pairs[-1].end, _valid(tuple(v for point in points for v in point)))
         return
     for k in range(0, len(points) - 1, 2):
-        yield FoundBox(pairs[k].start, pairs[k + 1].end, _valid((*points[k], *points[k + 1])))
+        yield FoundBox(pairs[k].start if k else start, pairs[k + 1].end, _valid((*points[k], *points[k + 1])))
 
 
 def _from_run(text: str, run: _Run, polygons: bool, length: int) -> Iterator[FoundBox]:
@@ -253,11 +257,11 @@ def _named(run: _Run) -> Coords | None:
 
 
 def _parts(text: str, run: _Run) -> list[FoundBox]:
-    """Boxes in a run of more numbers, separated by line breaks, semicolons or, if spaces are inside them, commas.
+    """Boxes in a run of more numbers, separated by line breaks, semicolons, bars or commas.
 
     Corners ``x y, x y, ...`` are one polygon.
     """
-    for separator in "\n;,":
+    for separator in "\n;|,":
         pieces = list(re.finditer(rf"[^{separator}]+", text[run.start : run.end]))
         rows = [tuple(map(_value, _PLAIN_NUMBER.findall(piece[0]))) for piece in pieces]
         lengths = set(map(len, rows))
@@ -282,7 +286,8 @@ def _stands_alone(text: str, run: _Run) -> bool:
 
 
 _ANGLE_AFTER = re.compile(
-    rf"[\])}}]{{0,3}}[\"']?,? ?[\"']?(?:angle|theta|rotation)[\"']?(?: of)? ?[:=]? ?({_NUMBER})",
+    rf"[\])}}]{{0,3}}[\"']?,? ?[\"']?(?:angle|theta|rotat(?:ion|ed))[\"']?(?: of| by)? ?[:=]? ?({_NUMBER})"
+    r"(?: ?(?:°|deg(?:rees)?\b))?",
     re.ASCII | re.IGNORECASE,
 )
 

@@ -147,7 +147,7 @@ def test_broken_boxes_count_as_malformed(text: str) -> None:
         ('{"ship": [16, 29, 85, 84], "airplane": [10, 10, 20, 30]}', ("ship", "airplane")),
         ("ship and airplane: [16, 29, 85, 84], [10, 10, 20, 30]", (None, None)),
         (
-            '[{"bbox": [16, 29, 85, 84], "label": "a", "damage": "no-damage"}, {"bbox": [10, 10, 20, 30], "name": "b"}]',
+            '[{"bbox": [16, 29, 85, 84], "label": "a", "damage": "no-damage"}, {"bbox": [10,10,20,30], "name": "b"}]',
             ("no-damage", "b"),
         ),
         ('{"label": "ship", "boxes": [[16, 29, 85, 84], [10, 10, 20, 30]]}', ("ship", "ship")),
