@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 from geovlm_ray.core.schema import Example, target_texts
@@ -21,6 +22,8 @@ def grounded_reward(*, gated: bool) -> RewardFn:
     """
     score_boxes = box_reward(matched_iou) if gated else published_box_reward(best_iou)
     text_of = without_boxes if gated else strip_boxes
+    # The samples of a group share their reference.
+    reference_text = functools.lru_cache(maxsize=1024)(text_of)
 
     def score(
         answers: Sequence[str], examples: Sequence[Example], config: RewardConfig, embedder: Embedder | None
@@ -28,7 +31,7 @@ def grounded_reward(*, gated: bool) -> RewardFn:
         references = [target_texts(example.target)[0] for example in examples]
         pairs, boxes = [], []
         for answer, reference, example in zip(answers, references, examples, strict=True):
-            pairs.append((text_of(answer), text_of(reference)))
+            pairs.append((text_of(answer), reference_text(reference)))
             boxes += score_boxes([answer], [example], config, embedder)
         texts, _ = hybrid(pairs, config.grounded, embedder, 0.0)
         if gated:
