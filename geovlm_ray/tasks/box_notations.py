@@ -226,6 +226,9 @@ def _from_run(text: str, run: _Run, polygons: bool, length: int) -> Iterator[Fou
     fits = count in (4, 5, 8) or (polygons and count >= 6 and count % 2 == 0)
     if count > 5 and (parts := _parts(text, run)):
         yield from parts
+    elif run.opened and not polygons and _is_flat_list(run.numbers):
+        for k in range(0, count, 4):
+            yield FoundBox(run.start, run.end, _valid(run.numbers[k : k + 4]))
     elif fits and run.opened and (run.closed or is_list or is_cut_off):
         yield FoundBox(run.start, run.end, _valid(run.numbers))
     elif count in (4, 5) and not run.opened:
@@ -235,6 +238,12 @@ def _from_run(text: str, run: _Run, polygons: bool, length: int) -> Iterator[Fou
     elif is_list and not is_cut_off:
         # Other brackets also hold remarks, such as "(2 ships)".
         yield FoundBox(run.start, run.end, None)
+
+
+def _is_flat_list(numbers: Coords) -> bool:
+    """Whether numbers are several boxes in a row; the corners of a polygon do not ascend in every second pair."""
+    boxes = [numbers[k : k + 4] for k in range(0, len(numbers), 4)]
+    return len(numbers) > 4 and all(len(b) == 4 and b[0] < b[2] and b[1] < b[3] for b in boxes)
 
 
 def _named(run: _Run) -> Coords | None:
