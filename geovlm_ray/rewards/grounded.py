@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 from geovlm_ray.core.schema import Example, target_texts
@@ -21,19 +22,24 @@ def grounded_reward(*, gated: bool) -> RewardFn:
     """
     score_boxes = box_reward(matched_iou) if gated else published_box_reward(best_iou)
     text_of = without_boxes if gated else strip_boxes
+    # The samples of a group share their reference.
+    reference_text = functools.lru_cache(maxsize=1024)(text_of)
 
     def score(
         answers: Sequence[str], examples: Sequence[Example], config: RewardConfig, embedder: Embedder | None
     ) -> list[RewardResult]:
         references = [target_texts(example.target)[0] for example in examples]
-        pairs = [(text_of(a), text_of(r)) for a, r in zip(answers, references, strict=True)]
+        pairs, boxes = [], []
+        for answer, reference, example in zip(answers, references, examples, strict=True):
+            pairs.append((text_of(answer), reference_text(reference)))
+            boxes += score_boxes([answer], [example], config, embedder)
         texts, _ = hybrid(pairs, config.grounded, embedder, 0.0)
         if gated:
             texts, _ = with_gates(texts, pairs, config)
         results = []
-        for text, boxes in zip(texts.tolist(), score_boxes(answers, examples, config, embedder), strict=True):
-            value = min(text * boxes.accuracy, 1.0) if gated else (text + boxes.accuracy) / 2
-            results.append(RewardResult(value, {"text": text, "boxes": boxes.accuracy}, boxes.status))
+        for text, box in zip(texts.tolist(), boxes, strict=True):
+            value = min(text * box.accuracy, 1.0) if gated else (text + box.accuracy) / 2
+            results.append(RewardResult(value, {"text": text, "boxes": box.accuracy}, box.status))
         return results
 
     return score

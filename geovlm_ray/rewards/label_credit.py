@@ -29,8 +29,6 @@ def label_credit(labels: Sequence[str | None], example: Example, names: ClassNam
     rows: dict[str | None, list[float]] = {}
     for label in dict.fromkeys(labels):
         key = class_key(label, names)
-        unstated = not label or is_generic(label) or is_prose or label_key(label) in question
-        rows[label] = [
-            1.0 if true is None or key == true else missing if key is None and unstated else 0.0 for true in true_keys
-        ]
+        unstated = key is None and (not label or is_generic(label) or is_prose or label_key(label) in question)
+        rows[label] = [1.0 if true is None or key == true else missing if unstated else 0.0 for true in true_keys]
     return np.array([rows[label] for label in labels], dtype=np.float64).reshape(len(labels), len(true_keys))

@@ -87,7 +87,7 @@ def box_labels(text: str, boxes: Sequence[FoundBox], names: ClassNames | None) -
     that they name, or up to `MAX_LABEL_WORDS` words that are no sentence. Boxes with only punctuation between them
     share their label.
     """
-    fields, in_object = _fields(text, boxes)
+    fields, in_object = _fields(text, boxes, names)
     if all(fields) or (names is None and "<ref>" not in text):
         return fields
     edges = zip([0, *(b.end for b in boxes)], [*(b.start for b in boxes), len(text)], strict=True)
@@ -96,14 +96,17 @@ def box_labels(text: str, boxes: Sequence[FoundBox], names: ClassNames | None) -
     return [field or label for field, label in zip(fields, beside, strict=True)]
 
 
-def _fields(text: str, boxes: Sequence[FoundBox]) -> tuple[list[str | None], list[bool]]:
-    """The label field of the innermost JSON object around each box, and whether the box lies in an object."""
+def _fields(text: str, boxes: Sequence[FoundBox], names: ClassNames | None) -> tuple[list[str | None], list[bool]]:
+    """The label of the innermost JSON object around each box, and whether the box lies in an object.
+
+    Of several fields, such as "label" and "damage", the one that names a class is the label.
+    """
     labels: list[str | None] = [None] * len(boxes)
     in_object = [False] * len(boxes)
     if "{" not in text:
         return labels, in_object
     marks: list[tuple[int, str, int]] = [(hit.start(), hit[0], 0) for hit in _MARK.finditer(text)]
-    names = [hit[1] or hit[2] or "" for hit in _FIELD.finditer(text)]
+    fields = [hit[1] or hit[2] or "" for hit in _FIELD.finditer(text)]
     marks += [(hit.start(), "label", k) for k, hit in enumerate(_FIELD.finditer(text))]
     marks += [(box.start, "box", k) for k, box in enumerate(boxes)]
     stack: list[tuple[list[str], list[int]]] = [([], [])]
@@ -111,15 +114,16 @@ def _fields(text: str, boxes: Sequence[FoundBox]) -> tuple[list[str | None], lis
         if mark == "{":
             stack.append(([], []))
         elif mark == "label":
-            stack[-1][0].append(names[k])
+            stack[-1][0].append(fields[k])
         elif mark == "box":
             stack[-1][1].append(k)
             in_object[k] = len(stack) > 1
         elif len(stack) > 1:
             found, members = stack.pop()
             if found:
+                naming = [label for label in found if names and named_class(label, names)]
                 for member in members:
-                    labels[member] = found[0]
+                    labels[member] = (naming or found)[0]
             else:
                 stack[-1][1].extend(members)
     return labels, in_object
@@ -129,6 +133,8 @@ def _beside(gaps: list[str], in_object: list[bool], names: ClassNames | None) ->
     """Labels from the texts around boxes: all before their boxes or all after them, whichever names more classes."""
     count = len(gaps) - 1
     before = [_gap_label(gap, names, before=True, known_only=k) for gap, k in zip(gaps[:-1], in_object, strict=True)]
+    if all(is_known for _, is_known in before):
+        return [label for label, _ in before]
     after = [_gap_label(gap, names, before=False, known_only=k) for gap, k in zip(gaps[1:], in_object, strict=True)]
     known = [sum(1 for label, is_known in side if label and is_known) for side in (before, after)]
     leads = known[0] > known[1] or (known[0] == known[1] and before[0][0] is not None)
@@ -147,30 +153,39 @@ def _words(gap: str) -> set[str]:
 
 def _gap_label(gap: str, names: ClassNames | None, *, before: bool, known_only: bool) -> tuple[str | None, bool]:
     """The label in a text before (or after) a box, and whether it names a class."""
-    if refs := _REF.findall(gap[-400:] if before else gap[:400]):
+    near = gap[-200:] if before else gap[:200]
+    refs = _REF.findall(gap[-400:] if before else gap[:400]) if "<" in gap else []
+    if refs:
         return (refs[-1] if before else refs[0]).strip(), True
     if names is None:
         return None, False
-    near = _TAG.sub(" ", gap[-200:] if before else gap[:200])
+    near = _TAG.sub(" ", near) if "<" in near else near
     clause_text = _CLAUSE_END.split(near)[-1 if before else 0]
     for part in map(_TOKEN.findall, (clause_text, near)):
-        if name := named_class(" ".join(part[-MAX_GAP_WORDS:] if before else part[:MAX_GAP_WORDS]), names):
-            return name, True
+        named = _named_parts(" ".join(part[-MAX_GAP_WORDS:] if before else part[:MAX_GAP_WORDS]), names)
+        if named:
+            return (named[0], True) if len(named) == 1 else (None, False)
     clause = [w for w in _WORD.findall(clause_text) if w.lower() not in _LINKS]
     lowered = {part for word in clause for part in word.lower().split("-")}
     is_label = 1 <= len(clause) <= MAX_LABEL_WORDS and not lowered & (_SENTENCE | _CHATTER)
     return (" ".join(clause), False) if is_label and not known_only else (None, False)
 
 
-@functools.lru_cache(maxsize=16_384)
 def named_class(text: str, names: ClassNames) -> str | None:
     """The part of a short text that names its one class, None if there is none or several; longest names first."""
+    named = _named_parts(text, names)
+    return named[0] if len(named) == 1 else None
+
+
+@functools.lru_cache(maxsize=16_384)
+def _named_parts(text: str, names: ClassNames) -> tuple[str, ...]:
+    """The parts of a short text that name a class, one a class; numbers of objects, as in "ship1", are ignored."""
     if names.key_of(text) is not None:
-        return text
-    return _named_part(text, names) or (_named_part(_DIGITS.sub(" ", text), names) if _DIGITS.search(text) else None)
+        return (text,)
+    return _search_names(text, names) or _search_names(_DIGITS.sub(" ", text), names)
 
 
-def _named_part(text: str, names: ClassNames) -> str | None:
+def _search_names(text: str, names: ClassNames) -> tuple[str, ...]:
     words = text.split()[:MAX_GAP_WORDS]
     found: dict[str, str] = {}
     taken = [False] * len(words)
@@ -181,4 +196,4 @@ def _named_part(text: str, names: ClassNames) -> str | None:
             if key is not None:
                 found[key] = part
                 taken[i : i + length] = [True] * length
-    return next(iter(found.values())) if len(found) == 1 else None
+    return tuple(found.values())

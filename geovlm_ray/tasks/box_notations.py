@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from geovlm_ray.tasks.boxes import MAX_COORDINATE, MAX_NUMBER_CHARS
 
@@ -22,8 +22,7 @@ def word_set(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
-@dataclass(frozen=True)
-class FoundBox:
+class FoundBox(NamedTuple):
     """A box in a text: its position, and its numbers, or None if it is malformed."""
 
     start: int
@@ -31,8 +30,7 @@ class FoundBox:
     coords: Coords | None
 
 
-@dataclass(frozen=True)
-class _Run:
+class _Run(NamedTuple):
     """Numbers with only separators between them; ``opened`` and ``closed`` are the brackets or quotes around them.
 
     ``keys`` are the names before the numbers, empty without one.
@@ -54,8 +52,8 @@ class _Run:
 
 
 _NUMBER = r"[+-]?(?:\d++(?:\.\d++)?+|\.\d++)(?:[eE][+-]?\d{1,4})?+"
-_LOWS = {"x1": 0, "xmin": 0, "left": 0, "x": 0, "y1": 1, "ymin": 1, "top": 1, "y": 1}
-_HIGHS = {"x2": 2, "xmax": 2, "right": 2, "y2": 3, "ymax": 3, "bottom": 3}
+_LOWS = {"x1": 0, "xmin": 0, "left": 0, "x": 0, "minx": 0, "y1": 1, "ymin": 1, "miny": 1, "top": 1, "y": 1}
+_HIGHS = {"x2": 2, "xmax": 2, "maxx": 2, "right": 2, "y2": 3, "ymax": 3, "maxy": 3, "bottom": 3}
 _SIZES = {"w": 2, "width": 2, "h": 3, "height": 3}
 _CENTRES = {"cx": 0, "xcenter": 0, "centerx": 0, "cy": 1, "ycenter": 1, "centery": 1}
 _ANGLES = {"angle": 4, "theta": 4, "rotation": 4}
@@ -64,18 +62,20 @@ _LAST_KEYS = ("left", "right", "y1", "y2", "ymin", "ymax")
 """Last words of the name of a corner."""
 _PLACES = _LOWS | _HIGHS | _SIZES | _CENTRES | _ANGLES
 _KEY = (
-    r"[\"']?(?<!\w)(?:[xy]_?(?:0|1|2|min|max|center)|c[xy]|center_?[xy]|left|right|top|bottom|width|height|angle|theta|"
-    r"rotation|[xywh])[\"']? ?[:=]? ?[\"']?"
+    r"[\"']?(?<!\w)(?P<key>[xy][ _-]?(?:0|1|2|min|max|center)|c[xy]|(?:min|max|center)[ _-]?[xy]|left|right|top|bottom|"
+    r"width|height|angle|theta|rotation|[xywh])[\"']? ?(?:[:=]|is\b)? ?[\"']?"
 )
-_ITEM = rf"(?:(?P<key>{_KEY}))?(?<![\w.])(?P<number>{_NUMBER})(?: ?(?:%|°|px\b|pixels?\b|deg(?:rees)?\b))?+(?!\w|\.\d)"
-_PLAIN_ITEM = re.sub(r"\?P<\w+>", "?:", _ITEM)
-_SEPARATOR = r"(?:[\"'.]?+ ?[,;|]\s?|[\"']? )"
+_UNIT = r"(?: ?(?:%|°|px\b|pixels?\b|deg(?:rees)?\b))?+"
+_ITEM = rf"(?:{_KEY})?(?<![\w.])(?P<number>{_NUMBER}){_UNIT}(?!\w|\.\d)"
+_PLAIN_KEY, _PLAIN_ITEM = (re.sub(r"\?P<\w+>", "?:", pattern) for pattern in (_KEY, _ITEM))
+_SEPARATOR = rf"(?:[\"'.]?+ ?[,;|]\s?|[\"']? |\n(?:- )?(?={_PLAIN_KEY}[+-]?\.?\d))"
 _RUN = re.compile(rf"{_PLAIN_ITEM}(?:{_SEPARATOR}{_PLAIN_ITEM})*+", re.ASCII | re.IGNORECASE)
 _NUMBERED = re.compile(_ITEM, re.ASCII | re.IGNORECASE)
+_PLAIN_NUMBER, _LETTER = re.compile(_NUMBER, re.ASCII), re.compile(r"[^\W\d_]")
 
 _LOCATION = rf"<\s?(?:loc_)?{_NUMBER}\s?>"
-_ANGLED = re.compile(rf"\{{?\s?{_LOCATION}(?:[\s,]?{_LOCATION}){{2,3}}(?:(?:\|\s?)?{_LOCATION})?\s?\}}?", re.ASCII)
-_RANGE = rf"\b[ \w:=,]{{0,14}}?({_NUMBER}) ?(?:-|to|and) ?(?:[xy] ?= ?)?({_NUMBER})"
+_ANGLED = re.compile(rf"\{{?\s?{_LOCATION}(?:,?\s?{_LOCATION}){{2,3}}(?:(?:\|\s?)?{_LOCATION})?\s?\}}?", re.ASCII)
+_RANGE = rf"\b[ \w:=,\[(]{{0,14}}?({_NUMBER}) ?(?:-|to|and|,) ?(?:[xy] ?= ?)?({_NUMBER})[\])]?"
 _RANGES = re.compile(rf"\bx{_RANGE}[,; ]{{0,3}}(?:and )?(?:from )?y{_RANGE}", re.ASCII | re.IGNORECASE)
 _ELEMENT = re.compile(rf"<([xy](?:1|2|min|max))>\s?({_NUMBER})\s?</\w{{2,4}}>\s?", re.ASCII)
 _BOX_OPEN = re.compile(r"<\|box_start\|>|<(?:b?box|rect|quad)>", re.IGNORECASE)
@@ -84,13 +84,17 @@ _REF_OPEN = re.compile(r"<\|object_ref_start\|>|<p>", re.IGNORECASE)
 _REF_CLOSE = re.compile(r"<\|object_ref_end\|>|</p>", re.IGNORECASE)
 _FENCE = re.compile(r"```(?:\w{1,12}\b)?")
 _SPACES, _LINES = re.compile(r"[^\S\n]+"), re.compile(r" ?\n[ \n]*")
-_CHARACTERS = str.maketrans("（），【】−–“”", '(),[]--""', "*`")
+_CHARACTERS = str.maketrans("（），、【】−–“”", '(),,[]--""', "*`")
 _OPENERS, _CLOSERS = tuple("[({\"'"), tuple("])}\"'")
 
 _WORD = re.compile(r"[^\W\d_][\w'-]*")
-_CORNER = word_set("top left bottom right upper lower tl br corner corners between x1 y1 x2 y2")
-_CORNER_GAP = _CORNER | word_set("and to the at is its of point coordinates with from a")
+_CORNER = word_set("top left bottom right upper lower tl br corner corners between start end x1 y1 x2 y2")
+_CORNER_GAP = _CORNER | word_set("and to the at is its of point coordinates with from while a")
 _LINKS = {"to", "through"}
+_CORNER_NAME = re.compile(
+    r"[(\[]?\b(?:top|upper|bottom|lower)[-_ ]?(?:left|right)(?: corner)?[\"']?(?: at)? ?[:=]? ?[(\[]?\Z", re.IGNORECASE
+)
+_SUBSCRIPT = re.compile(r"\b([xy])_(\d)")
 _TWO_CLOSERS = re.compile(r"[\])}]\s?[\])}]")
 _NAME_FIRST = re.compile(r"[\[({]\s?[\"']?[^\[\](){}\d\"']{1,40}[\"']?\s?[,:|] ?\Z")
 MAX_GAP = 60
@@ -118,6 +122,7 @@ def find_boxes(text: str, polygons: bool = False) -> list[FoundBox]:
     """The boxes of a `normalized` text, in order; ``polygons``: three or more corners are always one polygon."""
     runs = list(_runs(text))
     found: list[FoundBox] = []
+    length = len(text.rstrip(" \n,."))
     i = 0
     while i < len(runs):
         count = 1
@@ -130,9 +135,11 @@ def find_boxes(text: str, polygons: bool = False) -> list[FoundBox]:
                 found.append(_corner_and_size(runs[i], following))
                 count = 2
             else:
-                found += _from_corners(runs[i : i + count], polygons)
+                named = _CORNER_NAME.search(text[max(0, runs[i].start - MAX_GAP) : runs[i].start])
+                start = runs[i].start - (len(named[0]) if named else 0)
+                found += _from_corners(runs[i : i + count], start, polygons)
         else:
-            found += _from_run(text, runs[i], polygons)
+            found += _from_run(text, runs[i], polygons, length)
         i += count
     return _with_angles(text, found)
 
@@ -145,6 +152,10 @@ def _angled_as_list(hit: re.Match[str]) -> str:
 def _runs(text: str) -> Iterator[_Run]:
     """The runs of a text; one whose names repeat, as ``x=1, y=2, x=3, y=4`` does, is several."""
     for hit in _RUN.finditer(text):
+        if not _LETTER.search(hit[0]):
+            numbers = tuple(map(_value, _PLAIN_NUMBER.findall(hit[0])))
+            yield _run(text, hit.start(), hit.end(), numbers, ("",) * len(numbers))
+            continue
         items = list(_NUMBERED.finditer(text, hit.start(), hit.end()))
         keys = [re.sub(r"[^a-z0-9]", "", (item["key"] or "").lower()) for item in items]
         starts = [0]
@@ -152,11 +163,13 @@ def _runs(text: str) -> Iterator[_Run]:
             if key and key in keys[starts[-1] : k]:
                 starts.append(k)
         for a, b in zip(starts, [*starts[1:], len(items)], strict=True):
-            start, end = items[a].start(), items[b - 1].end()
-            opened = text[max(0, start - 2) : start].rstrip()[-1:] in _OPENERS
-            closed = text[end : end + 2].lstrip()[:1] in _CLOSERS
             numbers = tuple(_value(item["number"]) for item in items[a:b])
-            yield _Run(start, end, numbers, tuple(keys[a:b]), opened, closed)
+            yield _run(text, items[a].start(), items[b - 1].end(), numbers, tuple(keys[a:b]))
+
+
+def _run(text: str, start: int, end: int, numbers: Coords, keys: tuple[str, ...]) -> _Run:
+    opened = text[max(0, start - 2) : start].rstrip()[-1:] in _OPENERS
+    return _Run(start, end, numbers, keys, opened, text[end : end + 2].lstrip()[:1] in _CLOSERS)
 
 
 def _value(number: str) -> float:
@@ -169,7 +182,7 @@ def _valid(coords: Coords) -> Coords | None:
 
 
 def _lower_words(text: str) -> set[str]:
-    return {word for piece in _WORD.findall(text.lower()) for word in re.split("[-_]", piece)}
+    return {word for piece in _WORD.findall(_SUBSCRIPT.sub(r"\1\2", text.lower())) for word in re.split("[-_]", piece)}
 
 
 def _continues(text: str, run: _Run, following: _Run, leads: bool) -> bool:
@@ -189,20 +202,19 @@ def _corner_and_size(corner: _Run, size: _Run) -> FoundBox:
     return FoundBox(corner.start, size.end, _valid((x, y, x + width, y + height)))
 
 
-def _from_corners(pairs: list[_Run], polygons: bool) -> Iterator[FoundBox]:
-    """Boxes of two corners each, or one polygon; a single corner is no box."""
+def _from_corners(pairs: list[_Run], start: int, polygons: bool) -> Iterator[FoundBox]:
+    """Boxes of two corners each, or one polygon, the first one from ``start``; a single corner is no box."""
     points = [run.numbers for run in pairs]
     ascending = all(a[0] < b[0] and a[1] < b[1] for a, b in zip(points[::2], points[1::2], strict=False))
-    start, end = pairs[0].start, pairs[-1].end
     if len(points) > 2 and (polygons or not ascending):
-        yield FoundBox(start, end, _valid(tuple(v for point in points for v in point)))
+        yield FoundBox(start, pairs[-1].end, _valid(tuple(v for point in points for v in point)))
         return
     for k in range(0, len(points) - 1, 2):
-        yield FoundBox(pairs[k].start, pairs[k + 1].end, _valid((*points[k], *points[k + 1])))
+        yield FoundBox(pairs[k].start if k else start, pairs[k + 1].end, _valid((*points[k], *points[k + 1])))
 
 
-def _from_run(text: str, run: _Run, polygons: bool) -> Iterator[FoundBox]:
-    coords = _named(run)
+def _from_run(text: str, run: _Run, polygons: bool, length: int) -> Iterator[FoundBox]:
+    coords = _named(run) if any(run.keys) else None
     if coords is not None:
         yield FoundBox(run.start, run.end, _valid(coords))
         return
@@ -210,10 +222,13 @@ def _from_run(text: str, run: _Run, polygons: bool) -> Iterator[FoundBox]:
     if any(run.keys) and not (count == 5 and run.keys.index("angle" if "angle" in run.keys else run.keys[0]) == 4):
         return
     is_list = "[" in text[max(0, run.start - 2) : run.start]
-    is_cut_off = run.end >= len(text.rstrip(" \n,."))
+    is_cut_off = run.end >= length
     fits = count in (4, 5, 8) or (polygons and count >= 6 and count % 2 == 0)
     if count > 5 and (parts := _parts(text, run)):
         yield from parts
+    elif run.opened and not polygons and _is_flat_list(run.numbers):
+        for k in range(0, count, 4):
+            yield FoundBox(run.start, run.end, _valid(run.numbers[k : k + 4]))
     elif fits and run.opened and (run.closed or is_list or is_cut_off):
         yield FoundBox(run.start, run.end, _valid(run.numbers))
     elif count in (4, 5) and not run.opened:
@@ -225,6 +240,12 @@ def _from_run(text: str, run: _Run, polygons: bool) -> Iterator[FoundBox]:
         yield FoundBox(run.start, run.end, None)
 
 
+def _is_flat_list(numbers: Coords) -> bool:
+    """Whether numbers are several boxes in a row; the corners of a polygon do not ascend in every second pair."""
+    boxes = [numbers[k : k + 4] for k in range(0, len(numbers), 4)]
+    return len(numbers) > 4 and all(len(b) == 4 and b[0] < b[2] and b[1] < b[3] for b in boxes)
+
+
 def _named(run: _Run) -> Coords | None:
     """Coordinates of a run such as ``x1=1, y1=2, x2=3, y2=4``, in any order, or with width and height."""
     keys = run.keys
@@ -233,7 +254,7 @@ def _named(run: _Run) -> Coords | None:
     places = {key: value for key, value in zip(keys, run.numbers, strict=True) if key}
     if len(places) not in (4, 5) or len(places) != len(run.numbers):
         return None
-    by_place = {_PLACES[key]: value for key, value in places.items()}
+    by_place = {_PLACES.get(key): value for key, value in places.items()}
     if not {0, 1, 2, 3} <= by_place.keys():
         return None
     x, y, right, bottom = (by_place[k] for k in range(4))
@@ -245,19 +266,19 @@ def _named(run: _Run) -> Coords | None:
 
 
 def _parts(text: str, run: _Run) -> list[FoundBox]:
-    """Boxes in a run of more numbers: separated by line breaks, semicolons or, if spaces are inside them, commas."""
-    for separator in "\n;,":
+    """Boxes in a run of more numbers, separated by line breaks, semicolons, bars or commas.
+
+    Corners ``x y, x y, ...`` are one polygon.
+    """
+    for separator in "\n;|,":
         pieces = list(re.finditer(rf"[^{separator}]+", text[run.start : run.end]))
-        boxes = []
-        for piece in pieces:
-            numbers = tuple(_value(item["number"]) for item in _NUMBERED.finditer(piece[0]))
-            boxes.append(FoundBox(run.start + piece.start(), run.start + piece.end(), _valid((*numbers, 0.0))))
-            if len(numbers) not in (4, 5):
-                break
-            boxes[-1] = FoundBox(boxes[-1].start, boxes[-1].end, _valid(numbers))
-        else:
-            if len(boxes) > 1:
-                return boxes
+        rows = [tuple(map(_value, _PLAIN_NUMBER.findall(piece[0]))) for piece in pieces]
+        lengths = set(map(len, rows))
+        if len(rows) > 1 and lengths <= {4, 5}:
+            spans = [(run.start + piece.start(), run.start + piece.end()) for piece in pieces]
+            return [FoundBox(*span, _valid(row)) for span, row in zip(spans, rows, strict=True)]
+        if len(rows) > 2 and lengths == {2}:
+            return [FoundBox(run.start, run.end, _valid(run.numbers))]
     return []
 
 
@@ -274,7 +295,8 @@ def _stands_alone(text: str, run: _Run) -> bool:
 
 
 _ANGLE_AFTER = re.compile(
-    rf"[\])}}]{{0,3}}[\"']?,? ?[\"']?(?:angle|theta|rotation)[\"']?(?: of)? ?[:=]? ?({_NUMBER})",
+    rf"[\])}}]{{0,3}}[\"']?,? ?[\"']?(?:angle|theta|rotat(?:ion|ed))[\"']?(?: of| by)? ?[:=]? ?({_NUMBER})"
+    r"(?: ?(?:°|deg(?:rees)?\b))?",
     re.ASCII | re.IGNORECASE,
 )
 

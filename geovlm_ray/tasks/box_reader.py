@@ -6,16 +6,18 @@ Rewards, the ``sound`` metrics and pages read answers this way: the record's dia
 
 from __future__ import annotations
 
+import functools
 import re
 
 from geovlm_ray.core.geometry import ordered
 from geovlm_ray.tasks.box_labels import box_labels
-from geovlm_ray.tasks.box_notations import find_boxes, normalized
+from geovlm_ray.tasks.box_notations import FoundBox, find_boxes, normalized
 from geovlm_ray.tasks.boxes import BoxAnswer, parse_boxes
 from geovlm_ray.tasks.class_names import ClassNames
 from geovlm_ray.tasks.no_boxes import says_none
 
 _LETTER = re.compile(r"[^\W\d_]")
+_TAGGED = re.compile(r"(?:(?:<ref>[^<]*</ref>\s*)?<box>[^<]*</box>\s*)+")
 _MARKER = re.compile(r"(?:\A|[\s\W])\d{1,3}[.)]\s*\Z")
 _EDGES = "[](){}|,;:\"' \n"
 _REF = re.compile(r"</?ref>")
@@ -32,12 +34,11 @@ def read_boxes(answer: str, dialect: str = "brackets", names: ClassNames | None 
     Raises:
         KeyError: Unknown dialect.
     """
-    if dialect != "tagged" and not _LETTER.search(answer):
+    if _is_pure(answer, dialect):
         strict = parse_boxes(answer, dialect)
         if strict and strict.boxes and not strict.malformed:
             return BoxAnswer(tuple(map(ordered, strict.boxes)), strict.labels)
-    text = normalized(answer)
-    found = find_boxes(text, polygons=dialect == "polygons")
+    text, found = _located(answer, dialect == "polygons")
     if not found:
         return BoxAnswer((), ()) if says_none(text) else None
     labels = box_labels(text, found, names)
@@ -45,17 +46,31 @@ def read_boxes(answer: str, dialect: str = "brackets", names: ClassNames | None 
     return BoxAnswer(tuple(b for b, _ in valid), tuple(label for _, label in valid), len(found) - len(valid))
 
 
+def _is_pure(answer: str, dialect: str) -> bool:
+    """Whether an answer may be in its record's dialect alone, whose parser is faster and knows its labels."""
+    if dialect == "json":
+        return answer.lstrip()[:1] in ("[", "{") and "angle" not in answer
+    return bool(_TAGGED.fullmatch(answer)) if dialect == "tagged" else not _LETTER.search(answer)
+
+
+@functools.lru_cache(maxsize=4)
+def _located(text: str, polygons: bool) -> tuple[str, tuple[FoundBox, ...]]:
+    """The normalized text and its boxes; kept for texts whose boxes and words are both read."""
+    text = normalized(text)
+    return text, tuple(find_boxes(text, polygons))
+
+
 def without_boxes(text: str) -> str:
     """Text of a grounded description without its boxes in any notation, and without the tags around names."""
-    text = _REF.sub(" ", normalized(text))
-    edges = [0, *(edge for box in find_boxes(text) for edge in (box.start, box.end)), len(text)]
+    text, found = _located(text, False)
+    edges = [0, *(edge for box in found for edge in (box.start, box.end)), len(text)]
     pieces = [text[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True)]
     if len(pieces) > 1:
         starts = [piece.partition("}")[2] if _ends_object(piece) else piece for piece in pieces[1:]]
         first, *middle, last = [pieces[0], *starts]
         first, *middle = [_MARKER.sub("", _before_object(piece).rstrip(_EDGES)) for piece in (first, *middle)]
         pieces = [first.rstrip(_EDGES), *(piece.strip(_EDGES) for piece in middle), last.lstrip(_EDGES)]
-    return " ".join(_NO_BOX.sub(" ", " ".join(pieces)).split())
+    return " ".join(_NO_BOX.sub(" ", _REF.sub(" ", " ".join(pieces))).split())
 
 
 def _ends_object(piece: str) -> bool:

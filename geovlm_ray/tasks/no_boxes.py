@@ -14,7 +14,7 @@ _NOTHING = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _DENIES = re.compile(
-    r"\b(?:(?:there|here) (?:is|are|were|was|seems? to be|appears? to be) (?:no|not|none|zero|nothing)\b"
+    r"\b(?:(?:there|here) (?:is|are|were|was|seems? to be|appears? to be) (?:no|not|none|zero|0|nothing)\b"
     r"|there (?:is|are)n['’]?t\b"
     r"|(?:see|saw|find|found|detect|detected|shows?|contains?|has|have|observe|observed|identify|identified|:) "
     r"(?:no|none|nothing|zero|neither)\b"
@@ -24,7 +24,9 @@ _DENIES = re.compile(
     r"|(?:does|do|did)(?: not|n['’]?t) (?:seem to |appear to )?(?:contain|show|have|include|exist|appear)"
     r"|(?:is|are|was|were|be)(?: not|n['’]?t) "
     r"(?:any\b|a\b|visible|present|found|detected|seen|in (?:the|this)\b|there\b)"
+    r"|but (?:no|none)\b"
     r"|[:,.!;] ?(?:no|not|zero|0|none)\b"
+    r"|\b(?:is|are) empty\b|\bempty list\b"
     r"|\babsent\b|\bwithout any\b|\bdevoid of\b)",
     re.IGNORECASE,
 )
@@ -35,11 +37,15 @@ _REFUSES = re.compile(
     re.IGNORECASE,
 )
 _AFFIRMS = re.compile(
-    r"\b(?:(?:there (?:is|are)|contains?|shows?|see) "
+    r"\b(?:(?:there (?:is|are)|contains|shows|(?:i|can) see) "
     r"(?:a|an|one|two|three|four|five|some|several|many|multiple|[1-9]\d*)|not sure)\b",
     re.IGNORECASE,
 )
-_CONTRASTS = re.compile(r"\b(?:but|however|except|although|though|instead|other than|apart from)\b", re.IGNORECASE)
+_CONTRASTS = re.compile(
+    r"\b(?:no (?:problem|doubt|question)|but(?! (?:no|none|not)\b)|however|except|although|though|instead|other than|"
+    r"apart from)\b",
+    re.IGNORECASE,
+)
 
 
 def says_none(text: str) -> bool:

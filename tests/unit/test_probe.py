@@ -11,7 +11,7 @@ import pytest
 from geovlm_ray.cli import main
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.geometry import Frame
-from geovlm_ray.core.schema import Example
+from geovlm_ray.core.schema import Box, Example
 from geovlm_ray.data.answers import format_boxes
 from geovlm_ray.evaluation.probes.answers import Item, vocabulary
 from geovlm_ray.evaluation.probes.honest import honest, paraphrase
@@ -61,6 +61,30 @@ def test_default_rewards_are_not_gamed() -> None:
     assert {row.reward for row in rows} >= {"fbeta", "accuracy", "jaccard_robust", "detection", "levenshtein_robust"}
     assert not any(row.gamed_by for row in rows)
     assert all(row.honest > 0.5 for row in rows)
+
+
+@pytest.mark.parametrize("dialect", ["brackets", "geochat", "json"])
+def test_boxes_without_their_labels_do_not_pay(dialect: str) -> None:
+    names = ("ship", "plane")
+    rows = [[Box(((10.0 * k), 10, 10.0 * k + 30, 50), names[(k + i) % 2]) for i in range(2)] for k in range(6)]
+    truths = [(first, Box((20, 60, 60, 90), second.label)) for first, second in rows]
+    references = [example("object_detection", truth, labels=names, dialect=dialect) for truth in truths]
+    (row,) = run_probes(references, RewardConfig(), None)
+    assert not row.gamed_by
+    for strategy in ("no label", "generic label"):
+        assert 0.45 < row.cells[strategy].value / row.honest < 0.55
+    assert row.cells["best constant box"].value < 0.4 * row.honest
+
+
+def test_constant_answers_are_chosen_on_other_records() -> None:
+    assert ANSWERS["best constant box"](item("object_detection")) == "[[25, 25, 75, 75]]"
+    pool = [example("object_detection", boxes((10, 10, 30, 30 + k))) for k in range(4)]
+    assert ANSWERS["best constant box"](Item(pool[0], 0, pool)) == "[[10, 10, 30, 32]]"
+    pool = [example("scene_classification", (name,)) for name in ("port", "port", "farm", "beach")]
+    answers = [ANSWERS["most frequent class"](Item(record, k, pool)) for k, record in enumerate(pool)]
+    assert answers == [None, None, "port", "port"]
+    pool = [example("vqa", name) for name in ("port", "port", "farm", "beach")]
+    assert ANSWERS["hedge"](Item(pool[0], 0, pool)) == "port or farm or beach"
 
 
 def test_paper_rewards_are_gamed_by_known_strategies() -> None:

@@ -31,6 +31,11 @@ def texts(example: Example) -> tuple[str, ...]:
     return tuple(map(strip_boxes, found)) if isinstance(example.target, GroundedText) else found
 
 
+def others(item: Item) -> list[Example]:
+    """The other references of an item's task: what a policy knows that does not look at the image."""
+    return [example for example in item.pool if example is not item.example]
+
+
 def vocabulary(item: Item) -> tuple[str, ...]:
     """Class names of a record's dataset: its own label list, the BigEarthNet-43 classes, or the names in the pool."""
     if item.example.labels:

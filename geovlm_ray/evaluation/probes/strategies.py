@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from geovlm_ray.core.geometry import Frame
+import numpy as np
+
+from geovlm_ray.core.geometry import Frame, convert_coords, iou_matrix
 from geovlm_ray.core.schema import target_boxes
 from geovlm_ray.data.answers import format_boxes
-from geovlm_ray.evaluation.probes.answers import Item, texts, vocabulary
+from geovlm_ray.evaluation.probes.answers import Item, others, texts, vocabulary
 from geovlm_ray.evaluation.probes.honest import honest, honest_boxes, paraphrase
 from geovlm_ray.evaluation.probes.swap import swapped
 from geovlm_ray.tasks import TargetKind
+from geovlm_ray.tasks.box_labels import needs_labels
+from geovlm_ray.tasks.labels import label_key
 
 MIN_CLASSES = 5
 """Smallest label set on which listing all classes counts as a strategy."""
 BOX_COPIES, TEXT_COPIES, LABEL_COPIES = 5, 10, 3
+ALTERNATIVES = 3
+MAX_CANDIDATES = 200
+"""Boxes among which the best constant one is chosen."""
 GRID = ((10, 5), (20, 5), (40, 10), (60, 20))
 """(box side, step) of each grid, in percent of the image."""
 
@@ -79,6 +87,41 @@ def duplicate_boxes(item: Item) -> str | None:
     return _with_text(item, format_boxes(honest_boxes(item) * BOX_COPIES, item.example.dialect))
 
 
+def without_labels(item: Item) -> str | None:
+    """The honest boxes without the labels that the task needs."""
+    return _relabelled(item, None)
+
+
+def generic_labels(item: Item) -> str | None:
+    """The honest boxes, each labelled "object", where the task needs labels."""
+    return _relabelled(item, "object")
+
+
+def best_constant_box(item: Item) -> str:
+    """The box with the highest mean IoU on the other records of the task, divided by their numbers of boxes."""
+    percent = Frame()
+    known = [[convert_coords(box.coords, e.frame, percent) for box in target_boxes(e.target)] for e in others(item)]
+    candidates = [CENTRE, *(box for boxes in known for box in boxes)][:MAX_CANDIDATES]
+    shares = [iou_matrix(candidates, boxes).max(axis=1) / len(boxes) for boxes in known if boxes]
+    best = candidates[int(np.sum(shares, axis=0).argmax())] if shares else CENTRE
+    box = convert_coords(best, percent, item.example.frame)
+    return _with_text(item, format_boxes([(box, None)], item.example.dialect))
+
+
+def most_frequent_class(item: Item) -> str | None:
+    """The most frequent answer to the other records, where it is wrong: how often it is right depends on the data."""
+    frequent = _most_common(item, 1)
+    true = {label_key(name) for name in texts(item.example)}
+    return frequent[0] if frequent and label_key(frequent[0]) not in true else None
+
+
+def hedge(item: Item) -> str | None:
+    """The `ALTERNATIVES` most frequent answers to the other records, joined by "or"."""
+    alternatives = _most_common(item, ALTERNATIVES)
+    few = item.kind == "classes" and len(vocabulary(item)) < MIN_CLASSES
+    return None if few or len(alternatives) < ALTERNATIVES else " or ".join(alternatives)
+
+
 def repeated_text(item: Item) -> str:
     """The honest text, repeated `TEXT_COPIES` times."""
     if item.kind == "grounded":
@@ -131,6 +174,11 @@ PROBES = (
     Probe("all classes", all_classes, ("classes",)),
     Probe("box grid", grid, ("boxes", "grounded")),
     Probe("dup boxes", duplicate_boxes, ("boxes", "grounded")),
+    Probe("no label", without_labels, ("boxes",)),
+    Probe("generic label", generic_labels, ("boxes",)),
+    Probe("best constant box", best_constant_box, ("boxes", "grounded")),
+    Probe("most frequent class", most_frequent_class, ("classes", "vqa")),
+    Probe("hedge", hedge, ("classes", "vqa", "captions")),
     Probe("repetition", repeated_text, ("vqa", "captions", "grounded")),
     Probe("word list", word_list, ("vqa", "captions", "grounded")),
     Probe("template", template),
@@ -140,6 +188,17 @@ PROBES = (
     Probe("dup labels", duplicate_labels, ("classes",), judged=False),
     Probe("no thought", honest, judged=False, think=""),
 )
+
+
+def _relabelled(item: Item, label: str | None) -> str | None:
+    if not needs_labels(item.example):
+        return None
+    return format_boxes([(coords, label) for coords, _ in honest_boxes(item)], item.example.dialect)
+
+
+def _most_common(item: Item, count: int) -> list[str]:
+    """The most frequent texts in the other references, the first of equally frequent ones first."""
+    return [text for text, _ in Counter(t for e in others(item) for t in texts(e)).most_common(count)]
 
 
 def _centre(item: Item) -> str:

@@ -8,17 +8,20 @@ from typing import Any
 from geovlm_ray.evaluation.probes.strategies import PROBES
 from geovlm_ray.evaluation.probes.suite import GAMED_SHARE, ProbeResult
 
-WIDTH = 12
+MIN_WIDTH = 8
 
 
 def as_text(rows: Sequence[ProbeResult]) -> str:
     """A line per reward, a column per strategy, and a legend of the marks."""
     names = [f"({p.name})" if not p.judged else p.name for p in PROBES]
     first = max(len(row.reward) for row in rows)
-    lines = [" " * first + "".join(f"{name:>{WIDTH + 1}}" for name in ["honest", *names])]
+    heads = ["honest", *names]
+    widths = [max(MIN_WIDTH, len(head) + 1) for head in heads]
+    lines = [" " * first + "".join(f"{head:>{width + 1}}" for head, width in zip(heads, widths, strict=True))]
     for row in rows:
         cells = [f"{row.honest:.2f}", *(_cell(row, p.name) for p in PROBES)]
-        lines.append(f"{row.reward:{first}}" + "".join(f"{cell:>{WIDTH}}".ljust(WIDTH + 1) for cell in cells))
+        columns = [f"{cell:>{width}}".ljust(width + 1) for cell, width in zip(cells, widths, strict=True)]
+        lines.append(f"{row.reward:{first}}" + "".join(columns))
     lines.append(
         f"! at least {GAMED_SHARE:.0%} of the honest baseline on the same references; (in parentheses: not judged)"
     )
