@@ -22,7 +22,7 @@ _ROTATED = "x1, y1, x2, y2, angle"
 _NOTATIONS = {
     "brackets": ("[[{box}]]", "name [{box}]"),
     "json": ('[{{"bbox_2d": [{box}]}}]', '[{{"bbox_2d": [{box}], "label": "name"}}]'),
-    "geochat": ("{{<x1><y1><x2><y2>}}", "{{<x1><y1><x2><y2>}}"),
+    "geochat": ("{{<x1><y1><x2><y2>}}", "<p>name</p>{{<x1><y1><x2><y2>}}"),
     "tagged": ("<box>[[{box}]]</box>", "<ref>name</ref><box>[[{box}]]</box>"),
     "polygons": ("[[x1, y1], [x2, y2], [x3, y3], ...]", "[[x1, y1], [x2, y2], [x3, y3], ...]"),
 }
