@@ -5,6 +5,7 @@ from __future__ import annotations
 from geovlm_ray.data.formats.base import Format
 from geovlm_ray.data.formats.bigearthnet import BIGEARTHNET
 from geovlm_ray.data.formats.captions import CAPTIONS
+from geovlm_ray.data.formats.chat import CHAT
 from geovlm_ray.data.formats.coco import COCO
 from geovlm_ray.data.formats.dota import DOTA
 from geovlm_ray.data.formats.earthdial import EARTHDIAL
@@ -12,6 +13,7 @@ from geovlm_ray.data.formats.earthdial_results import EARTHDIAL_RESULTS
 from geovlm_ray.data.formats.fmow import FMOW
 from geovlm_ray.data.formats.folders import FOLDERS
 from geovlm_ray.data.formats.geochat import GEOCHAT
+from geovlm_ray.data.formats.qa import QA
 from geovlm_ray.data.formats.rsvqa import RSVQA
 from geovlm_ray.data.formats.samples import SAMPLES
 from geovlm_ray.data.formats.teochat import TEOCHAT
@@ -32,5 +34,7 @@ FORMATS: dict[str, Format] = {
     "xbd": XBD,
     "fmow": FMOW,
     "folders": FOLDERS,
+    "chat": CHAT,
+    "qa": QA,
     "samples": SAMPLES,
 }

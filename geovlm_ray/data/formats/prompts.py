@@ -211,16 +211,19 @@ def _task_without_classes(text: str, answer: str, images: int) -> str:
 
 def _task_by_wording(text: str, answer: str, images: int) -> str:
     if _ASKS_BOXES.search(text):
-        return _localization_task(text)
+        return localization_task(text)
     if _ONE_WORD.search(text):
         return "vqa"
     if _BOX.search(answer):
         has_text = len(strip_boxes(answer).split()) > MAX_CLASS_WORDS
-        return "grounded_description" if has_text else _localization_task(text)
+        return "grounded_description" if has_text else localization_task(text)
     if _CAPTION.search(text):
         return "region_captioning" if _BOX.search(text) or "<box>" in text else _captioning_task(images)
     return "vqa"
 
 
-def _localization_task(text: str) -> str:
-    return "object_detection" if _PLURAL.search(text) else "visual_grounding"
+def localization_task(prompt: str, boxes: int = 1) -> str:
+    """The task of a prompt that asks for boxes: grounding of one object, or detection of all that are meant."""
+    if "[refer]" in prompt:
+        return "referred_object_detection"
+    return "object_detection" if boxes != 1 or _PLURAL.search(prompt.lower()) else "visual_grounding"
