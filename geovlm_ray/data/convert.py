@@ -26,7 +26,7 @@ from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.files import write_atomically, writing
 from geovlm_ray.data.formats import FORMATS
 from geovlm_ray.data.formats.base import Settled, Source, Unit
-from geovlm_ray.data.formats.detect import refuse_other_format
+from geovlm_ray.data.formats.detect import other_format, refuse_other_format
 from geovlm_ray.data.parallel import Workers
 from geovlm_ray.data.quarantine import QuarantineEntry, write_quarantine
 from geovlm_ray.data.table import VERSION, Row, to_table
@@ -102,7 +102,8 @@ def convert(
     """Convert a source into the folder ``out``, which must be absent or empty.
 
     Raises:
-        DataError: The source is absent or has no data of the format, or ``out`` is not empty or not writable.
+        DataError: The source is absent, has no data of the format or looks like another one, or ``out`` is not empty or
+            not writable.
         RunError: A worker process died.
     """
     if not source.path.exists():
@@ -110,8 +111,26 @@ def convert(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out}: expected an absent or empty folder, found other content; remove it first")
     refuse_other_format(name, source)
-    form = FORMATS[name]
-    settled = form.settle(source) if form.settle else Settled()
+    try:
+        counts = _convert_into(out, name, source, overrides, workers=workers, on_progress=on_progress)
+    except DataError as error:
+        raise DataError(f"{error}{other_format(name, source)}") from error
+    if not counts.records and (hint := other_format(name, source)):
+        raise DataError(f"{source.path}: expected {name}, found no record of it{hint}")
+    return counts
+
+
+def _convert_into(
+    out: Path,
+    name: str,
+    source: Source,
+    overrides: MetadataOverrides,
+    *,
+    workers: int,
+    on_progress: Callable[[Counts], None],
+) -> Counts:
+    settle = FORMATS[name].settle
+    settled = settle(source) if settle else Settled()
     source = replace(source, options={**source.options, **settled.options})
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from geovlm_ray.data.formats.base import Format
 from geovlm_ray.data.formats.bigearthnet import BIGEARTHNET
+from geovlm_ray.data.formats.caption_files import CAPTION_FILES
 from geovlm_ray.data.formats.captions import CAPTIONS
 from geovlm_ray.data.formats.chat import CHAT
 from geovlm_ray.data.formats.coco import COCO
@@ -14,11 +15,14 @@ from geovlm_ray.data.formats.fmow import FMOW
 from geovlm_ray.data.formats.folders import FOLDERS
 from geovlm_ray.data.formats.geochat import GEOCHAT
 from geovlm_ray.data.formats.qa import QA
+from geovlm_ray.data.formats.rsicap import RSICAP
 from geovlm_ray.data.formats.rsvqa import RSVQA
 from geovlm_ray.data.formats.samples import SAMPLES
 from geovlm_ray.data.formats.teochat import TEOCHAT
+from geovlm_ray.data.formats.voc import VOC
 from geovlm_ray.data.formats.vrsbench import VRSBENCH
 from geovlm_ray.data.formats.xbd import XBD
+from geovlm_ray.data.formats.yolo import YOLO
 
 FORMATS: dict[str, Format] = {
     "geochat": GEOCHAT,
@@ -29,7 +33,11 @@ FORMATS: dict[str, Format] = {
     "rsvqa": RSVQA,
     "coco": COCO,
     "dota": DOTA,
+    "voc": VOC,
+    "yolo": YOLO,
     "captions": CAPTIONS,
+    "caption-files": CAPTION_FILES,
+    "rsicap": RSICAP,
     "bigearthnet": BIGEARTHNET,
     "xbd": XBD,
     "fmow": FMOW,
