@@ -87,7 +87,7 @@ def _add_convert(actions: Any) -> None:
     parser.add_argument("source", type=Path, metavar="SRC", help="source file or folder")
     parser.add_argument("out", type=Path, metavar="OUT", help="output folder, new or empty")
     parser.add_argument("overrides", nargs="*", metavar="option=value", help="format options")
-    parser.add_argument("--images", type=Path, help="base folder of relative image paths (default: that of SRC)")
+    parser.add_argument("--images", type=Path, help="base folder of relative image paths (default: that of SRC, or the one above a folder of labels)")
     parser.add_argument("--dataset", help="dataset name (default: from the format)")
     parser.add_argument(
         "--split", help="train, validation, test or another split (default: from the source, else train)"
@@ -139,9 +139,10 @@ def convert(args: argparse.Namespace) -> None:
     from geovlm_ray.data.convert import convert as run_conversion
     from geovlm_ray.data.formats.base import Source
     from geovlm_ray.data.formats.detect import recognized_format
+    from geovlm_ray.data.formats.files import default_image_root
     from geovlm_ray.report.data_tables import first_examples, print_conversion
 
-    images = args.images or (args.source if args.source.is_dir() else args.source.parent)
+    images = args.images or default_image_root(args.source)
     if not images.is_dir():
         raise DataError(f"--images {images}: expected a folder, found none")
     console = Console()

@@ -70,7 +70,7 @@ def test_bigearthnet_labels_map_to_the_19_classes(tmp_path: Path) -> None:
     assert [row.example.target for row in outcome.rows] == [("Arable land", "Marine waters")]
     assert outcome.rows[0].example.labels == BIGEARTHNET_19
     assert (outcome.counts.passed_over, outcome.counts.set_aside) == (1, 0)
-    with pytest.raises(DataError, match="option labels: expected 43 or 19, found '20'"):
+    with pytest.raises(DataError, match="option labels: expected auto or 43 or 19, found '20'"):
         run_convert("bigearthnet", tmp_path / "in", tmp_path / "other", labels="20")
 
 

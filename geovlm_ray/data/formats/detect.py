@@ -103,8 +103,11 @@ def _samples(source: Source, evidence: Evidence) -> str:
 
 
 def _vrsbench(source: Source, evidence: Evidence) -> str:
-    if any(map(_VRSBENCH.search, (source.path.name, *evidence.files[:50]))) and not evidence.members:
-        return "its files are named after VRSBench"
+    questions = [r for r in evidence.records if "conversations" in r or "image_id" in r]
+    if questions and any(map(_VRSBENCH.search, (source.path.name, *evidence.files))):
+        return "question files named after VRSBench"
+    if any(name.lower().startswith("annotations_") for name in evidence.with_suffix(".zip")):
+        return "zipped annotations"
     described = [r for r in (*evidence.records, *evidence.members) if "image" in r and "qa_pairs" in r]
     if described:
         return "JSON files with image, caption, objects and qa_pairs"

@@ -11,7 +11,7 @@ from geovlm_ray.core.geometry import Frame
 from geovlm_ray.core.schema import Box, Example
 from geovlm_ray.data.formats.base import Source, image_reference
 from geovlm_ray.data.formats.box_frames import ordered_box
-from geovlm_ray.data.formats.files import IMAGE_ENDINGS, choice_option, image_exists, question_for
+from geovlm_ray.data.formats.files import IMAGE_ENDINGS, IMAGE_FOLDERS, choice_option, image_exists, question_for
 from geovlm_ray.data.formats.quads import horizontal_box, smallest_rotated_box
 from geovlm_ray.data.images import ROOT_END, image_header, upright_size
 from geovlm_ray.data.table import Row
@@ -21,7 +21,6 @@ BOXES = ("rotated", "horizontal")
 OPTIONS = {"question": QUESTION, "boxes": BOXES[0]}
 LABEL_FOLDERS = ("labels", "label", "annotations", "labeltxt", "labelxml", "oriented bounding boxes")
 """Folders of label files; the image of a label file is in a folder ``images`` or the like in their place."""
-IMAGE_FOLDERS = ("images", "image", "JPEGImages", "AllImages")
 MAX_OUTSIDE = 0.02
 """Fraction of the image size by which a horizontal box may exceed the image."""
 

@@ -14,8 +14,6 @@ from geovlm_ray.data.formats.streams import external_link, lines, relative
 
 UNLISTED = "unlisted"
 """Split of the files that no list names."""
-MAX_DEPTH = 2
-"""Folders between the source and a list."""
 _LABEL = re.compile(r"[\s,;]+-?\d+$")
 _ANNOTATION = re.compile(r"\s-?\d+(?:\.\d+)?\s+-?\d")
 
@@ -29,10 +27,19 @@ class SplitLists:
 
     def of(self, file: str) -> str:
         """The split of a file, given relative to the source; `UNLISTED` if no list names it."""
-        path = PurePosixPath(file)
-        parents = [PurePosixPath(*path.parts[i:]) for i in range(len(path.parts))]
-        keys = [key.as_posix() for key in (*parents, *(p.with_suffix("") for p in parents))]
-        return next((self.by_key[key] for key in keys if key in self.by_key), UNLISTED)
+        return next((self.by_key[key] for key in _keys(file) if key in self.by_key), UNLISTED)
+
+
+def keys_of(file: str) -> set[str]:
+    """The names by which a list can name a file."""
+    return set(_keys(file))
+
+
+def _keys(file: str) -> Iterator[str]:
+    """The path of a file from every folder above it, longest first, then the same without its ending."""
+    parts = PurePosixPath(file).parts
+    paths = [PurePosixPath(*parts[i:]) for i in range(len(parts))]
+    yield from (path.as_posix() for path in (*paths, *(path.with_suffix("") for path in paths)))
 
 
 def split_lists(source: Source) -> SplitLists | None:
