@@ -87,7 +87,11 @@ def _add_convert(actions: Any) -> None:
     parser.add_argument("source", type=Path, metavar="SRC", help="source file or folder")
     parser.add_argument("out", type=Path, metavar="OUT", help="output folder, new or empty")
     parser.add_argument("overrides", nargs="*", metavar="option=value", help="format options")
-    parser.add_argument("--images", type=Path, help="base folder of relative image paths (default: that of SRC, or the one above a folder of labels)")
+    parser.add_argument(
+        "--images",
+        type=Path,
+        help="base folder of relative image paths (default: that of SRC, or the one above a folder of labels)",
+    )
     parser.add_argument("--dataset", help="dataset name (default: from the format)")
     parser.add_argument(
         "--split", help="train, validation, test or another split (default: from the source, else train)"
@@ -270,7 +274,9 @@ def _format(name: str) -> Format:
     from geovlm_ray.data.formats import FORMATS
 
     if name not in FORMATS:
-        raise ConfigError(f"FORMAT: expected {AUTO} or one of {', '.join(FORMATS)}, found {name!r}{did_you_mean(name, FORMATS)}")
+        raise ConfigError(
+            f"FORMAT: expected {AUTO} or one of {', '.join(FORMATS)}, found {name!r}{did_you_mean(name, FORMATS)}"
+        )
     return FORMATS[name]
 
 

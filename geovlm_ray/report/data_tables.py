@@ -36,7 +36,7 @@ def print_conversion(counts: Counts, examples: Mapping[str, str], console: Conso
     if counts.unread:
         keys = ", ".join(f"{key} ({n:,})" for key, n in counts.unread.most_common(MAX_KEYS))
         more = f", {len(counts.unread) - MAX_KEYS:,} more" if len(counts.unread) > MAX_KEYS else ""
-        print_inert(console, f"keys not read (records): {keys}{more}")
+        print_inert(console, f"keys not used (records): {keys}{more}")
     totals = f"{counts.records:,} records, {counts.passed_over:,} skipped, {counts.set_aside:,} quarantined"
     print_inert(console, totals)
 

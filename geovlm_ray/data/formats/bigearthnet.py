@@ -1,10 +1,10 @@
 """BigEarthNet (Sumbul et al., 2019 and 2021): patches of Sentinel-1 or Sentinel-2 bands as 8-bit RGB images.
 
 A patch is a folder with one TIFF per band. Its CORINE classes are in ``*_labels_metadata.json`` beside them (version 1)
-or, as 19 classes, in a table of all patches (version 2, `geovlm_ray.data.formats.bigearthnet_metadata`). Sentinel-2 patches
-become true-colour images: reflectance 0 to 0.2 (stored as 0 to 2000) of bands 4, 3 and 2 as red, green and blue.
-Sentinel-1 patches become the usual dual-polarisation false colour: backscatter in VV, in VH, and VV - VH, each over a
-fixed range of decibels, so that images are comparable. The images are written to the output folder.
+or, as 19 classes, in a table of all patches (version 2, `geovlm_ray.data.formats.bigearthnet_metadata`). Sentinel-2
+patches become true-colour images: reflectance 0 to 0.2 (stored as 0 to 2000) of bands 4, 3 and 2 as red, green and
+blue. Sentinel-1 patches become the usual dual-polarisation false colour: backscatter in VV, in VH, and VV - VH, each
+over a fixed range of decibels, so that images are comparable. The images are written to the output folder.
 """
 
 from __future__ import annotations

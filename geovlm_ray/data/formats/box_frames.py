@@ -1,9 +1,9 @@
 """Units of boxes in sources that do not state them: given by the option ``frame``, or determined from the boxes.
 
-A reader first makes raw records, whose boxes are as written, with the unit that is usual where they are written: percent
-in text (GeoChat), pixel under ``bbox_2d`` (Qwen2.5-VL), permille between tags (InternVL). `settle_frame` then decides for
-the whole source, and `framed` applies the decision to each record and checks it against the size of the image.
-Fractions are stored as percent.
+A reader first makes raw records, whose boxes are as written, with the unit that is usual where they are written:
+percent in text (GeoChat), pixel under ``bbox_2d`` (Qwen2.5-VL), permille between tags (InternVL). `settle_frame` then
+decides for the whole source, and `framed` applies the decision to each record and checks it against the size of the
+image. Fractions are stored as percent.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from functools import lru_cache
 
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.geometry import Coords, Frame, FrameKind
-from geovlm_ray.core.schema import Box, Example, GroundedText, Target, target_boxes, target_texts
+from geovlm_ray.core.schema import Example, GroundedText, Target, ordered_box, target_boxes, target_texts
 from geovlm_ray.data import tiff
 from geovlm_ray.data.formats.base import Settled, Source, Unit
 from geovlm_ray.data.formats.files import choice_option, image_exists
@@ -96,21 +96,21 @@ def settle_frame(
 ) -> Settled:
     """The unit of a source's boxes: the one given, if it can be true, else the most probable of the possible ones.
 
-    Every unit explains boxes anywhere in the image; the smaller the image is in a unit, the likelier are boxes that stay
-    inside it. The usual unit of a notation needs less evidence than the others.
+    Every unit explains boxes anywhere in the image; the smaller the image is in a unit, the likelier are boxes that
+    stay inside it. The usual unit of a notation needs less evidence than the others.
 
     Raises:
         DataError: the given unit, or every possible one, puts boxes beyond the image.
     """
     given = choice_option(source, "frame", FRAMES)
-    dialect = choice_option(source, "dialect", ("auto", *DIALECTS))
+    choice_option(source, "dialect", ("auto", *DIALECTS))
     extents, usual = _extents(_head(source, units, read), source)
     if not extents:
         return Settled()
     beyond = {kind: sum(not e.fits(kind) for e in extents) for kind in FRAMES[1:]}
     fitting = [kind for kind in possible if beyond[kind] <= MAX_BEYOND * len(extents)]
     largest = max(max(e.x, e.y) for e in extents)
-    found = f"boxes of {len(extents):,} records, with coordinates up to {largest:g}"
+    found = f"boxes in {len(extents):,} of the first records, with coordinates up to {largest:g}"
     if given != "auto":
         if beyond[given] > MAX_BEYOND * len(extents):
             others = " or ".join(f"frame={k}" for k in FRAMES[1:] if beyond[k] <= MAX_BEYOND * len(extents))
@@ -123,8 +123,8 @@ def settle_frame(
     if not fitting:
         others = " or ".join(f"frame={k}" for k in FRAMES[1:] if k not in possible)
         raise DataError(
-            f"{source.path}: expected boxes in {', '.join(possible)}, found {found}{_unknown_size(extents)}; give their "
-            f"unit with {others or 'frame='}"
+            f"{source.path}: expected boxes in {', '.join(possible)}, found {found}{_unknown_size(extents)}; give "
+            f"their unit with {others or 'frame='}"
         )
     if "pixel" in possible and fitting != [usual] and usual not in fitting and _unknown_size(extents):
         raise DataError(
@@ -182,7 +182,7 @@ def in_frame_of_source(raw: RawRow, source: Source) -> Row:
         )
     if kind == "fraction":
         return replace(row, example=in_frame(replace(example, frame=_FRACTIONS), Frame()))
-    frame = Frame("pixel", *map(float, size or ())) if kind == "pixel" else Frame(_KINDS[kind])
+    frame = Frame("pixel", float(size[0]), float(size[1])) if kind == "pixel" and size else Frame(_KINDS[kind])
     return replace(row, example=replace(example, frame=frame))
 
 
@@ -190,8 +190,7 @@ def image_size_of(row: Row, source: Source, *, required: bool) -> Size | None:
     """Size in pixels of the last image of a record, which boxes refer to; None if it is absent and not ``required``.
 
     Raises:
-        DataError: the image is absent or unreadable, or has an EXIF rotation: whether boxes refer to the stored or to the
-            displayed image is then unknown.
+        DataError: the image is absent or unreadable, or is to be displayed rotated.
     """
     if not row.example.images:
         return None
@@ -202,18 +201,23 @@ def image_size_of(row: Row, source: Source, *, required: bool) -> Size | None:
         header = _header(f"{source.images}{ROOT_END}{name}")
     else:
         return None
-    if header.orientation != 1:
-        raise DataError(
-            f"image {name}: expected an upright image, because boxes may refer to it as stored or as displayed; found "
-            f"the EXIF orientation {header.orientation}. Rotate the image and its boxes, and remove the tag"
-        )
+    check_upright(name, header)
     return upright_size(header)
 
 
-def ordered_box(box: Box) -> Box:
-    """A box whose first corner is its upper left one."""
-    x1, y1, x2, y2, *angle = box.coords
-    return Box((min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2), *angle), box.label)
+def check_upright(image: str, header: tiff.Header, stated: tuple[float, float] | None = None) -> None:
+    """Check that boxes refer to an image as it is displayed.
+
+    Raises:
+        DataError: the image has an EXIF rotation, and the image size that the boxes come with, if any, does not tell
+            whether they refer to the image as stored or as displayed.
+    """
+    displayed, stored = upright_size(header), (header.width, header.height)
+    if header.orientation != 1 and not (stated == displayed != stored):
+        raise DataError(
+            f"image {image}: expected an upright image, because boxes may refer to it as stored or as displayed; found "
+            f"the EXIF orientation {header.orientation}. Rotate the image and its boxes, and remove the tag"
+        )
 
 
 @lru_cache(maxsize=1024)
@@ -296,5 +300,6 @@ def _unknown_size(extents: Sequence[BoxExtent]) -> str:
 def _reason(kind: str, usual: str, fitting: Sequence[str]) -> str:
     if fitting == [kind]:
         return f"only {kind} puts them inside the image"
-    return f"{kind} is usual for boxes written like these" if kind == usual else f"they would be few in a corner in {usual}"
-
+    if kind == usual:
+        return f"{kind} is usual for boxes written like these"
+    return f"{kind} is the likeliest" + (f"; in {usual} all would lie in a corner" if usual in fitting else "")

@@ -98,8 +98,8 @@ def _listed(captions: Path, names: Path, source: Source) -> Iterator[Unit]:
     if (link := external_link(names, source)) is not None:
         yield link
         return
-    texts = [line for line in itertools.islice(lines(captions, source), MAX_LINES)]
-    images = [line for line in itertools.islice(lines(names, source), MAX_LINES)]
+    texts = list(itertools.islice(lines(captions, source), MAX_LINES))
+    images = list(itertools.islice(lines(names, source), MAX_LINES))
     while images and not images[-1].problem and not images[-1].value.strip():
         images.pop()
     each = next((n for n in CAPTIONS_PER_NAME if len(texts) == n * len(images)), None)
@@ -114,7 +114,9 @@ def _listed(captions: Path, names: Path, source: Source) -> Iterator[Unit]:
     rows = zip(range(len(texts)), texts, strict=True)
     for name, group in itertools.groupby(rows, key=lambda row: str(images[row[0] // each].value).strip()):
         members = list(group)
-        yield Unit(file, members[0][0] + 1, ListedImage(name, tuple(t.value.strip() for _, t in members if t.value.strip())))
+        yield Unit(
+            file, members[0][0] + 1, ListedImage(name, tuple(t.value.strip() for _, t in members if t.value.strip()))
+        )
 
 
 def _listed_image(unit: Unit, source: Source) -> str:
@@ -134,7 +136,9 @@ def _images_of(file: str, source: Source) -> tuple[str, ...]:
     """
     path = PurePosixPath(file)
     stem = path.stem.removesuffix(CAPS)
-    bases = list(dict.fromkeys([path.parent, path.parent.parent, path.parent / "images", path.parent.parent / "images"]))
+    bases = list(
+        dict.fromkeys([path.parent, path.parent.parent, path.parent / "images", path.parent.parent / "images"])
+    )
     for base in bases:
         for before, after in PAIR_FOLDERS:
             if pair := _existing([base / before / stem, base / after / stem], source):

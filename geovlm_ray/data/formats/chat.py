@@ -2,9 +2,9 @@
 
 A record has ``messages`` (``role``, ``content``) or ``conversations`` (``from``, ``value``), or TRL's ``prompt`` and
 ``completion``; content is text or a list of parts. Images are under ``images`` or ``image``, or parts of the content.
-ms-swift's ``objects`` replace the placeholders ``<ref-object>`` and ``<bbox>``: ``bbox`` in pixels, or in fractions with
-``bbox_type`` ``norm1`` (modelscope/ms-swift, docs/source_en/Customization/Custom-dataset.md). Boxes in answers may be
-Qwen's JSON. Each question with its answer is a record; system messages are left out.
+ms-swift's ``objects`` replace the placeholders ``<ref-object>`` and ``<bbox>``: ``bbox`` in pixels, or in fractions
+with ``bbox_type`` ``norm1`` (modelscope/ms-swift, docs/source_en/Customization/Custom-dataset.md). Boxes in answers may
+be Qwen's JSON. Each question with its answer is a record; system messages are left out.
 """
 
 from __future__ import annotations
@@ -73,6 +73,8 @@ def raw_rows(unit: Unit, source: Source) -> Iterable[RawRow | Unit]:
 
     rows, bad = conversation_rows(unit, turns, record_id(record, unit, "id"), example)
     licence, unread = licence_of(record), unread_keys(record, KNOWN_KEYS)
+    if isinstance(turns, list) and any(turn["from"] == "system" and turn["value"].strip() for turn in turns):
+        unread = (*unread, "system message")
     stated = stated_unit(objects)
     return [
         *(

@@ -1,7 +1,8 @@
 """Recognition of a source's format, for ``data convert auto`` and for errors about files of another format.
 
-A rule per format looks at the beginning of the source (`Evidence`) and says in a few words what it recognized. The rules
-of published datasets are specific; the generic ones only count if no specific one applies.
+A rule per format looks at the beginning of the source (`Evidence`) and says in a few words what it recognized. The
+rules of published datasets are specific; those of chat records and of questions count if no published dataset of
+records is recognized, and that of image folders if nothing else is.
 """
 
 from __future__ import annotations
@@ -28,6 +29,11 @@ NO_CLASSES = frozenset(("images", "image", "imgs", "img", "labels", "label", "ma
 LINE_FORMATS = ("dota", "yolo", "folders")
 """Formats whose readers cannot tell files of another format from their own."""
 
+RECORD_FORMATS = frozenset(
+    ("geochat", "earthdial", "earthdial-results", "vrsbench", "teochat", "rsvqa", "captions", "rsicap", "samples")
+)
+"""Specific formats of JSON records, which generic readers would also recognize."""
+
 _GEOCHAT = re.compile(r"\[(?:refer|grounding|identify)\]|\{\s*<\d")
 _VRSBENCH = re.compile(r"vrsbench", re.IGNORECASE)
 _NUMBER = re.compile(r"-?\d+(?:\.\d*)?(?:e-?\d+)?", re.IGNORECASE)
@@ -39,7 +45,11 @@ def recognize(source: Source) -> dict[str, str]:
     """The formats that a source looks like, each with what it was recognized by."""
     evidence = collect_evidence(source)
     found = {name: reason for name, rule in SPECIFIC.items() if (reason := rule(source, evidence))}
-    return found or {name: reason for name, rule in GENERIC.items() if (reason := rule(source, evidence))}
+    if not found.keys() & RECORD_FORMATS:
+        found |= {name: reason for name, rule in GENERIC.items() if (reason := rule(source, evidence))}
+    if not found and (reason := _folders(source, evidence)):
+        found["folders"] = reason
+    return found
 
 
 def recognized_format(source: Source) -> tuple[str, str]:
@@ -242,9 +252,7 @@ def _chat(source: Source, evidence: Evidence) -> str:
 
 
 def _qa(source: Source, evidence: Evidence) -> str:
-    if _chat(source, evidence):
-        return ""
-    for record in evidence.records:
+    for record in (r for r in evidence.records if not any(key in r for key in TURN_KEYS)):
         question = next((key for key in QUESTION_KEYS if record.get(key) is not None), None)
         answer = next((key for key in (*ANSWER_KEYS, "reward_model") if record.get(key) is not None), None)
         image = next((key for key in IMAGE_KEYS if record.get(key) is not None), None)
@@ -278,4 +286,4 @@ SPECIFIC: dict[str, Rule] = {
     "fmow": _fmow,
     "samples": _samples,
 }
-GENERIC: dict[str, Rule] = {"chat": _chat, "qa": _qa, "folders": _folders}
+GENERIC: dict[str, Rule] = {"chat": _chat, "qa": _qa}

@@ -19,13 +19,15 @@ from geovlm_ray.core.errors import DataError
 from geovlm_ray.data.formats.base import Format, Source, Unit, field_of, short_repr
 from geovlm_ray.data.formats.conversations import conversation_rows, images_of, record_id
 from geovlm_ray.data.formats.prompts import example_of
-from geovlm_ray.data.formats.record_files import record_of, record_units, stores_images
+from geovlm_ray.data.formats.record_fields import split_of_file
+from geovlm_ray.data.formats.record_files import record_of, record_units, stores_images, unread_keys
 from geovlm_ray.data.formats.roundtrip import extra_fields, render_answer, render_prompt, restore_record, write_records
 from geovlm_ray.data.formats.shards import ShardRecord
 from geovlm_ray.data.table import Row
 
 DATASET = "EarthDial-Instruct"
 REFERENCES = ("groundtruth", *(f"groundtruth{i}" for i in range(5)))
+KNOWN_KEYS = ("id", "__key__", "image", "conversations", "question", *REFERENCES)
 
 
 def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
@@ -36,9 +38,13 @@ def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
             raise DataError(f"expected a column of image bytes, found the columns {', '.join(record)}")
         names = [name for column in unit.value.images for name in record.pop(column)]
         record["image"] = names[0] if len(names) == 1 else names
-    rows, bad = _conversation(unit, record) if "conversations" in record else (_question(unit, record), [])
+    split = split_of_file(unit.file, source)
+    rows, bad = (
+        _conversation(unit, record, split) if "conversations" in record else (_question(unit, record, split), [])
+    )
     if rows:
-        yield replace(rows[0], extra=extra_fields(record, _rendered(rows)), files=files)
+        extra, unread = extra_fields(record, _rendered(rows)), unread_keys(record, KNOWN_KEYS)
+        yield replace(rows[0], extra=extra, files=files, unread=unread)
     yield from rows[1:]
     yield from bad
 
@@ -53,12 +59,12 @@ def restore(rows: Iterator[Row], header: Mapping[str, Any], out: Path) -> None:
     write_records(out, ((file, restored(list(group))) for (file, _), group in groups))
 
 
-def _conversation(unit: Unit, record: Mapping[str, Any]) -> tuple[list[Row], list[Unit]]:
-    example = partial(example_of, images=images_of(record), dataset=DATASET)
+def _conversation(unit: Unit, record: Mapping[str, Any], split: str) -> tuple[list[Row], list[Unit]]:
+    example = partial(example_of, images=images_of(record), dataset=DATASET, split=split)
     return conversation_rows(unit, record["conversations"], record_id(record, unit, "id", "__key__"), example)
 
 
-def _question(unit: Unit, record: Mapping[str, Any]) -> list[Row]:
+def _question(unit: Unit, record: Mapping[str, Any], split: str) -> list[Row]:
     """The record of a question with one reference or several captions; none if the references are empty."""
     prompt = _unquoted(field_of(record, "question"))
     references = [record[key] for key in REFERENCES if record.get(key) is not None]
@@ -68,7 +74,7 @@ def _question(unit: Unit, record: Mapping[str, Any]) -> list[Row]:
     if not answers:
         return []
     id = record_id(record, unit, "id", "__key__")
-    return [Row(example_of(id, prompt, answers, images_of(record), dataset=DATASET))]
+    return [Row(example_of(id, prompt, answers, images_of(record), dataset=DATASET, split=split))]
 
 
 def _unquoted(text: str) -> str:

@@ -100,7 +100,9 @@ def _add_json(path: Path, source: Source, found: Evidence) -> None:
         members: dict[str, Any] = {}
         for key, unit in islice(json_members(path, "", None), MEMBERS):
             if unit.problem is None:
-                members[key] = unit.value if unit.number > 0 and members.get(key) == [] else members.get(key, unit.value)
+                members[key] = (
+                    unit.value if unit.number > 0 and members.get(key) == [] else members.get(key, unit.value)
+                )
         found.members.append(members)
     for unit in islice(json_records(path, source), RECORDS_EACH):
         if isinstance(unit.value, dict):

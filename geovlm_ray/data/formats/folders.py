@@ -1,8 +1,8 @@
 """Image folders by class, as in UCMerced, AID and WHU-RS19: ``<class>/<image>``, optionally below split folders.
 
-The class is the unchanged name of the image's folder; a folder above it may name the split (train, val or test), or else
-lists at the top do: ``train.txt``, ``test.txt`` and the like, with a path, a name or a name without ending per line. Files
-in none of the lists get the split ``unlisted``.
+The class is the unchanged name of the image's folder; a folder above it may name the split (train, val or test), or
+else lists at the top do: ``train.txt``, ``test.txt`` and the like, with a path, a name or a name without ending per
+line. Files in none of the lists get the split ``unlisted``.
 """
 
 from __future__ import annotations

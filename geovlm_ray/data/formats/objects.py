@@ -8,9 +8,9 @@ from pathlib import PurePosixPath
 
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.geometry import Frame
-from geovlm_ray.core.schema import Box, Example
+from geovlm_ray.core.schema import Box, Example, ordered_box
 from geovlm_ray.data.formats.base import Source, image_reference
-from geovlm_ray.data.formats.box_frames import ordered_box
+from geovlm_ray.data.formats.box_frames import check_upright
 from geovlm_ray.data.formats.files import IMAGE_ENDINGS, IMAGE_FOLDERS, choice_option, image_exists, question_for
 from geovlm_ray.data.formats.quads import horizontal_box, smallest_rotated_box
 from geovlm_ray.data.images import ROOT_END, image_header, upright_size
@@ -80,20 +80,14 @@ def pixel_frame(image: str, source: Source, stated: tuple[float, float] | None =
     """The frame in pixels of an image; a stated size must be that of the image.
 
     Raises:
-        DataError: the image is unreadable, has another size, or an EXIF rotation that the stated size does not settle:
-            whether boxes refer to the stored or to the displayed image is then unknown.
+        DataError: the image is unreadable, has another size, or is to be displayed rotated.
     """
     header = image_header(f"{source.images}{ROOT_END}{image}")
+    check_upright(image, header, stated)
     size = upright_size(header)
-    is_settled = stated is not None and stated == size != (header.width, header.height)
-    if header.orientation != 1 and not is_settled:
-        raise DataError(
-            f"image {image}: expected an upright image, because boxes may refer to it as stored or as displayed; found "
-            f"the EXIF orientation {header.orientation}. Rotate the image and its boxes, and remove the tag"
-        )
     if stated is not None and stated != size:
         raise DataError(f"size: expected that of {image}, {size[0]} x {size[1]}, found {stated[0]:g} x {stated[1]:g}")
-    return Frame("pixel", *map(float, size))
+    return Frame("pixel", float(size[0]), float(size[1]))
 
 
 def class_rows(common: Example, boxes: Sequence[tuple[Box, bool]], source: Source) -> Iterator[Row]:
@@ -105,7 +99,7 @@ def class_rows(common: Example, boxes: Sequence[tuple[Box, bool]], source: Sourc
     for box, difficult in boxes:
         by_class.setdefault(str(box.label), []).append((ordered_box(box), difficult))
     for name, members in by_class.items():
-        difficult = [i for i, (_, is_difficult) in enumerate(members) if is_difficult]
+        marked = [i for i, (_, is_difficult) in enumerate(members) if is_difficult]
         example = replace(
             common,
             id=f"{common.id}/{name}",
@@ -113,7 +107,7 @@ def class_rows(common: Example, boxes: Sequence[tuple[Box, bool]], source: Sourc
             question=question_for(source, QUESTION, name),
             target=tuple(box for box, _ in members),
         )
-        yield Row(example, extra={"difficult": difficult} if difficult else {}, parts=len(members))
+        yield Row(example, extra={"difficult": marked} if marked else {}, parts=len(members))
 
 
 def check_inside(box: Box, frame: Frame) -> Box:

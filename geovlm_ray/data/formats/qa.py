@@ -3,8 +3,9 @@
 A record has a question under one of `QUESTION_KEYS`, an answer under one of `ANSWER_KEYS`, and ``image`` or ``images``.
 The answer is text, also between ``<answer>`` tags and after ``<think>``, a number, a list of classes, or boxes as text,
 JSON or lists. verl's records have ``prompt`` as chat messages, the answer under ``reward_model.ground_truth``, the name
-of the dataset under ``data_source`` and the split in ``extra_info`` (volcengine/verl, docs/preparation/prepare_data.rst).
-LLaMA-Factory's Alpaca records have ``instruction``, ``input`` and ``output``. System messages are left out.
+of the dataset under ``data_source`` and the split in ``extra_info`` (volcengine/verl,
+docs/preparation/prepare_data.rst). LLaMA-Factory's Alpaca records have ``instruction``, ``input`` and ``output``.
+System messages are left out.
 """
 
 from __future__ import annotations
@@ -63,14 +64,15 @@ def raw_rows(unit: Unit, source: Source) -> Iterable[RawRow]:
     reference = reference_of(answer)
     extra_info = record.get("extra_info")
     extra_info = extra_info if isinstance(extra_info, dict) else {}
+    split = split_of({"split": extra_info.get("split")} | _present(record), unit, source)
     example = raw_example(
         source,
-        record_id(record | {"index": extra_info.get("index")}, unit, "id", "question_id", "index"),
+        _id(record, extra_info, split, unit),
         question,
         reference,
         image_references(record, source, embedded),
         dataset=next((text for key in DATASET_KEYS if (text := optional_text(record, key))), ""),
-        split=split_of({"split": extra_info.get("split")} | _present(record), unit, source),
+        split=split,
     )
     example = replace(
         example,
@@ -80,7 +82,16 @@ def raw_rows(unit: Unit, source: Source) -> Iterable[RawRow]:
     unread = unread_keys(record, (question_key, answer_key, *OTHER_KEYS))
     nested = tuple(f"extra_info.{key}" for key in unread_keys(extra_info, ("split", "index")))
     unread = (*(key for key in unread if key != "extra_info"), *nested)
+    if isinstance(record[question_key], list) and any(m["role"] == "system" for m in record[question_key]):
+        unread = (*unread, "system message")
     return [RawRow(Row(example, licence=licence_of(record), files=files, unread=unread), reference.usual)]
+
+
+def _id(record: Mapping[str, Any], extra_info: Mapping[str, Any], split: str, unit: Unit) -> str:
+    """The id of a record: its own, verl's index, which counts within the split, or the place of the record."""
+    if record.get("id") is None and record.get("question_id") is None and extra_info.get("index") is not None:
+        return f"{split}-{field_of(extra_info, 'index', (str, int))}"
+    return record_id(record, unit, "id", "question_id")
 
 
 def _present(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,7 +106,7 @@ def _first_key(record: Mapping[str, Any], keys: tuple[str, ...]) -> str:
 
 
 def _question(value: Any, images: list[str], source: Source) -> str:
-    """The text of a question, or of the user's messages; appends the images of their parts to ``images``.
+    """The text of a question, or of the user's message; appends the images of their parts to ``images``.
 
     Raises:
         DataError: it is something else, or a conversation of several turns.

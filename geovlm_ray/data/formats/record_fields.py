@@ -47,7 +47,9 @@ def image_path(key: str, value: Any, source: Source) -> str:
         raise DataError(f"{key}: expected the path of an image, found {short_repr(value)}")
     path = value.strip().removeprefix("file://")
     if "://" in path[:12] or path.startswith("data:"):
-        raise DataError(f"{key}: expected the path of an image file, found {short_repr(path[:80])}; save the image first")
+        raise DataError(
+            f"{key}: expected the path of an image file, found {short_repr(path[:80])}; save the image first"
+        )
     if path.startswith("/"):
         root = source.images.resolve()
         if not Path(path).is_relative_to(root):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from geovlm_ray.core.errors import DataError, did_you_mean
-from geovlm_ray.core.schema import Box, Example, GroundedText, Target
+from geovlm_ray.core.schema import Box, Example, GroundedText, Target, target_texts
 from geovlm_ray.data.formats.base import Source, short_repr
 from geovlm_ray.data.formats.prompts import example_of, localization_task, task_of
 from geovlm_ray.data.formats.quads import smallest_rotated_box
@@ -233,7 +233,7 @@ def _target(task: str, example: Example, reference: Reference) -> Target:
     if kind == "captions" and reference.choices:
         return tuple(text.strip() for text in reference.choices if text.strip()) or example.target
     if kind == "classes":
-        names = reference.choices or tuple(str(name) for name in example.target if isinstance(name, str))
+        names = reference.choices or target_texts(example.target)
         if task == "multilabel_classification":
             return names
         if len(names) > 1:

@@ -1,8 +1,8 @@
 """RSICap and RSIEval (Lavender105/RSGPT): detailed captions, and questions with answers.
 
 RSICap's ``captions.json`` is ``{"annotations": [{"image_id", "filename", "text_input", "text_output"}]}``; RSIEval's
-``annotations.json`` is ``{"annotations": [{"filename", "caption", "qa_pairs": [{"question", "answer", "type"}]}]}``. The
-images are in ``images`` beside the file. RSIEval is for tests only.
+``annotations.json`` is ``{"annotations": [{"filename", "caption", "qa_pairs": [{"question", "answer", "type"}]}]}``.
+The images are in ``images`` beside the file. RSIEval is for tests only.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
     caption = next((text for key in CAPTION_KEYS if (text := optional_text(record, key))), None)
     pairs = field_of(record, "qa_pairs", list) if record.get("qa_pairs") is not None else []
     if caption is None and not pairs:
-        raise DataError(f"expected {', '.join(CAPTION_KEYS)} or qa_pairs, found only {', '.join(map(repr, record))}"[:500])
+        raise DataError(
+            f"expected {', '.join(CAPTION_KEYS)} or qa_pairs, found only {', '.join(map(repr, record))}"[:500]
+        )
     unread = unread_keys(record, KNOWN_KEYS)
     if caption is not None:
         question = optional_text(record, "text_input") or DESCRIBE

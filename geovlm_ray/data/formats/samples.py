@@ -97,7 +97,9 @@ def _frame(record: Mapping[str, Any]) -> str | Frame | None:
         return frame_from_json(value)
     except DataError as error:
         known = ", ".join(FRAMES[1:])
-        raise DataError(f'frame: expected {known} or {{"pixel": [width, height]}}, found {short_repr(value)}') from error
+        raise DataError(
+            f'frame: expected {known} or {{"pixel": [width, height]}}, found {short_repr(value)}'
+        ) from error
 
 
 def _dialect(record: Mapping[str, Any], source: Source) -> str:

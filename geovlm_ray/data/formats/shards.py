@@ -1,4 +1,4 @@
-"""Shards of Hugging Face datasets, with or without embedded images: Parquet, and the Arrow files of ``save_to_disk``."""
+"""Shards of Hugging Face datasets, also with embedded images: Parquet, and the Arrow files of ``save_to_disk``."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.geometry import rotated_box, rotated_corners
-from geovlm_ray.core.schema import Box, Example
+from geovlm_ray.core.schema import Box, Example, ordered_box
 from geovlm_ray.data.formats.base import Format, Settled, Source, Unit, short_repr
 from geovlm_ray.data.formats.files import choice_option, normalize_split
 from geovlm_ray.data.formats.json_members import MAX_RECORD_BYTES
@@ -33,7 +33,6 @@ from geovlm_ray.data.formats.objects import (
     check_options,
     class_rows,
     image_of_labels,
-    ordered_box,
     pixel_frame,
     quad_box,
 )

@@ -1,8 +1,8 @@
 """VRSBench (lx709/VRSBench; xiang709/VRSBench on Hugging Face).
 
 Annotations are one JSON file per image, ``{"image", "caption", "objects", "qa_pairs"}``, in ``Annotations_train`` and
-``Annotations_val``, also zipped; an object's ``obj_corner`` holds four corners as fractions of the image. Question files
-have the same content: ``VRSBench_train.json`` as GeoChat's conversations, and ``VRSBench_EVAL_*.json``
+``Annotations_val``, also zipped; an object's ``obj_corner`` holds four corners as fractions of the image. Question
+files have the same content: ``VRSBench_train.json`` as GeoChat's conversations, and ``VRSBench_EVAL_*.json``
 (prepare_eval_all.ipynb) as arrays of ``{"image_id", "question", "ground_truth", "type"}``, boxes as
 ``{<x1><y1><x2><y2>}`` in percent. Of a folder with both, the question files are read, or with ``boxes=rotated`` the
 annotations, which have the corners. Images are in ``Images_train`` and ``Images_val``.
@@ -29,6 +29,7 @@ from geovlm_ray.data.formats.json_members import MAX_RECORD_BYTES
 from geovlm_ray.data.formats.prompts import question_of, target_of
 from geovlm_ray.data.formats.quads import horizontal_box, smallest_rotated_box
 from geovlm_ray.data.formats.record_fields import split_of_file
+from geovlm_ray.data.formats.record_files import unread_keys
 from geovlm_ray.data.formats.streams import external_link, json_records, read_single_object, relative, source_files
 from geovlm_ray.data.table import Row
 
@@ -39,6 +40,7 @@ EVALUATION_TASKS = {"ref": "visual_grounding", "caption": "image_captioning"}
 """Task of an evaluation record by its type; all other types are VQA."""
 
 _Reader = Callable[[Any], tuple[str, str, Target]]
+_RECORD_KEYS = ("image", "caption", "objects", "qa_pairs")
 _CONSUMED_KEYS = ("referring_sentence", "obj_corner", "question", "answer", "ground_truth")
 
 
@@ -83,7 +85,9 @@ def convert(unit: Unit, source: Source) -> Iterator[Row | Unit]:
     elif "image_id" in record:
         items = [_evaluation_record(unit, record)]
     else:
-        items = _annotation_records(replace(unit, value=record), record, _is_rotated(source), split_of_file(unit.file, source))
+        items = _annotation_records(
+            replace(unit, value=record), record, _is_rotated(source), split_of_file(unit.file, source)
+        )
     for item in items:
         if isinstance(item, Unit):
             yield item
@@ -197,7 +201,8 @@ def _annotation_records(unit: Unit, record: Mapping[str, Any], rotated: bool, sp
             yield replace(unit, value=item, problem=f"{name}: {error}")
             continue
         example = Example(f"{image}-{name}", task, (image,), question, target, DATASET, split)
-        yield Row(example, extra=without(item, *_CONSUMED_KEYS) if isinstance(item, Mapping) else {})
+        extra = without(item, *_CONSUMED_KEYS) if isinstance(item, Mapping) else {}
+        yield Row(example, extra=extra, unread=unread_keys(record, _RECORD_KEYS) if name == parts[0][0] else ())
 
 
 def _caption(caption: Any) -> tuple[str, str, Target]:

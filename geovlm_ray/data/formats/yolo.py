@@ -2,8 +2,8 @@
 
 One text file per image with lines ``class x y width height`` (centre and size), ``class x1 y1 ... x4 y4`` (oriented
 boxes), or ``class`` and more corners (segments, read as their envelope), in fractions of the image. The names of the
-classes are in ``data.yaml``, ``classes.txt`` or the option ``names``. ``data.yaml``, the folders or the file lists that it
-names determine the splits. Boxes are stored in pixels, because a rotated rectangle is one only in pixels.
+classes are in ``data.yaml``, ``classes.txt`` or the option ``names``. ``data.yaml``, the folders or the file lists that
+it names determine the splits. Boxes are stored in pixels, because a rotated rectangle is one only in pixels.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ def units(source: Source) -> Iterator[Unit]:
             "names=first,second,..., found none"
         )
     skipped = {*dataset.lists.names, *CLASS_FILES}
-    labels = (u for u in file_units(source, (".txt",)) if u.file not in skipped and Path(u.file).name not in CLASS_FILES)
+    labels = (
+        u for u in file_units(source, (".txt",)) if u.file not in skipped and Path(u.file).name not in CLASS_FILES
+    )
     yield from labels
 
 
@@ -141,7 +143,9 @@ def _names(value: Any) -> dict[int, str]:
     """The classes by number, from a list or a mapping."""
     if value is None:
         return {}
-    items = list(enumerate(value)) if isinstance(value, list) else list(value.items()) if isinstance(value, dict) else []
+    items = (
+        list(enumerate(value)) if isinstance(value, list) else list(value.items()) if isinstance(value, dict) else []
+    )
     if not items or not all(str(number).isdigit() and str(name).strip() for number, name in items):
         raise DataError(f"names: expected the classes as a list or by number, found {short_repr(value)}")
     return {int(number): str(name).strip() for number, name in items}
