@@ -176,14 +176,14 @@ def check_percent(example: Example) -> Example:
     """The example, if its boxes can be in percent.
 
     Raises:
-        DataError: a horizontal box reaches far beyond the image, as pixels would, or all lie in the first percent of it,
-            as fractions would.
+        DataError: a horizontal box reaches far beyond the image, as pixels would, or all lie in the first percent of
+            it, as fractions would.
     """
     numbers = [v for box in target_boxes(example.target) for v in box.coords[:4] if len(box.coords) == 4]
     if numbers and max(numbers) > MAX_PERCENT:
         raise DataError(
-            f"boxes: expected percent of the image, found {max(numbers):g}; convert boxes in other units with the format "
-            "chat and its option frame"
+            f"boxes: expected percent of the image, found {max(numbers):g}; convert boxes in other units with the "
+            "format chat and its option frame"
         )
     if numbers and min(numbers) >= 0 and max(numbers) <= 1 and not all(v.is_integer() for v in numbers):
         raise DataError(

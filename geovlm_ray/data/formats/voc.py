@@ -61,10 +61,8 @@ def units(source: Source) -> Iterator[Unit]:
     choice_option(source, "first_pixel", FIRST_PIXEL)
     splits = split_lists(source)
     for unit in file_units(source, (".xml",)):
-        if unit.problem is None:
-            split = splits.of(unit.file) if splits else None
-            unit = replace(unit, value=(unit.value, split))
-        yield unit
+        split = splits.of(unit.file) if splits else None
+        yield replace(unit, value=(unit.value, split)) if unit.problem is None else unit
 
 
 def settle(source: Source) -> Settled:

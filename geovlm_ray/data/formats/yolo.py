@@ -62,11 +62,9 @@ def units(source: Source) -> Iterator[Unit]:
             f"{source.path}: expected the names of the classes in {CONFIGS[0]}, {CLASS_FILES[0]} or the option "
             "names=first,second,..., found none"
         )
-    skipped = {*dataset.lists.names, *CLASS_FILES}
-    labels = (
-        u for u in file_units(source, (".txt",)) if u.file not in skipped and Path(u.file).name not in CLASS_FILES
-    )
-    yield from labels
+    for unit in file_units(source, (".txt",)):
+        if unit.file not in dataset.lists.names and Path(unit.file).name not in CLASS_FILES:
+            yield unit
 
 
 def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
@@ -143,9 +141,8 @@ def _names(value: Any) -> dict[int, str]:
     """The classes by number, from a list or a mapping."""
     if value is None:
         return {}
-    items = (
-        list(enumerate(value)) if isinstance(value, list) else list(value.items()) if isinstance(value, dict) else []
-    )
+    classes = dict(enumerate(value)) if isinstance(value, list) else value
+    items = list(classes.items()) if isinstance(classes, dict) else []
     if not items or not all(str(number).isdigit() and str(name).strip() for number, name in items):
         raise DataError(f"names: expected the classes as a list or by number, found {short_repr(value)}")
     return {int(number): str(name).strip() for number, name in items}
