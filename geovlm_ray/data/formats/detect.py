@@ -72,7 +72,7 @@ def recognized_format(source: Source) -> tuple[str, str]:
     candidates = "; ".join(f"{name} ({reason})" for name, reason in found.items())
     raise DataError(
         f"{source.path}: expected a source of one format, found signs of several: {candidates}; give one of their "
-        "instead of auto, or the part of the source to convert"
+        "names instead of auto, or the part of the source to convert"
     )
 
 
