@@ -16,6 +16,7 @@ import itertools
 import math
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,13 +72,13 @@ def settle(source: Source) -> Settled:
         return Settled()
     lowest = math.inf
     for unit in itertools.islice(file_units(source, (".xml",)), HEAD):
-        try:
-            boxes = _parse(Path(unit.value)).iter("bndbox") if unit.problem is None else ()
-            lowest = min([lowest, *(float(box.findtext(side, "nan")) for box in boxes for side in ("xmin", "ymin"))])
-        except (DataError, ValueError):
-            continue
+        with suppress(DataError):
+            for box in _parse(Path(unit.value)).iter("bndbox") if unit.problem is None else ():
+                for side in ("xmin", "ymin"):
+                    with suppress(DataError):
+                        lowest = min(lowest, _child(box, side))
     if lowest is math.inf:
-        return Settled({"first_pixel": "0"})
+        return Settled({"first_pixel": "1"})
     if lowest < 1:
         return Settled({"first_pixel": "0"}, ("first_pixel=0: a bndbox begins at 0, before VOC's first pixel 1",))
     return Settled({"first_pixel": "1"}, ("first_pixel=1, as in VOC: no bndbox begins before it",))

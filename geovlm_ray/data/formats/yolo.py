@@ -56,6 +56,7 @@ class Dataset:
 def units(source: Source) -> Iterator[Unit]:
     """The label files, without lists of images and of classes."""
     check_options(source)
+    _dataset.cache_clear()
     dataset = dataset_of(source)
     if not dataset.names:
         raise DataError(
