@@ -146,13 +146,13 @@ CHAT: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "images": ["a.png"],
             "messages": messages(
                 "Describe the image and where everything is",
-                "There is <ref>a shed</ref><box>[[300, 250, 600, 500]]</box> in the upper half of the field, seen from above.",
+                "There is <ref>a shed</ref><box>[[300, 250, 600, 500]]</box> in the upper half of the wide field.",
             ),
         },
         {
             "task": "grounded_description",
             "target": GroundedText(
-                "There is <ref>a shed</ref><box>[[300, 250, 600, 500]]</box> in the upper half of the field, seen from above.",
+                "There is <ref>a shed</ref><box>[[300, 250, 600, 500]]</box> in the upper half of the wide field.",
                 (Box((300, 250, 600, 500), "a shed"),),
             ),
             "frame": Frame("permille"),
@@ -301,7 +301,7 @@ def test_only_the_invalid_record_is_quarantined(name: str, record: dict, reason:
 def test_the_task_is_an_option(tmp_path: Path) -> None:
     record = QA["EasyR1"][0]
     assert only(convert(tmp_path, [record], "qa", task="image_captioning")).target == ("1",)
-    with pytest.raises(DataError, match="option task: expected auto or one of .* did you mean 'vqa'"):
+    with pytest.raises(DataError, match=r"option task: expected auto or one of .* did you mean 'vqa'"):
         convert(tmp_path / "other", [record], "qa", task="vqaa")
 
 

@@ -70,12 +70,15 @@ def split_of(record: Mapping[str, Any], unit: Unit, source: Source, default: str
 
 
 def split_of_file(file: str, source: Source, default: str = "train") -> str:
-    """The split that a file's name or a folder names, the folder of the source included; else ``default``."""
-    path = PurePosixPath(file)
-    for part in (source.folder.resolve().name, *path.parts[:-1]):
-        if part.lower() in SPLITS:
-            return normalize_split(part)
-    return split_from_name(path.stem, default)
+    """The split that the source's folder, a folder below it (such as ``labels_val2017``) or the file's name states.
+
+    The first that states one counts, from the top; else it is ``default``.
+    """
+    folder = source.folder.resolve().name
+    if folder.lower() in SPLITS:
+        return normalize_split(folder)
+    names = (*PurePosixPath(file).parts[:-1], PurePosixPath(file).stem)
+    return next((split for name in names if (split := split_from_name(name, ""))), default)
 
 
 def positive_number(record: Mapping[str, Any], key: str) -> float | None:

@@ -86,7 +86,7 @@ def convert(unit: Unit, source: Source) -> Iterator[Row | Unit]:
         items = [_evaluation_record(unit, record)]
     else:
         items = _annotation_records(
-            replace(unit, value=record), record, _is_rotated(source), split_of_file(unit.file, source)
+            replace(unit, value=record), record, _is_rotated(source), _split_of_annotations(unit, source)
         )
     for item in items:
         if isinstance(item, Unit):
@@ -94,6 +94,11 @@ def convert(unit: Unit, source: Source) -> Iterator[Row | Unit]:
         else:
             images = tuple(_image(name, item.example.split, source) for name in item.example.images)
             yield replace(item, example=replace(item.example, dataset=DATASET, images=images))
+
+
+def _split_of_annotations(unit: Unit, source: Source) -> str:
+    """The split of an annotation file, from the name of its folder or archive."""
+    return split_of_file(f"{source.folder.resolve().name}/{unit.file}", source)
 
 
 def _files(source: Source) -> tuple[list[Path], list[Path]]:
