@@ -253,7 +253,10 @@ def _head(source: Source, units: Iterable[Unit], read: RawReader) -> Iterator[Ra
 
 
 def _extents(rows: Iterable[RawRow], source: Source) -> tuple[list[BoxExtent], str]:
-    """The extents of the first records with boxes in no stated unit, and the unit that is usual for most of them."""
+    """The extents of the first records with boxes in no stated unit, and the unit that is usual for most of them.
+
+    Records without a readable image only count if no record has one.
+    """
     extents: list[BoxExtent] = []
     usual: Counter[str] = Counter()
     for raw in rows:
@@ -262,7 +265,8 @@ def _extents(rows: Iterable[RawRow], source: Source) -> tuple[list[BoxExtent], s
             usual[raw.usual] += 1
         if len(extents) == EXAMINED:
             break
-    return extents, usual.most_common(1)[0][0] if usual else "percent"
+    sized = [extent for extent in extents if extent.size is not None]
+    return sized or extents, usual.most_common(1)[0][0] if usual else "percent"
 
 
 def _size_if_readable(row: Row, source: Source) -> Size | None:

@@ -26,7 +26,7 @@ LABEL_SHARE = 0.05
 """Least number of label files per image for a folder of images to be a detection dataset."""
 NO_CLASSES = frozenset(("images", "image", "imgs", "img", "labels", "label", "masks", "a", "b", "jpegimages", *SPLITS))
 """Names of folders that do not name a class of images."""
-LINE_FORMATS = ("dota", "yolo", "folders")
+LINE_FORMATS = ("dota", "yolo", "caption-files", "folders")
 """Formats whose readers cannot tell files of another format from their own."""
 
 RECORD_FORMATS = frozenset(
