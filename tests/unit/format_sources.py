@@ -189,6 +189,7 @@ SOURCES: dict[str, tuple[str, Callable[[Path], Path]]] = {
     "chat": ("chat", _jsonl({"messages": _MESSAGES, "images": ["a.png"]})),
     "chat shards": ("chat", _shards({"messages": _MESSAGES, "images": ["a.png"]})),
     "qa": ("qa", _jsonl({"image": "a.png", "problem": "Where is it?", "solution": [60, 40, 120, 80]})),
+    "qa messages": ("qa", _jsonl({"messages": _MESSAGES[:1], "images": ["a.png"], "solution": [60, 40, 120, 80]})),
     "qa shards": ("qa", _shards({"images": ["a.png"], "problem": "Is there a shed?", "answer": "yes"})),
     "samples": (
         "samples",

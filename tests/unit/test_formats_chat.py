@@ -214,6 +214,14 @@ QA: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         },
         {"id": "test-4", "task": "vqa", "target": "yes", "split": "test", "dataset": "sheds"},
     ),
+    "ms-swift": (
+        {
+            "messages": [{"role": "system", "content": None}, {"role": "user", "content": "<image>Is there a shed?"}],
+            "images": ["a.png"],
+            "solution": "yes",
+        },
+        {"task": "vqa", "question": "Is there a shed?", "target": "yes"},
+    ),
     "Alpaca": (
         {"images": ["a.png"], "instruction": "<image>Answer.", "input": "Is there a shed?", "output": "yes"},
         {"task": "vqa", "question": "Answer. Is there a shed?", "target": "yes"},

@@ -19,7 +19,7 @@ from geovlm_ray.data.formats.chat import TURN_KEYS
 from geovlm_ray.data.formats.evidence import Evidence, collect_evidence
 from geovlm_ray.data.formats.files import SPLITS
 from geovlm_ray.data.formats.prompts import sensor_of
-from geovlm_ray.data.formats.qa import ANSWER_KEYS, QUESTION_KEYS
+from geovlm_ray.data.formats.qa import ANSWER_KEYS, QUESTION_KEYS, QUESTION_ROLES
 from geovlm_ray.data.formats.record_fields import IMAGE_KEYS
 
 LABEL_SHARE = 0.05
@@ -246,13 +246,20 @@ def _fmow(source: Source, evidence: Evidence) -> str:
 
 def _chat(source: Source, evidence: Evidence) -> str:
     for key in TURN_KEYS:
-        if _records((key,), evidence):
+        if any(not _is_question(record) for record in _records((key,), evidence)):
             return f"records have {key}"
     return "records have prompt and completion" if _records(("prompt", "completion"), evidence) else ""
 
 
+def _is_question(record: Mapping[str, Any]) -> bool:
+    """Whether a record's messages are a question, with the answer under a key of its own."""
+    turns = record.get("messages")
+    last = turns[-1] if isinstance(turns, list) and turns and isinstance(turns[-1], dict) else {}
+    return last.get("role") in QUESTION_ROLES and any(record.get(key) is not None for key in ANSWER_KEYS)
+
+
 def _qa(source: Source, evidence: Evidence) -> str:
-    for record in (r for r in evidence.records if not any(key in r for key in TURN_KEYS)):
+    for record in (r for r in evidence.records if _is_question(r) or not any(key in r for key in TURN_KEYS)):
         question = next((key for key in QUESTION_KEYS if record.get(key) is not None), None)
         answer = next((key for key in (*ANSWER_KEYS, "reward_model") if record.get(key) is not None), None)
         image = next((key for key in IMAGE_KEYS if record.get(key) is not None), None)

@@ -1,11 +1,12 @@
-"""Questions with a reference answer, as reinforcement-learning code reads them: EasyR1, VLM-R1, R1-V, TRL, verl.
+"""Questions with a reference answer, for reinforcement learning: EasyR1, VLM-R1, R1-V, ms-swift, verl.
 
 A record has a question under one of `QUESTION_KEYS`, an answer under one of `ANSWER_KEYS`, and ``image`` or ``images``.
 The answer is text, also between ``<answer>`` tags and after ``<think>``, a number, a list of classes, or boxes as text,
 JSON or lists. verl's records have ``prompt`` as chat messages, the answer under ``reward_model.ground_truth``, the name
 of the dataset under ``data_source`` and the split in ``extra_info`` (volcengine/verl,
-docs/preparation/prepare_data.rst). LLaMA-Factory's Alpaca records have ``instruction``, ``input`` and ``output``.
-System messages are left out.
+docs/preparation/prepare_data.rst). ms-swift's have the question as ``messages`` without an answer, beside a
+``solution``. LLaMA-Factory's Alpaca records have ``instruction``, ``input`` and ``output``. System messages are left
+out.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from geovlm_ray.data.formats.record_files import record_of, record_units, stores
 from geovlm_ray.data.formats.references import check_task, raw_example, reference_of
 from geovlm_ray.data.table import Row
 
-QUESTION_KEYS = ("problem", "question", "query", "instruction", "prompt")
+QUESTION_KEYS = ("problem", "question", "query", "instruction", "prompt", "messages")
 ANSWER_KEYS = ("answer", "solution", "ground_truth", "response", "output")
 DATASET_KEYS = ("dataset", "data_source")
 QUESTION_ROLES = ("user", "human")
@@ -82,7 +83,8 @@ def raw_rows(unit: Unit, source: Source) -> Iterable[RawRow]:
     unread = unread_keys(record, (question_key, answer_key, *OTHER_KEYS))
     nested = tuple(f"extra_info.{key}" for key in unread_keys(extra_info, ("split", "index")))
     unread = (*(key for key in unread if key != "extra_info"), *nested)
-    if isinstance(record[question_key], list) and any(m["role"] == "system" for m in record[question_key]):
+    turns = record[question_key]
+    if isinstance(turns, list) and any(m["role"] == "system" and m.get("content") for m in turns):
         unread = (*unread, "system message")
     return [RawRow(Row(example, licence=licence_of(record), files=files, unread=unread), reference.usual)]
 
@@ -115,10 +117,10 @@ def _question(value: Any, images: list[str], source: Source) -> str:
         return value
     if not isinstance(value, list) or not value:
         raise DataError(f"expected a question, or a list of messages, found {short_repr(value)}")
-    asked = [m for m in value if field_of(m, "role") in QUESTION_ROLES]
-    others = [m["role"] for m in value if m["role"] not in (*QUESTION_ROLES, "system")]
-    if len(asked) != 1 or others:
-        raise DataError(f"prompt: expected one message of the user, found the roles {[m['role'] for m in value]}"[:300])
+    roles = [field_of(message, "role") for message in value]
+    asked = [message for message, role in zip(value, roles, strict=True) if role in QUESTION_ROLES]
+    if len(asked) != 1 or not set(roles) <= {*QUESTION_ROLES, "system"}:
+        raise DataError(f"expected one message of the user, found the roles {', '.join(roles)}"[:300])
     return message_text(asked[0], images, source)
 
 
