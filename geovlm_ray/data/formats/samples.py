@@ -8,6 +8,7 @@ counts as absent; a misspelled key is an error, and other unknown keys are named
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from geovlm_ray.core.errors import DataError
@@ -37,7 +38,8 @@ OPTIONAL_KEYS = ("split", "frame", "dialect", "labels", "sensor", "gsd", "reason
 
 def settle(source: Source) -> Settled:
     """The unit of boxes in records that do not state it: percent, or fractions if all lie in the first percent."""
-    return settle_frame(source, json_units(source), raw_rows, possible=("percent", "fraction"))
+    settled = settle_frame(source, json_units(source), raw_rows, possible=("percent", "fraction"))
+    return replace(settled, notes=()) if settled.options.get("frame") == "percent" else settled
 
 
 def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:

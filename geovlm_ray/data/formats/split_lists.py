@@ -14,6 +14,8 @@ from geovlm_ray.data.formats.streams import external_link, lines, relative
 
 UNLISTED = "unlisted"
 """Split of the files that no list names."""
+MAX_NAME_CHARS = 1_000
+"""A file with a longer line is no list of files."""
 _LABEL = re.compile(r"[\s,;]+-?\d+$")
 _ANNOTATION = re.compile(r"\s-?\d+(?:\.\d+)?\s+-?\d")
 
@@ -78,7 +80,7 @@ def _listed(path: Path, source: Source) -> Iterator[str]:
     """The files that a list names, without class numbers after them; nothing if a line is no name."""
     for line in lines(path, source):
         text = "" if line.problem else str(line.value).strip()
-        if line.problem or _ANNOTATION.search(text):
+        if line.problem or len(text) > MAX_NAME_CHARS or _ANNOTATION.search(text):
             return
         if text:
             yield _LABEL.sub("", text).strip().removeprefix("./").replace("\\", "/")

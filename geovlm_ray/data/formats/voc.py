@@ -27,7 +27,6 @@ from geovlm_ray.core.geometry import rotated_box, rotated_corners
 from geovlm_ray.core.schema import Box, Example, ordered_box
 from geovlm_ray.data.formats.base import Format, Settled, Source, Unit, short_repr
 from geovlm_ray.data.formats.files import choice_option, normalize_split
-from geovlm_ray.data.formats.json_members import MAX_RECORD_BYTES
 from geovlm_ray.data.formats.objects import (
     OPTIONS,
     check_inside,
@@ -46,6 +45,7 @@ from geovlm_ray.data.table import Row
 from geovlm_ray.tasks.boxes import MAX_COORDINATE
 
 FIRST_PIXEL = ("auto", "0", "1")
+MAX_FILE_BYTES = 4 * 2**20
 HEAD = 1_000
 """Files that are searched for a box that begins at pixel 0."""
 CORNERS = ("left_top", "right_top", "right_bottom", "left_bottom")
@@ -72,7 +72,7 @@ def settle(source: Source) -> Settled:
         return Settled()
     lowest = math.inf
     for unit in itertools.islice(file_units(source, (".xml",)), HEAD):
-        with suppress(DataError):
+        with suppress(DataError, OSError):
             for box in _parse(Path(unit.value)).iter("bndbox") if unit.problem is None else ():
                 for side in ("xmin", "ymin"):
                     with suppress(DataError):
@@ -137,8 +137,8 @@ def _parse(path: Path) -> ET.Element:
     Raises:
         DataError: the file is too large, is not XML, or declares entities.
     """
-    if path.stat().st_size > MAX_RECORD_BYTES:
-        raise DataError(f"expected an XML file of at most {MAX_RECORD_BYTES} bytes, found {path.stat().st_size}")
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise DataError(f"expected an XML file of at most {MAX_FILE_BYTES} bytes, found {path.stat().st_size}")
     content = path.read_bytes()
     if any(declaration in content for declaration in _DECLARATIONS):
         raise DataError("expected an XML file without DOCTYPE and entities, found one")

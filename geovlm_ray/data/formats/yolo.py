@@ -22,7 +22,6 @@ from geovlm_ray.core.geometry import Frame
 from geovlm_ray.core.schema import Box, Example
 from geovlm_ray.data.formats.base import Format, Source, Unit, short_repr
 from geovlm_ray.data.formats.files import normalize_split
-from geovlm_ray.data.formats.json_members import MAX_RECORD_BYTES
 from geovlm_ray.data.formats.objects import (
     OPTIONS,
     check_inside,
@@ -41,7 +40,10 @@ CONFIGS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 CLASS_FILES = ("classes.txt", "obj.names", "classes.names")
 SPLIT_KEYS = ("train", "val", "test")
 MAX_INVALID_LINES = 1_000
-_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d{1,3})?", re.ASCII)
+MAX_CONFIG_BYTES = 2**20
+MAX_CONFIG_DEPTH = 10
+_NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,3})?", re.ASCII)
+_CLASS = re.compile(r"\d{1,6}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -127,15 +129,28 @@ def dataset_of(source: Source) -> Dataset:
 
 
 def _config(path: Path) -> Mapping[str, Any]:
-    if path.stat().st_size > MAX_RECORD_BYTES // 16:
-        raise DataError(f"{path}: expected a YAML file of at most {MAX_RECORD_BYTES // 16} bytes")
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise DataError(f"{path}: expected a YAML file of at most {MAX_CONFIG_BYTES} bytes, found a larger one")
+    content = path.read_bytes()
     try:
-        value = yaml.safe_load(path.read_bytes())
+        _check_structure(content)
+        value = yaml.safe_load(content)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: expected YAML, found: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(value, Mapping):
         raise DataError(f"{path}: expected keys such as names and train, found {short_repr(value)}")
     return value
+
+
+def _check_structure(content: bytes) -> None:
+    """Reject YAML whose loading could take very long: with aliases, or deeply nested."""
+    depth = 0
+    for event in yaml.parse(content):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent) or depth > MAX_CONFIG_DEPTH:
+            raise DataError(f"expected YAML without aliases and at most {MAX_CONFIG_DEPTH} levels deep")
 
 
 def _names(value: Any) -> dict[int, str]:
@@ -144,7 +159,8 @@ def _names(value: Any) -> dict[int, str]:
         return {}
     classes = dict(enumerate(value)) if isinstance(value, list) else value
     items = list(classes.items()) if isinstance(classes, dict) else []
-    if not items or not all(str(number).isdigit() and str(name).strip() for number, name in items):
+    numbers = all(isinstance(number, int | str) and _CLASS.fullmatch(str(number)) for number, _ in items)
+    if not items or not numbers or not all(isinstance(name, str | int) and str(name).strip() for _, name in items):
         raise DataError(f"names: expected the classes as a list or by number, found {short_repr(value)}")
     return {int(number): str(name).strip() for number, name in items}
 
@@ -189,7 +205,7 @@ def _split(file: str, image: str, dataset: Dataset, source: Source) -> str:
 def _object(line: str, names: Mapping[int, str], frame: Frame, source: Source) -> Box:
     """The box of a line, in pixels, with its class as label."""
     words = line.split()
-    if len(words) < 5 or not all(map(_NUMBER.fullmatch, words)) or not words[0].isdigit():
+    if len(words) < 5 or not all(map(_NUMBER.fullmatch, words)) or not _CLASS.fullmatch(words[0]):
         raise DataError(f"expected a class number and fractions of the image, found {short_repr(line)}")
     numbers = [float(word) for word in words[1:]]
     if len(numbers) == 5 or (len(numbers) > 4 and len(numbers) % 2):
