@@ -194,9 +194,11 @@ def _yolo(source: Source, evidence: Evidence) -> str:
 
 
 def _label_lines(evidence: Evidence, is_line: Callable[[str], bool], reason: str) -> str:
-    labels = [name for name, lines in evidence.lines.items() if any(map(is_line, lines))]
-    files = len(evidence.with_suffix(".txt")) * len(labels) / max(len(evidence.lines), 1)
-    return reason if labels and files >= LABEL_SHARE * len(evidence.images) else ""
+    """The reason, if at least half of the text files have such a line, and there are enough of them."""
+    read = [lines for lines in evidence.lines.values() if lines]
+    labels = sum(any(map(is_line, lines)) for lines in read)
+    files = len(evidence.with_suffix(".txt")) * labels / max(len(read), 1)
+    return reason if 2 * labels >= len(read) > 0 and files >= LABEL_SHARE * len(evidence.images) else ""
 
 
 def _is_dota_line(line: str) -> bool:
