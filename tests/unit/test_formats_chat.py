@@ -196,6 +196,18 @@ QA: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"image": "a.png", "problem": "Where is it?", "answer": '{"bbox": [120, 80, 60, 40], "label": "shed"}'},
         {"target": (Box(SHED.coords, "shed"),), "frame": PIXELS, "dialect": "json"},
     ),
+    "corners": (
+        {"image": "a.png", "problem": "Where is it?", "solution": [[60, 40], [120, 80]]},
+        {"target": (SHED,), "frame": PIXELS},
+    ),
+    "corners as text": (
+        {"image": "a.png", "problem": "Where are they?", "answer": "(60, 40), (120, 80); (10, 10), (20, 20)"},
+        {"task": "object_detection", "target": (SHED, Box((10, 10, 20, 20))), "frame": PIXELS},
+    ),
+    "bare numbers": (
+        {"image": "a.png", "problem": "Where is it?", "answer": "60, 40, 120, 80"},
+        {"task": "visual_grounding", "target": (SHED,), "frame": PIXELS},
+    ),
     "numbers": (
         {"image": "a.png", "question": "How many?", "answer": 7, "split": "val"},
         {"task": "vqa", "target": "7", "split": "validation"},
@@ -290,7 +302,7 @@ def test_an_answer_that_is_null_is_absent_and_an_unknown_key_is_counted(tmp_path
         ("qa", {"image": "a.png", "answer": "yes"}, "expected one of the keys problem, question"),
         ("qa", {"image": "a.png", "problem": "Q?", "answer": {"x": 1}}, "expected an answer"),
         ("qa", {"image": "a.png", "problem": "Q?", "answer": ["a", "b"]}, "expected one answer"),
-        ("qa", {"image": "a.png", "problem": "Q?", "answer": [[1, 2], [3, 4]]}, "expected a box of 4, 5 or 8 numbers"),
+        ("qa", {"image": "a.png", "problem": "Q?", "answer": [[1, 2, 3], [4, 5, 6]]}, "a box of 4, 5 or 8 numbers"),
         (
             "qa",
             {"image": "a.png", "problem": "Classify it. Classes: farm, forest, sea.", "answer": "farm, forest"},

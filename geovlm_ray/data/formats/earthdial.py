@@ -37,6 +37,7 @@ def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
         if not files:
             raise DataError(f"expected a column of image bytes, found the columns {', '.join(record)}")
         names = [name for column in unit.value.images for name in record.pop(column)]
+        record = _without_pixels(record)
         record["image"] = names[0] if len(names) == 1 else names
     split = split_of_file(unit.file, source)
     rows, bad = (
@@ -57,6 +58,11 @@ def restore(rows: Iterator[Row], header: Mapping[str, Any], out: Path) -> None:
 
     groups = itertools.groupby(rows, key=lambda row: (row.source_file, row.source_record))
     write_records(out, ((file, restored(list(group))) for (file, _), group in groups))
+
+
+def _without_pixels(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record without columns of pixels, which are rows of numbers."""
+    return {k: v for k, v in record.items() if not (isinstance(v, list) and v and isinstance(v[0], list))}
 
 
 def _conversation(unit: Unit, record: Mapping[str, Any], split: str) -> tuple[list[Row], list[Unit]]:

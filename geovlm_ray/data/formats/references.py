@@ -21,6 +21,9 @@ from geovlm_ray.tasks.labels import BIGEARTHNET, split_labels
 BOX_KEYS = ("bbox_2d", "bbox", "box", "bounding_box")
 LABEL_KEYS = ("label", "class", "category", "name")
 _FENCE = re.compile(r"```(?:json)?\s*([\[{][^`]*)```")
+_PLAIN_BOXES = re.compile(r"[\s\d.,;()-]{7,}")
+_THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})+")
+_NUMBER = re.compile(r"-?\d{1,9}(?:\.\d{1,9})?")
 _QWEN_BOX = re.compile(r"<\|box_start\|>\s?\(([\d., ]{1,60})\)\s?,\s?\(([\d., ]{1,60})\)\s?<\|box_end\|>")
 _QWEN_REF = re.compile(r"<\|object_ref_(start|end)\|>")
 
@@ -148,6 +151,8 @@ def _text_reference(value: str) -> Reference:
             dialect = _json_dialect(loaded)
             usual: str = "pixel" if dialect == "json" or fenced else "percent"
             return Reference(text, boxes, reasoning, usual, dialect)
+    if plain := _plain_boxes(text):
+        return Reference(text, plain, reasoning)
     tagged = _QWEN_BOX.sub(r"<box>[[\1, \2]]</box>", _QWEN_REF.sub(_ref_tag, text))
     if "<box>" in tagged:
         parsed = parse_boxes(tagged, "tagged")
@@ -158,6 +163,17 @@ def _text_reference(value: str) -> Reference:
             return Reference(tagged, boxes, reasoning, "permille", "tagged")
         return Reference(tagged, None, reasoning, "permille", "tagged")
     return Reference(text, None, reasoning)
+
+
+def _plain_boxes(text: str) -> tuple[Box, ...]:
+    """The boxes of an answer that is nothing but ``(x1, y1), (x2, y2)`` or ``x1, y1, x2, y2``, else none."""
+    numbers = [float(n) for n in _NUMBER.findall(text)] if _PLAIN_BOXES.fullmatch(text) else []
+    separated = text.count(",") >= 3 or text.count("(") == len(numbers) / 2
+    if _THOUSANDS.fullmatch(text):
+        return ()
+    if not numbers or len(numbers) % 4 or not separated or ("(" not in text and len(numbers) > 4):
+        return ()
+    return tuple(Box(tuple(numbers[i : i + 4])) for i in range(0, len(numbers), 4))
 
 
 def _ref_tag(match: re.Match[str]) -> str:
@@ -187,6 +203,8 @@ def _json_boxes(value: Any) -> tuple[Box, ...] | None:
         value = [value]
     if not isinstance(value, list):
         return None
+    if len(value) == 2 and all(map(_is_corner, value)):
+        value = [value]
     items = list(_box_items(value))
     if value and not any(coords is not None for coords, _ in items):
         return None
@@ -200,12 +218,19 @@ def _json_boxes(value: Any) -> tuple[Box, ...] | None:
 
 def _box_items(value: list[Any]) -> Iterator[tuple[Any, str | None]]:
     for item in value:
+        if isinstance(item, list) and len(item) == 2 and all(map(_is_corner, item)):
+            yield [*item[0], *item[1]], None
+            continue
         if isinstance(item, Mapping):
             coords = next((item[key] for key in BOX_KEYS if key in item), None)
             label = next((item[key] for key in LABEL_KEYS if isinstance(item.get(key), str)), None)
             yield coords, label
         else:
             yield (item if isinstance(item, list) and item and all(map(is_coordinate, item)) else None), None
+
+
+def _is_corner(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(is_coordinate, value))
 
 
 def box_of(coords: Any, label: str | None = None) -> Box:

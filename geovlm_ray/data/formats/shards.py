@@ -126,7 +126,11 @@ def _image_columns(schema: pa.Schema) -> list[str]:
 
 
 def _is_array(dtype: pa.DataType) -> bool:
-    return pa.types.is_list(dtype) and pa.types.is_list(dtype.value_type)
+    """Whether a column holds pixels: rows of columns of bands, or rows of bytes; lists of boxes are shallower."""
+    if not (pa.types.is_list(dtype) and pa.types.is_list(dtype.value_type)):
+        return False
+    inner = dtype.value_type.value_type
+    return pa.types.is_list(inner) or pa.types.is_uint8(inner)
 
 
 def _holds_images(dtype: pa.DataType) -> bool:
