@@ -263,6 +263,18 @@ def test_every_question_of_a_conversation_is_a_record(tmp_path: Path) -> None:
     assert outcome.counts.unread == {"source_url": 1, "system message": 1}
 
 
+def test_turns_about_one_embedded_image_share_it(tmp_path: Path) -> None:
+    write_scene(tmp_path / "in" / "a.png")
+    turns = [
+        t for box in ("[60, 40, 700, 80]", "[60, 40, 120, 80]", "[6, 4, 130, 90]") for t in messages("Where?", box)
+    ]
+    records = [{"messages": turns, "images": ["a.png"]}, *[{"messages": turns[2:], "images": ["a.png"]}] * 20]
+    outcome = run_convert("chat", write_container(tmp_path / "in", records, "shards"), tmp_path / "out")
+    assert [row.example.frame for row in outcome.rows] == [PIXELS] * 42
+    assert (tmp_path / "out" / outcome.rows[0].example.images[0]).is_file()
+    assert "data/test-00000-of-00001.parquet:1: boxes: expected coordinates inside the image" in outcome.reasons[1]
+
+
 def test_absolute_image_paths_must_lie_below_the_image_root(tmp_path: Path) -> None:
     inside = {"messages": messages("Is it?", "yes"), "images": [str(tmp_path / "in" / "a.png")]}
     outcome = convert(tmp_path, [inside, inside | {"images": ["/etc/passwd"]}, inside | {"images": ["http://x/a.png"]}])

@@ -126,7 +126,7 @@ def settle_frame(
             f"{source.path}: expected boxes in {', '.join(possible)}, found {found}{_unknown_size(extents)}; give "
             f"their unit with {others or 'frame='}"
         )
-    if "pixel" in possible and fitting != [usual] and usual not in fitting and _unknown_size(extents):
+    if "pixel" in possible and usual not in fitting and _unknown_size(extents):
         raise DataError(
             f"{source.path}: expected images or the option frame, found {found}{_unknown_size(extents)}; give "
             f"{' or '.join(f'frame={k}' for k in FRAMES[1:] if k == 'pixel' or k in fitting)}"
@@ -141,19 +141,24 @@ def settle_frame(
 def framed(unit: Unit, items: Iterable[RawRow | Unit], source: Source) -> Iterator[Row | Unit]:
     """Raw records with their boxes in order, in the frame that they state or that of the option ``frame``.
 
-    A record of several that has a problem of `in_frame_of_source` is a unit with that problem.
+    A record of several that has a problem of `in_frame_of_source` is a unit with that problem. The first record keeps
+    the embedded images, which all of the unit share.
     """
     items = list(items)
+    files_kept = False
     for item in items:
         if isinstance(item, Unit):
             yield item
             continue
         try:
-            yield in_frame_of_source(item, source)
+            row = in_frame_of_source(item, source)
         except DataError as error:
             if len(items) == 1:
                 raise
             yield replace(unit, value=item.row.example.question, problem=f"{item.row.example.id}: {error}")
+        else:
+            yield replace(row, files={}) if files_kept else row
+            files_kept = True
 
 
 def in_frame_of_source(raw: RawRow, source: Source) -> Row:

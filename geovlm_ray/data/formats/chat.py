@@ -79,7 +79,7 @@ def raw_rows(unit: Unit, source: Source) -> Iterable[RawRow | Unit]:
     return [
         *(
             RawRow(
-                replace(row, files={} if i else files, unread=() if i else unread, licence=licence),
+                replace(row, files=files, unread=() if i else unread, licence=licence),
                 usual[row.example.id],
                 stated,
             )
