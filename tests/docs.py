@@ -27,6 +27,7 @@ from pathlib import Path
 import pytest
 
 from geovlm_ray.cli import COMMANDS, main
+from geovlm_ray.commands.data import AUTO
 from geovlm_ray.config import load_config, recipe_names, reward_config
 from geovlm_ray.data.formats import FORMATS
 
@@ -126,7 +127,8 @@ def parse(words: list[str]) -> None:
         assert args.recipe in recipe_names()
         load_config(args.recipe, args.overrides)
     elif name == "data" and args.action == "convert":
-        assert {option.split("=")[0] for option in args.overrides} <= set(FORMATS[args.format].options)
+        options = {} if args.format == AUTO else FORMATS[args.format].options
+        assert {option.split("=")[0] for option in args.overrides} <= set(options)
     elif name == "score":
         reward_config([word for word in args.overrides if "=" in word])
     elif hasattr(args, "overrides"):

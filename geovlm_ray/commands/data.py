@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from geovlm_ray.data.formats.base import Format
     from geovlm_ray.data.validation.validate import ValidationReport
 
+AUTO = "auto"
+"""Name for the format that the source looks like."""
 CONVERTED = "folder written by `data convert`, or a parent folder of several"
 
 
@@ -30,7 +32,7 @@ class _HelpWithFormats(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> None:
         from geovlm_ray.data.formats import FORMATS
 
-        parser.epilog = "formats:"
+        parser.epilog = f"formats:\n  {AUTO:<18} the format that the source looks like (data convert only)"
         for name, form in FORMATS.items():
             parser.epilog += f"\n  {name:<18} {form.summary}"
             parser.epilog += "".join(f"\n  {'':<18}   {key}={default}" for key, default in form.options.items())
@@ -90,7 +92,11 @@ def _add_convert(actions: Any) -> None:
     parser.add_argument("source", type=Path, metavar="SRC", help="source file or folder")
     parser.add_argument("out", type=Path, metavar="OUT", help="output folder, new or empty")
     parser.add_argument("overrides", nargs="*", metavar="option=value", help="format options")
-    parser.add_argument("--images", type=Path, help="base folder of relative image paths (default: that of SRC)")
+    parser.add_argument(
+        "--images",
+        type=Path,
+        help="base folder of relative image paths (default: that of SRC, or the one above a folder of labels)",
+    )
     parser.add_argument("--dataset", help="dataset name (default: from the format)")
     parser.add_argument(
         "--split", help="train, validation, test or another split (default: from the source, else train)"
@@ -141,16 +147,22 @@ def convert(args: argparse.Namespace) -> None:
     from geovlm_ray.data.convert import MetadataOverrides
     from geovlm_ray.data.convert import convert as run_conversion
     from geovlm_ray.data.formats.base import Source
+    from geovlm_ray.data.formats.detect import recognized_format
+    from geovlm_ray.data.formats.files import default_image_root
     from geovlm_ray.report.data_tables import first_examples, print_conversion
 
-    options = _options(args.format, args.overrides)
-    images = args.images or (args.source if args.source.is_dir() else args.source.parent)
+    images = args.images or default_image_root(args.source)
     if not images.is_dir():
         raise DataError(f"--images {images}: expected a folder, found none")
     console = Console()
+    name = args.format
+    if name == AUTO:
+        name, reason = recognized_format(Source(args.source, images))
+        console.print(f"{args.source} looks like {name}: {reason}", highlight=False, markup=False, soft_wrap=True)
+    options = _options(name, args.overrides)
     with Progress(console) as progress:
         counts = run_conversion(
-            args.format,
+            name,
             Source(args.source, images, options),
             args.out,
             MetadataOverrides(args.dataset, args.split, args.licence),
@@ -276,7 +288,9 @@ def _format(name: str) -> Format:
     from geovlm_ray.data.formats import FORMATS
 
     if name not in FORMATS:
-        raise ConfigError(f"FORMAT: expected one of {', '.join(FORMATS)}, found {name!r}{did_you_mean(name, FORMATS)}")
+        raise ConfigError(
+            f"FORMAT: expected {AUTO} or one of {', '.join(FORMATS)}, found {name!r}{did_you_mean(name, FORMATS)}"
+        )
     return FORMATS[name]
 
 

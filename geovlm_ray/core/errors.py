@@ -34,7 +34,7 @@ class StartError(LostError):
     """A component died during start-up; restarting it would fail again."""
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """``; did you mean 'X'?``, where X is the known name closest to ``name``; empty if none is close."""
-    close = difflib.get_close_matches(name, list(known), 1)
+def did_you_mean(name: str, known: Iterable[str], similarity: float = 0.6) -> str:
+    """``; did you mean 'X'?``, where X is the known name closest to ``name``; empty if none is as similar (0 to 1)."""
+    close = difflib.get_close_matches(name, list(known), 1, similarity)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -25,7 +25,8 @@ import pyarrow.parquet as pq
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.files import write_atomically, writing
 from geovlm_ray.data.formats import FORMATS
-from geovlm_ray.data.formats.base import Source, Unit
+from geovlm_ray.data.formats.base import Settled, Source, Unit
+from geovlm_ray.data.formats.detect import other_format, refuse_other_format
 from geovlm_ray.data.parallel import Workers
 from geovlm_ray.data.quarantine import QuarantineEntry, write_quarantine
 from geovlm_ray.data.table import VERSION, Row, to_table
@@ -52,7 +53,8 @@ class Counts:
     """Counts of a conversion.
 
     ``parts`` counts source entries in converted records; ``passed_over`` counts units without a usable record;
-    ``set_aside`` counts quarantined entries, ``reasons`` by kind.
+    ``set_aside`` counts quarantined entries, ``reasons`` by kind; ``unread`` counts records by key that the format does
+    not use. ``notes`` say what was decided for the whole source.
     """
 
     records: int = 0
@@ -62,6 +64,8 @@ class Counts:
     tasks: Counter[str] = field(default_factory=Counter)
     splits: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
+    unread: Counter[str] = field(default_factory=Counter)
+    notes: tuple[str, ...] = ()
 
     @property
     def bad_fraction(self) -> float:
@@ -98,17 +102,40 @@ def convert(
     """Convert a source into the folder ``out``, which must be absent or empty.
 
     Raises:
-        DataError: The source is absent or has no data of the format, or ``out`` is not empty or not writable.
+        DataError: The source is absent, has no data of the format or looks like another one, or ``out`` is not empty or
+            not writable.
         RunError: A worker process died.
     """
     if not source.path.exists():
         raise DataError(f"{source.path}: expected a file or folder, found none")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out}: expected an absent or empty folder, found other content; remove it first")
+    refuse_other_format(name, source)
+    try:
+        counts = _convert_into(out, name, source, overrides, workers=workers, on_progress=on_progress)
+    except DataError as error:
+        raise DataError(f"{error}{other_format(name, source)}") from error
+    if not counts.records and (hint := other_format(name, source)):
+        raise DataError(f"{source.path}: expected {name}, found no record of it{hint}")
+    return counts
+
+
+def _convert_into(
+    out: Path,
+    name: str,
+    source: Source,
+    overrides: MetadataOverrides,
+    *,
+    workers: int,
+    on_progress: Callable[[Counts], None],
+) -> Counts:
+    settle = FORMATS[name].settle
+    settled = settle(source) if settle else Settled()
+    source = replace(source, options={**source.options, **settled.options})
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    counts = Counts()
+    counts = Counts(notes=settled.notes)
     try:
         with write_quarantine(partial) as quarantine, Workers(workers) as pool:
             for shard_counts, quarantined in pool.in_order(_write_shard, _jobs(name, source, overrides, partial)):
@@ -179,6 +206,7 @@ def _write_shard(job: _Job) -> tuple[Counts, list[QuarantineEntry]]:
     counts.tasks.update(row.example.task for row in kept)
     counts.splits.update(row.example.split for row in kept)
     counts.reasons.update(item.kind for item in quarantined)
+    counts.unread.update(key for row in kept for key in row.unread)
     return counts, quarantined
 
 
@@ -227,5 +255,7 @@ def _card(name: str, source: Source, counts: Counts) -> dict[str, Any]:
         "passed_over": counts.passed_over,
         "tasks": dict(counts.tasks),
         "splits": dict(counts.splits),
+        "unread_keys": dict(counts.unread),
+        "notes": list(counts.notes),
         "header": dict(form.header(source)) if form.header else {},
     }

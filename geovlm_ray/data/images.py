@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -71,15 +72,27 @@ def image_size(reference: str) -> tuple[int, int]:
     """
     if reference.startswith(SCENE_PREFIX):
         return SCENE_SIZE, SCENE_SIZE
-    path = resolve(reference)
-    with _image_errors(path), path.open("rb") as file:
+    return upright_size(image_header(reference))
+
+
+def upright_size(header: tiff.Header) -> tuple[int, int]:
+    """Width and height in pixels of the image as displayed."""
+    transposed = header.orientation in (5, 6, 7, 8)
+    return (header.height, header.width) if transposed else (header.width, header.height)
+
+
+def image_header(reference: str | bytes) -> tiff.Header:
+    """Stored size and EXIF orientation of an image file, given by its reference or its content.
+
+    Raises:
+        DataError: The file is absent, not an image, or has more than `MAX_PIXELS` pixels.
+    """
+    path = Path("in the record") if isinstance(reference, bytes) else resolve(reference)
+    with _image_errors(path), BytesIO(reference) if isinstance(reference, bytes) else path.open("rb") as file:
         if tiff.is_tiff(file):
-            header = _within_limit(tiff.read_header(file))
-        else:
-            with Image.open(file, formats=PILLOW_FORMATS) as image:
-                header = _pillow_header(image)
-        transposed = header.orientation in (5, 6, 7, 8)
-        return (header.height, header.width) if transposed else (header.width, header.height)
+            return _within_limit(tiff.read_header(file))
+        with Image.open(file, formats=PILLOW_FORMATS) as image:
+            return _pillow_header(image)
 
 
 def load_image(reference: str, pixels: PixelSettings = DEFAULT_PIXELS, at_least: int | None = None) -> Image.Image:

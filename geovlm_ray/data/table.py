@@ -29,7 +29,8 @@ class Row:
     lines and text files, the line number). ``extra`` keeps the source fields that the example does not reproduce, so
     that a format can be written back without loss. ``parts`` is the number of source entries in the record (such as the
     annotations of a class in an image), for the fraction of quarantined entries. ``files`` are to be written below the
-    output folder (path: content). Neither is stored.
+    output folder (path: content). ``unread`` names the keys of the source record that the format does not use, for the
+    summary of the conversion. None of the three is stored.
     """
 
     example: Example
@@ -39,6 +40,7 @@ class Row:
     extra: Mapping[str, Any] = field(default_factory=dict)
     parts: int = 1
     files: Mapping[str, bytes] = field(default_factory=dict)
+    unread: Sequence[str] = ()
 
 
 _BOX = pa.struct([("coords", pa.list_(pa.float64())), ("label", pa.string())])

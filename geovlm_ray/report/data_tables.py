@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from geovlm_ray.data.convert import Counts
     from geovlm_ray.data.validation.validate import ValidationReport
 
+MAX_KEYS = 40
+"""Maximum number of unread keys that are listed."""
 MAX_ROWS = 12
 """Maximum rows of a list; the last row counts the remaining entries."""
 
@@ -29,6 +31,12 @@ def print_conversion(counts: Counts, examples: Mapping[str, str], console: Conso
         console.print(table)
         print_inert(console, "splits: " + ", ".join(f"{split} {n:,}" for split, n in sorted(counts.splits.items())))
     _print_findings("quarantine reason", counts.reasons, examples, console)
+    for note in counts.notes:
+        print_inert(console, note)
+    if counts.unread:
+        keys = ", ".join(f"{key} ({n:,})" for key, n in counts.unread.most_common(MAX_KEYS))
+        more = f", {len(counts.unread) - MAX_KEYS:,} more" if len(counts.unread) > MAX_KEYS else ""
+        print_inert(console, f"keys not used (records): {keys}{more}")
     totals = f"{counts.records:,} records, {counts.passed_over:,} skipped, {counts.set_aside:,} quarantined"
     print_inert(console, totals)
 

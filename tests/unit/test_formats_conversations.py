@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -293,3 +294,71 @@ def test_overlong_line_quarantines_only_itself(tmp_path: Path) -> None:
     records = [GEOCHAT[0], GEOCHAT[0] | {"extra": "x" * 20_000_000}, GEOCHAT[0]]
     outcome = run_convert("geochat", write_json(tmp_path / "a.jsonl", records), tmp_path / "out")
     assert (outcome.counts.records, list(outcome.reasons)) == (2, [2])
+
+
+def write_vrsbench(folder: Path) -> Path:
+    """VRSBench as it is distributed, with unpacked images and zipped annotations."""
+    evaluation = {"image_id": "P2.png", "question": "How many?", "ground_truth": "2", "type": "object quantity"}
+    conversation = {"id": 1, "image": "P1.png", "conversations": dialogue("<image>\n[vqa] How many?", "2")}
+    write_json(folder / "VRSBench_train.json", [conversation])
+    write_json(folder / "VRSBench_EVAL_vqa.json", [evaluation])
+    for split, name in (("train", "P1"), ("val", "P2")):
+        with zipfile.ZipFile(folder / f"Annotations_{split}.zip", "w") as archive:
+            archive.writestr(f"Annotations_{split}/{name}.json", json.dumps(ANNOTATION | {"image": f"{name}.png"}))
+        (folder / f"Images_{split}").mkdir()
+        (folder / f"Images_{split}" / f"{name}.png").touch()
+    return folder
+
+
+def test_vrsbench_as_distributed_reads_each_question_once(tmp_path: Path) -> None:
+    source = write_vrsbench(tmp_path / "VRSBench")
+    outcome = run_convert("vrsbench", source, tmp_path / "out")
+    assert [(r.example.images, r.example.split, r.example.target, r.example.dataset) for r in outcome.rows] == [
+        (("Images_val/P2.png",), "test", "2", "VRSBench"),
+        (("Images_train/P1.png",), "train", "2", "VRSBench"),
+    ]
+    (note,) = outcome.card["notes"]
+    assert note.endswith("have the same content: Annotations_train.zip, Annotations_val.zip")
+    rotated = run_convert("vrsbench", source, tmp_path / "rotated", boxes="rotated")
+    assert {(*r.example.images, r.example.split) for r in rotated.rows} == {
+        ("Images_train/P1.png", "train"),
+        ("Images_val/P2.png", "validation"),
+    }
+    assert len(rotated.rows) == 8
+    assert "VRSBench_EVAL_vqa.json, VRSBench_train.json" in rotated.card["notes"][0]
+
+
+def test_vrsbench_archives_and_folders_of_annotations_are_equal(tmp_path: Path) -> None:
+    source = write_vrsbench(tmp_path / "VRSBench")
+    with zipfile.ZipFile(source / "Annotations_val.zip") as archive:
+        archive.extractall(tmp_path / "unpacked")
+    zipped = run_convert("vrsbench", source / "Annotations_val.zip", tmp_path / "a")
+    folder = run_convert("vrsbench", tmp_path / "unpacked" / "Annotations_val", tmp_path / "b")
+    assert [(r.example.task, r.example.target) for r in zipped.rows] == [
+        (r.example.task, r.example.target) for r in folder.rows
+    ]
+    assert {row.example.split for row in (*zipped.rows, *folder.rows)} == {"validation"}
+    (source / "Annotations_val.zip").write_bytes(b"PK\x03\x04")
+    assert (
+        "expected a zip archive" in run_convert("vrsbench", source / "Annotations_val.zip", tmp_path / "c").reasons[1]
+    )
+
+
+@pytest.mark.parametrize("name", ["geochat", "teochat"])
+def test_boxes_that_cannot_be_percent_are_quarantined(name: str, tmp_path: Path) -> None:
+    boxes = (
+        "[10, 20, 30, 40]",
+        "[60, 40, 700, 80]",
+        "[0.1, 0.2, 0.3, 0.4]",
+        "[30, 40, 10, 20]",
+        "[60, 40, 700, 80, 9]",
+    )
+    records = [{"id": i, "image": "a.png", "conversations": dialogue("[refer] it", box)} for i, box in enumerate(boxes)]
+    outcome = run_convert(name, write_json(tmp_path / "test.json", records), tmp_path / "out")
+    assert [row.example.target for row in outcome.rows] == [
+        *[(Box((10, 20, 30, 40)),)] * 2,
+        (Box((60, 40, 700, 80, 9)),),
+    ]
+    assert "the format chat and its option frame" in outcome.reasons[2]
+    assert "the format chat and frame=fraction" in outcome.reasons[3]
+    assert {row.example.split for row in outcome.rows} == {"test"}

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tifffile
 from PIL import Image
@@ -70,7 +72,7 @@ def test_bigearthnet_labels_map_to_the_19_classes(tmp_path: Path) -> None:
     assert [row.example.target for row in outcome.rows] == [("Arable land", "Marine waters")]
     assert outcome.rows[0].example.labels == BIGEARTHNET_19
     assert (outcome.counts.passed_over, outcome.counts.set_aside) == (1, 0)
-    with pytest.raises(DataError, match="option labels: expected 43 or 19, found '20'"):
+    with pytest.raises(DataError, match="option labels: expected auto or 43 or 19, found '20'"):
         run_convert("bigearthnet", tmp_path / "in", tmp_path / "other", labels="20")
 
 
@@ -308,3 +310,58 @@ def test_real_images_by_class_folder(tmp_path: Path) -> None:
     outcome = run_convert("folders", RS / "B_images", tmp_path / "out")
     assert len(outcome.rows) == 46
     assert outcome.rows[0].example.labels == ("A", "B", "dota", "geochat", "label", "rsicd", "teochat")
+
+
+def write_table(path: Path, *rows: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(list(rows)), path)
+
+
+def test_bigearthnet_2_joins_patches_with_the_metadata_table(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    optical, radar = (
+        "S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_26_57",
+        "S1A_IW_GRDH_1SDV_20170613T165043_33UUP_26_57",
+    )
+    tile = source / "BigEarthNet-S2" / "S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP" / optical
+    scene = source / "BigEarthNet-S1" / "S1A_IW_GRDH_1SDV_20170613T165043" / radar
+    (write_patch(tile, []) / f"{optical}_labels_metadata.json").unlink()
+    (write_patch(scene, [], ("VV", "VH"), value=-10) / f"{radar}_labels_metadata.json").unlink()
+    row = {"patch_id": optical, "labels": ["Pastures", "Arable land"], "split": "validation", "country": "Austria"}
+    absent = row | {"patch_id": "S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_0_0", "s1_name": None}
+    unknown = row | {"labels": ["Lava"], "s1_name": None}
+    write_table(source / "metadata.parquet", row | {"s1_name": radar}, absent, unknown)
+    outcome = run_convert("bigearthnet", source, tmp_path / "out")
+    assert [(r.example.sensor, r.example.split, r.example.target, r.extra) for r in outcome.rows] == [
+        ("Sentinel-2", "validation", ("Pastures", "Arable land"), {"country": "Austria"}),
+        ("Sentinel-1", "validation", ("Pastures", "Arable land"), {"country": "Austria"}),
+    ]
+    assert outcome.rows[0].example.labels == BIGEARTHNET_19
+    assert (tmp_path / "out" / outcome.rows[1].example.images[0]).is_file()
+    assert (outcome.counts.passed_over, list(outcome.reasons)) == (1, [3])
+    assert "expected names of the 19 classes, found 'Lava'" in outcome.reasons[3]
+    with pytest.raises(DataError, match="option labels: expected 19"):
+        run_convert("bigearthnet", source, tmp_path / "other", labels="43")
+
+
+def test_lists_at_the_top_give_the_splits_of_class_folders(tmp_path: Path) -> None:
+    names = ("port/port_1.jpg", "port/port_2.jpg", "lake/lake_1.jpg", "lake/lake_2.jpg", "lake/lake_3.jpg")
+    source = write_empty_files(tmp_path / "in", *names)
+    write(source / "uc_merced-train.txt", "port/port_1.jpg\nlake_1.jpg 1\n")
+    write(source / "val.txt", "./lake/lake_2.jpg\n")
+    write(source / "test.txt", "port_2\nport_9\n")
+    outcome = run_convert("folders", source, tmp_path / "out")
+    assert {row.example.id.split("/")[1][:-4]: row.example.split for row in outcome.rows} == {
+        "port_1": "train",
+        "port_2": "test",
+        "lake_1": "train",
+        "lake_2": "validation",
+        "lake_3": "unlisted",
+    }
+    (item,) = outcome.quarantine
+    assert item.reason == "list of test: expected the file 'port_9', found none"
+    write(source / "test.txt", "lake_1.jpg\n")
+    with pytest.raises(
+        DataError, match=r"expected each file in the list of one split, found 'lake_1.jpg' also in that of"
+    ):
+        run_convert("folders", source, tmp_path / "twice")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from geovlm_ray.data.formats.base import Format
 from geovlm_ray.data.formats.bigearthnet import BIGEARTHNET
+from geovlm_ray.data.formats.caption_files import CAPTION_FILES
 from geovlm_ray.data.formats.captions import CAPTIONS
+from geovlm_ray.data.formats.chat import CHAT
 from geovlm_ray.data.formats.coco import COCO
 from geovlm_ray.data.formats.dota import DOTA
 from geovlm_ray.data.formats.earthdial import EARTHDIAL
@@ -12,11 +14,15 @@ from geovlm_ray.data.formats.earthdial_results import EARTHDIAL_RESULTS
 from geovlm_ray.data.formats.fmow import FMOW
 from geovlm_ray.data.formats.folders import FOLDERS
 from geovlm_ray.data.formats.geochat import GEOCHAT
+from geovlm_ray.data.formats.qa import QA
+from geovlm_ray.data.formats.rsicap import RSICAP
 from geovlm_ray.data.formats.rsvqa import RSVQA
 from geovlm_ray.data.formats.samples import SAMPLES
 from geovlm_ray.data.formats.teochat import TEOCHAT
+from geovlm_ray.data.formats.voc import VOC
 from geovlm_ray.data.formats.vrsbench import VRSBENCH
 from geovlm_ray.data.formats.xbd import XBD
+from geovlm_ray.data.formats.yolo import YOLO
 
 FORMATS: dict[str, Format] = {
     "geochat": GEOCHAT,
@@ -27,10 +33,16 @@ FORMATS: dict[str, Format] = {
     "rsvqa": RSVQA,
     "coco": COCO,
     "dota": DOTA,
+    "voc": VOC,
+    "yolo": YOLO,
     "captions": CAPTIONS,
+    "caption-files": CAPTION_FILES,
+    "rsicap": RSICAP,
     "bigearthnet": BIGEARTHNET,
     "xbd": XBD,
     "fmow": FMOW,
     "folders": FOLDERS,
+    "chat": CHAT,
+    "qa": QA,
     "samples": SAMPLES,
 }

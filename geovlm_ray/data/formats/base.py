@@ -42,21 +42,31 @@ class Unit:
 
 
 @dataclass(frozen=True)
+class Settled:
+    """Options of a source that its content determines, and a sentence each about what was decided and why."""
+
+    options: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Format:
     """A dataset format.
 
     ``units`` runs in the main process, streams the source and does only cheap work; it raises a DataError if the source
     has no data of the format or an option is invalid. ``convert`` runs in worker processes: a DataError quarantines the
     unit, a yielded unit with a problem quarantines a part of it, and an empty result skips it (such as inactive
-    entries). ``options`` are the allowed ``key=value`` arguments with their defaults. ``stores_images`` says whether
-    images are extracted from a source into the output. ``header`` returns what the source holds outside its records;
-    ``restore`` writes rows back as a file of the format.
+    entries). ``options`` are the allowed ``key=value`` arguments with their defaults; ``settle`` determines those that
+    are ``auto`` from the source, before any unit is converted. ``stores_images`` says whether images are extracted from
+    a source into the output. ``header`` returns what the source holds outside its records; ``restore`` writes rows back
+    as a file of the format.
     """
 
     summary: str
     units: Callable[[Source], Iterator[Unit]]
     convert: Callable[[Unit, Source], Iterable[Row | Unit]]
     options: Mapping[str, str] = field(default_factory=dict)
+    settle: Callable[[Source], Settled] | None = None
     stores_images: Callable[[Source], bool] = lambda source: False
     header: Callable[[Source], Mapping[str, Any]] | None = None
     restore: Callable[[Iterator[Row], Mapping[str, Any], Path], None] | None = None

@@ -1,15 +1,17 @@
 """BigEarthNet (Sumbul et al., 2019 and 2021): patches of Sentinel-1 or Sentinel-2 bands as 8-bit RGB images.
 
-A patch is a folder with one TIFF per band and ``*_labels_metadata.json`` with its CORINE classes. Sentinel-2 patches
-become true-colour images: reflectance 0 to 0.2 (stored as 0 to 2000) of bands 4, 3 and 2 as red, green and blue.
-Sentinel-1 patches become the usual dual-polarisation false colour: backscatter in VV, in VH, and VV - VH, each over a
-fixed range of decibels, so that images are comparable. The images are written to the output folder.
+A patch is a folder with one TIFF per band. Its CORINE classes are in ``*_labels_metadata.json`` beside them (version 1)
+or, as 19 classes, in a table of all patches (version 2, `geovlm_ray.data.formats.bigearthnet_metadata`). Sentinel-2
+patches become true-colour images: reflectance 0 to 0.2 (stored as 0 to 2000) of bands 4, 3 and 2 as red, green and
+blue. Sentinel-1 patches become the usual dual-polarisation false colour: backscatter in VV, in VH, and VV - VH, each
+over a fixed range of decibels, so that images are comparable. The images are written to the output folder.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.schema import Example
 from geovlm_ray.data import tiff
 from geovlm_ray.data.formats.base import Format, Source, Unit, field_of, short_repr
+from geovlm_ray.data.formats.bigearthnet_metadata import ListedPatch, listed_patches, table_of
 from geovlm_ray.data.formats.files import choice_option, folder_units, split_of_folder
 from geovlm_ray.data.formats.streams import external_link, read_single_object, relative
 from geovlm_ray.data.images import image_size
@@ -26,6 +29,8 @@ from geovlm_ray.data.table import Row
 from geovlm_ray.tasks.labels import BIGEARTHNET_19, BIGEARTHNET_43
 
 VOCABULARIES = {"43": BIGEARTHNET_43, "19": BIGEARTHNET_19}
+LABELS = ("auto", *VOCABULARIES)
+"""Choices of the nomenclature; ``auto`` is that of the version, 43 or 19."""
 METADATA = "_labels_metadata.json"
 GSD_METRES = 10.0
 WHITE_LEVEL = 2000
@@ -59,8 +64,14 @@ TO_19: dict[str, str] = {name: name for name in BIGEARTHNET_43 if name in BIGEAR
 
 
 def units(source: Source) -> Iterator[Unit]:
-    """The metadata file of each patch."""
-    choice_option(source, "labels", tuple(VOCABULARIES))
+    """The metadata file of each patch, or each patch of the table of version 2."""
+    nomenclature = choice_option(source, "labels", LABELS)
+    if (table := table_of(source)) is not None:
+        if nomenclature == "43":
+            raise DataError("option labels: expected 19, since version 2 has no other classes, found '43'")
+        link = external_link(table, source)
+        yield from [link] if link is not None else listed_patches(table, source)
+        return
 
     def patch_units(folder: Path, files: list[str]) -> Iterator[Unit]:
         for path in (folder / name for name in files if name.endswith(METADATA)):
@@ -70,13 +81,26 @@ def units(source: Source) -> Iterator[Unit]:
 
 
 def convert(unit: Unit, source: Source) -> Iterable[Row]:
-    """The record and the image of a patch; none if no class of the patch is in the nomenclature."""
-    metadata = Path(unit.value)
-    nomenclature = choice_option(source, "labels", tuple(VOCABULARIES))
-    labels = _labels(read_single_object(metadata), nomenclature)
-    if not labels:
+    """The records and images of a patch; none if it has no folder, or no class in the nomenclature."""
+    if unit.value is None:
         return
-    bands = {path.stem.rpartition("_")[2]: path for path in sorted(metadata.parent.glob("*.tif"))}
+    if isinstance(unit.value, ListedPatch):
+        patch = unit.value
+        for folder in patch.folders:
+            row = _row(relative(folder / folder.name, source), folder, patch.labels, "19", source)
+            extra = {"country": patch.country} if patch.country else {}
+            yield replace(row, example=replace(row.example, split=patch.split), extra=extra)
+        return
+    metadata = Path(unit.value)
+    nomenclature = "19" if choice_option(source, "labels", LABELS) == "19" else "43"
+    labels = _labels(read_single_object(metadata), nomenclature)
+    if labels:
+        yield _row(unit.file.removesuffix(METADATA), metadata.parent, labels, nomenclature, source)
+
+
+def _row(name: str, folder: Path, labels: tuple[str, ...], nomenclature: str, source: Source) -> Row:
+    """The record and the image of the bands in a folder."""
+    bands = {path.stem.rpartition("_")[2]: path for path in sorted(folder.glob("*.tif"))}
     if bands.keys() >= {"B04", "B03", "B02"}:
         sensor, image = "Sentinel-2", _true_colour(bands, source)
     elif bands.keys() >= {"VV", "VH"}:
@@ -84,7 +108,6 @@ def convert(unit: Unit, source: Source) -> Iterable[Row]:
     else:
         raise DataError(f"expected bands B04, B03, B02 or VV, VH, found {', '.join(bands) or 'none'}")
     vocabulary = VOCABULARIES[nomenclature]
-    name = unit.file.removesuffix(METADATA)
     example = Example(
         id=name,
         task="multilabel_classification",
@@ -92,14 +115,14 @@ def convert(unit: Unit, source: Source) -> Iterable[Row]:
         question=f"Which of these land-cover classes does the image show: {'; '.join(vocabulary)}?",
         target=labels,
         dataset="BigEarthNet",
-        split=split_of_folder(metadata.parent, source),
+        split=split_of_folder(folder, source),
         labels=vocabulary,
         sensor=sensor,
         gsd=GSD_METRES,
     )
     content = io.BytesIO()
     Image.fromarray(image).save(content, "PNG")
-    yield Row(example, files={example.images[0]: content.getvalue()})
+    return Row(example, files={example.images[0]: content.getvalue()})
 
 
 def _labels(metadata: Mapping[str, object], nomenclature: str) -> tuple[str, ...]:
@@ -154,9 +177,9 @@ def _band(path: Path, source: Source) -> np.ndarray:
 
 
 BIGEARTHNET = Format(
-    "BigEarthNet: Sentinel-1 and Sentinel-2 patches as RGB images; labels=43 or 19",
+    "BigEarthNet, versions 1 and 2: Sentinel-1 and Sentinel-2 patches as RGB images; labels=auto, 43 or 19",
     units,
     convert,
-    options={"labels": "43"},
+    options={"labels": "auto"},
     stores_images=lambda source: True,
 )

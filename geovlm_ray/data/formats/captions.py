@@ -24,6 +24,7 @@ from geovlm_ray.core.schema import Example
 from geovlm_ray.data.formats.base import Format, Source, Unit, field_of, image_reference, short_repr
 from geovlm_ray.data.formats.files import choice_option, first_existing, image_exists, normalize_split, split_from_name
 from geovlm_ray.data.formats.json_members import json_members
+from geovlm_ray.data.formats.record_files import unread_keys
 from geovlm_ray.data.formats.streams import external_link, json_records, relative, source_files
 from geovlm_ray.data.table import Row
 
@@ -31,6 +32,7 @@ PAIRS = ("auto", "true", "false")
 BEFORE_AND_AFTER = (("A", "B"), ("500_2000", "500_2010"))
 DESCRIBE = "Describe the image in one sentence."
 COMPARE = "Describe in one sentence what has changed from the first image to the second."
+KNOWN_KEYS = ("filename", "filepath", "sentences", "captions", "split", "changeflag", "imgid", "sentids", "sentid")
 _RAW = re.compile(r"raw(?:_\d+)?")
 
 
@@ -77,7 +79,8 @@ def convert(unit: Unit, source: Source) -> Iterable[Row]:
         split=normalize_split(split) if split else split_from_name(stem),
     )
     extra = {"class": entry.category, "changeflag": record.get("changeflag")}
-    yield Row(example, extra={key: value for key, value in extra.items() if value is not None})
+    unread = tuple(key for key in unread_keys(record, KNOWN_KEYS) if not _RAW.fullmatch(key))
+    yield Row(example, extra={key: value for key, value in extra.items() if value is not None}, unread=unread)
 
 
 def _holds_lists_of_records(path: Path) -> bool:

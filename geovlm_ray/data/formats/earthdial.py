@@ -19,51 +19,33 @@ from geovlm_ray.core.errors import DataError
 from geovlm_ray.data.formats.base import Format, Source, Unit, field_of, short_repr
 from geovlm_ray.data.formats.conversations import conversation_rows, images_of, record_id
 from geovlm_ray.data.formats.prompts import example_of
+from geovlm_ray.data.formats.record_fields import split_of_file
+from geovlm_ray.data.formats.record_files import record_of, record_units, stores_images, unread_keys
 from geovlm_ray.data.formats.roundtrip import extra_fields, render_answer, render_prompt, restore_record, write_records
-from geovlm_ray.data.formats.shards import ShardRecord, shard_files, shard_units, stored_name
-from geovlm_ray.data.formats.streams import json_units, relative
+from geovlm_ray.data.formats.shards import ShardRecord
 from geovlm_ray.data.table import Row
 
 DATASET = "EarthDial-Instruct"
 REFERENCES = ("groundtruth", *(f"groundtruth{i}" for i in range(5)))
-METADATA = ("dataset_info.json", "state.json", "dataset_dict.json")
-"""Files that ``save_to_disk`` writes along with the shards."""
-
-
-def units(source: Source) -> Iterator[Unit]:
-    """Each record of the shards, or, without shards, of the conversation files.
-
-    Raises:
-        DataError: the source has both, whose images have different roots.
-    """
-    shards = shard_files(source)
-    if not shards:
-        yield from json_units(source)
-        return
-    if source.path.is_dir():
-        json_files = sorted(p for p in source.path.rglob("*.json*") if p.name not in METADATA and p.is_file())
-        if json_files:
-            raise DataError(
-                f"{source.path}: expected shards or conversation files, found both, {relative(shards[0], source)} and "
-                f"{relative(json_files[0], source)}; convert them separately"
-            )
-    for path in shards:
-        yield from shard_units(path, source)
+KNOWN_KEYS = ("id", "__key__", "image", "conversations", "question", *REFERENCES)
 
 
 def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
     """The records of a conversation, or the record of a single question; none if its reference is empty."""
-    record: Any = unit.value
-    files: dict[str, bytes] = {}
-    if isinstance(record, ShardRecord):
-        names = list(map(stored_name, record.images))
-        files = dict(zip(names, record.images, strict=True))
-        record = record.fields | {"image": names[0] if len(names) == 1 else names}
-    if not isinstance(record, dict):
-        raise DataError(f"expected an object, found {short_repr(record)}")
-    rows, bad = _conversation(unit, record) if "conversations" in record else (_question(unit, record), [])
+    record, files = record_of(unit)
+    if isinstance(unit.value, ShardRecord):
+        if not files:
+            raise DataError(f"expected a column of image bytes, found the columns {', '.join(record)}")
+        names = [name for column in unit.value.images for name in record.pop(column)]
+        record = _without_pixels(record)
+        record["image"] = names[0] if len(names) == 1 else names
+    split = split_of_file(unit.file, source)
+    rows, bad = (
+        _conversation(unit, record, split) if "conversations" in record else (_question(unit, record, split), [])
+    )
     if rows:
-        yield replace(rows[0], extra=extra_fields(record, _rendered(rows)), files=files)
+        extra, unread = extra_fields(record, _rendered(rows)), unread_keys(record, KNOWN_KEYS)
+        yield replace(rows[0], extra=extra, files=files, unread=unread)
     yield from rows[1:]
     yield from bad
 
@@ -78,17 +60,17 @@ def restore(rows: Iterator[Row], header: Mapping[str, Any], out: Path) -> None:
     write_records(out, ((file, restored(list(group))) for (file, _), group in groups))
 
 
-def stores_images(source: Source) -> bool:
-    """Whether the source has shards, whose images are extracted."""
-    return bool(shard_files(source))
+def _without_pixels(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record without columns of pixels, which are rows of numbers."""
+    return {k: v for k, v in record.items() if not (isinstance(v, list) and v and isinstance(v[0], list))}
 
 
-def _conversation(unit: Unit, record: Mapping[str, Any]) -> tuple[list[Row], list[Unit]]:
-    example = partial(example_of, images=images_of(record), dataset=DATASET)
+def _conversation(unit: Unit, record: Mapping[str, Any], split: str) -> tuple[list[Row], list[Unit]]:
+    example = partial(example_of, images=images_of(record), dataset=DATASET, split=split)
     return conversation_rows(unit, record["conversations"], record_id(record, unit, "id", "__key__"), example)
 
 
-def _question(unit: Unit, record: Mapping[str, Any]) -> list[Row]:
+def _question(unit: Unit, record: Mapping[str, Any], split: str) -> list[Row]:
     """The record of a question with one reference or several captions; none if the references are empty."""
     prompt = _unquoted(field_of(record, "question"))
     references = [record[key] for key in REFERENCES if record.get(key) is not None]
@@ -98,7 +80,7 @@ def _question(unit: Unit, record: Mapping[str, Any]) -> list[Row]:
     if not answers:
         return []
     id = record_id(record, unit, "id", "__key__")
-    return [Row(example_of(id, prompt, answers, images_of(record), dataset=DATASET))]
+    return [Row(example_of(id, prompt, answers, images_of(record), dataset=DATASET, split=split))]
 
 
 def _unquoted(text: str) -> str:
@@ -117,7 +99,7 @@ def _rendered(rows: list[Row]) -> dict[str, Any]:
 
 EARTHDIAL = Format(
     "EarthDial-Instruct: conversation JSON or JSON lines, or shards (Parquet, Arrow) with embedded images",
-    units,
+    record_units,
     convert,
     stores_images=stores_images,
     restore=restore,

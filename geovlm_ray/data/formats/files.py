@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,10 @@ from geovlm_ray.data.images import ROOT_END, resolve
 
 T = TypeVar("T")
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2")
+IMAGE_FOLDERS = ("images", "image", "JPEGImages", "AllImages")
+"""Common names of the folder of a dataset's images."""
+MAX_FOLDERS = 2_000
+"""Folders that are searched for an image."""
 HIDDEN_PREFIXES = (".", "__MACOSX")
 SPLITS = {
     "train": "train",
@@ -102,6 +107,20 @@ def _is_utf8(name: str) -> bool:
 
 def _printable(path: Path, source: Source) -> str:
     return relative(path, source).encode("utf-8", "replace").decode()
+
+
+def default_image_root(path: Path) -> Path:
+    """The folder that image paths of a source are relative to: the source or that of its file.
+
+    It is the folder above a source that is a folder of labels, without images, beside a folder of images.
+    """
+    if path.is_file():
+        return path.parent
+    folders = itertools.islice(os.walk(path), MAX_FOLDERS)
+    if any(name.lower().endswith(IMAGE_ENDINGS) for _, _, files in folders for name in files):
+        return path
+    beside = (path.resolve().parent / name for name in IMAGE_FOLDERS)
+    return path.resolve().parent if any(folder.is_dir() for folder in beside) else path
 
 
 def image_exists(source: Source, reference: str) -> bool:

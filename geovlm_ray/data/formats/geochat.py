@@ -10,19 +10,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.geometry import Frame
-from geovlm_ray.core.schema import Box
+from geovlm_ray.core.schema import Box, Example
 from geovlm_ray.data.formats.base import Format, Source, Unit, field_of, image_reference, short_repr
 from geovlm_ray.data.formats.conversations import conversation_rows, images_of, record_id, without
-from geovlm_ray.data.formats.prompts import example_of, listed_classes
+from geovlm_ray.data.formats.prompts import check_percent, example_of, listed_classes
 from geovlm_ray.data.formats.quads import smallest_rotated_box
+from geovlm_ray.data.formats.record_fields import split_of
+from geovlm_ray.data.formats.record_files import unread_keys
 from geovlm_ray.data.formats.streams import json_units
 from geovlm_ray.data.table import Row
 from geovlm_ray.tasks.labels import label_key
+
+KNOWN_KEYS = ("split", "type", "dataset", "obj_ids", "size_group")
+"""Keys besides those of a record's image, question and answer, which are kept as they are."""
 
 
 def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
@@ -31,15 +35,20 @@ def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
     if not isinstance(record, dict):
         raise DataError(f"expected an object, found {short_repr(record)}")
     if "conversations" in record:
-        return _instruct(unit, record)
+        return _instruct(unit, record, source)
     return _region(unit, record) if "image_id" in record else _question(unit, record)
 
 
-def _instruct(unit: Unit, record: Mapping[str, Any]) -> Iterable[Row | Unit]:
-    example = partial(example_of, images=images_of(record), dataset="GeoChat-Instruct")
+def _instruct(unit: Unit, record: Mapping[str, Any], source: Source) -> Iterable[Row | Unit]:
+    split = split_of(record, unit, source)
+
+    def example(id: str, question: str, answers: tuple[str]) -> Example:
+        images = images_of(record)
+        return check_percent(example_of(id, question, answers, images, dataset="GeoChat-Instruct", split=split))
+
     extra = without(record, "id", "image", "conversations") if len(record) > 3 else {}
     rows, bad = conversation_rows(unit, record["conversations"], record_id(record, unit, "id"), example, extra)
-    return (*rows, *bad)
+    return (*(replace(row, unread=unread_keys(row.extra, KNOWN_KEYS)) for row in rows), *bad)
 
 
 def _region(unit: Unit, record: Mapping[str, Any]) -> Iterable[Row]:
@@ -81,7 +90,8 @@ def _benchmark(unit: Unit, record: Mapping[str, Any], prompt: str, answer: Any, 
         raise DataError(f"ground_truth: expected text, found {short_repr(answer)}")
     id, images = record_id(record, unit, "question_id"), (image_reference(image),)
     example = example_of(id, prompt, (answer,), images, dataset="GeoChat-Bench", split="test")
-    return Row(example, extra=without(record, "question_id", "image", "image_id", "question", "text", "ground_truth"))
+    extra = without(record, "question_id", "image", "image_id", "question", "text", "ground_truth")
+    return Row(example, extra=extra, unread=unread_keys(extra, KNOWN_KEYS))
 
 
 def _corners(truth: list[Any]) -> list[list[float]]:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 
 from geovlm_ray.core.errors import DataError
-from geovlm_ray.core.schema import Box, Example, GroundedText, Target
+from geovlm_ray.core.schema import Box, Example, GroundedText, Target, ordered_box, target_boxes
 from geovlm_ray.data.formats.base import question_words, short_repr
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.boxes import parse_boxes, strip_boxes
@@ -25,6 +25,8 @@ SENSORS = {
     "hyper": "hyperspectral",
     "inf": "thermal infrared",
 }
+MAX_PERCENT = 110.0
+"""Maximum coordinate of a horizontal box in percent; published boxes exceed the image slightly."""
 MAX_CLASS_WORDS = 8
 """Maximum words of a class name; an answer with a longer item is a sentence, even if the prompt says "classify"."""
 
@@ -167,7 +169,28 @@ def boxes_of(task: str, text: str) -> tuple[Box, ...]:
     if parsed is None or parsed.malformed:
         found = "none" if parsed is None else f"{parsed.malformed} malformed"
         raise DataError(f"answer of {task}: expected boxes of 4 or 5 numbers, found {found} in {short_repr(text)}")
-    return tuple(Box(coords) for coords in parsed.boxes)
+    return tuple(ordered_box(Box(coords)) for coords in parsed.boxes)
+
+
+def check_percent(example: Example) -> Example:
+    """The example, if its boxes can be in percent.
+
+    Raises:
+        DataError: a horizontal box reaches far beyond the image, as pixels would, or all lie in the first percent of
+            it, as fractions would.
+    """
+    numbers = [v for box in target_boxes(example.target) for v in box.coords[:4] if len(box.coords) == 4]
+    if numbers and max(numbers) > MAX_PERCENT:
+        raise DataError(
+            f"boxes: expected percent of the image, found {max(numbers):g}; convert boxes in other units with the "
+            "format chat and its option frame"
+        )
+    if numbers and min(numbers) >= 0 and max(numbers) <= 1 and not all(v.is_integer() for v in numbers):
+        raise DataError(
+            f"boxes: expected percent of the image, found only fractions up to {max(numbers):g}; convert them with the "
+            "format chat and frame=fraction"
+        )
+    return example
 
 
 def _asks_for_classes(text: str, answer: str) -> bool:
@@ -211,16 +234,19 @@ def _task_without_classes(text: str, answer: str, images: int) -> str:
 
 def _task_by_wording(text: str, answer: str, images: int) -> str:
     if _ASKS_BOXES.search(text):
-        return _localization_task(text)
+        return localization_task(text)
     if _ONE_WORD.search(text):
         return "vqa"
     if _BOX.search(answer):
         has_text = len(strip_boxes(answer).split()) > MAX_CLASS_WORDS
-        return "grounded_description" if has_text else _localization_task(text)
+        return "grounded_description" if has_text else localization_task(text)
     if _CAPTION.search(text):
         return "region_captioning" if _BOX.search(text) or "<box>" in text else _captioning_task(images)
     return "vqa"
 
 
-def _localization_task(text: str) -> str:
-    return "object_detection" if _PLURAL.search(text) else "visual_grounding"
+def localization_task(prompt: str, boxes: int = 1) -> str:
+    """The task of a prompt that asks for boxes: grounding of one object, or detection of all that are meant."""
+    if "[refer]" in prompt:
+        return "referred_object_detection"
+    return "object_detection" if boxes != 1 or _PLURAL.search(prompt.lower()) else "visual_grounding"

@@ -1,4 +1,4 @@
-"""Shards of Hugging Face datasets with embedded images: Parquet files, and the Arrow files of ``save_to_disk``."""
+"""Shards of Hugging Face datasets, also with embedded images: Parquet, and the Arrow files of ``save_to_disk``."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ _SIGNATURES = (
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """A record of a shard: its columns without images, and the bytes of its images.
+    """A record of a shard: its columns without images, and the bytes of the images in each column.
 
-    Images are in the order of their column names, so that ``jpg_A`` comes before ``jpg_B``. Empty image columns and
-    columns with pixels as nested lists are left out.
+    Image columns are in the order of their names, so that ``jpg_A`` comes before ``jpg_B``. Empty image columns and
+    columns with pixels as nested lists of integers are left out.
     """
 
     fields: dict[str, Any]
-    images: list[bytes] = field(repr=False)
+    images: dict[str, list[bytes]] = field(repr=False)
 
 
 def shard_files(source: Source) -> list[Path]:
@@ -116,11 +116,9 @@ def _arrow_batches(mapped: pa.MemoryMappedFile) -> Iterator[pa.RecordBatch]:
 
 
 def _columns(schema: pa.Schema) -> list[str]:
-    """All columns except those with pixels as nested lists of numbers; a ValueError if none holds images."""
-    if not _image_columns(schema):
-        found = ", ".join(f"{column.name} ({column.type})" for column in schema)
-        raise ValueError(f"expected a column of image bytes, found the columns {found}")
-    return [column.name for column in schema if not _is_array(column.type)]
+    """All columns, without those of pixels as nested lists if another column holds encoded images."""
+    has_images = bool(_image_columns(schema))
+    return [column.name for column in schema if not (has_images and _is_array(column.type))]
 
 
 def _image_columns(schema: pa.Schema) -> list[str]:
@@ -128,7 +126,11 @@ def _image_columns(schema: pa.Schema) -> list[str]:
 
 
 def _is_array(dtype: pa.DataType) -> bool:
-    return pa.types.is_list(dtype) and pa.types.is_list(dtype.value_type)
+    """Whether a column holds pixels: rows of columns of bands, or rows of bytes; lists of boxes are shallower."""
+    if not (pa.types.is_list(dtype) and pa.types.is_list(dtype.value_type)):
+        return False
+    inner = dtype.value_type.value_type
+    return pa.types.is_list(inner) or pa.types.is_uint8(inner)
 
 
 def _holds_images(dtype: pa.DataType) -> bool:
@@ -146,10 +148,10 @@ def _is_bytes(dtype: pa.DataType) -> bool:
 def _unit(name: str, number: int, values: dict[str, Any], image_columns: list[str]) -> Unit:
     fields = {column: _json_value(value) for column, value in values.items() if column not in image_columns}
     try:
-        images = [content for column in image_columns for content in _image_bytes(column, values[column])]
+        images = {column: list(_image_bytes(column, values[column])) for column in image_columns}
     except DataError as error:
         return Unit(name, number, fields, str(error))
-    return Unit(name, number, ShardRecord(fields, images))
+    return Unit(name, number, ShardRecord(fields, {column: found for column, found in images.items() if found}))
 
 
 def _json_value(value: Any) -> Any:

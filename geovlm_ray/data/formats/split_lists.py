@@ -1,0 +1,93 @@
+"""Lists of splits: text files ``train.txt``, ``test.txt``, ``uc_merced-val.txt``, ... that name a dataset's files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.data.formats.base import Source, Unit
+from geovlm_ray.data.formats.files import split_from_name
+from geovlm_ray.data.formats.streams import external_link, lines, relative
+
+UNLISTED = "unlisted"
+"""Split of the files that no list names."""
+MAX_NAME_CHARS = 1_000
+"""A file with a longer line is no list of files."""
+_LABEL = re.compile(r"[\s,;]+-?\d+$")
+_ANNOTATION = re.compile(r"\s-?\d+(?:\.\d+)?\s+-?\d")
+
+
+@dataclass
+class SplitLists:
+    """The split of each listed file, by its path, its name and its name without ending."""
+
+    by_key: dict[str, str] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
+
+    def of(self, file: str) -> str:
+        """The split of a file, given relative to the source; `UNLISTED` if no list names it."""
+        return next((self.by_key[key] for key in _keys(file) if key in self.by_key), UNLISTED)
+
+
+def keys_of(file: str) -> set[str]:
+    """The names by which a list can name a file."""
+    return set(_keys(file))
+
+
+def _keys(file: str) -> Iterator[str]:
+    """The path of a file from every folder above it, longest first, then the same without its ending."""
+    parts = PurePosixPath(file).parts
+    paths = [PurePosixPath(*parts[i:]) for i in range(len(parts))]
+    yield from (path.as_posix() for path in (*paths, *(path.with_suffix("") for path in paths)))
+
+
+def split_lists(source: Source) -> SplitLists | None:
+    """The lists of a source's folder; None if it has none.
+
+    Raises:
+        DataError: two lists give a file different splits.
+    """
+    lists = SplitLists()
+    for path in _list_files(source):
+        split = split_from_name(path.stem, "")
+        names = list(_listed(path, source))
+        if not split or not names:
+            continue
+        lists.names.append(relative(path, source))
+        for name in names:
+            if lists.by_key.setdefault(name, split) != split:
+                raise DataError(
+                    f"{path}: expected each file in the list of one split, found {name!r} also in that of "
+                    f"{lists.by_key[name]}"
+                )
+    return lists if lists.names else None
+
+
+def _list_files(source: Source) -> Iterator[Path]:
+    """Text files at the top of the source whose names contain a split, without links out of it."""
+    if not source.path.is_dir():
+        return
+    patterns = ["*.txt", "splits/*.txt", "split/*.txt", "ImageSets/*.txt", "ImageSets/*/*.txt", "Main/*.txt"]
+    for path in sorted({p for pattern in patterns for p in source.path.glob(pattern)}):
+        if path.is_file() and external_link(path, source) is None and split_from_name(path.stem, ""):
+            yield path
+
+
+def _listed(path: Path, source: Source) -> Iterator[str]:
+    """The files that a list names, without class numbers after them; nothing if a line is no name."""
+    for line in lines(path, source):
+        text = "" if line.problem else str(line.value).strip()
+        if line.problem or len(text) > MAX_NAME_CHARS or _ANNOTATION.search(text):
+            return
+        if text:
+            yield _LABEL.sub("", text).strip().removeprefix("./").replace("\\", "/")
+
+
+def missing_files(lists: SplitLists, found: set[str]) -> Iterator[Unit]:
+    """A unit with a problem for each listed file that is not among the keys of the found ones."""
+    for name, split in lists.by_key.items():
+        if name not in found:
+            yield Unit(lists.names[0], 1, name, f"list of {split}: expected the file {name!r}, found none")

@@ -1,0 +1,429 @@
+"""Conversion of chat records and of questions with answers, in every container, and the unit of their boxes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.geometry import Frame
+from geovlm_ray.core.schema import Box, Example, GroundedText, target_boxes
+from tests.unit.conversion import (
+    CONTAINERS,
+    Conversion,
+    dialogue,
+    run_convert,
+    write_container,
+    write_json,
+    write_scene,
+)
+
+SHED = Box((60.0, 40.0, 120.0, 80.0))
+PIXELS = Frame("pixel", 200.0, 160.0)
+
+
+def messages(question: Any, answer: Any) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def convert(folder: Path, records: list[dict[str, Any]], name: str = "chat", **options: str) -> Conversion:
+    """Convert records about the image a.png, of 200 x 160 pixels."""
+    write_scene(folder / "in" / "a.png")
+    return run_convert(name, write_json(folder / "in" / "records.jsonl", records), folder / "out", **options)
+
+
+def only(outcome: Conversion) -> Example:
+    assert outcome.quarantine == []
+    (row,) = outcome.rows
+    return row.example
+
+
+CHAT: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "LLaMA-Factory": (
+        {"messages": messages("<image>How many sheds stand here?", "1"), "images": ["a.png"]},
+        {"task": "vqa", "question": "How many sheds stand here?", "target": "1", "frame": Frame()},
+    ),
+    "ShareGPT": (
+        {"conversations": dialogue("<image>\nIs there a shed?", "yes"), "images": ["a.png"]},
+        {"task": "vqa", "question": "Is there a shed?", "target": "yes"},
+    ),
+    "TRL parts": (
+        {
+            "messages": messages(
+                [{"type": "image", "text": None}, {"type": "text", "text": "Describe the image."}],
+                [{"type": "text", "text": "A shed in a field."}],
+            ),
+            "images": ["a.png"],
+        },
+        {"task": "image_captioning", "question": "Describe the image.", "target": ("A shed in a field.",)},
+    ),
+    "TRL prompt and completion": (
+        {
+            "prompt": [{"role": "user", "content": "What is it?"}],
+            "completion": [{"role": "assistant", "content": "a shed"}],
+            "images": ["a.png"],
+        },
+        {"task": "vqa", "question": "What is it?", "target": "a shed"},
+    ),
+    "ms-swift": (
+        {
+            "messages": messages("<image>Find <ref-object>", "<bbox>"),
+            "images": ["a.png"],
+            "objects": {"ref": ["the pale shed"], "bbox": [[60, 40, 120, 80]]},
+        },
+        {"task": "visual_grounding", "question": "Find the pale shed", "target": (SHED,), "frame": PIXELS},
+    ),
+    "ms-swift with names": (
+        {
+            "messages": messages("<image>Find all objects", "<ref-object><bbox><ref-object><bbox>"),
+            "images": ["a.png"],
+            "objects": {"ref": ["shed", "tree"], "bbox": [[60, 40, 120, 80], [150, 150, 10, 100]]},
+        },
+        {
+            "task": "object_detection",
+            "target": (Box(SHED.coords, "shed"), Box((10, 100, 150, 150), "tree")),
+            "frame": PIXELS,
+            "dialect": "tagged",
+        },
+    ),
+    "ms-swift in JSON": (
+        {
+            "messages": messages("<image>Detect it", '[{"bbox_2d": <bbox>, "label": "<ref-object>"}]'),
+            "images": ["a.png"],
+            "objects": {"ref": ["shed"], "bbox": [[60, 40, 120, 80]]},
+        },
+        {"task": "visual_grounding", "target": (Box(SHED.coords, "shed"),), "frame": PIXELS, "dialect": "json"},
+    ),
+    "Qwen grounding": (
+        {
+            "images": ["a.png"],
+            "conversations": dialogue(
+                "<image>Detect all sheds, report bbox coordinates in JSON format.",
+                'Here:\n```json\n[{"bbox_2d": [60, 40, 120, 80], "label": "shed"}]\n```',
+            ),
+        },
+        {
+            "task": "object_detection",
+            "question": "Detect all sheds, report bbox coordinates in JSON format.",
+            "target": (Box(SHED.coords, "shed"),),
+            "frame": PIXELS,
+            "dialect": "json",
+        },
+    ),
+    "pixels in brackets": (
+        {"images": ["a.png"], "conversations": dialogue("<image>Give the box of the shed.", "[60, 40, 120, 80]")},
+        {"task": "visual_grounding", "target": (SHED,), "frame": PIXELS, "dialect": "brackets"},
+    ),
+    "Qwen2-VL tokens": (
+        {
+            "images": ["a.png"],
+            "messages": messages(
+                "Find the shed",
+                "<|object_ref_start|>shed<|object_ref_end|><|box_start|>(300,250),(600,500)<|box_end|>",
+            ),
+        },
+        {
+            "task": "visual_grounding",
+            "target": (Box((300, 250, 600, 500), "shed"),),
+            "frame": Frame("permille"),
+            "dialect": "tagged",
+        },
+    ),
+    "a box in the question": (
+        {"images": ["a.png"], "messages": messages("[identify] What is at [60, 40, 120, 80]?", "a shed")},
+        {
+            "task": "region_captioning",
+            "question": "[identify] What is at [60, 40, 120, 80]?",
+            "target": ("a shed",),
+            "frame": PIXELS,
+        },
+    ),
+    "grounded description": (
+        {
+            "images": ["a.png"],
+            "messages": messages(
+                "Describe the image and where everything is",
+                "There is <ref>a shed</ref><box>[[300, 250, 600, 500]]</box> in the upper half of the wide field.",
+            ),
+        },
+        {
+            "task": "grounded_description",
+            "target": GroundedText(
+                "There is <ref>a shed</ref><box>[[300, 250, 600, 500]]</box> in the upper half of the wide field.",
+                (Box((300, 250, 600, 500), "a shed"),),
+            ),
+            "frame": Frame("permille"),
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", CONTAINERS)
+@pytest.mark.parametrize("form", CHAT)
+def test_chat_records_of_every_form_and_container(form: str, kind: str, tmp_path: Path) -> None:
+    record, expected = CHAT[form]
+    write_scene(tmp_path / "in" / "a.png")
+    outcome = run_convert("chat", write_container(tmp_path / "in", [record], kind), tmp_path / "out")
+    example = only(outcome)
+    assert {key: getattr(example, key) for key in expected} == expected
+    is_embedded = kind in ("shards", "arrow")
+    assert example.split == ("test" if is_embedded else "train")
+    assert example.images == ("a.png",) or (is_embedded and (tmp_path / "out" / example.images[0]).is_file())
+    assert outcome.counts.unread == {}
+
+
+QA: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "EasyR1": (
+        {"images": ["a.png"], "problem": "<image>How many sheds?", "answer": "1"},
+        {"task": "vqa", "question": "How many sheds?", "target": "1"},
+    ),
+    "R1-V": (
+        {"image": "a.png", "problem": "How many sheds?", "solution": "<think>One.</think><answer> 1 </answer>"},
+        {"task": "vqa", "target": "1", "reasoning": "One."},
+    ),
+    "VLM-R1": (
+        {"image": "a.png", "problem": "Where is the shed?", "solution": [60, 40, 120, 80]},
+        {"task": "visual_grounding", "question": "Where is the shed?", "target": (SHED,), "frame": PIXELS},
+    ),
+    "boxes in answer tags": (
+        {"image": "a.png", "problem": "Where are they?", "solution": "<answer>[[60, 40, 120, 80]]</answer>"},
+        {"task": "visual_grounding", "target": (SHED,), "frame": PIXELS},
+    ),
+    "JSON boxes": (
+        {"image": "a.png", "problem": "Where is it?", "answer": '{"bbox": [120, 80, 60, 40], "label": "shed"}'},
+        {"target": (Box(SHED.coords, "shed"),), "frame": PIXELS, "dialect": "json"},
+    ),
+    "corners": (
+        {"image": "a.png", "problem": "Where is it?", "solution": [[60, 40], [120, 80]]},
+        {"target": (SHED,), "frame": PIXELS},
+    ),
+    "corners as text": (
+        {"image": "a.png", "problem": "Where are they?", "answer": "(60, 40), (120, 80); (10, 10), (20, 20)"},
+        {"task": "object_detection", "target": (SHED, Box((10, 10, 20, 20))), "frame": PIXELS},
+    ),
+    "bare numbers": (
+        {"image": "a.png", "problem": "Where is it?", "answer": "60, 40, 120, 80"},
+        {"task": "visual_grounding", "target": (SHED,), "frame": PIXELS},
+    ),
+    "numbers": (
+        {"image": "a.png", "question": "How many?", "answer": 7, "split": "val"},
+        {"task": "vqa", "target": "7", "split": "validation"},
+    ),
+    "classes": (
+        {"image": "a.png", "question": "Which ones are depicted? List of classes.", "answer": ["field", "shed"]},
+        {"task": "multilabel_classification", "target": ("field", "shed")},
+    ),
+    "verl": (
+        {
+            "data_source": "sheds",
+            "prompt": [{"role": "user", "content": "<image>Is there a shed?"}],
+            "images": ["a.png"],
+            "reward_model": {"style": "rule", "ground_truth": "yes"},
+            "extra_info": {"split": "test", "index": 4},
+        },
+        {"id": "test-4", "task": "vqa", "target": "yes", "split": "test", "dataset": "sheds"},
+    ),
+    "ms-swift": (
+        {
+            "messages": [{"role": "system", "content": None}, {"role": "user", "content": "<image>Is there a shed?"}],
+            "images": ["a.png"],
+            "solution": "yes",
+        },
+        {"task": "vqa", "question": "Is there a shed?", "target": "yes"},
+    ),
+    "Alpaca": (
+        {"images": ["a.png"], "instruction": "<image>Answer.", "input": "Is there a shed?", "output": "yes"},
+        {"task": "vqa", "question": "Answer. Is there a shed?", "target": "yes"},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", CONTAINERS)
+@pytest.mark.parametrize("form", QA)
+def test_questions_of_every_form_and_container(form: str, kind: str, tmp_path: Path) -> None:
+    record, expected = QA[form]
+    write_scene(tmp_path / "in" / "a.png")
+    key = "image" if "image" in record else "images"
+    example = only(run_convert("qa", write_container(tmp_path / "in", [record], kind, key), tmp_path / "out"))
+    if kind in ("shards", "arrow") and form not in ("numbers", "verl"):
+        expected = expected | {"split": "test"}
+    assert {name: getattr(example, name) for name in expected} == expected
+
+
+def test_every_question_of_a_conversation_is_a_record(tmp_path: Path) -> None:
+    turns = [{"role": "system", "content": "Be brief."}, *messages("One?", "1"), *messages("Two?", "2")]
+    outcome = convert(tmp_path, [{"id": "x", "messages": turns, "images": ["a.png"], "source_url": "u", "note": None}])
+    assert [(r.example.id, r.example.question, r.example.target) for r in outcome.rows] == [
+        ("x", "One?", "1"),
+        ("x-2", "Two?", "2"),
+    ]
+    assert outcome.counts.unread == {"source_url": 1, "system message": 1}
+
+
+def test_turns_about_one_embedded_image_share_it(tmp_path: Path) -> None:
+    write_scene(tmp_path / "in" / "a.png")
+    turns = [
+        t for box in ("[60, 40, 700, 80]", "[60, 40, 120, 80]", "[6, 4, 130, 90]") for t in messages("Where?", box)
+    ]
+    records = [{"messages": turns, "images": ["a.png"]}, *[{"messages": turns[2:], "images": ["a.png"]}] * 20]
+    outcome = run_convert("chat", write_container(tmp_path / "in", records, "shards"), tmp_path / "out")
+    assert [row.example.frame for row in outcome.rows] == [PIXELS] * 42
+    assert (tmp_path / "out" / outcome.rows[0].example.images[0]).is_file()
+    assert "data/test-00000-of-00001.parquet:1: boxes: expected coordinates inside the image" in outcome.reasons[1]
+
+
+def test_absolute_image_paths_must_lie_below_the_image_root(tmp_path: Path) -> None:
+    inside = {"messages": messages("Is it?", "yes"), "images": [str(tmp_path / "in" / "a.png")]}
+    outcome = convert(tmp_path, [inside, inside | {"images": ["/etc/passwd"]}, inside | {"images": ["http://x/a.png"]}])
+    assert [row.example.images for row in outcome.rows] == [("a.png",)]
+    assert "give --images" in outcome.reasons[2]
+    assert "save the image first" in outcome.reasons[3]
+
+
+def test_an_answer_that_is_null_is_absent_and_an_unknown_key_is_counted(tmp_path: Path) -> None:
+    record = {"image": "a.png", "problem": "Is it?", "answer": "yes", "difficulty": 3, "hint": None}
+    outcome = convert(tmp_path, [record, record, record | {"answer": None}], "qa")
+    assert (len(outcome.rows), outcome.counts.passed_over) == (2, 1)
+    assert outcome.card["unread_keys"] == {"difficulty": 2}
+
+
+@pytest.mark.parametrize(
+    ("name", "record", "reason"),
+    [
+        ("chat", {"messages": messages("Q?", "yes")}, "expected an image under one of images, image"),
+        ("chat", {"messages": messages("Q?", "yes"), "images": [5]}, "expected the path of an image"),
+        ("chat", {"messages": messages("Q?", ""), "images": ["a.png"]}, "expected an answer"),
+        ("chat", {"messages": [{"role": "tool", "content": "x"}], "images": ["a.png"]}, "role: expected one of human"),
+        ("chat", {"messages": messages("Q?", [{"type": "audio"}]), "images": ["a.png"]}, "type text or image"),
+        ("chat", {"messages": messages("Q?", "yes"), "videos": ["a.mp4"]}, "videos: expected images only"),
+        ("chat", {"messages": messages("<bbox>", "a"), "images": ["a.png"], "objects": {"bbox": []}}, "found fewer"),
+        (
+            "chat",
+            {"messages": messages("Q", "a"), "images": ["a.png"], "objects": {"bbox": [[1, 2, 3, 4]]}},
+            "found 1 without",
+        ),
+        (
+            "chat",
+            {"messages": messages("Q", "<bbox>"), "images": ["a.png"], "objects": {"bbox": [[1, 2, 3]]}},
+            "expected a box of 4, 5 or 8 numbers",
+        ),
+        ("qa", {"image": "a.png", "problem": "Q?"}, "expected one of the keys answer, solution"),
+        ("qa", {"image": "a.png", "answer": "yes"}, "expected one of the keys problem, question"),
+        ("qa", {"image": "a.png", "problem": "Q?", "answer": {"x": 1}}, "expected an answer"),
+        ("qa", {"image": "a.png", "problem": "Q?", "answer": ["a", "b"]}, "expected one answer"),
+        ("qa", {"image": "a.png", "problem": "Q?", "answer": [[1, 2, 3], [4, 5, 6]]}, "a box of 4, 5 or 8 numbers"),
+        (
+            "qa",
+            {"image": "a.png", "problem": "Classify it. Classes: farm, forest, sea.", "answer": "farm, forest"},
+            "expected one class, found 2",
+        ),
+        ("qa", {"image": "a.png", "prompt": [{"role": "assistant", "content": "x"}], "answer": "y"}, "one message"),
+    ],
+)
+def test_only_the_invalid_record_is_quarantined(name: str, record: dict, reason: str, tmp_path: Path) -> None:
+    good = {"chat": {"messages": messages("Q?", "yes"), "images": ["a.png"]}, "qa": QA["EasyR1"][0]}[name]
+    outcome = convert(tmp_path, [good, record, good], name)
+    assert (len(outcome.rows), list(outcome.reasons)) == (2, [2])
+    assert reason in outcome.reasons[2]
+
+
+def test_the_task_is_an_option(tmp_path: Path) -> None:
+    record = QA["EasyR1"][0]
+    assert only(convert(tmp_path, [record], "qa", task="image_captioning")).target == ("1",)
+    with pytest.raises(DataError, match=r"option task: expected auto or one of .* did you mean 'vqa'"):
+        convert(tmp_path / "other", [record], "qa", task="vqaa")
+
+
+def grounding(*boxes: list[float], **fields: Any) -> list[dict[str, Any]]:
+    """Records with one box each, written in brackets."""
+    return [{"image": "a.png", "problem": "Where is it?", "answer": json.dumps(box), **fields} for box in boxes]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "frame", "stored"),
+    [
+        ([[30, 25, 60, 50]], "percent", (30, 25, 60, 50)),
+        ([[60, 40, 120, 80]], "pixel", (60, 40, 120, 80)),
+        ([[300, 250, 600, 500]], "permille", (300, 250, 600, 500)),
+        ([[0.3, 0.25, 0.6, 0.5]], "fraction", (30, 25, 60, 50)),
+        ([[60, 40, 12, 80]] * 3 + [[60, 40, 120, 80]], "pixel", (12, 40, 60, 80)),
+    ],
+)
+def test_the_unit_of_boxes_is_determined_from_all_of_them(
+    boxes: list[list[float]], frame: str, stored: tuple[float, ...], tmp_path: Path
+) -> None:
+    outcome = convert(tmp_path, grounding(*boxes), "qa")
+    example = outcome.rows[0].example
+    assert target_boxes(example.target)[0].coords == pytest.approx(stored)
+    assert example.frame == (PIXELS if frame == "pixel" else Frame("permille" if frame == "permille" else "percent"))
+    assert outcome.card["options"]["frame"] == frame
+    (note,) = outcome.card["notes"]
+    assert note.startswith(f"frame={frame}: found boxes in {len(boxes)} of the first records, with coordinates up to ")
+
+
+def test_boxes_that_stay_in_a_corner_of_large_images_are_percent(tmp_path: Path) -> None:
+    write_scene(tmp_path / "large" / "a.png", (1000, 1000))
+    answers = [f'[{{"bbox_2d": [{k}, 20, {60 + k}, 90], "label": "shed"}}]' for k in range(12)]
+    records = [{"image": "a.png", "problem": "Where?", "answer": answer} for answer in answers]
+    outcome = run_convert("qa", write_json(tmp_path / "large" / "r.jsonl", records), tmp_path / "out")
+    assert outcome.card["options"]["frame"] == "percent"
+    assert (
+        "in pixel all would lie in a corner; if they are not, give frame=permille or frame=pixel"
+        in (outcome.card["notes"][0])
+    )
+    few = run_convert("qa", write_json(tmp_path / "large" / "r.jsonl", records[:1]), tmp_path / "few")
+    assert few.card["options"]["frame"] == "pixel"
+
+
+@pytest.mark.parametrize(
+    ("frame", "found"),
+    [
+        ("percent", "found boxes in 1 of the first records, with coordinates up to 120; frame=permille or frame=pixel"),
+        ("fraction", "with coordinates up to 120"),
+        ("metres", "option frame: expected auto or percent or permille or pixel or fraction, found 'metres'"),
+    ],
+)
+def test_a_given_unit_that_cannot_be_true_is_an_error(frame: str, found: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as error:
+        convert(tmp_path, grounding([60, 40, 120, 80]), "qa", frame=frame)
+    assert found in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_box_beyond_its_image_is_quarantined_and_does_not_change_the_unit(tmp_path: Path) -> None:
+    outcome = convert(tmp_path, grounding(*[[60, 40, 120, 80]] * 60, [60, 40, 700, 80]), "qa")
+    assert len(outcome.rows) == 60
+    assert "expected coordinates inside the image, 200 x 160 in pixel, found up to 700, 80" in outcome.reasons[61]
+
+
+def test_pixels_without_images_need_a_given_unit(tmp_path: Path) -> None:
+    source = write_json(tmp_path / "in" / "r.jsonl", grounding([60, 40, 120, 80]))
+    with pytest.raises(DataError, match="no readable image for 1 of them; give frame="):
+        run_convert("qa", source, tmp_path / "out")
+    assert only(run_convert("qa", source, tmp_path / "b", frame="permille")).frame == Frame("permille")
+
+
+def test_boxes_on_an_image_with_exif_rotation_are_refused(tmp_path: Path) -> None:
+    write_scene(tmp_path / "in" / "a.jpg", orientation=6)
+    record = {"image": "a.jpg", "problem": "Where is it?", "answer": "[60, 40, 120, 80]"}
+    outcome = run_convert("qa", write_json(tmp_path / "in" / "r.jsonl", [record]), tmp_path / "out", frame="permille")
+    assert "expected an upright image" in outcome.reasons[1]
+    text = record | {"answer": "yes"}
+    assert only(run_convert("qa", write_json(tmp_path / "in" / "r.jsonl", [text]), tmp_path / "text")).target == "yes"
+
+
+def test_norm1_boxes_of_swift_are_fractions_and_quadrilaterals_are_rotated(tmp_path: Path) -> None:
+    record = CHAT["ms-swift"][0] | {"objects": {"ref": ["x"], "bbox": [[0.3, 0.25, 0.6, 0.5]], "bbox_type": "norm1"}}
+    assert target_boxes(only(convert(tmp_path, [record])).target)[0].coords == pytest.approx((30, 25, 60, 50))
+    corners = [60, 40, 120, 40, 120, 80, 60, 80]
+    quad = CHAT["ms-swift"][0] | {"objects": {"ref": ["x"], "bbox": [corners]}}
+    assert only(convert(tmp_path / "b", [quad])).target == (Box((60, 40, 120, 80, 0)),)
+
+
+def test_the_dialect_is_an_option(tmp_path: Path) -> None:
+    assert only(convert(tmp_path, grounding([60, 40, 120, 80]), "qa", dialect="json")).dialect == "json"
+    with pytest.raises(DataError, match="option dialect: expected auto or brackets"):
+        convert(tmp_path / "b", grounding([60, 40, 120, 80]), "qa", dialect="xml")
