@@ -26,12 +26,6 @@ class Box:
         object.__setattr__(self, "coords", ordered(self.coords))
 
 
-def ordered_box(box: Box) -> Box:
-    """A box whose first corner is its upper left one."""
-    x1, y1, x2, y2, *angle = box.coords
-    return Box((min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2), *angle), box.label)
-
-
 @dataclass(frozen=True)
 class GroundedText:
     """A description and the boxes of the objects that it mentions."""

@@ -18,7 +18,7 @@ from functools import lru_cache
 
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.geometry import Coords, Frame, FrameKind
-from geovlm_ray.core.schema import Example, GroundedText, Target, ordered_box, target_boxes, target_texts
+from geovlm_ray.core.schema import Example, target_boxes, target_texts
 from geovlm_ray.data import tiff
 from geovlm_ray.data.formats.base import Settled, Source, Unit
 from geovlm_ray.data.formats.files import choice_option, image_exists
@@ -168,7 +168,7 @@ def in_frame_of_source(raw: RawRow, source: Source) -> Row:
         DataError: a box lies beyond the image in this unit, or the image is absent or to be displayed rotated.
     """
     row = raw.row
-    example = replace(row.example, target=_ordered(row.example.target))
+    example = row.example
     coords = _coords(example)
     if not coords:
         return replace(row, example=replace(example, frame=Frame()))
@@ -228,13 +228,6 @@ def check_upright(image: str, header: tiff.Header, stated: tuple[float, float] |
 @lru_cache(maxsize=1024)
 def _header(reference: str) -> tiff.Header:
     return image_header(reference)
-
-
-def _ordered(target: Target) -> Target:
-    if isinstance(target, GroundedText):
-        return GroundedText(target.text, tuple(map(ordered_box, target.boxes)))
-    boxes = tuple(map(ordered_box, target_boxes(target)))
-    return boxes or target
 
 
 def _coords(example: Example) -> list[Coords]:

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.geometry import Frame
-from geovlm_ray.core.schema import Box, Example, ordered_box
+from geovlm_ray.core.schema import Box, Example
 from geovlm_ray.data.formats.base import Source, image_reference
 from geovlm_ray.data.formats.box_frames import check_upright
 from geovlm_ray.data.formats.files import IMAGE_ENDINGS, IMAGE_FOLDERS, choice_option, image_exists, question_for
@@ -97,7 +97,7 @@ def class_rows(common: Example, boxes: Sequence[tuple[Box, bool]], source: Sourc
     """
     by_class: dict[str, list[tuple[Box, bool]]] = {}
     for box, difficult in boxes:
-        by_class.setdefault(str(box.label), []).append((ordered_box(box), difficult))
+        by_class.setdefault(str(box.label), []).append((box, difficult))
     for name, members in by_class.items():
         marked = [i for i, (_, is_difficult) in enumerate(members) if is_difficult]
         example = replace(
@@ -116,7 +116,7 @@ def check_inside(box: Box, frame: Frame) -> Box:
     Raises:
         DataError: it is not, or it has no area.
     """
-    x1, y1, x2, y2 = ordered_box(box).coords[:4]
+    x1, y1, x2, y2 = box.coords[:4]
     width, height = frame.scale
     across, down = MAX_OUTSIDE * width + 1, MAX_OUTSIDE * height + 1
     if len(box.coords) == 5:

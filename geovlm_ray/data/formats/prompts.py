@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 
 from geovlm_ray.core.errors import DataError
-from geovlm_ray.core.schema import Box, Example, GroundedText, Target, ordered_box, target_boxes
+from geovlm_ray.core.schema import Box, Example, GroundedText, Target, target_boxes
 from geovlm_ray.data.formats.base import question_words, short_repr
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.boxes import parse_boxes, strip_boxes
@@ -169,7 +169,7 @@ def boxes_of(task: str, text: str) -> tuple[Box, ...]:
     if parsed is None or parsed.malformed:
         found = "none" if parsed is None else f"{parsed.malformed} malformed"
         raise DataError(f"answer of {task}: expected boxes of 4 or 5 numbers, found {found} in {short_repr(text)}")
-    return tuple(ordered_box(Box(coords)) for coords in parsed.boxes)
+    return tuple(map(Box, parsed.boxes))
 
 
 def check_percent(example: Example) -> Example:

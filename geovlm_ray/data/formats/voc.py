@@ -24,7 +24,7 @@ import numpy as np
 
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.geometry import rotated_box, rotated_corners
-from geovlm_ray.core.schema import Box, Example, ordered_box
+from geovlm_ray.core.schema import Box, Example
 from geovlm_ray.data.formats.base import Format, Settled, Source, Unit, short_repr
 from geovlm_ray.data.formats.files import choice_option, normalize_split
 from geovlm_ray.data.formats.objects import (
@@ -127,7 +127,7 @@ def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
 
 def _grounding(common: Example, described: Iterable[tuple[int, str, Box]]) -> Iterator[Row]:
     for number, description, box in described:
-        question, target = question_of(description), (ordered_box(box),)
+        question, target = question_of(description), (box,)
         yield Row(replace(common, id=f"{common.id}/{number}", question=question, target=target))
 
 
@@ -201,7 +201,7 @@ def _box(element: ET.Element, source: Source) -> Box:
         raise DataError(f"expected bndbox, robndbox or points, found {', '.join(child.tag for child in element)}"[:300])
     first = int(choice_option(source, "first_pixel", FIRST_PIXEL) == "1")
     xmin, ymin, xmax, ymax = (_child(box, side) for side in ("xmin", "ymin", "xmax", "ymax"))
-    x1, y1, x2, y2 = ordered_box(Box((xmin, ymin, xmax, ymax))).coords
+    x1, y1, x2, y2 = Box((xmin, ymin, xmax, ymax)).coords
     return Box((max(x1 - first, 0.0), max(y1 - first, 0.0), x2, y2), name)
 
 
