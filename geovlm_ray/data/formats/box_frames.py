@@ -20,9 +20,9 @@ from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.geometry import Coords, Frame, FrameKind
 from geovlm_ray.core.schema import Example, target_boxes, target_texts
 from geovlm_ray.data import tiff
+from geovlm_ray.data.answer_format import in_frame
 from geovlm_ray.data.formats.base import Settled, Source, Unit
 from geovlm_ray.data.formats.files import choice_option, image_exists
-from geovlm_ray.data.frames import in_frame
 from geovlm_ray.data.images import ROOT_END, image_header, upright_size
 from geovlm_ray.data.table import Row
 from geovlm_ray.tasks.boxes import DIALECTS, parse_boxes
