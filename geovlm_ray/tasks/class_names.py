@@ -1,32 +1,203 @@
-"""Class names of a dataset, found in what models write."""
+"""Class names of a dataset, found in what models write.
+
+A name is found in plural and singular, in British and American spelling, with spaces, hyphens or joined ("storagetank"),
+without a general head noun ("dense residential area"), and under its synonyms.
+"""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from geovlm_ray.tasks.labels import label_key
+from geovlm_ray.tasks.labels import BIGEARTHNET, label_key
+from geovlm_ray.tasks.synonyms import RELATED, SYNONYMS, groups
+from geovlm_ray.tasks.words import COMMA, LINE, tokens
+
+CONNECTORS = frozenset({COMMA, LINE, "and", "or"})
+"""Tokens inside names that lists of names contain too ("beaches, dunes, sands", "lake or pond")."""
+HEADS = frozenset("area region zone site scene building place land class category damage facility image type".split())
+"""General nouns that answers add to a name or omit from it."""
+NEGATORS = frozenset("no not non never without neither nor none cannot unlike excluding lack lacking rather instead".split())
+
+_MIN_JOINED = 9
+"""A word of this length may consist of several words."""
+_KEPT_HEADS = frozenset({"land", "image", "type"})
+_MAX_CONNECTORS = 2
+_MIN_BEGINNING = 4
 
 
 @dataclass(frozen=True)
 class Synonyms:
-    """Other names of classes, beside the shipped ones: ``groups`` of names that mean the same class."""
+    """Other names of classes, beside the shipped ones: ``groups`` of names that mean the same class.
+
+    ``related`` adds the shipped groups of related names, such as ship and boat.
+    """
 
     groups: tuple[tuple[str, ...], ...] = ()
+    related: bool = False
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """One spelling of a class name: its joined words, their beginnings, and whether it contains `CONNECTORS`."""
+
+    key: str
+    prefixes: frozenset[str]
+    splits: bool
 
 
 class ClassNames:
     """A vocabulary of class names; names that mean the same class have the same key."""
 
-    def __init__(self, names: tuple[str, ...], synonyms: Synonyms) -> None:
-        self._keys = {label_key(name): label_key(name) for name in names}
+    def __init__(self, names: tuple[str, ...], synonyms: Synonyms | None) -> None:
+        self._keys: dict[str, str] = {}
+        self._splits: set[str] = set()
+        self.prefixes: set[str] = set()
+        for name in names:
+            self._add(spelling_of(name), label_key(name))
+        if synonyms is not None:
+            for level in range(2):
+                self._add_unambiguous(names, synonyms, level)
+
+    @functools.cached_property
+    def keys(self) -> frozenset[str]:
+        """The keys of all names."""
+        return frozenset(self._keys.values())
 
     def key_of(self, text: str) -> str | None:
         """Key of the one class that a text names; None if it names none or several."""
-        return self._keys.get(label_key(text))
+        exact = self._keys.get(spelling_of(text).key) if len(text) <= MAX_CACHED_NAME else None
+        if exact is not None:
+            return exact
+        found = set()
+        tokens_of_text = tokens(text)
+        negated, i = False, 0
+        while i < len(tokens_of_text):
+            token = tokens_of_text[i]
+            match = self.match(tokens_of_text, i) if token in self.prefixes else None
+            if match:
+                i = match[1]
+                if not negated and not _is_modifier(tokens_of_text, i):
+                    found.add(match[0])
+                continue
+            negated = (negated or token in NEGATORS) and token not in CONNECTORS
+            i += 1
+        return found.pop() if len(found) == 1 else None
+
+    def key_for(self, name: str) -> str:
+        """Key of a name of the vocabulary."""
+        return self._keys.get(spelling_of(name).key) or label_key(name)
+
+    def is_name(self, words: Sequence[str]) -> bool:
+        """Whether tokens are a spelling of one name."""
+        return "".join(word for word in words if word not in CONNECTORS) in self._keys
+
+    def match(self, words: Sequence[str], start: int) -> tuple[str, int] | None:
+        """Key of the longest name at a position of `tokens`, and the position after it."""
+        joined, best, connectors, split = "", None, 0, False
+        for i in range(start, len(words)):
+            word = words[i]
+            if word in CONNECTORS and joined:
+                connectors += 1
+                if connectors > _MAX_CONNECTORS:
+                    break
+                split = True
+                continue
+            connectors = 0
+            joined += word
+            if joined not in self.prefixes:
+                break
+            key = self._keys.get(joined)
+            if key is not None and (not split or joined in self._splits):
+                best = key, i + 1
+        return best
+
+    def _add(self, spelling: Spelling, key: str) -> None:
+        if spelling.key and spelling.key not in self._keys:
+            self._keys[spelling.key] = key
+            self.prefixes |= spelling.prefixes
+        if spelling.splits:
+            self._splits.add(spelling.key)
+
+    def _add_unambiguous(self, names: tuple[str, ...], synonyms: Synonyms, level: int) -> None:
+        """Add shorter forms (level 0) or synonyms (level 1) of the names, except those that two classes share."""
+        found: dict[str, tuple[Spelling, str] | None] = {}
+        for name in names:
+            key = self.key_for(name)
+            for spelling in variants(name, synonyms)[level]:
+                known = found.get(spelling.key, (spelling, key))
+                found[spelling.key] = known if known and known[1] == key else None
+        for entry in found.values():
+            if entry:
+                self._add(*entry)
+
+
+MAX_CACHED_NAME = 256
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def spelling_of(name: str) -> Spelling:
+    """The normal form of a name as it is written."""
+    return _spelling(tokens(name))
+
+
+def _spelling(parts: Sequence[str]) -> Spelling:
+    joined, prefixes = "", set()
+    for word in parts:
+        if word not in CONNECTORS:
+            if len(word) >= _MIN_JOINED:
+                prefixes.update(joined + word[:end] for end in range(2, len(word)))
+            joined += word
+            prefixes.add(joined)
+    return Spelling(joined, frozenset(prefixes), not CONNECTORS.isdisjoint(parts))
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def variants(name: str, synonyms: Synonyms) -> tuple[tuple[Spelling, ...], tuple[Spelling, ...]]:
+    """Other spellings of a name: shorter forms, and synonyms of the name and of its shorter forms."""
+    parts = tokens(name)
+    shorter = []
+    if len(parts) > 1 and parts[-1] in HEADS - _KEPT_HEADS and not NEGATORS.issuperset(parts[:-1]):
+        shorter.append(_spelling(parts[:-1]))
+    if COMMA in parts and parts.index(COMMA) >= _MIN_BEGINNING:
+        shorter.append(_spelling(parts[: parts.index(COMMA)]))
+    table = _synonym_table(synonyms)
+    own = [spelling_of(name), *shorter]
+    others = [spelling for form in own for spelling in table.get(form.key, ()) if spelling.key != form.key]
+    return tuple(shorter), tuple(others)
+
+
+@functools.lru_cache(maxsize=64)
+def _synonym_table(synonyms: Synonyms) -> dict[str, tuple[Spelling, ...]]:
+    """Spellings of the group of each name; a name in several groups has the spellings of all."""
+    table: dict[str, tuple[Spelling, ...]] = {}
+    for group in (*synonyms.groups, *(groups(RELATED) if synonyms.related else ()), *groups(SYNONYMS)):
+        spellings = tuple(map(spelling_of, group))
+        for spelling in spellings:
+            table[spelling.key] = table.get(spelling.key, ()) + spellings
+    return table
+
+
+def _is_modifier(words: Sequence[str], end: int) -> bool:
+    """Whether the name that ends before a position modifies another noun ("car park" for "car")."""
+    following = words[end] if end < len(words) else COMMA
+    return following.isalpha() and following not in HEADS and following not in AFTER_NAMES and following[-2:] != "ed"
+
+
+AFTER_NAMES = frozenset(
+    "and or in on at near with of by to from beside next along is are was were be left right top bottom upper lower "
+    "center that which while but here there visible as over under between behind above below".split()
+)
 
 
 @functools.lru_cache(maxsize=4096)
 def class_names(names: tuple[str, ...], synonyms: Synonyms = Synonyms()) -> ClassNames:
     """The vocabulary of these names; vocabularies are kept, because the examples of a dataset share one."""
     return ClassNames(names, synonyms)
+
+
+@functools.cache
+def known_names() -> ClassNames:
+    """BigEarthNet's names, which contain commas, without other spellings: names in answers to any dataset."""
+    return ClassNames(BIGEARTHNET, None)

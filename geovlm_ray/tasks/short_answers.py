@@ -1,0 +1,286 @@
+"""Equivalence of short answers to questions: the truth and the question decide what is compared.
+
+A truth is an option of a multiple-choice question, yes or no, a quantity, a position, a comparison, a list, or a phrase.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from geovlm_ray.tasks import choices
+from geovlm_ray.tasks.class_names import HEADS, NEGATORS, ClassNames, Synonyms, class_names
+from geovlm_ray.tasks.conclusions import conclusion
+from geovlm_ray.tasks.phrases import (
+    FILLER,
+    affirmed,
+    contradicts,
+    items,
+    phrase_words,
+    sentences,
+    statements,
+)
+from geovlm_ray.tasks.polarity import TRUE_WORDS, is_polar, polarity
+from geovlm_ray.tasks.positions import (
+    comparison,
+    directions,
+    position_agreement,
+    positions,
+    whole_comparison,
+    whole_position,
+)
+from geovlm_ray.tasks.quantities import stated_quantity, whole_quantity
+from geovlm_ray.tasks.words import DELIMITERS, tokens
+
+MAX_NAME_CHARS = 128
+"""Longer truths are no class names."""
+_ORDERED = frozenset("than from to left right top bottom above below behind over under between before after".split())
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Agreement of an answer with the truth in [0, 1]; ``typed`` if meaning decided it, not the overlap of words."""
+
+    value: float
+    typed: bool
+
+
+EQUAL, DIFFERENT = Agreement(1.0, True), Agreement(0.0, True)
+
+
+def agreement(answer: str, truth: str, question: str = "", synonyms: Synonyms = Synonyms()) -> Agreement:
+    """Agreement of an answer with the truth: 1 if they mean the same, else as far as their words overlap.
+
+    Answers of another meaning of the same type, and hedges, score 0: "no" for "yes", 3 for 2, "left" for "right".
+    """
+    return _truth(truth, question, synonyms).agreement(answer)
+
+
+def answer_key(answer: str, truth: str, question: str = "", synonyms: Synonyms = Synonyms()) -> str:
+    """The answer as a class: that of the truth if they are equivalent, else its own."""
+    own = _truth(truth, question, synonyms)
+    if own.agreement(answer).value == 1:
+        return own.key
+    words = tokens(conclusion(answer))
+    said = polarity(words, own.question)
+    key = {True: "yes", False: "no"}[said] if said is not None and own.polar is not None else _joined(words)
+    return key if key != own.key else f"{key}?"
+
+
+class Truth:
+    """The true answer to a question, and how answers are compared with it."""
+
+    def __init__(self, truth: str, question: str, synonyms: Synonyms) -> None:
+        self.text = truth
+        self.tokens = tokens(truth)
+        self.question = tokens(question)
+        self.words = [word for word in self.tokens if word not in DELIMITERS]
+        self.content = phrase_words(self.tokens) or self.words
+        self.options = choices.options(question)
+        self.letter, self.option = self._choice(question)
+        self.polar = None if self.letter or not is_polar(self.words) else self.words[0] in TRUE_WORDS
+        self.quantity = whole_quantity(self.tokens, FILLER) if self._may_be_quantity() else None
+        self.position = whole_position(self.tokens)
+        self.direction = whole_comparison(self.words)
+        self.comparison = comparison(self.tokens)
+        self.negated = not NEGATORS.isdisjoint(self.tokens)
+        self.items = items(self.tokens) if self._is_list() else []
+        self.names: ClassNames | None = None
+        if self.words and len(truth) <= MAX_NAME_CHARS:
+            self.names = class_names((truth.strip(" .,;:!?\"'"),), synonyms)
+        self.synonyms = synonyms
+        self.asked = frozenset() if "or" in self.question else frozenset(phrase_words(self.question)) - {*self.content}
+        self.alternatives = self._alternatives()
+
+    @property
+    def key(self) -> str:
+        """The truth as a class."""
+        return {True: "yes", False: "no", None: _joined(self.tokens)}[self.polar]
+
+    def agreement(self, answer: str) -> Agreement:
+        """Agreement of an answer."""
+        words = tokens(answer)
+        if words == self.tokens or (not self.words and answer.strip() == self.text.strip()):
+            return EQUAL if self.words or answer.strip() == self.text.strip() else DIFFERENT
+        stated = conclusion(answer)
+        if stated is not answer:
+            words = tokens(stated)
+        words = _said_once(words)
+        if words == self.words:
+            return EQUAL
+        if self.letter:
+            return self._choice_agreement(stated, words)
+        if self.polar is not None:
+            return EQUAL if polarity(words, self.question) is self.polar else DIFFERENT
+        if self.quantity:
+            return self._quantity_agreement(words)
+        if self.position:
+            value = position_agreement(positions(affirmed(words)), self.position)
+            return Agreement(value, True) if len(words) <= _MAX_SENTENCE else self._overlap(words)
+        return self._phrase_agreement(words)
+
+    def _choice(self, question: str) -> tuple[str | None, str]:
+        """Letter and text of the true option; (None, truth) if the question is not multiple-choice."""
+        letter, text = choices.without_letter(self.text)
+        if letter and (letter in self.options or not self.options):
+            return letter, text
+        bare = choices.chosen_letters(self.text) if len(self.words) == 1 and len(self.words[0]) == 1 else []
+        if bare and (self.options or self.text.strip(" .()").isupper()):
+            return bare[0], self.options.get(bare[0], "")
+        same = [key for key, option in self.options.items() if tokens(option) == self.tokens]
+        return (same[0], self.text) if len(same) == 1 else (None, self.text)
+
+    def _may_be_quantity(self) -> bool:
+        return not self.letter and any(word[-1].isdigit() or word in _COUNTS for word in self.words)
+
+    def _is_list(self) -> bool:
+        listed = [word for word in self.tokens if word in DELIMITERS or word == "and"]
+        short = all(len(item) <= _MAX_ITEM for item in items(self.tokens))
+        return bool(listed) and short and len(items(self.tokens)) > 1 and _ORDERED.isdisjoint(self.tokens)
+
+    def _alternatives(self) -> frozenset[str]:
+        """Stems of the words that a question offers besides the truth ("rural or urban")."""
+        words = [word for word in self.question if word not in ("a", "an", "the")]
+        near = {w for i, word in enumerate(words) if word == "or" for w in (*words[i - 1 : i], *words[i + 1 : i + 2])}
+        return frozenset(phrase_words(sorted(near))) - {*self.content}
+
+    def _choice_agreement(self, answer: str, words: list[str]) -> Agreement:
+        letters = choices.chosen_letters(answer)
+        if letters and letters != [self.letter]:
+            return DIFFERENT
+        rest = choices.without_letter(answer)[1] if letters else answer
+        named = [key for key, text in self.options.items() if _truth(text, "", self.synonyms).named_in(rest)]
+        if letters:
+            return EQUAL if not named or self.letter in named else DIFFERENT
+        if self.options:
+            return EQUAL if named == [self.letter] else DIFFERENT
+        return _truth(self.option, "", self.synonyms).agreement(answer) if self.option.strip() else DIFFERENT
+
+    def named_in(self, answer: str) -> bool:
+        """Whether an answer states this truth, or contains its words."""
+        if self.agreement(answer).value == 1:
+            return True
+        own, words = self.words, affirmed(tokens(answer))
+        return any(words[i : i + len(own)] == own for i in range(len(words) - len(own) + 1)) if own else False
+
+    def _quantity_agreement(self, words: list[str]) -> Agreement:
+        assert self.quantity
+        stated = stated_quantity(words, {*self.question, *self.quantity.noun})
+        if stated is None:
+            return DIFFERENT if _joined(self.quantity.noun) == "" else self._overlap(words)
+        if len(words) > _MAX_SENTENCE or not stated.agrees(self.quantity):
+            same = (stated.low, stated.high, stated.unit) == (self.quantity.low, self.quantity.high, self.quantity.unit)
+            return self._overlap(words) if self.quantity.noun and (same or len(words) > _MAX_SENTENCE) else DIFFERENT
+        return EQUAL
+
+    def _phrase_agreement(self, words: list[str]) -> Agreement:
+        if self.direction is not None:
+            found = directions(affirmed(words))
+            if found:
+                return EQUAL if found == {self.direction} and len(words) <= _MAX_SENTENCE else DIFFERENT
+        if "or" in words and "or" not in self.tokens:
+            return DIFFERENT if len(words) <= _MAX_SENTENCE else self._overlap(words)
+        if self.comparison:
+            stated = comparison(words)
+            if stated and stated == self.comparison:
+                return EQUAL
+            if stated and stated == (self.comparison[0], self.comparison[2], self.comparison[1]):
+                return DIFFERENT
+        if not self.negated and not self.alternatives.isdisjoint(phrase_words(affirmed(words))):
+            return DIFFERENT
+        if any(map(self._means, statements(words))):
+            return EQUAL
+        if self.items:
+            return self._list_agreement(words)
+        return self._overlap(words)
+
+    def _means(self, statement: Sequence[str]) -> bool:
+        """Whether a statement means the truth: the same words, joined words, or a synonym."""
+        plain_words = [word for word in statement if word not in FILLER and word not in DELIMITERS]
+        negated = not NEGATORS.isdisjoint(plain_words)
+        if self.names and self.names.is_name(plain_words):
+            return True
+        if negated != self.negated:
+            return False
+        content = phrase_words(plain_words)
+        if content == self.content or (content and "".join(content) == "".join(self.content)):
+            return True
+        bare = plain_words[: -1] if plain_words and plain_words[-1] in HEADS else plain_words
+        if bare and self.names and self.names.is_name(bare):
+            return True
+        new = [word for word in content if word not in self.asked]
+        return bool(new) and (new == self.content or phrase_words(bare) == self.content)
+
+    def _list_agreement(self, words: list[str]) -> Agreement:
+        """Jaccard similarity of the items, each matched by meaning."""
+        true = [_truth(" ".join(item), "", self.synonyms) for item in self.items]
+        given = items(affirmed(words))
+        if not given or len(given) > _MAX_ITEMS:
+            return DIFFERENT
+        left = list(given)
+        hits = 0
+        for truth in true:
+            match = next((item for item in left if truth._means(item) or item == truth.words), None)
+            if match is not None:
+                left.remove(match)
+                hits += 1
+        return Agreement(hits / (len(true) + len(given) - hits), True)
+
+    def _overlap(self, words: list[str]) -> Agreement:
+        """Jaccard similarity of the content words; 0 if the answer negates or contradicts the truth."""
+        said = words if self.negated else affirmed(words)
+        if self.negated and NEGATORS.isdisjoint(words):
+            return DIFFERENT
+        content = phrase_words(said)
+        if contradicts(set(content), set(self.content)):
+            return DIFFERENT
+        value = jaccard(content, self.content)
+        if value == 1 and content != self.content and not _ORDERED.isdisjoint(self.tokens):
+            return DIFFERENT
+        first = sentences(said)
+        if len(first) == 1:
+            value = max([value, *(jaccard(phrase_words(s), self.content) for s in statements(said))])
+        return Agreement(min(value, 1.0), False)
+
+
+_MAX_SENTENCE = 60
+"""Words of an answer in which a value of the truth's type is looked for."""
+_MAX_ITEM = 4
+"""Words of an item of a list."""
+_MAX_ITEMS = 64
+_COUNTS = frozenset("none dozen pair couple hundred thousand million".split())
+
+_truth = functools.lru_cache(maxsize=1 << 13)(Truth)
+
+
+def jaccard(a: Sequence[str], b: Sequence[str]) -> float:
+    """Jaccard similarity of two multisets; 0 if both are empty."""
+    rest = Counter(b)
+    common = 0
+    for word in a:
+        if rest[word] > 0:
+            rest[word] -= 1
+            common += 1
+    union = len(a) + len(b) - common
+    return common / union if union else 0.0
+
+
+def _joined(words: Sequence[str]) -> str:
+    return "".join(word for word in words if word not in DELIMITERS)
+
+
+def _said_once(words: list[str]) -> list[str]:
+    """The words of one copy of an answer that says the same twice; without the delimiters at the end."""
+    start, end = 0, len(words)
+    while end and words[end - 1] in DELIMITERS:
+        end -= 1
+    while start < end and words[start] in DELIMITERS:
+        start += 1
+    kept = words[start:end]
+    plain_words = [word for word in kept if word not in DELIMITERS]
+    half = len(plain_words) // 2
+    if half and len(plain_words) % 2 == 0 and plain_words[:half] == plain_words[half:]:
+        return plain_words[:half]
+    return kept
