@@ -8,6 +8,7 @@ _OPTION = re.compile(r"(?:^|(?<=[\s(\[*]))([A-H])[).:]\s", re.MULTILINE)
 _LETTER_ALONE = re.compile(r"[\W_]*([A-Ha-h])[\W_]*", re.ASCII)
 _LETTER = re.compile(r"\(([A-Ha-h])\)|(?:^|(?<=[\s*:]))([A-H])(?=[).:*,]|\Z)|\b(?:option|choice|letter|answer is)\s([A-H])\b", re.I)
 _UPPER = re.compile(r"(?:^|(?<=[\s*\"]))([B-H])(?=[\s).:*,\"]|\Z)")
+_SEVERAL = re.compile(r"\b([A-H])\W{0,3}\s?(?:or|and|/|,)\s?\W{0,3}([A-H])\b")
 _AT_START = re.compile(r"\s*\**\(?([A-Ha-h])[).:]\**\s*(?=\S)")
 
 
@@ -26,6 +27,7 @@ def chosen_letters(answer: str) -> list[str]:
         return [alone[1].lower()]
     found = [m[1] or m[2] or m[3] for m in _LETTER.finditer(answer) if m[1] or m[3] or m[2].isupper()]
     found += _UPPER.findall(answer)
+    found += [letter for match in _SEVERAL.finditer(answer) for letter in match.groups()]
     return list(dict.fromkeys(letter.lower() for letter in found))
 
 

@@ -7,7 +7,7 @@ import functools
 from geovlm_ray.core.schema import Example, target_texts
 from geovlm_ray.tasks.class_names import HEADS, NEGATORS, ClassNames, Synonyms, class_names, known_names
 from geovlm_ray.tasks.conclusions import conclusion
-from geovlm_ray.tasks.words import COMMA, LINE, SENTENCE, tokens
+from geovlm_ray.tasks.words import CLOSE, COLON, COMMA, DELIMITERS, LINE, SENTENCE, tokens
 
 MAX_CACHED_CHARS = 1024
 """Longer answers are not cached, so that adversarial answers cannot fill the cache."""
@@ -27,7 +27,7 @@ _MARKERS = frozenset(
     "thus hence identified final described predicted classify categorize fall belong assessment".split()
 )
 _CONTEXT = frozenset(
-    "with near next beside surrounded adjacent along by on at around featuring containing where which alongside "
+    "through across into over between among behind within crossing with near next beside surrounded adjacent along by on at around featuring containing where which alongside "
     "having including for from".split()
 )
 _HEDGES = frozenset("or alternatively maybe perhaps possibly also could might may either".split())
@@ -118,7 +118,7 @@ class Sentence:
         self.unknown: list[str] = []
         self.bare, self.hedged, self.marked = True, False, False
         self._words = words
-        self._negated, self._named = False, False
+        self._negated, self._named, self._explained = False, False, False
         self._clause = 0
         self._piece: list[str] = []
         others = None if closed else known_names()
@@ -140,7 +140,13 @@ class Sentence:
 
     def _ends_at(self, i: int, word: str, single: bool) -> bool:
         """Read a word that names no class; whether the statement ends before it."""
-        if word == COMMA or word in _CONJUNCTIONS:
+        if word in DELIMITERS or word in _CONJUNCTIONS:
+            if word in (CLOSE, COLON) and not self._named:
+                self._piece.clear()
+            if word == COLON and self.keys:
+                self._explained = True
+                if single:
+                    return True
             self._end_piece()
             self._end_clause(i, word)
         elif word in NEGATORS or word in _ABSENT:
@@ -154,7 +160,7 @@ class Sentence:
             return True
         elif word in _MARKERS:
             self.marked = self.marked or not self.keys
-        elif word not in _FILLER and not word[0].isdigit():
+        elif word not in _FILLER and word[0].isalpha():
             self._piece.append(word)
         self.hedged = self.hedged or word in _HEDGES
         return False
@@ -167,7 +173,7 @@ class Sentence:
         following = self._next(i)
         if following == "only":
             return
-        alone = following == COMMA and i > 0 and self._words[i - 1] == COMMA
+        alone = following == COMMA and i > 0 and self._words[i - 1] in DELIMITERS
         if word in _ABSENT or following in _UNSEEN or (alone and word in ("no", "not")):
             del self.keys[(self._clause if not alone else len(self.keys) - 1) :]
         else:
@@ -177,7 +183,7 @@ class Sentence:
         """End a negation at a delimiter, except inside a negated list ("no ships, planes or cars")."""
         if word in ("and", "or", "nor", "+"):
             return
-        if word == COMMA and self._negated and not _NEGATED_LISTS.isdisjoint(self._words[i + 1 : i + _LIST_WORDS]):
+        if word in (COMMA, COLON) and self._negated and not _NEGATED_LISTS.isdisjoint(self._words[i + 1 : i + _LIST_WORDS]):
             return
         self._negated = False
         self._clause = len(self.keys)
@@ -185,7 +191,7 @@ class Sentence:
     def _end_piece(self) -> None:
         """Count a piece of the sentence that named no class of the vocabulary as one unknown class, or several."""
         piece = self._piece
-        if piece and not self._named and not self._negated:
+        if piece and not self._named and not self._negated and not self._explained:
             self.unknown += [
                 UNKNOWN + "".join(piece[i : i + _UNKNOWN_WORDS]) for i in range(0, len(piece), _UNKNOWN_WORDS)
             ]

@@ -7,24 +7,35 @@ without a general head noun ("dense residential area"), and under its synonyms.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from geovlm_ray.tasks.labels import BIGEARTHNET, label_key
 from geovlm_ray.tasks.synonyms import RELATED, SYNONYMS, groups
-from geovlm_ray.tasks.words import COMMA, LINE, tokens
+from geovlm_ray.tasks.words import COMMA, DELIMITERS, LINE, tokens
 
 CONNECTORS = frozenset({COMMA, LINE, "and", "or"})
 """Tokens inside names that lists of names contain too ("beaches, dunes, sands", "lake or pond")."""
 HEADS = frozenset("area region zone site scene building place land class category damage facility image type".split())
 """General nouns that answers add to a name or omit from it."""
-NEGATORS = frozenset("no not non never without neither nor none cannot unlike excluding lack lacking rather instead".split())
+NEGATORS = frozenset("no not non never without neither nor none cannot unlike excluding lack lacking rather instead nothing".split())
 
+_WEAK = frozenset(
+    "any visible apparent obvious significant structural sign of evidence noticeable clear been appear to be show have "
+    "seem major visibly observed further real evident detectable is are was were".split()
+) - {"major"}
+"""Words that may stand between "no" and the noun of a name ("no visible damage")."""
+_COPULAS = frozenset("is are was were".split())
 _MIN_JOINED = 9
 """A word of this length may consist of several words."""
+_CAMEL_CASE = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _KEPT_HEADS = frozenset({"land", "image", "type"})
 _MAX_CONNECTORS = 2
+_MAX_RUN = 16
 _MIN_BEGINNING = 4
+XBD = ("no-damage", "minor-damage", "major-damage", "destroyed")
+"""Damage classes of xBD (Gupta et al., 2019)."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +115,8 @@ class ClassNames:
                     break
                 split = True
                 continue
+            if joined and word in _WEAK and (word in _COPULAS or joined in NEGATORS) and i - start < _MAX_RUN:
+                continue
             connectors = 0
             joined += word
             if joined not in self.prefixes:
@@ -114,23 +127,20 @@ class ClassNames:
         return best
 
     def _add(self, spelling: Spelling, key: str) -> None:
-        if spelling.key and spelling.key not in self._keys:
-            self._keys[spelling.key] = key
+        if spelling.key and self._keys.setdefault(spelling.key, key) == key:
             self.prefixes |= spelling.prefixes
-        if spelling.splits:
-            self._splits.add(spelling.key)
+            if spelling.splits:
+                self._splits.add(spelling.key)
 
     def _add_unambiguous(self, names: tuple[str, ...], synonyms: Synonyms, level: int) -> None:
         """Add shorter forms (level 0) or synonyms (level 1) of the names, except those that two classes share."""
-        found: dict[str, tuple[Spelling, str] | None] = {}
-        for name in names:
-            key = self.key_for(name)
-            for spelling in variants(name, synonyms)[level]:
-                known = found.get(spelling.key, (spelling, key))
-                found[spelling.key] = known if known and known[1] == key else None
-        for entry in found.values():
-            if entry:
-                self._add(*entry)
+        found: dict[str, set[str]] = {}
+        spellings = [(spelling, self.key_for(name)) for name in names for spelling in variants(name, synonyms)[level]]
+        for spelling, key in spellings:
+            found.setdefault(spelling.key, set()).add(key)
+        for spelling, key in spellings:
+            if len(found[spelling.key]) == 1:
+                self._add(spelling, key)
 
 
 MAX_CACHED_NAME = 256
@@ -138,14 +148,14 @@ MAX_CACHED_NAME = 256
 
 @functools.lru_cache(maxsize=1 << 14)
 def spelling_of(name: str) -> Spelling:
-    """The normal form of a name as it is written."""
-    return _spelling(tokens(name))
+    """The normal form of a name as it is written; "SeaLake" is two words."""
+    return _spelling(tokens(_CAMEL_CASE.sub(" ", name)))
 
 
 def _spelling(parts: Sequence[str]) -> Spelling:
     joined, prefixes = "", set()
     for word in parts:
-        if word not in CONNECTORS:
+        if word not in CONNECTORS and word not in DELIMITERS:
             if len(word) >= _MIN_JOINED:
                 prefixes.update(joined + word[:end] for end in range(2, len(word)))
             joined += word
@@ -156,7 +166,7 @@ def _spelling(parts: Sequence[str]) -> Spelling:
 @functools.lru_cache(maxsize=1 << 14)
 def variants(name: str, synonyms: Synonyms) -> tuple[tuple[Spelling, ...], tuple[Spelling, ...]]:
     """Other spellings of a name: shorter forms, and synonyms of the name and of its shorter forms."""
-    parts = tokens(name)
+    parts = tokens(_CAMEL_CASE.sub(" ", name))
     shorter = []
     if len(parts) > 1 and parts[-1] in HEADS - _KEPT_HEADS and not NEGATORS.issuperset(parts[:-1]):
         shorter.append(_spelling(parts[:-1]))
@@ -164,7 +174,7 @@ def variants(name: str, synonyms: Synonyms) -> tuple[tuple[Spelling, ...], tuple
         shorter.append(_spelling(parts[: parts.index(COMMA)]))
     table = _synonym_table(synonyms)
     own = [spelling_of(name), *shorter]
-    others = [spelling for form in own for spelling in table.get(form.key, ()) if spelling.key != form.key]
+    others = [spelling for form in own for spelling in table.get(form.key, ())]
     return tuple(shorter), tuple(others)
 
 
@@ -199,5 +209,5 @@ def class_names(names: tuple[str, ...], synonyms: Synonyms = Synonyms()) -> Clas
 
 @functools.cache
 def known_names() -> ClassNames:
-    """BigEarthNet's names, which contain commas, without other spellings: names in answers to any dataset."""
-    return ClassNames(BIGEARTHNET, None)
+    """Names that are read as units in answers to any dataset: BigEarthNet's contain commas, xBD's a negation."""
+    return ClassNames((*BIGEARTHNET, *XBD), None)

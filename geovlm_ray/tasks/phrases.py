@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 from geovlm_ray.tasks.class_names import NEGATORS
-from geovlm_ray.tasks.words import COMMA, DELIMITERS, LINE, SENTENCE, WordForms
+from geovlm_ray.tasks.words import COMMA, DELIMITERS, LINE, OPEN, SENTENCE, WordForms
 
 FILLER = frozenset(
     "a an the this that these those there here it its they is are was were be been being appear seem show depict "
@@ -20,7 +20,7 @@ VERBS = frozenset(
 )
 CUTS = frozenset(
     "in on at near with because since as which that who where located situated surrounded next along beside adjacent "
-    "and due based while although though when given featuring used by for from within around".split()
+    "due based while although though when given featuring used by for from within around".split()
 )
 """Words that begin an addition to the phrase that a sentence states."""
 _ADDITIONS = CUTS | VERBS | NEGATORS | frozenset("there the it this these they i so suggesting indicating rather".split())
@@ -51,6 +51,13 @@ _CANONICAL = {
     for spelling in spellings.split()
 }  # fmt: skip
 _NOT_INFLECTED = frozenset("building parking housing string spring ceiling crossing wing king bed red shed seed feed reed weed".split())
+
+
+GENERAL_NOUNS = frozenset(
+    "area region zone site land field court plant station lot facility building place center road power type class "
+    "object structure color object park ground surface side".split()
+)
+"""Head nouns that very different names share ("tennis court", "basketball court")."""
 
 
 def stem(word: str) -> str:
@@ -92,7 +99,8 @@ def items(words: Sequence[str]) -> list[list[str]]:
             found.append([])
         elif word not in FILLER:
             found[-1].append(word)
-    return [item for item in found if item and not (len(item) == 1 and item[0].isdigit() and len(found) > 1 and False)]
+    named = [item for item in found if item and not (len(item) == 1 and item[0].isdigit())]
+    return named or [item for item in found if item]
 
 
 def statements(words: Sequence[str]) -> Iterator[list[str]]:
@@ -108,7 +116,7 @@ def statements(words: Sequence[str]) -> Iterator[list[str]]:
     for begin in _beginnings(first):
         yield begin
         for i in range(1, len(begin)):
-            if begin[i] in CUTS or (begin[i] == COMMA and i + 1 < len(begin) and begin[i + 1] in _ADDITIONS):
+            if begin[i] in CUTS or begin[i] == OPEN or (begin[i] in (COMMA, "and") and _adds(begin[i + 1 : i + 3])):
                 yield begin[:i]
                 break
 
@@ -126,6 +134,12 @@ def _beginnings(sentence: list[str]) -> Iterator[list[str]]:
         lead = sentence.index(COMMA)
         if all(word in FILLER for word in sentence[:lead]) or sentence[0] in ("category", "class", "type"):
             yield sentence[lead + 1 :]
+
+
+def _adds(following: Sequence[str]) -> bool:
+    """Whether the two words after a comma begin an addition: a clause, or a participle ("surrounded by trees")."""
+    participle = len(following) == 2 and following[0].endswith(("ed", "ing")) and following[1] in _ADDITIONS
+    return participle or not _ADDITIONS.isdisjoint(following[:1])
 
 
 def _describes(sentence: Sequence[str]) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 from geovlm_ray.tasks.class_names import NEGATORS
 from geovlm_ray.tasks.phrases import OPPOSITES, phrase_words, sentences, stem
+from geovlm_ray.tasks.positions import comparison
 from geovlm_ray.tasks.words import DELIMITERS
 
 TRUE_WORDS = frozenset("yes yeah yep yup true correct affirmative y".split())
@@ -43,11 +44,24 @@ def polarity(words: Sequence[str], question: Sequence[str] = ()) -> bool | None:
         return None
     if len(first) == 2 and negated and first[1] in _PRESENT:
         return False
+    compared = _compares(first, question)
+    if compared is not None:
+        return compared != negated
     stated, asked = set(phrase_words(first)), set(phrase_words(question))
     if not asked or len(asked & stated) < _COVERED * len(asked):
         return False if negated and first[0] in ("there", "no") else None
     opposite = any(OPPOSITES.get(word) in stated and word not in stated for word in asked)
     return negated == opposite
+
+
+def _compares(sentence: Sequence[str], question: Sequence[str]) -> bool | None:
+    """Whether a comparison is the one of the question; None if it is neither that nor its converse."""
+    stated, asked = comparison(sentence), comparison(question)
+    if stated is None or asked is None or stated[0] != asked[0]:
+        return None
+    same = len({*stated[1]} & {*asked[1]}) + len({*stated[2]} & {*asked[2]})
+    converse = len({*stated[1]} & {*asked[2]}) + len({*stated[2]} & {*asked[1]})
+    return None if same == converse else same > converse
 
 
 def _says_yes(words: Sequence[str]) -> bool:

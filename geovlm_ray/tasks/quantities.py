@@ -175,21 +175,21 @@ def _value(words: Sequence[str], start: int) -> tuple[float, int]:
     """The number at a position, of one or several words ("two hundred and five"), and the position after it."""
     if words[start] in _FACTORS:
         return _FACTORS[words[start]], start + 1
-    value, end = float(words[start]), start + 1
+    total, value, end = 0.0, float(words[start]), start + 1
     while end < len(words):
-        word = words[end]
-        if word in _MULTIPLIERS:
-            value, end = value * _MULTIPLIERS[word], end + 1
+        factor = _MULTIPLIERS.get(words[end])
+        if factor is not None:
+            value, end = value * factor, end + 1
+            if factor >= 1000:
+                total, value = total + value, 0.0
             continue
-        skip = end + 1 if word == "and" and value >= 100 and words[end - 1] in _MULTIPLIERS else end
-        following = words[skip] if skip < len(words) else ""
-        if not following.isdigit() or len(following) > 3:
+        after = end + 1 if words[end] == "and" and words[end - 1] in _MULTIPLIERS else end
+        following = words[after] if after < len(words) else ""
+        tens = 20 <= value < 100 and value % 10 == 0 and len(following) == 1
+        if not (following.isdigit() and len(following) <= 3 and (tens or words[end - 1] in _MULTIPLIERS)):
             break
-        tens = 20 <= value < 100 and value % 10 == 0 and 0 < int(following) < 10
-        if not tens and words[end - 1] not in _MULTIPLIERS:
-            break
-        value, end = value + int(following), skip + 1
-    return value, end
+        value, end = value + int(following), after + 1
+    return total + value, end
 
 
 def _unit(words: Sequence[str], end: int) -> tuple[str | None, int]:

@@ -15,6 +15,7 @@ from geovlm_ray.tasks.class_names import HEADS, NEGATORS, ClassNames, Synonyms, 
 from geovlm_ray.tasks.conclusions import conclusion
 from geovlm_ray.tasks.phrases import (
     FILLER,
+    GENERAL_NOUNS,
     affirmed,
     contradicts,
     items,
@@ -58,15 +59,15 @@ def agreement(answer: str, truth: str, question: str = "", synonyms: Synonyms = 
     return _truth(truth, question, synonyms).agreement(answer)
 
 
-def answer_key(answer: str, truth: str, question: str = "", synonyms: Synonyms = Synonyms()) -> str:
-    """The answer as a class: that of the truth if they are equivalent, else its own."""
+def answer_keys(answer: str, truth: str, question: str = "", synonyms: Synonyms = Synonyms()) -> tuple[str, str]:
+    """The answer and the truth as classes, equal if they are equivalent."""
     own = _truth(truth, question, synonyms)
     if own.agreement(answer).value == 1:
-        return own.key
+        return own.key, own.key
     words = tokens(conclusion(answer))
-    said = polarity(words, own.question)
-    key = {True: "yes", False: "no"}[said] if said is not None and own.polar is not None else _joined(words)
-    return key if key != own.key else f"{key}?"
+    said = polarity(words, own.question) if own.polar is not None else None
+    key = _joined(words) if said is None else "yes" if said else "no"
+    return (key if key != own.key else f"{key}?"), own.key
 
 
 class Truth:
@@ -97,7 +98,7 @@ class Truth:
     @property
     def key(self) -> str:
         """The truth as a class."""
-        return {True: "yes", False: "no", None: _joined(self.tokens)}[self.polar]
+        return _joined(self.tokens) if self.polar is None else "yes" if self.polar else "no"
 
     def agreement(self, answer: str) -> Agreement:
         """Agreement of an answer."""
@@ -236,6 +237,8 @@ class Truth:
         content = phrase_words(said)
         if contradicts(set(content), set(self.content)):
             return DIFFERENT
+        if GENERAL_NOUNS.issuperset({*content} & {*self.content}) and not GENERAL_NOUNS.issuperset(self.content):
+            return Agreement(0.0, False)
         value = jaccard(content, self.content)
         if value == 1 and content != self.content and not _ORDERED.isdisjoint(self.tokens):
             return DIFFERENT

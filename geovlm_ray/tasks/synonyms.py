@@ -39,7 +39,7 @@ expressway service area, highway service area, service area, rest area
 expressway toll station, toll station, toll booth, toll plaza, toll gate
 train, railcar
 container crane, gantry crane, port crane
-vehicle, automobile
+car, automobile
 small vehicle, small car, passenger car
 large vehicle, heavy vehicle
 dense residential, high density residential, densely residential, densely populated residential, dense residential housing

@@ -14,8 +14,8 @@ MAX_CACHED_WORD = 64
 """Longer words are not cached, so that adversarial answers cannot fill the caches."""
 MAX_CACHED_WORDS = 1 << 16
 
-COMMA, SENTENCE, LINE, RANGE = ",", ".", "\n", "to"
-DELIMITERS = frozenset({COMMA, SENTENCE, LINE})
+COMMA, COLON, OPEN, CLOSE, SENTENCE, LINE, RANGE = ",", ":", "(", ")", ".", "\n", "to"
+DELIMITERS = frozenset({COMMA, COLON, OPEN, CLOSE, SENTENCE, LINE})
 """Tokens that are no words."""
 
 _NUMBER_WORDS = (
@@ -54,7 +54,8 @@ _TOKEN = re.compile(
 )
 _MARKUP = re.compile(r"\\(?:boxed|text(?:bf|it|rm|tt)?|math(?:rm|bf|it|tt)|emph|underline|displaystyle|left|right|,|;|!)")
 _INVISIBLE = re.compile("[\u200b-\u200f\u2060\ufeff\u00ad]")
-_MARKED = re.compile(r"[^\x00-\x7f]|[\\$`*#^_'~]")
+_TAG = re.compile(r"</?[a-zA-Z]{1,10}\s?/?>")
+_MARKED = re.compile(r"[^\x00-\x7f]|[\\$`*#^_'~<]")
 _PUNCTUATION = str.maketrans(
     {
         "’": "'", "‘": "'", "ʼ": "'", "′": "'", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "、": ",", "。": ".",
@@ -64,9 +65,8 @@ _PUNCTUATION = str.maketrans(
     }
 )  # fmt: skip
 _PUNCTUATION_KINDS = {
-    **dict.fromkeys(",;:()[]{}\"|/&", COMMA),
-    **dict.fromkeys(".!?", SENTENCE),
-    "\n": LINE,
+    **dict.fromkeys(",[]{}\"|/&", COMMA),
+    **dict.fromkeys(".;!?", SENTENCE),
 }
 
 
@@ -90,7 +90,7 @@ def plain(text: str) -> str:
     """Case-folded text in Unicode's compatibility composition (NFKC), without LaTeX and Markdown markup."""
     if not _MARKED.search(text):
         return text.casefold()
-    text = unicodedata.normalize("NFKC", _MARKUP.sub(" ", text))
+    text = unicodedata.normalize("NFKC", _TAG.sub("", _MARKUP.sub(" ", text)))
     # Casefolding decomposes some letters, so compose again.
     text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text).replace("**", "").replace("__", "").casefold())
     return text.translate(_PUNCTUATION).replace("n't", " not").replace("*", "\n").replace("#", " ")
