@@ -5,8 +5,7 @@ from __future__ import annotations
 from geovlm_ray.core.schema import Example, target_texts
 from geovlm_ray.rewards.base import RewardResult
 from geovlm_ray.rewards.config import RewardConfig
-from geovlm_ray.tasks.class_answers import named_classes, true_classes
-from geovlm_ray.tasks.class_names import class_names
+from geovlm_ray.tasks.class_answers import class_reader
 from geovlm_ray.tasks.labels import label_keys, parse_labels
 
 MIN_VOCABULARY = 5
@@ -22,8 +21,8 @@ def recall(answer: str, example: Example, config: RewardConfig) -> RewardResult:
 
 def fbeta(answer: str, example: Example, config: RewardConfig) -> RewardResult:
     """F-beta of the label sets; 0 if the answer lists the whole vocabulary (of `MIN_VOCABULARY` or more) wrongly."""
-    predicted, truth = _named(answer, example, config)
-    vocabulary = class_names(example.labels, config.class_synonyms).keys
+    reader = class_reader(example, config.class_synonyms)
+    predicted, truth, vocabulary = set(reader.keys(answer)), reader.truth, reader.labels
     weight, hits = config.beta**2, len(predicted & truth)
     precision = hits / len(predicted) if predicted else float(not truth)
     recalled = hits / len(truth) if truth else float(not predicted)
@@ -36,20 +35,15 @@ def fbeta(answer: str, example: Example, config: RewardConfig) -> RewardResult:
 
 def exact_match(answer: str, example: Example, config: RewardConfig) -> RewardResult:
     """1 if the answer names the target's classes and no other, else 0."""
-    predicted, truth = _named(answer, example, config)
-    return RewardResult(float(predicted == truth), {"exact": float(predicted == truth)})
+    reader = class_reader(example, config.class_synonyms)
+    value = float(set(reader.keys(answer)) == reader.truth)
+    return RewardResult(value, {"exact": value})
 
 
 def accuracy(answer: str, example: Example, config: RewardConfig) -> RewardResult:
     """1 if the label sets, read strictly, are equal, else 0 (the paper's)."""
     predicted, truth = _sets(answer, example)
     return RewardResult(float(predicted == truth), {"exact": float(predicted == truth)})
-
-
-def _named(answer: str, example: Example, config: RewardConfig) -> tuple[set[str], set[str]]:
-    """Classes that the answer names, and those of the target."""
-    synonyms = config.class_synonyms
-    return set(named_classes(answer, example, synonyms)), true_classes(example, synonyms)
 
 
 def _sets(answer: str, example: Example) -> tuple[set[str], set[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Literal, Self
 
@@ -105,7 +106,7 @@ class RewardConfig(Section):
                 raise ValueError(f"normalize.{task}: expected 0 <= low < high <= 1, found {low}, {high}")
         return self
 
-    @property
+    @functools.cached_property
     def class_synonyms(self) -> Synonyms:
         """Synonyms of class names."""
         return Synonyms(tuple((name, *others) for name, others in self.synonyms.items()), self.related_names)

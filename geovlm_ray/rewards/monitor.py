@@ -17,7 +17,7 @@ from geovlm_ray.core.schema import Example, SampleGroup, target_boxes, target_te
 from geovlm_ray.rewards.captions import distinct_bigrams
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.boxes import parse_boxes
-from geovlm_ray.tasks.class_answers import named_classes
+from geovlm_ray.tasks.class_answers import class_reader
 from geovlm_ray.tasks.grammar import ThinkMode, parse_response
 
 MIN_REWARD_RISE = 0.05
@@ -119,7 +119,7 @@ def _stats(reward: float, task: str, pairs: Sequence[tuple[str, Example]]) -> An
     }
     kind = TASKS[task].target_kind
     if kind == "classes":
-        values["labels"] = _average(len(named_classes(answer, e)) for answer, e in pairs)
+        values["labels"] = _average(len(class_reader(e).keys(answer)) for answer, e in pairs)
         expected["labels"] = _average(len(target_texts(e.target)) for _, e in pairs)
     elif kind in ("boxes", "grounded"):
         parsed = [parse_boxes(answer, e.dialect) for answer, e in pairs]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass, field
 
 from geovlm_ray.core.schema import Example, target_texts
 from geovlm_ray.tasks.class_names import HEADS, NEGATORS, ClassNames, Synonyms, class_names, known_names
@@ -11,6 +12,8 @@ from geovlm_ray.tasks.words import CLOSE, COLON, COMMA, DELIMITERS, LINE, SENTEN
 
 MAX_CACHED_CHARS = 1024
 """Longer answers are not cached, so that adversarial answers cannot fill the cache."""
+MAX_CACHED_ANSWERS = 256
+"""Answers that are kept for each target."""
 UNKNOWN = "?"
 """First character of the key of a name that is not in the vocabulary."""
 
@@ -42,51 +45,81 @@ _FILLER = HEADS | _MARKERS | _EXPLANATIONS | _HEDGES | frozenset(
     "a an the this that these those it its there here in of to as image picture photo scene satellite aerial remote "
     "sensing following based on given most likely best best clearly obviously sure option choice mainly primarily "
     "dominant main land cover use level name type kind i we you he they think believe confidence score yes probability "
-    "high resolution view overhead shown some several many few multiple various any all both well correct detected "
+    "high resolution view overhead shown as some several many few multiple various any all both well correct detected "
     "present patch tile list above below provided my so then very which two per output result response json null none "
     "tag text caption ground sentinel".split()
 )  # fmt: skip
+_SPECIAL = (
+    _FILLER | _VERBS | _EXPLANATIONS | _CONTEXT | _CONJUNCTIONS | NEGATORS | _ABSENT | DELIMITERS | frozenset("=%°<>~±§+")
+)
+_FILLER_ALONE = _FILLER - _VERBS - _EXPLANATIONS - _MARKERS - _CONTEXT - _CONJUNCTIONS - NEGATORS - _HEDGES - {"as"}
 _UNKNOWN_WORDS = 4
 """Words of which a name that is not in the vocabulary consists at most."""
 
 
-def named_classes(answer: str, example: Example, synonyms: Synonyms = Synonyms()) -> list[str]:
-    """Keys of the classes that an answer names, in order and with repetitions.
+@dataclass(frozen=True)
+class ClassReader:
+    """Reads answers to the questions of one vocabulary and target.
 
-    The vocabulary is the example's labels and the target's names. A name outside it is a class of its own, whose key
-    starts with `UNKNOWN`. Negated names do not count; alternatives ("harbor or beach") all do. In tasks with one class,
+    The vocabulary is the labels of the record and the target's names. A name outside it is a class of its own, whose
+    key starts with `UNKNOWN`. ``closed``: the record has labels. ``single``: its task has one class an answer, so that
     what follows its statement ("... because ships are visible") does not count.
     """
-    target = target_texts(example.target)
-    names = (*example.labels, *target) if example.labels else target
-    single = len(target) == 1 and example.task != "multilabel_classification"
-    read = _named_classes if len(answer) <= MAX_CACHED_CHARS else _named_classes.__wrapped__
-    return list(read(answer, names, bool(example.labels), synonyms, single))
+
+    vocabulary: ClassNames
+    truth: frozenset[str]
+    labels: frozenset[str]
+    closed: bool
+    single: bool
+    _cache: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
+
+    def keys(self, answer: str) -> tuple[str, ...]:
+        """Keys of the classes that an answer names, in order and with repetitions.
+
+        Negated names do not count; alternatives ("harbor or beach") all do.
+        """
+        found = self._cache.get(answer)
+        if found is None:
+            found = self._read(answer)
+            if len(answer) <= MAX_CACHED_CHARS:
+                if len(self._cache) >= MAX_CACHED_ANSWERS:
+                    self._cache.clear()
+                self._cache[answer] = found
+        return found
+
+    def mentioned(self, text: str) -> set[str]:
+        """Keys of the vocabulary's names anywhere in a text, negated ones included."""
+        found = tokens(text)
+        matches = (self.vocabulary.match(found, i) for i, word in enumerate(found) if word in self.vocabulary.prefixes)
+        return {match[0] for match in matches if match}
+
+    def _read(self, answer: str) -> tuple[str, ...]:
+        read = (Sentence(words, self.vocabulary, self.closed, self.single) for words in _sentences(conclusion(answer)))
+        sentences = _statement(list(read)) if self.single else list(read)
+        keys = [key for sentence in sentences for key in sentence.keys]
+        return tuple(keys + [key for s in sentences if s.bare or not self.closed for key in s.unknown])
 
 
-def true_classes(example: Example, synonyms: Synonyms = Synonyms()) -> set[str]:
-    """Keys that `named_classes` returns for the names of the target."""
-    target = target_texts(example.target)
-    vocabulary = class_names((*example.labels, *target) if example.labels else target, synonyms)
-    return {vocabulary.key_for(name) for name in target}
+def class_reader(example: Example, synonyms: Synonyms = Synonyms()) -> ClassReader:
+    """The reader of answers to an example with class names as its target; readers are kept."""
+    return _class_reader(target_texts(example.target), example.labels, example.task, synonyms)
 
 
-@functools.lru_cache(maxsize=1 << 13)
-def _named_classes(
-    answer: str, names: tuple[str, ...], closed: bool, synonyms: Synonyms, single: bool
-) -> tuple[str, ...]:
-    vocabulary = class_names(names, synonyms)
-    sentences = [Sentence(words, vocabulary, closed, single) for words in _sentences(conclusion(answer))]
-    if single:
-        sentences = _statement(sentences)
-    keys = [key for sentence in sentences for key in sentence.keys]
-    return tuple(keys + [key for s in sentences if s.bare or not closed for key in s.unknown])
+@functools.lru_cache(maxsize=4096)
+def _class_reader(target: tuple[str, ...], labels: tuple[str, ...], task: str, synonyms: Synonyms) -> ClassReader:
+    vocabulary = class_names((*labels, *target) if labels else target, synonyms)
+    truth, listed = (frozenset(map(vocabulary.key_for, names)) for names in (target, labels))
+    single = len(target) == 1 and task != "multilabel_classification"
+    return ClassReader(vocabulary, truth, listed, bool(labels), single)
 
 
 def _sentences(text: str) -> list[list[str]]:
     """The tokens of each sentence or line; the number of a list item ends no sentence."""
+    found = tokens(text)
+    if SENTENCE not in found and LINE not in found:
+        return [found]
     sentences: list[list[str]] = [[]]
-    for token in tokens(text):
+    for token in found:
         if token not in (SENTENCE, LINE):
             sentences[-1].append(token)
         elif sentences[-1] and not (token == SENTENCE and sentences[-1][-1].isdigit()):
@@ -133,9 +166,12 @@ class Sentence:
                 if not self._negated:
                     self.keys.append(match[0])
                 continue
-            if self._ends_at(i, word, single):
-                break
             i += 1
+            if word not in _SPECIAL:
+                if word[0].isalpha():
+                    self._piece.append(word)
+            elif word not in _FILLER_ALONE and self._ends_at(i - 1, word, single):
+                break
         self._end_piece()
 
     def _ends_at(self, i: int, word: str, single: bool) -> bool:
@@ -160,8 +196,6 @@ class Sentence:
             return True
         elif word in _MARKERS:
             self.marked = self.marked or not self.keys
-        elif word not in _FILLER and word[0].isalpha():
-            self._piece.append(word)
         self.hedged = self.hedged or word in _HEDGES
         return False
 

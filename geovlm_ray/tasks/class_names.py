@@ -10,6 +10,7 @@ import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from geovlm_ray.tasks.labels import BIGEARTHNET, label_key
 from geovlm_ray.tasks.synonyms import RELATED, SYNONYMS, groups
@@ -32,14 +33,13 @@ _MIN_JOINED = 9
 _CAMEL_CASE = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _KEPT_HEADS = frozenset({"land", "image", "type"})
 _MAX_CONNECTORS = 2
-_MAX_RUN = 16
+_MAX_RUN = 32
 _MIN_BEGINNING = 4
 XBD = ("no-damage", "minor-damage", "major-damage", "destroyed")
 """Damage classes of xBD (Gupta et al., 2019)."""
 
 
-@dataclass(frozen=True)
-class Synonyms:
+class Synonyms(NamedTuple):
     """Other names of classes, beside the shipped ones: ``groups`` of names that mean the same class.
 
     ``related`` adds the shipped groups of related names, such as ship and boat.
@@ -51,11 +51,11 @@ class Synonyms:
 
 @dataclass(frozen=True)
 class Spelling:
-    """One spelling of a class name: its joined words, their beginnings, and whether it contains `CONNECTORS`."""
+    """One spelling of a class name: its joined words, their beginnings, and the `CONNECTORS` among them."""
 
     key: str
     prefixes: frozenset[str]
-    splits: bool
+    gaps: tuple[str, ...]
 
 
 class ClassNames:
@@ -63,7 +63,7 @@ class ClassNames:
 
     def __init__(self, names: tuple[str, ...], synonyms: Synonyms | None) -> None:
         self._keys: dict[str, str] = {}
-        self._splits: set[str] = set()
+        self._gaps: dict[str, set[tuple[str, ...]]] = {}
         self.prefixes: set[str] = set()
         for name in names:
             self._add(spelling_of(name), label_key(name))
@@ -105,32 +105,36 @@ class ClassNames:
         return "".join(word for word in words if word not in CONNECTORS) in self._keys
 
     def match(self, words: Sequence[str], start: int) -> tuple[str, int] | None:
-        """Key of the longest name at a position of `tokens`, and the position after it."""
-        joined, best, connectors, split = "", None, 0, False
-        for i in range(start, len(words)):
+        """Key of the longest name at a position of `tokens`, and the position after it.
+
+        A name with the same delimiters precedes a longer one with others: "moors and heathland, sclerophyllous
+        vegetation" is not "moors, heathland and sclerophyllous vegetation".
+        """
+        joined, best, exact, gaps = "", None, None, []
+        for i in range(start, min(start + _MAX_RUN, len(words))):
             word = words[i]
             if word in CONNECTORS and joined:
-                connectors += 1
-                if connectors > _MAX_CONNECTORS:
+                if len(gaps) >= _MAX_CONNECTORS and gaps[-_MAX_CONNECTORS:] == words[i - _MAX_CONNECTORS : i]:
                     break
-                split = True
+                gaps.append(word)
                 continue
-            if joined and word in _WEAK and (word in _COPULAS or joined in NEGATORS) and i - start < _MAX_RUN:
+            if joined and word in _WEAK and (word in _COPULAS or joined in NEGATORS):
                 continue
-            connectors = 0
             joined += word
             if joined not in self.prefixes:
                 break
             key = self._keys.get(joined)
-            if key is not None and (not split or joined in self._splits):
+            if key is not None and (not gaps or joined in self._gaps):
                 best = key, i + 1
-        return best
+                if not gaps or tuple(gaps) in self._gaps[joined]:
+                    exact = best
+        return exact or best
 
     def _add(self, spelling: Spelling, key: str) -> None:
         if spelling.key and self._keys.setdefault(spelling.key, key) == key:
             self.prefixes |= spelling.prefixes
-            if spelling.splits:
-                self._splits.add(spelling.key)
+            if spelling.gaps:
+                self._gaps.setdefault(spelling.key, set()).add(spelling.gaps)
 
     def _add_unambiguous(self, names: tuple[str, ...], synonyms: Synonyms, level: int) -> None:
         """Add shorter forms (level 0) or synonyms (level 1) of the names, except those that two classes share."""
@@ -160,7 +164,7 @@ def _spelling(parts: Sequence[str]) -> Spelling:
                 prefixes.update(joined + word[:end] for end in range(2, len(word)))
             joined += word
             prefixes.add(joined)
-    return Spelling(joined, frozenset(prefixes), not CONNECTORS.isdisjoint(parts))
+    return Spelling(joined, frozenset(prefixes), tuple(word for word in parts if word in CONNECTORS))
 
 
 @functools.lru_cache(maxsize=1 << 14)

@@ -8,12 +8,11 @@ from typing import Literal
 
 ThinkMode = Literal["required", "none"]
 _TAG = re.compile(r"</?(?:think|answer)>")
-_THINK, _ANSWER = r"\s*<think>(?P<think>.*)</think>", r"\s*<answer>(?P<answer>.*)</answer>\s*"
-_RESPONSES: dict[ThinkMode, tuple[int, re.Pattern[str]]] = {
-    "required": (4, re.compile(_THINK + _ANSWER, re.DOTALL)),
-    "none": (2, re.compile(_ANSWER, re.DOTALL)),
+_TAGS: dict[ThinkMode, list[str]] = {
+    "required": ["<think>", "</think>", "<answer>", "</answer>"],
+    "none": ["<answer>", "</answer>"],
 }
-"""Number of tags and pattern of a response by mode."""
+"""The tags of a response by mode."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,16 @@ def parse_response(text: str, think: ThinkMode = "required") -> Parsed | None:
     Strict: each tag of the mode exactly once and in order, no think tags in no-think mode, only whitespace outside the
     tags. Tags are case-sensitive. Linear in the length of the text.
     """
-    num_tags, pattern = _RESPONSES[think]
-    # More tags would make the pattern backtrack in quadratic time.
-    found = pattern.fullmatch(text) if len(_TAG.findall(text)) == num_tags else None
-    return Parsed(found.groupdict().get("think"), found["answer"]) if found else None
+    if _TAG.findall(text) != _TAGS[think]:
+        return None
+    start = text.index("<answer>")
+    answer, end = start + len("<answer>"), text.index("</answer>")
+    reasoning = None
+    before = text[:start]
+    if think == "required":
+        opened, closed = before.index("<think>"), before.index("</think>")
+        reasoning = before[opened + len("<think>") : closed]
+        before = before[:opened] + before[closed + len("</think>") :]
+    if before.strip() or text[end + len("</answer>") :].strip():
+        return None
+    return Parsed(reasoning, text[answer:end])

@@ -29,7 +29,7 @@ from geovlm_ray.rewards import Embedder
 from geovlm_ray.rewards.text_metrics.lexical import rouge_f
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.boxes import BoxAnswer, parse_boxes, strip_boxes
-from geovlm_ray.tasks.class_answers import named_classes, true_classes
+from geovlm_ray.tasks.class_answers import class_reader
 from geovlm_ray.tasks.short_answers import answer_keys
 
 
@@ -70,8 +70,9 @@ def answer_boxes(record: AnsweredExample) -> BoxAnswer:
 
 
 def _classes(records: Records, embedder: Embedder | None) -> Intervals:
-    predicted = [frozenset(named_classes(r.answer, r.example)) for r in records]
-    return intervals(class_scores(predicted, [frozenset(true_classes(r.example)) for r in records]), len(records))
+    readers = [class_reader(record.example) for record in records]
+    predicted = [frozenset(reader.keys(r.answer)) for reader, r in zip(readers, records, strict=True)]
+    return intervals(class_scores(predicted, [reader.truth for reader in readers]), len(records))
 
 
 def _questions(records: Records, embedder: Embedder | None) -> Intervals:
