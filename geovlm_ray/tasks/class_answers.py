@@ -122,7 +122,7 @@ def _sentences(text: str) -> list[list[str]]:
     for token in found:
         if token not in (SENTENCE, LINE):
             sentences[-1].append(token)
-        elif sentences[-1] and not (token == SENTENCE and sentences[-1][-1].isdigit()):
+        elif sentences[-1] and not (token == SENTENCE and sentences[-1][-1].isdecimal()):
             sentences.append([])
     return sentences
 

@@ -128,7 +128,7 @@ class ClassNames:
                 best = key, i + 1
                 if not gaps or tuple(gaps) in self._gaps[joined]:
                     exact = best
-        return exact or best
+        return exact if exact and best and exact[0] != best[0] else best
 
     def _add(self, spelling: Spelling, key: str) -> None:
         if spelling.key and self._keys.setdefault(spelling.key, key) == key:

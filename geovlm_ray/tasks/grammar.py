@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 ThinkMode = Literal["required", "none"]
 _TAG = re.compile(r"</?(?:think|answer)>")
@@ -15,8 +14,7 @@ _TAGS: dict[ThinkMode, list[str]] = {
 """The tags of a response by mode."""
 
 
-@dataclass(frozen=True)
-class Parsed:
+class Parsed(NamedTuple):
     """Parts of a well-formed response; ``think`` is None in no-think mode."""
 
     think: str | None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from geovlm_ray.tasks.class_names import NEGATORS
 from geovlm_ray.tasks.words import COMMA, DELIMITERS, LINE, OPEN, SENTENCE, WordForms
@@ -14,6 +14,7 @@ FILLER = frozenset(
     "answer s sure certainly based given provided appears seems just only overall".split()
 )
 """Words that state no fact of a short answer."""
+SKIPPED = FILLER | DELIMITERS
 VERBS = frozenset(
     "is are was were be been being show depict contain have has had appear seem look feature include represent display "
     "illustrate capture reveal indicate suggest identify resemble likely called named known".split()
@@ -67,7 +68,7 @@ def stem(word: str) -> str:
 
 def phrase_words(words: Sequence[str]) -> list[str]:
     """Stems of the content words of tokens, in order."""
-    return [STEMS[word] for word in words if word not in FILLER and word not in DELIMITERS]
+    return [STEMS[word] for word in words if word not in SKIPPED]
 
 
 def sentences(words: Sequence[str]) -> list[list[str]]:
@@ -99,7 +100,7 @@ def items(words: Sequence[str]) -> list[list[str]]:
             found.append([])
         elif word not in FILLER:
             found[-1].append(word)
-    named = [item for item in found if item and not (len(item) == 1 and item[0].isdigit())]
+    named = [item for item in found if item and not (len(item) == 1 and item[0].isdecimal())]
     return named or [item for item in found if item]
 
 
@@ -147,15 +148,10 @@ def _describes(sentence: Sequence[str]) -> bool:
     return not VERBS.isdisjoint(sentence) or sentence[0] in CUTS or not NEGATORS.isdisjoint(sentence)
 
 
-def contradicts(answer: Collection[str], truth: Collection[str]) -> bool:
-    """Whether an answer has the opposite of a word of the truth instead of that word; both are stems."""
-    return any(OPPOSITES.get(word) in answer and word not in answer for word in truth if word in OPPOSITES)
-
-
 def _stem(word: str) -> str:
     if word in _CANONICAL:
         return _CANONICAL[word]
-    if word in _NOT_INFLECTED or len(word) < 5:
+    if len(word) < 5 or word in _NOT_INFLECTED or word[-1].isdecimal():
         return word
     for ending in ("ing", "ed"):
         base = word.removesuffix(ending)

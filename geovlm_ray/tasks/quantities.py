@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from geovlm_ray.tasks.words import DELIMITERS, LINE, RANGE
 
@@ -32,6 +32,7 @@ _BELOW = frozenset("less under below fewer < smaller lower most up within".split
 _AT_LEAST = frozenset("+ more greater above over higher larger plus".split())
 _AT_MOST = frozenset("less fewer below under lower smaller".split())
 _PREPOSITIONS = frozenset("over above exceeding exceed exceeds > under below < least most within beyond".split())
+_BOUNDS_AFTER = frozenset(("or", "and", "+"))
 _LINKS = frozenset("than at to of".split())
 _ORDINALS = frozenset("st nd rd th".split())
 _NOT_NOUNS = DELIMITERS | frozenset(
@@ -41,8 +42,7 @@ _NOT_NOUNS = DELIMITERS | frozenset(
 _NOUN_WORDS = 3
 
 
-@dataclass(frozen=True)
-class Quantity:
+class Quantity(NamedTuple):
     """A number (``low`` equals ``high``) or a range, open at infinity; its unit; the noun that it counts."""
 
     low: float
@@ -75,7 +75,7 @@ def quantities(words: Sequence[str]) -> list[Quantity]:
     i, enumerated = 0, _is_enumerated(words)
     while i < len(words):
         word = words[i]
-        if word in _FACTORS or _is_number(word):
+        if _is_number(word) or word in _FACTORS:
             item = enumerated and (i == 0 or words[i - 1] == LINE)
             ordinal = i + 1 < len(words) and words[i + 1] in _ORDINALS
             if not item and not ordinal:
@@ -117,7 +117,7 @@ def whole_quantity(words: Sequence[str], filler: Collection[str]) -> Quantity | 
 
 
 def _is_number(word: str) -> bool:
-    return word[-1].isdigit() and (word[0].isdigit() or word[0] in "-.")
+    return word[0].isdecimal() or (word[0] in "-." and word[-1].isdecimal())
 
 
 def _is_enumerated(words: Sequence[str]) -> bool:
@@ -135,24 +135,24 @@ def _quantity(words: Sequence[str], start: int) -> Quantity:
     if before in _SIGNS:
         value, first = -value, start - 1
     low = high = value
-    joins = words[end] if end < len(words) else ""
-    if end + 1 < len(words) and _is_number(words[end + 1]) and (joins == RANGE or (joins == "and" and before == "between")):
+    joins = words[end] if end + 1 < len(words) else ""
+    if (joins == RANGE or (joins == "and" and before == "between")) and _is_number(words[end + 1]):
         high, end = _value(words, end + 1)
         second, end = _unit(words, end)
         unit = second or unit
         first -= before in ("between", "from")
     else:
         low, high, first, end = _bounded(words, value, first, end)
-    noun = []
-    for word in words[end : end + _NOUN_WORDS]:
-        if word in _NOT_NOUNS or _is_number(word):
-            break
-        noun.append(word)
-    return Quantity(low, high, unit, tuple(noun), first, end)
+    last = end
+    while last < min(end + _NOUN_WORDS, len(words)) and not (words[last] in _NOT_NOUNS or _is_number(words[last])):
+        last += 1
+    return Quantity(low, high, unit, tuple(words[end:last]), first, end)
 
 
 def _bounded(words: Sequence[str], value: float, first: int, end: int) -> tuple[float, float, int, int]:
     """Bounds of a number that "more than", "at least", "or less" and the like make a range of."""
+    if not first and (end >= len(words) or words[end] not in _BOUNDS_AFTER):
+        return value, value, first, end
     i = first - 1
     while i >= 0 and words[i] in _LINKS and first - i < 3:
         i -= 1
@@ -176,6 +176,8 @@ def _value(words: Sequence[str], start: int) -> tuple[float, int]:
     if words[start] in _FACTORS:
         return _FACTORS[words[start]], start + 1
     total, value, end = 0.0, float(words[start]), start + 1
+    if end == len(words) or not (words[end] in _MULTIPLIERS or _is_number(words[end]) or words[end] == "and"):
+        return value, end
     while end < len(words):
         factor = _MULTIPLIERS.get(words[end])
         if factor is not None:
@@ -186,7 +188,7 @@ def _value(words: Sequence[str], start: int) -> tuple[float, int]:
         after = end + 1 if words[end] == "and" and words[end - 1] in _MULTIPLIERS else end
         following = words[after] if after < len(words) else ""
         tens = 20 <= value < 100 and value % 10 == 0 and len(following) == 1
-        if not (following.isdigit() and len(following) <= 3 and (tens or words[end - 1] in _MULTIPLIERS)):
+        if not (following.isdecimal() and len(following) <= 3 and (tens or words[end - 1] in _MULTIPLIERS)):
             break
         value, end = value + int(following), after + 1
     return total + value, end

@@ -6,18 +6,21 @@ A truth is an option of a multiple-choice question, yes or no, a quantity, a pos
 from __future__ import annotations
 
 import functools
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from geovlm_ray.tasks import choices
 from geovlm_ray.tasks.class_names import HEADS, NEGATORS, ClassNames, Synonyms, class_names
 from geovlm_ray.tasks.conclusions import conclusion
 from geovlm_ray.tasks.phrases import (
+    CUTS,
     FILLER,
     GENERAL_NOUNS,
+    OPPOSITES,
+    SKIPPED,
+    STEMS,
+    VERBS,
     affirmed,
-    contradicts,
     items,
     phrase_words,
     sentences,
@@ -40,8 +43,7 @@ MAX_NAME_CHARS = 128
 _ORDERED = frozenset("than from to left right top bottom above below behind over under between before after".split())
 
 
-@dataclass(frozen=True)
-class Agreement:
+class Agreement(NamedTuple):
     """Agreement of an answer with the truth in [0, 1]; ``typed`` if meaning decided it, not the overlap of words."""
 
     value: float
@@ -75,14 +77,17 @@ class Truth:
 
     def __init__(self, truth: str, question: str, synonyms: Synonyms) -> None:
         self.text = truth
-        self.tokens = tokens(truth)
+        self.tokens = tokens(truth.strip())
         self.question = tokens(question)
         self.words = [word for word in self.tokens if word not in DELIMITERS]
         self.content = phrase_words(self.tokens) or self.words
+        self.joined = "".join(self.content)
+        self.content_set = frozenset(self.content)
         self.options = choices.options(question)
         self.letter, self.option = self._choice(question)
         self.polar = None if self.letter or not is_polar(self.words) else self.words[0] in TRUE_WORDS
         self.quantity = whole_quantity(self.tokens, FILLER) if self._may_be_quantity() else None
+        self.counted = frozenset((*self.question, *(self.quantity.noun if self.quantity else ())))
         self.position = whole_position(self.tokens)
         self.direction = whole_comparison(self.words)
         self.comparison = comparison(self.tokens)
@@ -95,6 +100,10 @@ class Truth:
         self.asked = frozenset() if "or" in self.question else frozenset(phrase_words(self.question)) - {*self.content}
         self.alternatives = self._alternatives()
 
+        others = (self.letter, self.direction is not None, self.comparison, self.position, self.items, self.alternatives, self.negated)
+        self.plain = bool(self.words) and self.polar is None and not any(others) and _ORDERED.isdisjoint(self.words)
+        self.opposites = frozenset(OPPOSITES[word] for word in self.content if word in OPPOSITES)
+
     @property
     def key(self) -> str:
         """The truth as a class."""
@@ -102,9 +111,11 @@ class Truth:
 
     def agreement(self, answer: str) -> Agreement:
         """Agreement of an answer."""
-        words = tokens(answer)
+        words = tokens(answer.strip())
         if words == self.tokens or (not self.words and answer.strip() == self.text.strip()):
             return EQUAL if self.words or answer.strip() == self.text.strip() else DIFFERENT
+        if self.plain and _STRUCTURE.isdisjoint(words):
+            return self._plain_agreement(words)
         stated = conclusion(answer)
         if stated is not answer:
             words = tokens(stated)
@@ -116,11 +127,22 @@ class Truth:
         if self.polar is not None:
             return EQUAL if polarity(words, self.question) is self.polar else DIFFERENT
         if self.quantity:
-            return self._quantity_agreement(words)
+            return self._quantity_agreement(words) or self._overlap(words)
         if self.position:
             value = position_agreement(positions(affirmed(words)), self.position)
             return Agreement(value, True) if len(words) <= _MAX_SENTENCE else self._overlap(words)
         return self._phrase_agreement(words)
+
+    def _plain_agreement(self, words: list[str]) -> Agreement:
+        """Agreement of an answer without sentence structure with a truth that is a quantity or a phrase."""
+        half = len(words) // 2
+        if len(words) == 2 * half and words[:half] == words[half:]:
+            words = words[:half]
+        if self.quantity:
+            return self._quantity_agreement(words) or self._word_overlap(phrase_words(words))
+        facts = [word for word in words if word not in SKIPPED]
+        content = [STEMS[word] for word in facts]
+        return EQUAL if self._names_truth(facts, content) else self._word_overlap(content)
 
     def _choice(self, question: str) -> tuple[str | None, str]:
         """Letter and text of the true option; (None, truth) if the question is not multiple-choice."""
@@ -134,7 +156,7 @@ class Truth:
         return (same[0], self.text) if len(same) == 1 else (None, self.text)
 
     def _may_be_quantity(self) -> bool:
-        return not self.letter and any(word[-1].isdigit() or word in _COUNTS for word in self.words)
+        return not self.letter and any(word[-1].isdecimal() or word in _COUNTS for word in self.words)
 
     def _is_list(self) -> bool:
         listed = [word for word in self.tokens if word in DELIMITERS or word == "and"]
@@ -166,15 +188,17 @@ class Truth:
         own, words = self.words, affirmed(tokens(answer))
         return any(words[i : i + len(own)] == own for i in range(len(words) - len(own) + 1)) if own else False
 
-    def _quantity_agreement(self, words: list[str]) -> Agreement:
+    def _quantity_agreement(self, words: list[str]) -> Agreement | None:
+        """Agreement with a quantity; None if the words decide, since the answer states another noun or no number."""
         assert self.quantity
-        stated = stated_quantity(words, {*self.question, *self.quantity.noun})
+        if len(words) > _MAX_SENTENCE:
+            return None
+        stated = stated_quantity(words, self.counted)
         if stated is None:
-            return DIFFERENT if _joined(self.quantity.noun) == "" else self._overlap(words)
-        if len(words) > _MAX_SENTENCE or not stated.agrees(self.quantity):
-            same = (stated.low, stated.high, stated.unit) == (self.quantity.low, self.quantity.high, self.quantity.unit)
-            return self._overlap(words) if self.quantity.noun and (same or len(words) > _MAX_SENTENCE) else DIFFERENT
-        return EQUAL
+            return None if self.quantity.noun else DIFFERENT
+        if stated.agrees(self.quantity):
+            return EQUAL
+        return None if self.quantity.noun and stated[:3] == self.quantity[:3] else DIFFERENT
 
     def _phrase_agreement(self, words: list[str]) -> Agreement:
         if self.direction is not None:
@@ -199,20 +223,25 @@ class Truth:
 
     def _means(self, statement: Sequence[str]) -> bool:
         """Whether a statement means the truth: the same words, joined words, or a synonym."""
-        plain_words = [word for word in statement if word not in FILLER and word not in DELIMITERS]
-        negated = not NEGATORS.isdisjoint(plain_words)
-        if self.names and self.names.is_name(plain_words):
-            return True
-        if negated != self.negated:
+        facts = [word for word in statement if word not in SKIPPED]
+        return self._names_truth(facts, [STEMS[word] for word in facts])
+
+    def _names_truth(self, facts: list[str], content: list[str]) -> bool:
+        """Whether content words, and their stems, mean the truth."""
+        if not facts:
             return False
-        content = phrase_words(plain_words)
-        if content == self.content or (content and "".join(content) == "".join(self.content)):
+        if self.names and self.names.is_name(facts):
             return True
-        bare = plain_words[: -1] if plain_words and plain_words[-1] in HEADS else plain_words
-        if bare and self.names and self.names.is_name(bare):
+        if self.negated is NEGATORS.isdisjoint(facts):
+            return False
+        if content == self.content or "".join(content) == self.joined:
             return True
+        if facts[-1] in HEADS and self.names and (self.names.is_name(facts[:-1]) or content[:-1] == self.content):
+            return True
+        if self.asked.isdisjoint(content):
+            return False
         new = [word for word in content if word not in self.asked]
-        return bool(new) and (new == self.content or phrase_words(bare) == self.content)
+        return new == self.content
 
     def _list_agreement(self, words: list[str]) -> Agreement:
         """Jaccard similarity of the items, each matched by meaning."""
@@ -235,19 +264,26 @@ class Truth:
         if self.negated and NEGATORS.isdisjoint(words):
             return DIFFERENT
         content = phrase_words(said)
-        if contradicts(set(content), set(self.content)):
-            return DIFFERENT
-        if GENERAL_NOUNS.issuperset({*content} & {*self.content}) and not GENERAL_NOUNS.issuperset(self.content):
-            return Agreement(0.0, False)
-        value = jaccard(content, self.content)
-        if value == 1 and content != self.content and not _ORDERED.isdisjoint(self.tokens):
+        value = self._word_overlap(content).value
+        if not value or (value == 1 and content != self.content and not _ORDERED.isdisjoint(self.tokens)):
             return DIFFERENT
         first = sentences(said)
         if len(first) == 1:
             value = max([value, *(jaccard(phrase_words(s), self.content) for s in statements(said))])
-        return Agreement(min(value, 1.0), False)
+        return Agreement(value, False)
+
+    def _word_overlap(self, content: list[str]) -> Agreement:
+        """Jaccard similarity of content words; 0 if one is the opposite of a true one, or only general nouns agree."""
+        if self.opposites and any(word in self.opposites and OPPOSITES[word] not in content for word in content):
+            return DIFFERENT
+        common = self.content_set.intersection(content)
+        if not common or (common <= GENERAL_NOUNS and not self.content_set <= GENERAL_NOUNS):
+            return Agreement(0.0, False)
+        return Agreement(jaccard(content, self.content), False)
 
 
+_STRUCTURE = DELIMITERS | VERBS | CUTS | NEGATORS | frozenset("or and than answer".split())
+"""Words that give an answer more structure than a phrase has."""
 _MAX_SENTENCE = 60
 """Words of an answer in which a value of the truth's type is looked for."""
 _MAX_ITEM = 4
@@ -260,10 +296,12 @@ _truth = functools.lru_cache(maxsize=1 << 13)(Truth)
 
 def jaccard(a: Sequence[str], b: Sequence[str]) -> float:
     """Jaccard similarity of two multisets; 0 if both are empty."""
-    rest = Counter(b)
+    rest = dict.fromkeys(b, 0)
+    for word in b:
+        rest[word] += 1
     common = 0
     for word in a:
-        if rest[word] > 0:
+        if rest.get(word):
             rest[word] -= 1
             common += 1
     union = len(a) + len(b) - common

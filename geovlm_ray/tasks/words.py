@@ -79,7 +79,7 @@ class WordForms(dict[str, str]):
 
     def __missing__(self, word: str) -> str:
         form = self._form(word)
-        if len(word) <= MAX_CACHED_WORD and not word[-1].isdigit():
+        if len(word) <= MAX_CACHED_WORD and not word[-1].isdecimal():
             if len(self) >= MAX_CACHED_WORDS:
                 self.clear()
             self[word] = form
@@ -108,6 +108,8 @@ def words(text: str) -> list[str]:
 
 def number(text: str) -> str:
     """The shortest decimal notation of a number with digits and optional thousands separators."""
+    if text[-1] != "0" and text[0] != "." and "," not in text and (text[0] in "123456789" or text[:2] == "0."):
+        return text
     value = float(text.replace(",", ""))
     return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
 
@@ -132,7 +134,7 @@ def _form(token: str) -> str:
         word = _SPELLING.get(word, word)
         word = singular(word)
         return NUMBERS.get(word) or _SPELLING.get(word, word)
-    if token[-1].isdigit():
+    if first.isdecimal() or (first in "-." and token[-1].isdecimal()):
         return number(token)
     if first in " -–—":
         return COMMA if token[-1].isspace() and first != " " else RANGE
