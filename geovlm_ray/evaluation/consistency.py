@@ -88,7 +88,5 @@ def _names(text: str) -> set[str]:
     """All word n-grams of a text up to `MAX_NAME_WORDS`, joined, in the normal form of words."""
     found = words(text)
     return {
-        "".join(found[i:j])
-        for i in range(len(found))
-        for j in range(i + 1, min(i + MAX_NAME_WORDS, len(found)) + 1)
+        "".join(found[i:j]) for i in range(len(found)) for j in range(i + 1, min(i + MAX_NAME_WORDS, len(found)) + 1)
     }

@@ -6,7 +6,9 @@ import re
 
 _OPTION = re.compile(r"(?:^|(?<=[\s(\[*]))([A-H])[).:]\s", re.MULTILINE)
 _LETTER_ALONE = re.compile(r"[\W_]*([A-Ha-h])[\W_]*", re.ASCII)
-_LETTER = re.compile(r"\(([A-Ha-h])\)|(?:^|(?<=[\s*:]))([A-H])(?=[).:*,]|\Z)|\b(?:option|choice|letter|answer is)\s([A-H])\b", re.I)
+_LETTER = re.compile(
+    r"\(([A-Ha-h])\)|(?:^|(?<=[\s*:]))([A-H])(?=[).:*,]|\Z)|\b(?:option|choice|letter|answer is)\s([A-H])\b", re.I
+)
 _UPPER = re.compile(r"(?:^|(?<=[\s*\"]))([B-H])(?=[\s).:*,\"]|\Z)")
 _SEVERAL = re.compile(r"\b([A-H])\W{0,3}\s?(?:or|and|/|,)\s?\W{0,3}([A-H])\b")
 _AT_START = re.compile(r"\s*\**\(?([A-Ha-h])[).:]\**\s*(?=\S)")

@@ -23,7 +23,9 @@ _VERBS = frozenset(
     "classify classified categorized categorised identified fall correspond consider considered describe described "
     "suffered sustained experienced would should will may might must did do does remain remains".split()
 )
-_EXPLANATIONS = frozenset("because since due given evidenced indicated suggesting although though whereas while".split())
+_EXPLANATIONS = frozenset(
+    "because since due given evidenced indicated suggesting although though whereas while".split()
+)
 _EXPLAINING_AS = frozenset("there the it they we indicated evidenced seen shown several many".split())
 _MARKERS = frozenset(
     "answer class category label classification classified categorized categorised prediction conclusion therefore "
@@ -50,7 +52,15 @@ _FILLER = HEADS | _MARKERS | _EXPLANATIONS | _HEDGES | frozenset(
     "tag text caption ground sentinel".split()
 )  # fmt: skip
 _SPECIAL = (
-    _FILLER | _VERBS | _EXPLANATIONS | _CONTEXT | _CONJUNCTIONS | NEGATORS | _ABSENT | DELIMITERS | frozenset("=%°<>~±§+")
+    _FILLER
+    | _VERBS
+    | _EXPLANATIONS
+    | _CONTEXT
+    | _CONJUNCTIONS
+    | NEGATORS
+    | _ABSENT
+    | DELIMITERS
+    | frozenset("=%°<>~±§+")
 )
 _FILLER_ALONE = _FILLER - _VERBS - _EXPLANATIONS - _MARKERS - _CONTEXT - _CONJUNCTIONS - NEGATORS - _HEDGES - {"as"}
 _UNKNOWN_WORDS = 4
@@ -217,7 +227,11 @@ class Sentence:
         """End a negation at a delimiter, except inside a negated list ("no ships, planes or cars")."""
         if word in ("and", "or", "nor", "+"):
             return
-        if word in (COMMA, COLON) and self._negated and not _NEGATED_LISTS.isdisjoint(self._words[i + 1 : i + _LIST_WORDS]):
+        if (
+            word in (COMMA, COLON)
+            and self._negated
+            and not _NEGATED_LISTS.isdisjoint(self._words[i + 1 : i + _LIST_WORDS])
+        ):
             return
         self._negated = False
         self._clause = len(self.keys)

@@ -20,7 +20,9 @@ CONNECTORS = frozenset({COMMA, LINE, "and", "or"})
 """Tokens inside names that lists of names contain too ("beaches, dunes, sands", "lake or pond")."""
 HEADS = frozenset("area region zone site scene building place land class category damage facility image type".split())
 """General nouns that answers add to a name or omit from it."""
-NEGATORS = frozenset("no not non never without neither nor none cannot unlike excluding lack lacking rather instead nothing".split())
+NEGATORS = frozenset(
+    "no not non never without neither nor none cannot unlike excluding lack lacking rather instead nothing".split()
+)
 
 _WEAK = frozenset(
     "any visible apparent obvious significant structural sign of evidence noticeable clear been appear to be show have "

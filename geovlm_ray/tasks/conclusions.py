@@ -19,7 +19,7 @@ def conclusion(text: str) -> str:
     if "ans" in text or "nswer" in text or "hoice" in text:
         rest = [text[match.end() :] for match in _last(_MARKER, text)]
         if rest and any(character.isalnum() for character in rest[0]):
-            return rest[0]
+            return rest[0].lstrip(" :*")
     return text
 
 

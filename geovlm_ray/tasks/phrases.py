@@ -24,7 +24,9 @@ CUTS = frozenset(
     "due based while although though when given featuring used by for from within around".split()
 )
 """Words that begin an addition to the phrase that a sentence states."""
-_ADDITIONS = CUTS | VERBS | NEGATORS | frozenset("there the it this these they i so suggesting indicating rather".split())
+_ADDITIONS = (
+    CUTS | VERBS | NEGATORS | frozenset("there the it this these they i so suggesting indicating rather".split())
+)
 _CONTRASTS = frozenset("but rather instead however".split())
 OPPOSITES = {
     a: b
@@ -51,7 +53,9 @@ _CANONICAL = {
     }.items()
     for spelling in spellings.split()
 }  # fmt: skip
-_NOT_INFLECTED = frozenset("building parking housing string spring ceiling crossing wing king bed red shed seed feed reed weed".split())
+_NOT_INFLECTED = frozenset(
+    "building parking housing string spring ceiling crossing wing king bed red shed seed feed reed weed".split()
+)
 
 
 GENERAL_NOUNS = frozenset(

@@ -56,6 +56,8 @@ EQUAL, DIFFERENT = Agreement(1.0, True), Agreement(0.0, True)
 def agreement(answer: str, truth: str, question: str = "", synonyms: Synonyms = Synonyms()) -> Agreement:
     """Agreement of an answer with the truth: 1 if they mean the same, else as far as their words overlap.
 
+    Words alone are compared if the answer consists of repetitions.
+
     Answers of another meaning of the same type, and hedges, score 0: "no" for "yes", 3 for 2, "left" for "right".
     """
     return _truth(truth, question, synonyms).agreement(answer)
@@ -100,7 +102,15 @@ class Truth:
         self.asked = frozenset() if "or" in self.question else frozenset(phrase_words(self.question)) - {*self.content}
         self.alternatives = self._alternatives()
 
-        others = (self.letter, self.direction is not None, self.comparison, self.position, self.items, self.alternatives, self.negated)
+        others = (
+            self.letter,
+            self.direction is not None,
+            self.comparison,
+            self.position,
+            self.items,
+            self.alternatives,
+            self.negated,
+        )
         self.plain = bool(self.words) and self.polar is None and not any(others) and _ORDERED.isdisjoint(self.words)
         self.opposites = frozenset(OPPOSITES[word] for word in self.content if word in OPPOSITES)
 
@@ -114,6 +124,8 @@ class Truth:
         words = tokens(answer.strip())
         if words == self.tokens or (not self.words and answer.strip() == self.text.strip()):
             return EQUAL if self.words or answer.strip() == self.text.strip() else DIFFERENT
+        if 2 * len(set(words)) <= len(words) and _repeats(words):
+            return self._word_overlap(phrase_words(words) or words)
         if self.plain and _STRUCTURE.isdisjoint(words):
             return self._plain_agreement(words)
         stated = conclusion(answer)
@@ -135,9 +147,7 @@ class Truth:
 
     def _plain_agreement(self, words: list[str]) -> Agreement:
         """Agreement of an answer without sentence structure with a truth that is a quantity or a phrase."""
-        half = len(words) // 2
-        if len(words) == 2 * half and words[:half] == words[half:]:
-            words = words[:half]
+        words = _first_of_two(words)
         if self.quantity:
             return self._quantity_agreement(words) or self._word_overlap(phrase_words(words))
         facts = [word for word in words if word not in SKIPPED]
@@ -308,6 +318,12 @@ def jaccard(a: Sequence[str], b: Sequence[str]) -> float:
     return common / union if union else 0.0
 
 
+def _repeats(words: Sequence[str]) -> bool:
+    """Whether an answer of several words consists of repetitions; an answer that is said twice does not."""
+    bare = [word for word in words if word not in DELIMITERS]
+    return len(bare) > 2 and 2 * len(set(bare)) <= len(bare) and _first_of_two(bare) is bare
+
+
 def _joined(words: Sequence[str]) -> str:
     return "".join(word for word in words if word not in DELIMITERS)
 
@@ -320,8 +336,16 @@ def _said_once(words: list[str]) -> list[str]:
     while start < end and words[start] in DELIMITERS:
         start += 1
     kept = words[start:end]
-    plain_words = [word for word in kept if word not in DELIMITERS]
-    half = len(plain_words) // 2
-    if half and len(plain_words) % 2 == 0 and plain_words[:half] == plain_words[half:]:
-        return plain_words[:half]
-    return kept
+    bare = [word for word in kept if word not in DELIMITERS]
+    once = _first_of_two(bare)
+    return kept if once is bare else once
+
+
+def _first_of_two(words: list[str]) -> list[str]:
+    """The first half of words that repeat it exactly once, else the words."""
+    half = len(words) // 2
+    if not half or len(words) % 2 or words[:half] != words[half:]:
+        return words
+    text = " ".join([*words[:half], ""])
+    repeats_itself = (text + text).index(text, 1) < len(text)
+    return words if repeats_itself else words[:half]

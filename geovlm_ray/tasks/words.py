@@ -52,7 +52,9 @@ _TOKEN = re.compile(
     r"|(?<![\w.])-?\d{1,3}(?:,\d{3})+(?:\.\d+)?|(?<![\w.)])-?\d+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+"
     r"|[,;:.!?()\[\]{}\"|/&+=%°<>~±§\n]|(?<=\d) ?[-–—] ?(?=\d)|(?<!\S)[-–—]+\s"
 )
-_MARKUP = re.compile(r"\\(?:boxed|text(?:bf|it|rm|tt)?|math(?:rm|bf|it|tt)|emph|underline|displaystyle|left|right|,|;|!)")
+_MARKUP = re.compile(
+    r"\\(?:boxed|text(?:bf|it|rm|tt)?|math(?:rm|bf|it|tt)|emph|underline|displaystyle|left|right|,|;|!)"
+)
 _INVISIBLE = re.compile("[\u200b-\u200f\u2060\ufeff\u00ad]")
 _TAG = re.compile(r"</?[a-zA-Z]{1,10}\s?/?>")
 _MARKED = re.compile(r"[^\x00-\x7f]|[\\$`*#^_'~<]")
@@ -65,7 +67,7 @@ _PUNCTUATION = str.maketrans(
     }
 )  # fmt: skip
 _PUNCTUATION_KINDS = {
-    **dict.fromkeys(",[]{}\"|/&", COMMA),
+    **dict.fromkeys(',[]{}"|/&', COMMA),
     **dict.fromkeys(".;!?", SENTENCE),
 }
 
