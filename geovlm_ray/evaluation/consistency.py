@@ -34,8 +34,8 @@ def consistency(reasoning: str, answered: AnsweredExample) -> dict[str, bool]:
     if kind == "classes":
         reader = class_reader(example)
         keys = set(reader.keys(answer))
-        named = reader.mentioned(reasoning) | {UNKNOWN + name for name in _names(reasoning)}
-        return {"objects": keys <= named} if keys else {}
+        mentioned = reader.mentioned(reasoning) | {UNKNOWN + name for name in _names(reasoning)}
+        return {"objects": keys <= mentioned} if keys else {}
     if kind == "vqa":
         return _question(reasoning, tokens(conclusion(answer)))
     if kind == "captions":

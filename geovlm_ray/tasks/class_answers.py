@@ -6,9 +6,9 @@ import functools
 from dataclasses import dataclass, field
 
 from geovlm_ray.core.schema import Example, target_texts
-from geovlm_ray.tasks.class_names import HEADS, NEGATORS, ClassNames, Synonyms, class_names, known_names
+from geovlm_ray.tasks.class_names import HEADS, NEGATORS, SHIPPED, ClassNames, Synonyms, class_names, known_names
 from geovlm_ray.tasks.conclusions import conclusion
-from geovlm_ray.tasks.words import CLOSE, COLON, COMMA, DELIMITERS, LINE, SENTENCE, tokens
+from geovlm_ray.tasks.words import CLOSE, COLON, COMMA, DELIMITERS, LINE, SENTENCE, tokens, word_set
 
 MAX_CACHED_CHARS = 1024
 """Longer answers are not cached, so that adversarial answers cannot fill the cache."""
@@ -17,39 +17,37 @@ MAX_CACHED_ANSWERS = 256
 UNKNOWN = "?"
 """First character of the key of a name that is not in the vocabulary."""
 
-_VERBS = frozenset(
+_VERBS = word_set(
     "is are was were be been being show depict contain have has had can could see seen visible appear seem feature "
     "include belong represent display illustrate capture reveal indicate suggest consist comprise look identify "
     "classify classified categorized categorised identified fall correspond consider considered describe described "
-    "suffered sustained experienced would should will may might must did do does remain remains".split()
+    "suffered sustained experienced would should will may might must did do does remain remains"
 )
-_EXPLANATIONS = frozenset(
-    "because since due given evidenced indicated suggesting although though whereas while".split()
-)
-_EXPLAINING_AS = frozenset("there the it they we indicated evidenced seen shown several many".split())
-_MARKERS = frozenset(
+_EXPLANATIONS = word_set("because since due given evidenced indicated suggesting although though whereas while")
+_EXPLAINING_AS = word_set("there the it they we indicated evidenced seen shown several many")
+_MARKERS = word_set(
     "answer class category label classification classified categorized categorised prediction conclusion therefore "
-    "thus hence identified final described predicted classify categorize fall belong assessment".split()
+    "thus hence identified final described predicted classify categorize fall belong assessment"
 )
-_CONTEXT = frozenset(
-    "through across into over between among behind within crossing with near next beside surrounded adjacent along by on at around featuring containing where which alongside "
-    "having including for from".split()
+_CONTEXT = word_set(
+    "through across into over between among behind within crossing with near next beside surrounded adjacent along by "
+    "on at around featuring containing where which alongside having including for from"
 )
-_HEDGES = frozenset("or alternatively maybe perhaps possibly also could might may either".split())
-_CONTRASTS = frozenset("but however".split())
+_HEDGES = word_set("or alternatively maybe perhaps possibly also could might may either")
+_CONTRASTS = word_set("but however")
 _CONJUNCTIONS = _CONTRASTS | {"and", "or", "nor", "+"}
-_UNSEEN = frozenset("visible present seen found shown there detected observed evident".split())
-_ABSENT = frozenset("absent missing".split())
+_UNSEEN = word_set("visible present seen found shown there detected observed evident")
+_ABSENT = word_set("absent missing")
 _NEGATED_LISTS = frozenset(("or", "nor"))
 _LIST_WORDS = 12
 """Tokens after a comma in which a negated list may end."""
-_FILLER = HEADS | _MARKERS | _EXPLANATIONS | _HEDGES | frozenset(
+_FILLER = HEADS | _MARKERS | _EXPLANATIONS | _HEDGES | word_set(
     "a an the this that these those it its there here in of to as image picture photo scene satellite aerial remote "
     "sensing following based on given most likely best best clearly obviously sure option choice mainly primarily "
     "dominant main land cover use level name type kind i we you he they think believe confidence score yes probability "
     "high resolution view overhead shown as some several many few multiple various any all both well correct detected "
     "present patch tile list above below provided my so then very which two per output result response json null none "
-    "tag text caption ground sentinel".split()
+    "tag text caption ground sentinel"
 )  # fmt: skip
 _SPECIAL = (
     _FILLER
@@ -110,7 +108,7 @@ class ClassReader:
         return tuple(keys + [key for s in sentences if s.bare or not self.closed for key in s.unknown])
 
 
-def class_reader(example: Example, synonyms: Synonyms = Synonyms()) -> ClassReader:
+def class_reader(example: Example, synonyms: Synonyms = SHIPPED) -> ClassReader:
     """The reader of answers to an example with class names as its target; readers are kept."""
     return _class_reader(target_texts(example.target), example.labels, example.task, synonyms)
 
@@ -146,7 +144,7 @@ def _statement(sentences: list[Sentence]) -> list[Sentence]:
     marked = [sentence for sentence in stated if sentence.marked]
     if marked:
         return marked[-1:]
-    return [s for s in sentences if s is (stated or [None])[0] or s.bare or s.hedged]
+    return [s for s in sentences if s in stated[:1] or s.bare or s.hedged]
 
 
 class Sentence:

@@ -1,7 +1,7 @@
 """Class names of a dataset, found in what models write.
 
-A name is found in plural and singular, in British and American spelling, with spaces, hyphens or joined ("storagetank"),
-without a general head noun ("dense residential area"), and under its synonyms.
+A name is found in plural and singular, in British and American spelling, with spaces, hyphens or joined
+("storagetank"), without a general head noun ("dense residential area"), and under its synonyms.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from typing import NamedTuple
 
 from geovlm_ray.tasks.labels import BIGEARTHNET, label_key
 from geovlm_ray.tasks.synonyms import RELATED, SYNONYMS, groups
-from geovlm_ray.tasks.words import COMMA, DELIMITERS, LINE, tokens
+from geovlm_ray.tasks.words import COMMA, DELIMITERS, LINE, tokens, word_set
 
 CONNECTORS = frozenset({COMMA, LINE, "and", "or"})
 """Tokens inside names that lists of names contain too ("beaches, dunes, sands", "lake or pond")."""
-HEADS = frozenset("area region zone site scene building place land class category damage facility image type".split())
+HEADS = word_set("area region zone site scene building place land class category damage facility image type")
 """General nouns that answers add to a name or omit from it."""
-NEGATORS = frozenset(
-    "no not non never without neither nor none cannot unlike excluding lack lacking rather instead nothing".split()
+NEGATORS = word_set(
+    "no not non never without neither nor none cannot unlike excluding lack lacking rather instead nothing"
 )
 
-_WEAK = frozenset(
+_WEAK = word_set(
     "any visible apparent obvious significant structural sign of evidence noticeable clear been appear to be show have "
-    "seem major visibly observed further real evident detectable is are was were".split()
+    "seem major visibly observed further real evident detectable is are was were"
 ) - {"major"}
 """Words that may stand between "no" and the noun of a name ("no visible damage")."""
-_COPULAS = frozenset("is are was were".split())
+_COPULAS = word_set("is are was were")
 _MIN_JOINED = 9
 """A word of this length may consist of several words."""
 _CAMEL_CASE = re.compile(r"(?<=[a-z])(?=[A-Z])")
@@ -49,6 +49,10 @@ class Synonyms(NamedTuple):
 
     groups: tuple[tuple[str, ...], ...] = ()
     related: bool = False
+
+
+SHIPPED = Synonyms()
+"""The shipped synonyms alone, without related names."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,8 @@ class ClassNames:
         A name with the same delimiters precedes a longer one with others: "moors and heathland, sclerophyllous
         vegetation" is not "moors, heathland and sclerophyllous vegetation".
         """
-        joined, best, exact, gaps = "", None, None, []
+        joined, best, exact = "", None, None
+        gaps: list[str] = []
         for i in range(start, min(start + _MAX_RUN, len(words))):
             word = words[i]
             if word in CONNECTORS and joined:
@@ -159,7 +164,8 @@ def spelling_of(name: str) -> Spelling:
 
 
 def _spelling(parts: Sequence[str]) -> Spelling:
-    joined, prefixes = "", set()
+    joined = ""
+    prefixes: set[str] = set()
     for word in parts:
         if word not in CONNECTORS and word not in DELIMITERS:
             if len(word) >= _MIN_JOINED:
@@ -201,14 +207,14 @@ def _is_modifier(words: Sequence[str], end: int) -> bool:
     return following.isalpha() and following not in HEADS and following not in AFTER_NAMES and following[-2:] != "ed"
 
 
-AFTER_NAMES = frozenset(
+AFTER_NAMES = word_set(
     "and or in on at near with of by to from beside next along is are was were be left right top bottom upper lower "
-    "center that which while but here there visible as over under between behind above below".split()
+    "center that which while but here there visible as over under between behind above below"
 )
 
 
 @functools.lru_cache(maxsize=4096)
-def class_names(names: tuple[str, ...], synonyms: Synonyms = Synonyms()) -> ClassNames:
+def class_names(names: tuple[str, ...], synonyms: Synonyms = SHIPPED) -> ClassNames:
     """The vocabulary of these names; vocabularies are kept, because the examples of a dataset share one."""
     return ClassNames(names, synonyms)
 

@@ -6,7 +6,8 @@ import re
 
 _BOXED = "\\boxed{"
 _MARKER = re.compile(
-    r"\b(?:final|correct|best|my)\s{1,3}(?:answer|choice)\b\W{0,4}(?:(?:is|would be)\b)?|\banswer\W{0,4}?(?:\bis\b|:)|\bans\s?:",
+    r"\b(?:final|correct|best|my)\s{1,3}(?:answer|choice)\b\W{0,4}(?:(?:is|would be)\b)?"
+    r"|\banswer\W{0,4}?(?:\bis\b|:)|\bans\s?:",
     re.IGNORECASE,
 )
 

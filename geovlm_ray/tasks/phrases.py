@@ -5,29 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from geovlm_ray.tasks.class_names import NEGATORS
-from geovlm_ray.tasks.words import COMMA, DELIMITERS, LINE, OPEN, SENTENCE, WordForms
+from geovlm_ray.tasks.words import COMMA, DELIMITERS, LINE, OPEN, SENTENCE, WordForms, word_set
 
-FILLER = frozenset(
-    "a an the this that these those there here it its they is are was were be been being appear seem show depict "
-    "contain have has image picture photo photograph scene satellite aerial view seen visible see can in of on at as by "
+FILLER = word_set(
+    "a an the this that these those there here it its they is are was were be been being appear seem show "
+    "depict contain have has image picture photo photograph scene satellite aerial view seen visible see can in of on at as by "
     "clearly mainly mostly approximately about around roughly exactly total please i we think believe likely probably "
-    "answer s sure certainly based given provided appears seems just only overall".split()
+    "answer s sure certainly based given provided appears seems just only overall"
 )
 """Words that state no fact of a short answer."""
 SKIPPED = FILLER | DELIMITERS
-VERBS = frozenset(
+VERBS = word_set(
     "is are was were be been being show depict contain have has had appear seem look feature include represent display "
-    "illustrate capture reveal indicate suggest identify resemble likely called named known".split()
+    "illustrate capture reveal indicate suggest identify resemble likely called named known"
 )
-CUTS = frozenset(
+CUTS = word_set(
     "in on at near with because since as which that who where located situated surrounded next along beside adjacent "
-    "due based while although though when given featuring used by for from within around".split()
+    "due based while although though when given featuring used by for from within around"
 )
 """Words that begin an addition to the phrase that a sentence states."""
-_ADDITIONS = (
-    CUTS | VERBS | NEGATORS | frozenset("there the it this these they i so suggesting indicating rather".split())
-)
-_CONTRASTS = frozenset("but rather instead however".split())
+_ADDITIONS = CUTS | VERBS | NEGATORS | word_set("there the it this these they i so suggesting indicating rather")
+_CONTRASTS = word_set("but rather instead however")
 OPPOSITES = {
     a: b
     for pair in (
@@ -53,14 +51,14 @@ _CANONICAL = {
     }.items()
     for spelling in spellings.split()
 }  # fmt: skip
-_NOT_INFLECTED = frozenset(
-    "building parking housing string spring ceiling crossing wing king bed red shed seed feed reed weed".split()
+_NOT_INFLECTED = word_set(
+    "building parking housing string spring ceiling crossing wing king bed red shed seed feed reed weed"
 )
 
 
-GENERAL_NOUNS = frozenset(
+GENERAL_NOUNS = word_set(
     "area region zone site land field court plant station lot facility building place center road power type class "
-    "object structure color object park ground surface side".split()
+    "object structure color object park ground surface side"
 )
 """Head nouns that very different names share ("tennis court", "basketball court")."""
 

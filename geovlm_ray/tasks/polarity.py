@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from geovlm_ray.tasks.class_names import NEGATORS
-from geovlm_ray.tasks.phrases import OPPOSITES, phrase_words, sentences, stem
+from geovlm_ray.tasks.phrases import OPPOSITES, phrase_words, sentences
 from geovlm_ray.tasks.positions import comparison
-from geovlm_ray.tasks.words import DELIMITERS
+from geovlm_ray.tasks.words import COMMA, DELIMITERS, word_set
 
-TRUE_WORDS = frozenset("yes yeah yep yup true correct affirmative y".split())
-FALSE_WORDS = frozenset("no nope nah false incorrect n".split())
+TRUE_WORDS = word_set("yes yeah yep yup true correct affirmative y")
+FALSE_WORDS = word_set("no nope nah false incorrect n")
 
-_ABSENT = frozenset("absent none nothing unchanged".split())
-_PRESENT = frozenset("present visible exist".split())
-_UNSURE = frozenset("maybe unsure unclear uncertain unknown unable perhaps possibly difficult impossible hard".split())
-_CANNOT = frozenset("cannot sure know determine tell certain confirm".split())
-_QUESTION_STARTS = frozenset("is are does do did can could has have was were what how which where".split())
+_ALWAYS_TRUE = word_set("yes yeah true")
+_ALWAYS_FALSE = word_set("false nope")
+_ABSENT = word_set("absent none nothing unchanged")
+_PRESENT = word_set("present visible exist")
+_UNSURE = word_set("maybe unsure unclear uncertain unknown unable perhaps possibly difficult impossible hard")
+_CANNOT = word_set("cannot sure know determine tell certain confirm")
+_QUESTION_STARTS = word_set("is are does do did can could has have was were what how which where")
 _ALONE_BEFORE = DELIMITERS | {"and", "or", "but", "yes", "because", "since", "as", "thank"}
 _COVERED = 0.5
 """Share of the content words of a question that a sentence repeats if it answers it without "yes" or "no"."""
@@ -32,24 +34,23 @@ def polarity(words: Sequence[str], question: Sequence[str] = ()) -> bool | None:
     if yes or no:
         return None if yes and no else yes
     parts = sentences(words)
-    if not parts:
+    unsure = not _UNSURE.isdisjoint(words) or (not _CANNOT.isdisjoint(words) and not NEGATORS.isdisjoint(words))
+    if not parts or unsure or parts[0][0] in _QUESTION_STARTS:
         return None
-    first = parts[0]
-    if not _UNSURE.isdisjoint(words) or (not _CANNOT.isdisjoint(words) and not NEGATORS.isdisjoint(words)):
-        return None
-    negated = not NEGATORS.isdisjoint(first) or not _ABSENT.isdisjoint(first)
-    if len(first) == 1:
-        return False if first[0] in _ABSENT else True if first[0] in _PRESENT else None
-    if first[0] in _QUESTION_STARTS:
-        return None
-    if len(first) == 2 and negated and first[1] in _PRESENT:
-        return False
-    compared = _compares(first, question)
+    return _stated(parts[0], question)
+
+
+def _stated(sentence: Sequence[str], question: Sequence[str]) -> bool | None:
+    """What a sentence without "yes" or "no" says of a question."""
+    negated = not NEGATORS.isdisjoint(sentence) or not _ABSENT.isdisjoint(sentence)
+    if len(sentence) <= 2 and (sentence[-1] in _PRESENT or (negated and len(sentence) == 1)):
+        return not negated
+    compared = _compares(sentence, question)
     if compared is not None:
         return compared != negated
-    stated, asked = set(phrase_words(first)), set(phrase_words(question))
+    stated, asked = set(phrase_words(sentence)), set(phrase_words(question))
     if not asked or len(asked & stated) < _COVERED * len(asked):
-        return False if negated and first[0] in ("there", "no") else None
+        return False if negated and sentence[0] in ("there", "no") else None
     opposite = any(OPPOSITES.get(word) in stated and word not in stated for word in asked)
     return negated == opposite
 
@@ -65,22 +66,23 @@ def _compares(sentence: Sequence[str], question: Sequence[str]) -> bool | None:
 
 
 def _says_yes(words: Sequence[str]) -> bool:
-    for i, word in enumerate(words):
-        if word in TRUE_WORDS and (i == 0 or word in ("yes", "yeah", "true") or words[i - 1] in ("is", *DELIMITERS)):
-            if not (i and words[i - 1] in NEGATORS):
-                return True
-    return False
+    def affirms(i: int, word: str) -> bool:
+        before = words[i - 1] if i else COMMA
+        return before not in NEGATORS and (word in _ALWAYS_TRUE or before == "is" or before in DELIMITERS)
+
+    return any(word in TRUE_WORDS and affirms(i, word) for i, word in enumerate(words))
 
 
 def _says_no(words: Sequence[str]) -> bool:
-    for i, word in enumerate(words):
-        following = words[i + 1] if i + 1 < len(words) else "."
-        if word in FALSE_WORDS and (i == 0 or word != "n"):
-            if following in _ALONE_BEFORE or (i == 0 and _opens_clause(following)) or word in ("false", "nope"):
-                return True
-        if word in NEGATORS and following in ("true", "correct") and stem(following) != word:
+    def denies(i: int, word: str) -> bool:
+        following = words[i + 1] if i + 1 < len(words) else COMMA
+        if word in NEGATORS and following in ("true", "correct"):
             return True
-    return False
+        if word not in FALSE_WORDS or (i and word == "n"):
+            return False
+        return word in _ALWAYS_FALSE or following in _ALONE_BEFORE or (i == 0 and _opens_clause(following))
+
+    return any(denies(i, word) for i, word in enumerate(words))
 
 
 def _opens_clause(word: str) -> bool:

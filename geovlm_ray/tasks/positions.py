@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from geovlm_ray.tasks.phrases import phrase_words
-from geovlm_ray.tasks.words import DELIMITERS
+from geovlm_ray.tasks.words import DELIMITERS, word_set
 
 _SIDES = {
     spelling: frozenset(names.split())
@@ -19,11 +19,11 @@ _SIDES = {
     }.items()
     for spelling in spellings.split()
 }  # fmt: skip
-_FILLER = frozenset(
+_FILLER = word_set(
     "corner side part area region portion edge half quadrant section hand the a an of in at on to toward towards image "
-    "picture photo scene it is located direction end border position frame margin most near very third".split()
+    "picture photo scene it is located direction end border position frame margin most near very third"
 )
-_ABBREVIATIONS = frozenset("n s w e".split())
+_ABBREVIATIONS = word_set("n s w e")
 _OPPOSITE = ({"left", "right"}, {"top", "bottom"})
 _DIRECTED = {
     word: (dimension, sign)
@@ -36,7 +36,7 @@ _DIRECTED = {
     for pair in pairs
     for word, sign in zip(pair.split(), (1, -1), strict=True)
 }  # fmt: skip
-_EQUAL = frozenset("equal same equally identical".split())
+_EQUAL = word_set("equal same equally identical")
 _GENERAL = frozenset(("amount", "size"))
 
 

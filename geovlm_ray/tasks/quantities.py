@@ -9,9 +9,9 @@ import math
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from geovlm_ray.tasks.words import DELIMITERS, LINE, RANGE
+from geovlm_ray.tasks.words import DELIMITERS, LINE, RANGE, word_set
 
-ZERO_WORDS = frozenset("none nothing nil".split())
+ZERO_WORDS = word_set("none nothing nil")
 UNITS = {
     spelling: names.split()[0]
     for names in (
@@ -23,21 +23,21 @@ UNITS = {
 }
 """Spellings of units, in the normal form of `geovlm_ray.tasks.words`, and the unit of each."""
 
-_SQUARE = frozenset("square sq".split())
+_SQUARE = word_set("square sq")
 _MULTIPLIERS = {"hundred": 100.0, "thousand": 1e3, "million": 1e6, "dozen": 12.0, "billion": 1e9, "k": 1e3}
 _FACTORS = {"dozen": 12.0, "pair": 2.0, "couple": 2.0, "hundred": 100.0, "thousand": 1e3, "million": 1e6}
-_SIGNS = frozenset("minus negative".split())
-_ABOVE = frozenset("more greater over above exceeding exceed exceeds > larger higher least beyond upward".split())
-_BELOW = frozenset("less under below fewer < smaller lower most up within".split())
-_AT_LEAST = frozenset("+ more greater above over higher larger plus".split())
-_AT_MOST = frozenset("less fewer below under lower smaller".split())
-_PREPOSITIONS = frozenset("over above exceeding exceed exceeds > under below < least most within beyond".split())
+_SIGNS = word_set("minus negative")
+_ABOVE = word_set("more greater over above exceeding exceed exceeds > larger higher least beyond upward")
+_BELOW = word_set("less under below fewer < smaller lower most up within")
+_AT_LEAST = word_set("+ more greater above over higher larger plus")
+_AT_MOST = word_set("less fewer below under lower smaller")
+_PREPOSITIONS = word_set("over above exceeding exceed exceeds > under below < least most within beyond")
 _BOUNDS_AFTER = frozenset(("or", "and", "+"))
-_LINKS = frozenset("than at to of".split())
-_ORDINALS = frozenset("st nd rd th".split())
-_NOT_NOUNS = DELIMITERS | frozenset(
-    "in on at of the a an is are was were and or to be with from by for that which there visible total = ± approximately "
-    "about around roughly than not no only but so per can have located present seen this it".split()
+_LINKS = word_set("than at to of")
+_ORDINALS = word_set("st nd rd th")
+_NOT_NOUNS = DELIMITERS | word_set(
+    "in on at of the a an is are was were and or to be with from by for that which there visible total = ± "
+    "approximately about around roughly than not no only but so per can have located present seen this it"
 )
 _NOUN_WORDS = 3
 

@@ -1,6 +1,7 @@
 """Equivalence of short answers to questions: the truth and the question decide what is compared.
 
-A truth is an option of a multiple-choice question, yes or no, a quantity, a position, a comparison, a list, or a phrase.
+A truth is an option of a multiple-choice question, yes or no, a quantity, a position, a comparison, a list, or a
+phrase.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from geovlm_ray.tasks import choices
-from geovlm_ray.tasks.class_names import HEADS, NEGATORS, ClassNames, Synonyms, class_names
+from geovlm_ray.tasks.class_names import HEADS, NEGATORS, SHIPPED, ClassNames, Synonyms, class_names
 from geovlm_ray.tasks.conclusions import conclusion
 from geovlm_ray.tasks.phrases import (
     CUTS,
@@ -36,11 +37,11 @@ from geovlm_ray.tasks.positions import (
     whole_position,
 )
 from geovlm_ray.tasks.quantities import stated_quantity, whole_quantity
-from geovlm_ray.tasks.words import DELIMITERS, tokens
+from geovlm_ray.tasks.words import DELIMITERS, tokens, word_set
 
 MAX_NAME_CHARS = 128
 """Longer truths are no class names."""
-_ORDERED = frozenset("than from to left right top bottom above below behind over under between before after".split())
+_ORDERED = word_set("than from to left right top bottom above below behind over under between before after")
 
 
 class Agreement(NamedTuple):
@@ -53,7 +54,7 @@ class Agreement(NamedTuple):
 EQUAL, DIFFERENT = Agreement(1.0, True), Agreement(0.0, True)
 
 
-def agreement(answer: str, truth: str, question: str = "", synonyms: Synonyms = Synonyms()) -> Agreement:
+def agreement(answer: str, truth: str, question: str = "", synonyms: Synonyms = SHIPPED) -> Agreement:
     """Agreement of an answer with the truth: 1 if they mean the same, else as far as their words overlap.
 
     Words alone are compared if the answer consists of repetitions.
@@ -63,7 +64,7 @@ def agreement(answer: str, truth: str, question: str = "", synonyms: Synonyms = 
     return _truth(truth, question, synonyms).agreement(answer)
 
 
-def answer_keys(answer: str, truth: str, question: str = "", synonyms: Synonyms = Synonyms()) -> tuple[str, str]:
+def answer_keys(answer: str, truth: str, question: str = "", synonyms: Synonyms = SHIPPED) -> tuple[str, str]:
     """The answer and the truth as classes, equal if they are equivalent."""
     own = _truth(truth, question, synonyms)
     if own.agreement(answer).value == 1:
@@ -132,17 +133,21 @@ class Truth:
         if stated is not answer:
             words = tokens(stated)
         words = _said_once(words)
-        if words == self.words:
-            return EQUAL
+        return EQUAL if words == self.words else self._by_type(stated, words)
+
+    def _by_type(self, answer: str, words: list[str]) -> Agreement:
+        """Agreement of an answer, and its tokens, by the type of the truth."""
         if self.letter:
-            return self._choice_agreement(stated, words)
+            return self._choice_agreement(answer, words)
         if self.polar is not None:
             return EQUAL if polarity(words, self.question) is self.polar else DIFFERENT
         if self.quantity:
             return self._quantity_agreement(words) or self._overlap(words)
-        if self.position:
-            value = position_agreement(positions(affirmed(words)), self.position)
-            return Agreement(value, True) if len(words) <= _MAX_SENTENCE else self._overlap(words)
+        if len(words) <= _MAX_SENTENCE:
+            if self.position:
+                return Agreement(position_agreement(positions(affirmed(words)), self.position), True)
+            if self.direction is not None and (found := directions(affirmed(words))):
+                return EQUAL if found == {self.direction} else DIFFERENT
         return self._phrase_agreement(words)
 
     def _plain_agreement(self, words: list[str]) -> Agreement:
@@ -211,25 +216,20 @@ class Truth:
         return None if self.quantity.noun and stated[:3] == self.quantity[:3] else DIFFERENT
 
     def _phrase_agreement(self, words: list[str]) -> Agreement:
-        if self.direction is not None:
-            found = directions(affirmed(words))
-            if found:
-                return EQUAL if found == {self.direction} and len(words) <= _MAX_SENTENCE else DIFFERENT
-        if "or" in words and "or" not in self.tokens:
-            return DIFFERENT if len(words) <= _MAX_SENTENCE else self._overlap(words)
-        if self.comparison:
-            stated = comparison(words)
-            if stated and stated == self.comparison:
-                return EQUAL
-            if stated and stated == (self.comparison[0], self.comparison[2], self.comparison[1]):
-                return DIFFERENT
-        if not self.negated and not self.alternatives.isdisjoint(phrase_words(affirmed(words))):
+        if self._offers_alternatives(words):
             return DIFFERENT
+        stated = comparison(words) if self.comparison else None
+        if stated and self.comparison and {*stated[1:]} == {*self.comparison[1:]} and stated[0] == self.comparison[0]:
+            return EQUAL if stated == self.comparison else DIFFERENT
         if any(map(self._means, statements(words))):
             return EQUAL
-        if self.items:
-            return self._list_agreement(words)
-        return self._overlap(words)
+        return self._list_agreement(words) if self.items else self._overlap(words)
+
+    def _offers_alternatives(self, words: list[str]) -> bool:
+        """Whether an answer hedges, or affirms another alternative of the question."""
+        if "or" in words and "or" not in self.tokens:
+            return True
+        return not self.negated and not self.alternatives.isdisjoint(phrase_words(affirmed(words)))
 
     def _means(self, statement: Sequence[str]) -> bool:
         """Whether a statement means the truth: the same words, joined words, or a synonym."""
@@ -238,20 +238,14 @@ class Truth:
 
     def _names_truth(self, facts: list[str], content: list[str]) -> bool:
         """Whether content words, and their stems, mean the truth."""
-        if not facts:
-            return False
-        if self.names and self.names.is_name(facts):
+        names, bare = self.names, facts[:-1] if facts and facts[-1] in HEADS else facts
+        if not facts or self.negated is NEGATORS.isdisjoint(facts):
+            return bool(facts) and names is not None and names.is_name(facts)
+        if content == self.content or "".join(content) == self.joined or content[: len(bare)] == self.content:
             return True
-        if self.negated is NEGATORS.isdisjoint(facts):
-            return False
-        if content == self.content or "".join(content) == self.joined:
+        if names and (names.is_name(facts) or names.is_name(bare)):
             return True
-        if facts[-1] in HEADS and self.names and (self.names.is_name(facts[:-1]) or content[:-1] == self.content):
-            return True
-        if self.asked.isdisjoint(content):
-            return False
-        new = [word for word in content if word not in self.asked]
-        return new == self.content
+        return not self.asked.isdisjoint(content) and [w for w in content if w not in self.asked] == self.content
 
     def _list_agreement(self, words: list[str]) -> Agreement:
         """Jaccard similarity of the items, each matched by meaning."""
@@ -292,14 +286,14 @@ class Truth:
         return Agreement(jaccard(content, self.content), False)
 
 
-_STRUCTURE = DELIMITERS | VERBS | CUTS | NEGATORS | frozenset("or and than answer".split())
+_STRUCTURE = DELIMITERS | VERBS | CUTS | NEGATORS | word_set("or and than answer")
 """Words that give an answer more structure than a phrase has."""
 _MAX_SENTENCE = 60
 """Words of an answer in which a value of the truth's type is looked for."""
 _MAX_ITEM = 4
 """Words of an item of a list."""
 _MAX_ITEMS = 64
-_COUNTS = frozenset("none dozen pair couple hundred thousand million".split())
+_COUNTS = word_set("none dozen pair couple hundred thousand million")
 
 _truth = functools.lru_cache(maxsize=1 << 13)(Truth)
 

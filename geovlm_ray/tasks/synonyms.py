@@ -42,7 +42,7 @@ container crane, gantry crane, port crane
 car, automobile
 small vehicle, small car, passenger car
 large vehicle, heavy vehicle
-dense residential, high density residential, densely residential, densely populated residential, dense residential housing
+dense residential, high density residential, densely residential, densely populated residential
 medium residential, medium density residential, moderately dense residential
 sparse residential, low density residential, sparsely residential, sparsely populated residential
 mobile home park, trailer park, mobile homes, mobile home

@@ -72,6 +72,11 @@ _PUNCTUATION_KINDS = {
 }
 
 
+def word_set(text: str) -> frozenset[str]:
+    """The words of a text, separated by spaces, as a set."""
+    return frozenset(text.split())
+
+
 class WordForms(dict[str, str]):
     """A cache of the normal forms of words; reading an absent word computes its form."""
 

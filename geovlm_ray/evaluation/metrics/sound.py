@@ -1,8 +1,8 @@
 """The ``sound`` set: standard metrics with bootstrap 95% intervals.
 
-Classes and short answers, read as the default rewards read them: accuracy and F1. Boxes: F1 and COCO average precision, also by object size and for one or
-several true boxes. Texts: ROUGE, METEOR, BLEU, CIDEr and cosine of sentence embeddings. All are in [0, 1] except CIDEr,
-in [0, 10].
+Classes and short answers, read as the default rewards read them: accuracy and F1. Boxes: F1 and COCO average precision,
+also by object size and for one or several true boxes. Texts: ROUGE, METEOR, BLEU, CIDEr and cosine of sentence
+embeddings. All are in [0, 1] except CIDEr, in [0, 10].
 """
 
 from __future__ import annotations
