@@ -30,14 +30,15 @@ _MARKERS = word_set(
     "thus hence identified final described predicted classify categorize fall belong assessment"
 )
 _CONTEXT = word_set(
-    "through across into over between among behind within crossing with near next beside surrounded adjacent along by "
-    "on at around featuring containing where which alongside having including for from"
+    "in through across into over between among behind within crossing with near next beside surrounded adjacent along "
+    "by on at around featuring containing where which alongside having including for from"
 )
 _HEDGES = word_set("or alternatively maybe perhaps possibly also could might may either")
 _CONTRASTS = word_set("but however")
 _CONJUNCTIONS = _CONTRASTS | {"and", "or", "nor", "+"}
 _UNSEEN = word_set("visible present seen found shown there detected observed evident")
 _ABSENT = word_set("absent missing")
+_NEGATIONS = NEGATORS | {"almost", "nearly"}
 _NEGATED_LISTS = frozenset(("or", "nor"))
 _LIST_WORDS = 12
 """Tokens after a comma in which a negated list may end."""
@@ -49,18 +50,9 @@ _FILLER = HEADS | _MARKERS | _EXPLANATIONS | _HEDGES | word_set(
     "present patch tile list above below provided my so then very which two per output result response json null none "
     "tag text caption ground sentinel"
 )  # fmt: skip
-_SPECIAL = (
-    _FILLER
-    | _VERBS
-    | _EXPLANATIONS
-    | _CONTEXT
-    | _CONJUNCTIONS
-    | NEGATORS
-    | _ABSENT
-    | DELIMITERS
-    | frozenset("=%°<>~±§+")
-)
-_FILLER_ALONE = _FILLER - _VERBS - _EXPLANATIONS - _MARKERS - _CONTEXT - _CONJUNCTIONS - NEGATORS - _HEDGES - {"as"}
+_ROLES = _VERBS | _EXPLANATIONS | _CONTEXT | _CONJUNCTIONS | _NEGATIONS | _ABSENT | DELIMITERS
+_SPECIAL = _ROLES | _FILLER | frozenset("=%°<>~±§+")
+_FILLER_ALONE = _FILLER - _ROLES - _MARKERS - _HEDGES - {"as"}
 _UNKNOWN_WORDS = 4
 """Words of which a name that is not in the vocabulary consists at most."""
 
@@ -193,7 +185,7 @@ class Sentence:
                     return True
             self._end_piece()
             self._end_clause(i, word)
-        elif word in NEGATORS or word in _ABSENT:
+        elif word in _NEGATIONS or word in _ABSENT:
             self._negate(i, word)
         elif word in _VERBS:
             self.bare = False

@@ -9,19 +9,22 @@ from geovlm_ray.tasks.words import COMMA, DELIMITERS, LINE, OPEN, SENTENCE, Word
 
 FILLER = word_set(
     "a an the this that these those there here it its they is are was were be been being appear seem show "
-    "depict contain have has image picture photo photograph scene satellite aerial view seen visible see can in of on at as by "
-    "clearly mainly mostly approximately about around roughly exactly total please i we think believe likely probably "
-    "answer s sure certainly based given provided appears seems just only overall"
+    "depict contain have has image picture photo photograph scene satellite aerial view seen visible see can in of on "
+    "at as by from clearly mainly mostly approximately about around roughly exactly total please i we think believe "
+    "likely probably answer s sure certainly based given provided appears seems just only overall"
 )
 """Words that state no fact of a short answer."""
 SKIPPED = FILLER | DELIMITERS
 VERBS = word_set(
     "is are was were be been being show depict contain have has had appear seem look feature include represent display "
-    "illustrate capture reveal indicate suggest identify resemble likely called named known"
+    "illustrate capture reveal indicate suggest identify resemble likely called named known used covered dominated "
+    "composed painted colored"
 )
+_AFTER_VERBS = word_set("for by of with as like to from in")
 CUTS = word_set(
     "in on at near with because since as which that who where located situated surrounded next along beside adjacent "
-    "due based while although though when given featuring used by for from within around"
+    "due based while although though when given featuring used by for from within around parked docked "
+    "moored standing"
 )
 """Words that begin an addition to the phrase that a sentence states."""
 _ADDITIONS = CUTS | VERBS | NEGATORS | word_set("there the it this these they i so suggesting indicating rather")
@@ -40,13 +43,16 @@ OPPOSITES = {
 _CANONICAL = {
     spelling: name
     for name, spellings in {
-        "top": "top upper topmost north northern uppermost", "bottom": "bottom lower bottommost south southern lowermost",
+        "top": "top upper topmost north northern uppermost",
+        "bottom": "bottom lower bottommost south southern lowermost",
         "left": "left west western leftmost", "right": "right east eastern rightmost", "center": "center middle",
         "large": "large big huge", "small": "small little tiny", "more": "more greater higher", "less": "less fewer",
-        "dense": "dense densely", "sparse": "sparse sparsely", "picture": "photograph photo", "agriculture": "agricultural",
-        "industry": "industrial", "residence": "residential", "commerce": "commercial", "car": "car automobile",
-        "circle": "circular round", "rectangle": "rectangular", "none": "nothing none", "forest": "forested", "mountain":
-        "mountainous", "sand": "sandy", "grass": "grassy", "not": " ".join(NEGATORS - {"rather", "instead"}),
+        "dense": "dense densely", "sparse": "sparse sparsely", "picture": "photograph photo",
+        "agriculture": "agricultural",
+        "industry": "industrial", "residence": "residential", "commerce": "commercial",
+        "car": "car automobile", "circle": "circular round", "rectangle": "rectangular", "none": "nothing none",
+        "forest": "forested", "mountain": "mountainous", "sand": "sandy", "grass": "grassy",
+        "not": " ".join(NEGATORS - {"rather", "instead"}),
         "build": "built build constructed", "adjacent": "next beside",
     }.items()
     for spelling in spellings.split()
@@ -58,7 +64,7 @@ _NOT_INFLECTED = word_set(
 
 GENERAL_NOUNS = word_set(
     "area region zone site land field court plant station lot facility building place center road power type class "
-    "object structure color object park ground surface side"
+    "object structure color object park ground surface side to than and"
 )
 """Head nouns that very different names share ("tennis court", "basketball court")."""
 
@@ -126,13 +132,9 @@ def statements(words: Sequence[str]) -> Iterator[list[str]]:
 
 def _beginnings(sentence: list[str]) -> Iterator[list[str]]:
     yield sentence
-    for i, word in enumerate(sentence):
-        if word in VERBS:
-            yield sentence[i + 1 :]
-            last = max((k for k in range(i, len(sentence)) if sentence[k] in VERBS), default=i)
-            if last != i:
-                yield sentence[last + 1 :]
-            break
+    verbs = [i for i, word in enumerate(sentence) if word in VERBS]
+    for i in dict.fromkeys((*verbs[:1], *verbs[-1:])):
+        yield sentence[i + 2 if sentence[i + 1 : i + 2] and sentence[i + 1] in _AFTER_VERBS else i + 1 :]
     if COMMA in sentence and sentence[-1] != COMMA:
         lead = sentence.index(COMMA)
         if all(word in FILLER for word in sentence[:lead]) or sentence[0] in ("category", "class", "type"):

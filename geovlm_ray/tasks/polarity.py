@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from geovlm_ray.tasks.class_names import NEGATORS
-from geovlm_ray.tasks.phrases import OPPOSITES, phrase_words, sentences
+from geovlm_ray.tasks.phrases import OPPOSITES, SKIPPED, phrase_words, sentences
 from geovlm_ray.tasks.positions import comparison
 from geovlm_ray.tasks.words import COMMA, DELIMITERS, word_set
 
@@ -16,6 +16,7 @@ _ALWAYS_TRUE = word_set("yes yeah true")
 _ALWAYS_FALSE = word_set("false nope")
 _ABSENT = word_set("absent none nothing unchanged")
 _PRESENT = word_set("present visible exist")
+_PRESENCE = _PRESENT | _ABSENT | NEGATORS
 _UNSURE = word_set("maybe unsure unclear uncertain unknown unable perhaps possibly difficult impossible hard")
 _CANNOT = word_set("cannot sure know determine tell certain confirm")
 _QUESTION_STARTS = word_set("is are does do did can could has have was were what how which where")
@@ -43,8 +44,9 @@ def polarity(words: Sequence[str], question: Sequence[str] = ()) -> bool | None:
 def _stated(sentence: Sequence[str], question: Sequence[str]) -> bool | None:
     """What a sentence without "yes" or "no" says of a question."""
     negated = not NEGATORS.isdisjoint(sentence) or not _ABSENT.isdisjoint(sentence)
-    if len(sentence) <= 2 and (sentence[-1] in _PRESENT or (negated and len(sentence) == 1)):
-        return not negated
+    facts = [word for word in sentence if word not in SKIPPED]
+    if len(sentence) == 1 or (facts and _PRESENCE.issuperset(facts)):
+        return not negated if negated or not _PRESENT.isdisjoint(sentence) else None
     compared = _compares(sentence, question)
     if compared is not None:
         return compared != negated

@@ -25,7 +25,7 @@ UNITS = {
 
 _SQUARE = word_set("square sq")
 _MULTIPLIERS = {"hundred": 100.0, "thousand": 1e3, "million": 1e6, "dozen": 12.0, "billion": 1e9, "k": 1e3}
-_FACTORS = {"dozen": 12.0, "pair": 2.0, "couple": 2.0, "hundred": 100.0, "thousand": 1e3, "million": 1e6}
+_FACTORS = {"half": 0.5, "dozen": 12.0, "pair": 2.0, "couple": 2.0, "hundred": 100.0, "thousand": 1e3, "million": 1e6}
 _SIGNS = word_set("minus negative")
 _ABOVE = word_set("more greater over above exceeding exceed exceeds > larger higher least beyond upward")
 _BELOW = word_set("less under below fewer < smaller lower most up within")
@@ -174,7 +174,7 @@ def _bounded(words: Sequence[str], value: float, first: int, end: int) -> tuple[
 def _value(words: Sequence[str], start: int) -> tuple[float, int]:
     """The number at a position, of one or several words ("two hundred and five"), and the position after it."""
     if words[start] in _FACTORS:
-        return _FACTORS[words[start]], start + 1
+        return _FACTORS[words[start]], start + 1 + (words[start + 1 : start + 2] in (["a"], ["an"]))
     total, value, end = 0.0, float(words[start]), start + 1
     if end == len(words) or not (words[end] in _MULTIPLIERS or _is_number(words[end]) or words[end] == "and"):
         return value, end

@@ -37,7 +37,7 @@ from geovlm_ray.tasks.positions import (
     whole_position,
 )
 from geovlm_ray.tasks.quantities import stated_quantity, whole_quantity
-from geovlm_ray.tasks.words import DELIMITERS, tokens, word_set
+from geovlm_ray.tasks.words import COMMA, DELIMITERS, tokens, word_set
 
 MAX_NAME_CHARS = 128
 """Longer truths are no class names."""
@@ -100,8 +100,8 @@ class Truth:
         if self.words and len(truth) <= MAX_NAME_CHARS:
             self.names = class_names((truth.strip(" .,;:!?\"'"),), synonyms)
         self.synonyms = synonyms
-        self.asked = frozenset() if "or" in self.question else frozenset(phrase_words(self.question)) - {*self.content}
         self.alternatives = self._alternatives()
+        self.asked = frozenset(phrase_words(self.question)) - self.alternatives - {*self.content}
 
         others = (
             self.letter,
@@ -223,7 +223,9 @@ class Truth:
             return EQUAL if stated == self.comparison else DIFFERENT
         if any(map(self._means, statements(words))):
             return EQUAL
-        return self._list_agreement(words) if self.items else self._overlap(words)
+        if self.items:
+            return max(map(self._list_agreement, [words, *statements(words)]))
+        return DIFFERENT if _is_list_of_guesses(words) else self._overlap(words)
 
     def _offers_alternatives(self, words: list[str]) -> bool:
         """Whether an answer hedges, or affirms another alternative of the question."""
@@ -293,6 +295,7 @@ _MAX_SENTENCE = 60
 _MAX_ITEM = 4
 """Words of an item of a list."""
 _MAX_ITEMS = 64
+_MIN_GUESSES = 3
 _COUNTS = word_set("none dozen pair couple hundred thousand million")
 
 _truth = functools.lru_cache(maxsize=1 << 13)(Truth)
@@ -310,6 +313,11 @@ def jaccard(a: Sequence[str], b: Sequence[str]) -> float:
             common += 1
     union = len(a) + len(b) - common
     return common / union if union else 0.0
+
+
+def _is_list_of_guesses(words: Sequence[str]) -> bool:
+    """Whether an answer to a question with one answer is a bare list."""
+    return COMMA in words and VERBS.isdisjoint(words) and len(items(words)) >= _MIN_GUESSES
 
 
 def _repeats(words: Sequence[str]) -> bool:

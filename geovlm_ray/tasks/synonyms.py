@@ -65,7 +65,7 @@ terrace, terraced field
 annual crop, annual cropland
 permanent crop, permanent cropland
 herbaceous vegetation, herbaceous plants
-forest, woodland, woods, wooded
+forest, woodland, woods, wooded, forested
 meadow, grassland, grass land
 pasture, pasture land, grazing land
 desert, sand desert
@@ -130,12 +130,12 @@ tunnel opening, tunnel entrance, tunnel
 no damage, undamaged, intact, not damaged, not been damaged, not damage, unharmed, unaffected, damage free, \
 no visible damage, no apparent damage, no sign of damage, no visible sign of damage, no significant damage, \
 without damage, without any damage, no structural damage, no obvious damage, not visibly damaged, no damaged, \
-no evidence of damage, not affected, not appear damaged, not been affected, no any damage, non damaged
+no evidence of damage, zero damage, not affected, not appear damaged, not been affected, no any damage, non damaged
 minor damage, minor damaged, slight damage, slightly damaged, light damage, lightly damaged, minorly damaged, \
 minimal damage, small damage, low damage
 major damage, major damaged, severe damage, severely damaged, heavy damage, heavily damaged, extensive damage, \
 extensively damaged, majorly damaged, serious damage, seriously damaged, significant damage, significantly damaged, \
-substantial damage, substantially damaged, partially destroyed, partially collapsed, partly destroyed, partial collapse
+badly damaged, substantial damage, substantially damaged, partially destroyed, partially collapsed, partly destroyed, partial collapse
 destroyed, completely destroyed, totally destroyed, collapsed, completely collapsed, total destruction, destruction, \
 total loss, complete destruction, razed, demolished, completely demolished, destroy, fully destroyed, total collapse
 un classified, unclassified, not classified, unknown damage

@@ -44,19 +44,22 @@ _IRREGULAR = {
     "analysis": "analysis", "always": "always", "yes": "yes", "is": "is", "was": "was", "has": "has", "this": "this",
     "its": "its", "does": "does", "as": "as", "us": "us", "less": "less", "canvas": "canvas", "campuses": "campus",
     "minus": "minus", "plus": "plus", "perhaps": "perhaps", "movies": "movie", "prairies": "prairie", "calves": "calf",
-    "christmas": "christmas", "texas": "texas", "kansas": "kansas", "besides": "besides", "whereas": "whereas",
+    "christmas": "christmas", "texas": "texas", "kansas": "kansas", "besides": "besides", "tens": "tens",
+    "hundreds": "hundreds", "thousands": "thousands", "millions": "millions", "dozens": "dozens", "whereas": "whereas",
 }  # fmt: skip
 
 _TOKEN = re.compile(
     r"(?<![^\W\d_])(?:[kcdm]?m|ft)[23](?!\w)|[^\W\d_]+(?:'[^\W\d_]+)?"
-    r"|(?<![\w.])-?\d{1,3}(?:,\d{3})+(?:\.\d+)?|(?<![\w.)])-?\d+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+"
+    r"|(?<![\w.])-?\d{1,3}(?:,\d{3})+(?:\.\d+)?|(?<![\w.,])\d{1,3}(?: \d{3})+(?!\w)"
+    r"|(?<![\w.)])-?\d+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+"
     r"|[,;:.!?()\[\]{}\"|/&+=%°<>~±§\n]|(?<=\d) ?[-–—] ?(?=\d)|(?<!\S)[-–—]+\s"
 )
 _MARKUP = re.compile(
     r"\\(?:boxed|text(?:bf|it|rm|tt)?|math(?:rm|bf|it|tt)|emph|underline|displaystyle|left|right|,|;|!)"
 )
 _INVISIBLE = re.compile("[\u200b-\u200f\u2060\ufeff\u00ad]")
-_TAG = re.compile(r"</?[a-zA-Z]{1,10}\s?/?>")
+_TAG = re.compile(r"</?(?:b|i|u|p|br|em|li|ul|ol|sub|sup|pre|code|span|div|strong|answer|think)\s?/?>", re.I)
+_CONTRACTION = re.compile(r"\b(it|that|there|here|what|this)'s\b")
 _MARKED = re.compile(r"[^\x00-\x7f]|[\\$`*#^_'~<]")
 _PUNCTUATION = str.maketrans(
     {
@@ -100,7 +103,8 @@ def plain(text: str) -> str:
     text = unicodedata.normalize("NFKC", _TAG.sub("", _MARKUP.sub(" ", text)))
     # Casefolding decomposes some letters, so compose again.
     text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text).replace("**", "").replace("__", "").casefold())
-    return text.translate(_PUNCTUATION).replace("n't", " not").replace("*", "\n").replace("#", " ")
+    text = _CONTRACTION.sub(r"\1 is", text.translate(_PUNCTUATION))
+    return text.replace("n't", " not").replace("*", "\n").replace("#", " ")
 
 
 def tokens(text: str) -> list[str]:
@@ -115,9 +119,15 @@ def words(text: str) -> list[str]:
 
 def number(text: str) -> str:
     """The shortest decimal notation of a number with digits and optional thousands separators."""
-    if text[-1] != "0" and text[0] != "." and "," not in text and (text[0] in "123456789" or text[:2] == "0."):
+    if (
+        text[-1] != "0"
+        and text[0] != "."
+        and "," not in text
+        and " " not in text
+        and (text[0] in "123456789" or text[:2] == "0.")
+    ):
         return text
-    value = float(text.replace(",", ""))
+    value = float(text.replace(",", "").replace(" ", ""))
     return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
 
 
