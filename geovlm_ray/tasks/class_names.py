@@ -209,7 +209,7 @@ def _is_modifier(words: Sequence[str], end: int) -> bool:
 
 AFTER_NAMES = word_set(
     "and or in on at near with of by to from beside next along is are was were be left right top bottom upper lower "
-    "center that which while but here there visible as over under between behind above below"
+    "center that which while but here there visible house structure as over under between behind above below"
 )
 
 

@@ -20,6 +20,7 @@ VERBS = word_set(
     "illustrate capture reveal indicate suggest identify resemble likely called named known used covered dominated "
     "composed painted colored"
 )
+_PARTICIPLES = word_set("surrounded bordered occupied filled made enclosed lined")
 _AFTER_VERBS = word_set("for by of with as like to from in")
 CUTS = word_set(
     "in on at near with because since as which that who where located situated surrounded next along beside adjacent "
@@ -29,6 +30,8 @@ CUTS = word_set(
 """Words that begin an addition to the phrase that a sentence states."""
 _ADDITIONS = CUTS | VERBS | NEGATORS | word_set("there the it this these they i so suggesting indicating rather")
 _CONTRASTS = word_set("but rather instead however")
+MODIFIERS = word_set("large small long wide several many few some multiple various single main major visible different")
+"""Adjectives, as stems, that an answer may add to the noun of the truth."""
 OPPOSITES = {
     a: b
     for pair in (
@@ -132,7 +135,9 @@ def statements(words: Sequence[str]) -> Iterator[list[str]]:
 
 def _beginnings(sentence: list[str]) -> Iterator[list[str]]:
     yield sentence
-    verbs = [i for i, word in enumerate(sentence) if word in VERBS]
+    verbs = [
+        i for i, word in enumerate(sentence) if word in VERBS or (word in _PARTICIPLES and sentence[i - 1] in VERBS)
+    ]
     for i in dict.fromkeys((*verbs[:1], *verbs[-1:])):
         yield sentence[i + 2 if sentence[i + 1 : i + 2] and sentence[i + 1] in _AFTER_VERBS else i + 1 :]
     if COMMA in sentence and sentence[-1] != COMMA:

@@ -17,6 +17,7 @@ from geovlm_ray.tasks.phrases import (
     CUTS,
     FILLER,
     GENERAL_NOUNS,
+    MODIFIERS,
     OPPOSITES,
     SKIPPED,
     STEMS,
@@ -101,7 +102,9 @@ class Truth:
             self.names = class_names((truth.strip(" .,;:!?\"'"),), synonyms)
         self.synonyms = synonyms
         self.alternatives = self._alternatives()
-        self.asked = frozenset(phrase_words(self.question)) - self.alternatives - {*self.content}
+        asked = frozenset(phrase_words(self.question)) - self.alternatives
+        modifiers = MODIFIERS if MODIFIERS.isdisjoint(self.content) else frozenset()
+        self.added = (asked | modifiers) - {*self.content}
 
         others = (
             self.letter,
@@ -247,7 +250,8 @@ class Truth:
             return True
         if names and (names.is_name(facts) or names.is_name(bare)):
             return True
-        return not self.asked.isdisjoint(content) and [w for w in content if w not in self.asked] == self.content
+        added = self.added.intersection(content)
+        return bool(added) and [word for word in content if word not in added] == self.content
 
     def _list_agreement(self, words: list[str]) -> Agreement:
         """Jaccard similarity of the items, each matched by meaning."""

@@ -135,7 +135,8 @@ minor damage, minor damaged, slight damage, slightly damaged, light damage, ligh
 minimal damage, small damage, low damage
 major damage, major damaged, severe damage, severely damaged, heavy damage, heavily damaged, extensive damage, \
 extensively damaged, majorly damaged, serious damage, seriously damaged, significant damage, significantly damaged, \
-badly damaged, substantial damage, substantially damaged, partially destroyed, partially collapsed, partly destroyed, partial collapse
+badly damaged, substantial damage, substantially damaged, partially destroyed, partially collapsed, \
+partly destroyed, partial collapse
 destroyed, completely destroyed, totally destroyed, collapsed, completely collapsed, total destruction, destruction, \
 total loss, complete destruction, razed, demolished, completely demolished, destroy, fully destroyed, total collapse
 un classified, unclassified, not classified, unknown damage
