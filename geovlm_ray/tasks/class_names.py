@@ -108,7 +108,9 @@ class ClassNames:
 
     def is_name(self, words: Sequence[str]) -> bool:
         """Whether tokens are a spelling of one name."""
-        return "".join(word for word in words if word not in CONNECTORS) in self._keys
+        if not CONNECTORS.isdisjoint(words):
+            words = [word for word in words if word not in CONNECTORS]
+        return "".join(words) in self._keys
 
     def match(self, words: Sequence[str], start: int) -> tuple[str, int] | None:
         """Key of the longest name at a position of `tokens`, and the position after it.

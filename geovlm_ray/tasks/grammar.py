@@ -29,14 +29,10 @@ def parse_response(text: str, think: ThinkMode = "required") -> Parsed | None:
     """
     if _TAG.findall(text) != _TAGS[think]:
         return None
-    start = text.index("<answer>")
-    answer, end = start + len("<answer>"), text.index("</answer>")
-    reasoning = None
-    before = text[:start]
+    think_text, outside, rest = None, "", text
     if think == "required":
-        opened, closed = before.index("<think>"), before.index("</think>")
-        reasoning = before[opened + len("<think>") : closed]
-        before = before[:opened] + before[closed + len("</think>") :]
-    if before.strip() or text[end + len("</answer>") :].strip():
-        return None
-    return Parsed(reasoning, text[answer:end])
+        outside, _, rest = rest.partition("<think>")
+        think_text, _, rest = rest.partition("</think>")
+    before, _, rest = rest.partition("<answer>")
+    answer, _, after = rest.partition("</answer>")
+    return None if (outside + before + after).strip() else Parsed(think_text, answer)

@@ -9,7 +9,7 @@ import math
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from geovlm_ray.tasks.words import DELIMITERS, LINE, RANGE, word_set
+from geovlm_ray.tasks.words import DELIMITERS, LINE, RANGE, SENTENCE, word_set
 
 ZERO_WORDS = word_set("none nothing nil")
 UNITS = {
@@ -23,6 +23,7 @@ UNITS = {
 }
 """Spellings of units, in the normal form of `geovlm_ray.tasks.words`, and the unit of each."""
 
+_NUMBER_STARTS = frozenset("0123456789-.")
 _SQUARE = word_set("square sq")
 _MULTIPLIERS = {"hundred": 100.0, "thousand": 1e3, "million": 1e6, "dozen": 12.0, "billion": 1e9, "k": 1e3}
 _FACTORS = {"half": 0.5, "dozen": 12.0, "pair": 2.0, "couple": 2.0, "hundred": 100.0, "thousand": 1e3, "million": 1e6}
@@ -71,14 +72,13 @@ def quantities(words: Sequence[str]) -> list[Quantity]:
 
     Numbers of list items and ordinals are none.
     """
-    found = []
-    i, enumerated = 0, _is_enumerated(words)
+    found: list[Quantity] = []
+    i, enumerated = 0, LINE in words and _is_enumerated(words)
     while i < len(words):
         word = words[i]
-        if _is_number(word) or word in _FACTORS:
+        if (word[0] in _NUMBER_STARTS and word != SENTENCE) or word in _FACTORS:
             item = enumerated and (i == 0 or words[i - 1] == LINE)
-            ordinal = i + 1 < len(words) and words[i + 1] in _ORDINALS
-            if not item and not ordinal:
+            if not item and (i + 1 == len(words) or words[i + 1] not in _ORDINALS):
                 found.append(_quantity(words, i))
                 i = found[-1].end
                 continue
@@ -95,15 +95,17 @@ def stated_quantity(words: Sequence[str], context: Collection[str]) -> Quantity 
     found = quantities(words)
     if not found:
         return _number_without_digits(words)
-    if len(found) == 1 or len({(q.low, q.high, q.unit) for q in found}) == 1:
+    if len(found) == 1 or all(q[:3] == found[0][:3] for q in found):
         return found[0]
     if "or" in words[found[0].end : found[-1].start]:
         return None
-    asked = {(q.low, q.high): q for q in found if q.noun and q.noun[-1] in context}
-    if len(asked) == 1:
-        return next(iter(asked.values()))
+    asked = [q for q in found if q.noun and q.noun[-1] in context]
+    if asked and all(q[:2] == asked[0][:2] for q in asked):
+        return asked[0]
+    if len(found) == 2:
+        return None
     total = sum(q.low for q in found)
-    return next((q for q in (found[0], found[-1]) if len(found) > 2 and 2 * q.low == total), None)
+    return next((q for q in (found[0], found[-1]) if 2 * q.low == total), None)
 
 
 def whole_quantity(words: Sequence[str], filler: Collection[str]) -> Quantity | None:
@@ -117,13 +119,11 @@ def whole_quantity(words: Sequence[str], filler: Collection[str]) -> Quantity | 
 
 
 def _is_number(word: str) -> bool:
-    return word[0].isdecimal() or (word[0] in "-." and word[-1].isdecimal())
+    return word[0] in _NUMBER_STARTS and word != SENTENCE
 
 
 def _is_enumerated(words: Sequence[str]) -> bool:
     """Whether several lines start with a number."""
-    if LINE not in words:
-        return False
     return sum(_is_number(w) and (i == 0 or words[i - 1] == LINE) for i, w in enumerate(words)) > 1
 
 

@@ -80,8 +80,8 @@ class Truth:
     """The true answer to a question, and how answers are compared with it."""
 
     def __init__(self, truth: str, question: str, synonyms: Synonyms) -> None:
-        self.text = truth
-        self.tokens = tokens(truth.strip())
+        self.text = truth.strip()
+        self.tokens = tokens(self.text)
         self.question = tokens(question)
         self.words = [word for word in self.tokens if word not in DELIMITERS]
         self.content = phrase_words(self.tokens) or self.words
@@ -125,9 +125,12 @@ class Truth:
 
     def agreement(self, answer: str) -> Agreement:
         """Agreement of an answer."""
-        words = tokens(answer.strip())
-        if words == self.tokens or (not self.words and answer.strip() == self.text.strip()):
-            return EQUAL if self.words or answer.strip() == self.text.strip() else DIFFERENT
+        answer = answer.strip()
+        if not self.words:
+            return EQUAL if answer == self.text else DIFFERENT
+        words = tokens(answer)
+        if words == self.tokens:
+            return EQUAL
         if 2 * len(set(words)) <= len(words) and _repeats(words):
             return self._word_overlap(phrase_words(words) or words)
         if self.plain and _STRUCTURE.isdisjoint(words):
@@ -243,6 +246,8 @@ class Truth:
 
     def _names_truth(self, facts: list[str], content: list[str]) -> bool:
         """Whether content words, and their stems, mean the truth."""
+        if content == self.content and not self.negated:
+            return True
         names, bare = self.names, facts[:-1] if facts and facts[-1] in HEADS else facts
         if not facts or self.negated is NEGATORS.isdisjoint(facts):
             return bool(facts) and names is not None and names.is_name(facts)
