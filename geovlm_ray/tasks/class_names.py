@@ -77,11 +77,6 @@ class ClassNames:
             for level in range(2):
                 self._add_unambiguous(names, synonyms, level)
 
-    @functools.cached_property
-    def keys(self) -> frozenset[str]:
-        """The keys of all names."""
-        return frozenset(self._keys.values())
-
     def key_of(self, text: str) -> str | None:
         """Key of the one class that a text names; None if it names none or several."""
         exact = self._keys.get(spelling_of(text).key) if len(text) <= MAX_CACHED_NAME else None

@@ -29,7 +29,6 @@ CUTS = word_set(
 )
 """Words that begin an addition to the phrase that a sentence states."""
 _ADDITIONS = CUTS | VERBS | NEGATORS | word_set("there the it this these they i so suggesting indicating rather")
-_CONTRASTS = word_set("but rather instead however")
 MODIFIERS = word_set("large small long wide several many few some multiple various single main major visible different")
 """Adjectives, as stems, that an answer may add to the noun of the truth."""
 OPPOSITES = {
@@ -70,11 +69,6 @@ GENERAL_NOUNS = word_set(
     "object structure color object park ground surface side to than and"
 )
 """Head nouns that very different names share ("tennis court", "basketball court")."""
-
-
-def stem(word: str) -> str:
-    """One form of the inflections and common synonyms of a word in its normal form."""
-    return STEMS[word]
 
 
 def phrase_words(words: Sequence[str]) -> list[str]:
@@ -171,3 +165,4 @@ def _stem(word: str) -> str:
 
 
 STEMS = WordForms(_stem)
+"""One form of the inflections and common synonyms of each word in its normal form."""

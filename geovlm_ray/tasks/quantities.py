@@ -95,7 +95,7 @@ def stated_quantity(words: Sequence[str], context: Collection[str]) -> Quantity 
     found = quantities(words)
     if not found:
         return _number_without_digits(words)
-    if len(found) == 1 or all(q[:3] == found[0][:3] for q in found):
+    if len(found) == 1 or [q[:3] for q in found] == [found[0][:3]] * len(found):
         return found[0]
     if "or" in words[found[0].end : found[-1].start]:
         return None
