@@ -14,7 +14,7 @@ FALSE_WORDS = word_set("no nope nah false incorrect n")
 
 _ALWAYS_TRUE = word_set("yes yeah true")
 _ALWAYS_FALSE = word_set("false nope")
-_ABSENT = word_set("absent none nothing unchanged")
+_ABSENT = word_set("absent none unchanged")
 _PRESENT = word_set("present visible exist")
 _PRESENCE = _PRESENT | _ABSENT | NEGATORS
 _UNSURE = word_set("maybe unsure unclear uncertain unknown unable perhaps possibly difficult impossible hard")
@@ -45,8 +45,10 @@ def _stated(sentence: Sequence[str], question: Sequence[str]) -> bool | None:
     """What a sentence without "yes" or "no" says of a question."""
     negated = not NEGATORS.isdisjoint(sentence) or not _ABSENT.isdisjoint(sentence)
     facts = [word for word in sentence if word not in SKIPPED]
-    if len(sentence) == 1 or (facts and _PRESENCE.issuperset(facts)):
-        return not negated if negated or not _PRESENT.isdisjoint(sentence) else None
+    if len(sentence) == 1:
+        return sentence[0] in _PRESENT if sentence[0] in _PRESENT | _ABSENT else None
+    if facts and _PRESENCE.issuperset(facts):
+        return not negated
     compared = _compares(sentence, question)
     if compared is not None:
         return compared != negated

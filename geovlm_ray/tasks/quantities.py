@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from geovlm_ray.tasks.words import DELIMITERS, LINE, RANGE, SENTENCE, word_set
 
-ZERO_WORDS = word_set("none nothing nil")
+ZERO_WORDS = word_set("none nil")
 UNITS = {
     spelling: names.split()[0]
     for names in (
