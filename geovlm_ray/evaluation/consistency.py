@@ -7,15 +7,17 @@ all of its facts or not. Facts are extracted by `geovlm_ray.rewards.facts`.
 
 from __future__ import annotations
 
-import re
-
 from geovlm_ray.core.geometry import hbb
-from geovlm_ray.core.schema import target_texts
 from geovlm_ray.evaluation.metrics.sound import AnsweredExample, answer_boxes
 from geovlm_ray.rewards.facts import facts
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.box_reader import without_boxes
-from geovlm_ray.tasks.labels import label_key, parse_labels
+from geovlm_ray.tasks.class_answers import UNKNOWN, class_reader
+from geovlm_ray.tasks.conclusions import conclusion
+from geovlm_ray.tasks.phrases import FILLER
+from geovlm_ray.tasks.polarity import polarity
+from geovlm_ray.tasks.quantities import stated_quantity
+from geovlm_ray.tasks.words import DELIMITERS, tokens, words
 
 KINDS = ("objects", "counts", "places", "yes or no")
 SIDE_TOLERANCE = 0.05
@@ -23,7 +25,6 @@ SIDE_TOLERANCE = 0.05
 CENTRE_TOLERANCE = 1 / 6
 """A box centre this close to the image centre, as a fraction of the image side, counts as "center"."""
 MAX_NAME_WORDS = 6
-_WORD = re.compile(r"\w+")
 
 
 def consistency(reasoning: str, answered: AnsweredExample) -> dict[str, bool]:
@@ -31,10 +32,12 @@ def consistency(reasoning: str, answered: AnsweredExample) -> dict[str, bool]:
     example, answer = answered.example, answered.answer
     kind = TASKS[example.task].target_kind
     if kind == "classes":
-        names = parse_labels(answer, target_texts(example.target), example.labels)
-        return {"objects": set(names) <= _names(reasoning)} if names else {}
+        reader = class_reader(example)
+        keys = set(reader.keys(answer))
+        mentioned = reader.mentioned(reasoning) | {UNKNOWN + name for name in _names(reasoning)}
+        return {"objects": keys <= mentioned} if keys else {}
     if kind == "vqa":
-        return _question(reasoning, label_key(answer))
+        return _question(reasoning, tokens(conclusion(answer)))
     if kind == "captions":
         return _caption(reasoning, answer)
     boxes = [box for box in answer_boxes(answered).boxes if len(box) in (4, 5)]
@@ -44,12 +47,14 @@ def consistency(reasoning: str, answered: AnsweredExample) -> dict[str, bool]:
     return named | (_caption(reasoning, without_boxes(answer)) if kind == "grounded" else {})
 
 
-def _question(reasoning: str, answer: str) -> dict[str, bool]:
-    if answer in ("yes", "no"):
-        return {"yes or no": ("negation" in facts(reasoning).values) == (answer == "no")}
-    if answer.isdecimal():
-        return {"counts": answer in _counts(reasoning)}
-    return {"objects": answer in _names(reasoning)} if answer else {}
+def _question(reasoning: str, answer: list[str]) -> dict[str, bool]:
+    said, quantity = polarity(answer), stated_quantity(answer, ())
+    if said is not None:
+        return {"yes or no": ("negation" in facts(reasoning).values) != said}
+    if quantity and quantity.low == quantity.high and quantity.low.is_integer():
+        return {"counts": f"{quantity.low:g}" in _counts(reasoning)}
+    name = "".join(word for word in answer if word not in FILLER and word not in DELIMITERS)
+    return {"objects": name in _names(reasoning)} if name else {}
 
 
 def _caption(reasoning: str, answer: str) -> dict[str, bool]:
@@ -80,10 +85,8 @@ def _counts(text: str) -> set[str]:
 
 
 def _names(text: str) -> set[str]:
-    """All word n-grams of a text up to `MAX_NAME_WORDS`, normalised like labels."""
-    words = _WORD.findall(text)
+    """All word n-grams of a text up to `MAX_NAME_WORDS`, joined, in the normal form of words."""
+    found = words(text)
     return {
-        label_key(" ".join(words[i:j]))
-        for i in range(len(words))
-        for j in range(i + 1, min(i + MAX_NAME_WORDS, len(words)) + 1)
+        "".join(found[i:j]) for i in range(len(found)) for j in range(i + 1, min(i + MAX_NAME_WORDS, len(found)) + 1)
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Literal, Self
 
@@ -10,6 +11,7 @@ from pydantic import Field, model_validator
 from geovlm_ray.core.schema import Rotated
 from geovlm_ray.core.section import Section
 from geovlm_ray.tasks import TASKS
+from geovlm_ray.tasks.class_names import Synonyms
 from geovlm_ray.tasks.grammar import ThinkMode
 
 FUNCTION = r"^.+\.py:[A-Za-z_]\w*$"
@@ -72,6 +74,14 @@ class RewardConfig(Section):
     )
 
     beta: float = Field(1.0, gt=0, description="beta of F-beta on labels; above 1 favours recall")
+    synonyms: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="class name: its other names, beside the shipped synonyms; a name of a record's labels is never a "
+        "synonym of another one",
+    )
+    related_names: bool = Field(
+        True, description="count related names, such as ship and boat, as one class where the labels have only one"
+    )
     tau: float = Field(0.5, gt=0, le=1, description="IoU threshold of detection F1 and precision")
     min_iou: float = Field(0.0, ge=0, lt=1, description="lower IoUs count as 0")
     rotated: Rotated = Field(
@@ -100,6 +110,11 @@ class RewardConfig(Section):
             if not 0 <= low < high <= 1:
                 raise ValueError(f"normalize.{task}: expected 0 <= low < high <= 1, found {low}, {high}")
         return self
+
+    @functools.cached_property
+    def class_synonyms(self) -> Synonyms:
+        """Synonyms of class names."""
+        return Synonyms(tuple((name, *others) for name, others in self.synonyms.items()), self.related_names)
 
     def form(self, task: str) -> str:
         """Name of the reward, or of the user function, that scores a task."""

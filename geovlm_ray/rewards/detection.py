@@ -31,7 +31,7 @@ def box_reward(measure: Measure) -> RewardFn:
 
     def score(answer: str, example: Example, config: RewardConfig) -> RewardResult:
         truth = target_boxes(example.target)
-        names = box_classes(example)
+        names = box_classes(example, config.class_synonyms)
         read = read_boxes(answer, example.dialect, names)
         if read is None or not truth:
             return _without_truth(read)

@@ -17,8 +17,8 @@ from geovlm_ray.core.schema import Example, SampleGroup, target_boxes, target_te
 from geovlm_ray.rewards.captions import distinct_bigrams
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.box_reader import read_boxes
+from geovlm_ray.tasks.class_answers import class_reader
 from geovlm_ray.tasks.grammar import ThinkMode, parse_response
-from geovlm_ray.tasks.labels import parse_labels
 
 MIN_REWARD_RISE = 0.05
 """Increase of the mean reward from which it counts as rising."""
@@ -119,9 +119,8 @@ def _stats(reward: float, task: str, pairs: Sequence[tuple[str, Example]]) -> An
     }
     kind = TASKS[task].target_kind
     if kind == "classes":
-        targets = [target_texts(e.target) for _, e in pairs]
-        labels = [parse_labels(a, t, e.labels, repeats=True) for (a, e), t in zip(pairs, targets, strict=True)]
-        values["labels"], expected["labels"] = _average(map(len, labels)), _average(map(len, targets))
+        values["labels"] = _average(len(class_reader(e).keys(answer)) for answer, e in pairs)
+        expected["labels"] = _average(len(target_texts(e.target)) for _, e in pairs)
     elif kind in ("boxes", "grounded"):
         parsed = [read_boxes(answer, e.dialect) for answer, e in pairs]
         values["boxes"] = _average(p.count if p else 0 for p in parsed)

@@ -13,9 +13,10 @@ from geovlm_ray.tasks import TASKS
 REWARDS: dict[str, RewardSpec] = {
     "recall": RewardSpec(per_answer(classes.recall), "classes"),
     "fbeta": RewardSpec(per_answer(classes.fbeta), "classes"),
+    "exact_match": RewardSpec(per_answer(classes.exact_match), "classes"),
     "accuracy": RewardSpec(per_answer(classes.accuracy), "classes"),
+    "equivalence": RewardSpec(per_answer(vqa.equivalence), "vqa"),
     "jaccard": RewardSpec(per_answer(vqa.jaccard), "vqa"),
-    "jaccard_robust": RewardSpec(per_answer(vqa.jaccard_counts), "vqa"),
     "detection": RewardSpec(box_reward(detection.matched_iou), "boxes"),
     "detection_f1": RewardSpec(box_reward(detection.f1), "boxes"),
     "detection_best_iou": RewardSpec(published_box_reward(detection.best_iou), "boxes"),
@@ -32,6 +33,9 @@ REWARDS: dict[str, RewardSpec] = {
     "grounded_description_robust": RewardSpec(grounded_reward(gated=True), "grounded", lambda c: c.grounded.sbert > 0),
 }
 
+RENAMED = {"jaccard_robust": "equivalence"}
+"""Renamed rewards: old name to current name."""
+
 
 def check_reward(key: str, task: str, reward: str) -> None:
     """Check that a built-in reward exists and scores the target kind of a task; ``key`` names the setting.
@@ -41,6 +45,8 @@ def check_reward(key: str, task: str, reward: str) -> None:
     """
     kind = TASKS[task].target_kind
     allowed = [name for name, spec in REWARDS.items() if spec.target_kind == kind]
+    if reward in RENAMED:
+        raise ValueError(f"{key}: unknown reward {reward!r}; it is now {RENAMED[reward]!r}")
     if not is_function(reward) and reward not in allowed:
         raise ValueError(
             f"{key}: {reward!r} does not score {kind}; expected path/file.py:function or one of {', '.join(allowed)}"

@@ -12,6 +12,8 @@ from geovlm_ray.rewards.isolated import score_by_user_function
 from geovlm_ray.rewards.registry import REWARDS
 from geovlm_ray.tasks.grammar import parse_response
 
+UNPARSEABLE, TOO_LONG = (RewardScore(0.0, 0.0, 0.0, status=status) for status in ("unparseable", "too_long"))
+
 
 def needs_embedder(task: str, config: RewardConfig) -> bool:
     """Whether the reward of a task needs sentence embeddings."""
@@ -37,7 +39,7 @@ def score_batch(
     indices_by_task: defaultdict[str, list[int]] = defaultdict(list)
     for i, (response, example) in enumerate(zip(responses, examples, strict=True)):
         too_long = len(response) > config.max_chars
-        scores.append(RewardScore(0.0, 0.0, 0.0, status="too_long" if too_long else "unparseable"))
+        scores.append(TOO_LONG if too_long else UNPARSEABLE)
         if not too_long and (parsed := parse_response(response, config.think)):
             answers[i] = parsed.answer
             indices_by_task[example.task].append(i)

@@ -8,12 +8,10 @@ from collections.abc import Sequence
 
 from geovlm_ray.core.schema import Example, GroundedText, target_boxes
 from geovlm_ray.tasks.box_notations import FoundBox, word_set
-from geovlm_ray.tasks.class_names import ClassNames, class_names
-from geovlm_ray.tasks.labels import label_key
+from geovlm_ray.tasks.class_names import SHIPPED, ClassNames, Synonyms, class_names
 
 MAX_LABEL_WORDS = 3
 """Longer texts beside a box are a label only if they name a class."""
-MAX_NAME_WORDS = 6
 MAX_GAP_WORDS = 14
 """Words before or after a box that are searched for a class name."""
 
@@ -27,7 +25,6 @@ _MARK = re.compile(r"[{}]")
 _REF = re.compile(r"<ref>([^<]*)</ref>")
 _TAG = re.compile(r"<[^<>]{0,40}>")
 _WORD = re.compile(r"[^\W\d_](?:[\w'/-]*\w)?")
-_TOKEN = re.compile(r"\w[\w'/-]*")
 _CLAUSE_END = re.compile(r"\n|[.!?](?=\s|\Z)")
 
 _LINKS = word_set("and or also & a an the one another plus")
@@ -45,33 +42,31 @@ _SENTENCE = word_set(
 )
 
 
-def box_classes(example: Example) -> ClassNames | None:
+def box_classes(example: Example, synonyms: Synonyms = SHIPPED) -> ClassNames | None:
     """The class names of a record's boxes; None if no true box has a label."""
     true = tuple(dict.fromkeys(box.label for box in target_boxes(example.target) if box.label))
-    return class_names(tuple(dict.fromkeys((*example.labels, *true)))) if true else None
+    return class_names(tuple(dict.fromkeys((*example.labels, *true))), synonyms) if true else None
 
 
 def class_key(label: str | None, names: ClassNames) -> str | None:
     """Key of the one class that a label names, None if it names none or several."""
     named = named_class(label, names) if label else None
-    return names.key_of(named) if named else None
+    return names.key_for(named) if named else None
 
 
 def needs_labels(example: Example) -> bool:
     """Whether the boxes of an answer need labels.
 
-    They do if the true boxes have several classes, and in object detection from a list of classes also if the question
-    does not name the one class. The text of a grounded description names its objects itself.
+    In object detection from a list of classes, they do unless the question names the one class that is asked for,
+    whatever is in the image; elsewhere, if the true boxes have several classes. The text of a grounded description
+    names its objects itself.
     """
-    if isinstance(example.target, GroundedText):
-        return False
     true = {box.label for box in target_boxes(example.target) if box.label}
-    if len(true) != 1 or example.task != "object_detection" or len(example.labels) < 2 or not example.question:
+    if isinstance(example.target, GroundedText) or (example.target and not true):
+        return False
+    if len(true) > 1 or example.task != "object_detection" or len(example.labels) < 2 or not example.question:
         return len(true) > 1
-    (name,) = true
-    names = class_names(example.labels)
-    asked = class_key(" ".join(_WORD.findall(example.question)), names)
-    return label_key(name) not in label_key(example.question) and asked != names.key_of(name)
+    return class_names(example.labels).key_of(example.question) is None
 
 
 def is_generic(label: str) -> bool:
@@ -161,8 +156,8 @@ def _gap_label(gap: str, names: ClassNames | None, *, before: bool, known_only: 
         return None, False
     near = _TAG.sub(" ", near) if "<" in near else near
     clause_text = _CLAUSE_END.split(near)[-1 if before else 0]
-    for part in map(_TOKEN.findall, (clause_text, near)):
-        named = _named_parts(" ".join(part[-MAX_GAP_WORDS:] if before else part[:MAX_GAP_WORDS]), names)
+    for part in map(str.split, (clause_text, near)):
+        named = _named_classes(" ".join(part[-MAX_GAP_WORDS:] if before else part[:MAX_GAP_WORDS]), names)
         if named:
             return (named[0], True) if len(named) == 1 else (None, False)
     clause = [w for w in _WORD.findall(clause_text) if w.lower() not in _LINKS]
@@ -172,28 +167,13 @@ def _gap_label(gap: str, names: ClassNames | None, *, before: bool, known_only: 
 
 
 def named_class(text: str, names: ClassNames) -> str | None:
-    """The part of a short text that names its one class, None if there is none or several; longest names first."""
-    named = _named_parts(text, names)
+    """The vocabulary's name of the one class that a short text names, None if there is none or several."""
+    named = _named_classes(text, names)
     return named[0] if len(named) == 1 else None
 
 
 @functools.lru_cache(maxsize=16_384)
-def _named_parts(text: str, names: ClassNames) -> tuple[str, ...]:
-    """The parts of a short text that name a class, one a class; numbers of objects, as in "ship1", are ignored."""
-    if names.key_of(text) is not None:
-        return (text,)
-    return _search_names(text, names) or _search_names(_DIGITS.sub(" ", text), names)
-
-
-def _search_names(text: str, names: ClassNames) -> tuple[str, ...]:
-    words = text.split()[:MAX_GAP_WORDS]
-    found: dict[str, str] = {}
-    taken = [False] * len(words)
-    for length in range(min(MAX_NAME_WORDS, len(words)), 0, -1):
-        for i in range(len(words) - length + 1):
-            part = " ".join(words[i : i + length])
-            key = None if any(taken[i : i + length]) else names.key_of(part)
-            if key is not None:
-                found[key] = part
-                taken[i : i + length] = [True] * length
-    return tuple(found.values())
+def _named_classes(text: str, names: ClassNames) -> tuple[str, ...]:
+    """The vocabulary's names of the classes that a text names; numbers of objects, as in "ship1", are ignored."""
+    keys = names.keys_in(text) or names.keys_in(_DIGITS.sub(" ", text))
+    return tuple(map(names.name_of, keys))

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 ThinkMode = Literal["required", "none"]
 _TAG = re.compile(r"</?(?:think|answer)>")
-_THINK, _ANSWER = r"\s*<think>(?P<think>.*)</think>", r"\s*<answer>(?P<answer>.*)</answer>\s*"
-_RESPONSES: dict[ThinkMode, tuple[int, re.Pattern[str]]] = {
-    "required": (4, re.compile(_THINK + _ANSWER, re.DOTALL)),
-    "none": (2, re.compile(_ANSWER, re.DOTALL)),
+_TAGS: dict[ThinkMode, list[str]] = {
+    "required": ["<think>", "</think>", "<answer>", "</answer>"],
+    "none": ["<answer>", "</answer>"],
 }
-"""Number of tags and pattern of a response by mode."""
+"""The tags of a response by mode."""
 
 
-@dataclass(frozen=True)
-class Parsed:
+class Parsed(NamedTuple):
     """Parts of a well-formed response; ``think`` is None in no-think mode."""
 
     think: str | None
@@ -30,7 +27,12 @@ def parse_response(text: str, think: ThinkMode = "required") -> Parsed | None:
     Strict: each tag of the mode exactly once and in order, no think tags in no-think mode, only whitespace outside the
     tags. Tags are case-sensitive. Linear in the length of the text.
     """
-    num_tags, pattern = _RESPONSES[think]
-    # More tags would make the pattern backtrack in quadratic time.
-    found = pattern.fullmatch(text) if len(_TAG.findall(text)) == num_tags else None
-    return Parsed(found.groupdict().get("think"), found["answer"]) if found else None
+    if _TAG.findall(text) != _TAGS[think]:
+        return None
+    think_text, outside, rest = None, "", text
+    if think == "required":
+        outside, _, rest = rest.partition("<think>")
+        think_text, _, rest = rest.partition("</think>")
+    before, _, rest = rest.partition("<answer>")
+    answer, _, after = rest.partition("</answer>")
+    return None if (outside + before + after).strip() else Parsed(think_text, answer)

@@ -66,6 +66,7 @@ def test_help_imports_no_heavy_package() -> None:
         (["train", "demo", "rollout.max_tokens=9000"], "rollout.max_model_len"),
         (["train", "demo", "data.stages=[{steps: 3, tasks: [segmentation]}]"], "segmentation"),
         (["train", "demo", "reward.forms={vqa: detection}"], "'detection' does not score vqa"),
+        (["train", "demo", "reward.forms={vqa: jaccard_robust}"], "'jaccard_robust'; it is now 'equivalence'"),
         (["train", "demo", "evaluation.every=2", "evaluation.benchmarks=[drawn-vqaa]"], "did you mean 'drawn-vqa'"),
         (["train", "demo", "model.path=/nowhere/at/all"], "/nowhere/at/all"),
         (["train", "demo", "rollout.kv_cache_gb=100000"], "rollout.kv_cache_gb"),

@@ -19,8 +19,8 @@ def check(task: str, target: Target, reasoning: str, answer: str) -> dict[str, b
     ("task", "target", "reasoning", "answer", "expected"),
     [
         ("scene_classification", ("Storage Tanks",), "I see storage tanks.", "storage tanks", {"objects": True}),
-        ("scene_classification", ("Storage Tanks",), "I see a tank.", "storage tanks", {"objects": False}),
-        ("scene_classification", ("plane",), "an airplane", "plane", {"objects": False}),
+        ("scene_classification", ("Storage Tanks",), "I see a harbor.", "storage tanks", {"objects": False}),
+        ("scene_classification", ("plane",), "an airplane", "plane", {"objects": True}),
         ("multilabel_classification", ("forest", "water"), "forest only", "forest, water", {"objects": False}),
         ("vqa", "yes", "two ships on water", "yes", {"yes or no": True}),
         ("vqa", "yes", "there is no ship", "yes", {"yes or no": False}),

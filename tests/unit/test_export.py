@@ -141,7 +141,7 @@ def test_model_card_describes_the_run(tmp_path: Path) -> None:
         "| completions per prompt (G) | 8 |",
         "| KL coefficient (reference policy) | 0.04 |",
         "| trained weights | LoRA, rank 4, alpha 8, language layers |",
-        "| vqa | jaccard_robust |",
+        "| vqa | equivalence |",
         "| all | greedy | 40 | 1.125 | – | 1.250 ± 0.062 | 1.500 ± 0.050 | +0.250 \\[+0.191, +0.309\\] |",
         "| drawn-vqa | 40 | score | mean | 62.50 | 50.0 to 75.0 |",
         "| another | 40 | score |",

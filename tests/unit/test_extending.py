@@ -43,7 +43,7 @@ def object_counting(rng: Rng) -> Record:
 
 def test_scenes_of_a_custom_task(monkeypatch: pytest.MonkeyPatch, encoder: PromptEncoder) -> None:
     # The name, the target kind, the instruction, the paper's reward and the default reward.
-    task = Task("object_counting", "vqa", "Answer with a number.", "jaccard", "jaccard_robust")
+    task = Task("object_counting", "vqa", "Answer with a number.", "jaccard", "equivalence")
     monkeypatch.setitem(TASKS, task.name, task)
     monkeypatch.setitem(BUILDERS, task.name, object_counting)
 

@@ -125,12 +125,12 @@ def test_response_and_example_counts_must_match() -> None:
     ],
 )
 def test_total_combines_format_and_accuracy(changes: dict, total: float) -> None:
-    result = score("yes maybe", example("vqa", "yes"), **changes)
+    result = score("red", example("vqa", "red roof"), **changes)
     assert (result.accuracy, result.total) == (0.5, pytest.approx(total))
 
 
 def test_presets_select_the_reward_forms() -> None:
-    robust, paper = RewardConfig(), RewardConfig(preset="paper", forms={"vqa": "jaccard_robust"})
+    robust, paper = RewardConfig(), RewardConfig(preset="paper", forms={"vqa": "equivalence"})
     assert {task: robust.form(task) for task in TASKS} == {task: TASKS[task].default_reward for task in TASKS}
-    assert paper.form("vqa") == "jaccard_robust"
+    assert paper.form("vqa") == "equivalence"
     assert paper.form("image_captioning") == "levenshtein"

@@ -30,8 +30,8 @@ def test_one_output_line_per_input_line() -> None:
     output, problems = scored(*lines)
     assert not problems
     assert output == [
-        {"id": "a", "total": 2.0, "format": 1.0, "accuracy": 1.0, "components": {"jaccard": 1.0}, "status": "ok"},
-        {"id": 7, "total": 1.0, "format": 1.0, "accuracy": 0.0, "components": {"jaccard": 0.0}, "status": "ok"},
+        {"id": "a", "total": 2.0, "format": 1.0, "accuracy": 1.0, "components": {"equivalent": 1.0}, "status": "ok"},
+        {"id": 7, "total": 1.0, "format": 1.0, "accuracy": 0.0, "components": {"equivalent": 0.0}, "status": "ok"},
         {"id": None, "total": 0.0, "format": 0.0, "accuracy": 0.0, "components": {}, "status": "unparseable"},
     ]
 

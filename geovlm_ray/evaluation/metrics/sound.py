@@ -1,8 +1,8 @@
 """The ``sound`` set: standard metrics with bootstrap 95% intervals.
 
-Classes and short answers: accuracy and F1. Boxes: F1 and COCO average precision, also by object size and for one or
-several true boxes. Texts: ROUGE, METEOR, BLEU, CIDEr and cosine of sentence embeddings. All are in [0, 1] except CIDEr,
-in [0, 10].
+Classes and short answers, read as the default rewards read them: accuracy and F1. Boxes: F1 and COCO average precision,
+also by object size and for one or several true boxes. Texts: ROUGE, METEOR, BLEU, CIDEr and cosine of sentence
+embeddings. All are in [0, 1] except CIDEr, in [0, 10].
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.box_labels import box_classes
 from geovlm_ray.tasks.box_reader import read_boxes, without_boxes
 from geovlm_ray.tasks.boxes import BoxAnswer
-from geovlm_ray.tasks.labels import label_key, label_keys, parse_labels
+from geovlm_ray.tasks.class_answers import class_reader
+from geovlm_ray.tasks.short_answers import answer_keys
 
 
 @dataclass(frozen=True)
@@ -68,15 +69,16 @@ def answer_boxes(record: AnsweredExample) -> BoxAnswer:
 
 
 def _classes(records: Records, embedder: Embedder | None) -> Intervals:
-    targets = [target_texts(r.example.target) for r in records]
-    predicted = [frozenset(parse_labels(r.answer, t, r.example.labels)) for r, t in zip(records, targets, strict=True)]
-    return intervals(class_scores(predicted, [frozenset(label_keys(t)) for t in targets]), len(records))
+    readers = [class_reader(record.example) for record in records]
+    predicted = [frozenset(reader.keys(r.answer)) for reader, r in zip(readers, records, strict=True)]
+    return intervals(class_scores(predicted, [reader.truth for reader in readers]), len(records))
 
 
 def _questions(records: Records, embedder: Embedder | None) -> Intervals:
-    """Answers as single classes, overall and by question type; ignores case, spaces and outer punctuation."""
-    texts = [r.answer for r in records], [str(r.example.target) for r in records]
-    predicted, true = ([frozenset({label_key(text)}) for text in side] for side in texts)
+    """Answers as single classes, overall and by question type; an answer equivalent to the truth is its class."""
+    truths = [str(r.example.target) for r in records]
+    keys = [answer_keys(r.answer, truth, r.example.question) for r, truth in zip(records, truths, strict=True)]
+    predicted, true = ([frozenset({key}) for key in side] for side in zip(*keys, strict=True))
     types = sorted({r.group for r in records if r.group})
     groups = {kind: np.array([r.group == kind for r in records]) for kind in types}
     metrics = intervals(grouped(class_scores(predicted, true), groups), len(records))

@@ -1,0 +1,39 @@
+"""Multiple-choice questions: the options of a question and the letter that an answer chooses."""
+
+from __future__ import annotations
+
+import re
+
+_OPTION = re.compile(r"(?:^|(?<=[\s(\[*]))([A-H])[).:]\s", re.MULTILINE)
+_LETTER_ALONE = re.compile(r"[\W_]*([A-Ha-h])[\W_]*", re.ASCII)
+_LETTER = re.compile(
+    r"\(([A-Ha-h])\)|(?:^|(?<=[\s*:]))([A-H])(?=[).:*,]|\Z)|\b(?:option|choice|letter|answer is)\s([A-H])\b", re.I
+)
+_UPPER = re.compile(r"(?:^|(?<=[\s*\"]))([B-H])(?=[\s).:*,\"]|\Z)")
+_SEVERAL = re.compile(r"\b([A-H])\W{0,3}\s?(?:or|and|/|,)\s?\W{0,3}([A-H])\b")
+_AT_START = re.compile(r"\s*\**\(?([A-Ha-h])[).:]\**\s*(?=\S)")
+
+
+def options(question: str) -> dict[str, str]:
+    """Text of each option of a question by its letter, in lower case; empty unless the letters are a, b, ..."""
+    marks = list(_OPTION.finditer(question))
+    ends = [*(mark.start() for mark in marks), len(question)][1:]
+    found = {m[1].lower(): question[m.end() : end].strip(" ,;\n([") for m, end in zip(marks, ends, strict=True)}
+    return found if len(marks) >= 2 and "".join(found) == "abcdefgh"[: len(marks)] else {}
+
+
+def chosen_letters(answer: str) -> list[str]:
+    """Letters, in lower case and without duplicates, that an answer marks as its choice."""
+    alone = _LETTER_ALONE.fullmatch(answer)
+    if alone:
+        return [alone[1].lower()]
+    found = [m[1] or m[2] or m[3] for m in _LETTER.finditer(answer) if m[1] or m[3] or m[2].isupper()]
+    found += _UPPER.findall(answer)
+    found += [letter for match in _SEVERAL.finditer(answer) for letter in match.groups()]
+    return list(dict.fromkeys(letter.lower() for letter in found))
+
+
+def without_letter(answer: str) -> tuple[str | None, str]:
+    """The letter before an option's text ("B. airport"), in lower case, and the text; None if there is none."""
+    start = _AT_START.match(answer)
+    return (start[1].lower(), answer[start.end() :]) if start else (None, answer)

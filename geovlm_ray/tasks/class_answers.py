@@ -1,0 +1,236 @@
+"""Classes that an answer names: lists in any notation, sentences, negated names and hedges."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+
+from geovlm_ray.core.schema import Example, target_texts
+from geovlm_ray.tasks.class_names import HEADS, NEGATORS, SHIPPED, ClassNames, Synonyms, class_names, known_names
+from geovlm_ray.tasks.conclusions import conclusion
+from geovlm_ray.tasks.words import CLOSE, COLON, COMMA, DELIMITERS, LINE, SENTENCE, tokens, word_set
+
+MAX_CACHED_CHARS = 1024
+"""Longer answers are not cached, so that adversarial answers cannot fill the cache."""
+MAX_CACHED_ANSWERS = 256
+"""Answers that are kept for each target."""
+UNKNOWN = "?"
+"""First character of the key of a name that is not in the vocabulary."""
+
+_VERBS = word_set(
+    "is are was were be been being show depict contain have has had can could see seen visible appear seem feature "
+    "include belong represent display illustrate capture reveal indicate suggest consist comprise look identify "
+    "classify classified categorized categorised identified fall correspond consider considered describe described "
+    "suffered sustained experienced would should will may might must did do does remain remains"
+)
+_EXPLANATIONS = word_set("because since due given evidenced indicated suggesting although though whereas while")
+_EXPLAINING_AS = word_set("there the it they we you one can indicated evidenced seen shown several many")
+_MARKERS = word_set(
+    "answer class category label classification classified categorized categorised prediction conclusion therefore "
+    "thus hence identified final described predicted classify categorize fall belong assessment"
+)
+_CONTEXT = word_set(
+    "in through across into over between among behind within crossing with near next beside surrounded adjacent along "
+    "by on at around featuring containing where which alongside having including for from"
+)
+_HEDGES = word_set("or alternatively maybe perhaps possibly also could might may either")
+_CONTRASTS = word_set("but however")
+_CONJUNCTIONS = _CONTRASTS | {"and", "or", "nor", "+"}
+_UNSEEN = word_set("visible present seen found shown there detected observed evident")
+_ABSENT = word_set("absent missing")
+_NEGATIONS = NEGATORS | {"almost", "nearly"}
+_NEGATED_LISTS = frozenset(("or", "nor"))
+_LIST_WORDS = 12
+"""Tokens after a comma in which a negated list may end."""
+_FILLER = HEADS | _MARKERS | _EXPLANATIONS | _HEDGES | word_set(
+    "a an the this that these those it its there here in of to as image picture photo scene satellite aerial remote "
+    "sensing following based on given most likely best best clearly obviously sure option choice mainly primarily "
+    "dominant main land cover use level name type kind i we you he they think believe confidence score yes probability "
+    "high resolution view overhead shown as some several many few multiple various any all both well correct detected "
+    "present patch tile list above below provided my so then very which two per output result response json null none "
+    "tag text caption ground sentinel"
+)  # fmt: skip
+_ROLES = _VERBS | _EXPLANATIONS | _CONTEXT | _CONJUNCTIONS | _NEGATIONS | _ABSENT | DELIMITERS
+_SPECIAL = _ROLES | _FILLER | frozenset("=%°<>~±§+")
+_FILLER_ALONE = _FILLER - _ROLES - _MARKERS - _HEDGES - {"as"}
+_UNKNOWN_WORDS = 4
+"""Words of which a name that is not in the vocabulary consists at most."""
+
+
+@dataclass(frozen=True)
+class ClassReader:
+    """Reads answers to the questions of one vocabulary and target.
+
+    The vocabulary is the labels of the record and the target's names. A name outside it is a class of its own, whose
+    key starts with `UNKNOWN`. ``closed``: the record has labels. ``single``: its task has one class an answer, so that
+    what follows its statement ("... because ships are visible") does not count.
+    """
+
+    vocabulary: ClassNames
+    truth: frozenset[str]
+    labels: frozenset[str]
+    closed: bool
+    single: bool
+    _cache: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
+
+    def keys(self, answer: str) -> tuple[str, ...]:
+        """Keys of the classes that an answer names, in order and with repetitions.
+
+        Negated names do not count; alternatives ("harbor or beach") all do.
+        """
+        found = self._cache.get(answer)
+        if found is None:
+            found = self._read(answer)
+            if len(answer) <= MAX_CACHED_CHARS:
+                if len(self._cache) >= MAX_CACHED_ANSWERS:
+                    self._cache.clear()
+                self._cache[answer] = found
+        return found
+
+    def mentioned(self, text: str) -> set[str]:
+        """Keys of the vocabulary's names anywhere in a text, negated ones included."""
+        found = tokens(text)
+        matches = (self.vocabulary.match(found, i) for i, word in enumerate(found) if word in self.vocabulary.prefixes)
+        return {match[0] for match in matches if match}
+
+    def _read(self, answer: str) -> tuple[str, ...]:
+        read = (Sentence(words, self.vocabulary, self.closed, self.single) for words in _sentences(conclusion(answer)))
+        sentences = _statement(list(read)) if self.single else list(read)
+        keys = [key for sentence in sentences for key in sentence.keys]
+        return tuple(keys + [key for s in sentences if s.bare or not self.closed for key in s.unknown])
+
+
+def class_reader(example: Example, synonyms: Synonyms = SHIPPED) -> ClassReader:
+    """The reader of answers to an example with class names as its target; readers are kept."""
+    return _class_reader(target_texts(example.target), example.labels, example.task, synonyms)
+
+
+@functools.lru_cache(maxsize=4096)
+def _class_reader(target: tuple[str, ...], labels: tuple[str, ...], task: str, synonyms: Synonyms) -> ClassReader:
+    vocabulary = class_names((*labels, *target) if labels else target, synonyms)
+    truth, listed = (frozenset(map(vocabulary.key_for, names)) for names in (target, labels))
+    single = len(target) == 1 and task != "multilabel_classification"
+    return ClassReader(vocabulary, truth, listed, bool(labels), single)
+
+
+def _sentences(text: str) -> list[list[str]]:
+    """The tokens of each sentence or line; the number of a list item ends no sentence."""
+    found = tokens(text)
+    if SENTENCE not in found and LINE not in found:
+        return [found]
+    sentences: list[list[str]] = [[]]
+    for token in found:
+        if token not in (SENTENCE, LINE):
+            sentences[-1].append(token)
+        elif sentences[-1] and not (token == SENTENCE and sentences[-1][-1].isdecimal()):
+            sentences.append([])
+    return sentences
+
+
+def _statement(sentences: list[Sentence]) -> list[Sentence]:
+    """The sentences that state the one class of an answer, without those that describe the image.
+
+    The last marked sentence ("the class is ..."), else the first that names a class and all that are lists or hedges.
+    """
+    stated = [sentence for sentence in sentences if sentence.keys]
+    marked = [sentence for sentence in stated if sentence.marked]
+    if marked:
+        return marked[-1:]
+    return [s for s in sentences if s in stated[:1] or s.bare or s.hedged]
+
+
+class Sentence:
+    """The classes that one sentence names.
+
+    ``keys`` are those of the vocabulary, ``unknown`` those of other names. ``bare``: it is a list of names, without a
+    verb. ``hedged``: it offers alternatives. ``marked``: it is introduced as the result ("the class is ...").
+    """
+
+    def __init__(self, words: list[str], vocabulary: ClassNames, closed: bool, single: bool) -> None:
+        self.keys: list[str] = []
+        self.unknown: list[str] = []
+        self.bare, self.hedged, self.marked = True, False, False
+        self._words = words
+        self._negated, self._named, self._explained = False, False, False
+        self._clause = 0
+        self._piece: list[str] = []
+        others = None if closed else known_names()
+        i, end = 0, len(words)
+        while i < end:
+            word = words[i]
+            match = vocabulary.match(words, i) if word in vocabulary.prefixes else None
+            if match is None and others is not None and word in others.prefixes:
+                match = others.match(words, i)
+            if match:
+                i, self._named = match[1], True
+                if not self._negated:
+                    self.keys.append(match[0])
+                continue
+            i += 1
+            if word not in _SPECIAL:
+                if word[0].isalpha():
+                    self._piece.append(word)
+            elif word not in _FILLER_ALONE and self._ends_at(i - 1, word, single):
+                break
+        self._end_piece()
+
+    def _ends_at(self, i: int, word: str, single: bool) -> bool:
+        """Read a word that names no class; whether the statement ends before it."""
+        if word in DELIMITERS or word in _CONJUNCTIONS:
+            if word in (CLOSE, COLON) and not self._named:
+                self._piece.clear()
+            if word == COLON and self.keys:
+                self._explained = True
+                if single:
+                    return True
+            self._end_piece()
+            self._end_clause(i, word)
+        elif word in _NEGATIONS or word in _ABSENT:
+            self._negate(i, word)
+        elif word in _VERBS:
+            self.bare = False
+            self._piece.clear()
+        elif word in _EXPLANATIONS or (word == "as" and self._next(i) in _EXPLAINING_AS):
+            return bool(self.keys)
+        elif single and self.keys and word in _CONTEXT:
+            return True
+        elif word in _MARKERS:
+            self.marked = self.marked or not self.keys
+        self.hedged = self.hedged or word in _HEDGES
+        return False
+
+    def _next(self, i: int) -> str:
+        return self._words[i + 1] if i + 1 < len(self._words) else COMMA
+
+    def _negate(self, i: int, word: str) -> None:
+        """Negate the names that follow; after names ("ships are not visible", "airport: no"), those before."""
+        following = self._next(i)
+        if following == "only":
+            return
+        alone = following == COMMA and i > 0 and self._words[i - 1] in DELIMITERS
+        if word in _ABSENT or following in _UNSEEN or (alone and word in ("no", "not")):
+            del self.keys[(self._clause if not alone else len(self.keys) - 1) :]
+        else:
+            self._negated = True
+
+    def _end_clause(self, i: int, word: str) -> None:
+        """End a negation at a delimiter, except inside a negated list ("no ships, planes or cars")."""
+        if word in ("and", "or", "nor", "+"):
+            return
+        if (
+            word in (COMMA, COLON)
+            and self._negated
+            and not _NEGATED_LISTS.isdisjoint(self._words[i + 1 : i + _LIST_WORDS])
+        ):
+            return
+        self._negated = False
+        self._clause = len(self.keys)
+
+    def _end_piece(self) -> None:
+        """Count a piece of the sentence that named no class of the vocabulary as one unknown class, or several."""
+        piece = self._piece
+        if piece and not self._named and not self._negated and not self._explained:
+            self.unknown += [
+                UNKNOWN + "".join(piece[i : i + _UNKNOWN_WORDS]) for i in range(0, len(piece), _UNKNOWN_WORDS)
+            ]
+        self._piece, self._named = [], False
