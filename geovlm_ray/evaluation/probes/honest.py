@@ -9,7 +9,7 @@ import numpy as np
 from geovlm_ray.core.schema import target_boxes
 from geovlm_ray.data.answers import format_boxes
 from geovlm_ray.evaluation.probes.answers import Item, texts, vocabulary
-from geovlm_ray.rewards.fact_words import facts_of
+from geovlm_ray.rewards.facts import facts_of
 
 ERROR_PERIOD = 5
 """Every n-th classification and VQA answer is wrong; of n or more boxes, the last one is missing."""

@@ -1,0 +1,7 @@
+"""Facts of captions: what they say of their objects, and whether two captions agree."""
+
+from geovlm_ray.rewards.facts.agreement import FLOOR, agreement
+from geovlm_ray.rewards.facts.extraction import Facts, facts
+from geovlm_ray.rewards.facts.vocabulary import facts_of
+
+__all__ = ["FLOOR", "Facts", "agreement", "facts", "facts_of"]
