@@ -75,8 +75,8 @@ def _places(x: float, y: float) -> set[str]:
 def _counts(text: str) -> set[str]:
     """Numbers that a text states, including one ("a ship" is 1); a negation is 0."""
     stated = facts(text)
-    of_objects = {value for value, _ in stated.bindings.get("number", ())}
-    return {*stated.values.get("number", ()), *of_objects, *(("0",) if "negation" in stated.values else ())}
+    single = {value for values in stated.bindings.get("quantity", {}).values() for value in values} & {"1"}
+    return {*stated.values.get("number", ()), *single, *(("0",) if "negation" in stated.values else ())}
 
 
 def _names(text: str) -> set[str]:

@@ -54,7 +54,9 @@ def caption_reward(similarity: Similarity, *, robust: bool) -> RewardFn:
             if best is None or not answer.strip():
                 results.append(RewardResult(0.0, status="unparseable"))
             else:
-                results.append(RewardResult(float(values[best]), {name: float(part[best]) for name, part in parts.items()}))
+                results.append(
+                    RewardResult(float(values[best]), {name: float(part[best]) for name, part in parts.items()})
+                )
         return results
 
     return score

@@ -2,6 +2,6 @@
 
 from geovlm_ray.rewards.facts.agreement import FLOOR, agreement
 from geovlm_ray.rewards.facts.extraction import Facts, facts
-from geovlm_ray.rewards.facts.vocabulary import facts_of
+from geovlm_ray.rewards.facts.vocabulary import states_fact
 
-__all__ = ["FLOOR", "Facts", "agreement", "facts", "facts_of"]
+__all__ = ["FLOOR", "Facts", "agreement", "facts", "states_fact"]

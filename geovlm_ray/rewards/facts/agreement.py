@@ -7,14 +7,13 @@ so "two ships and three planes" differs from "three ships and two planes".
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 from rapidfuzz.distance import Levenshtein
 
-from geovlm_ray.rewards.facts.extraction import ATTRIBUTES, Facts, facts
+from geovlm_ray.rewards.facts.extraction import Facts, Values, facts
 from geovlm_ray.rewards.facts.objects import IMPLIED, OBJECTS
-from geovlm_ray.rewards.facts.vocabulary import QUANTITIES
+from geovlm_ray.rewards.facts.vocabulary import ATTRIBUTES, QUANTITIES
 
 FLOOR = 0.2
 """Score multiplier if every fact of a kind is wrong."""
@@ -24,12 +23,10 @@ ONE_SIDED_AGREEMENT = 0.85
 MIN_LOOKALIKE, LONG_WORD = 3, 8
 """Letters above which two words can look alike, and from which they may differ by two letters instead of one."""
 
-Values = dict[str, frozenset[str]]
-"""Values of a kind by the object that they describe."""
+NONE: frozenset[str] = frozenset()
 _ARTICLE, _SCALE = frozenset({"1"}), frozenset({"dense", "sparse", "medium"})
 """The article of "a residential area" does not contradict "a dense residential area"."""
-_QUANTITY_KINDS = ("number", "density")
-_KINDS = ("number", "colour", "direction", "change", *ATTRIBUTES[3:])
+_COMPARED = ("quantity", "direction", "change", *ATTRIBUTES[2:])
 
 
 def agreement(answer: str, reference: str) -> float:
@@ -42,15 +39,17 @@ def agreement(answer: str, reference: str) -> float:
     left, right = facts(answer), facts(reference)
     if left.no_change or right.no_change:
         return 1.0 if left.no_change == right.no_change else FLOOR
-    parts = [_objects(left, right), _negation(left, right)]
-    for kind in _KINDS:
-        a, b = _by_object(left, kind), _by_object(right, kind)
-        if a or b:
-            parts.append(_attributes(a, b, misplaced=kind not in ("direction", "change")))
-    value = 1.0
-    for part in parts:
-        value *= FLOOR + (1 - FLOOR) * part
+    value = _factor(_objects(left, right)) * _factor(_negation(left, right))
+    common = left.values.get("object", NONE) & right.values.get("object", NONE)
+    for kind in _COMPARED:
+        if kind in left.bindings or kind in right.bindings:
+            named = NONE if kind in ("direction", "change") else common
+            value *= _factor(_attributes(left.bindings.get(kind, {}), right.bindings.get(kind, {}), named))
     return value
+
+
+def _factor(agreed: float) -> float:
+    return FLOOR + (1 - FLOOR) * agreed
 
 
 def _objects(left: Facts, right: Facts) -> float:
@@ -58,7 +57,7 @@ def _objects(left: Facts, right: Facts) -> float:
 
     An object that an object of the other text implies counts as named there, unless it stands for another one.
     """
-    a, b = (side.values.get("object", frozenset()) for side in (left, right))
+    a, b = (side.values.get("object", NONE) for side in (left, right))
     if a == b:
         return 1.0
     mistaken_a, mistaken_b = _mistaken(left, right), _mistaken(right, left)
@@ -73,8 +72,10 @@ def _objects(left: Facts, right: Facts) -> float:
 
 def _mistaken(side: Facts, other: Facts) -> frozenset[str]:
     """Objects for which the other text has a word that only looks alike: "chips" for ships, "arbour" for a harbour."""
-    missing = side.values.get("object", frozenset()) - other.values.get("object", frozenset())
-    return frozenset(name for name in missing if any(map(_look_alike, itertools.product(side.nouns[name], other.unknown))))
+    missing = side.values.get("object", NONE) - other.values.get("object", NONE)
+    return frozenset(
+        name for name in missing if any(map(_look_alike, itertools.product(side.nouns[name], other.unknown)))
+    )
 
 
 def _look_alike(words: tuple[str, str]) -> bool:
@@ -90,47 +91,41 @@ def _named(names: frozenset[str], others: frozenset[str]) -> set[str]:
 
 def _negation(left: Facts, right: Facts) -> float:
     """0 if one text denies an object that the other, without any negation, states."""
-    a, b = (side.bindings.get("negation", frozenset()) for side in (left, right))
-    if a == b:
+    denied_a, denied_b = (frozenset(side.bindings.get("negation", {})) for side in (left, right))
+    if denied_a == denied_b:
         return 1.0
-    if a and b:
-        denied = [frozenset(name for _, name in side) for side in (a, b)]
-        return 1.0 if _named(*denied) or _named(denied[1], denied[0]) else ONE_SIDED_AGREEMENT
-    denied_names = frozenset(name for _, name in a or b)
-    stated = (right if a else left).values.get("object", frozenset())
-    return 0.0 if "" in denied_names or _named(denied_names, stated) else ONE_SIDED_AGREEMENT
+    if denied_a and denied_b:
+        return 1.0 if _named(denied_a, denied_b) or _named(denied_b, denied_a) else ONE_SIDED_AGREEMENT
+    stated = (right if denied_a else left).values.get("object", NONE)
+    return 0.0 if "" in denied_a | denied_b or _named(denied_a | denied_b, stated) else ONE_SIDED_AGREEMENT
 
 
-def _by_object(side: Facts, kind: str) -> Values:
-    """Values of a kind by object; quantities are one kind, in which the article of "a dense forest" is none."""
-    grouped: defaultdict[str, set[str]] = defaultdict(set)
-    for name in _QUANTITY_KINDS if kind == "number" else (kind,):
-        for value, described in side.bindings.get(name, ()):
-            grouped[described].add(value)
-    return {name: frozenset(values - _ARTICLE or values) for name, values in grouped.items()}
-
-
-def _attributes(a: Values, b: Values, *, misplaced: bool) -> float:
+def _attributes(a: Values, b: Values, named: frozenset[str]) -> float:
     """Squared share of the values of common objects that agree, less a little for values of other objects.
 
-    With ``misplaced``, a value of one object that the other text gives to another object, which both name, disagrees.
+    A value of one object of ``named`` that the other text gives to another of them disagrees: "a red car beside a
+    house" and "a car beside a red house".
     """
-    matched = clashed = alone = 0.0
+    matched = clashed = 0.0
     for name in a.keys() & b.keys():
-        if not _ARTICLE in (a[name], b[name]) or not (a[name] | b[name]) <= _ARTICLE | _SCALE:
-            share = _f1(*_specific(a[name], b[name]), b.get("", frozenset()), a.get("", frozenset()))
+        if _ARTICLE not in (a[name], b[name]) or not (a[name] | b[name]) <= _ARTICLE | _SCALE:
+            share = _f1(*_specific(a[name], b[name]), b.get("", NONE), a.get("", NONE))
             matched, clashed = matched + share, clashed + 1 - share
-    rest_a, rest_b = (_rest(mine, other) for mine, other in ((a, b), (b, a)))
-    if rest_a and rest_b and (_floats(rest_a) or _floats(rest_b) or _related(rest_a, rest_b)):
-        share = _f1(_all(rest_a), _all(rest_b), frozenset(), frozenset())
-        matched, clashed = matched + share, clashed + 1 - share
-    else:
-        alone = len(rest_a) + len(rest_b)
-    total = matched + clashed + alone
-    if not total:
-        return 1.0
+    rest_a, rest_b = _rest(a, b), _rest(b, a)
+    if rest_a and rest_b:
+        if _floats(rest_a) or _floats(rest_b) or _related(rest_a, rest_b):
+            share = _f1(_all(rest_a), _all(rest_b), NONE, NONE)
+            matched, clashed = matched + share, clashed + 1 - share
+            rest_a = rest_b = {}
+        else:
+            clashed += len(_of_named(rest_a, named) & _of_named(rest_b, named))
+    alone = len(rest_a) + len(rest_b)
     agreed = (matched / (matched + clashed)) ** 2 if matched + clashed else 1.0
-    return agreed * (1 - (1 - ONE_SIDED_AGREEMENT) * alone / total)
+    return agreed * (1 - (1 - ONE_SIDED_AGREEMENT) * alone / (matched + clashed + alone)) if alone else agreed
+
+
+def _of_named(values: Values, named: frozenset[str]) -> frozenset[str]:
+    return _all({name: found for name, found in values.items() if name in named})
 
 
 def _specific(a: frozenset[str], b: frozenset[str]) -> tuple[frozenset[str], frozenset[str]]:
@@ -156,7 +151,7 @@ def _related(a: Values, b: Values) -> bool:
 
 
 def _all(values: Values) -> frozenset[str]:
-    return frozenset[str]().union(*values.values())
+    return NONE.union(*values.values())
 
 
 def _f1(a: frozenset[str], b: frozenset[str], more_b: frozenset[str], more_a: frozenset[str]) -> float:

@@ -15,14 +15,20 @@ _LOCATION = frozenset(
 _ADJECTIVES = frozenset({"new", "newly", "more", "fewer", "less", "additional"})
 """Terms of change that describe the object after them."""
 _REPLACE = frozenset({"replaced", "replaces", "replace", "replacing"})
-_CONVERT = frozenset({"converted", "turned", "transformed", "changed", "developed", "torn down", "demolished", "turns"})
+_CONVERT = frozenset(
+    {"converted", "turned", "transformed", "changed", "developed", "torn down", "demolished", "turns", "completed"}
+)
 _GIVE_WAY = frozenset({"give", "gives", "gave", "given", "make", "makes", "made"})
 _BECOME = frozenset({"become", "became", "becomes", "becoming"})
+_MARKERS = _REPLACE | _CONVERT | _GIVE_WAY | _BECOME | {"place", "instead"}
+_SENTENCE_ENDS = SENTENCE_ENDS | {",", "while", "but"}
 
 
 def changes(terms: list[Term]) -> Iterator[tuple[str, str]]:
     """Yield (change, object) of each change that a text reports; the object is "" if none is named."""
-    for sentence in clauses(terms, SENTENCE_ENDS | {",", "while", "but"}):
+    if not any(term.changes or term.text in _MARKERS for term in terms):
+        return
+    for sentence in clauses(terms, _SENTENCE_ENDS):
         replacement = _replacement(sentence)
         if replacement:
             at, before, after = replacement
@@ -43,7 +49,7 @@ def _replacement(sentence: list[Term]) -> tuple[int, str, str] | None:
             return (i, "loss", "gain") if following in ("by", "with") else (i - 1, "gain", "loss")
         if (word in _CONVERT and following in ("into", "to", "in")) or (word in _GIVE_WAY and following == "way"):
             return i, "loss", "gain"
-        if word in _BECOME and any(term.of_kind("object") for term in sentence[i + 1 : i + 4]):
+        if word in _BECOME and any(term.objects for term in sentence[i + 1 : i + 4]):
             return i - 1, "loss", "gain"
         if (word, following) in (("place", "of"), ("instead", "of")):
             return i, "gain", "loss"
@@ -60,26 +66,26 @@ def _events(clause: list[Term]) -> Iterator[tuple[str, str]]:
     subjects: list[str] = []
     located = passive = negated = False
     for i, term in enumerate(clause):
-        names = term.of_kind("object")
-        subjects += [] if located else names
+        names = term.objects
+        subjects += () if located else names
         located = term.text in _LOCATION or (located and not names and term.text not in _AUXILIARIES)
         passive |= term.text in _AUXILIARIES
         negated |= term.text in _NEGATORS
-        for change in () if negated else term.of_kind("change"):
+        for change in () if negated else term.changes:
             ahead = term.text in _ADJECTIVES or not subjects or clause[i - 1].text == "to"
             with_object = i + 1 < len(clause) and clause[i + 1].text == "with"
             described = [] if ahead else subjects
             if ahead or with_object or not passive:
-                described = described + following[i + with_object]
+                described = [*described, *following[i + with_object]]
             yield from ((change, name) for name in described or [""])
 
 
-def _following(clause: list[Term]) -> list[list[str]]:
+def _following(clause: list[Term]) -> list[tuple[str, ...]]:
     """For each index, the next object after it, unless a word of place stands between; one more entry at the end."""
-    found: list[list[str]] = [[], []]
+    found: list[tuple[str, ...]] = [(), ()]
     for term in reversed(clause):
-        names = term.of_kind("object")
-        found.append(names[:1] or ([] if term.text in _LOCATION else found[-1]))
+        names = term.objects
+        found.append(names[:1] or (() if term.text in _LOCATION else found[-1]))
     return found[::-1][1:]
 
 
@@ -88,7 +94,7 @@ def _unlocated(part: list[Term]) -> list[str]:
     objects: list[str] = []
     located = False
     for term in part:
-        names = term.of_kind("object")
-        objects += [] if located else names
+        names = term.objects
+        objects += () if located else names
         located = term.text in _LOCATION or (located and not names and term.text not in _AUXILIARIES)
     return objects

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
-
 from geovlm_ray.rewards.facts.terms import Term
 
 _PHRASE_ENDS = frozenset(
@@ -20,72 +17,76 @@ _DENIES_NEXT = frozenset(
 )
 
 
-class Named(NamedTuple):
-    """An object of a clause: the index of its term and its name."""
-
-    at: int
-    name: str
-
-
-NOTHING = Named(-1, "")
-
-
 class Clause:
-    """The terms of a clause, and for each index the nearest object before and after it."""
+    """The terms of a clause; objects are given by the index of their term, or -1."""
 
     def __init__(self, terms: list[Term]) -> None:
         self.terms = terms
         self._phrase: list[int] = []
-        self._subject: list[Named | None] = []
-        phrase, subject = 0, None
+        self._before: list[int] = []
+        self._subject: list[int] = []
+        self._numbers: dict[int, str] = {}
+        phrase, before, subject = 0, -1, -1
         for i, term in enumerate(terms):
+            if term.text in _PHRASE_ENDS:
+                phrase += 1
             self._subject.append(subject)
-            phrase += term.text in _PHRASE_ENDS
+            if term.objects:
+                before = i
+                if subject < 0 and (i == 0 or terms[i - 1].text != "of"):
+                    subject = i
             self._phrase.append(phrase)
-            names = term.of_kind("object")
-            if names and subject is None and (i == 0 or terms[i - 1].text != "of"):
-                subject = Named(i, names[0])
-        self._before = self._nearest(range(len(terms)))
-        self._after = self._nearest(range(len(terms) - 1, -1, -1))
+            self._before.append(before)
+        self._after = [-1] * (len(terms) + 1)
+        after = -1
+        for i in range(len(terms) - 1, -1, -1):
+            if terms[i].objects:
+                after = i
+            self._after[i] = after
 
-    def _nearest(self, order: Iterable[int]) -> list[Named | None]:
-        """The last object met in an order of the indices, at each index."""
-        found: list[Named | None] = [None] * (len(self.terms) + 1)
-        nearest = None
-        for i in order:
-            names = self.terms[i].of_kind("object")
-            nearest = Named(i, names[0]) if names else nearest
-            found[i] = nearest
-        return found
+    def name(self, i: int) -> str:
+        """Name of the object at an index, the noun if it is none of the vocabulary, "" for -1."""
+        term = self.terms[i]
+        return "" if i < 0 else term.objects[0] if term.objects else term.noun
 
-    def described(self, i: int) -> Named:
+    def described(self, i: int) -> int:
         """What an adjective or a number describes.
 
         The next object of its phrase, else the preceding one of its phrase, else the noun that follows ("three rows"),
         else the subject ("the roof of the house is blue"), else the next object.
         """
         for near in (self._after[i], self._before[i]):
-            if near and self._phrase[near.at] == self._phrase[i]:
+            if near >= 0 and self._phrase[near] == self._phrase[i]:
                 return near
         if i + 1 < len(self.terms) and self._phrase[i + 1] == self._phrase[i]:
             following = self.terms[i + 1]
             if not following.facts and following.text.isalpha():
-                return Named(i + 1, following.text.removesuffix("s"))
-        return self._subject[i] or self._before[i] or self._after[i] or NOTHING
+                return i + 1
+        return _first(self._subject[i], self._before[i], self._after[i])
 
-    def denied(self, i: int) -> Named:
+    def number(self, i: int) -> str:
+        """The number in the phrase of an index, or ""."""
+        if not self._numbers:
+            self._numbers = {self._phrase[j]: v for j, t in enumerate(self.terms) for k, v in t.facts if k == "number"}
+        return self._numbers.get(self._phrase[i], "")
+
+    def denied(self, i: int) -> int:
         """The object that a negation denies: "no ships", "the field is not planted", "the lot is empty"."""
         after, before = self._after[i], self._before[i]
-        return ((after or before) if self.terms[i].text in _DENIES_NEXT else (before or after)) or NOTHING
+        return _first(after, before) if self.terms[i].text in _DENIES_NEXT else _first(before, after)
 
-    def placed(self, i: int) -> tuple[Named, Named]:
+    def placed(self, i: int) -> tuple[int, int]:
         """The object at the place that a direction names, and the object that the place is relative to."""
         before, j = self._before[i], i + 1
         relative = self.terms[i].text in _RELATIVE
         while j < len(self.terms) and self.terms[j].text in _SIDES:
-            relative |= self.terms[j].text in _RELATIVE
+            relative = relative or self.terms[j].text in _RELATIVE
             j += 1
-        ground = self._after[j] if relative else None
-        if ground and ground.at == j:
-            return before or self._after[j + 1] or NOTHING, ground
-        return before or self._after[i] or NOTHING, NOTHING
+        if relative and j < len(self.terms) and self._after[j] == j:
+            return _first(before, self._after[j + 1]), j
+        return _first(before, self._after[i]), -1
+
+
+def _first(*indices: int) -> int:
+    """The first index that is not -1, else -1."""
+    return next((i for i in indices if i >= 0), -1)

@@ -13,6 +13,8 @@ Fact = tuple[str, str]
 """Kind and value. Kinds: number, density, direction, colour, size, width, length, height, change, negation, object."""
 
 MAX_TERM_WORDS = 4
+ATTRIBUTES = ("number", "density", "colour", "size", "width", "length", "height")
+"""Kinds of facts that an adjective or a number states of an object."""
 
 _NUMBERS = (
     *("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen"),
@@ -46,8 +48,8 @@ _DENSITY = {
     "hundreds": "hundreds,hundreds of,thousands,thousands of,countless,innumerable",
 }
 QUANTITIES = {
-    "few": (0, 5), "sparse": (0, 5), "medium": (5.5, 5.5), "some": (1, 40), "multiple": (2, math.inf),"several": (3, 20),
-    "many": (6, math.inf), "dense": (6, math.inf), "dozens": (20, math.inf), "hundreds": (100, math.inf),
+    "few": (0, 5), "sparse": (0, 5), "medium": (5.5, 5.5), "some": (1, 40), "multiple": (2, math.inf),
+    "several": (3, 20),    "many": (6, math.inf), "dense": (6, math.inf), "dozens": (20, math.inf), "hundreds": (100, math.inf),
 }  # fmt: skip
 """Least and greatest number that a value of the kind density allows; our definition."""
 
@@ -88,9 +90,10 @@ _SIZES = {
     ("height", "high"): "tall,high,high rise,towering",
     ("height", "low"): "low,low rise",
 }
+NEGATION = (("negation", "not"),)
 _NEGATION = (
-    "no,not,none,nothing,never,without,neither,nor,cannot,absent,absence of,lack of,lack,lacking,free of,devoid of,empty,"
-    "undamaged,unaffected,unharmed,intact,unchanged,deserted,vacant"
+    "no,not,none,nothing,never,without,neither,nor,cannot,absent,absence of,lack of,lack,lacking,free of,devoid of,"
+    "empty,undamaged,unaffected,unharmed,intact,unchanged,deserted,vacant"
 )
 _CHANGES = {
     "gain": "built,constructed,erected,appear,appeared,appearing,emerge,emerged,emerging,add,added,planted,installed,"
@@ -100,8 +103,8 @@ _CHANGES = {
     "become larger,became larger,becomes larger,become bigger,became bigger,raised,introduced,regrown,"
     "become wider,became wider,construction,constructing,additional,sprung up,has come up,have come up",
     "loss": "removed,remove,removing,removal,demolished,demolish,demolition,destroyed,disappear,disappeared,"
-    "disappearing,vanish,vanished,cleared,clearing,cut,cut down,felled,razed,dismantled,torn down,tear down,pulled down,"
-    "knocked down,gone,lost,shrunk,shrank,shrink,shrinking,shrunken,reduced,reduce,decreased,decrease,decreasing,"
+    "disappearing,vanish,vanished,cleared,clearing,cut,cut down,felled,razed,dismantled,torn down,tear down,"
+    "pulled down,knocked down,gone,lost,shrunk,shrank,shrink,shrinking,shrunken,reduced,reduce,decreased,decrease,decreasing,"
     "narrowed,receded,recede,retreated,fallen,fell,dropped,harvested,collapsed,eroded,deforested,deforestation,"
     "has left,have left,had left,departed,fewer,less,missing,burned down,leveled,filled in,"
     "become smaller,became smaller,becomes smaller,become narrower,became narrower,taken down,eliminated,diminished",
@@ -118,7 +121,7 @@ _CHANGES = {
 _NO_FACT = (
     "from above,high resolution,low resolution,right next,right beside,right behind,broad leaved,more than,less than,"
     "more or less,no more than,at least,wide range,wide variety,not only,not far,not far from,on top of,built side,"
-    "fire station,new york"
+    "fire station,new york,at one,one by one,one side"
 )
 """Terms whose words would otherwise state a fact."""
 
@@ -144,29 +147,25 @@ def _table() -> dict[str, tuple[Fact, ...]]:
         "heavy traffic": (("density", "many"), ("object", "vehicle")),
         "thin vegetation": (("density", "sparse"), ("object", "vegetation")),
         "thin forest": (("density", "sparse"), ("object", "tree")),
-        **dict.fromkeys(_NEGATION.split(","), (("negation", "not"),)),
+        **dict.fromkeys(_NEGATION.split(","), NEGATION),
         **dict.fromkeys(_NO_FACT.split(","), ()),
     }
     return table
 
 
-_FACTS = _table()
-TERM_STARTS = {term.split()[0]: len(term.split()) for term in sorted(_FACTS, key=lambda t: len(t.split()))}
-"""The number of words of the longest term that begins with a word."""
-
-_PLURALS = (("", ""), ("s", ""), ("es", ""), ("ies", "y"))
+def _plurals(term: str) -> tuple[str, ...]:
+    return (term + "s", term + "es", *((term[:-1] + "ies",) if term.endswith("y") else ()))
 
 
-def facts_of(term: str) -> tuple[Fact, ...]:
-    """Facts stated by a lower-case word or term; empty for most."""
-    return term_facts(term) or ()
+_SINGULAR = _table()
+FACTS = {plural: facts for term, facts in _SINGULAR.items() for plural in _plurals(term)} | _SINGULAR
+"""Facts that a word or a term states, in the singular and in the plural."""
+
+_MULTIWORD = sorted((term.split() for term in FACTS if " " in term), key=len)
+TERM_STARTS = {words[0]: len(words) for words in _MULTIWORD}
+"""The number of words of the longest term that begins with a word, if that is more than one."""
 
 
-def term_facts(term: str) -> tuple[Fact, ...] | None:
-    """As `facts_of`, but None if the vocabulary does not have the term."""
-    for suffix, singular in _PLURALS:
-        if term.endswith(suffix):
-            found = _FACTS.get(term.removesuffix(suffix) + singular)
-            if found is not None:
-                return found
-    return None
+def states_fact(word: str) -> bool:
+    """Whether a lower-case word states a fact."""
+    return bool(FACTS.get(word))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from geovlm_ray.rewards.facts.terms import Term
+from geovlm_ray.rewards.facts.vocabulary import Fact
 from geovlm_ray.rewards.text_metrics.lexical import stem
 
 _FILLERS = frozenset(
@@ -46,20 +46,14 @@ def is_filler(word: str) -> bool:
     return word in _FILLERS or not word[0].isalnum()
 
 
-def wording(terms: list[Term]) -> tuple[str, ...]:
-    """The content words of a text in their order.
+def content_words(term: str, facts: tuple[Fact, ...]) -> tuple[str, ...]:
+    """The content words of a term: the names of its facts, else its stem, else nothing.
 
-    Terms of the vocabulary become the name of their facts, other words their stem; fillers are left out. Numerals are
-    digits; the number one is left out.
+    Numerals are digits; the number one is left out.
     """
-    words: list[str] = []
-    for term in terms:
-        if term.facts:
-            names = [_name(kind, value) for kind, value in term.facts]
-            words += [name for name in names if name and name not in words[-1:]]
-        elif not is_filler(term.text):
-            words.append(_CANONICAL.get(term.text) or stem(term.text))
-    return tuple(words)
+    if facts:
+        return tuple(dict.fromkeys(name for kind, value in facts if (name := _name(kind, value))))
+    return () if is_filler(term) else (_CANONICAL.get(term) or stem(term),)
 
 
 def _name(kind: str, value: str) -> str:
