@@ -46,21 +46,25 @@ def consistency(reasoning: str, answered: AnsweredExample) -> dict[str, bool]:
 
 def _question(reasoning: str, answer: str) -> dict[str, bool]:
     if answer in ("yes", "no"):
-        return {"yes or no": ("negation" in facts(reasoning).values) == (answer == "no")}
+        return {"yes or no": facts(reasoning).denies == (answer == "no")}
     if answer.isdecimal():
         return {"counts": answer in _counts(reasoning)}
     return {"objects": answer in _names(reasoning)} if answer else {}
 
 
 def _caption(reasoning: str, answer: str) -> dict[str, bool]:
-    stated, named = facts(answer).values, {**facts(reasoning).values, "number": _counts(reasoning)}
-    kinds = {"objects": "object", "places": "direction", "counts": "number"}
-    return {kind: stated[fact] <= named.get(fact, set()) for kind, fact in kinds.items() if stated.get(fact)}
+    stated, named = facts(answer), facts(reasoning)
+    kinds = {
+        "objects": (stated.objects, named.objects),
+        "places": (stated.values("direction"), named.values("direction")),
+        "counts": (stated.values("number"), _counts(reasoning)),
+    }
+    return {kind: found <= others for kind, (found, others) in kinds.items() if found}
 
 
 def _boxes(reasoning: str, boxes: list[tuple[float, ...]], scale: tuple[float, float]) -> dict[str, bool]:
     """Whether the reasoning names a place of every box."""
-    named = facts(reasoning).values.get("direction", frozenset())
+    named = facts(reasoning).values("direction")
     offsets = (((x1 + x2) / 2 / scale[0] - 0.5, (y1 + y2) / 2 / scale[1] - 0.5) for x1, y1, x2, y2 in hbb(boxes))
     return {"places": all(named & _places(x, y) for x, y in offsets)}
 
@@ -75,8 +79,8 @@ def _places(x: float, y: float) -> set[str]:
 def _counts(text: str) -> set[str]:
     """Numbers that a text states, including one ("a ship" is 1); a negation is 0."""
     stated = facts(text)
-    single = {value for values in stated.bindings.get("quantity", {}).values() for value in values} & {"1"}
-    return {*stated.values.get("number", ()), *single, *(("0",) if "negation" in stated.values else ())}
+    single = stated.values("quantity") & {"1"}
+    return {*stated.values("number"), *single, *(("0",) if stated.denies else ())}
 
 
 def _names(text: str) -> set[str]:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from rapidfuzz.distance import Levenshtein
+from rapidfuzz.distance import LCSseq, Levenshtein
 
 from geovlm_ray.core.schema import Example, target_texts
 from geovlm_ray.rewards.base import Embedder, RewardFn, RewardResult
@@ -149,7 +148,8 @@ def _words_f1(a: str, b: str) -> float:
     left, right = facts(a).words, facts(b).words
     if not left and not right:
         return float(a == b)
-    return 2 * (Counter(left) & Counter(right)).total() / (len(left) + len(right))
+    # The longest common subsequence of the sorted words is their multiset intersection.
+    return 2 * LCSseq.similarity(sorted(left), sorted(right)) / (len(left) + len(right))
 
 
 def _length_gate(answer: str, reference: str) -> float:

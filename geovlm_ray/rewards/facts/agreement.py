@@ -40,7 +40,7 @@ def agreement(answer: str, reference: str) -> float:
     if left.no_change or right.no_change:
         return 1.0 if left.no_change == right.no_change else FLOOR
     value = _factor(_objects(left, right)) * _factor(_negation(left, right))
-    common = left.values.get("object", NONE) & right.values.get("object", NONE)
+    common = left.nouns.keys() & right.nouns.keys()
     for kind in _COMPARED:
         if kind in left.bindings or kind in right.bindings:
             named = NONE if kind in ("direction", "change") else common
@@ -57,7 +57,7 @@ def _objects(left: Facts, right: Facts) -> float:
 
     An object that an object of the other text implies counts as named there, unless it stands for another one.
     """
-    a, b = (side.values.get("object", NONE) for side in (left, right))
+    a, b = left.objects, right.objects
     if a == b:
         return 1.0
     mistaken_a, mistaken_b = _mistaken(left, right), _mistaken(right, left)
@@ -72,7 +72,7 @@ def _objects(left: Facts, right: Facts) -> float:
 
 def _mistaken(side: Facts, other: Facts) -> frozenset[str]:
     """Objects for which the other text has a word that only looks alike: "chips" for ships, "arbour" for a harbour."""
-    missing = side.values.get("object", NONE) - other.values.get("object", NONE)
+    missing = side.objects - other.objects
     return frozenset(
         name for name in missing if any(map(_look_alike, itertools.product(side.nouns[name], other.unknown)))
     )
@@ -91,16 +91,18 @@ def _named(names: frozenset[str], others: frozenset[str]) -> set[str]:
 
 def _negation(left: Facts, right: Facts) -> float:
     """0 if one text denies an object that the other, without any negation, states."""
+    if "negation" not in left.bindings and "negation" not in right.bindings:
+        return 1.0
     denied_a, denied_b = (frozenset(side.bindings.get("negation", {})) for side in (left, right))
     if denied_a == denied_b:
         return 1.0
     if denied_a and denied_b:
         return 1.0 if _named(denied_a, denied_b) or _named(denied_b, denied_a) else ONE_SIDED_AGREEMENT
-    stated = (right if denied_a else left).values.get("object", NONE)
+    stated = (right if denied_a else left).objects
     return 0.0 if "" in denied_a | denied_b or _named(denied_a | denied_b, stated) else ONE_SIDED_AGREEMENT
 
 
-def _attributes(a: Values, b: Values, named: frozenset[str]) -> float:
+def _attributes(a: Values, b: Values, named: Collection[str]) -> float:
     """Squared share of the values of common objects that agree, less a little for values of other objects.
 
     A value of one object of ``named`` that the other text gives to another of them disagrees: "a red car beside a
@@ -124,7 +126,7 @@ def _attributes(a: Values, b: Values, named: frozenset[str]) -> float:
     return agreed * (1 - (1 - ONE_SIDED_AGREEMENT) * alone / (matched + clashed + alone)) if alone else agreed
 
 
-def _of_named(values: Values, named: frozenset[str]) -> frozenset[str]:
+def _of_named(values: Values, named: Collection[str]) -> frozenset[str]:
     return _all({name: found for name, found in values.items() if name in named})
 
 
