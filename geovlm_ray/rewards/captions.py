@@ -6,6 +6,7 @@ letters and surface words, and multiply the similarity by two gates: length and 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from rapidfuzz.distance import LCSseq, Levenshtein
 from geovlm_ray.core.schema import Example, target_texts
 from geovlm_ray.rewards.base import Embedder, RewardFn, RewardResult
 from geovlm_ray.rewards.config import RewardConfig, TextWeights
-from geovlm_ray.rewards.facts import agreement, facts
+from geovlm_ray.rewards.facts import MAX_CAPTION_CHARS, agreement, facts
 from geovlm_ray.rewards.text_metrics.lexical import meteor, rouge_f
 
 MAX_LENGTH_RATIO = 1.6
@@ -157,12 +158,24 @@ def _length_gate(answer: str, reference: str) -> float:
 
     Both the content words and all words count, the latter with more allowance for a lead-in.
     """
-    said, expected = _WORD.findall(answer.casefold()), _WORD.findall(reference.casefold())
+    said, distinct = _repetition(answer)
+    expected, expected_distinct = _repetition(reference)
     if not said or not expected:
         return float(said == expected)
     content = _shortness(len(facts(answer).words), len(facts(reference).words), FREE_CONTENT_WORDS)
-    length = min(content, _shortness(len(said), len(expected), FREE_WORDS))
-    return length**2 * min(1.0, distinct_bigrams(said) / distinct_bigrams(expected)) ** 2
+    length = min(content, _shortness(said, expected, FREE_WORDS))
+    return length**2 * min(1.0, distinct / expected_distinct) ** 2
+
+
+def _repetition(text: str) -> tuple[int, float]:
+    """Number of words, and fraction of distinct bigrams; short texts are cached because references repeat."""
+    return (_cached_repetition if len(text) <= MAX_CAPTION_CHARS else _cached_repetition.__wrapped__)(text)
+
+
+@functools.lru_cache(maxsize=1 << 15)
+def _cached_repetition(text: str) -> tuple[int, float]:
+    words = _WORD.findall(text.casefold())
+    return len(words), distinct_bigrams(words)
 
 
 def _shortness(answer: int, reference: int, free: int) -> float:

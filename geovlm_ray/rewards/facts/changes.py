@@ -63,18 +63,18 @@ def _events(clause: list[Term]) -> Iterator[tuple[str, str]]:
     adjective; both in the active voice ("the river flooded the fields").
     """
     following = _following(clause)
-    subjects: list[str] = []
+    subjects: dict[str, None] = {}  # in their order, each once
     located = passive = negated = False
     for i, term in enumerate(clause):
         names = term.objects
-        subjects += () if located else names
+        subjects |= {} if located else dict.fromkeys(names)
         located = term.text in _LOCATION or (located and not names and term.text not in _AUXILIARIES)
         passive |= term.text in _AUXILIARIES
         negated |= term.text in _NEGATORS
         for change in () if negated else term.changes:
             ahead = term.text in _ADJECTIVES or not subjects or clause[i - 1].text == "to"
             with_object = i + 1 < len(clause) and clause[i + 1].text == "with"
-            described = [] if ahead else subjects
+            described = [] if ahead else list(subjects)
             if ahead or with_object or not passive:
                 described = [*described, *following[i + with_object]]
             yield from ((change, name) for name in described or [""])

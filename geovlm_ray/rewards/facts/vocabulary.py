@@ -49,7 +49,8 @@ _DENSITY = {
 }
 QUANTITIES = {
     "few": (0, 5), "sparse": (0, 5), "medium": (5.5, 5.5), "some": (1, 40), "multiple": (2, math.inf),
-    "several": (3, 20),    "many": (6, math.inf), "dense": (6, math.inf), "dozens": (20, math.inf), "hundreds": (100, math.inf),
+    "several": (3, 20), "many": (6, math.inf), "dense": (6, math.inf), "dozens": (20, math.inf),
+    "hundreds": (100, math.inf),
 }  # fmt: skip
 """Least and greatest number that a value of the kind density allows; our definition."""
 
@@ -104,8 +105,8 @@ _CHANGES = {
     "become wider,became wider,construction,constructing,additional,sprung up,has come up,have come up",
     "loss": "removed,remove,removing,removal,demolished,demolish,demolition,destroyed,disappear,disappeared,"
     "disappearing,vanish,vanished,cleared,clearing,cut,cut down,felled,razed,dismantled,torn down,tear down,"
-    "pulled down,knocked down,gone,lost,shrunk,shrank,shrink,shrinking,shrunken,reduced,reduce,decreased,decrease,decreasing,"
-    "narrowed,receded,recede,retreated,fallen,fell,dropped,harvested,collapsed,eroded,deforested,deforestation,"
+    "pulled down,knocked down,gone,lost,shrunk,shrank,shrink,shrinking,shrunken,reduced,reduce,decreased,"
+    "decrease,decreasing,narrowed,receded,recede,retreated,fallen,fell,dropped,harvested,collapsed,eroded,deforested,deforestation,"
     "has left,have left,had left,departed,fewer,less,missing,burned down,leveled,filled in,"
     "become smaller,became smaller,becomes smaller,become narrower,became narrower,taken down,eliminated,diminished",
     "dry": "dried,dries,dry,dry up,dried up,dried out,drained,drain,drought,parched",

@@ -6,20 +6,20 @@ from geovlm_ray.rewards.facts.vocabulary import Fact
 from geovlm_ray.rewards.text_metrics.lexical import stem
 
 _FILLERS = frozenset(
-    (
-        "a an the this that these those there here it its is are was were be been being has have had do does did and "
-        "or but so then of in on at to from for with by as into onto than which who where whose when while also just "
-        "only very quite rather some any all both each other another such one ones within some about can could may "
-        "might will would should seem seems seemed i we you they them their our me see seen visible shown show shows "
-        "showing depict depicts depicted depicting feature features featuring contain contains containing include "
-        "includes including display displays present presents illustrate illustrates provide consist consists image "
-        "images picture photo photograph scene view views satellite aerial remote sensing overhead drone bird eye "
-        "resolution region object objects located situated positioned lies lie lying stand stands standing stood exist "
-        "exists found side sides part parts corner area areas zone piece pieces kind type appear appears colored "
-        "coloured colour color roofed shaped sized type overall clearly please answer caption description description "
-        "what first second sandy before after now between time date dates more most much up out off down itself "
-        "parked parking moored docked anchored berthed stopped stationed docking mooring stopping"
-    ).split()
+    """
+    a an the this that these those there here it its is are was were be been being has have had do does did and
+    or but so then of in on at to from for with by as into onto than which who where whose when while also just
+    only very quite rather some any all both each other another such one ones within about can could may might
+    will would should seem seems seemed i we you they them their our me see seen visible shown show shows
+    showing depict depicts depicted depicting feature features featuring contain contains containing include
+    includes including display displays present presents illustrate illustrates provide consist consists image
+    images picture photo photograph scene view views satellite aerial remote sensing overhead drone bird eye
+    resolution region object objects located situated positioned lies lie lying stand stands standing stood
+    exist exists found side sides part parts corner area areas zone piece pieces kind type appear appears
+    colored coloured colour color roofed shaped sized overall clearly please answer caption description what
+    first second sandy before after now between time date dates more most much up out off down itself parked
+    parking moored docked anchored berthed stopped stationed docking mooring stopping
+    """.split()
 )
 _SYNONYMS = {
     "near": "near,next,beside,close,nearby,adjacent,alongside,along,neighboring,closely,besides,by",
