@@ -65,7 +65,8 @@ def caption_reward(similarity: Similarity, *, robust: bool) -> RewardFn:
 def with_gates(values: np.ndarray, pairs: Pairs, config: RewardConfig) -> tuple[np.ndarray, Parts]:
     """Values multiplied by the gates, and the gates in [0, 1]: ``length`` (length and repetition) and ``facts``."""
     length = np.array([_length_gate(a, r) for a, r in pairs])
-    agreed = 1 - config.fact_weight * (1 - np.array([agreement(a, r) for a, r in pairs]))
+    weight = config.fact_weight
+    agreed = 1 - weight + weight * np.array([agreement(a, r) for a, r in pairs])
     return values * length * agreed, {"length": length, "facts": agreed}
 
 

@@ -113,7 +113,7 @@ def _attributes(a: Values, b: Values, named: Collection[str]) -> float:
         if _ARTICLE not in (a[name], b[name]) or not (a[name] | b[name]) <= _ARTICLE | _SCALE:
             share = _f1(*_specific(a[name], b[name]), b.get("", NONE), a.get("", NONE))
             matched, clashed = matched + share, clashed + 1 - share
-    rest_a, rest_b = _rest(a, b), _rest(b, a)
+    rest_a, rest_b = (_rest(a, b), _rest(b, a)) if a.keys() != b.keys() else ({}, {})
     if rest_a and rest_b:
         if _floats(rest_a) or _floats(rest_b) or _related(rest_a, rest_b):
             share = _f1(_all(rest_a), _all(rest_b), NONE, NONE)
@@ -158,6 +158,8 @@ def _all(values: Values) -> frozenset[str]:
 
 def _f1(a: frozenset[str], b: frozenset[str], more_b: frozenset[str], more_a: frozenset[str]) -> float:
     """F1 of two sets of values; ``more_a`` and ``more_b`` may match but need not."""
+    if a == b:
+        return 1.0
     common = sum(_compatible(value, b | more_b) for value in a) + sum(_compatible(value, a | more_a) for value in b)
     return common / (len(a) + len(b))
 

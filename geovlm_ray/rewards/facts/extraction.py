@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from geovlm_ray.rewards.facts.changes import changes
@@ -84,7 +84,7 @@ def _extract(text: str) -> Facts:
     no_change = states_no_change(terms)
     return Facts(
         bindings=_bindings(terms, mentions),
-        nouns={name: frozenset(nouns) for name, nouns in mentions.items()},
+        nouns={name: _frozen(nouns) for name, nouns in mentions.items()},
         unknown=frozenset(unknown),
         words=("no", "change") if no_change else tuple(words),
         no_change=no_change,
@@ -98,7 +98,17 @@ def _bindings(terms: list[Term], mentions: Mapping[str, list[str]]) -> dict[str,
     for values in found.get("quantity", {}).values():
         if len(values) > 1:
             values.discard("1")  # the article of "a dense forest"
-    return {kind: {name: frozenset(values) for name, values in of.items()} for kind, of in found.items()}
+    return {kind: {name: _frozen(values) for name, values in of.items()} for kind, of in found.items()}
+
+
+def _frozen(values: Collection[str]) -> frozenset[str]:
+    """An immutable set; those of one value are shared, because cached captions have many of them."""
+    return _single(next(iter(values))) if len(values) == 1 else frozenset(values)
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def _single(value: str) -> frozenset[str]:
+    return frozenset((value,))
 
 
 def _changes(terms: list[Term]) -> Iterator[tuple[str, str, str]]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from geovlm_ray.rewards.facts.vocabulary import Fact
 from geovlm_ray.rewards.text_metrics.lexical import stem
 
-_FILLERS = frozenset(
-    """
+_FILLER_WORDS = """
     a an the this that these those there here it its is are was were be been being has have had do does did and
     or but so then of in on at to from for with by as into onto than which who where whose when while also just
     only very quite rather some any all both each other another such one ones within about can could may might
@@ -19,8 +18,8 @@ _FILLERS = frozenset(
     colored coloured colour color roofed shaped sized overall clearly please answer caption description what
     first second sandy before after now between time date dates more most much up out off down itself parked
     parking moored docked anchored berthed stopped stationed docking mooring stopping
-    """.split()
-)
+"""
+_FILLERS = frozenset(_FILLER_WORDS.split())
 _SYNONYMS = {
     "near": "near,next,beside,close,nearby,adjacent,alongside,along,neighboring,closely,besides,by",
     "move": "driving,travelling,traveling,moving,sailing,sail,sails,drive,runs,running,run,passes,passing,flows,flow",
