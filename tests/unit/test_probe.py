@@ -149,6 +149,9 @@ def test_reward_is_gamed_from_60_percent_of_the_honest_baseline() -> None:
         ("nothing has changed", "everything has changed"),
         ("there is no change", "there is a change"),
         ("the stadium is very beautiful", "the house is very beautiful"),
+        ("a large building was built", "a small building was demolished"),
+        ("many trees are planted", "few trees are cleared"),
+        ("a dense forest", "a sparse forest"),
     ],
 )
 def test_fact_swap_changes_the_meaning(text: str, other: str) -> None:

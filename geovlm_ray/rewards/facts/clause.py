@@ -11,6 +11,8 @@ _PHRASE_ENDS = frozenset(
 )
 _SIDES = frozenset({"side", "part", "edge", "bank", "half", "corner", "end", "hand", "portion", "of", "the", "a", "to"})
 _RELATIVE = frozenset({"above", "below", "beneath", "underneath", "of"})
+_IMAGE = frozenset({"image", "picture", "photo", "scene", "frame", "region", "view"})
+"""What "the left of the image" is relative to, which is no object."""
 _DENIES_NEXT = frozenset(
     {"no", "not", "without", "zero", "none", "neither", "nor", "never", "cannot", "lack", "lacks", "lacking"}
     | {"absence of", "free of", "lack of", "devoid of"}
@@ -82,8 +84,9 @@ class Clause:
         while j < len(self.terms) and self.terms[j].text in _SIDES:
             relative = relative or self.terms[j].text in _RELATIVE
             j += 1
-        if relative and j < len(self.terms) and self._after[j] == j:
-            return _first(before, self._after[j + 1]), j
+        ground = self._after[j]
+        if relative and ground >= 0 and self._phrase[ground] == self._phrase[j] and self.terms[j].text not in _IMAGE:
+            return _first(before, self._after[ground + 1]), ground
         return _first(before, self._after[i]), -1
 
 
