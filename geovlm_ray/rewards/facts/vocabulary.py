@@ -1,4 +1,4 @@
-"""Vocabulary of facts: the facts that a word, or a term of up to `MAX_TERM_WORDS` words, states.
+"""Vocabulary of facts: the facts that a word, or a term of several words, states.
 
 North is up, as in map-projected images, so north and top are the same direction.
 """
@@ -12,7 +12,6 @@ from geovlm_ray.rewards.facts.objects import OBJECTS
 Fact = tuple[str, str]
 """Kind and value. Kinds: number, density, direction, colour, size, width, length, height, change, negation, object."""
 
-MAX_TERM_WORDS = 4
 ATTRIBUTES = ("number", "density", "colour", "size", "width", "length", "height")
 """Kinds of facts that an adjective or a number states of an object."""
 
