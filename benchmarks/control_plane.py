@@ -49,7 +49,7 @@ SETTINGS = (
     "placement.reward.actors=2",
     "placement.reward.num_cpus=0",
     # The default reward runs a network, which is not part of the control plane.
-    "reward.forms.region_captioning=levenshtein_robust",
+    "reward.forms.region_captioning=content_words",
     "loop.max_staleness=1",
     "checkpoint.every=1000000",
     "data.source=parquet",

@@ -50,7 +50,7 @@ def consistency(reasoning: str, answered: AnsweredExample) -> dict[str, bool]:
 def _question(reasoning: str, answer: list[str]) -> dict[str, bool]:
     said, quantity = polarity(answer), stated_quantity(answer, ())
     if said is not None:
-        return {"yes or no": ("negation" in facts(reasoning).values) != said}
+        return {"yes or no": facts(reasoning).denies != said}
     if quantity and quantity.low == quantity.high and quantity.low.is_integer():
         return {"counts": f"{quantity.low:g}" in _counts(reasoning)}
     name = "".join(word for word in answer if word not in FILLER and word not in DELIMITERS)
@@ -58,14 +58,18 @@ def _question(reasoning: str, answer: list[str]) -> dict[str, bool]:
 
 
 def _caption(reasoning: str, answer: str) -> dict[str, bool]:
-    stated, named = facts(answer).values, {**facts(reasoning).values, "number": _counts(reasoning)}
-    kinds = {"objects": "object", "places": "direction", "counts": "number"}
-    return {kind: stated[fact] <= named.get(fact, set()) for kind, fact in kinds.items() if stated.get(fact)}
+    stated, named = facts(answer), facts(reasoning)
+    kinds = {
+        "objects": (stated.objects, named.objects),
+        "places": (stated.values("direction"), named.values("direction")),
+        "counts": (stated.values("number"), _counts(reasoning)),
+    }
+    return {kind: found <= others for kind, (found, others) in kinds.items() if found}
 
 
 def _boxes(reasoning: str, boxes: list[tuple[float, ...]], scale: tuple[float, float]) -> dict[str, bool]:
     """Whether the reasoning names a place of every box."""
-    named = facts(reasoning).values.get("direction", frozenset())
+    named = facts(reasoning).values("direction")
     offsets = (((x1 + x2) / 2 / scale[0] - 0.5, (y1 + y2) / 2 / scale[1] - 0.5) for x1, y1, x2, y2 in hbb(boxes))
     return {"places": all(named & _places(x, y) for x, y in offsets)}
 
@@ -80,8 +84,8 @@ def _places(x: float, y: float) -> set[str]:
 def _counts(text: str) -> set[str]:
     """Numbers that a text states, including one ("a ship" is 1); a negation is 0."""
     stated = facts(text)
-    of_objects = {value for value, _ in stated.bindings.get("number", ())}
-    return {*stated.values.get("number", ()), *of_objects, *(("0",) if "negation" in stated.values else ())}
+    single = stated.values("quantity") & {"1"}
+    return {*stated.values("number"), *single, *(("0",) if stated.denies else ())}
 
 
 def _names(text: str) -> set[str]:

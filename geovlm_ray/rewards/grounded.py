@@ -14,14 +14,14 @@ from geovlm_ray.tasks.box_reader import without_boxes
 from geovlm_ray.tasks.boxes import strip_boxes
 
 
-def grounded_reward(*, gated: bool) -> RewardFn:
+def grounded_reward(*, robust: bool) -> RewardFn:
     """Reward function of text and boxes.
 
-    Gated: the product of the gated text score and the matched IoU, so that neither can be omitted. Otherwise, the mean
+    Robust: the product of the gated text score and the matched IoU, so that neither can be omitted. Otherwise, the mean
     of text score and best IoU (the paper names both components but not how they are combined).
     """
-    score_boxes = box_reward(matched_iou) if gated else published_box_reward(best_iou)
-    text_of = without_boxes if gated else strip_boxes
+    score_boxes = box_reward(matched_iou) if robust else published_box_reward(best_iou)
+    text_of = without_boxes if robust else strip_boxes
     # The samples of a group share their reference.
     reference_text = functools.lru_cache(maxsize=1024)(text_of)
 
@@ -33,12 +33,12 @@ def grounded_reward(*, gated: bool) -> RewardFn:
         for answer, reference, example in zip(answers, references, examples, strict=True):
             pairs.append((text_of(answer), reference_text(reference)))
             boxes += score_boxes([answer], [example], config, embedder)
-        texts, _ = hybrid(pairs, config.grounded, embedder, 0.0)
-        if gated:
+        texts, _ = hybrid(pairs, config.grounded, embedder, 0.0, robust=robust)
+        if robust:
             texts, _ = with_gates(texts, pairs, config)
         results = []
         for text, box in zip(texts.tolist(), boxes, strict=True):
-            value = min(text * box.accuracy, 1.0) if gated else (text + box.accuracy) / 2
+            value = min(text * box.accuracy, 1.0) if robust else (text + box.accuracy) / 2
             results.append(RewardResult(value, {"text": text, "boxes": box.accuracy}, box.status))
         return results
 

@@ -23,17 +23,17 @@ REWARDS: dict[str, RewardSpec] = {
     "detection_precision": RewardSpec(published_box_reward(detection.precision), "boxes"),
     "referred_detection": RewardSpec(box_reward(detection.matched_iou), "boxes"),
     "referred_detection_best_iou": RewardSpec(published_box_reward(detection.best_iou), "boxes"),
-    "sbert": RewardSpec(caption_reward(captions.cosine, gated=False), "captions", lambda c: True),
-    "sbert_robust": RewardSpec(caption_reward(captions.cosine, gated=True), "captions", lambda c: True),
-    "levenshtein": RewardSpec(caption_reward(captions.levenshtein, gated=False), "captions"),
-    "levenshtein_robust": RewardSpec(caption_reward(captions.levenshtein, gated=True), "captions"),
-    "hslr": RewardSpec(caption_reward(captions.hslr, gated=False), "captions", lambda c: c.hslr.sbert > 0),
-    "hslr_robust": RewardSpec(caption_reward(captions.hslr, gated=True), "captions", lambda c: c.hslr.sbert > 0),
-    "grounded_description": RewardSpec(grounded_reward(gated=False), "grounded", lambda c: c.grounded.sbert > 0),
-    "grounded_description_robust": RewardSpec(grounded_reward(gated=True), "grounded", lambda c: c.grounded.sbert > 0),
+    "sbert": RewardSpec(caption_reward(captions.cosine, robust=False), "captions", lambda c: True),
+    "sbert_robust": RewardSpec(caption_reward(captions.cosine, robust=True), "captions", lambda c: True),
+    "levenshtein": RewardSpec(caption_reward(captions.levenshtein, robust=False), "captions"),
+    "content_words": RewardSpec(caption_reward(captions.levenshtein, robust=True), "captions"),
+    "hslr": RewardSpec(caption_reward(captions.hslr, robust=False), "captions", lambda c: c.hslr.sbert > 0),
+    "hslr_robust": RewardSpec(caption_reward(captions.hslr, robust=True), "captions", lambda c: c.hslr.sbert > 0),
+    "grounded_description": RewardSpec(grounded_reward(robust=False), "grounded", lambda c: c.grounded.sbert > 0),
+    "grounded_description_robust": RewardSpec(grounded_reward(robust=True), "grounded", lambda c: c.grounded.sbert > 0),
 }
 
-RENAMED = {"jaccard_robust": "equivalence"}
+RENAMED = {"jaccard_robust": "equivalence", "levenshtein_robust": "content_words"}
 """Renamed rewards: old name to current name."""
 
 

@@ -46,7 +46,7 @@ TASKS: dict[str, Task] = {
         Task("referred_object_detection", "boxes", _BOXES, "referred_detection_best_iou", "referred_detection"),
         Task("visual_grounding", "boxes", _BOXES, "referred_detection_best_iou", "referred_detection"),
         Task("region_captioning", "captions", _PHRASE, "sbert", "sbert_robust"),
-        Task("image_captioning", "captions", _SENTENCE, "levenshtein", "levenshtein_robust"),
+        Task("image_captioning", "captions", _SENTENCE, "levenshtein", "content_words"),
         Task("grounded_description", "grounded", _GROUNDED, "grounded_description", "grounded_description_robust"),
         Task("change_captioning", "captions", _SENTENCE, "hslr", "hslr_robust"),
     )

@@ -2,27 +2,105 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from geovlm_ray.rewards.facts import agreement, facts
 
+PAIRS = [json.loads(line) for line in (Path(__file__).parents[1] / "answers/fact_pairs.jsonl").open()]
+MAX_WRONG = 0.02
+"""Permitted share of the pairs of a kind on which the gate is wrong."""
+
 
 def test_facts_of_every_kind_are_extracted_and_bound_to_their_object() -> None:
-    found = facts("Two white ships aren't on the left of 3 storage tanks , one red villa in the north-east")
-    assert found.values == {
-        "number": {"2", "3"},
-        "colour": {"white", "red"},
-        "negation": {"not"},
-        "direction": {"left", "top", "right"},
-        "object": {"ship", "storage tank", "building"},
-    }
+    found = facts(
+        "Two big white ships aren't on the left of 3 storage tanks , many red villas in the north-east appear"
+    )
+    assert found.objects == {"ship", "storage tank", "building"}
+    assert found.values("number") == {"2", "3"}
     assert found.bindings == {
-        "number": {("2", "ship"), ("3", "storage tank"), ("1", "building")},
-        "colour": {("white", "ship"), ("red", "building")},
-        "direction": {("left", "ship"), ("top", "building"), ("right", "building")},
+        "quantity": {"ship": {"2"}, "storage tank": {"3"}, "building": {"many"}},
+        "size": {"ship": {"large"}},
+        "colour": {"ship": {"white"}, "building": {"red"}},
+        "direction": {"ship": {"left"}, "storage tank": {"right"}, "building": {"top", "right"}},
+        "negation": {"storage tank": {"not"}},
+        "change": {"building": {"gain"}},
     }
+    assert found.denies
+    assert not found.no_change
+
+
+@pytest.mark.parametrize("kind", sorted({pair["kind"] for pair in PAIRS}))
+def test_gate_is_right_on_pairs_written_like_the_datasets(kind: str) -> None:
+    """It keeps at least half of the score of captions that agree, and at most half of those that do not."""
+    pairs = [pair for pair in PAIRS if pair["kind"] == kind]
+    values = [(agreement(pair["answer"], pair["reference"]), pair["agrees"]) for pair in pairs]
+    wrong = sum(value < 0.5 if agrees else value > 0.5 for value, agrees in values)
+    assert len(pairs) >= 100
+    assert wrong <= MAX_WRONG * len(pairs)
+
+
+NO_CHANGE = (
+    "No change.",
+    "the scene is the same as before",
+    "there is no difference",
+    "almost nothing has changed",
+    "the two images are identical",
+    "Nothing happened.",
+    "The area remains unchanged",
+    "I don't see any changes between the two images.",
+    "Very little has changed.",
+    "No new buildings have been constructed.",
+    "No.",
+)
+CHANGE = (
+    "A house was built.",
+    "The two images are not identical.",
+    "the scene has changed",
+    "no trees remain, they were removed",
+    "The image is no longer the same as before.",
+    "Almost nothing has changed, but a road appears.",
+)
+
+
+@pytest.mark.parametrize("text", NO_CHANGE)
+def test_no_change_is_one_fact_in_all_its_wordings(text: str) -> None:
+    assert facts(text).no_change
+    assert {agreement(text, other) for other in NO_CHANGE} == {1.0}
+    assert all(agreement(text, other) == agreement(other, text) == 0.2 for other in CHANGE)
+
+
+@pytest.mark.parametrize(
+    "text", ["four same storage tanks", "no plants were planted on the land", "identical houses", ""]
+)
+def test_captions_of_one_image_do_not_state_that_nothing_has_changed(text: str) -> None:
+    assert not facts(text).no_change
+
+
+@pytest.mark.parametrize(
+    ("text", "reference"),
+    [
+        ("Two chips are in the arbour.", "Two ships are in the harbour."),
+        ("Three plans are parked at the airport.", "Three planes are parked at the airport."),
+        ("Lots of horses", "Lots of houses"),
+    ],
+)
+def test_words_that_look_alike_are_different_objects(text: str, reference: str) -> None:
+    assert agreement(text, reference) <= 0.5
+
+
+def test_facts_swapped_between_two_things_of_one_kind_disagree() -> None:
+    assert agreement("a grey plane and two white planes", "a white plane and two grey planes") <= 0.4
+    assert agreement("a ship on the left and a boat on the right", "a ship on the right and a boat on the left") <= 0.4
+
+
+def test_many_objects_and_changes_take_linear_time() -> None:
+    assert facts("built ship and " * 5000).objects == {"ship"}
+    assert facts("no land and water, " * 5000).denies
 
 
 @pytest.mark.parametrize(
@@ -40,6 +118,14 @@ def test_facts_of_every_kind_are_extracted_and_bound_to_their_object() -> None:
         ("a house is built on the bareland", "a villa appears in the desert"),
         ("a grey beach", "a gray beach"),
         ("four storage tanks", "four same storage tanks"),
+        ("a big lake", "a large lake"),
+        ("many cars are in the lot", "the lot has numerous cars"),
+        ("20 ships", "many ships"),
+        ("above the river is a bridge", "a bridge is above the river"),
+        ("trees are replaced by houses", "houses have replaced the trees"),
+        ("a house was built", "a new house appears"),
+        ("a large tank and small ones", "small tanks and a large one"),
+        ("a residential area", "a dense residential area"),
     ],
 )
 def test_paraphrases_agree_fully(text: str, paraphrase: str) -> None:
@@ -60,6 +146,14 @@ def test_paraphrases_agree_fully(text: str, paraphrase: str) -> None:
         ("a ship is left of the plane", "a plane is left of the ship"),
         ("something has changed", "nothing has changed"),
         ("a building was built", "the scene is the same as before"),
+        ("a large ship", "a small ship"),
+        ("a ship and a large plane", "a large ship and a plane"),
+        ("many trees", "few trees"),
+        ("several trees", "hundreds of trees"),
+        ("a dense forest", "a sparse forest"),
+        ("a house was built", "a house was demolished"),
+        ("trees are replaced by houses", "houses are replaced by trees"),
+        ("the lake dried up", "the lake flooded"),
     ],
 )
 def test_swapped_fact_removes_most_of_the_agreement(text: str, swapped: str) -> None:

@@ -58,7 +58,7 @@ def test_synthetic_references_are_deterministic_and_cover_every_task() -> None:
 
 def test_default_rewards_are_not_gamed() -> None:
     rows = run_probes(references_without_embedder(), RewardConfig(), None)
-    assert {row.reward for row in rows} >= {"fbeta", "exact_match", "equivalence", "detection", "levenshtein_robust"}
+    assert {row.reward for row in rows} >= {"fbeta", "exact_match", "equivalence", "detection", "content_words"}
     assert not any(row.gamed_by for row in rows)
     assert all(row.honest > 0.5 for row in rows)
 
@@ -173,6 +173,9 @@ def test_reward_is_gamed_from_60_percent_of_the_honest_baseline() -> None:
         ("nothing has changed", "everything has changed"),
         ("there is no change", "there is a change"),
         ("the stadium is very beautiful", "the house is very beautiful"),
+        ("a large building was built", "a small building was demolished"),
+        ("many trees are planted", "few trees are cleared"),
+        ("a dense forest", "a sparse forest"),
     ],
 )
 def test_fact_swap_changes_the_meaning(text: str, other: str) -> None:

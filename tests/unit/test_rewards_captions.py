@@ -11,7 +11,7 @@ from geovlm_ray.rewards import RewardConfig, needs_embedder, score_batch
 from tests.unit.reward_examples import accuracy, embedder, example, score
 
 LEFT = "two white ships are moored on the left side of the harbor"
-REWARDS = ("sbert_robust", "levenshtein_robust", "hslr_robust")
+REWARDS = ("sbert_robust", "content_words", "hslr_robust")
 
 
 def levenshtein_distance(a: str, b: str) -> int:
@@ -67,7 +67,48 @@ def test_fact_weight_scales_the_fact_gate() -> None:
     swapped = LEFT.replace("two", "three")
     values = [accuracy(swapped, record, fact_weight=w) for w in (0.0, 0.5, 1.0)]
     assert values == sorted(values, reverse=True)
-    assert values[0] == accuracy(swapped, record, "levenshtein")
+    assert values[0] == pytest.approx(0.8)  # 4 of 5 content words
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference"),
+    [
+        ("A harbor where two boats are moored.", "Two ships are in the harbour."),
+        (
+            "This is an aerial image of an airport with several planes parked near the terminal.",
+            "many planes are parked next to a long building in an airport .",
+        ),
+    ],
+)
+def test_faithful_paraphrase_keeps_its_score_without_embeddings(answer: str, reference: str) -> None:
+    assert not needs_embedder("image_captioning", RewardConfig())
+    assert accuracy(answer, example("image_captioning", (reference,))) >= 0.6
+
+
+def test_words_that_differ_by_a_letter_are_not_alike() -> None:
+    record = example("image_captioning", ("Two ships are in the harbour.",))
+    assert accuracy("Two chips are in the arbour.", record) <= 0.3
+    assert accuracy("Two chips are in the arbour.", record, "levenshtein") > 0.9
+
+
+@pytest.mark.parametrize("form", REWARDS)
+def test_no_change_scores_like_its_other_wordings_and_not_like_a_change(form: str) -> None:
+    record = example("change_captioning", ("the scene is the same as before",))
+    assert accuracy("There is no difference between the two images.", record, form) >= 0.8
+    assert accuracy("A house was built next to the road.", record, form) <= 0.2
+    built = example("change_captioning", ("a house has been built next to the road",))
+    assert accuracy("Nothing has changed.", built, form) <= 0.2
+
+
+@pytest.mark.parametrize("form", REWARDS)
+def test_wrong_size_loses_half(form: str) -> None:
+    assert accuracy("a large ship", example("region_captioning", ("small ship",)), form) <= 0.5
+
+
+@pytest.mark.parametrize("form", [*REWARDS, "sbert", "hslr"])
+def test_equal_captions_score_exactly_1(form: str) -> None:
+    assert accuracy(LEFT, example("change_captioning", (LEFT,)), form) == 1.0
+    assert accuracy(LEFT, example("change_captioning", (LEFT.upper(),)), form) <= 1.0
 
 
 def test_components_report_every_caption_metric() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from geovlm_ray.core.schema import target_boxes
 from geovlm_ray.data.answers import format_boxes
 from geovlm_ray.evaluation.probes.answers import Item, texts, vocabulary
-from geovlm_ray.rewards.fact_words import facts_of
+from geovlm_ray.rewards.facts import states_fact
 
 ERROR_PERIOD = 5
 """Every n-th classification and VQA answer is wrong; of n or more boxes, the last one is missing."""
@@ -59,7 +59,7 @@ def paraphrase(text: str) -> str:
 
 def _states_fact(word: str) -> bool:
     match = _WORD.search(word.lower())
-    return any(c.isdigit() for c in word) or bool(match and facts_of(match[0]))
+    return any(c.isdigit() for c in word) or bool(match and states_fact(match[0]))
 
 
 def _is_wrong(item: Item) -> bool:

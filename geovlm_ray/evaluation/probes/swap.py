@@ -29,6 +29,16 @@ _NUMBERS = (
     | _cyclic("two three four five six seven eight nine ten")
     | {"one": "three"}
 )
+_SIZES = _bidirectional(
+    "large:small big:little huge:tiny larger:smaller largest:smallest wide:narrow long:short tall:low broad:thin"
+)
+_DENSITY = _bidirectional("many:few numerous:few dense:sparse densely:sparsely crowded:sparse") | {
+    "several": "hundreds", "lots": "hardly any", "few": "many",
+}  # fmt: skip
+_CHANGES = _bidirectional(
+    "built:demolished constructed:dismantled appear:disappear appears:disappears appeared:disappeared added:removed "
+    "planted:cleared expanded:shrunk increased:decreased flooded:dried widened:narrowed erected:razed"
+)
 _COLOURS = _cyclic("red green blue white grey black brown yellow orange silver") | {"gray": "black"}
 _NEGATION = {
     "no": "a", "not": "", "nothing": "everything", "none": "all", "without": "with", "same": "other",
@@ -37,11 +47,11 @@ _NEGATION = {
 _OBJECTS = _cyclic(
     "building ship road plane tree vehicle water farmland harbor stadium house airport bridge church forest court"
 ) | _cyclic("buildings ships roads planes trees vehicles houses bridges cars")
-_SWAPS = (_NUMBERS | _DIRECTIONS | _COLOURS, _NEGATION, _OBJECTS)
+_SWAPS = (_NUMBERS | _DIRECTIONS | _COLOURS | _SIZES | _DENSITY | _CHANGES, _NEGATION, _OBJECTS)
 
 
 def swapped(text: str) -> str:
-    """Swap numbers, directions and colours; if there are none, negations; otherwise objects."""
+    """Swap numbers, directions, colours, sizes, densities and changes; if none, negations; otherwise objects."""
     for table in _SWAPS:
         other = " ".join(_replace_words(text, table).split())
         if other != " ".join(text.split()):

@@ -71,7 +71,7 @@ def meteor_of_tokens(pairs: Sequence[tuple[Sequence[str], Sequence[str]]]) -> np
     from nltk.translate.meteor_score import single_meteor_score
 
     # nltk looks the same words up repeatedly, so its stemmer and its corpus are cached functions here.
-    resources = {"stemmer": SimpleNamespace(stem=_stem), "wordnet": SimpleNamespace(synsets=_synsets)}
+    resources = {"stemmer": SimpleNamespace(stem=stem), "wordnet": SimpleNamespace(synsets=_synsets)}
     scores = [single_meteor_score(reference, hypothesis, **resources) for hypothesis, reference in pairs]
     return np.array(scores, dtype=np.float64)
 
@@ -84,7 +84,7 @@ def _words(text: str) -> tuple[str, ...]:
 @functools.lru_cache(maxsize=1 << 15)
 def _cached_words(text: str) -> tuple[str, ...]:
     words = _NOT_A_WORD.sub(" ", text.lower()).split()
-    return tuple(_stem(word) if len(word) > 3 else word for word in words)
+    return tuple(stem(word) if len(word) > 3 else word for word in words)
 
 
 def _overlap(hypothesis: tuple[str, ...], reference: tuple[str, ...]) -> int:
@@ -104,7 +104,8 @@ def _cached_stem(word: str) -> str:
     return _porter().stem(word)
 
 
-def _stem(word: str) -> str:
+def stem(word: str) -> str:
+    """Porter stem of a lower-case word, cached."""
     return (_cached_stem if len(word) <= MAX_CACHED_WORD else _cached_stem.__wrapped__)(word)
 
 

@@ -1,0 +1,137 @@
+"""Words and terms of a caption, with the facts that each states."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from geovlm_ray.rewards.facts.vocabulary import ATTRIBUTES, FACTS, TERM_STARTS, Fact
+from geovlm_ray.rewards.facts.wording import content_words, is_filler
+
+CLAUSE_ENDS = frozenset(",.;:!?") | {"and", "or", "nor", "while", "but", "whereas", "although", "however", "except"}
+SENTENCE_ENDS = frozenset(".;!?")
+MAX_CACHED_WORD = 64
+"""Longer words are not cached, so that adversarial answers cannot fill the cache."""
+
+_WORD = re.compile(r"[a-z]+|\d+(?:\.\d+)?|[,.;:!?]", re.ASCII)
+_APOSTROPHES = str.maketrans("’ʼ", "''")
+# The images themselves are no objects: "the two images", "both dates", "image 2".
+_IMAGES = re.compile(
+    r"\b(?:two|both)\s+(?=(?:images?|scenes?|pictures?|photos?|dates?|times?|periods?)\b)"
+    r"|(?<=\bimage)\s+[12]\b|(?<=\bpicture)\s+[12]\b"
+)
+# Nouns that only measure what follows: "a large piece of farmland" is large farmland.
+_MEASURE = re.compile(r"\b(?:piece|expanse|stretch|patch|tract|area|part|swath|block|plot)s?\s+of\s+(?!the\b)")
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A term of a caption in lower case, or a punctuation mark.
+
+    ``facts`` are all its facts; ``objects``, ``changes``, ``directions`` and ``attributes`` those of some kinds.
+    ``noun`` is its singular, as far as the letter s makes the plural; ``words`` are its content words; ``unknown`` says
+    that it is one without a fact.
+    """
+
+    text: str
+    facts: tuple[Fact, ...] = ()
+    objects: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
+    directions: tuple[str, ...] = ()
+    attributes: tuple[Fact, ...] = ()
+    noun: str = ""
+    words: tuple[str, ...] = ()
+    unknown: bool = False
+
+
+def split_terms(text: str) -> list[Term]:
+    """Split a text into terms: the longest ones of the vocabulary, single words, and punctuation marks."""
+    words = _words(text.casefold())
+    found: list[Term] = []
+    named = Term("one")
+    i = 0
+    while i < len(words):
+        word = words[i]
+        term, length = _longest(words, i) if word in TERM_STARTS else (_KNOWN.get(word) or _other(word), 1)
+        if term.facts and found:
+            if len(found) > 1 and found[-1].text in ("and", ",") and _same_kind(found[-2], term):
+                found.pop()
+            elif term.text in ("one", "ones") and _is_adjective(found[-1]):
+                term = named
+        if term.objects:
+            named = term
+        found.append(term)
+        i += length
+    return found
+
+
+def clauses(terms: list[Term], ends: frozenset[str] = CLAUSE_ENDS) -> Iterator[list[Term]]:
+    """Split terms at punctuation and conjunctions, which end a clause and are the first term of the next."""
+    start = 0
+    for i, term in enumerate(terms):
+        if term.text in ends and i > start:
+            yield terms[start:i]
+            start = i
+    if start < len(terms):
+        yield terms[start:]
+
+
+def _is_adjective(term: Term) -> bool:
+    return bool(term.facts) and term.facts[0][0] in ("colour", "size", "direction")
+
+
+def _same_kind(a: Term, b: Term) -> bool:
+    """Whether both are adjectives of one kind: "red and blue containers" is one phrase."""
+    return _is_adjective(a) and _is_adjective(b) and a.facts[0][0] == b.facts[0][0]
+
+
+def _words(text: str) -> list[str]:
+    """Words and punctuation marks of a lower-case text, without those that speak of the images or only measure."""
+    if not text.isascii():
+        text = text.translate(_APOSTROPHES)
+    if "n't" in text:
+        text = text.replace("n't", " not")
+    if "image" in text or "two " in text or "both " in text:
+        text = _IMAGES.sub("", text)
+    return _WORD.findall(_MEASURE.sub("", text) if " of " in text else text)
+
+
+def _longest(words: list[str], at: int) -> tuple[Term, int]:
+    """The longest term that begins at an index, and its number of words."""
+    for length in range(min(TERM_STARTS[words[at]], len(words) - at), 1, -1):
+        term = _KNOWN.get(" ".join(words[at : at + length]))
+        if term:
+            return term, length
+    return _KNOWN.get(words[at]) or _other(words[at]), 1
+
+
+def _make_term(text: str, facts: tuple[Fact, ...]) -> Term:
+    objects, changes, directions = (
+        tuple(v for k, v in facts if k == kind) for kind in ("object", "change", "direction")
+    )
+    return Term(
+        text,
+        facts,
+        objects,
+        changes,
+        directions,
+        attributes=tuple(fact for fact in facts if fact[0] in ATTRIBUTES),
+        noun=text.removesuffix("s"),
+        words=content_words(text, facts),
+        unknown=not facts and not is_filler(text),
+    )
+
+
+_KNOWN = {text: _make_term(text, facts) for text, facts in FACTS.items()}
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _cached_other(text: str) -> Term:
+    return _make_term(text, (("number", f"{float(text):g}"),) if text[0].isdigit() else ())
+
+
+def _other(text: str) -> Term:
+    """A numeral, a mark or a word that the vocabulary does not have."""
+    return (_cached_other if len(text) <= MAX_CACHED_WORD else _cached_other.__wrapped__)(text)
