@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 _BOXED = "\\boxed{"
+_QUESTION = re.compile(r"[^.!?\n]{12,}\?+")
 _MARKER = re.compile(
     r"\b(?:final|correct|best|my)\s{1,3}(?:answer|choice)\b\W{0,4}(?:(?:is|would be)\b)?"
     r"|\banswer\W{0,4}?(?:\bis\b|:)|\bans\s?:",
@@ -13,7 +14,12 @@ _MARKER = re.compile(
 
 
 def conclusion(text: str) -> str:
-    r"""The content of the last ``\boxed{}``, else the text after the last "answer is" or "answer:", else the text."""
+    r"""The content of the last ``\boxed{}``, else the text after the last "answer is" or "answer:", else the text.
+
+    Questions, which models repeat before they answer, are no part of it.
+    """
+    if "?" in text:
+        text = _QUESTION.sub(" ", text) if _QUESTION.sub("", text).strip() else ""
     start = text.rfind(_BOXED)
     if start >= 0:
         return _to_closing_brace(text, start + len(_BOXED)) or text

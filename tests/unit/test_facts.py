@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from geovlm_ray.rewards.facts import agreement, facts
 
-PAIRS = [json.loads(line) for line in (Path(__file__).parents[1] / "answers/fact_pairs.jsonl").open()]
+PAIRS = [json.loads(line) for line in (Path(__file__).parents[1] / "data/fact_pairs.jsonl").open()]
 MAX_WRONG = 0.02
 """Permitted share of the pairs of a kind on which the gate is wrong."""
 

@@ -11,7 +11,8 @@ from geovlm_ray.rewards import RewardConfig, needs_embedder, score_batch
 from tests.unit.reward_examples import accuracy, embedder, example, score
 
 LEFT = "two white ships are moored on the left side of the harbor"
-REWARDS = ("sbert_robust", "content_words", "hslr_robust")
+PAPER_FORMS = {"sbert_robust": "sbert", "content_words": "levenshtein", "hslr_robust": "hslr"}
+REWARDS = tuple(PAPER_FORMS)
 
 
 def levenshtein_distance(a: str, b: str) -> int:
@@ -44,7 +45,7 @@ def test_paraphrase_scores_high_and_swapped_facts_score_low(form: str) -> None:
     swapped = accuracy(LEFT.replace("two", "three").replace("left", "right"), record, form)
     assert paraphrase > 0.75
     assert swapped < 0.1
-    ungated = accuracy(LEFT.replace("two", "three").replace("left", "right"), record, form.removesuffix("_robust"))
+    ungated = accuracy(LEFT.replace("two", "three").replace("left", "right"), record, PAPER_FORMS[form])
     assert ungated > 0.85
 
 

@@ -24,6 +24,13 @@ _IMAGES = re.compile(
 )
 # Nouns that only measure what follows: "a large piece of farmland" is large farmland.
 _MEASURE = re.compile(r"\b(?:piece|expanse|stretch|patch|tract|area|part|swath|block|plot)s?\s+of\s+(?!the\b)")
+# "In 2019" counts nothing.
+_YEAR = re.compile(r"\b(?:in|since|from|until|by|of|and|to)\s+(?:19|20)\d\d\b(?!\s+(?!an?\b|the\b|there\b)[a-z])")
+# "A ship and another at the pier" are two ships.
+_ANOTHER = re.compile(
+    r"\b(?:an?|one)\s+([a-z]{1,30}(?:\s[a-z]{1,30})?)\s+and\s+another\b(?:\s+(?:one|\1))?"
+    r"(?=\s*(?:[.,;]|\Z|at\b|on\b|in\b|near\b|by\b|beside\b|next\b|along\b))"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +102,10 @@ def _words(text: str) -> list[str]:
         text = text.replace("n't", " not")
     if "image" in text or "two " in text or "both " in text:
         text = _IMAGES.sub("", text)
+    if "another" in text:
+        text = _ANOTHER.sub(r"two \1", text)
+    if "19" in text or "20" in text:
+        text = _YEAR.sub("", text)
     return _WORD.findall(_MEASURE.sub("", text) if " of " in text else text)
 
 
