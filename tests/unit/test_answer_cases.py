@@ -25,10 +25,9 @@ def outside(answers: list[Judged]) -> list[str]:
 
 
 @pytest.mark.skipif(not CASES.is_file(), reason=f"example answers are missing: {CASES.name}")
-@pytest.mark.parametrize("task", [task for task in SINGLE_ANSWER_TASKS if task != "temporal_classification"])
-def test_example_answers_score_within_their_bounds(task: str) -> None:
-    answers = judged_answers([CASES], [task])
-    assert answers
+def test_example_answers_score_within_their_bounds() -> None:
+    answers = judged_answers([CASES])
+    assert len({answer.task for answer in answers}) > 5
     assert not outside(answers)
 
 
