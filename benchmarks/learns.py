@@ -20,8 +20,8 @@ from typing import Any
 from benchmarks.common import Figure, at_least, at_most, parser, publish
 from geovlm_ray.evaluation.validation import MODES, Completion, read_completions
 from geovlm_ray.tasks import TASKS
-from geovlm_ray.tasks.box_reader import read_boxes
-from geovlm_ray.tasks.grammar import parse_response
+from geovlm_ray.tasks.answers.box_reader import read_boxes
+from geovlm_ray.tasks.answers.grammar import parse_response
 
 SEEDS = (0, 1, 2)
 SMOKE = ("run.steps=2", "evaluation.num_examples=12")

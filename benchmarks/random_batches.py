@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from geovlm_ray.core.schema import Box, Example, GroundedText, Target
 from geovlm_ray.data.answers import format_boxes
 from geovlm_ray.tasks import TASKS
-from geovlm_ray.tasks.labels import BIGEARTHNET_19
+from geovlm_ray.tasks.answers.labels import BIGEARTHNET_19
 
 GROUP = 8
 """Completions per prompt, which share its reference."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from geovlm_ray.core.geometry import Frame, convert_coords
 from geovlm_ray.core.schema import Box, Example, GroundedText, Target
 from geovlm_ray.data.resolution import Resolution, frames_of
-from geovlm_ray.tasks.boxes import replace_boxes
+from geovlm_ray.tasks.answers.box_dialects import replace_boxes
 
 Convert = Callable[[tuple[float, ...]], tuple[float, ...]]
 

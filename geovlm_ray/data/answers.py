@@ -11,10 +11,10 @@ from geovlm_ray.core.geometry import envelopes, iou_matrix
 from geovlm_ray.core.schema import Box, Example, GroundedText, Rotated, keeps_angles
 from geovlm_ray.data.scenes import SCENES_DATASET, demonstration
 from geovlm_ray.tasks import TASKS
-from geovlm_ray.tasks.box_labels import needs_labels
-from geovlm_ray.tasks.box_reader import without_boxes
-from geovlm_ray.tasks.boxes import parse_boxes, replace_boxes
-from geovlm_ray.tasks.grammar import Parsed, ThinkMode, parse_response
+from geovlm_ray.tasks.answers.box_dialects import parse_boxes, replace_boxes
+from geovlm_ray.tasks.answers.box_labels import needs_labels
+from geovlm_ray.tasks.answers.box_reader import without_boxes
+from geovlm_ray.tasks.answers.grammar import Parsed, ThinkMode, parse_response
 
 Reasoning = Literal["empty", "none"]
 THINK_MODES: dict[Reasoning, ThinkMode] = {"empty": "required", "none": "none"}

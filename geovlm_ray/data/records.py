@@ -10,7 +10,7 @@ from geovlm_ray.core.geometry import Frame
 from geovlm_ray.core.pixels import PixelSettings
 from geovlm_ray.core.schema import Box, Example, GroundedText, Target
 from geovlm_ray.tasks import find_task
-from geovlm_ray.tasks.boxes import DIALECTS, MAX_COORDINATE
+from geovlm_ray.tasks.answers.box_dialects import DIALECTS, MAX_COORDINATE
 
 
 def is_coordinate(value: Any) -> bool:

@@ -74,7 +74,12 @@ _COLUMNS: tuple[tuple[str, pa.DataType, str, Callable[[Row], Any]], ...] = (
         "units of boxes: percent, permille, or pixel of an image of width x height",
         lambda r: {"kind": r.example.frame.kind, "width": r.example.frame.width, "height": r.example.frame.height},
     ),
-    ("dialect", pa.string(), "box format of the answer (geovlm_ray.tasks.boxes)", lambda r: r.example.dialect),
+    (
+        "dialect",
+        pa.string(),
+        "box format of the answer (tasks.answers.box_dialects)",
+        lambda r: r.example.dialect,
+    ),
     ("labels", pa.list_(pa.string()), "class vocabulary of the dataset; may be empty", lambda r: r.example.labels),
     ("reasoning", pa.string(), "chain of thought; null if absent", lambda r: r.example.reasoning),
     ("dataset", pa.string(), "name of the dataset", lambda r: r.example.dataset),

@@ -11,13 +11,13 @@ from geovlm_ray.core.geometry import hbb
 from geovlm_ray.evaluation.metrics.sound import AnsweredExample, answer_boxes
 from geovlm_ray.rewards.facts import facts
 from geovlm_ray.tasks import TASKS
-from geovlm_ray.tasks.box_reader import without_boxes
-from geovlm_ray.tasks.class_answers import UNKNOWN, class_reader
-from geovlm_ray.tasks.conclusions import conclusion
-from geovlm_ray.tasks.phrases import FILLER
-from geovlm_ray.tasks.polarity import polarity
-from geovlm_ray.tasks.quantities import stated_quantity
-from geovlm_ray.tasks.words import DELIMITERS, tokens, words
+from geovlm_ray.tasks.answers.box_reader import without_boxes
+from geovlm_ray.tasks.answers.class_answers import UNKNOWN, class_reader
+from geovlm_ray.tasks.answers.conclusions import conclusion
+from geovlm_ray.tasks.answers.phrases import FILLER
+from geovlm_ray.tasks.answers.polarity import polarity
+from geovlm_ray.tasks.answers.quantities import stated_quantity
+from geovlm_ray.tasks.answers.words import DELIMITERS, tokens, words
 
 KINDS = ("objects", "counts", "places", "yes or no")
 SIDE_TOLERANCE = 0.05

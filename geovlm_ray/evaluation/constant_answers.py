@@ -15,7 +15,7 @@ from geovlm_ray.core.schema import Example, Prompt, Rotated, Sample, SampleGroup
 from geovlm_ray.data.answers import answer_text
 from geovlm_ray.data.sampler import Stream
 from geovlm_ray.tasks import TASKS
-from geovlm_ray.tasks.grammar import ThinkMode
+from geovlm_ray.tasks.answers.grammar import ThinkMode
 
 TRAINING_EXAMPLES = 100
 CANDIDATES = 50

@@ -24,7 +24,7 @@ from geovlm_ray.data.sample_rows import (
 )
 from geovlm_ray.evaluation.examples import BenchmarkExample
 from geovlm_ray.evaluation.metrics.sound import AnsweredExample
-from geovlm_ray.tasks.grammar import ThinkMode, parse_response
+from geovlm_ray.tasks.answers.grammar import ThinkMode, parse_response
 
 PredictionRow = SampleRow
 PART_ROWS = 64

@@ -11,7 +11,7 @@ from geovlm_ray.evaluation.consistency import KINDS, consistency
 from geovlm_ray.evaluation.metrics.bootstrap import counted_mean
 from geovlm_ray.evaluation.metrics.sound import AnsweredExample
 from geovlm_ray.evaluation.predictions import PredictionRow
-from geovlm_ray.tasks.grammar import parse_response
+from geovlm_ray.tasks.answers.grammar import parse_response
 
 Metrics = dict[str, dict[str, float]]
 """{metric: {"n", "value", "low", "high"}}."""

@@ -17,7 +17,7 @@ from geovlm_ray.evaluation.metrics.sound import AnsweredExample, needs_embedder,
 from geovlm_ray.rewards.config import RewardConfig
 from geovlm_ray.rewards.sbert import SbertEmbedder
 from geovlm_ray.tasks import TASKS
-from geovlm_ray.tasks.grammar import parse_response
+from geovlm_ray.tasks.answers.grammar import parse_response
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from geovlm_ray.core.schema import Prompt
 from geovlm_ray.data.sample_rows import example_columns
 from geovlm_ray.evaluation.constant_answers import ConstantAnswer
 from geovlm_ray.report.held_out import ALL, Estimate
-from geovlm_ray.tasks.grammar import ThinkMode, parse_response
+from geovlm_ray.tasks.answers.grammar import ThinkMode, parse_response
 
 MODES = ("sampled", "greedy")
 Completion = dict[str, Any]

@@ -16,9 +16,9 @@ from geovlm_ray.data.sample_rows import SampleRow, row_example
 from geovlm_ray.report.boxes import PREDICTED_COLOUR, TRUE_COLOUR, draw_boxes
 from geovlm_ray.report.page import data_uri, fitted
 from geovlm_ray.tasks import TASKS
-from geovlm_ray.tasks.box_labels import box_classes
-from geovlm_ray.tasks.box_reader import read_boxes
-from geovlm_ray.tasks.grammar import parse_response
+from geovlm_ray.tasks.answers.box_labels import box_classes
+from geovlm_ray.tasks.answers.box_reader import read_boxes
+from geovlm_ray.tasks.answers.grammar import parse_response
 
 IMAGE_SIDE = 320
 """Pixels of the longer side of a shown image."""

@@ -12,7 +12,7 @@ from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.files import read_objects
 from geovlm_ray.data.sample_rows import SampleRow
 from geovlm_ray.report.answers import Picture, pictures_or_reason, reference_text
-from geovlm_ray.tasks.grammar import ThinkMode, parse_response
+from geovlm_ray.tasks.answers.grammar import ThinkMode, parse_response
 
 KEYS = ("mode", "task", "id", "response", "reward")
 NO_COLUMNS = "No image: the run was written by an earlier version, which stored no columns of held-out examples."

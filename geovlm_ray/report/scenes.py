@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from geovlm_ray.core.schema import target_boxes
 from geovlm_ray.data.scenes import SCENE_TASKS, demonstration, render_scene, scene_example
 from geovlm_ray.report.boxes import TRUE_COLOUR, draw_boxes
-from geovlm_ray.tasks.grammar import parse_response
+from geovlm_ray.tasks.answers.grammar import parse_response
 
 IMAGE_SIDE, CAPTION_HEIGHT, GAP = 168, 62, 8
 WIDTH = 2 * IMAGE_SIDE + GAP

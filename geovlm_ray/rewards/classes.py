@@ -5,8 +5,8 @@ from __future__ import annotations
 from geovlm_ray.core.schema import Example, target_texts
 from geovlm_ray.rewards.base import RewardResult
 from geovlm_ray.rewards.config import RewardConfig
-from geovlm_ray.tasks.class_answers import class_reader
-from geovlm_ray.tasks.labels import label_keys, parse_labels
+from geovlm_ray.tasks.answers.class_answers import class_reader
+from geovlm_ray.tasks.answers.labels import label_keys, parse_labels
 
 MIN_VOCABULARY = 5
 """Vocabulary size from which an answer that lists every label scores 0."""

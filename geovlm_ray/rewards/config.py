@@ -11,8 +11,8 @@ from pydantic import Field, model_validator
 from geovlm_ray.core.schema import Rotated
 from geovlm_ray.core.section import Section
 from geovlm_ray.tasks import TASKS
-from geovlm_ray.tasks.class_names import Synonyms
-from geovlm_ray.tasks.grammar import ThinkMode
+from geovlm_ray.tasks.answers.class_names import Synonyms
+from geovlm_ray.tasks.answers.grammar import ThinkMode
 
 FUNCTION = r"^.+\.py:[A-Za-z_]\w*$"
 """Form of the name of a user reward function: ``path/file.py:function``."""

@@ -1,8 +1,8 @@
 """Box rewards for object detection, referred object detection and visual grounding.
 
-The default forms read an answer in any notation (`geovlm_ray.tasks.box_reader`) and weight each pair of boxes by
-`label_credit`. The published forms read the record's dialect only, ignore angles by default, and match labels strictly,
-except that an answer without any label in the ``brackets`` dialect is scored by its boxes alone.
+The default forms read an answer in any notation (`geovlm_ray.tasks.answers.box_reader`) and weight each pair of boxes
+by `label_credit`. The published forms read the record's dialect only, ignore angles by default, and match labels
+strictly, except that an answer without any label in the ``brackets`` dialect is scored by its boxes alone.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from geovlm_ray.core.schema import Box, Example, keeps_angles, target_boxes
 from geovlm_ray.rewards.base import RewardFn, RewardResult, per_answer
 from geovlm_ray.rewards.config import RewardConfig
 from geovlm_ray.rewards.label_credit import label_credit
-from geovlm_ray.tasks.box_labels import box_classes
-from geovlm_ray.tasks.box_reader import read_boxes
-from geovlm_ray.tasks.boxes import BoxAnswer, parse_boxes
-from geovlm_ray.tasks.labels import label_key
+from geovlm_ray.tasks.answers.box_dialects import BoxAnswer, parse_boxes
+from geovlm_ray.tasks.answers.box_labels import box_classes
+from geovlm_ray.tasks.answers.box_reader import read_boxes
+from geovlm_ray.tasks.answers.labels import label_key
 
 Measure = Callable[[np.ndarray, np.ndarray, int, RewardConfig], RewardResult]
 """Scores the IoU of valid predicted and target boxes and the credit of their labels, [n_pred, n_gt] each, and the

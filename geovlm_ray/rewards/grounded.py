@@ -10,8 +10,8 @@ from geovlm_ray.rewards.base import Embedder, RewardFn, RewardResult
 from geovlm_ray.rewards.captions import hybrid, with_gates
 from geovlm_ray.rewards.config import RewardConfig
 from geovlm_ray.rewards.detection import best_iou, box_reward, matched_iou, published_box_reward
-from geovlm_ray.tasks.box_reader import without_boxes
-from geovlm_ray.tasks.boxes import strip_boxes
+from geovlm_ray.tasks.answers.box_dialects import strip_boxes
+from geovlm_ray.tasks.answers.box_reader import without_boxes
 
 
 def grounded_reward(*, robust: bool) -> RewardFn:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from geovlm_ray.core.schema import Example, GroundedText, target_boxes
-from geovlm_ray.tasks.box_labels import class_key, is_generic, needs_labels
-from geovlm_ray.tasks.class_names import ClassNames
-from geovlm_ray.tasks.labels import label_key
+from geovlm_ray.tasks.answers.box_labels import class_key, is_generic, needs_labels
+from geovlm_ray.tasks.answers.class_names import ClassNames
+from geovlm_ray.tasks.answers.labels import label_key
 
 MISSING_LABEL = 0.5
 """Share of the IoU that a box without a label earns where the true boxes have several classes; a label that is not the

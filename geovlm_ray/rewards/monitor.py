@@ -16,9 +16,9 @@ import numpy as np
 from geovlm_ray.core.schema import Example, SampleGroup, target_boxes, target_texts
 from geovlm_ray.rewards.captions import distinct_bigrams
 from geovlm_ray.tasks import TASKS
-from geovlm_ray.tasks.box_reader import read_boxes
-from geovlm_ray.tasks.class_answers import class_reader
-from geovlm_ray.tasks.grammar import ThinkMode, parse_response
+from geovlm_ray.tasks.answers.box_reader import read_boxes
+from geovlm_ray.tasks.answers.class_answers import class_reader
+from geovlm_ray.tasks.answers.grammar import ThinkMode, parse_response
 
 MIN_REWARD_RISE = 0.05
 """Increase of the mean reward from which it counts as rising."""

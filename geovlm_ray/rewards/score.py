@@ -10,7 +10,7 @@ from geovlm_ray.rewards.base import Embedder, RewardResult
 from geovlm_ray.rewards.config import RewardConfig, is_function
 from geovlm_ray.rewards.isolated import score_by_user_function
 from geovlm_ray.rewards.registry import REWARDS
-from geovlm_ray.tasks.grammar import parse_response
+from geovlm_ray.tasks.answers.grammar import parse_response
 
 UNPARSEABLE, TOO_LONG = (RewardScore(0.0, 0.0, 0.0, status=status) for status in ("unparseable", "too_long"))
 

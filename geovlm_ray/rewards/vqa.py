@@ -7,7 +7,7 @@ import re
 from geovlm_ray.core.schema import Example
 from geovlm_ray.rewards.base import RewardResult
 from geovlm_ray.rewards.config import RewardConfig
-from geovlm_ray.tasks.short_answers import agreement
+from geovlm_ray.tasks.answers.short_answers import agreement
 
 _TOKEN = re.compile(r"\d+(?:\.\d+)?|[^\W\d]+")
 

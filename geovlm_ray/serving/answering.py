@@ -21,8 +21,8 @@ from geovlm_ray.report.page import fitted
 from geovlm_ray.serving.export.merge import generate_greedy, load_for_inference, processor_of
 from geovlm_ray.serving.model_ref import ModelRef
 from geovlm_ray.tasks import TASKS
-from geovlm_ray.tasks.box_reader import read_boxes
-from geovlm_ray.tasks.grammar import parse_response
+from geovlm_ray.tasks.answers.box_reader import read_boxes
+from geovlm_ray.tasks.answers.grammar import parse_response
 
 ANNOTATED_PIXELS = 1024
 """Longer side of an image annotated with boxes, in pixels."""

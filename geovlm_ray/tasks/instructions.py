@@ -11,8 +11,8 @@ import re
 from geovlm_ray.core.geometry import Frame
 from geovlm_ray.core.schema import Example, is_rotated
 from geovlm_ray.tasks import TASKS
-from geovlm_ray.tasks.box_labels import needs_labels
-from geovlm_ray.tasks.box_reader import without_boxes
+from geovlm_ray.tasks.answers.box_labels import needs_labels
+from geovlm_ray.tasks.answers.box_reader import without_boxes
 
 BOXES = "{boxes}"
 """Placeholder of a task's instruction for the notation and the unit of boxes."""

@@ -19,7 +19,7 @@ from geovlm_ray.evaluation.validation import Completion, rewards_of
 from geovlm_ray.learner.advantages import AdvantageSettings, is_counted, is_tied
 from geovlm_ray.observability.tracking import TrainingWarning
 from geovlm_ray.rewards.monitor import HackingMonitor
-from geovlm_ray.tasks.grammar import ThinkMode, parse_response
+from geovlm_ray.tasks.answers.grammar import ThinkMode, parse_response
 
 WINDOW = 200
 """Latest prompts of a task in which one answer may dominate."""

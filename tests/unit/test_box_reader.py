@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geovlm_ray.tasks.box_reader import read_boxes, without_boxes
-from geovlm_ray.tasks.boxes import DIALECTS, MAX_COORDINATE
-from geovlm_ray.tasks.class_names import class_names
+from geovlm_ray.tasks.answers.box_dialects import DIALECTS, MAX_COORDINATE
+from geovlm_ray.tasks.answers.box_reader import read_boxes, without_boxes
+from geovlm_ray.tasks.answers.class_names import class_names
 
 A, B = (16.0, 29.0, 85.0, 84.0), (10.0, 10.0, 20.0, 30.0)
 NAMES = class_names(("ship", "airplane", "Boeing737", "no-damage"))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geovlm_ray.tasks.boxes import DIALECTS, MAX_COORDINATE, BoxAnswer, parse_boxes, strip_boxes
+from geovlm_ray.tasks.answers.box_dialects import DIALECTS, MAX_COORDINATE, BoxAnswer, parse_boxes, strip_boxes
 
 A, B = (1.0, 2.0, 30.0, 40.0), (50.0, 50.0, 60.0, 60.0)
 ROTATED = (87.0, 34.0, 91.0, 35.0, 90.0)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from geovlm_ray.tasks.class_answers import class_reader
-from geovlm_ray.tasks.class_names import Synonyms, class_names
-from geovlm_ray.tasks.labels import BIGEARTHNET_19, BIGEARTHNET_43, label_key
-from geovlm_ray.tasks.synonyms import RELATED, SYNONYMS, groups
-from geovlm_ray.tasks.words import words
+from geovlm_ray.tasks.answers.class_answers import class_reader
+from geovlm_ray.tasks.answers.class_names import Synonyms, class_names
+from geovlm_ray.tasks.answers.labels import BIGEARTHNET_19, BIGEARTHNET_43, label_key
+from geovlm_ray.tasks.answers.synonyms import RELATED, SYNONYMS, groups
+from geovlm_ray.tasks.answers.words import words
 from tests.unit.reward_examples import example
 
 NAMES = ("plane", "harbor", "storage-tank", "dense residential", "no-damage", "Port areas", "lake or pond")

@@ -8,7 +8,7 @@ from geovlm_ray.core.schema import Box, Example, Target
 from geovlm_ray.data.scenes import demonstration, scene_example
 from geovlm_ray.evaluation.consistency import consistency
 from geovlm_ray.evaluation.metrics.sound import AnsweredExample
-from geovlm_ray.tasks.grammar import parse_response
+from geovlm_ray.tasks.answers.grammar import parse_response
 
 
 def check(task: str, target: Target, reasoning: str, answer: str) -> dict[str, bool]:

@@ -16,7 +16,7 @@ from geovlm_ray.config import Config
 from geovlm_ray.evaluation.metrics.paper import paper_metrics
 from geovlm_ray.evaluation.metrics.sound import AnsweredExample, needs_embedder, sound_metrics
 from geovlm_ray.tasks import TASKS
-from geovlm_ray.tasks.boxes import DIALECTS, parse_boxes
+from geovlm_ray.tasks.answers.box_dialects import DIALECTS, parse_boxes
 from tests.docs import PAGES, README, Block, blocks, commands, messages, parse, prose, readme_commands
 from tests.unit.reward_examples import SAMPLES, embedder, example
 

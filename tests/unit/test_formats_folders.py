@@ -15,7 +15,7 @@ from PIL import Image
 
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.schema import Box
-from geovlm_ray.tasks.labels import BIGEARTHNET_19, BIGEARTHNET_43
+from geovlm_ray.tasks.answers.labels import BIGEARTHNET_19, BIGEARTHNET_43
 from tests.rs import RS, needs_rs
 from tests.unit.conversion import run_convert
 

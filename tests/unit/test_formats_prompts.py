@@ -10,7 +10,7 @@ from geovlm_ray.core.geometry import rotated_corners
 from geovlm_ray.core.schema import Box
 from geovlm_ray.data.formats.prompts import example_of, listed_classes, sensor_of, target_of, task_of
 from geovlm_ray.data.formats.quads import smallest_rotated_box
-from geovlm_ray.tasks.labels import BIGEARTHNET_43, split_labels
+from geovlm_ray.tasks.answers.labels import BIGEARTHNET_43, split_labels
 
 AGRICULTURE = "Land principally occupied by agriculture, with significant areas of natural vegetation"
 CHRONOLOGICAL = "This is a sequence of satellite images capturing the same location in chronological order: "

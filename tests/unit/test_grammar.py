@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geovlm_ray.tasks.grammar import Parsed, parse_response
+from geovlm_ray.tasks.answers.grammar import Parsed, parse_response
 
 
 @pytest.mark.parametrize(

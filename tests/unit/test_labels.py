@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geovlm_ray.tasks.labels import BIGEARTHNET, BIGEARTHNET_19, BIGEARTHNET_43, label_key, label_keys, parse_labels
+from geovlm_ray.tasks.answers.labels import (
+    BIGEARTHNET,
+    BIGEARTHNET_19,
+    BIGEARTHNET_43,
+    label_key,
+    label_keys,
+    parse_labels,
+)
 
 AGRICULTURE = "Land principally occupied by agriculture, with significant areas of natural vegetation"
 

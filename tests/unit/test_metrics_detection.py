@@ -16,7 +16,7 @@ from pycocotools.cocoeval import COCOeval
 from geovlm_ray.core.geometry import Frame
 from geovlm_ray.core.schema import Box
 from geovlm_ray.evaluation.metrics.detection import BoxRecord, average_precision, box_groups, f1, size_group
-from geovlm_ray.tasks.boxes import BoxAnswer
+from geovlm_ray.tasks.answers.box_dialects import BoxAnswer
 
 
 def record(answer: Any, truth: Any, labels: Any = None, names: Any = None, malformed: int = 0) -> BoxRecord:

@@ -23,7 +23,7 @@ from geovlm_ray.evaluation.probes.table import as_text, verdict
 from geovlm_ray.rewards import RewardConfig
 from geovlm_ray.rewards.facts import agreement
 from geovlm_ray.tasks import TASKS
-from geovlm_ray.tasks.boxes import parse_boxes
+from geovlm_ray.tasks.answers.box_dialects import parse_boxes
 from tests.rs import RS, needs_rs
 from tests.unit.reward_examples import SAMPLES, boxes, embedder, example
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geovlm_ray.tasks.labels import BIGEARTHNET_43
+from geovlm_ray.tasks.answers.labels import BIGEARTHNET_43
 from tests.unit.reward_examples import accuracy, example, score
 
 NAMES = ("water", "farmland", "forest", "urban", "bare ground", "ship")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from geovlm_ray.tasks.short_answers import agreement, answer_keys
+from geovlm_ray.tasks.answers.short_answers import agreement, answer_keys
 
 CHOICES = "What is the main object?\nA. harbor\nB. airport\nC. beach"
 

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from geovlm_ray.tasks.conclusions import conclusion
-from geovlm_ray.tasks.quantities import quantities, stated_quantity
-from geovlm_ray.tasks.words import singular, tokens, words
+from geovlm_ray.tasks.answers.conclusions import conclusion
+from geovlm_ray.tasks.answers.quantities import quantities, stated_quantity
+from geovlm_ray.tasks.answers.words import singular, tokens, words
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from geovlm_ray.data.formats.files import choice_option, folder_units, split_of_
 from geovlm_ray.data.formats.streams import external_link, read_single_object, relative
 from geovlm_ray.data.images import image_size
 from geovlm_ray.data.table import Row
-from geovlm_ray.tasks.labels import BIGEARTHNET_19, BIGEARTHNET_43
+from geovlm_ray.tasks.answers.labels import BIGEARTHNET_19, BIGEARTHNET_43
 
 VOCABULARIES = {"43": BIGEARTHNET_43, "19": BIGEARTHNET_19}
 LABELS = ("auto", *VOCABULARIES)

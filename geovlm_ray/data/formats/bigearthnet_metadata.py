@@ -19,7 +19,7 @@ from geovlm_ray.core.errors import DataError
 from geovlm_ray.data.formats.base import Source, Unit, field_of, short_repr
 from geovlm_ray.data.formats.files import normalize_split
 from geovlm_ray.data.formats.streams import relative
-from geovlm_ray.tasks.labels import BIGEARTHNET_19
+from geovlm_ray.tasks.answers.labels import BIGEARTHNET_19
 
 TABLE = "metadata.parquet"
 COLUMNS = ("patch_id", "labels", "split", "country", "s1_name")

@@ -25,7 +25,7 @@ from geovlm_ray.data.formats.base import Settled, Source, Unit
 from geovlm_ray.data.formats.files import choice_option, image_exists
 from geovlm_ray.data.images import ROOT_END, image_header, upright_size
 from geovlm_ray.data.table import Row
-from geovlm_ray.tasks.boxes import DIALECTS, parse_boxes
+from geovlm_ray.tasks.answers.box_dialects import DIALECTS, parse_boxes
 
 FRAMES = ("auto", "percent", "permille", "pixel", "fraction")
 FRAME_OPTIONS = {"frame": "auto", "dialect": "auto"}

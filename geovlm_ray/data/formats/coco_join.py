@@ -16,7 +16,7 @@ from geovlm_ray.data.formats.base import Source, Unit, field_of, image_reference
 from geovlm_ray.data.formats.json_members import json_members
 from geovlm_ray.data.formats.streams import external_link, relative
 from geovlm_ray.data.records import is_coordinate
-from geovlm_ray.tasks.boxes import MAX_COORDINATE
+from geovlm_ray.tasks.answers.box_dialects import MAX_COORDINATE
 
 ARRAYS = ("images", "annotations", "categories")
 _TABLES = """

@@ -22,7 +22,7 @@ from geovlm_ray.data.formats.quads import horizontal_box, smallest_rotated_box
 from geovlm_ray.data.formats.streams import file_units, lines, relative
 from geovlm_ray.data.images import ROOT_END, image_size
 from geovlm_ray.data.table import Row
-from geovlm_ray.tasks.boxes import MAX_COORDINATE
+from geovlm_ray.tasks.answers.box_dialects import MAX_COORDINATE
 
 QUESTION = "Give me the location of every {label} in the image."
 MAX_INVALID_LINES = 1000

@@ -23,7 +23,7 @@ from geovlm_ray.data.formats.record_fields import split_of
 from geovlm_ray.data.formats.record_files import unread_keys
 from geovlm_ray.data.formats.streams import json_units
 from geovlm_ray.data.table import Row
-from geovlm_ray.tasks.labels import label_key
+from geovlm_ray.tasks.answers.labels import label_key
 
 KNOWN_KEYS = ("split", "type", "dataset", "obj_ids", "size_group")
 """Keys besides those of a record's image, question and answer, which are kept as they are."""

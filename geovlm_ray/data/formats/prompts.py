@@ -14,8 +14,8 @@ from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.schema import Box, Example, GroundedText, Target, target_boxes
 from geovlm_ray.data.formats.base import question_words, short_repr
 from geovlm_ray.tasks import TASKS
-from geovlm_ray.tasks.boxes import parse_boxes, strip_boxes
-from geovlm_ray.tasks.labels import BIGEARTHNET, label_keys, split_labels
+from geovlm_ray.tasks.answers.box_dialects import parse_boxes, strip_boxes
+from geovlm_ray.tasks.answers.labels import BIGEARTHNET, label_keys, split_labels
 
 SENSORS = {
     "hr": "high-resolution optical",

@@ -15,8 +15,8 @@ from geovlm_ray.data.formats.prompts import example_of, localization_task, task_
 from geovlm_ray.data.formats.quads import smallest_rotated_box
 from geovlm_ray.data.records import is_coordinate
 from geovlm_ray.tasks import TASKS
-from geovlm_ray.tasks.boxes import parse_boxes
-from geovlm_ray.tasks.labels import BIGEARTHNET, split_labels
+from geovlm_ray.tasks.answers.box_dialects import parse_boxes
+from geovlm_ray.tasks.answers.labels import BIGEARTHNET, split_labels
 
 BOX_KEYS = ("bbox_2d", "bbox", "box", "bounding_box")
 LABEL_KEYS = ("label", "class", "category", "name")

@@ -24,8 +24,8 @@ from geovlm_ray.data.formats.streams import json_units
 from geovlm_ray.data.records import frame_from_json, target_from_json
 from geovlm_ray.data.table import Row
 from geovlm_ray.tasks import TASKS
-from geovlm_ray.tasks.boxes import DIALECTS, parse_boxes
-from geovlm_ray.tasks.labels import BIGEARTHNET, split_labels
+from geovlm_ray.tasks.answers.box_dialects import DIALECTS, parse_boxes
+from geovlm_ray.tasks.answers.labels import BIGEARTHNET, split_labels
 
 TASK_ALIASES = {
     "multilabel_classification_sar": "multilabel_classification",

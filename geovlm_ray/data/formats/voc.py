@@ -42,7 +42,7 @@ from geovlm_ray.data.formats.record_fields import split_of_file
 from geovlm_ray.data.formats.split_lists import split_lists
 from geovlm_ray.data.formats.streams import file_units
 from geovlm_ray.data.table import Row
-from geovlm_ray.tasks.boxes import MAX_COORDINATE
+from geovlm_ray.tasks.answers.box_dialects import MAX_COORDINATE
 
 FIRST_PIXEL = ("auto", "0", "1")
 MAX_FILE_BYTES = 4 * 2**20

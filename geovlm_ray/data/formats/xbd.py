@@ -23,7 +23,7 @@ from geovlm_ray.data.formats.base import Format, Source, Unit, field_of, short_r
 from geovlm_ray.data.formats.files import first_existing, int_option, sample_evenly, split_of_folder
 from geovlm_ray.data.formats.streams import file_units, read_single_object
 from geovlm_ray.data.table import Row
-from geovlm_ray.tasks.boxes import MAX_COORDINATE
+from geovlm_ray.tasks.answers.box_dialects import MAX_COORDINATE
 
 BUILDINGS = 8
 PRE, POST = "_pre_disaster", "_post_disaster"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from geovlm_ray.core.schema import Example, target_boxes, target_texts
 from geovlm_ray.data.validation.tally import Findings, Tally
 from geovlm_ray.tasks import TASKS
-from geovlm_ray.tasks.labels import label_key
+from geovlm_ray.tasks.answers.labels import label_key
 
 RARE = 0.01
 """Class fraction below which a class is reported as rare."""

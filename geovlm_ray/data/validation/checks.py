@@ -21,8 +21,8 @@ from geovlm_ray.data.validation.balance import classes_of
 from geovlm_ray.rewards import RewardConfig, needs_embedder, score_batch
 from geovlm_ray.rewards.config import is_function
 from geovlm_ray.tasks import TASKS
-from geovlm_ray.tasks.boxes import DIALECTS, MAX_COORDINATE
-from geovlm_ray.tasks.labels import label_key, label_keys
+from geovlm_ray.tasks.answers.box_dialects import DIALECTS, MAX_COORDINATE
+from geovlm_ray.tasks.answers.labels import label_key, label_keys
 
 MIN_INSIDE = 0.5
 """Minimum fraction of a box's area inside the image; a box with its centre outside has less."""

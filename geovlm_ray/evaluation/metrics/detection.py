@@ -20,10 +20,10 @@ from faster_coco_eval import COCO, COCOeval_faster
 from geovlm_ray.core.geometry import Frame, envelopes, hbb, iou_hbb, match
 from geovlm_ray.core.schema import Box
 from geovlm_ray.evaluation.metrics.bootstrap import Statistic
-from geovlm_ray.tasks.box_labels import class_key, is_generic
-from geovlm_ray.tasks.boxes import BoxAnswer
-from geovlm_ray.tasks.class_names import ClassNames
-from geovlm_ray.tasks.labels import label_key
+from geovlm_ray.tasks.answers.box_dialects import BoxAnswer
+from geovlm_ray.tasks.answers.box_labels import class_key, is_generic
+from geovlm_ray.tasks.answers.class_names import ClassNames
+from geovlm_ray.tasks.answers.labels import label_key
 
 AP_RESAMPLES = 200
 LOW_THRESHOLD = 0.25

@@ -15,7 +15,7 @@ import numpy as np
 import shapely
 
 from geovlm_ray.core.geometry import Coords
-from geovlm_ray.tasks.boxes import MAX_COORDINATE
+from geovlm_ray.tasks.answers.box_dialects import MAX_COORDINATE
 
 BoxPairs = Sequence[tuple[Sequence[Coords], Sequence[Coords]]]
 """Predicted and true boxes of each record."""

@@ -14,8 +14,8 @@ from geovlm_ray.core.schema import Box, Example, GroundedText, Target
 from geovlm_ray.evaluation.metrics import earthdial
 from geovlm_ray.evaluation.metrics.earthdial_boxes import BoxPairs, read_boxes
 from geovlm_ray.evaluation.metrics.sound import AnsweredExample
-from geovlm_ray.tasks.boxes import parse_boxes
-from geovlm_ray.tasks.labels import parse_labels
+from geovlm_ray.tasks.answers.box_dialects import parse_boxes
+from geovlm_ray.tasks.answers.labels import parse_labels
 
 Record = Mapping[str, str]
 Records = Sequence[Record]

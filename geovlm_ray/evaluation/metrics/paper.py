@@ -16,7 +16,7 @@ from geovlm_ray.evaluation.metrics import earthdial
 from geovlm_ray.evaluation.metrics.earthdial_boxes import BoxPairs, count_hits, pooled_precision
 from geovlm_ray.evaluation.metrics.sound import AnsweredExample
 from geovlm_ray.tasks import TASKS
-from geovlm_ray.tasks.boxes import BoxAnswer, parse_boxes
+from geovlm_ray.tasks.answers.box_dialects import BoxAnswer, parse_boxes
 
 
 def paper_metrics(records: Sequence[AnsweredExample]) -> dict[str, float]:

@@ -28,11 +28,11 @@ from geovlm_ray.evaluation.metrics.text import best_cosine, best_meteor, corpus_
 from geovlm_ray.rewards import Embedder
 from geovlm_ray.rewards.text_metrics.lexical import rouge_f
 from geovlm_ray.tasks import TASKS
-from geovlm_ray.tasks.box_labels import box_classes
-from geovlm_ray.tasks.box_reader import read_boxes, without_boxes
-from geovlm_ray.tasks.boxes import BoxAnswer
-from geovlm_ray.tasks.class_answers import class_reader
-from geovlm_ray.tasks.short_answers import answer_keys
+from geovlm_ray.tasks.answers.box_dialects import BoxAnswer
+from geovlm_ray.tasks.answers.box_labels import box_classes
+from geovlm_ray.tasks.answers.box_reader import read_boxes, without_boxes
+from geovlm_ray.tasks.answers.class_answers import class_reader
+from geovlm_ray.tasks.answers.short_answers import answer_keys
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from geovlm_ray.core.schema import Example, GroundedText, target_texts
 from geovlm_ray.tasks import TASKS, TargetKind
-from geovlm_ray.tasks.boxes import strip_boxes
-from geovlm_ray.tasks.labels import BIGEARTHNET, BIGEARTHNET_43
+from geovlm_ray.tasks.answers.box_dialects import strip_boxes
+from geovlm_ray.tasks.answers.labels import BIGEARTHNET, BIGEARTHNET_43
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from geovlm_ray.evaluation.probes.answers import Item, others, texts, vocabulary
 from geovlm_ray.evaluation.probes.honest import honest, honest_boxes, paraphrase
 from geovlm_ray.evaluation.probes.swap import swapped
 from geovlm_ray.tasks import TargetKind
-from geovlm_ray.tasks.box_labels import needs_labels
-from geovlm_ray.tasks.labels import label_key
+from geovlm_ray.tasks.answers.box_labels import needs_labels
+from geovlm_ray.tasks.answers.labels import label_key
 
 MIN_CLASSES = 5
 """Smallest label set on which listing all classes counts as a strategy."""

@@ -27,7 +27,7 @@ class ModelFamily(ABC):
     adapter_modules: tuple[str, ...]
     """Names of the linear layers of the language model that a LoRA adapter covers; engines load such adapters."""
     box_dialect: str
-    """Dialect (`geovlm_ray.tasks.boxes.DIALECTS`) in which the pretrained model writes boxes."""
+    """Dialect (`geovlm_ray.tasks.answers.box_dialects.DIALECTS`) in which the pretrained model writes boxes."""
     box_frame: Literal["shown", "percent", "permille"]
     """Unit of these boxes, as in ``data.frame``; ``shown``: pixels of the resized image."""
 

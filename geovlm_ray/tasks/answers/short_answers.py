@@ -10,10 +10,10 @@ import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from geovlm_ray.tasks import choices
-from geovlm_ray.tasks.class_names import HEADS, NEGATORS, SHIPPED, ClassNames, Synonyms, class_names
-from geovlm_ray.tasks.conclusions import conclusion
-from geovlm_ray.tasks.phrases import (
+from geovlm_ray.tasks.answers import choices
+from geovlm_ray.tasks.answers.class_names import HEADS, NEGATORS, SHIPPED, ClassNames, Synonyms, class_names
+from geovlm_ray.tasks.answers.conclusions import conclusion
+from geovlm_ray.tasks.answers.phrases import (
     CUTS,
     FILLER,
     GENERAL_NOUNS,
@@ -28,8 +28,8 @@ from geovlm_ray.tasks.phrases import (
     sentences,
     statements,
 )
-from geovlm_ray.tasks.polarity import TRUE_WORDS, is_polar, polarity
-from geovlm_ray.tasks.positions import (
+from geovlm_ray.tasks.answers.polarity import TRUE_WORDS, is_polar, polarity
+from geovlm_ray.tasks.answers.positions import (
     comparison,
     directions,
     position_agreement,
@@ -37,8 +37,8 @@ from geovlm_ray.tasks.positions import (
     whole_comparison,
     whole_position,
 )
-from geovlm_ray.tasks.quantities import stated_quantity, whole_quantity
-from geovlm_ray.tasks.words import COMMA, DELIMITERS, tokens, word_set
+from geovlm_ray.tasks.answers.quantities import stated_quantity, whole_quantity
+from geovlm_ray.tasks.answers.words import COMMA, DELIMITERS, tokens, word_set
 
 MAX_NAME_CHARS = 128
 """Longer truths are no class names."""

@@ -6,9 +6,17 @@ import functools
 from dataclasses import dataclass, field
 
 from geovlm_ray.core.schema import Example, target_texts
-from geovlm_ray.tasks.class_names import HEADS, NEGATORS, SHIPPED, ClassNames, Synonyms, class_names, known_names
-from geovlm_ray.tasks.conclusions import conclusion
-from geovlm_ray.tasks.words import CLOSE, COLON, COMMA, DELIMITERS, LINE, SENTENCE, tokens, word_set
+from geovlm_ray.tasks.answers.class_names import (
+    HEADS,
+    NEGATORS,
+    SHIPPED,
+    ClassNames,
+    Synonyms,
+    class_names,
+    known_names,
+)
+from geovlm_ray.tasks.answers.conclusions import conclusion
+from geovlm_ray.tasks.answers.words import CLOSE, COLON, COMMA, DELIMITERS, LINE, SENTENCE, tokens, word_set
 
 MAX_CACHED_CHARS = 1024
 """Longer answers are not cached, so that adversarial answers cannot fill the cache."""

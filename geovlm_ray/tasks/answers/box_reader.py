@@ -1,7 +1,7 @@
 """Reading the boxes of a model's answer, in whatever notation it wrote them.
 
 Rewards, the ``sound`` metrics and pages read answers this way: the record's dialect first, then every notation of
-`geovlm_ray.tasks.box_notations`. The published metrics and rewards use the strict parsers of `geovlm_ray.tasks.boxes`.
+`box_notations`. The published metrics and rewards use the strict parsers of `box_dialects`.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import functools
 import re
 
 from geovlm_ray.core.geometry import ordered
-from geovlm_ray.tasks.box_labels import box_labels
-from geovlm_ray.tasks.box_notations import FoundBox, find_boxes, normalized
-from geovlm_ray.tasks.boxes import BoxAnswer, parse_boxes
-from geovlm_ray.tasks.class_names import ClassNames
-from geovlm_ray.tasks.no_boxes import says_none
+from geovlm_ray.tasks.answers.box_dialects import BoxAnswer, parse_boxes
+from geovlm_ray.tasks.answers.box_labels import box_labels
+from geovlm_ray.tasks.answers.box_notations import FoundBox, find_boxes, normalized
+from geovlm_ray.tasks.answers.class_names import ClassNames
+from geovlm_ray.tasks.answers.no_boxes import says_none
 
 _LETTER = re.compile(r"[^\W\d_]")
 _TAGGED = re.compile(r"(?:(?:<ref>[^<]*</ref>\s*)?<box>[^<]*</box>\s*)+")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from geovlm_ray.tasks.class_names import NEGATORS
-from geovlm_ray.tasks.words import COMMA, DELIMITERS, LINE, OPEN, SENTENCE, WordForms, word_set
+from geovlm_ray.tasks.answers.class_names import NEGATORS
+from geovlm_ray.tasks.answers.words import COMMA, DELIMITERS, LINE, OPEN, SENTENCE, WordForms, word_set
 
 FILLER = word_set(
     "a an the this that these those there here it its they is are was were be been being appear seem show "

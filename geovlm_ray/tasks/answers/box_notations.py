@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from geovlm_ray.tasks.boxes import MAX_COORDINATE, MAX_NUMBER_CHARS
+from geovlm_ray.tasks.answers.box_dialects import MAX_COORDINATE, MAX_NUMBER_CHARS
 
 Coords = tuple[float, ...]
 

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from geovlm_ray.tasks.labels import BIGEARTHNET, label_key
-from geovlm_ray.tasks.synonyms import RELATED, SYNONYMS, groups
-from geovlm_ray.tasks.words import COMMA, DELIMITERS, LINE, tokens, word_set
+from geovlm_ray.tasks.answers.labels import BIGEARTHNET, label_key
+from geovlm_ray.tasks.answers.synonyms import RELATED, SYNONYMS, groups
+from geovlm_ray.tasks.answers.words import COMMA, DELIMITERS, LINE, tokens, word_set
 
 CONNECTORS = frozenset({COMMA, LINE, "and", "or"})
 """Tokens inside names that lists of names contain too ("beaches, dunes, sands", "lake or pond")."""

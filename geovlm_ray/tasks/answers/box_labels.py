@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 
 from geovlm_ray.core.schema import Example, GroundedText, target_boxes
-from geovlm_ray.tasks.box_notations import FoundBox, word_set
-from geovlm_ray.tasks.class_names import SHIPPED, ClassNames, Synonyms, class_names
+from geovlm_ray.tasks.answers.box_notations import FoundBox, word_set
+from geovlm_ray.tasks.answers.class_names import SHIPPED, ClassNames, Synonyms, class_names
 
 MAX_LABEL_WORDS = 3
 """Longer texts beside a box are a label only if they name a class."""

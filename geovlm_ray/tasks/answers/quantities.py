@@ -9,7 +9,7 @@ import math
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from geovlm_ray.tasks.words import DELIMITERS, LINE, RANGE, SENTENCE, word_set
+from geovlm_ray.tasks.answers.words import DELIMITERS, LINE, RANGE, SENTENCE, word_set
 
 ZERO_WORDS = word_set("none nil")
 UNITS = {
@@ -21,7 +21,7 @@ UNITS = {
     )
     for spelling in names.split()
 }
-"""Spellings of units, in the normal form of `geovlm_ray.tasks.words`, and the unit of each."""
+"""Spellings of units, in the normal form of `geovlm_ray.tasks.answers.words`, and the unit of each."""
 
 _NUMBER_STARTS = frozenset("0123456789-.")
 _SQUARE = word_set("square sq")
@@ -68,7 +68,7 @@ class Quantity(NamedTuple):
 
 
 def quantities(words: Sequence[str]) -> list[Quantity]:
-    """The quantities in the tokens of a text (`geovlm_ray.tasks.words.tokens`), in order.
+    """The quantities in the tokens of a text (`geovlm_ray.tasks.answers.words.tokens`), in order.
 
     Numbers of list items and ordinals are none.
     """

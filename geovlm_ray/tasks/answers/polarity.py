@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from geovlm_ray.tasks.class_names import NEGATORS
-from geovlm_ray.tasks.phrases import OPPOSITES, SKIPPED, phrase_words, sentences
-from geovlm_ray.tasks.positions import comparison
-from geovlm_ray.tasks.words import COMMA, DELIMITERS, word_set
+from geovlm_ray.tasks.answers.class_names import NEGATORS
+from geovlm_ray.tasks.answers.phrases import OPPOSITES, SKIPPED, phrase_words, sentences
+from geovlm_ray.tasks.answers.positions import comparison
+from geovlm_ray.tasks.answers.words import COMMA, DELIMITERS, word_set
 
 TRUE_WORDS = word_set("yes yeah yep yup true correct affirmative y")
 FALSE_WORDS = word_set("no nope nah false incorrect n")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from geovlm_ray.tasks.phrases import phrase_words
-from geovlm_ray.tasks.words import DELIMITERS, word_set
+from geovlm_ray.tasks.answers.phrases import phrase_words
+from geovlm_ray.tasks.answers.words import DELIMITERS, word_set
 
 _SIDES = {
     spelling: frozenset(names.split())
