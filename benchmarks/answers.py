@@ -1,6 +1,6 @@
 """Share of judged answers that the default rewards score outside the judge's bounds.
 
-``python -m benchmarks.answers [FILE ...] [--show]``. A file holds one JSON object a line: ``answer`` (between the
+``python -m benchmarks.answers [FILE ...] [--show] [--json OUT]``. A file holds one JSON object a line: ``answer`` (between the
 answer tags) or ``response`` (complete), ``target``, ``low`` and ``high`` (bounds of the accuracy, judged before it was
 scored), ``why``, and optionally ``task``, ``labels``, ``question``, ``frame`` and ``dialect``. Without ``task``, the
 name of the file is the task. ``"disagrees": "judgement"`` marks an answer whose score is debatable. The default files
@@ -9,7 +9,6 @@ are those of ``tests/answers``.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections import defaultdict
@@ -18,12 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common import Figure, at_most, parser, record
 from geovlm_ray.data.records import scoring_record
 from geovlm_ray.rewards import RewardConfig
 from geovlm_ray.rewards.local import LocalRewards
 
 ANSWERS = Path(__file__).parents[1] / "tests" / "answers"
 TOLERANCE = 1e-9
+MAX_WRONG = 0.03
 
 
 @dataclass(frozen=True)
@@ -52,39 +53,53 @@ def judged_answers(files: Iterable[Path], tasks: Sequence[str] = ()) -> list[Jud
 
 def table(answers: Iterable[Judged]) -> str:
     """Answers, and those within, above and below their bounds, by task and in total."""
-    by_task: defaultdict[str, list[Judged]] = defaultdict(list)
-    for answer in answers:
-        by_task[answer.task].append(answer)
-    by_task["total"] = [answer for group in list(by_task.values()) for answer in group]
     lines = [f"{'task':<28}{'answers':>9}{'within':>9}{'too high':>10}{'too low':>9}{'wrong':>9}"]
-    for task, group in by_task.items():
+    for task, group in by_task(answers).items():
         within, high, low = (sum(a.verdict == v for a in group) for v in ("within", "too high", "too low"))
-        wrong = (high + low) / max(len(group), 1)
-        lines.append(f"{task:<28}{len(group):>9}{within:>9}{high:>10}{low:>9}{wrong:>9.1%}")
+        lines.append(f"{task:<28}{len(group):>9}{within:>9}{high:>10}{low:>9}{wrong_share(group):>9.1%}")
     return "\n".join(lines)
+
+
+def by_task(answers: Iterable[Judged]) -> dict[str, list[Judged]]:
+    """The answers of each task, and of all as ``total``."""
+    grouped: defaultdict[str, list[Judged]] = defaultdict(list)
+    for answer in answers:
+        grouped[answer.task].append(answer)
+    return {**grouped, "total": [answer for group in grouped.values() for answer in group]}
+
+
+def wrong_share(group: Sequence[Judged]) -> float:
+    """Share of answers outside their bounds."""
+    return sum(answer.verdict != "within" for answer in group) / max(len(group), 1)
 
 
 def main() -> int:
     """Print the table and, with ``--show``, every answer outside its bounds."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("files", nargs="*", type=Path, help="files of judged answers (default: those of tests/answers)")
-    parser.add_argument("--show", action="store_true", help="print the answers outside their bounds")
-    options = parser.parse_args()
+    arguments = parser(__doc__ or "")
+    arguments.add_argument("files", nargs="*", type=Path, help="files of judged answers (default: tests/answers/*)")
+    arguments.add_argument("--show", action="store_true", help="print the answers outside their bounds")
+    options = arguments.parse_args()
     answers = judged_answers(options.files or sorted(ANSWERS.glob("*.jsonl")))
     for answer in answers if options.show else ():
         if answer.verdict != "within":
             print(f"{answer.task}: {answer.verdict}, {answer.accuracy:.3f}: {json.dumps(answer.record)}")
     print(table(answers))
-    return 0
+    figures = []
+    for task, group in by_task(answers).items():
+        figures += [
+            Figure(f"{task}, answers", len(group)),
+            at_most(f"{task}, share with a wrong reward", wrong_share(group), MAX_WRONG),
+        ]
+    return record("answers", figures, options)
 
 
 def _records(files: Iterable[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
     for file in files:
         for line in file.read_text(encoding="utf-8").splitlines():
             if line.strip():
-                record = json.loads(line)
-                record.setdefault("response", f"<think></think><answer>{record.get('answer', '')}</answer>")
-                yield record.get("task", file.stem), record
+                value = json.loads(line)
+                value.setdefault("response", f"<think></think><answer>{value.get('answer', '')}</answer>")
+                yield value.get("task", file.stem), value
 
 
 if __name__ == "__main__":

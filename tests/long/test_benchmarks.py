@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,9 @@ from tests.system.runs import MINUTES, environment
 pytestmark = pytest.mark.slow
 TOP = Path(__file__).parents[2]
 NAMES = [
-    file.stem for file in sorted((TOP / "benchmarks").glob("*.py")) if f'publish("{file.stem}"' in file.read_text()
+    file.stem
+    for file in sorted((TOP / "benchmarks").glob("*.py"))
+    if re.search(rf'(?:publish|record)\("{file.stem}"', file.read_text())
 ]
 """Modules of `benchmarks` that publish figures under their own name."""
 

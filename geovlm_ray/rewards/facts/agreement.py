@@ -110,7 +110,9 @@ def _attributes(a: Values, b: Values, named: Collection[str]) -> float:
     """
     matched = clashed = 0.0
     for name in a.keys() & b.keys():
-        if _ARTICLE not in (a[name], b[name]) or not (a[name] | b[name]) <= _ARTICLE | _SCALE:
+        if a[name] == b[name]:
+            matched += a[name] != _ARTICLE
+        elif _ARTICLE not in (a[name], b[name]) or not (a[name] | b[name]) <= _ARTICLE | _SCALE:
             share = _f1(*_specific(a[name], b[name]), b.get("", NONE), a.get("", NONE))
             matched, clashed = matched + share, clashed + 1 - share
     rest_a, rest_b = (_rest(a, b), _rest(b, a)) if a.keys() != b.keys() else ({}, {})

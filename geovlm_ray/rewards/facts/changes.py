@@ -62,6 +62,8 @@ def _events(clause: list[Term]) -> Iterator[tuple[str, str]]:
     A change describes the objects before it that are no place; the next object if there are none, after "to" and as an
     adjective; both in the active voice ("the river flooded the fields").
     """
+    if not any(term.changes for term in clause):
+        return
     following = _following(clause)
     subjects: dict[str, None] = {}  # in their order, each once
     located = passive = negated = False

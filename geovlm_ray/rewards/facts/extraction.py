@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from geovlm_ray.rewards.facts.changes import changes
@@ -92,13 +92,16 @@ def _extract(text: str) -> Facts:
 
 
 def _bindings(terms: list[Term], mentions: Mapping[str, list[str]]) -> dict[str, Values]:
-    found: dict[str, dict[str, set[str]]] = {}
-    for kind, value, name in (*_adjectives(terms, mentions), *_changes(terms)):
-        found.setdefault(kind, {}).setdefault(name, set()).add(value)
-    for values in found.get("quantity", {}).values():
-        if len(values) > 1:
-            values.discard("1")  # the article of "a dense forest"
-    return {kind: {name: _frozen(values) for name, values in of.items()} for kind, of in found.items()}
+    found: dict[str, Values] = {}
+    changed = [("change", value, name) for value, name in changes(terms)]
+    for kind, value, name in _adjectives(terms, mentions) + changed:
+        values = found.setdefault(kind, {})
+        values[name] = values[name] | {value} if name in values else _single(value)
+    quantities = found.get("quantity", {})
+    for name, values_of in quantities.items():
+        if len(values_of) > 1:
+            quantities[name] = values_of - {"1"}  # the article of "a dense forest"
+    return found
 
 
 def _frozen(values: Collection[str]) -> frozenset[str]:
@@ -111,10 +114,6 @@ def _single(value: str) -> frozenset[str]:
     return frozenset((value,))
 
 
-def _changes(terms: list[Term]) -> Iterator[tuple[str, str, str]]:
-    return (("change", value, name) for value, name in changes(terms))
-
-
 def _adjectives(terms: list[Term], mentions: Mapping[str, list[str]]) -> list[tuple[str, str, str]]:
     """(kind, value, object) of each attribute, direction and negation.
 
@@ -124,6 +123,8 @@ def _adjectives(terms: list[Term], mentions: Mapping[str, list[str]]) -> list[tu
     found: list[tuple[str, str, str]] = []
     places: list[tuple[str, str, str]] = []
     for of_clause in clauses(terms):
+        if not any(term.attributes or term.directions or term.facts == NEGATION for term in of_clause):
+            continue
         clause = Clause(of_clause)
         for i, term in enumerate(of_clause):
             for kind, value in term.attributes:
