@@ -1,10 +1,10 @@
 """Share of judged answers that the default rewards score outside the judge's bounds.
 
-``python -m benchmarks.answers [FILE ...] [--show] [--json OUT]``. A file holds one JSON object a line: ``answer`` (between the
-answer tags) or ``response`` (complete), ``target``, ``low`` and ``high`` (bounds of the accuracy, judged before it was
-scored), ``why``, and optionally ``task``, ``labels``, ``question``, ``frame`` and ``dialect``. Without ``task``, the
-name of the file is the task. ``"disagrees": "judgement"`` marks an answer whose score is debatable. The default files
-are those of ``tests/answers``.
+``python -m benchmarks.answers [FILE ...] [--show] [--json OUT]``. A file holds one JSON object a line: ``answer``
+(between the answer tags) or ``response`` (complete), ``target``, ``low`` and ``high`` (bounds of the accuracy, judged
+before it was scored), ``why``, and optionally ``task``, ``labels``, ``question``, ``frame`` and ``dialect``. Without
+``task``, the name of the file is the task. ``"disagrees": "judgement"`` marks an answer whose score is debatable. The
+default files are those of ``tests/answers``.
 """
 
 from __future__ import annotations
