@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from geovlm_ray.core.errors import DataError
-from geovlm_ray.core.geometry import envelopes, iou_matrix
+from geovlm_ray.core.geometry import Frame, envelopes, iou_matrix
 from geovlm_ray.core.schema import Box, Example, GroundedText, Rotated, keeps_angles
 from geovlm_ray.data.scenes import SCENES_DATASET, demonstration
 from geovlm_ray.tasks import TASKS
@@ -57,7 +57,7 @@ def answer_text(example: Example, choice: int = 0, *, rotated: Rotated = "auto")
     Raises:
         DataError: The example has no usable target.
     """
-    if example.dataset == SCENES_DATASET:
+    if example.dataset == SCENES_DATASET and (example.dialect, example.frame) == ("brackets", Frame()):
         return _parsed_demonstration(example).answer
     target = example.target
     if isinstance(target, GroundedText):

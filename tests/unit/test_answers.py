@@ -8,7 +8,8 @@ import pytest
 
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.geometry import Frame
-from geovlm_ray.core.schema import Box, Example, GroundedText, Rotated, Target
+from geovlm_ray.core.schema import Box, Example, GroundedText, Rotated, Target, target_boxes
+from geovlm_ray.data.answer_format import AnswerFormat
 from geovlm_ray.data.answers import THINK_MODES, Reasoning, answer_text, response_text
 from geovlm_ray.data.config import DataConfig
 from geovlm_ray.data.scenes import demonstration, scene_example
@@ -163,3 +164,13 @@ def test_record_without_a_usable_target_is_rejected(record: Example) -> None:
 
 def test_samples_of_every_task_earn_the_full_reward() -> None:
     assert totals([example(task, SAMPLES[task][0]) for task in TASKS]) == pytest.approx([2.0] * 12)
+
+
+@pytest.mark.parametrize("dialect", ["brackets", "json", "geochat", "tagged"])
+@pytest.mark.parametrize("frame", [Frame("permille"), Frame("pixel", 640, 448)], ids=["permille", "pixel"])
+def test_ideal_responses_to_scenes_in_any_format_earn_the_full_reward(dialect: str, frame: Frame) -> None:
+    answers = AnswerFormat(frame, dialect)
+    for task in ("object_detection", "referred_object_detection", "visual_grounding", "grounded_description"):
+        scenes = [answers.of(scene_example(task, 3, k)) for k in range(6)]
+        assert totals(scenes) == pytest.approx([2.0] * 6, abs=0.05)
+        assert all(max(box.coords) > 100 for scene in scenes for box in target_boxes(scene.target))
