@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
+from pathlib import Path
+from typing import Any
 
 from geovlm_ray import __version__
 from geovlm_ray.core.errors import UserError
@@ -55,6 +58,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     if rest:
         args.overrides = [*args.overrides, *rest]
+    _expand_home(args)
     silence_third_party_logs()
     try:
         with interruptible():
@@ -70,6 +74,21 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"geovlm-ray {args.command}: {error.filename}: {error.strerror}", file=sys.stderr)
         return 1
+
+
+def _expand_home(args: argparse.Namespace) -> None:
+    """Replace a leading ``~`` in paths, which shells leave in ``--option=~/folder``."""
+    for name, value in vars(args).items():
+        if isinstance(value, list):
+            setattr(args, name, [_expanded(item) for item in value])
+        else:
+            setattr(args, name, _expanded(value))
+
+
+def _expanded(value: Any) -> Any:
+    if isinstance(value, Path):
+        return value.expanduser()
+    return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~/") else value
 
 
 if __name__ == "__main__":

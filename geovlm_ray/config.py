@@ -18,7 +18,8 @@ from geovlm_ray.core.errors import ConfigError, did_you_mean
 from geovlm_ray.core.files import read_text
 from geovlm_ray.core.placement import PlacementConfig
 from geovlm_ray.core.redaction import has_password
-from geovlm_ray.core.section import Section
+from geovlm_ray.core.section import PathText, Section
+from geovlm_ray.core.yaml_text import parse_yaml
 from geovlm_ray.data.config import DataConfig
 from geovlm_ray.learner.config import LearnerConfig
 from geovlm_ray.learner.sft.config import SftConfig
@@ -52,7 +53,9 @@ class RunConfig(Section):
     """Name, location, length and monitoring of the run."""
 
     name: str = Field("run", pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$", description="run directory, inside `dir`")
-    dir: str = Field("runs", description="parent directory of all runs; on a cluster, on storage shared by all nodes")
+    dir: PathText = Field(
+        "runs", description="parent directory of all runs; on a cluster, on storage shared by all nodes"
+    )
     seed: int = Field(0, ge=0)
     steps: int = Field(100, ge=1, description="learner steps")
     wait_for_nodes_s: float = Field(
@@ -124,7 +127,7 @@ class CheckpointConfig(Section):
     best: str | None = Field(
         None, description="metric (reward/mean, ...); the checkpoint with its largest value is kept as well"
     )
-    url: str | None = Field(
+    url: PathText | None = Field(
         None,
         description="fsspec URL, such as s3://bucket/runs, to mirror checkpoints to, in a folder named after the run; "
         "a run resumes from the mirror if its checkpoint is newer than the local ones",
@@ -143,10 +146,10 @@ class EvaluationConfig(Section):
     every: int = Field(
         0, ge=0, description="learner steps between evaluations on `benchmarks`, run alongside training; 0 disables"
     )
-    benchmarks: tuple[str, ...] = Field(
+    benchmarks: tuple[PathText, ...] = Field(
         (), description="names shown by `geovlm-ray evaluate --list`, or paths of your own benchmarks"
     )
-    data: str = Field("", description="folder with one subfolder per benchmark that is not generated")
+    data: PathText = Field("", description="folder with one subfolder per benchmark that is not generated")
     records: int = Field(64, ge=1, description="records per benchmark, evenly spaced and fixed")
 
 
@@ -294,7 +297,7 @@ def _overridden(values: dict[str, Any], overrides: Iterable[str]) -> dict[str, A
         key, equals, text = override.partition("=")
         if not equals:
             raise ConfigError(f"override {override!r}: expected key=value, such as run.name=first")
-        value = _parse(text, override)
+        value = parse_yaml(text, f"override {override!r}")
         # `reward=path.py:function` is shorthand for reward.function and keeps the other keys of the section.
         name = "reward.function" if key == "reward" and isinstance(value, str) else key
         _assign(values, name.split("."), value)
@@ -320,17 +323,10 @@ def _read(source: str) -> dict[str, Any]:
             hint = did_you_mean(source, names)
             raise ConfigError(f"{source!r} is neither a recipe ({', '.join(names)}) nor a file{hint}")
         text = read_text(path)
-    values = _parse(text, source) or {}
+    values = parse_yaml(text, source) or {}
     if not isinstance(values, dict):
         raise ConfigError(f"{source}: expected sections with keys, found {type(values).__name__}")
     return values
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def _assign(values: dict[str, Any], keys: list[str], value: Any) -> None:

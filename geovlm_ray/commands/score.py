@@ -58,7 +58,7 @@ def score(path: Path, out: Path | None, config: RewardConfig) -> int:
         raise DataError(f"{path}: expected a file of JSON lines, found none")
     if out and not out.parent.is_dir():
         raise DataError(f"--out {out}: expected an existing folder, found no {out.parent}")
-    with path.open(encoding="utf-8", errors="surrogateescape") as source:
+    with path.open(encoding="utf-8-sig", errors="surrogateescape") as source:
         scored, problems = score_lines(source, config)
     for problem in problems:
         print(f"{path}, {problem}", file=sys.stderr)

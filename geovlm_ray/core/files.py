@@ -17,9 +17,9 @@ from geovlm_ray.core.errors import DataError
 
 
 def read_text(path: Path) -> str:
-    """Read a text file; raises DataError if it is not UTF-8."""
+    """Read a text file, without a byte order mark; raises DataError if it is not UTF-8."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: expected UTF-8 text, found byte {error.object[error.start]:#x}") from error
 

@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from geovlm_ray.core.geometry import Frame
-from geovlm_ray.core.section import Section
+from geovlm_ray.core.section import PathText, Section
 from geovlm_ray.data.answer_format import AnswerFormat
 from geovlm_ray.tasks import TASKS
 
@@ -44,8 +44,8 @@ class DataConfig(Section):
         description="'scenes' (synthetic scenes, unlimited), 'parquet' (output folders of `data convert`), or a format "
         "of `data convert`, which is converted on the fly",
     )
-    path: str = Field("", description="file or folder of the source; may contain several datasets")
-    root: str = Field(
+    path: PathText = Field("", description="file or folder of the source; may contain several datasets")
+    root: PathText = Field(
         "", description="folder that image paths are relative to; empty: as set at conversion, or the folder of `path`"
     )
     splits: tuple[str, ...] = Field(("train",), min_length=1, description="splits used for training")

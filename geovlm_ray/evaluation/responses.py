@@ -88,7 +88,7 @@ def _lines(path: Path) -> Iterator[tuple[int, Any]]:
     """Line number and JSON value of every non-blank line."""
     if not path.is_file():
         raise DataError(f"{path}: expected a file of JSON lines, found {'a folder' if path.exists() else 'none'}")
-    with path.open(encoding="utf-8", errors="surrogateescape") as source:
+    with path.open(encoding="utf-8-sig", errors="surrogateescape") as source:
         for number, line in enumerate(source, 1):
             if line.strip():
                 try:

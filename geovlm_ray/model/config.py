@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from geovlm_ray.core.errors import ConfigError
 from geovlm_ray.core.schema import Example
-from geovlm_ray.core.section import Section
+from geovlm_ray.core.section import PathText, Section
 from geovlm_ray.tasks.instructions import question_and_instruction
 
 TINY = "tiny"
@@ -71,7 +71,7 @@ class LoraSettings(Section):
 class ModelConfig(Section):
     """The policy model."""
 
-    path: str = Field(
+    path: PathText = Field(
         TINY,
         description="'tiny' or 'tiny-start', which ship with the package, a model folder, or a Hugging Face model ID",
     )

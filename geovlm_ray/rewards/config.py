@@ -9,7 +9,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from geovlm_ray.core.schema import Rotated
-from geovlm_ray.core.section import Section
+from geovlm_ray.core.section import PathText, Section
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.answers.class_names import Synonyms
 from geovlm_ray.tasks.answers.grammar import ThinkMode
@@ -50,13 +50,13 @@ class TextWeights(Section):
 class RewardConfig(Section):
     """Scoring of completions; a string in place of the section sets ``function``."""
 
-    function: str | None = Field(
+    function: PathText | None = Field(
         None, pattern=FUNCTION, description="path/file.py:function that replaces the rewards of all tasks"
     )
     time_limit_s: float = Field(5.0, gt=0, description="time limit of a user function per response, in seconds")
 
     preset: Literal["robust", "paper"] = Field("robust", description="reward variant of every task")
-    forms: dict[str, str] = Field(
+    forms: dict[str, PathText] = Field(
         default_factory=dict, description="task: reward name or path/file.py:function, overriding the preset"
     )
     think: ThinkMode = Field("required", description="none: responses have no reasoning, only <answer>...</answer>")

@@ -15,7 +15,7 @@ from typing import Annotated
 from pydantic import Field
 
 from geovlm_ray.core.errors import ConfigError
-from geovlm_ray.core.section import Section
+from geovlm_ray.core.section import PathText, Section
 from geovlm_ray.tasks import TASKS, TargetKind, Task
 
 RESERVED = ("all", *TASKS)
@@ -30,13 +30,13 @@ class TaskConfig(Section):
         min_length=1,
         description="answer format, appended to the question of a prompt; {boxes} stands for their notation and unit",
     )
-    reward: str = Field(description="path/file.py:function, or the name of a built-in reward of the target kind")
+    reward: PathText = Field(description="path/file.py:function, or the name of a built-in reward of the target kind")
 
 
 class Extensions(Section):
     """Plugins and tasks that a configuration adds to the built-in parts."""
 
-    plugins: tuple[str, ...] = Field(
+    plugins: tuple[PathText, ...] = Field(
         (), description="Python files or modules, imported in every process; they add entries to registries"
     )
     tasks: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], TaskConfig] = Field(

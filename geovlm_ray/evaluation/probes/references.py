@@ -32,7 +32,7 @@ def file_references(path: Path) -> list[Example]:
     """
     if not path.is_file():
         raise DataError(f"{path}: expected a file of JSON lines, found none")
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     if lines and '"reference"' in lines[0]:
         table = read_source("samples", path)
         examples = [table.row(i).example for i in range(len(table))]

@@ -1,0 +1,77 @@
+"""Strict YAML: the types of YAML 1.2's core schema, no key twice, environment variables as ``${NAME}``."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from geovlm_ray.core.errors import ConfigError
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_TYPES = (
+    ("bool", re.compile(r"true|True|TRUE|false|False|FALSE"), "tTfF"),
+    ("int", re.compile(r"[-+]?(?:0|[1-9][0-9]*)|0x[0-9a-fA-F]+"), "-+0123456789"),
+    (
+        "float",
+        re.compile(
+            r"[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
+            r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+        ),
+        "-+.0123456789",
+    ),
+    ("null", re.compile(r"~|null|Null|NULL|"), ["~", "n", "N", ""]),
+    ("merge", re.compile(r"<<"), "<"),
+)
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML follows YAML 1.1, in which ``no`` is false, ``2026-05-01`` a date, ``1e-5`` a text and ``1:30`` is 90."""
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - as in its base class
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping; raises ConstructorError for a key that is given twice."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.tag.endswith(":merge") or not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} is given twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+for _name, _pattern, _first in _TYPES:
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(rf"(?:{_pattern.pattern})\Z"), list(_first))
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """The value of a YAML text; ``${NAME}`` in its texts is the environment variable, other dollar signs are literal.
+
+    Raises:
+        ConfigError: It is not YAML, gives a key twice, or names a variable that is not set; ``where`` names it.
+    """
+    try:
+        return _expanded(yaml.load(text, _Loader), where)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _expanded(value: Any, where: str) -> Any:
+    if isinstance(value, str):
+        return _VARIABLE.sub(lambda match: _variable(match[1], where), value)
+    if isinstance(value, Mapping):
+        return {key: _expanded(item, where) for key, item in value.items()}
+    return [_expanded(item, where) for item in value] if isinstance(value, list) else value
+
+
+def _variable(name: str, where: str) -> str:
+    if name not in os.environ:
+        raise ConfigError(f"{where}: expected the environment variable {name} of ${{{name}}}, found that it is not set")
+    return os.environ[name]
