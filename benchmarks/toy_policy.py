@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -70,6 +71,10 @@ class ToyEngine:
         """One group per prompt."""
         return [self._group(prompt, group_size or self.group_size) for prompt in prompts]
 
+    def endpoint(self, host: str) -> str:
+        """The address of the node, since weights need no connection."""
+        return host
+
     def receive(self, weights: ToyWeights) -> int:
         """Receive new weights."""
         self._weights, self.version = weights, weights.version
@@ -121,7 +126,7 @@ class ToyLearner:
         """Log-probs of every sample's tokens."""
         return [np.array([logprob(bool(s.token_ids[0]), self.theta), 0, 0]) for g in groups for s in g.samples]
 
-    def weights(self) -> Iterator[ToyWeights]:
+    def weights(self, endpoints: Sequence[Any]) -> Iterator[ToyWeights]:
         """The current weights, from rank 0 only."""
         if self.rank == 0:
             yield ToyWeights(self.version, self.theta)

@@ -9,6 +9,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from peft import LoraConfig, get_peft_model
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
@@ -19,11 +20,16 @@ from transformers.utils import logging as transformers_logging
 
 from geovlm_ray.core.errors import ModelError, RunError
 from geovlm_ray.core.files import grant_umask_access
+from geovlm_ray.core.time_limit import OutOfTime, time_limit
 from geovlm_ray.model.config import PACKAGED, LoraSettings, ModelConfig, check_attention
 from geovlm_ray.model.families import family_of, family_of_folder
 from geovlm_ray.model.families.base import ModelFamily
 from geovlm_ray.model.packed_attention import VISION_ATTENTION
 from geovlm_ray.model.sharding import shard_like
+
+TEMPLATE_SECONDS = 10
+"""Limit of the time in which a chat template renders one question."""
+Shape = tuple[int, ...]
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 
@@ -37,6 +43,7 @@ def model_folder(path: str, *, weights: bool = True) -> Path:
     folder = Path(str(files("geovlm_ray.model") / "assets" / PACKAGED[path])) if path in PACKAGED else Path(path)
     if not folder.is_dir():
         folder = _from_hub(path, weights)
+    check_plain_files(folder)
     family_of_folder(folder)
     if weights and not any(folder.glob("*.safetensors")):
         raise ModelError(f"model {folder}: expected weights in *.safetensors, found none")
@@ -45,6 +52,14 @@ def model_folder(path: str, *, weights: bool = True) -> Path:
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise ModelError(f"model {folder}: expected a tokenizer ({' or '.join(TOKENIZER_FILES)}), found none")
     return folder
+
+
+def check_plain_files(folder: Path) -> None:
+    """Raise ModelError if a model or adapter folder holds something that is neither a file nor a folder."""
+    for entry in sorted(folder.iterdir()):
+        if not entry.is_file() and not entry.is_dir():
+            found = "a broken link" if entry.is_symlink() and not entry.exists() else "a pipe, socket or device"
+            raise ModelError(f"model {folder}: expected files and folders only, found {found}: {entry.name}")
 
 
 def _check_weights(file: Path) -> None:
@@ -74,12 +89,19 @@ def load_processor(folder: Path) -> ProcessorMixin:
     """The tokenizer and image processor of a model folder.
 
     Raises:
-        ModelError: the processor cannot be loaded.
+        ModelError: the processor cannot be loaded, or its chat template fails or takes more than `TEMPLATE_SECONDS`.
     """
     try:
-        return AutoProcessor.from_pretrained(folder)
+        processor = AutoProcessor.from_pretrained(folder)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"model {folder}: the processor cannot be loaded: {error}") from error
+    turn = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "question"}]}]
+    try:
+        with time_limit(TEMPLATE_SECONDS):
+            processor.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+    except (TemplateError, ValueError, TypeError, KeyError, OverflowError, RecursionError, OutOfTime) as error:
+        raise ModelError(f"model {folder}: expected a chat template that renders a question, found: {error}") from error
+    return processor
 
 
 def load_model(
@@ -122,18 +144,15 @@ def load_pretrained(folder: Path, **settings: Any) -> PreTrainedModel:
     transformers_logging.disable_progress_bar()
     try:
         model, found = family_of_folder(folder).model_class.from_pretrained(
-            folder, output_loading_info=True, **settings
+            folder, output_loading_info=True, use_safetensors=True, ignore_mismatched_sizes=True, **settings
         )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise ModelError(f"model {folder}: expected weights that load, found: {reason}") from error
-    problems = [
-        f"{len(names)} {problem} ({', '.join(sorted(names)[:3])}{', ...' if len(names) > 3 else ''})"
-        for problem, names in (("missing", found["missing_keys"]), ("unknown", found["unexpected_keys"]))
-        if names
-    ]
-    if problems:
-        raise ModelError(f"model {folder}: expected all weights of the model, found {' and '.join(problems)}")
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    mismatched = {name: tuple(shape) for name, shape, *_ in found.get("mismatched_keys", ())}
+    present = {name: shape for name, shape in shapes.items() if name not in found["missing_keys"]}
+    check_tensors(f"model {folder}", {**present, **mismatched, **dict.fromkeys(found["unexpected_keys"], ())}, shapes)
     return model
 
 
@@ -200,12 +219,49 @@ def restore_adapter(model: nn.Module, folder: Path) -> None:
     Raises:
         ModelError: the weights cannot be loaded.
     """
-    weights = folder / "adapter_model.safetensors"
-    _check_weights(weights)
-    for name, tensor in load_file(weights).items():
-        # PEFT omits the adapter name from the keys of its files.
-        parameter = model.get_parameter(name.removesuffix("weight") + "default.weight")
+    weights = adapter_weights(folder)
+    # PEFT omits the adapter name from the keys of its files.
+    parameters = {
+        name.replace(".default.", "."): parameter for name, parameter in model.named_parameters() if "lora_" in name
+    }
+    check_tensors(
+        f"adapter {folder}",
+        {name: tuple(tensor.shape) for name, tensor in weights.items()},
+        {name: tuple(parameter.shape) for name, parameter in parameters.items()},
+    )
+    for name, tensor in weights.items():
+        parameter = parameters[name]
         parameter.detach().copy_(shard_like(parameter, tensor))
+
+
+def adapter_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The weights of a PEFT adapter, from ``adapter_model.safetensors`` alone: other files could run code.
+
+    Raises:
+        ModelError: the file is absent or corrupt.
+    """
+    check_plain_files(folder)
+    file = folder / "adapter_model.safetensors"
+    if not file.is_file():
+        raise ModelError(f"adapter {folder}: expected weights in {file.name}, found none")
+    _check_weights(file)
+    return load_file(file)
+
+
+def check_tensors(what: str, found: Mapping[str, Shape], expected: Mapping[str, Shape]) -> None:
+    """Raise ModelError for tensors that are missing, unknown or of another shape; ``what`` names the model."""
+    wrong = [n for n, shape in found.items() if n in expected and expected[n] != shape]
+    problems = [
+        f"{len(names)} {problem} ({', '.join(sorted(names)[:3])}{', ...' if len(names) > 3 else ''})"
+        for problem, names in (
+            ("missing", expected.keys() - found.keys()),
+            ("unknown", found.keys() - expected.keys()),
+            ("of another shape", set(wrong)),
+        )
+        if names
+    ]
+    if problems:
+        raise ModelError(f"{what}: expected all weights of the model, found {' and '.join(problems)}")
 
 
 def load_state(file: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
+from peft import PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError
 from torch import nn
 from transformers import GenerationConfig, ProcessorMixin
@@ -17,7 +17,14 @@ from transformers import GenerationConfig, ProcessorMixin
 from geovlm_ray.core.errors import ModelError
 from geovlm_ray.core.files import read_object
 from geovlm_ray.model.families import base_model, family_of
-from geovlm_ray.model.loading import load_pretrained, load_processor, model_folder, save_policy
+from geovlm_ray.model.loading import (
+    adapter_weights,
+    check_tensors,
+    load_pretrained,
+    load_processor,
+    model_folder,
+    save_policy,
+)
 from geovlm_ray.model.prompts import EncodedPrompt, banned_token_ids
 from geovlm_ray.serving.model_ref import ADAPTER_FILE, ModelRef, adapter_base
 
@@ -80,12 +87,21 @@ def load_for_inference(ref: ModelRef, dtype: str) -> nn.Module:
         pad_token_id=processor.tokenizer.pad_token_id,
         suppress_tokens=banned_token_ids(processor, model.config.get_text_config().vocab_size),
     )
+    if not ref.adapter:
+        return model.eval()
+    weights = adapter_weights(ref.path)
     try:
-        return PeftModel.from_pretrained(model, ref.path).eval() if ref.adapter else model.eval()
+        adapted = PeftModel.from_pretrained(model, ref.path).eval()
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         raise ModelError(
             f"model {ref.path}: expected weights that load, found: {' '.join(str(error).split())}"
         ) from error
+    found, expected = (
+        {name: tuple(tensor.shape) for name, tensor in state.items()}
+        for state in (weights, get_peft_model_state_dict(adapted))
+    )
+    check_tensors(f"adapter {ref.path}", found, expected)
+    return adapted
 
 
 def generate_greedy(model: nn.Module, prompt: EncodedPrompt, max_new_tokens: int) -> list[int]:
