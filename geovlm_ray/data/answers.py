@@ -12,7 +12,7 @@ from geovlm_ray.core.schema import Box, Example, GroundedText, Rotated, keeps_an
 from geovlm_ray.data.scenes import SCENES_DATASET, demonstration
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.answers.box_dialects import parse_boxes, replace_boxes
-from geovlm_ray.tasks.answers.box_labels import needs_labels
+from geovlm_ray.tasks.answers.box_labels import writes_labels
 from geovlm_ray.tasks.answers.box_reader import without_boxes
 from geovlm_ray.tasks.answers.grammar import Parsed, ThinkMode, parse_response
 
@@ -23,8 +23,6 @@ THINK_MODES: dict[Reasoning, ThinkMode] = {"empty": "required", "none": "none"}
 MIN_IOU = 0.5
 """Minimum IoU of a rounded box with the original; below it, coordinates get more decimals."""
 MAX_DECIMALS = 4
-LABELLED_DIALECTS = ("json", "tagged")
-"""Dialects that write the label of every box that has one."""
 
 
 def response_text(
@@ -107,14 +105,14 @@ def _format_grounded(example: Example, target: GroundedText, rotated: bool) -> s
         # Boxes in the text are in the dataset's frame; replace them by the target boxes, in the answer frame.
         replaced = replace_boxes(target.text, lambda coords: _rounded(next(boxes, Box(coords)), rotated))
         return " ".join(replaced.split())
-    # Outside JSON, labels after the text would be words of the description.
-    rows = [(_rounded(b, rotated), b.label if example.dialect == "json" else None) for b in target.boxes]
+    labelled = writes_labels(example)
+    rows = [(_rounded(b, rotated), b.label if labelled else None) for b in target.boxes]
     return f"{text} {format_boxes(rows, example.dialect)}" if rows else text
 
 
 def _format_target_boxes(example: Example, boxes: Sequence[Box], rotated: bool) -> str:
     """Boxes in the example's dialect, with labels if the dialect or the task has them."""
-    labelled = example.dialect in LABELLED_DIALECTS or needs_labels(example)
+    labelled = writes_labels(example)
     return format_boxes([(_rounded(b, rotated), b.label if labelled else None) for b in boxes], example.dialect)
 
 

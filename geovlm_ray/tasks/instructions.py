@@ -11,7 +11,7 @@ import re
 from geovlm_ray.core.geometry import Frame
 from geovlm_ray.core.schema import Example, is_rotated
 from geovlm_ray.tasks import TASKS
-from geovlm_ray.tasks.answers.box_labels import needs_labels
+from geovlm_ray.tasks.answers.box_labels import needs_labels, writes_labels
 from geovlm_ray.tasks.answers.box_reader import without_boxes
 
 BOXES = "{boxes}"
@@ -34,22 +34,23 @@ _STATES_FORM = re.compile(
     r"|(?:answer|respond|reply|output) (?:with|in|using|only|as|by)|separated by|comma-separated)\b",
     re.IGNORECASE,
 )
-_STATES_BOX_FORM = re.compile(
-    r"[^.?!\n]*\b(?:form|format)\b[^.?!\n\[{]*(?:\[[^\]]*\]|\{[^}]*\})[^.?!\n]*[.?!]?", re.IGNORECASE
-)
+_SENTENCE_END = re.compile(r"(?<=[.?!])\s+|\n")
+_STATES_BOX_FORM = re.compile(r"\bform(?:at)?\b[^\[{]{0,80}[\[{]", re.IGNORECASE)
 
 
 def question_and_instruction(example: Example, *, list_classes: int = 0, caption_words: int | None = None) -> str:
     """The question and, on a new line, the instruction of its task, if there is something to say.
 
-    The names of an example's ``labels`` are listed if there are at most ``list_classes``, and the question does not
-    list them. ``caption_words`` is the length that captions should have; by default that of the task's instruction.
+    The names of an example's ``labels`` are listed if the answer names some of them, there are at most
+    ``list_classes``, and the question does not list them. ``caption_words`` is the length that captions should have; by
+    default that of the task's instruction.
     A sentence of the question that states the notation of boxes gives way to the instruction.
     """
     kind = TASKS[example.task].target_kind
     question = example.question
     if kind in ("boxes", "grounded"):
-        question = " ".join(_STATES_BOX_FORM.sub(" ", question).split()) or question
+        kept = [part for part in _SENTENCE_END.split(question) if not _STATES_BOX_FORM.search(part)]
+        question = " ".join(kept) or question
     parts = [question, " ".join(_sentences(example, question, list_classes, caption_words))]
     return "\n".join(part for part in parts if part)
 
@@ -83,10 +84,14 @@ def _sentences(example: Example, question: str, list_classes: int, caption_words
             sentences.append(f"Answer with about {caption_words} words.")
         else:
             boxes = box_format(
-                example.dialect, unit_of(example.frame), named=needs_labels(example), rotated=is_rotated(example.target)
+                example.dialect,
+                unit_of(example.frame),
+                named=writes_labels(example),
+                rotated=is_rotated(example.target),
             )
             sentences.append(task.instruction.replace(BOXES, boxes))
-    if 0 < len(example.labels) <= list_classes and not _lists(question, example.labels):
+    has_choice = task.target_kind == "classes" or needs_labels(example)
+    if has_choice and 0 < len(example.labels) <= list_classes and not _lists(question, example.labels):
         sentences.append(f"Classes: {'; '.join(example.labels)}.")
     if task.target_kind not in ("boxes", "grounded") and _has_box(question):
         sentences.append(f"Boxes are {unit_of(example.frame)}.")

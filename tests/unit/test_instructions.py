@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from geovlm_ray.core.geometry import Frame
 from geovlm_ray.core.schema import Box, Example, Target
 from geovlm_ray.data.answer_format import AnswerFormat
+from geovlm_ray.data.answers import answer_text
 from geovlm_ray.data.config import DataConfig
 from geovlm_ray.data.resolution import Resolution
 from geovlm_ray.model.answer_format import answer_format
@@ -35,8 +38,8 @@ def prompt(
         ),
         (
             AnswerFormat(Frame("permille"), "json"),
-            '[{"bbox_2d": [x1, y1, x2, y2]}]: top left and bottom right corner, in thousandths of the image\'s width '
-            "and height.",
+            '[{"bbox_2d": [x1, y1, x2, y2], "label": "name"}]: top left and bottom right corner, in thousandths of the '
+            "image's width and height.",
         ),
         (
             AnswerFormat(Frame("pixel", 640, 480), "geochat"),
@@ -44,8 +47,8 @@ def prompt(
         ),
         (
             AnswerFormat(Frame("percent"), "tagged"),
-            "<box>[[x1, y1, x2, y2]]</box>: top left and bottom right corner, in percent of the image's width and "
-            "height.",
+            "<ref>name</ref><box>[[x1, y1, x2, y2]]</box>: top left and bottom right corner, in percent of the "
+            "image's width and height.",
         ),
     ],
 )
@@ -126,3 +129,15 @@ def test_auto_is_what_the_family_was_pretrained_on() -> None:
 def test_instructions_of_tasks_without_boxes_name_no_placeholder() -> None:
     for task in TASKS.values():
         assert ("{boxes}" in task.instruction) == (task.target_kind in ("boxes", "grounded"))
+
+
+@pytest.mark.parametrize("dialect", ["brackets", "json", "geochat", "tagged"])
+@pytest.mark.parametrize("label", ["ship", None])
+def test_ideal_answer_has_the_notation_of_the_instruction(dialect: str, label: str | None) -> None:
+    box = (Box((10, 20, 30, 40), label),)
+    record = AnswerFormat(None, dialect).of(Example("a", "object_detection", (), "Find all ships.", box))
+    notation = PromptConfig().question(record).partition(" as ")[2].partition(":  top")[0].partition(": top")[0]
+    pattern = re.escape(notation)
+    for name in ("x1", "y1", "x2", "y2"):
+        pattern = pattern.replace(name, r"\d+")
+    assert re.fullmatch(pattern.replace("name", "ship"), answer_text(record))

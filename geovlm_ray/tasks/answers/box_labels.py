@@ -10,6 +10,8 @@ from geovlm_ray.core.schema import Example, GroundedText, target_boxes
 from geovlm_ray.tasks.answers.box_notations import FoundBox, word_set
 from geovlm_ray.tasks.answers.class_names import SHIPPED, ClassNames, Synonyms, class_names
 
+LABELLED_DIALECTS = ("json", "tagged")
+"""Dialects that write the label of every box that has one."""
 MAX_LABEL_WORDS = 3
 """Longer texts beside a box are a label only if they name a class."""
 MAX_GAP_WORDS = 14
@@ -67,6 +69,17 @@ def needs_labels(example: Example) -> bool:
     if len(true) > 1 or example.task != "object_detection" or len(example.labels) < 2 or not example.question:
         return len(true) > 1
     return class_names(example.labels).key_of(example.question) is None
+
+
+def writes_labels(example: Example) -> bool:
+    """Whether reference answers write the labels of boxes: where they are needed, and in JSON and tags if they exist.
+
+    Outside JSON, labels after the text of a grounded description would be words of it.
+    """
+    boxes = target_boxes(example.target)
+    has_labels = any(box.label for box in boxes) if boxes else bool(example.labels)
+    dialects = ("json",) if isinstance(example.target, GroundedText) else LABELLED_DIALECTS
+    return needs_labels(example) or (has_labels and example.dialect in dialects)
 
 
 def is_generic(label: str) -> bool:
