@@ -36,6 +36,9 @@ _PREPOSITIONS = word_set("over above exceeding exceed exceeds > under below < le
 _BOUNDS_AFTER = frozenset(("or", "and", "+"))
 _LINKS = word_set("than at to of")
 _ORDINALS = word_set("st nd rd th")
+_NEGATED = word_set("not cannot never neither nor rather instead unlike excluding")
+_NEGATION_WORDS = 3
+"""Words before a number among which a negation denies it ("do not see exactly 3")."""
 _NOT_NOUNS = DELIMITERS | word_set(
     "in on at of the a an is are was were and or to be with from by for that which there visible total = ± "
     "approximately about around roughly than not no only but so per can have located present seen this it"
@@ -89,17 +92,23 @@ def quantities(words: Sequence[str]) -> list[Quantity]:
 def stated_quantity(words: Sequence[str], context: Collection[str]) -> Quantity | None:
     """The one quantity that an answer states; None if it states none or several.
 
-    Of several, the one whose noun is in ``context``, the words of the question, or the total of the others. Without a
-    number, "none" and "no ships" are 0, and "a ship" is 1.
+    Negated ones ("not 3") are not stated. Of several, the one whose noun is in ``context``, the words of the question,
+    or the total of the others. Without a number, "none", "no ships" and "not one ship" are 0, and "a ship" is 1.
     """
-    found = quantities(words)
-    if not found:
+    every = quantities(words)
+    if not every:
         return _number_without_digits(words)
+    found = _without_counting([q for q in every if not _is_negated(words, q)])
+    if not found:
+        none = len(every) == 1 and every[0].start and words[every[0].start - 1] == "not" and every[0].low == 1
+        return Quantity(0.0, 0.0, every[0].unit, every[0].noun) if none else None
     if len(found) == 1 or [q[:3] for q in found] == [found[0][:3]] * len(found):
         return found[0]
     if "or" in words[found[0].end : found[-1].start]:
         return None
     asked = [q for q in found if q.noun and q.noun[-1] in context]
+    hits = [sum(word in context for word in q.noun) for q in asked]
+    asked = [q for q, n in zip(asked, hits, strict=True) if n == max(hits)]
     if asked and all(q[:2] == asked[0][:2] for q in asked):
         return asked[0]
     if len(found) == 2:
@@ -116,6 +125,24 @@ def whole_quantity(words: Sequence[str], filler: Collection[str]) -> Quantity | 
     (quantity,) = found
     rest = [*words[: quantity.start], *words[quantity.end + len(quantity.noun) :]]
     return quantity if all(word in filler or word in DELIMITERS for word in rest) else None
+
+
+def _is_negated(words: Sequence[str], quantity: Quantity) -> bool:
+    """Whether a negation in the same clause precedes a quantity: "not 3", "rather than 3"."""
+    for i in range(quantity.start - 1, max(quantity.start - 1 - _NEGATION_WORDS, -1), -1):
+        if words[i] in DELIMITERS or words[i] in ("but", "only") or _is_number(words[i]):
+            return False
+        if words[i] in _NEGATED:
+            return True
+    return False
+
+
+def _without_counting(found: list[Quantity]) -> list[Quantity]:
+    """The quantities without a first "1, 2, 3" that counts objects up; none if there are no others."""
+    counted = 0
+    while counted < len(found) and found[counted].low == counted + 1 and not found[counted].noun:
+        counted += 1
+    return found[counted:] if counted > 2 else found
 
 
 def _is_number(word: str) -> bool:
@@ -158,10 +185,10 @@ def _bounded(words: Sequence[str], value: float, first: int, end: int) -> tuple[
         i -= 1
     sign = words[i] if i >= 0 else ""
     linked = first - 1 - i > 0 or sign in _PREPOSITIONS
-    if sign in _ABOVE and linked:
-        return value, math.inf, i, end
-    if sign in _BELOW and linked:
-        return -math.inf, value, i, end
+    if linked and (sign in _ABOVE or sign in _BELOW):
+        denied = i > 0 and words[i - 1] in ("no", "not")
+        low, high = (value, math.inf) if (sign in _ABOVE) != denied else (-math.inf, value)
+        return low, high, i - denied, end
     after = end + 1 if end < len(words) and words[end] in ("or", "and") else end
     sign = words[after] if after < len(words) else ""
     if sign in _AT_LEAST and (after > end or sign == "+"):
