@@ -194,6 +194,8 @@ class Truth:
         letters = choices.chosen_letters(answer)
         if letters and letters != [self.letter]:
             return DIFFERENT
+        if not letters and self.letter in choices.denied_letters(answer):
+            return DIFFERENT
         rest = choices.without_letter(answer)[1] if letters else answer
         named = [key for key, text in self.options.items() if _truth(text, "", self.synonyms).named_in(rest)]
         if letters:
