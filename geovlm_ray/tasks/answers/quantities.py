@@ -9,6 +9,7 @@ import math
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
+from geovlm_ray.tasks.answers.hedges import is_unsure
 from geovlm_ray.tasks.answers.words import DELIMITERS, LINE, RANGE, SENTENCE, word_set
 
 ZERO_WORDS = word_set("none nil")
@@ -234,6 +235,8 @@ def _unit(words: Sequence[str], end: int) -> tuple[str | None, int]:
 
 
 def _number_without_digits(words: Sequence[str]) -> Quantity | None:
+    if is_unsure(words):
+        return None
     for i, word in enumerate(words):
         if word in ZERO_WORDS or (word in ("no", "not") and i + 1 < len(words) and words[i + 1] not in DELIMITERS):
             noun = words[i + 1 : i + 2] if word == "no" and words[i + 1] not in _NOT_NOUNS else ()
