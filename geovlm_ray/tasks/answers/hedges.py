@@ -22,6 +22,7 @@ _KNOWLEDGE = word_set("idea clue answer information info comment data opinion gu
 _ADVERBS = word_set("really entirely fully completely quite very absolutely at all 100 be to for it that so too yet")
 _MODALS = word_set("may might could can whether")
 _MAX_ADVERBS = 3
+_CLAUSE_WORDS = 16
 _SIGNS = _UNSURE | NEGATORS | {"or"}
 
 
@@ -51,7 +52,7 @@ def _denies_knowledge(words: Sequence[str], i: int) -> bool:
 
 def _whether(words: Sequence[str], start: int) -> bool:
     """Whether a clause with "whether" follows in the same part of the sentence."""
-    for word in words[start + 1 :]:
+    for word in words[start + 1 : start + _CLAUSE_WORDS]:
         if word in DELIMITERS:
             return False
         if word == "whether":

@@ -25,7 +25,6 @@ _ASSENTS = word_set(
     "so all clearly obviously"
 )
 """Words of answers such as "certainly", "of course", "I think so" and "not really"."""
-_STEM_OPPOSITES = {STEMS[a]: STEMS[b] for a, b in OPPOSITES.items()}
 _NOT_ASKED = frozenset(map(STEMS.__getitem__, NEGATORS | _ABSENT | {"yes", "or"}))
 _NEGATIONS = (NEGATORS | _ABSENT) - {"rather", "instead", "unlike"}
 _COVERED = 0.5
@@ -123,7 +122,7 @@ def _asks_for_absence(question: Sequence[str]) -> bool:
 
 def _opposites(stem: str) -> tuple[str | None, str, str]:
     """Stems of the opposite meaning: of a pair such as left and right, and with or without "un"."""
-    return _STEM_OPPOSITES.get(stem), f"un{stem}", stem.removeprefix("un") if len(stem) > 6 else f"un{stem}"
+    return OPPOSITES.get(stem), f"un{stem}", stem.removeprefix("un") if len(stem) > 6 else f"un{stem}"
 
 
 def _compares(sentence: Sequence[str], question: Sequence[str]) -> bool | None:
