@@ -62,6 +62,8 @@ CHOICES = "What is the main object?\nA. harbor\nB. airport\nC. beach"
         ("It is rural, not urban.", "rural", "Is it rural or urban?", 1),
         ("rural or urban", "rural", "Is it rural or urban?", 0),
         ("unflooded", "flooded", "", 0),
+        ("It is hard to say if it is flooded.", "flooded", "", 0),
+        ("If I see it well, it is flooded.", "flooded", "", 1),
         ("not flooded", "non-flooded", "", 1),
         ("basketball court", "tennis court", "", 0),
         ("The roof is grey.", "gray", "What color is the roof?", 1),

@@ -14,12 +14,14 @@ _SEVERAL = re.compile(r"\b([A-H])\W{0,3}\s?(?:or|and|/|,)\s?\W{0,3}([A-H])\b")
 _NAME = r"\(?(?:\b[A-H]\b|\b[a-h]\b(?=\W*(?:[.,;:)]|\Z)))\)?"
 _NAMES = rf"{_NAME}(?:\s?(?:or|nor|and|/)\s?{_NAME}){{0,7}}"
 _DENIED_AFTER = re.compile(
-    r"(?:\b(?:[Nn]ot|cannot|[Nn]ever|[Nn]either|nor|[Ee]xcept|excluding|instead of|rather than|(?:[Aa]ny|[Ee]very)thing but)|n['’]t)"
+    r"(?:\b(?:[Nn]ot|cannot|[Nn]ever|[Nn]either|nor|[Ee]xcept|excluding|instead of|rather than"
+    r"|(?:[Aa]ny|[Ee]very)thing but)|n['’]t)"
     rf"\s(?:be\s)?(?:option\s|choice\s|letter\s)?{_NAMES}",
     re.ASCII,
 )
 _DENIED_BEFORE = re.compile(
-    rf"{_NAMES}\s(?:(?:is|are|was|seems|can|could)\s?(?:not\b|n['’]t\b|wrong|incorrect|false|excluded|ruled out)|cannot\b)",
+    rf"{_NAMES}\s(?:cannot\b|(?:is|are|was|seems|can|could)\s?"
+    r"(?:not\b|n['’]t\b|wrong|incorrect|false|excluded|ruled out))",
     re.ASCII,
 )
 _ONE_LETTER = re.compile(r"\b[A-Ha-h]\b")

@@ -21,6 +21,7 @@ _KNOWLEDGE = word_set("idea clue answer information info comment data opinion gu
 """Nouns that say so after "no"."""
 _ADVERBS = word_set("really entirely fully completely quite very absolutely at all 100 be to for it that so too yet")
 _MODALS = word_set("may might could can whether")
+_OPEN_CLAUSES = frozenset(("if", "whether"))
 _MAX_ADVERBS = 3
 _CLAUSE_WORDS = 16
 _SIGNS = _UNSURE | NEGATORS | {"or"}
@@ -30,7 +31,9 @@ def is_unsure(words: Sequence[str]) -> bool:
     """Whether the tokens of an answer say that the answer is not known."""
     if _SIGNS.isdisjoint(words):
         return False
-    return not _UNSURE.isdisjoint(words) or any(_denies_knowledge(words, i) for i in range(len(words)))
+    if not _UNSURE.isdisjoint(words):
+        return True
+    return any(word in _SIGNS and _denies_knowledge(words, i) for i, word in enumerate(words))
 
 
 def _denies_knowledge(words: Sequence[str], i: int) -> bool:
@@ -58,3 +61,11 @@ def _whether(words: Sequence[str], start: int) -> bool:
         if word == "whether":
             return True
     return False
+
+
+def without_unknown(words: list[str]) -> list[str]:
+    """Tokens without a clause that the answer leaves open: "it is hard to say if it is destroyed"."""
+    for i, word in enumerate(words):
+        if word in _OPEN_CLAUSES and is_unsure(words[:i] or words):
+            return words[:i]
+    return words

@@ -21,8 +21,8 @@ _PRESENCE = _PRESENT | _ABSENT | NEGATORS
 _QUESTION_STARTS = word_set("is are does do did can could has have was were what how which where")
 _ALONE_BEFORE = DELIMITERS | {"and", "or", "but", "yes", "because", "since", "as", "thank"}
 _ASSENTS = word_set(
-    "absolutely indeed certainly sure definitely surely undoubtedly exactly really quite naturally totally course doubt "
-    "so all clearly obviously"
+    "absolutely indeed certainly sure definitely surely undoubtedly exactly really quite totally course doubt so "
+    "all clearly obviously"
 )
 """Words of answers such as "certainly", "of course", "I think so" and "not really"."""
 _NOT_ASKED = frozenset(map(STEMS.__getitem__, NEGATORS | _ABSENT | {"yes", "or"}))

@@ -100,9 +100,18 @@ def stated_quantity(words: Sequence[str], context: Collection[str]) -> Quantity 
     if not every:
         return _number_without_digits(words)
     found = _without_counting([q for q in every if not _is_negated(words, q)])
-    if not found:
-        none = len(every) == 1 and every[0].start and words[every[0].start - 1] == "not" and every[0].low == 1
-        return Quantity(0.0, 0.0, every[0].unit, every[0].noun) if none else None
+    return _stated_of(found, words, context) if found else _not_one(every, words)
+
+
+def _not_one(denied: list[Quantity], words: Sequence[str]) -> Quantity | None:
+    """0 for "not one ship", with its unit and noun; None for other denied quantities."""
+    first = denied[0]
+    is_none = len(denied) == 1 and first.low == 1 and words[first.start - 1 : first.start] == ["not"]
+    return first._replace(low=0.0, high=0.0) if is_none else None
+
+
+def _stated_of(found: list[Quantity], words: Sequence[str], context: Collection[str]) -> Quantity | None:
+    """The one of the stated quantities that answers the question; None if several may."""
     if len(found) == 1 or [q[:3] for q in found] == [found[0][:3]] * len(found):
         return found[0]
     if "or" in words[found[0].end : found[-1].start]:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from geovlm_ray.tasks.answers import choices
 from geovlm_ray.tasks.answers.class_names import HEADS, NEGATORS, SHIPPED, ClassNames, Synonyms, class_names
 from geovlm_ray.tasks.answers.conclusions import conclusion
+from geovlm_ray.tasks.answers.hedges import without_unknown
 from geovlm_ray.tasks.answers.phrases import (
     CUTS,
     FILLER,
@@ -236,6 +237,7 @@ class Truth:
         return EQUAL if chosen and chosen <= self.content_set else DIFFERENT
 
     def _phrase_agreement(self, words: list[str]) -> Agreement:
+        words = without_unknown(words)
         if self.alternatives and "than" in words and (compared := self._compared_agreement(words)):
             return compared
         if self._offers_alternatives(words):
