@@ -65,7 +65,7 @@ def _whether(words: Sequence[str], start: int) -> bool:
 
 def without_unknown(words: list[str]) -> list[str]:
     """Tokens without a clause that the answer leaves open: "it is hard to say if it is destroyed"."""
-    for i, word in enumerate(words):
-        if word in _OPEN_CLAUSES and is_unsure(words[:i] or words):
-            return words[:i]
-    return words
+    if _OPEN_CLAUSES.isdisjoint(words):
+        return words
+    start = next((i for i, word in enumerate(words) if word in _OPEN_CLAUSES and (i or word == "whether")), None)
+    return words[:start] if start is not None and is_unsure(words[:start] or words) else words

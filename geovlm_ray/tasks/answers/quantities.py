@@ -38,6 +38,7 @@ _BOUNDS_AFTER = frozenset(("or", "and", "+"))
 _LINKS = word_set("than at to of")
 _ORDINALS = word_set("st nd rd th")
 _NEGATED = word_set("not cannot never neither nor rather instead unlike excluding")
+_MIN_COUNTED = 3
 _NEGATION_WORDS = 3
 """Words before a number among which a negation denies it ("do not see exactly 3")."""
 _NOT_NOUNS = DELIMITERS | word_set(
@@ -99,7 +100,8 @@ def stated_quantity(words: Sequence[str], context: Collection[str]) -> Quantity 
     every = quantities(words)
     if not every:
         return _number_without_digits(words)
-    found = _without_counting([q for q in every if not _is_negated(words, q)])
+    found = every if _NEGATED.isdisjoint(words) else [q for q in every if not _is_negated(words, q)]
+    found = _without_counting(found) if len(found) >= _MIN_COUNTED else found
     return _stated_of(found, words, context) if found else _not_one(every, words)
 
 
@@ -117,8 +119,9 @@ def _stated_of(found: list[Quantity], words: Sequence[str], context: Collection[
     if "or" in words[found[0].end : found[-1].start]:
         return None
     asked = [q for q in found if q.noun and q.noun[-1] in context]
-    hits = [sum(word in context for word in q.noun) for q in asked]
-    asked = [q for q, n in zip(asked, hits, strict=True) if n == max(hits)]
+    if len(asked) > 1:
+        hits = [sum(word in context for word in q.noun) for q in asked]
+        asked = [q for q, n in zip(asked, hits, strict=True) if n == max(hits)]
     if asked and all(q[:2] == asked[0][:2] for q in asked):
         return asked[0]
     if len(found) == 2:
@@ -152,7 +155,7 @@ def _without_counting(found: list[Quantity]) -> list[Quantity]:
     counted = 0
     while counted < len(found) and found[counted].low == counted + 1 and not found[counted].noun:
         counted += 1
-    return found[counted:] if counted > 2 else found
+    return found[counted:] if counted >= _MIN_COUNTED else found
 
 
 def _is_number(word: str) -> bool:
