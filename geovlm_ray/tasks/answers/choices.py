@@ -11,6 +11,20 @@ _LETTER = re.compile(
 )
 _UPPER = re.compile(r"(?:^|(?<=[\s*\"]))([B-H])(?=[\s).:*,\"]|\Z)")
 _SEVERAL = re.compile(r"\b([A-H])\W{0,3}\s?(?:or|and|/|,)\s?\W{0,3}([A-H])\b")
+_NAME = r"\(?(?:\b[A-H]\b|\b[a-h]\b(?=\W*(?:[.,;:)]|\Z)))\)?"
+_NAMES = rf"{_NAME}(?:\s?(?:or|nor|and|/)\s?{_NAME}){{0,7}}"
+_DENIED_AFTER = re.compile(
+    r"(?:\b(?:[Nn]ot|cannot|[Nn]ever|[Nn]either|nor|[Ee]xcept|excluding|instead of|rather than"
+    r"|(?:[Aa]ny|[Ee]very)thing but)|n['’]t)"
+    rf"\s(?:be\s)?(?:option\s|choice\s|letter\s)?{_NAMES}",
+    re.ASCII,
+)
+_DENIED_BEFORE = re.compile(
+    rf"{_NAMES}\s(?:cannot\b|(?:is|are|was|seems|can|could)\s?"
+    r"(?:not\b|n['’]t\b|wrong|incorrect|false|excluded|ruled out))",
+    re.ASCII,
+)
+_ONE_LETTER = re.compile(r"\b[A-Ha-h]\b")
 _AT_START = re.compile(r"\s*\**\(?([A-Ha-h])[).:]\**\s*(?=\S)")
 
 
@@ -23,14 +37,21 @@ def options(question: str) -> dict[str, str]:
 
 
 def chosen_letters(answer: str) -> list[str]:
-    """Letters, in lower case and without duplicates, that an answer marks as its choice."""
+    """Letters, in lower case and without duplicates, that an answer marks as its choice and does not deny."""
     alone = _LETTER_ALONE.fullmatch(answer)
     if alone:
         return [alone[1].lower()]
     found = [m[1] or m[2] or m[3] for m in _LETTER.finditer(answer) if m[1] or m[3] or m[2].isupper()]
     found += _UPPER.findall(answer)
     found += [letter for match in _SEVERAL.finditer(answer) for letter in match.groups()]
-    return list(dict.fromkeys(letter.lower() for letter in found))
+    denied = denied_letters(answer) if found else frozenset()
+    return [letter for letter in dict.fromkeys(letter.lower() for letter in found) if letter not in denied]
+
+
+def denied_letters(answer: str) -> frozenset[str]:
+    """Letters, in lower case, that an answer denies: "not B", "neither A nor C", "B is wrong"."""
+    denials = [m[0] for pattern in (_DENIED_AFTER, _DENIED_BEFORE) for m in pattern.finditer(answer)]
+    return frozenset(letter.lower() for denial in denials for letter in _ONE_LETTER.findall(denial))
 
 
 def without_letter(answer: str) -> tuple[str | None, str]:

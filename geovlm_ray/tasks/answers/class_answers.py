@@ -6,6 +6,7 @@ import functools
 from dataclasses import dataclass, field
 
 from geovlm_ray.core.schema import Example, target_texts
+from geovlm_ray.tasks.answers.before_after import state_after
 from geovlm_ray.tasks.answers.class_names import (
     HEADS,
     NEGATORS,
@@ -16,6 +17,7 @@ from geovlm_ray.tasks.answers.class_names import (
     known_names,
 )
 from geovlm_ray.tasks.answers.conclusions import conclusion
+from geovlm_ray.tasks.answers.hedges import without_unknown
 from geovlm_ray.tasks.answers.words import CLOSE, COLON, COMMA, DELIMITERS, LINE, SENTENCE, tokens, word_set
 
 MAX_CACHED_CHARS = 1024
@@ -48,6 +50,9 @@ _UNSEEN = word_set("visible present seen found shown there detected observed evi
 _ABSENT = word_set("absent missing")
 _NEGATIONS = NEGATORS | {"almost", "nearly"}
 _NEGATED_LISTS = frozenset(("or", "nor"))
+_EXAMPLES = word_set("a an the many several some there numerous multiple lots with")
+"""Words that begin the description of a class after a dash or comma."""
+_HEADING_WORDS = 3
 _LIST_WORDS = 12
 """Tokens after a comma in which a negated list may end."""
 _FILLER = HEADS | _MARKERS | _EXPLANATIONS | _HEDGES | word_set(
@@ -102,7 +107,12 @@ class ClassReader:
         return {match[0] for match in matches if match}
 
     def _read(self, answer: str) -> tuple[str, ...]:
-        read = (Sentence(words, self.vocabulary, self.closed, self.single) for words in _sentences(conclusion(answer)))
+        words = tokens(conclusion(answer))
+        after = state_after(words) if self.single else None
+        return (self._read_words(after) if after else ()) or self._read_words(words)
+
+    def _read_words(self, answer: list[str]) -> tuple[str, ...]:
+        read = (Sentence(words, self.vocabulary, self.closed, self.single) for words in _sentences(answer))
         sentences = _statement(list(read)) if self.single else list(read)
         keys = [key for sentence in sentences for key in sentence.keys]
         return tuple(keys + [key for s in sentences if s.bare or not self.closed for key in s.unknown])
@@ -121,18 +131,19 @@ def _class_reader(target: tuple[str, ...], labels: tuple[str, ...], task: str, s
     return ClassReader(vocabulary, truth, listed, bool(labels), single)
 
 
-def _sentences(text: str) -> list[list[str]]:
-    """The tokens of each sentence or line; the number of a list item ends no sentence."""
-    found = tokens(text)
+def _sentences(found: list[str]) -> list[list[str]]:
+    """The tokens of each sentence or line, without open questions; the mark of a list item ("1.") ends no sentence."""
     if SENTENCE not in found and LINE not in found:
-        return [found]
+        return [without_unknown(found)]
     sentences: list[list[str]] = [[]]
     for token in found:
         if token not in (SENTENCE, LINE):
             sentences[-1].append(token)
+        elif token == SENTENCE and len(sentences[-1]) == 1 and len(sentences[-1][0]) == 1:
+            sentences[-1].clear()
         elif sentences[-1] and not (token == SENTENCE and sentences[-1][-1].isdecimal()):
             sentences.append([])
-    return sentences
+    return list(map(without_unknown, sentences))
 
 
 def _statement(sentences: list[Sentence]) -> list[Sentence]:
@@ -158,8 +169,10 @@ class Sentence:
         self.keys: list[str] = []
         self.unknown: list[str] = []
         self.bare, self.hedged, self.marked = True, False, False
-        self._words = words
+        self._words, self._vocabulary = words, vocabulary
         self._negated, self._named, self._explained = False, False, False
+        self._denied = False
+        self._list = 0
         self._clause = 0
         self._piece: list[str] = []
         others = None if closed else known_names()
@@ -172,7 +185,10 @@ class Sentence:
             if match:
                 i, self._named = match[1], True
                 if not self._negated:
+                    if len(self.unknown) > self._list:
+                        self._complete(words[i - 1])
                     self.keys.append(match[0])
+                self._list = len(self.unknown)
                 continue
             i += 1
             if word not in _SPECIAL:
@@ -192,12 +208,14 @@ class Sentence:
                 if single:
                     return True
             self._end_piece()
+            self._explained = self._explained or (single and word == COMMA and self._describes(i))
             self._end_clause(i, word)
         elif word in _NEGATIONS or word in _ABSENT:
             self._negate(i, word)
         elif word in _VERBS:
             self.bare = False
             self._piece.clear()
+            self._list = len(self.unknown)
         elif word in _EXPLANATIONS or (word == "as" and self._next(i) in _EXPLAINING_AS):
             return bool(self.keys)
         elif single and self.keys and word in _CONTEXT:
@@ -207,13 +225,24 @@ class Sentence:
         self.hedged = self.hedged or word in _HEDGES
         return False
 
+    def _describes(self, i: int) -> bool:
+        """Whether a description of the named class follows a delimiter ("beach - a sandy shore")."""
+        return bool(self.keys) and self._next(i) in _EXAMPLES
+
     def _next(self, i: int) -> str:
         return self._words[i + 1] if i + 1 < len(self._words) else COMMA
 
     def _negate(self, i: int, word: str) -> None:
-        """Negate the names that follow; after names ("ships are not visible", "airport: no"), those before."""
+        """Negate the names that follow; after names ("ships are not visible", "airport: no"), those before.
+
+        A heading ("Absent:") negates the rest of the sentence.
+        """
         following = self._next(i)
         if following == "only":
+            return
+        heads = not self.keys and (word in _ABSENT or following in _UNSEEN)
+        if heads and COLON in self._words[i + 1 : i + 1 + _HEADING_WORDS]:
+            self._denied = self._negated = True
             return
         alone = following == COMMA and i > 0 and self._words[i - 1] in DELIMITERS
         if word in _ABSENT or following in _UNSEEN or (alone and word in ("no", "not")):
@@ -231,8 +260,15 @@ class Sentence:
             and not _NEGATED_LISTS.isdisjoint(self._words[i + 1 : i + _LIST_WORDS])
         ):
             return
-        self._negated = False
+        self._negated = self._denied
         self._clause = len(self.keys)
+
+    def _complete(self, head: str) -> None:
+        """Read the items before a name with its last word: "coniferous and mixed forest" is two forests."""
+        items = self.unknown[self._list :]
+        keys = [self._vocabulary.key_of_joined(item.removeprefix(UNKNOWN) + head) for item in items]
+        self.unknown[self._list :] = [item for item, key in zip(items, keys, strict=True) if key is None]
+        self.keys += [key for key in keys if key is not None]
 
     def _end_piece(self) -> None:
         """Count a piece of the sentence that named no class of the vocabulary as one unknown class, or several."""

@@ -112,6 +112,10 @@ class ClassNames:
         """Key of a name of the vocabulary."""
         return self._keys.get(spelling_of(name).key) or label_key(name)
 
+    def key_of_joined(self, joined: str) -> str | None:
+        """Key of the name with this joined spelling."""
+        return self._keys.get(joined)
+
     def is_name(self, words: Sequence[str]) -> bool:
         """Whether tokens are a spelling of one name."""
         if not CONNECTORS.isdisjoint(words):

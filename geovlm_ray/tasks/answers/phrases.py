@@ -31,17 +31,6 @@ CUTS = word_set(
 _ADDITIONS = CUTS | VERBS | NEGATORS | word_set("there the it this these they i so suggesting indicating rather")
 MODIFIERS = word_set("large small long wide several many few some multiple various single main major visible different")
 """Adjectives, as stems, that an answer may add to the noun of the truth."""
-OPPOSITES = {
-    a: b
-    for pair in (
-        *("left right", "top bottom", "increase decrease", "before after", "urban rural", "more less", "large small"),
-        *("high low", "open close", "wet dry", "horizontal vertical", "dense sparse", "light dark", "day night"),
-        *("old new", "build demolish", "add remove", "appear disappear", "above below", "inside outside", "flood dry"),
-        *("larger smaller", "more fewer", "front behind", "clockwise counterclockwise", "expand shrink", "full empty"),
-        *("vegetated barren", "paved unpaved", "damaged intact", "calm rough", "cloudy clear", "moving stationary"),
-    )
-    for a, b in (pair.split(), reversed(pair.split()))
-}
 _CANONICAL = {
     spelling: name
     for name, spellings in {
@@ -56,6 +45,8 @@ _CANONICAL = {
         "forest": "forested", "mountain": "mountainous", "sand": "sandy", "grass": "grassy",
         "not": " ".join(NEGATORS - {"rather", "instead"}),
         "build": "built build constructed", "adjacent": "next beside",
+        "below": "below under beneath underneath", "above": "above over", "inside": "inside within",
+        "outside": "outside",
     }.items()
     for spelling in spellings.split()
 }  # fmt: skip
@@ -69,6 +60,11 @@ GENERAL_NOUNS = word_set(
     "object structure color object park ground surface side to than and"
 )
 """Head nouns that very different names share ("tennis court", "basketball court")."""
+
+
+_LIST_DELIMITERS = word_set("and + plus but")
+_LIST_PHRASES = frozenset((("as", "well"), ("along", "with"), ("together", "with"), ("addition", "to")))
+_LIST_FILLER = word_set("both also along together addition")
 
 
 def phrase_words(words: Sequence[str]) -> list[str]:
@@ -88,9 +84,13 @@ def sentences(words: Sequence[str]) -> list[list[str]]:
 
 
 def affirmed(words: Sequence[str]) -> list[str]:
-    """Tokens outside negations; a negation ends at a delimiter or contrast."""
+    """Tokens outside negations; a negation ends at a delimiter or contrast; "not only" is none."""
+    if NEGATORS.isdisjoint(words):
+        return list(words)
     found, negated = [], False
-    for word in words:
+    for i, word in enumerate(words):
+        if word == "not" and words[i + 1 : i + 2] == ["only"]:
+            continue
         negated = (negated or word in NEGATORS) and word not in DELIMITERS and word != "but"
         if not negated:
             found.append(word)
@@ -98,13 +98,15 @@ def affirmed(words: Sequence[str]) -> list[str]:
 
 
 def items(words: Sequence[str]) -> list[list[str]]:
-    """Content words of the items of a list: its delimiters are commas, line breaks, "and" and "+"."""
+    """Content words of the items of a list, which commas, line breaks, "and", "as well as" and the like delimit."""
     found: list[list[str]] = [[]]
+    before = ""
     for word in words:
-        if word in DELIMITERS or word in ("and", "+"):
+        if word in DELIMITERS or word in _LIST_DELIMITERS or (before, word) in _LIST_PHRASES:
             found.append([])
-        elif word not in FILLER:
+        elif word not in FILLER and word not in _LIST_FILLER:
             found[-1].append(word)
+        before = word
     named = [item for item in found if item and not (len(item) == 1 and item[0].isdecimal())]
     return named or [item for item in found if item]
 
@@ -166,3 +168,15 @@ def _stem(word: str) -> str:
 
 STEMS = WordForms(_stem)
 """One form of the inflections and common synonyms of each word in its normal form."""
+OPPOSITES = {
+    STEMS[a]: STEMS[b]
+    for pair in (
+        *("left right", "top bottom", "increase decrease", "before after", "urban rural", "more less", "large small"),
+        *("high low", "open close", "wet dry", "horizontal vertical", "dense sparse", "light dark", "day night"),
+        *("old new", "build demolish", "add remove", "appear disappear", "above below", "inside outside", "flood dry"),
+        *("larger smaller", "more fewer", "front behind", "clockwise counterclockwise", "expand shrink", "full empty"),
+        *("vegetated barren", "paved unpaved", "damaged intact", "calm rough", "cloudy clear", "moving stationary"),
+    )
+    for a, b in (pair.split(), reversed(pair.split()))
+}
+"""Stems of opposite meaning."""

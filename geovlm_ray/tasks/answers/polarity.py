@@ -5,22 +5,28 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from geovlm_ray.tasks.answers.class_names import NEGATORS
-from geovlm_ray.tasks.answers.phrases import OPPOSITES, SKIPPED, phrase_words, sentences
+from geovlm_ray.tasks.answers.hedges import is_unsure
+from geovlm_ray.tasks.answers.phrases import OPPOSITES, SKIPPED, STEMS, phrase_words, sentences
 from geovlm_ray.tasks.answers.positions import comparison
-from geovlm_ray.tasks.answers.words import COMMA, DELIMITERS, word_set
+from geovlm_ray.tasks.answers.words import COMMA, DELIMITERS, LINE, SENTENCE, word_set
 
 TRUE_WORDS = word_set("yes yeah yep yup true correct affirmative y")
 FALSE_WORDS = word_set("no nope nah false incorrect n")
 
 _ALWAYS_TRUE = word_set("yes yeah true")
 _ALWAYS_FALSE = word_set("false nope")
-_ABSENT = word_set("absent none unchanged")
+_ABSENT = word_set("absent unchanged free devoid missing")
 _PRESENT = word_set("present visible exist")
 _PRESENCE = _PRESENT | _ABSENT | NEGATORS
-_UNSURE = word_set("maybe unsure unclear uncertain unknown unable perhaps possibly difficult impossible hard")
-_CANNOT = word_set("cannot sure know determine tell certain confirm")
 _QUESTION_STARTS = word_set("is are does do did can could has have was were what how which where")
 _ALONE_BEFORE = DELIMITERS | {"and", "or", "but", "yes", "because", "since", "as", "thank"}
+_ASSENTS = word_set(
+    "absolutely indeed certainly sure definitely surely undoubtedly exactly really quite totally course doubt so "
+    "all clearly obviously"
+)
+"""Words of answers such as "certainly", "of course", "I think so" and "not really"."""
+_NOT_ASKED = frozenset(map(STEMS.__getitem__, NEGATORS | _ABSENT | {"yes", "or"}))
+_NEGATIONS = (NEGATORS | _ABSENT) - {"rather", "instead", "unlike"}
 _COVERED = 0.5
 """Share of the content words of a question that a sentence repeats if it answers it without "yes" or "no"."""
 
@@ -34,29 +40,89 @@ def polarity(words: Sequence[str], question: Sequence[str] = ()) -> bool | None:
     yes, no = _says_yes(words), _says_no(words)
     if yes or no:
         return None if yes and no else yes
-    parts = sentences(words)
-    unsure = not _UNSURE.isdisjoint(words) or (not _CANNOT.isdisjoint(words) and not NEGATORS.isdisjoint(words))
-    if not parts or unsure or parts[0][0] in _QUESTION_STARTS:
+    assents = not _ASSENTS.isdisjoint(words)
+    parts = sentences(_without_doubt(words) if assents else words)
+    if is_unsure(words) or (parts and parts[0][0] in _QUESTION_STARTS):
         return None
-    return _stated(parts[0], question)
+    if assents and (assented := _assented(parts[0] if parts else [])) is not None:
+        return assented
+    return _stated(parts[0], question) if parts else None
+
+
+def _without_doubt(words: Sequence[str]) -> list[str]:
+    """Tokens without "no doubt" and "without a doubt"; "I doubt" becomes a negation."""
+    found: list[str] = []
+    for word in words:
+        if word != "doubt":
+            found.append(word)
+            continue
+        while found and found[-1] in ("a", "any"):
+            found.pop()
+        if found and found[-1] in NEGATORS:
+            found[-1] = "certainly"
+        else:
+            found.append("not")
+    return found
+
+
+def _assented(sentence: Sequence[str]) -> bool | None:
+    """What a sentence says that consists of an assent ("certainly", "I think so") and perhaps a negation."""
+    rest = [word for word in sentence if word not in SKIPPED and word != "do"]
+    if not _ASSENTS.isdisjoint(sentence) and (_ASSENTS | {"not"}).issuperset(rest):
+        return "not" not in rest
+    return None
+
+
+def _is_negative(words: Sequence[str]) -> bool:
+    """Whether tokens state an absence; "not free of ships" does not."""
+    return NEGATORS.isdisjoint(words) != _ABSENT.isdisjoint(words)
 
 
 def _stated(sentence: Sequence[str], question: Sequence[str]) -> bool | None:
     """What a sentence without "yes" or "no" says of a question."""
-    negated = not NEGATORS.isdisjoint(sentence) or not _ABSENT.isdisjoint(sentence)
+    negated = _is_negative(sentence) != _asks_for_absence(question)
     facts = [word for word in sentence if word not in SKIPPED]
     if len(sentence) == 1:
-        return sentence[0] in _PRESENT if sentence[0] in _PRESENT | _ABSENT else None
+        return not negated if sentence[0] in _PRESENCE else None
     if facts and _PRESENCE.issuperset(facts):
         return not negated
     compared = _compares(sentence, question)
     if compared is not None:
         return compared != negated
-    stated, asked = set(phrase_words(sentence)), set(phrase_words(question))
-    if not asked or len(asked & stated) < _COVERED * len(asked):
-        return False if negated and sentence[0] in ("there", "no") else None
-    opposite = any(OPPOSITES.get(word) in stated and word not in stated for word in asked)
-    return negated == opposite
+    stated = set(phrase_words(sentence))
+    asked = set(phrase_words(_asked_sentence(question))) - _NOT_ASKED
+    opposite = [word for word in asked - stated if not stated.isdisjoint(_opposites(word))]
+    if not asked or len(asked & stated) + len(opposite) < _COVERED * len(asked):
+        return not negated if _is_negative(sentence) and sentence[0] in ("there", "no") else None
+    return negated == bool(opposite)
+
+
+def _asked_sentence(question: Sequence[str]) -> Sequence[str]:
+    """The sentence of a question that asks, without instructions; the question if none starts as a question does."""
+    if SENTENCE not in question and LINE not in question:
+        return question
+    return next((part for part in sentences(question) if part[0] in _QUESTION_STARTS), question)
+
+
+def _asks_for_absence(question: Sequence[str]) -> bool:
+    """Whether "yes" to a question states an absence ("Is it free of ships?"); "isn't it" and "yes or no" do not."""
+    if _NEGATIONS.isdisjoint(question):
+        return False
+    asked = _asked_sentence(question)
+    edges = DELIMITERS | {"or", "yes"}
+    return _is_negative(
+        [
+            word
+            for i, word in enumerate(asked)
+            if word in _ABSENT
+            or (word in _NEGATIONS and i > 1 and asked[i - 1] not in edges and edges.isdisjoint(asked[i + 1 : i + 2]))
+        ]
+    )
+
+
+def _opposites(stem: str) -> tuple[str | None, str, str]:
+    """Stems of the opposite meaning: of a pair such as left and right, and with or without "un"."""
+    return OPPOSITES.get(stem), f"un{stem}", stem.removeprefix("un") if len(stem) > 6 else f"un{stem}"
 
 
 def _compares(sentence: Sequence[str], question: Sequence[str]) -> bool | None:

@@ -37,6 +37,8 @@ _DIRECTED = {
     for word, sign in zip(pair.split(), (1, -1), strict=True)
 }  # fmt: skip
 _EQUAL = word_set("equal same equally identical")
+_ELSEWHERE = word_set("nowhere opposite away except excluding outside")
+_ELSEWHERE_PAIRS = frozenset((("far", "from"), ("anywhere", "but"), ("everywhere", "but")))
 _GENERAL = frozenset(("amount", "size"))
 
 
@@ -51,6 +53,18 @@ def whole_position(words: Sequence[str]) -> frozenset[str] | None:
 def positions(words: Sequence[str]) -> frozenset[str]:
     """The sides of the image that tokens name: top, bottom, left, right, center."""
     return frozenset().union(*(_SIDES[word] for word in words if word in _SIDES))
+
+
+def located(words: Sequence[str]) -> frozenset[str]:
+    """The sides where tokens locate an object: without those after "opposite", "far from" and the like."""
+    found: list[str] = []
+    before, elsewhere = "", False
+    for word in words:
+        elsewhere = word not in DELIMITERS and (elsewhere or word in _ELSEWHERE or (before, word) in _ELSEWHERE_PAIRS)
+        if not elsewhere:
+            found.append(word)
+        before = word
+    return positions(found)
 
 
 def position_agreement(answer: frozenset[str], truth: frozenset[str]) -> float:
@@ -71,6 +85,11 @@ def directions(words: Sequence[str]) -> set[int]:
     """Directions of the comparatives among tokens."""
     found = {_DIRECTED[word][1] for word in words if word in _DIRECTED}
     return found | ({0} if not _EQUAL.isdisjoint(words) else set())
+
+
+def asked_direction(question: Sequence[str]) -> tuple[str, int] | None:
+    """Dimension and direction of the first comparative of a question ("Which is larger, ...?"); None without one."""
+    return next((_DIRECTED[word] for word in question if word in _DIRECTED), None)
 
 
 def comparison(words: Sequence[str]) -> tuple[str, tuple[str, ...], tuple[str, ...]] | None:

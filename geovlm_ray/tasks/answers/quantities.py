@@ -9,6 +9,7 @@ import math
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
+from geovlm_ray.tasks.answers.hedges import is_unsure
 from geovlm_ray.tasks.answers.words import DELIMITERS, LINE, RANGE, SENTENCE, word_set
 
 ZERO_WORDS = word_set("none nil")
@@ -36,6 +37,10 @@ _PREPOSITIONS = word_set("over above exceeding exceed exceeds > under below < le
 _BOUNDS_AFTER = frozenset(("or", "and", "+"))
 _LINKS = word_set("than at to of")
 _ORDINALS = word_set("st nd rd th")
+_NEGATED = word_set("not cannot never neither nor rather instead unlike excluding")
+_MIN_COUNTED = 3
+_NEGATION_WORDS = 3
+"""Words before a number among which a negation denies it ("do not see exactly 3")."""
 _NOT_NOUNS = DELIMITERS | word_set(
     "in on at of the a an is are was were and or to be with from by for that which there visible total = ± "
     "approximately about around roughly than not no only but so per can have located present seen this it"
@@ -89,17 +94,34 @@ def quantities(words: Sequence[str]) -> list[Quantity]:
 def stated_quantity(words: Sequence[str], context: Collection[str]) -> Quantity | None:
     """The one quantity that an answer states; None if it states none or several.
 
-    Of several, the one whose noun is in ``context``, the words of the question, or the total of the others. Without a
-    number, "none" and "no ships" are 0, and "a ship" is 1.
+    Negated ones ("not 3") are not stated. Of several, the one whose noun is in ``context``, the words of the question,
+    or the total of the others. Without a number, "none", "no ships" and "not one ship" are 0, and "a ship" is 1.
     """
-    found = quantities(words)
-    if not found:
+    every = quantities(words)
+    if not every:
         return _number_without_digits(words)
+    found = every if _NEGATED.isdisjoint(words) else [q for q in every if not _is_negated(words, q)]
+    found = _without_counting(found) if len(found) >= _MIN_COUNTED else found
+    return _stated_of(found, words, context) if found else _not_one(every, words)
+
+
+def _not_one(denied: list[Quantity], words: Sequence[str]) -> Quantity | None:
+    """0 for "not one ship", with its unit and noun; None for other denied quantities."""
+    first = denied[0]
+    is_none = len(denied) == 1 and first.low == 1 and words[first.start - 1 : first.start] == ["not"]
+    return first._replace(low=0.0, high=0.0) if is_none else None
+
+
+def _stated_of(found: list[Quantity], words: Sequence[str], context: Collection[str]) -> Quantity | None:
+    """The one of the stated quantities that answers the question; None if several may."""
     if len(found) == 1 or [q[:3] for q in found] == [found[0][:3]] * len(found):
         return found[0]
     if "or" in words[found[0].end : found[-1].start]:
         return None
     asked = [q for q in found if q.noun and q.noun[-1] in context]
+    if len(asked) > 1:
+        hits = [sum(word in context for word in q.noun) for q in asked]
+        asked = [q for q, n in zip(asked, hits, strict=True) if n == max(hits)]
     if asked and all(q[:2] == asked[0][:2] for q in asked):
         return asked[0]
     if len(found) == 2:
@@ -116,6 +138,24 @@ def whole_quantity(words: Sequence[str], filler: Collection[str]) -> Quantity | 
     (quantity,) = found
     rest = [*words[: quantity.start], *words[quantity.end + len(quantity.noun) :]]
     return quantity if all(word in filler or word in DELIMITERS for word in rest) else None
+
+
+def _is_negated(words: Sequence[str], quantity: Quantity) -> bool:
+    """Whether a negation in the same clause precedes a quantity: "not 3", "rather than 3"."""
+    for i in range(quantity.start - 1, max(quantity.start - 1 - _NEGATION_WORDS, -1), -1):
+        if words[i] in DELIMITERS or words[i] in ("but", "only") or _is_number(words[i]):
+            return False
+        if words[i] in _NEGATED:
+            return True
+    return False
+
+
+def _without_counting(found: list[Quantity]) -> list[Quantity]:
+    """The quantities without a first "1, 2, 3" that counts objects up; none if there are no others."""
+    counted = 0
+    while counted < len(found) and found[counted].low == counted + 1 and not found[counted].noun:
+        counted += 1
+    return found[counted:] if counted >= _MIN_COUNTED else found
 
 
 def _is_number(word: str) -> bool:
@@ -158,10 +198,10 @@ def _bounded(words: Sequence[str], value: float, first: int, end: int) -> tuple[
         i -= 1
     sign = words[i] if i >= 0 else ""
     linked = first - 1 - i > 0 or sign in _PREPOSITIONS
-    if sign in _ABOVE and linked:
-        return value, math.inf, i, end
-    if sign in _BELOW and linked:
-        return -math.inf, value, i, end
+    if linked and (sign in _ABOVE or sign in _BELOW):
+        denied = i > 0 and words[i - 1] in ("no", "not")
+        low, high = (value, math.inf) if (sign in _ABOVE) != denied else (-math.inf, value)
+        return low, high, i - denied, end
     after = end + 1 if end < len(words) and words[end] in ("or", "and") else end
     sign = words[after] if after < len(words) else ""
     if sign in _AT_LEAST and (after > end or sign == "+"):
@@ -207,6 +247,8 @@ def _unit(words: Sequence[str], end: int) -> tuple[str | None, int]:
 
 
 def _number_without_digits(words: Sequence[str]) -> Quantity | None:
+    if is_unsure(words):
+        return None
     for i, word in enumerate(words):
         if word in ZERO_WORDS or (word in ("no", "not") and i + 1 < len(words) and words[i + 1] not in DELIMITERS):
             noun = words[i + 1 : i + 2] if word == "no" and words[i + 1] not in _NOT_NOUNS else ()

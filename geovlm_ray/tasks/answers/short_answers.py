@@ -13,6 +13,7 @@ from typing import NamedTuple
 from geovlm_ray.tasks.answers import choices
 from geovlm_ray.tasks.answers.class_names import HEADS, NEGATORS, SHIPPED, ClassNames, Synonyms, class_names
 from geovlm_ray.tasks.answers.conclusions import conclusion
+from geovlm_ray.tasks.answers.hedges import without_unknown
 from geovlm_ray.tasks.answers.phrases import (
     CUTS,
     FILLER,
@@ -30,10 +31,11 @@ from geovlm_ray.tasks.answers.phrases import (
 )
 from geovlm_ray.tasks.answers.polarity import TRUE_WORDS, is_polar, polarity
 from geovlm_ray.tasks.answers.positions import (
+    asked_direction,
     comparison,
     directions,
+    located,
     position_agreement,
-    positions,
     whole_comparison,
     whole_position,
 )
@@ -151,7 +153,7 @@ class Truth:
             return self._quantity_agreement(words) or self._overlap(words)
         if len(words) <= _MAX_SENTENCE:
             if self.position:
-                return Agreement(position_agreement(positions(affirmed(words)), self.position), True)
+                return Agreement(position_agreement(located(affirmed(words)), self.position), True)
             if self.direction is not None and (found := directions(affirmed(words))):
                 return EQUAL if found == {self.direction} else DIFFERENT
         return self._phrase_agreement(words)
@@ -194,6 +196,8 @@ class Truth:
         letters = choices.chosen_letters(answer)
         if letters and letters != [self.letter]:
             return DIFFERENT
+        if not letters and self.letter in choices.denied_letters(answer):
+            return DIFFERENT
         rest = choices.without_letter(answer)[1] if letters else answer
         named = [key for key, text in self.options.items() if _truth(text, "", self.synonyms).named_in(rest)]
         if letters:
@@ -221,7 +225,21 @@ class Truth:
             return EQUAL
         return None if self.quantity.noun and stated[:3] == self.quantity[:3] else DIFFERENT
 
+    def _compared_agreement(self, words: list[str]) -> Agreement | None:
+        """Agreement of "more A than B" with the side that the question asks for; None for other answers."""
+        stated, asked = comparison(words), asked_direction(self.question)
+        if not stated or not asked or not NEGATORS.isdisjoint(words):
+            return None
+        greater, smaller = ({*side} & (self.content_set | self.alternatives) for side in stated[1:])
+        chosen, other = (greater, smaller) if asked[1] > 0 else (smaller, greater)
+        if not other or chosen == other:
+            return None
+        return EQUAL if chosen and chosen <= self.content_set else DIFFERENT
+
     def _phrase_agreement(self, words: list[str]) -> Agreement:
+        words = without_unknown(words)
+        if self.alternatives and "than" in words and (compared := self._compared_agreement(words)):
+            return compared
         if self._offers_alternatives(words):
             return DIFFERENT
         stated = comparison(words) if self.comparison else None

@@ -23,7 +23,7 @@ intersection, crossroad, road intersection, crossroads, road junction
 overpass, flyover
 freeway, expressway, motorway, highway
 runway, airstrip, landing strip
-railway station, train station, rail station
+railway station, train station, rail station, railroad station
 railway, railroad, rail track, train track, railway track, railway line
 helipad, heliport, helicopter pad, helicopter landing pad
 helicopter, chopper
