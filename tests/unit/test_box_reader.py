@@ -55,6 +55,9 @@ ONE = [
     "$(x_1, y_1) = (16, 29)$ and $(x_2, y_2) = (85, 84)$",
     "[<16>, <29>, <85>, <84>]",
     "（16，29，85，84）",
+    "［１６，２９，８５，８４］",
+    '{"bbox_2d": ["16", "29", "85", "84"]}',
+    "[['16', '29', '85', '84']]",
 ]
 
 
@@ -93,6 +96,9 @@ def test_several_boxes_are_told_apart(text: str) -> None:
     [
         "[16, 29, 85, 84, 30°]",
         "[16, 29, 85, 84], angle: 30",
+        "[16, 29, 85, 84], 30 degrees",
+        "[16, 29, 85, 84] 30°",
+        "(16, 29), (85, 84) at an angle of 30 degrees",
         '{"bbox": [16, 29, 85, 84], "angle": 30}',
         "16 29 85 84 30",
     ],
@@ -122,7 +128,6 @@ def test_four_corners_are_a_polygon() -> None:
         "16, 29",
         "a ship",
         "https://example.org/16/29/85/84.png",
-        "１, ２, ３, ４",
         "[" * 30_000,
     ],
 )
@@ -183,6 +188,7 @@ def test_labels_are_fields_tags_or_words_beside_boxes(text: str, labels: tuple[s
         "The image does not contain a ship.",
         "Not visible.",
         "Sorry, no ships here.",
+        "No ships are visible because the image is not clear.",
         "The answer is an empty list: []",
     ],
 )
@@ -201,6 +207,10 @@ def test_none_in_words_is_an_empty_answer(text: str) -> None:
         "I cannot see the image.",
         "I'm sorry, but I can't assist with that.",
         "ship",
+        "no idea",
+        "No answer",
+        "There is no way to tell.",
+        "No, I cannot say.",
         "no ships " * 100,
     ],
 )

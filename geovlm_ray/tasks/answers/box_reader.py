@@ -48,6 +48,8 @@ def read_boxes(answer: str, dialect: str = "brackets", names: ClassNames | None 
 
 def _is_pure(answer: str, dialect: str) -> bool:
     """Whether an answer may be in its record's dialect alone, whose parser is faster and knows its labels."""
+    if "°" in answer:
+        return False
     if dialect == "json":
         return answer.lstrip()[:1] in ("[", "{") and "angle" not in answer
     return bool(_TAGGED.fullmatch(answer)) if dialect == "tagged" else not _LETTER.search(answer)
