@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from geovlm_ray.core.geometry import Frame
 from geovlm_ray.tasks.answers.box_dialects import DIALECTS, MAX_COORDINATE
 from geovlm_ray.tasks.answers.box_reader import read_boxes, without_boxes
 from geovlm_ray.tasks.answers.class_names import class_names
@@ -107,6 +108,21 @@ def test_a_fifth_number_is_the_angle(text: str) -> None:
     found = read_boxes(text)
     assert found is not None
     assert found.boxes == ((*A, 30.0),)
+
+
+@pytest.mark.parametrize(
+    ("frame", "box"),
+    [
+        (Frame("percent"), (10, 20, 30, 40)),
+        (Frame("permille"), (100, 200, 300, 400)),
+        (Frame("pixel", 200, 50), (20, 10, 60, 20)),
+    ],
+)
+def test_percent_signs_are_converted_to_the_frame(frame: Frame, box: tuple[float, ...]) -> None:
+    for text in ("[10%, 20%, 30%, 40%]", "x1=10%, y1=20%, x2=30%, y2=40%", "(10%, 20%), (30%, 40%)"):
+        found = read_boxes(text, frame=frame)
+        assert found is not None
+        assert found.boxes == (pytest.approx(box),)
 
 
 def test_four_corners_are_a_polygon() -> None:
