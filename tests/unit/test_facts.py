@@ -182,6 +182,8 @@ def test_paraphrases_agree_fully(text: str, paraphrase: str) -> None:
         ("circular farmland", "rectangular farmland"),
         ("the first plane from the right", "the second plane from the right"),
         ("the last car", "the 3rd car"),
+        ("the ship second from the left", "the ship third from the left"),
+        ("the vegetation has become less dense", "the vegetation has become denser"),
         ("the plane closest to the terminal", "the plane farthest from the terminal"),
         ("the vegetation became denser", "the vegetation became sparser"),
         ("the trees become taller", "the trees become shorter"),

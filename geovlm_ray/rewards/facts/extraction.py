@@ -128,8 +128,8 @@ def _adjectives(terms: list[Term], mentions: Mapping[str, list[str]]) -> list[tu
         clause = Clause(of_clause)
         for i, term in enumerate(of_clause):
             for kind, value in term.attributes:
-                if kind == "rank" and not any(following.objects for following in of_clause[i + 1 : i + 3]):
-                    continue  # "in the second", said of the images
+                if kind == "rank" and not _ranks_object(of_clause[i + 1 : i + 5]):
+                    continue
                 at = clause.described(i)
                 name = clause.name(at)
                 merged = "quantity" if kind in ("number", "density") else kind
@@ -149,6 +149,13 @@ def _adjectives(terms: list[Term], mentions: Mapping[str, list[str]]) -> list[tu
             if term.facts == NEGATION and not _is_excepted(terms, of_clause, clause.denied(i)):
                 found.append((*NEGATION[0], clause.name(clause.denied(i))))
     return found + _directions(places)
+
+
+def _ranks_object(following: list[Term]) -> bool:
+    """Whether an ordinal before these terms counts objects: "second ship", "second from the left"; not an image."""
+    if following and following[0].text == "from":
+        return any(term.directions for term in following)
+    return any(term.objects for term in following[:2])
 
 
 def _is_excepted(terms: list[Term], clause: list[Term], denied: int) -> bool:

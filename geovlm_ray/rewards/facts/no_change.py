@@ -15,7 +15,7 @@ _CHANGED = frozenset(
     {"change", "changes", "changed", "changing", "difference", "differences", "differ", "differs", "different"}
     | {"differently", "altered", "alteration", "alterations", "modified", "modification", "modifications"}
     | {"transformation", "transformed", "variation", "variations", "discrepancy", "discrepancies", "alter"}
-    | {"dissimilarity", "dissimilarities", "deviation", "deviations"}
+    | {"dissimilarity", "dissimilarities", "distinction", "distinctions", "deviation", "deviations"}
 )
 _HAPPENED = frozenset(
     {
@@ -41,7 +41,7 @@ _LEFT = frozenset({"untouched", "undisturbed"})
 _STILL = frozenset({"intact", "stable", "constant", "static", "consistent", "similar"}) | _LEFT
 """Words that state no change together with one of `_REMAIN`."""
 AS_BEFORE = frozenset(AS_BEFORE_TERMS.split(","))
-_MATCH = frozenset({"match", "matches", "matched", "coincide"})
+_MATCH = frozenset({"match", "matches", "matched", "coincide", "equals"})
 """Words that state no change in a clause without an object: "the pictures match"."""
 _REMAIN = frozenset(
     {"remain", "remains", "remained", "stay", "stays", "stayed", "kept", "keeps", "look", "looks", "appear", "appears"}

@@ -33,7 +33,7 @@ _DENSITY = {
     "few": "few,a few,only a few,very few,a handful of,handful of,a small number of,small number of,hardly any,"
     "almost no,almost empty,nearly empty,scarce,scarcely,scattered few",
     "sparse": "sparse,sparsely,low density,sparsely populated,sparsely distributed,sparsely built,loosely,"
-    "sparser,sparsest,emptier",
+    "sparser,sparsest,emptier,less dense,less densely,less crowded,less busy,thinned,thinned out,thinning out",
     "medium": "medium density",
     "some": "some",
     "multiple": "various,multiple,a number of,a group of,a row of,a series of,a variety of,a cluster of",
@@ -42,7 +42,7 @@ _DENSITY = {
     "a great number of,a great many,great many,a multitude of,multitude of,a large amount of,abundant,"
     "heavy traffic,a great deal of,rows of many",
     "dense": "dense,densely,crowded,packed,densely packed,densely populated,densely built,high density,thick,lush,"
-    "closely packed,tightly packed,compactly,crowding,full,denser,densest,thicker,busier,"
+    "closely packed,tightly packed,compactly,crowding,full,denser,densest,thicker,thickened,busier,"
     "full of,filled,filled with,packed with,crowded with,busy",
     "dozens": "dozens,dozens of,tens of",
     "hundreds": "hundreds,hundreds of,thousands,thousands of,countless,innumerable",
@@ -104,8 +104,8 @@ _SIZES = {
     ("depth", "deep"): "deeper",
     ("depth", "shallow"): "shallow,shallower",
     ("rank", "last"): "last",
-    ("distance", "near"): "closest,nearest",
-    ("distance", "far"): "farthest,furthest,most distant,far away",
+    ("distance", "near"): "closest,nearest,closer",
+    ("distance", "far"): "farthest,furthest,farther,most distant,far away",
     **{("rank", str(n)): terms for n, terms in enumerate(_ORDINALS, 1)},
 }
 NEGATION = (("negation", "not"),)
