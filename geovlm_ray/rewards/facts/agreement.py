@@ -26,7 +26,9 @@ MIN_LOOKALIKE, LONG_WORD = 3, 8
 NONE: frozenset[str] = frozenset()
 _ARTICLE, _SCALE = frozenset({"1"}), frozenset({"dense", "sparse", "medium"})
 """The article of "a residential area" does not contradict "a dense residential area"."""
-_COMPARED = ("quantity", "direction", "order", "change", *ATTRIBUTES[2:])
+_EXCLUSIVE = ("shape", "depth", "rank", "distance", "order", "around")
+"""Kinds of facts that only count where both texts state one of the same object."""
+_COMPARED = ("quantity", "direction", "change", *(kind for kind in ATTRIBUTES[2:] if kind not in _EXCLUSIVE))
 
 
 def agreement(answer: str, reference: str) -> float:
@@ -43,11 +45,12 @@ def agreement(answer: str, reference: str) -> float:
     common = left.nouns.keys() & right.nouns.keys()
     if any(left.nouns[name] != right.nouns[name] and _differ_in_variety(left, right, name) for name in common):
         value *= FLOOR
-    if "around" in left.bindings and "around" in right.bindings and _swapped(left, right, "around"):
-        value *= FLOOR
+    for kind in _EXCLUSIVE:
+        if kind in left.bindings and kind in right.bindings and _contradict(left.bindings[kind], right.bindings[kind]):
+            value *= FLOOR
     for kind in _COMPARED:
         if kind in left.bindings or kind in right.bindings:
-            named = NONE if kind in ("direction", "order", "change") else common
+            named = NONE if kind in ("direction", "change") else common
             value *= _factor(_attributes(left.bindings.get(kind, {}), right.bindings.get(kind, {}), named))
     return value
 
@@ -80,9 +83,8 @@ def _differ_in_variety(left: Facts, right: Facts, name: str) -> bool:
     return None not in a and None not in b and a.isdisjoint(b)
 
 
-def _swapped(left: Facts, right: Facts, kind: str) -> bool:
-    """Whether an object has the role in one text that another object has in the other."""
-    a, b = left.bindings[kind], right.bindings[kind]
+def _contradict(a: Values, b: Values) -> bool:
+    """Whether the values of an object have nothing in common: curved roads in one text, straight ones in the other."""
     return any(a[name].isdisjoint(b[name]) for name in a.keys() & b.keys())
 
 

@@ -84,8 +84,10 @@ class Clause:
         before, after = self._before[i], self._after[i]
         if self.terms[i - 1].text in _DETERMINERS:
             return -1, -1
-        is_passive = self.terms[i].text.endswith("ed") and any(
-            term.text in ("by", "with") for term in self.terms[i + 1 : i + 6]
+        following = [term.text for term in self.terms[i + 1 : i + 6]]
+        is_passive = following[:1] == ["by"] or (
+            self.terms[i].text.endswith("ed")
+            and ("by" in following or "with" in following or self.terms[i - 1].text in ("is", "are", "was", "were"))
         )
         return (after, before) if is_passive else (before, after)
 
