@@ -203,6 +203,11 @@ def test_fact_in_only_one_text_costs_little() -> None:
     assert agreement("a red ship", "an image") < agreement("a ship", "an image") < 1
 
 
+def test_shape_of_something_else_is_no_contradiction() -> None:
+    assert agreement("several straight lines are in the meadow", "it is a meadow") > 0.5
+    assert agreement("curved roads and straight roads", "curved roads") > 0.5
+
+
 def test_more_swapped_facts_cost_more() -> None:
     assert agreement("three ships on the right", "two ships on the left") < agreement("3 ships left", "two ships left")
 

@@ -62,10 +62,14 @@ class Clause:
         for near in (self._after[i], self._before[i]):
             if near >= 0 and self._phrase[near] == self._phrase[i]:
                 return near
-        if i + 1 < len(self.terms) and self._phrase[i + 1] == self._phrase[i]:
-            following = self.terms[i + 1]
+        for j in range(i + 1, min(i + 4, len(self.terms))):
+            following = self.terms[j]
+            if self._phrase[j] != self._phrase[i]:
+                break
             if not following.facts and following.text.isalpha():
-                return i + 1
+                return j
+            if not following.attributes:
+                break
         return _first(self._subject[i], self._before[i], self._after[i])
 
     def number(self, i: int) -> str:
