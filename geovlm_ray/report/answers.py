@@ -87,7 +87,7 @@ def response_boxes(response: str, example: Example) -> list[Box]:
     if not _has_boxes(example.task):
         return []
     parsed = parse_response(response) or parse_response(response, "none")
-    read = read_boxes(parsed.answer, example.dialect, box_classes(example)) if parsed else None
+    read = read_boxes(parsed.answer, example.dialect, box_classes(example), example.frame) if parsed else None
     if read is None:
         return []
     return [Box(c, label) for c, label in zip(read.boxes, read.labels, strict=True) if len(c) in (4, 5)]

@@ -85,7 +85,7 @@ class Answerer:
             response=response,
             reasoning=parsed.think.strip() if parsed and parsed.think is not None else None,
             answer=answer,
-            boxes=_boxes(answer or "", task),
+            boxes=_boxes(answer or "", task, example.frame),
             frame=example.frame,
             seconds=time.perf_counter() - start,
         )
@@ -102,10 +102,10 @@ class Answerer:
         return self.encoder.processor.tokenizer.decode(ids, skip_special_tokens=True)
 
 
-def _boxes(answer: str, task: str | None) -> tuple[Box, ...]:
+def _boxes(answer: str, task: str | None, frame: Frame) -> tuple[Box, ...]:
     """Parse the boxes of an answer; empty for tasks without boxes."""
     if task and TASKS[task].target_kind not in ("boxes", "grounded"):
         return ()
-    read = read_boxes(answer)
+    read = read_boxes(answer, frame=frame)
     pairs = zip(read.boxes, read.labels, strict=True) if read else ()
     return tuple(Box(coords, label) for coords, label in pairs if len(coords) in (4, 5))

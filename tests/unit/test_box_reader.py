@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from geovlm_ray.core.geometry import Frame
 from geovlm_ray.tasks.answers.box_dialects import DIALECTS, MAX_COORDINATE
 from geovlm_ray.tasks.answers.box_reader import read_boxes, without_boxes
 from geovlm_ray.tasks.answers.class_names import class_names
@@ -55,6 +56,9 @@ ONE = [
     "$(x_1, y_1) = (16, 29)$ and $(x_2, y_2) = (85, 84)$",
     "[<16>, <29>, <85>, <84>]",
     "（16，29，85，84）",
+    "［１６，２９，８５，８４］",
+    '{"bbox_2d": ["16", "29", "85", "84"]}',
+    "[['16', '29', '85', '84']]",
 ]
 
 
@@ -93,6 +97,9 @@ def test_several_boxes_are_told_apart(text: str) -> None:
     [
         "[16, 29, 85, 84, 30°]",
         "[16, 29, 85, 84], angle: 30",
+        "[16, 29, 85, 84], 30 degrees",
+        "[16, 29, 85, 84] 30°",
+        "(16, 29), (85, 84) at an angle of 30 degrees",
         '{"bbox": [16, 29, 85, 84], "angle": 30}',
         "16 29 85 84 30",
     ],
@@ -101,6 +108,21 @@ def test_a_fifth_number_is_the_angle(text: str) -> None:
     found = read_boxes(text)
     assert found is not None
     assert found.boxes == ((*A, 30.0),)
+
+
+@pytest.mark.parametrize(
+    ("frame", "box"),
+    [
+        (Frame("percent"), (10, 20, 30, 40)),
+        (Frame("permille"), (100, 200, 300, 400)),
+        (Frame("pixel", 200, 50), (20, 10, 60, 20)),
+    ],
+)
+def test_percent_signs_are_converted_to_the_frame(frame: Frame, box: tuple[float, ...]) -> None:
+    for text in ("[10%, 20%, 30%, 40%]", "x1=10%, y1=20%, x2=30%, y2=40%", "(10%, 20%), (30%, 40%)"):
+        found = read_boxes(text, frame=frame)
+        assert found is not None
+        assert found.boxes == (pytest.approx(box),)
 
 
 def test_four_corners_are_a_polygon() -> None:
@@ -122,7 +144,6 @@ def test_four_corners_are_a_polygon() -> None:
         "16, 29",
         "a ship",
         "https://example.org/16/29/85/84.png",
-        "１, ２, ３, ４",
         "[" * 30_000,
     ],
 )
@@ -183,6 +204,7 @@ def test_labels_are_fields_tags_or_words_beside_boxes(text: str, labels: tuple[s
         "The image does not contain a ship.",
         "Not visible.",
         "Sorry, no ships here.",
+        "No ships are visible because the image is not clear.",
         "The answer is an empty list: []",
     ],
 )
@@ -201,6 +223,10 @@ def test_none_in_words_is_an_empty_answer(text: str) -> None:
         "I cannot see the image.",
         "I'm sorry, but I can't assist with that.",
         "ship",
+        "no idea",
+        "No answer",
+        "There is no way to tell.",
+        "No, I cannot say.",
         "no ships " * 100,
     ],
 )

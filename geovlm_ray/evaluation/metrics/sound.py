@@ -65,7 +65,8 @@ def needs_embedder(task: str) -> bool:
 
 def answer_boxes(record: AnsweredExample) -> BoxAnswer:
     """The boxes of an answer in any notation, empty if it has none."""
-    return read_boxes(record.answer, record.example.dialect, box_classes(record.example)) or BoxAnswer((), ())
+    example = record.example
+    return read_boxes(record.answer, example.dialect, box_classes(example), example.frame) or BoxAnswer((), ())
 
 
 def _classes(records: Records, embedder: Embedder | None) -> Intervals:

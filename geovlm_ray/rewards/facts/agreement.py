@@ -12,7 +12,7 @@ from collections.abc import Collection
 from rapidfuzz.distance import Levenshtein
 
 from geovlm_ray.rewards.facts.extraction import Facts, Values, facts
-from geovlm_ray.rewards.facts.objects import IMPLIED, OBJECTS
+from geovlm_ray.rewards.facts.objects import IMPLIED, OBJECTS, VARIETIES
 from geovlm_ray.rewards.facts.vocabulary import ATTRIBUTES, QUANTITIES
 
 FLOOR = 0.2
@@ -26,7 +26,9 @@ MIN_LOOKALIKE, LONG_WORD = 3, 8
 NONE: frozenset[str] = frozenset()
 _ARTICLE, _SCALE = frozenset({"1"}), frozenset({"dense", "sparse", "medium"})
 """The article of "a residential area" does not contradict "a dense residential area"."""
-_COMPARED = ("quantity", "direction", "change", *ATTRIBUTES[2:])
+_EXCLUSIVE = ("shape", "depth", "rank", "distance", "order", "around")
+"""Kinds of facts that only count where both texts state one of the same object."""
+_COMPARED = ("quantity", "direction", "change", *(kind for kind in ATTRIBUTES[2:] if kind not in _EXCLUSIVE))
 
 
 def agreement(answer: str, reference: str) -> float:
@@ -41,6 +43,11 @@ def agreement(answer: str, reference: str) -> float:
         return 1.0 if left.no_change == right.no_change else FLOOR
     value = _factor(_objects(left, right)) * _factor(_negation(left, right))
     common = left.nouns.keys() & right.nouns.keys()
+    if any(left.nouns[name] != right.nouns[name] and _differ_in_variety(left, right, name) for name in common):
+        value *= FLOOR
+    for kind in _EXCLUSIVE:
+        if kind in left.bindings and kind in right.bindings and _contradict(left.bindings[kind], right.bindings[kind]):
+            value *= FLOOR
     for kind in _COMPARED:
         if kind in left.bindings or kind in right.bindings:
             named = NONE if kind in ("direction", "change") else common
@@ -68,6 +75,17 @@ def _objects(left: Facts, right: Facts) -> float:
     wrong_a, wrong_b = wrong_a + min(wrong_b, len(named_a - b)), wrong_b + min(wrong_a, len(named_b - a))
     f1 = 1 - (wrong_a + wrong_b) / (len(a) + len(b) + len(mistaken_a) + len(mistaken_b))
     return f1**2 if wrong_a and wrong_b else f1
+
+
+def _differ_in_variety(left: Facts, right: Facts, name: str) -> bool:
+    """Whether the nouns of an object are of other varieties in each text: orchards and vineyards."""
+    a, b = ({VARIETIES.get(noun) for noun in side.nouns[name]} for side in (left, right))
+    return None not in a and None not in b and a.isdisjoint(b)
+
+
+def _contradict(a: Values, b: Values) -> bool:
+    """Whether the values of an object have nothing in common: curved roads in one text, straight ones in the other."""
+    return any(a[name].isdisjoint(b[name]) for name in a.keys() & b.keys())
 
 
 def _mistaken(side: Facts, other: Facts) -> frozenset[str]:

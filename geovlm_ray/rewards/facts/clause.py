@@ -10,13 +10,15 @@ _PHRASE_ENDS = frozenset(
     | {"that", "which", "where", "surround", "surrounds", "surrounded", "above", "below"}
 )
 _SIDES = frozenset({"side", "part", "edge", "bank", "half", "corner", "end", "hand", "portion", "of", "the", "a", "to"})
-_RELATIVE = frozenset({"above", "below", "beneath", "underneath", "of"})
+_RELATIVE = frozenset({"above", "below", "beneath", "underneath", "of", "behind", "in front of"})
 _IMAGE = frozenset({"image", "picture", "photo", "scene", "frame", "region", "view"})
 """What "the left of the image" is relative to, which is no object."""
 _DENIES_NEXT = frozenset(
     {"no", "not", "without", "zero", "none", "neither", "nor", "never", "cannot", "lack", "lacks", "lacking"}
     | {"absence of", "free of", "lack of", "devoid of"}
 )
+_DETERMINERS = frozenset({"the", "a", "its", "their", "with"})
+"""Words before "surrounding" as an adjective."""
 
 
 class Clause:
@@ -60,10 +62,14 @@ class Clause:
         for near in (self._after[i], self._before[i]):
             if near >= 0 and self._phrase[near] == self._phrase[i]:
                 return near
-        if i + 1 < len(self.terms) and self._phrase[i + 1] == self._phrase[i]:
-            following = self.terms[i + 1]
+        for j in range(i + 1, min(i + 4, len(self.terms))):
+            following = self.terms[j]
+            if self._phrase[j] != self._phrase[i]:
+                break
             if not following.facts and following.text.isalpha():
-                return i + 1
+                return j
+            if not following.attributes:
+                break
         return _first(self._subject[i], self._before[i], self._after[i])
 
     def number(self, i: int) -> str:
@@ -76,6 +82,18 @@ class Clause:
         """The object that a negation denies: "no ships", "the field is not planted", "the lot is empty"."""
         after, before = self._after[i], self._before[i]
         return _first(after, before) if self.terms[i].text in _DENIES_NEXT else _first(before, after)
+
+    def surrounded(self, i: int) -> tuple[int, int]:
+        """What is around, and what it surrounds: "trees surround the lake", "the lake is surrounded by trees"."""
+        before, after = self._before[i], self._after[i]
+        if self.terms[i - 1].text in _DETERMINERS:
+            return -1, -1
+        following = [term.text for term in self.terms[i + 1 : i + 6]]
+        is_passive = following[:1] == ["by"] or (
+            self.terms[i].text.endswith("ed")
+            and ("by" in following or "with" in following or self.terms[i - 1].text in ("is", "are", "was", "were"))
+        )
+        return (after, before) if is_passive else (before, after)
 
     def placed(self, i: int) -> tuple[int, int]:
         """The object at the place that a direction names, and the object that the place is relative to."""

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from geovlm_ray.rewards.facts.changes import changes
 from geovlm_ray.rewards.facts.clause import Clause
 from geovlm_ray.rewards.facts.no_change import states_no_change
-from geovlm_ray.rewards.facts.terms import Term, clauses, split_terms
+from geovlm_ray.rewards.facts.terms import EXCEPTIONS, SURROUND, Term, clauses, split_terms
 from geovlm_ray.rewards.facts.vocabulary import NEGATION
 
 MAX_CAPTION_CHARS = 1024
 """Of longer texts only a few are cached, so that adversarial answers cannot fill the memory."""
 
-_OPPOSITE = {"left": "right", "right": "left", "top": "bottom", "bottom": "top"}
+_OPPOSITE = {"left": "right", "right": "left", "top": "bottom", "bottom": "top", "front": "back", "back": "front"}
 
 
 Values = dict[str, frozenset[str]]
@@ -62,8 +62,8 @@ class Facts:
 def facts(text: str) -> Facts:
     """Extract the facts of a text.
 
-    Kinds are ``number``, ``density``, ``direction``, ``colour``, ``size`` (also ``width``, ``length``, ``height``),
-    ``change`` and ``negation``.
+    Kinds are ``quantity`` (number and density), those of the other `ATTRIBUTES`, ``direction``, ``order`` (in front of
+    or behind), ``around`` (outer or inner), ``change`` and ``negation``.
     """
     return (_facts_of_caption if len(text) <= MAX_CAPTION_CHARS else _facts_of_long_text)(text)
 
@@ -123,11 +123,13 @@ def _adjectives(terms: list[Term], mentions: Mapping[str, list[str]]) -> list[tu
     found: list[tuple[str, str, str]] = []
     places: list[tuple[str, str, str]] = []
     for of_clause in clauses(terms):
-        if not any(term.attributes or term.directions or term.facts == NEGATION for term in of_clause):
+        if not any(term.binds for term in of_clause):
             continue
         clause = Clause(of_clause)
         for i, term in enumerate(of_clause):
             for kind, value in term.attributes:
+                if kind == "rank" and not _ranks_object(of_clause[i + 1 : i + 5]):
+                    continue
                 at = clause.described(i)
                 name = clause.name(at)
                 merged = "quantity" if kind in ("number", "density") else kind
@@ -141,9 +143,24 @@ def _adjectives(terms: list[Term], mentions: Mapping[str, list[str]]) -> list[tu
                 places.append((place, clause.name(figure), clause.name(ground)))
                 if len(mentions.get(clause.name(figure), ())) > 1:
                     places.append((place, of_clause[figure].noun, ""))
-            if term.facts == NEGATION:
+            if term.text in SURROUND:
+                outer, inner = map(clause.name, clause.surrounded(i))
+                found += [("around", "outer", outer), ("around", "inner", inner)] if outer and inner else []
+            if term.facts == NEGATION and not _is_excepted(terms, of_clause, clause.denied(i)):
                 found.append((*NEGATION[0], clause.name(clause.denied(i))))
     return found + _directions(places)
+
+
+def _ranks_object(following: list[Term]) -> bool:
+    """Whether an ordinal before these terms counts objects: "second ship", "second from the left"; not an image."""
+    if following and following[0].text == "from":
+        return any(term.directions for term in following)
+    return any(term.objects for term in following[:2])
+
+
+def _is_excepted(terms: list[Term], clause: list[Term], denied: int) -> bool:
+    """Whether a negation denies all but what an exception states: "nothing has changed apart from a new road"."""
+    return (denied < 0 or clause[0].text in EXCEPTIONS) and any(term.text in EXCEPTIONS for term in terms)
 
 
 def _directions(places: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
@@ -157,7 +174,9 @@ def _directions(places: list[tuple[str, str, str]]) -> list[tuple[str, str, str]
     single = len({name for _, name in bound}) == 1
     sides = {name for place, name in bound if place != "center"}
     return [
-        ("direction", place, "" if single else name) for place, name in bound if place != "center" or name not in sides
+        ("order" if place in ("front", "back") else "direction", place, "" if single else name)
+        for place, name in bound
+        if place != "center" or name not in sides
     ]
 
 

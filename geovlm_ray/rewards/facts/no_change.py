@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from geovlm_ray.rewards.facts.terms import Term, clauses
+from geovlm_ray.rewards.facts.terms import EXCEPTIONS, Term, clauses
+from geovlm_ray.rewards.facts.vocabulary import AS_BEFORE_TERMS
 
 _NEGATORS = frozenset(
     {"no", "not", "nothing", "none", "never", "without", "neither", "nor", "hardly", "barely", "scarcely"}
@@ -14,6 +15,7 @@ _CHANGED = frozenset(
     {"change", "changes", "changed", "changing", "difference", "differences", "differ", "differs", "different"}
     | {"differently", "altered", "alteration", "alterations", "modified", "modification", "modifications"}
     | {"transformation", "transformed", "variation", "variations", "discrepancy", "discrepancies", "alter"}
+    | {"dissimilarity", "dissimilarities", "distinction", "distinctions", "deviation", "deviations"}
 )
 _HAPPENED = frozenset(
     {
@@ -31,12 +33,20 @@ _HAPPENED = frozenset(
     | {"constructed", "added", "removed", "demolished", "appeared", "disappeared", "torn down"}
 )
 """Words that state a change only if they are not negated."""
-_UNCHANGED = frozenset({"unchanged", "unaltered", "unmodified", "identical", "same", "alike", "indistinguishable"})
-_STILL = frozenset({"intact", "stable", "constant", "static", "consistent", "similar"})
+_UNCHANGED = frozenset({"unchanged", "unaltered", "unmodified", "identical", "same", "alike", "indistinguishable"}) | {
+    "equal",
+    "equivalent",
+}
+_LEFT = frozenset({"untouched", "undisturbed"})
+_STILL = frozenset({"intact", "stable", "constant", "static", "consistent", "similar"}) | _LEFT
 """Words that state no change together with one of `_REMAIN`."""
+AS_BEFORE = frozenset(AS_BEFORE_TERMS.split(","))
+_MATCH = frozenset({"match", "matches", "matched", "coincide", "equals"})
+"""Words that state no change in a clause without an object: "the pictures match"."""
 _REMAIN = frozenset(
     {"remain", "remains", "remained", "stay", "stays", "stayed", "kept", "keeps", "look", "looks", "appear", "appears"}
 )
+_LEAVE = frozenset({"left", "been", "is", "are", "was", "were"})
 _VERBS = frozenset({"is", "are", "was", "were", "has", "have", "had", "been", "be", "do", "does", "did", "see", "show"})
 _PREDICATE_FOLLOWS = frozenset(
     {"as", "before", "in", "to", "between", "across", "at", "with", "from", "after", "over", "for", "throughout", "and"}
@@ -45,8 +55,10 @@ _PREDICATE_FOLLOWS = frozenset(
 _SCENE = frozenset({"scene", "place", "area", "location", "region", "landscape", "image", "site"})
 _ADJECTIVES = frozenset({"dry", "parched", "wind", "more", "less"})
 """Terms of change that also describe a scene that does not change."""
-_SPLIT = frozenset(",.;:!?") | {"but", "while", "although", "however", "except", "and", "whereas", "though", "because"}
-_EVIDENCE = _CHANGED | _UNCHANGED | _STILL | _HAPPENED | {"nothing", "before", "as it was"}
+_SPLIT = (
+    frozenset(",.;:!?") | {"but", "while", "although", "however", "and", "whereas", "though", "because"} | EXCEPTIONS
+)
+_EVIDENCE = _CHANGED | _UNCHANGED | _STILL | _HAPPENED | _MATCH | AS_BEFORE | {"nothing", "before", "still"}
 
 
 def states_no_change(terms: list[Term]) -> bool:
@@ -80,6 +92,8 @@ def _is_verb(term: Term) -> bool:
 
 def _states(clause: list[Term]) -> list[bool]:
     """True for each change that the clause reports, False for each statement that there is none."""
+    if clause[0].text in EXCEPTIONS and any(term.objects or term.changes for term in clause):
+        return [True]
     negated, states = False, []
     texts = [term.text for term in clause]
     remains = not _REMAIN.isdisjoint(texts)
@@ -88,9 +102,11 @@ def _states(clause: list[Term]) -> list[bool]:
         following = texts[i + 1] if i + 1 < len(texts) else "."
         if term.text in _NEGATORS or (term.text in _SLIGHT and following in _CHANGED | {"has", "have"}):
             negated = True
-        elif term.text in _CHANGED and following not in ("from", "kinds", "types"):
+        elif term.text in _CHANGED and (negated or following not in ("from", "kinds", "types")):
             states.append(not negated)
-        elif _is_same(term.text, texts[i - 1] if i else "", following, remains):
+        elif _is_same(term.text, texts[i - 1] if i else "", following, remains) or (
+            term.text in _MATCH and not any(other.objects for other in clause)
+        ):
             states.append(negated)
         elif negated and (term.text in _HAPPENED or (term.changes and "nothing" in texts)):
             states.append(False)
@@ -103,4 +119,8 @@ def _is_same(word: str, before: str, following: str, remains: bool) -> bool:
     """Whether a word says that something is as before; "the same roofs" and "identical houses" do not."""
     if word in _UNCHANGED:
         return word in ("unchanged", "unaltered", "unmodified") or following in _PREDICATE_FOLLOWS | _SCENE
-    return (word in _STILL and remains) or (word == "before" and before in ("like", "as")) or word == "as it was"
+    if word in ("before", "still"):
+        return before in (("like", "as") if word == "before" else _REMAIN)
+    if word in _LEFT and before in _LEAVE:
+        return True
+    return (word in _STILL and remains) or word in AS_BEFORE

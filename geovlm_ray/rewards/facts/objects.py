@@ -168,3 +168,20 @@ _IMPLIED = {
 }
 IMPLIED = {name: frozenset(others.split(",")) for name, others in _IMPLIED.items()}
 """Objects that a caption with an object may mention or omit without a contradiction."""
+
+_VARIETIES = (
+    "orchard", "vineyard", "paddy",
+    "mosque", "temple,pagoda,shrine",
+    "car,automobile,suv", "bus,minibus", "truck,lorry,dump truck,cargo truck", "tractor",
+    "house,villa,mansion,cottage,hut", "skyscraper,tower block,high rise building",
+    "sailboat", "warship", "tanker,oil tanker,liquid cargo ship", "ferry,passenger ship,cruise ship", "fishing boat",
+    "airliner,boeing,airbus,passenger plane", "fighter jet",
+    "sand dune,dune", "bunker,sand bunker",
+)  # fmt: skip
+VARIETIES = {
+    form.removesuffix("s"): names.partition(",")[0]
+    for names in _VARIETIES
+    for name in names.split(",")
+    for form in (name, name + "es", name.removesuffix("y") + "ies")
+}
+"""The variety of an object that a noun names, by the noun without its final s; two varieties exclude each other."""

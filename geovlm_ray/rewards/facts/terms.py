@@ -7,11 +7,17 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from geovlm_ray.rewards.facts.vocabulary import ATTRIBUTES, FACTS, TERM_STARTS, Fact
+from geovlm_ray.rewards.facts.vocabulary import ATTRIBUTES, EXCEPTION_TERMS, FACTS, NEGATION, TERM_STARTS, Fact
 from geovlm_ray.rewards.facts.wording import content_words, is_filler
 
-CLAUSE_ENDS = frozenset(",.;:!?") | {"and", "or", "nor", "while", "but", "whereas", "although", "however", "except"}
+EXCEPTIONS = frozenset(EXCEPTION_TERMS.split(","))
+"""Terms before what a statement does not hold for: "nothing changed apart from a new road"."""
+CLAUSE_ENDS = frozenset(",.;:!?") | {"and", "or", "nor", "while", "but", "whereas", "although", "however"} | EXCEPTIONS
 SENTENCE_ENDS = frozenset(".;!?")
+SURROUND = frozenset(
+    {"surround", "surrounds", "surrounded", "surrounding", "encircle", "encircles", "encircled", "encircling"}
+    | {"enclose", "encloses", "enclosed", "enclosing", "ringed"}
+)
 MAX_CACHED_WORD = 64
 """Longer words are not cached, so that adversarial answers cannot fill the cache."""
 
@@ -28,8 +34,8 @@ _MEASURE = re.compile(r"\b(?:piece|expanse|stretch|patch|tract|area|part|swath|b
 _YEAR = re.compile(r"\b(?:in|since|from|until|by|of|and|to)\s+(?:19|20)\d\d\b(?!\s+(?!an?\b|the\b|there\b)[a-z])")
 # "A ship and another at the pier" are two ships.
 _ANOTHER = re.compile(
-    r"\b(?:an?|one)\s+([a-z]{1,30}(?:\s[a-z]{1,30})?)\s+and\s+another\b(?:\s+(?:one|\1))?"
-    r"(?=\s*(?:[.,;]|\Z|at\b|on\b|in\b|near\b|by\b|beside\b|next\b|along\b))"
+    r"\b(?:an?|one)\s+([a-z]{1,30}(?:\s[a-z]{1,30})?)\s+and\s+another\b"
+    r"(?:\s+\1\b|(?:\s+one)?(?=\s*(?:[.,;]|\Z|(?:at|on|in|near|by|beside|next|along|is|are|were|lie|stand|sit)\b)))"
 )
 
 
@@ -39,7 +45,7 @@ class Term:
 
     ``facts`` are all its facts; ``objects``, ``changes``, ``directions`` and ``attributes`` those of some kinds.
     ``noun`` is its singular, as far as the letter s makes the plural; ``words`` are its content words; ``unknown`` says
-    that it is one without a fact.
+    that it is one without a fact; ``binds`` that it states something of the objects of its clause.
     """
 
     text: str
@@ -51,6 +57,7 @@ class Term:
     noun: str = ""
     words: tuple[str, ...] = ()
     unknown: bool = False
+    binds: bool = False
 
 
 def split_terms(text: str) -> list[Term]:
@@ -122,16 +129,18 @@ def _make_term(text: str, facts: tuple[Fact, ...]) -> Term:
     objects, changes, directions = (
         tuple(v for k, v in facts if k == kind) for kind in ("object", "change", "direction")
     )
+    attributes = tuple(fact for fact in facts if fact[0] in ATTRIBUTES)
     return Term(
         text,
         facts,
         objects,
         changes,
         directions,
-        attributes=tuple(fact for fact in facts if fact[0] in ATTRIBUTES),
+        attributes=attributes,
         noun=text.removesuffix("s"),
         words=content_words(text, facts),
         unknown=not facts and not is_filler(text),
+        binds=bool(attributes or directions) or facts == NEGATION or text in SURROUND,
     )
 
 

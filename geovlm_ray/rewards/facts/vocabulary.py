@@ -10,9 +10,9 @@ import math
 from geovlm_ray.rewards.facts.objects import OBJECTS
 
 Fact = tuple[str, str]
-"""Kind and value. Kinds: number, density, direction, colour, size, width, length, height, change, negation, object."""
+"""Kind and value. The kinds are those of `ATTRIBUTES`, direction, change, negation and object."""
 
-ATTRIBUTES = ("number", "density", "colour", "size", "width", "length", "height")
+ATTRIBUTES = ("number", "density", "colour", "size", "width", "length", "height", "shape", "depth", "rank", "distance")
 """Kinds of facts that an adjective or a number states of an object."""
 
 _NUMBERS = (
@@ -32,7 +32,8 @@ _MORE_NUMBERS = {
 _DENSITY = {
     "few": "few,a few,only a few,very few,a handful of,handful of,a small number of,small number of,hardly any,"
     "almost no,almost empty,nearly empty,scarce,scarcely,scattered few",
-    "sparse": "sparse,sparsely,low density,sparsely populated,sparsely distributed,sparsely built,loosely",
+    "sparse": "sparse,sparsely,low density,sparsely populated,sparsely distributed,sparsely built,loosely,"
+    "sparser,sparsest,emptier,less dense,less densely,less crowded,less busy,thinned,thinned out,thinning out",
     "medium": "medium density",
     "some": "some",
     "multiple": "various,multiple,a number of,a group of,a row of,a series of,a variety of,a cluster of",
@@ -41,7 +42,7 @@ _DENSITY = {
     "a great number of,a great many,great many,a multitude of,multitude of,a large amount of,abundant,"
     "heavy traffic,a great deal of,rows of many",
     "dense": "dense,densely,crowded,packed,densely packed,densely populated,densely built,high density,thick,lush,"
-    "closely packed,tightly packed,compactly,crowding,full,"
+    "closely packed,tightly packed,compactly,crowding,full,denser,densest,thicker,thickened,busier,"
     "full of,filled,filled with,packed with,crowded with,busy",
     "dozens": "dozens,dozens of,tens of",
     "hundreds": "hundreds,hundreds of,thousands,thousands of,countless,innumerable",
@@ -58,6 +59,8 @@ _DIRECTIONS = {
     "right": "right,east,eastern,eastward,rightmost,right hand",
     "top": "top,upper,above,north,northern,northward,topmost",
     "bottom": "bottom,lower,below,south,southern,southward,bottommost,beneath,underneath",
+    "front": "in front of",
+    "back": "behind,right behind,directly behind,at the back of,at the rear of",
     "center": "center,centre,central,middle,in the midst of",
     "top left": "northwest,northwestern,north west",
     "top right": "northeast,northeastern,north east",
@@ -66,29 +69,44 @@ _DIRECTIONS = {
 }
 _COLOURS = {
     "red": "red,reddish,maroon,crimson",
-    "green": "green,greenish,atrovirens",
+    "green": "green,greenish,greener,atrovirens",
     "blue": "blue,bluish,turquoise,teal,cyan,navy",
     "white": "white,whitish",
     "grey": "grey,gray,greyish,grayish,silver,silvery",
     "black": "black,blackish",
-    "brown": "brown,brownish",
+    "brown": "brown,brownish,browner",
     "yellow": "yellow,yellowish,golden,gold",
     "orange": "orange",
     "beige": "beige,khaki,tan,cream",
     "purple": "purple,violet",
     "pink": "pink,pinkish",
 }
+_ORDINALS = (
+    *("first,1 st", "second,2 nd", "third,3 rd", "fourth,4 th", "fifth,5 th", "sixth,6 th", "seventh,7 th"),
+    *("eighth,8 th", "ninth,9 th", "tenth,10 th"),
+)
 _SIZES = {
     ("size", "large"): "large,big,huge,giant,enormous,massive,vast,immense,extensive,sizeable,sizable,spacious,larger,"
     "bigger,largest,biggest,gigantic,large sized,great",
     ("size", "medium"): "medium,medium sized,mid sized,moderate,moderately sized,medium size",
     ("size", "small"): "small,tiny,little,miniature,compact,smaller,smallest,mini,small sized,a little",
-    ("width", "wide"): "wide,broad,wider",
-    ("width", "narrow"): "narrow,narrower,slim,thin",
-    ("length", "long"): "long,longer,lengthy",
-    ("length", "short"): "short,shorter",
-    ("height", "high"): "tall,high,high rise,towering",
-    ("height", "low"): "low,low rise",
+    ("width", "wide"): "wide,broad,wider,broader,widest",
+    ("width", "narrow"): "narrow,narrower,narrowest,slim,thin",
+    ("length", "long"): "long,longer,longest,lengthy",
+    ("length", "short"): "short",
+    ("height", "high"): "tall,taller,tallest,high,higher,highest,high rise,towering",
+    ("height", "low"): "low,lowest,low rise,become lower,became lower,becomes lower,got lower,"
+    "is lower,are lower,was lower,were lower",
+    ("shape", "curved"): "curved,winding,curving,meandering,twisting,zigzag",
+    ("shape", "straight"): "straight",
+    ("shape", "round"): "round,circular,oval",
+    ("shape", "rectangular"): "rectangular",
+    ("depth", "deep"): "deeper",
+    ("depth", "shallow"): "shallow,shallower",
+    ("rank", "last"): "last",
+    ("distance", "near"): "closest,nearest,closer",
+    ("distance", "far"): "farthest,furthest,farther,most distant,far away",
+    **{("rank", str(n)): terms for n, terms in enumerate(_ORDINALS, 1)},
 }
 NEGATION = (("negation", "not"),)
 _NEGATION = (
@@ -118,10 +136,20 @@ _CHANGES = {
     "landslide": "landslide,mudslide",
     "damage": "damage,damaged,demaged,damaging,ruined,affected,effected,affect,effect",
 }
+EXCEPTION_TERMS = (
+    "except,except for,excepting,apart from,aside from,other than,besides,save for,excluding,with the exception of"
+)
+"""Terms before an exception."""
+AS_BEFORE_TERMS = (
+    "as it was,as they were,as it did,as they did,like it was,like they were,like it did,like they did,as it used to,"
+    "as they used to,the way it was,the way they were,what it was,what they were,as always"
+)
+"""Terms that compare a scene with its former state."""
 _NO_FACT = (
-    "from above,high resolution,low resolution,right next,right beside,right behind,broad leaved,more than,less than,"
+    f"{EXCEPTION_TERMS},{AS_BEFORE_TERMS},"
+    "from above,high resolution,low resolution,right next,right beside,broad leaved,more than,less than,"
     "more or less,no more than,at least,wide range,wide variety,not only,not far,not far from,on top of,built side,"
-    "fire station,new york,at one,one by one,one side"
+    "fire station,new york,at one,one by one,one side,at first,for the first time"
 )
 """Terms whose words would otherwise state a fact."""
 
@@ -139,6 +167,9 @@ def _table() -> dict[str, tuple[Fact, ...]]:
         for term in terms.split(","):
             table[term] = table[term.replace(" ", "")] = (("object", name),)
     table |= {
+        "circular farmland": (("shape", "round"), ("object", "farmland")),
+        "rectangular farmland": (("shape", "rectangular"), ("object", "farmland")),
+        **dict.fromkeys(("shorter", "shortest"), (("length", "short"), ("height", "low"))),
         "large vehicle": (("size", "large"), ("object", "vehicle")),
         "small vehicle": (("size", "small"), ("object", "vehicle")),
         "small car": (("size", "small"), ("object", "vehicle")),
@@ -154,7 +185,7 @@ def _table() -> dict[str, tuple[Fact, ...]]:
 
 
 def _plurals(term: str) -> tuple[str, ...]:
-    return (term + "s", term + "es", *((term[:-1] + "ies",) if term.endswith("y") else ()))
+    return () if term == "a" else (term + "s", term + "es", *((term[:-1] + "ies",) if term.endswith("y") else ()))
 
 
 _SINGULAR = _table()

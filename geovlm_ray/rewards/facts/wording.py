@@ -60,4 +60,4 @@ def _name(kind: str, value: str) -> str:
         return _EVENT.get(value, value)
     if kind == "density":
         return _QUANTITY.get(value, value)
-    return "" if (kind, value) == ("number", "1") else value.replace(" ", "")
+    return "" if kind == "rank" or (kind, value) == ("number", "1") else value.replace(" ", "")

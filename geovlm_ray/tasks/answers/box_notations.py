@@ -90,7 +90,10 @@ _REF_OPEN = re.compile(r"<\|object_ref_start\|>|<p>", re.IGNORECASE)
 _REF_CLOSE = re.compile(r"<\|object_ref_end\|>|</p>", re.IGNORECASE)
 _FENCE = re.compile(r"```(?:\w{1,12}\b)?")
 _SPACES, _LINES = re.compile(r"[^\S\n]+"), re.compile(r" ?\n[ \n]*")
-_CHARACTERS = str.maketrans("（），、【】−–“”", '(),,[]--""', "*`")
+_CHARACTERS = str.maketrans(
+    "（），、【】［］｛｝：；−–－．％“”０１２３４５６７８９", '(),,[][]{}:;---.%""0123456789', "*`"
+)
+_QUOTED_NUMBER = re.compile(rf"([\[(,]\s?)([\"'])\s?({_NUMBER})\s?\2", re.ASCII)
 _OPENERS, _CLOSERS = tuple("[({\"'"), tuple("])}\"'")
 
 _WORD = re.compile(r"[^\W\d_][\w'-]*")
@@ -116,7 +119,7 @@ def normalized(text: str) -> str:
     if "\\" in text:
         text = text.replace("\\n", "\n").replace("\\", "")
     text = _FENCE.sub(" ", text) if "```" in text else text
-    text = text.translate(_CHARACTERS)
+    text = _QUOTED_NUMBER.sub(r"\1\3", text.translate(_CHARACTERS))
     if "<" in text:
         text = _BOX_CLOSE.sub("]", _BOX_OPEN.sub("[", text))
         text = _REF_CLOSE.sub("</ref>", _REF_OPEN.sub("<ref>", text))
@@ -315,18 +318,23 @@ def _stands_alone(text: str, run: _Run) -> bool:
     return len(clause) <= 3 and len(following) <= 3 and not {*clause, *following} & _PROSE
 
 
+_DEGREES = r" ?(?:°|deg(?:rees?)?\b)"
 _ANGLE_AFTER = re.compile(
-    rf"[\])}}]{{0,3}}[\"']?,? ?[\"']?(?:angle|theta|rotat(?:ion|ed))[\"']?(?: of| by)? ?[:=]? ?({_NUMBER})"
-    r"(?: ?(?:°|deg(?:rees)?\b))?",
+    rf"[\])}}]{{0,3}}[\"']?,? ?[\"'(]?(?:(?:with an? |at an? )?(?:angle|theta|rotat(?:ion|ed)|tilt(?:ed)?)[\"']?"
+    rf"(?: of| by| is)? ?[:=]? ?({_NUMBER})(?:{_DEGREES})?|(?:(?:at|with|by) )?({_NUMBER}){_DEGREES})",
     re.ASCII | re.IGNORECASE,
 )
 
 
 def _with_angles(text: str, found: list[FoundBox]) -> list[FoundBox]:
-    """Boxes of four numbers followed by ``angle: 30`` get it as their fifth number."""
+    """Boxes of four numbers followed by ``angle: 30`` or ``30 degrees`` get it as their fifth number."""
     boxes = []
     for box in found:
         angle = _ANGLE_AFTER.match(text, box.end) if box.coords and len(box.coords) == 4 else None
-        with_angle = box.coords and angle and FoundBox(box.start, angle.end(), _valid((*box.coords, _value(angle[1]))))
+        with_angle = (
+            box.coords
+            and angle
+            and FoundBox(box.start, angle.end(), _valid((*box.coords, _value(angle[1] or angle[2]))))
+        )
         boxes.append(with_angle or box)
     return boxes

@@ -9,27 +9,32 @@ from __future__ import annotations
 import functools
 import re
 
-from geovlm_ray.core.geometry import ordered
+from geovlm_ray.core.geometry import Coords, Frame, convert_coords, ordered
 from geovlm_ray.tasks.answers.box_dialects import BoxAnswer, parse_boxes
 from geovlm_ray.tasks.answers.box_labels import box_labels
-from geovlm_ray.tasks.answers.box_notations import FoundBox, find_boxes, normalized
+from geovlm_ray.tasks.answers.box_notations import MIN_NUMBERS, FoundBox, find_boxes, normalized
 from geovlm_ray.tasks.answers.class_names import ClassNames
 from geovlm_ray.tasks.answers.no_boxes import says_none
 
 _LETTER = re.compile(r"[^\W\d_]")
 _TAGGED = re.compile(r"(?:(?:<ref>[^<]*</ref>\s*)?<box>[^<]*</box>\s*)+")
 _MARKER = re.compile(r"(?:\A|[\s\W])\d{1,3}[.)]\s*\Z")
+_MAX_BOX_CHARS = 200
+"""Characters of a box in which percent signs are counted; several boxes may share one long list."""
 _EDGES = "[](){}|,;:\"' \n"
 _REF = re.compile(r"</?ref>")
 _NO_BOX = re.compile(r"\[[\s\[\]]*\]|\[[\[\s\d.,-]*\Z")
 """Empty lists, and a list that the end of the text cuts off."""
 
 
-def read_boxes(answer: str, dialect: str = "brackets", names: ClassNames | None = None) -> BoxAnswer | None:
+def read_boxes(
+    answer: str, dialect: str = "brackets", names: ClassNames | None = None, frame: Frame | None = None
+) -> BoxAnswer | None:
     """The boxes of an answer; None if it has none and does not say either that there are none.
 
     Corners are put in order. ``names`` are the classes whose names label the boxes beside them; without them, a box has
-    a label only if its notation marks one. Linear in the length of the answer.
+    a label only if its notation marks one. Boxes whose numbers have percent signs are converted to ``frame``, if given.
+    Linear in the length of the answer.
 
     Raises:
         KeyError: Unknown dialect.
@@ -42,15 +47,29 @@ def read_boxes(answer: str, dialect: str = "brackets", names: ClassNames | None 
     if not found:
         return BoxAnswer((), ()) if says_none(text) else None
     labels = box_labels(text, found, names)
-    valid = [(ordered(box.coords), label) for box, label in zip(found, labels, strict=True) if box.coords is not None]
+    valid = [
+        (ordered(_in_frame(text, box, box.coords, frame)), label)
+        for box, label in zip(found, labels, strict=True)
+        if box.coords is not None
+    ]
     return BoxAnswer(tuple(b for b, _ in valid), tuple(label for _, label in valid), len(found) - len(valid))
 
 
 def _is_pure(answer: str, dialect: str) -> bool:
     """Whether an answer may be in its record's dialect alone, whose parser is faster and knows its labels."""
+    if "°" in answer or "%" in answer:
+        return False
     if dialect == "json":
         return answer.lstrip()[:1] in ("[", "{") and "angle" not in answer
     return bool(_TAGGED.fullmatch(answer)) if dialect == "tagged" else not _LETTER.search(answer)
+
+
+def _in_frame(text: str, box: FoundBox, coords: Coords, frame: Frame | None) -> tuple[float, ...]:
+    """The coordinates, converted to the frame if each of them has a percent sign."""
+    end = min(box.end + 1, box.start + _MAX_BOX_CHARS)
+    if frame is None or frame.kind == "percent" or text.count("%", box.start, end) < MIN_NUMBERS:
+        return tuple(coords)
+    return convert_coords(coords, Frame("percent", window=frame.window), frame)
 
 
 @functools.lru_cache(maxsize=4)

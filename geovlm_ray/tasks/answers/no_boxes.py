@@ -33,7 +33,11 @@ _DENIES = re.compile(
 _REFUSES = re.compile(
     r"\b(?:see|view|access|process|open|load|analy[sz]e|identify|find) (?:the|this|any|an|your) "
     r"(?:image|images|picture|photo|attachment)\b"
-    r"|\b(?:assist|help you|help with|as an ai|not enough information|no image|cannot determine|can['’]?t determine)\b",
+    r"|\b(?:assist|help you|help with|as an ai|not enough information|no image|cannot determine|can['’]?t determine"
+    r"|no (?:idea|answer|clue|comment|information|guess|opinion|response|reply|way (?:to|of)|means (?:to|of))"
+    r"|(?:don['’]?t|do not) know"
+    r"|(?:cannot|can['’]?t|can not|unable to|impossible to|not possible to) (?:tell|say|know|judge)"
+    r"|unsure|uncertain)\b",
     re.IGNORECASE,
 )
 _AFFIRMS = re.compile(
@@ -51,7 +55,8 @@ _CONTRASTS = re.compile(
 def says_none(text: str) -> bool:
     """Whether a text without boxes says that there is no object: "None.", "[]", "There are no ships."
 
-    A refusal ("I cannot see the image") and a denial with an exception ("no ships except one") do not.
+    A refusal ("I cannot see the image"), a hedge ("no idea") and a denial with an exception ("no ships except one") do
+    not.
     """
     if len(text) > MAX_CHARS:
         return False
