@@ -399,6 +399,30 @@ def test_a_box_beyond_its_image_is_quarantined_and_does_not_change_the_unit(tmp_
     assert "expected coordinates inside the image, 200 x 160 in pixel, found up to 700, 80" in outcome.reasons[61]
 
 
+@pytest.mark.parametrize(
+    ("form", "boxes", "frame", "bad"),
+    [
+        ("objects", [[60, 40, 120, 80]] * 9 + [[60, 40, 320, 80]], "pixel", 1),
+        ("objects", [[60, 40, 120, 80]] * 3 + [[60, 40, 320, 80]] * 2, "pixel", 2),
+        ("objects", [[600, 400, 900, 800]] * 5, "permille", 0),
+        ("bbox_2d", [[60, 40, 120, 80]] * 9 + [[60, 40, 320, 80]], "pixel", 1),
+        ("brackets", [[60, 40, 90, 80]] * 9 + [[60, 40, 130, 80]], "percent", 1),
+    ],
+)
+def test_few_wrong_boxes_do_not_change_the_usual_unit_of_a_small_source(
+    form: str, boxes: list[list[float]], frame: str, bad: int, tmp_path: Path
+) -> None:
+    answers = {"objects": "<bbox>", "bbox_2d": '[{"bbox_2d": %s, "label": "shed"}]', "brackets": "%s"}
+    records: list[dict[str, Any]] = []
+    for box in boxes:
+        answer = answers[form] % json.dumps(box) if "%" in answers[form] else answers[form]
+        objects = {"objects": {"ref": [], "bbox": [box]}} if form == "objects" else {}
+        records.append({"messages": messages("<image>Find the shed", answer), "images": ["a.png"], **objects})
+    outcome = convert(tmp_path, records)
+    assert outcome.card["options"]["frame"] == frame
+    assert list(outcome.reasons) == list(range(len(boxes) - bad + 1, len(boxes) + 1))
+
+
 def test_pixels_without_images_need_a_given_unit(tmp_path: Path) -> None:
     source = write_json(tmp_path / "in" / "r.jsonl", grounding([60, 40, 120, 80]))
     with pytest.raises(DataError, match="no readable image for 1 of them; give frame="):

@@ -2,8 +2,8 @@
 
 A record has ``messages`` (``role``, ``content``) or ``conversations`` (``from``, ``value``), or TRL's ``prompt`` and
 ``completion``; content is text or a list of parts. Images are under ``images`` or ``image``, or parts of the content.
-ms-swift's ``objects`` replace the placeholders ``<ref-object>`` and ``<bbox>``: ``bbox`` in pixels, or in fractions
-with ``bbox_type`` ``norm1`` (modelscope/ms-swift, docs/source_en/Customization/Custom-dataset.md). Boxes in answers may
+ms-swift's ``objects`` replace the placeholders ``<ref-object>`` and ``<bbox>``: ``bbox`` in pixels unless
+``bbox_type`` states ``norm1`` (fractions) or ``norm1000`` (modelscope/ms-swift, docs/source_en/Customization/Custom-dataset.md). Boxes in answers may
 be Qwen's JSON. Each question with its answer is a record; system messages are left out.
 """
 
@@ -82,6 +82,7 @@ def raw_rows(unit: Unit, source: Source) -> Iterable[RawRow | Unit]:
                 replace(row, files=files, unread=() if i else unread, licence=licence),
                 usual[row.example.id],
                 stated,
+                defined=objects is not None,
             )
             for i, row in enumerate(rows)
         ),
