@@ -54,7 +54,8 @@ class Counts:
 
     ``parts`` counts source entries in converted records; ``passed_over`` counts units without a usable record;
     ``set_aside`` counts quarantined entries, ``reasons`` by kind; ``unread`` counts records by key that the format does
-    not use. ``notes`` say what was decided for the whole source.
+    not use. ``absent`` counts records with an image that was not found, ``absent_names`` has the first of each shard.
+    ``notes`` say what was decided for the whole source.
     """
 
     records: int = 0
@@ -65,6 +66,8 @@ class Counts:
     splits: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     unread: Counter[str] = field(default_factory=Counter)
+    absent: int = 0
+    absent_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -142,6 +145,7 @@ def _convert_into(
                 counts.add(shard_counts)
                 quarantine(quarantined)
                 on_progress(counts)
+        counts.notes += _absence(counts, source)
         write_atomically(partial / CARD, json.dumps(_card(name, source, counts), indent=2, ensure_ascii=False) + "\n")
         if out.exists():
             out.rmdir()
@@ -207,6 +211,12 @@ def _write_shard(job: _Job) -> tuple[Counts, list[QuarantineEntry]]:
     counts.splits.update(row.example.split for row in kept)
     counts.reasons.update(item.kind for item in quarantined)
     counts.unread.update(key for row in kept for key in row.unread)
+    root = job.folder if FORMATS[job.format].stores_images(job.source) else job.source.images
+    names = {name for row in kept for name in row.example.images}
+    absent = {name for name in names if not os.path.exists(root / name)}
+    if absent:
+        missing = [name for row in kept if (name := next((n for n in row.example.images if n in absent), None))]
+        counts.absent, counts.absent_names = len(missing), tuple(missing[:1])
     return counts, quarantined
 
 
@@ -224,6 +234,16 @@ def _convert_unit(unit: Unit, job: _Job) -> tuple[list[Row], list[QuarantineEntr
             example = replace(item.example, **given)
             rows.append(replace(item, example=example, source_file=unit.file, source_record=unit.number, **licence))
     return rows, bad
+
+
+def _absence(counts: Counts, source: Source) -> tuple[str, ...]:
+    """A note about records whose images were not found."""
+    if not counts.absent:
+        return ()
+    return (
+        f"images: not found for {counts.absent:,} of {counts.records:,} records below {source.images.resolve()}, the "
+        f"first {counts.absent_names[0]!r}; give the folder of the images with --images",
+    )
 
 
 def _writable(rows: list[Row]) -> tuple[list[Row], pa.Table, list[QuarantineEntry]]:

@@ -14,7 +14,7 @@ from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.schema import Box
 from geovlm_ray.data.formats import FORMATS
 from tests.rs import RS, needs_rs
-from tests.unit.conversion import Conversion, run_convert
+from tests.unit.conversion import Conversion, run_convert, write_scene
 
 ANNOTATIONS = RS / "A_annotations"
 
@@ -280,3 +280,51 @@ def test_symlinks_out_of_the_source_are_not_followed(tmp_path: Path) -> None:
         outcome = run_convert(name, tmp_path / "in", tmp_path / name)
         assert outcome.rows == []
         assert "symbolic link out of it" in outcome.quarantine[0].reason
+
+
+@pytest.mark.parametrize(
+    ("file", "named", "stored"),
+    [
+        ("annotations/instances_train2017.json", "a.png", "train2017/a.png"),
+        ("annotations/instances_train2017.json", "a.png", "images/a.png"),
+        ("annotations/instances_val2017.json", "a.png", "images/val2017/a.png"),
+        ("annotations/train.json", "images/a.png", "images/a.png"),
+        ("instances.json", "a.png", "Images/a.png"),
+    ],
+)
+@pytest.mark.parametrize("given", ["file", "folder"])
+def test_images_of_coco_are_found_in_the_usual_folders(
+    given: str, file: str, named: str, stored: str, tmp_path: Path
+) -> None:
+    image = {"id": 1, "file_name": named, "width": 200, "height": 160}
+    annotation = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [60, 40, 60, 40]}
+    table = {"images": [image], "annotations": [annotation], "categories": [{"id": 1, "name": "shed"}]}
+    path = write(tmp_path / "in" / file, table)
+    write_scene(tmp_path / "in" / stored)
+    outcome = run_convert("coco", path if given == "file" else path.parent, tmp_path / "out")
+    (row,) = outcome.rows
+    assert (Path(outcome.card["image_root"]) / row.example.images[0]).is_file()
+    assert outcome.card["notes"] == []
+
+
+def test_images_of_each_coco_split_are_found_in_its_folder(tmp_path: Path) -> None:
+    for split in ("train2017", "val2017"):
+        image = {"id": 1, "file_name": f"{split}.png", "width": 200, "height": 160}
+        annotation = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [60, 40, 60, 40]}
+        table = {"images": [image], "annotations": [annotation], "categories": [{"id": 1, "name": "shed"}]}
+        write(tmp_path / "in" / "annotations" / f"instances_{split}.json", table)
+        write_scene(tmp_path / "in" / split / f"{split}.png")
+    outcome = run_convert("coco", tmp_path / "in" / "annotations", tmp_path / "out")
+    assert [row.example.images for row in outcome.rows] == [("train2017/train2017.png",), ("val2017/val2017.png",)]
+    assert outcome.card["notes"] == []
+
+
+def test_images_of_rsicd_are_found_beside_its_file_and_absent_ones_are_noted(tmp_path: Path) -> None:
+    images = [{"filename": f"{k}.png", "sentences": [{"raw": "A shed ."}], "split": "train"} for k in "ab"]
+    source = write(tmp_path / "in" / "dataset_rsicd.json", {"images": images, "dataset": "rsicd"})
+    write_scene(tmp_path / "in" / "RSICD_images" / "a.png")
+    outcome = run_convert("captions", source, tmp_path / "out")
+    assert outcome.card["image_root"].endswith("RSICD_images")
+    (note,) = outcome.card["notes"]
+    assert note.startswith("images: not found for 1 of 2 records below ")
+    assert note.endswith("the first 'b.png'; give the folder of the images with --images")

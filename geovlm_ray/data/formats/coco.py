@@ -21,7 +21,7 @@ from geovlm_ray.core.schema import Box, Example, target_boxes
 from geovlm_ray.data.formats.base import Format, Source, Unit, image_reference
 from geovlm_ray.data.formats.box_frames import check_upright
 from geovlm_ray.data.formats.coco_join import Group, Join, is_crowd
-from geovlm_ray.data.formats.files import image_exists, question_for, split_from_name
+from geovlm_ray.data.formats.files import image_exists, image_in_split, question_for, split_from_name
 from geovlm_ray.data.formats.streams import external_link, relative, source_files
 from geovlm_ray.data.images import ROOT_END, image_header
 from geovlm_ray.data.table import Row
@@ -47,7 +47,8 @@ def convert(unit: Unit, source: Source) -> Iterable[Row]:
     boxes = [None if is_crowd(a) else _box(a["bbox"], group.category) for a in annotations]
     if not any(boxes):
         return
-    file, name = PurePosixPath(unit.file), image_reference(image["file_name"])
+    file = PurePosixPath(unit.file)
+    name = image_in_split(source, unit.file, image_reference(image["file_name"]))
     if image_exists(source, name):
         header = image_header(f"{source.images}{ROOT_END}{name}")
         check_upright(name, header, (float(image["width"]), float(image["height"])))
