@@ -91,6 +91,43 @@ def test_a_source_of_no_format_is_refused_with_its_files(tmp_path: Path, capsys:
     assert "nowhere" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        (
+            "a.jsonl",
+            '{"problem": "Où?", "answer": "là"}\n'.encode("latin-1"),
+            "a.jsonl: expected UTF-8 text, found byte 0xf9",
+        ),
+        ("a.json", b"", "a.json is empty"),
+        ("a.parquet", b"", "a.parquet is empty"),
+        ("a.parquet", b"PAR1 broken", "a.parquet, record 1: expected a shard, found an error"),
+        ("a.json", b'[{"problem": ', "a.json, record 1: "),
+    ],
+)
+@pytest.mark.parametrize("given", ["file", "folder"])
+def test_auto_says_why_a_file_cannot_be_read(
+    given: str, name: str, content: bytes, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "in" / name
+    path.parent.mkdir()
+    path.write_bytes(content)
+    assert auto(path if given == "file" else path.parent, tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert reason in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_errors_about_missing_and_empty_sources_name_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in").mkdir()
+    assert auto(tmp_path / "in", tmp_path / "out") == 1
+    assert "in: expected a source of a known format, found no files" in capsys.readouterr().err
+    assert auto(tmp_path / "nowhere" / "a.json", tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert "a.json: expected a source file or folder, found none" in error
+    assert "--images" not in error
+
+
 def test_options_of_the_recognized_format_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = SOURCES["chat"][1](tmp_path / "in")
     assert auto(source, tmp_path / "out", "frame=permille") == 0

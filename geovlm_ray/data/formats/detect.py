@@ -64,10 +64,14 @@ def recognized_format(source: Source) -> tuple[str, str]:
     if len(found) == 1:
         return next(iter(found.items()))
     if not found:
-        endings = sorted({PurePosixPath(name).suffix or name for name in collect_evidence(source).files})
+        evidence = collect_evidence(source)
+        if not evidence.files:
+            raise DataError(f"{source.path}: expected a source of a known format, found no files")
+        endings = sorted({PurePosixPath(name).suffix or name for name in evidence.files})
+        unreadable = "".join(f"; {problem}" for problem in evidence.problems[:3])
         raise DataError(
-            f"{source.path}: expected a source of a known format, found files {', '.join(endings[:12]) or 'none'} that "
-            "look like none; give the format's name instead of auto (geovlm-ray data convert --help)"
+            f"{source.path}: expected a source of a known format, found files {', '.join(endings[:12])} that look like "
+            f"none{unreadable}; give the format's name instead of auto (geovlm-ray data convert --help)"
         )
     candidates = "; ".join(f"{name} ({reason})" for name, reason in found.items())
     raise DataError(
@@ -83,7 +87,7 @@ def refuse_other_format(name: str, source: Source) -> None:
         DataError: the source looks like another format.
     """
     if name in LINE_FORMATS and (hint := other_format(name, source)):
-        raise DataError(f"{source.path}: expected {name}, found {hint.removeprefix('; ')}")
+        raise DataError(f"{source.path}: expected {name}, but {hint.removeprefix('; ')}")
 
 
 def other_format(name: str, source: Source) -> str:
