@@ -215,8 +215,9 @@ def _write_shard(job: _Job) -> tuple[Counts, list[QuarantineEntry]]:
     names = {name for row in kept for name in row.example.images}
     absent = {name for name in names if not os.path.exists(root / name)}
     if absent:
-        missing = [name for row in kept if (name := next((n for n in row.example.images if n in absent), None))]
-        counts.absent, counts.absent_names = len(missing), tuple(missing[:1])
+        missing = [row.example.images for row in kept if not absent.isdisjoint(row.example.images)]
+        counts.absent = len(missing)
+        counts.absent_names = (next(n for n in missing[0] if n in absent),)
     return counts, quarantined
 
 

@@ -89,6 +89,30 @@ CHAT: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "dialect": "tagged",
         },
     ),
+    "ms-swift with a sentence": (
+        {
+            "messages": messages("<image>What is here?", "a <ref-object><bbox> lies beside a <ref-object><bbox>"),
+            "images": ["a.png"],
+            "objects": {"ref": ["shed", "tree"], "bbox": [[60, 40, 120, 80], [10, 100, 150, 150]]},
+        },
+        {
+            "task": "grounded_description",
+            "target": GroundedText(
+                "a <ref>shed</ref><box>[[60.0, 40.0, 120.0, 80.0]]</box> lies beside a "
+                "<ref>tree</ref><box>[[10.0, 100.0, 150.0, 150.0]]</box>",
+                (Box(SHED.coords, "shed"), Box((10, 100, 150, 150), "tree")),
+            ),
+            "frame": PIXELS,
+        },
+    ),
+    "a sentence around one named box": (
+        {
+            "messages": messages("<image>Locate the shed", "The <ref-object><bbox> is here."),
+            "images": ["a.png"],
+            "objects": {"ref": ["shed"], "bbox": [[60, 40, 120, 80]]},
+        },
+        {"task": "visual_grounding", "target": (Box(SHED.coords, "shed"),), "frame": PIXELS},
+    ),
     "ms-swift in JSON": (
         {
             "messages": messages("<image>Detect it", '[{"bbox_2d": <bbox>, "label": "<ref-object>"}]'),
@@ -195,6 +219,14 @@ QA: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "JSON boxes": (
         {"image": "a.png", "problem": "Where is it?", "answer": '{"bbox": [120, 80, 60, 40], "label": "shed"}'},
         {"target": (Box(SHED.coords, "shed"),), "frame": PIXELS, "dialect": "json"},
+    ),
+    "land cover": (
+        {"image": "a.png", "question": "Which land cover classes are present?", "answer": ["forest", "river"]},
+        {"task": "multilabel_classification", "target": ("forest", "river")},
+    ),
+    "objects": (
+        {"image": "a.png", "question": "What objects are in the image?", "answer": ["ship", "small vehicle"]},
+        {"task": "multilabel_classification", "target": ("ship", "small vehicle")},
     ),
     "corners": (
         {"image": "a.png", "problem": "Where is it?", "solution": [[60, 40], [120, 80]]},
@@ -309,6 +341,19 @@ def test_an_answer_that_is_null_is_absent_and_an_unknown_key_is_counted(tmp_path
             "chat",
             {"messages": messages("Q", "<bbox>"), "images": ["a.png"], "objects": {"bbox": [[1, 2, 3]]}},
             "expected a box of 4, 5 or 8 numbers",
+        ),
+        ("chat", {"messages": messages("<image><image>Q?", "a"), "images": ["a.png"]}, "<image>, 2 in all, found 1"),
+        ("chat", {"messages": messages("<image>Q?", "a"), "images": ["a.png"] * 2}, "<image>, 1 in all, found 2"),
+        (
+            "chat",
+            {"messages": messages([{"type": "image"}, {"type": "text", "text": "Q?"}], "a"), "images": ["a.png"] * 2},
+            "<image>, 1 in all, found 2",
+        ),
+        ("qa", {"image": "a.png", "problem": "<image> <image> Q?", "answer": "a"}, "<image>, 2 in all, found 1"),
+        (
+            "qa",
+            {"image": "a.png", "problem": "Where?", "answer": [{"bbox": [60, 40, 120, 80], "lable": "x"}]},
+            "unknown key 'lable'; did you mean 'label'",
         ),
         ("qa", {"image": "a.png", "problem": "Q?"}, "expected one of the keys answer, solution"),
         ("qa", {"image": "a.png", "answer": "yes"}, "expected one of the keys problem, question"),
@@ -451,3 +496,34 @@ def test_the_dialect_is_an_option(tmp_path: Path) -> None:
     assert only(convert(tmp_path, grounding([60, 40, 120, 80]), "qa", dialect="json")).dialect == "json"
     with pytest.raises(DataError, match="option dialect: expected auto or brackets"):
         convert(tmp_path / "b", grounding([60, 40, 120, 80]), "qa", dialect="xml")
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "task"),
+    [
+        ("Detect all ships.", "There are no ships.", "object_detection"),
+        ("Detect all ships.", "None", "object_detection"),
+        ("Detect all ships.", "[]", "object_detection"),
+        ("Find every ship in the image.", "No ships were found.", "object_detection"),
+        ("Where are the ships?", "There are none.", "object_detection"),
+        ("Give the bounding boxes of the ships, if any.", "none", "object_detection"),
+        ("[refer] the ship", "There is no ship.", "referred_object_detection"),
+        ("Can you detect any ships?", "No.", "vqa"),
+        ("Find the number of ships.", "0", "vqa"),
+        ("How many ships can you detect?", "None", "vqa"),
+        ("Identify the type of the ship.", "None", "vqa"),
+        ("What lies at the pier?", "Nothing", "vqa"),
+    ],
+)
+def test_a_denial_answers_a_question_for_boxes_with_no_boxes(
+    question: str, answer: str, task: str, tmp_path: Path
+) -> None:
+    example = only(convert(tmp_path, [{"image": "a.png", "problem": question, "answer": answer}], "qa"))
+    assert (example.task, example.target) == (task, answer if task == "vqa" else ())
+
+
+def test_placeholders_of_all_images_may_stand_in_every_question(tmp_path: Path) -> None:
+    turns = [*messages("<image>Is it?", "yes"), *messages("<image>And now?", "no")]
+    spread = [*messages("<image>Is it?", "yes"), *messages("<image>And here?", "no")]
+    records = [{"messages": turns, "images": ["a.png"]}, {"messages": spread, "images": ["a.png", "a.png"]}]
+    assert convert(tmp_path, records).reasons == {}

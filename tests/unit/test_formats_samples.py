@@ -63,6 +63,7 @@ def test_null_is_absent_in_samples_and_unknown_keys_are_counted(tmp_path: Path) 
         ({"gsd": "1 m"}, "gsd: expected a positive number"),
         ({"split": 1}, "split: expected str"),
         ({"frame": "percent", "reference": [[60, 40, 700, 80]]}, "100 x 100 in percent, found up to 700"),
+        ({"reference": [{"box": [30, 25, 60, 50], "lable": "ship"}]}, "found 'lable'; did you mean 'label'?"),
         ({"task": "scene_classification", "reference": "farmland, forest"}, "expected one class, found 2"),
     ],
 )

@@ -114,7 +114,7 @@ def settle_frame(
     extents, usual, defined = _extents(_head(source, units, read), source)
     if not extents:
         return Settled()
-    shares = {kind: MAX_BEYOND for kind in FRAMES[1:]}
+    shares = dict.fromkeys(FRAMES[1:], MAX_BEYOND)
     shares[usual] = MAX_BEYOND_STATED if defined else MAX_BEYOND_USUAL
     beyond = {kind: [e for e in extents if not e.fits(kind)] for kind in shares}
     fitting = [kind for kind, share in shares.items() if len(beyond[kind]) <= share * len(extents)]

@@ -139,8 +139,8 @@ def image_exists(source: Source, reference: str) -> bool:
 def image_in_split(source: Source, file: str, name: str) -> str:
     """An image that a file of annotations names: below the image root, or in its folder of images or of the split.
 
-    ``instances_train2017.json`` means ``train2017``, ``train``, ``images/train2017`` and so on. Without such an image it
-    is the name itself.
+    ``instances_train2017.json`` means ``train2017``, ``train``, ``images/train2017`` and so on. If there is no such
+    image, it is the name itself.
     """
     if image_exists(source, name):
         return name
