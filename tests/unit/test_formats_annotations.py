@@ -125,7 +125,7 @@ def write_coco(path: Path) -> Path:
         {"id": 7, "image_id": "a", "category_id": 3, "bbox": [1, 2, 3, 4], "area": 12, "iscrowd": 0},
         {"id": 8, "image_id": 1, "category_id": 3, "bbox": awkward, "iscrowd": 1, "segmentation": {"counts": "abc"}},
         {"id": 9, "image_id": 1, "category_id": 4, "bbox": awkward, "segmentation": [[1, 2.5, 3, 4, 5, 6]]},
-        {"bbox": [-5.5, 2.0, 3.25, 1e-3], "id": 10, "image_id": 1, "category_id": 4, "note": {"k": [True, None]}},
+        {"bbox": [-0.5, 2.0, 3.25, 1e-3], "id": 10, "image_id": 1, "category_id": 4, "note": {"k": [True, None]}},
         {"id": 11, "image_id": 5, "category_id": 4, "bbox": [1.5, 2.0, 3.0, 4.0], "iscrowd": 1},
         {"id": 12, "image_id": 1, "category_id": 4, "bbox": [0, 0, 9, 9], "iscrowd": 1},
     ]
@@ -221,6 +221,8 @@ IMAGE = {"id": 2, "file_name": "b.jpg", "width": 10, "height": 10}
         ({"annotations": GOOD | {"bbox": [1, 2, 3]}}, "bbox: expected x, y"),
         ({"annotations": GOOD | {"bbox": [1, 2, 3, "4"]}}, "bbox: expected x, y"),
         ({"annotations": GOOD | {"bbox": [1, 2, 3, 1e300]}}, "bbox: expected x, y"),
+        ({"annotations": GOOD | {"bbox": [5, 2, 30, 4]}}, "inside the image, 10 x 10 pixels, found 5, 2, 35, 6"),
+        ({"annotations": GOOD | {"bbox": [-5, 2, 3, 4]}}, "expected a box inside the image"),
         ({"annotations": "text"}, "expected an object"),
         ({"annotations": None}, "expected an object"),
         ({"images": IMAGE | {"width": 0}}, "width: expected a positive number"),
@@ -265,7 +267,7 @@ def test_file_not_in_coco_format_is_quarantined(text: str, reason: str, tmp_path
 def test_truncated_coco_file_yields_the_records_before_the_cut(tmp_path: Path) -> None:
     text = write_coco(tmp_path / "whole.json").read_text()
     head = '{"categories": [{"id": 4, "name": "boat"}], ' + text[text.index('"images"') : text.index(', "categories"')]
-    rest = text[text.index('"annotations"') : text.index('{"bbox": [-5.5')]
+    rest = text[text.index('"annotations"') : text.index('{"bbox": [-0.5')]
     outcome = run_convert("coco", write(tmp_path / "in" / "c.json", f"{head}, {rest}"), tmp_path / "out")
     assert [row.example.images for row in outcome.rows] == [("x/one.jpg",)]
     assert any("nothing after it was read" in item.reason for item in outcome.quarantine)

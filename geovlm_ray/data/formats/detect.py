@@ -37,7 +37,8 @@ RECORD_FORMATS = frozenset(
 _GEOCHAT = re.compile(r"\[(?:refer|grounding|identify)\]|\{\s*<\d")
 _VRSBENCH = re.compile(r"vrsbench", re.IGNORECASE)
 _NUMBER = re.compile(r"-?\d+(?:\.\d*)?(?:e-?\d+)?", re.IGNORECASE)
-_YOLO_COUNTS = (5, 9)
+_YOLO_COUNTS = (5, 6, 9, 10)
+"""Numbers of a line: class and box or four corners, each also with a confidence."""
 Rule = Callable[[Source, Evidence], str]
 
 
@@ -222,8 +223,9 @@ def _caption_files(source: Source, evidence: Evidence) -> str:
     if any(name.endswith("_caps.txt") for name in evidence.files):
         return "text files *_caps.txt"
     stems = {PurePosixPath(name).stem for name in evidence.images}
-    beside = [n for n, lines in evidence.lines.items() if PurePosixPath(n).stem in stems and any(map(_is_text, lines))]
-    return "a text file of the same name as each image" if beside else ""
+    beside = [lines for name, lines in evidence.lines.items() if lines and PurePosixPath(name).stem in stems]
+    captions = [lines for lines in beside if 2 * sum(map(_is_text, lines)) >= len(lines)]
+    return "a text file of the same name as each image" if 2 * len(captions) > len(beside) else ""
 
 
 def _is_text(line: str) -> bool:
