@@ -83,13 +83,14 @@ class Counts:
 
 @dataclass(frozen=True)
 class _Job:
-    """Input of one output shard."""
+    """Input of one output shard; ``images`` is the folder that image paths are relative to."""
 
     format: str
     source: Source
     overrides: MetadataOverrides
     folder: Path
     number: int
+    images: Path
     units: Sequence[Unit]
 
 
@@ -157,14 +158,16 @@ def _convert_into(
 
 def _jobs(name: str, source: Source, overrides: MetadataOverrides, folder: Path) -> Iterator[_Job]:
     form = FORMATS[name]
-    size = UNITS_WITH_IMAGES_PER_SHARD if form.stores_images(source) else UNITS_PER_SHARD
+    stores_images = form.stores_images(source)
+    size = UNITS_WITH_IMAGES_PER_SHARD if stores_images else UNITS_PER_SHARD
+    images = folder if stores_images else source.images
     units = form.units(source)
     for number in itertools.count():
         with _gc_disabled():
             batch = list(itertools.islice(units, size))
         if not batch:
             return
-        yield _Job(name, source, overrides, folder, number, batch)
+        yield _Job(name, source, overrides, folder, number, images, batch)
 
 
 @contextmanager
@@ -211,9 +214,8 @@ def _write_shard(job: _Job) -> tuple[Counts, list[QuarantineEntry]]:
     counts.splits.update(row.example.split for row in kept)
     counts.reasons.update(item.kind for item in quarantined)
     counts.unread.update(key for row in kept for key in row.unread)
-    root = job.folder if FORMATS[job.format].stores_images(job.source) else job.source.images
     names = {name for row in kept for name in row.example.images}
-    absent = {name for name in names if not os.path.exists(root / name)}
+    absent = {name for name in names if not os.path.exists(job.images / name)}
     if absent:
         missing = [row.example.images for row in kept if not absent.isdisjoint(row.example.images)]
         counts.absent = len(missing)

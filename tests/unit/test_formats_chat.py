@@ -285,6 +285,15 @@ def test_questions_of_every_form_and_container(form: str, kind: str, tmp_path: P
     assert {name: getattr(example, name) for name in expected} == expected
 
 
+@pytest.mark.parametrize("kind", CONTAINERS)
+def test_images_of_every_container_are_found_after_conversion(kind: str, tmp_path: Path) -> None:
+    write_scene(tmp_path / "in" / "a.png")
+    outcome = run_convert("qa", write_container(tmp_path / "in", [QA["EasyR1"][0]], kind), tmp_path / "out")
+    (name,) = only(outcome).images
+    assert (tmp_path / "out" / outcome.card["image_root"] / name).is_file()
+    assert outcome.card["notes"] == []
+
+
 def test_every_question_of_a_conversation_is_a_record(tmp_path: Path) -> None:
     turns = [{"role": "system", "content": "Be brief."}, *messages("One?", "1"), *messages("Two?", "2")]
     outcome = convert(tmp_path, [{"id": "x", "messages": turns, "images": ["a.png"], "source_url": "u", "note": None}])
