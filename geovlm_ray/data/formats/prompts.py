@@ -49,17 +49,19 @@ _CLASS_LISTS = (
 )
 _LAND_COVER = frozenset(label_keys(BIGEARTHNET))
 _ONE_WORD = re.compile(r"\banswer\b[^.?]*\b(?:single|one) word\b")
+_DESCRIBE = re.compile(r"\b(?:describe|caption|summari[sz]e)\b|\bdescription of\b")
 _CAPTION = re.compile(r"\b(?:caption|describe|description|summari[sz]e)\b")
 _ASKS_BOXES = re.compile(
-    r"\bbounding box(?:es)?\b[^.?]*\bform\b|\b(?:with|using|give|output|provide|include)\b[^.?]*\bbounding box"
+    r"\bbounding box(?:es)?\b[^.?]{0,500}\bform\b|\b(?:with|using|give|output|provide|include)\b[^.?]{0,500}\bbounding box"
 )
 _DEMANDS_BOXES = re.compile(
     r"\b(?:detect|locali[sz]e|locate|where (?:is|are)|draw|box(?:es)?|bbox(?:es)?|coordinates)\b"
+    r"|\b(?:list|give|output|provide|return|report|show)\b[^?.]{0,100}\b(?:positions?|locations?)\b"
 )
 _SEEKS = re.compile(r"\b(?:find|mark|point (?:out|to)|spot|identify|outline|search for|show me)\b")
 _SEEKS_NO_BOXES = re.compile(
     r"\b(?:how many|how much|number|count|differences?|chang\w*|which|what|class(?:es)?|categor\w+|types?|names?"
-    r"|colou?r|area|land)\b"
+    r"|colou?r|area of|land[- ](?:cover|use))\b"
 )
 _WHICH_CLASSES = re.compile(
     r"\b(?:which|what) (?:[\w-]+ ){0,4}(?:classes|categories|labels)\b[^.?]{0,200}"
@@ -69,7 +71,7 @@ _LISTED_THINGS = re.compile(r"\b(?:classes|categories|labels|tags|types|objects|
 _CHANGES = r"(?:chang\w*|differ(?:s|ed|ent|ences?)?|transform\w*|evol\w*)"
 _ASKS_CHANGES = re.compile(
     rf"\bwhat(?:['’]s|(?: (?:is|are|has|have|had|was|were|did|else|been|you see|the|any|some|main|major|key|visible"
-    rf"|notable|significant|important|obvious|most|semantic))*) (?:{_CHANGES}|happened)"
+    rf"|notable|significant|important|obvious|most|semantic))*) (?:{_CHANGES}|happened(?! to))"
     rf"|\bhow (?:has|have|had|did|does|do|is|are|was|were)\b[^?.]{{0,200}}\b(?:{_CHANGES}|develop\w*)"
     rf"|\b(?:list|identify|find|point out|tell|spot|report|note|state|explain|outline|detail|analy[sz]e|give|show"
     rf"|highlight|mention|compare|any|are there)\b[^?.]{{0,200}}\b{_CHANGES}"
@@ -78,6 +80,7 @@ _ASKS_CHANGES = re.compile(
 _CHANGE_DETAIL = re.compile(
     r"\b(?:types?|kinds?|number|percent\w*|how (?:many|much)|colou?rs?|which|why|reasons?|cause\w*)\b"
 )
+_CLOSED = re.compile(r"\W*(?:<image>\W*)*(?:is|are|has|have|had|do|does|did|was|were|can)\b")
 _NAMED = re.compile(r"<(ref|p)>[^<]*</\1>")
 _FILLER = re.compile(
     r"an?|the|and|or|of|to|in|on|at|its?|is|are|was|th(?:is|at|ese|ose)|t?here|i|we|you|can|see|yes|sure|no|with|as|by"
@@ -274,7 +277,7 @@ def _task_without_classes(text: str, answer: str, images: int) -> str:
 
 
 def _task_by_wording(text: str, answer: str, images: int) -> str:
-    if _ASKS_BOXES.search(text):
+    if _ASKS_BOXES.search(text) and not (_BOX.search(answer) and _DESCRIBE.search(text) and _describes(answer, text)):
         return localization_task(text)
     if _ONE_WORD.search(text):
         return "vqa"
@@ -290,12 +293,12 @@ def _task_by_wording(text: str, answer: str, images: int) -> str:
 def _describes(answer: str, prompt: str) -> bool:
     """Whether an answer with boxes is a description: a long text, or words of content outside the names of objects.
 
-    The words count if the objects are named in tags or the prompt asks for a caption, but not if it asks for boxes.
+    The words count if the prompt asks for a description, or if objects are named in tags and it asks for no boxes.
     """
     text = strip_boxes(answer)
     if len(text.split()) > MAX_CLASS_WORDS:
         return True
-    if requests_boxes(prompt) or not (_NAMED.search(answer) or _CAPTION.search(prompt)):
+    if not _DESCRIBE.search(prompt) and (requests_boxes(prompt) or not _NAMED.search(answer)):
         return False
     words = re.findall(r"[^\W\d_]+", strip_boxes(_NAMED.sub(" ", answer)).lower())
     return not all(map(_FILLER.fullmatch, words))
@@ -305,7 +308,9 @@ def _describes_changes(answer: str, prompt: str) -> bool:
     if not _ASKS_CHANGES.search(prompt) or _CHANGE_DETAIL.search(prompt):
         return False
     words = re.findall(r"\w+", answer.lower())
-    return len(words) >= MIN_CHANGE_WORDS and words[0] not in ("yes", "no")
+    if len(words) < 2 or (_CLOSED.match(prompt) and words[0] in ("yes", "no")):
+        return False
+    return len(words) >= MIN_CHANGE_WORDS or says_none(answer)
 
 
 def requests_boxes(prompt: str) -> bool:
