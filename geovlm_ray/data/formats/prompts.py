@@ -52,7 +52,8 @@ _ONE_WORD = re.compile(r"\banswer\b[^.?]*\b(?:single|one) word\b")
 _DESCRIBE = re.compile(r"\b(?:describe|caption|summari[sz]e)\b|\bdescription of\b")
 _CAPTION = re.compile(r"\b(?:caption|describe|description|summari[sz]e)\b")
 _ASKS_BOXES = re.compile(
-    r"\bbounding box(?:es)?\b[^.?]{0,500}\bform\b|\b(?:with|using|give|output|provide|include)\b[^.?]{0,500}\bbounding box"
+    r"\bbounding box(?:es)?\b[^.?]{0,500}\bform\b"
+    r"|\b(?:with|using|give|output|provide|include)\b[^.?]{0,500}\bbounding box"
 )
 _DEMANDS_BOXES = re.compile(
     r"\b(?:detect|locali[sz]e|locate|where (?:is|are)|draw|box(?:es)?|bbox(?:es)?|coordinates)\b"
