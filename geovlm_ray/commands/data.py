@@ -95,7 +95,7 @@ def _add_convert(actions: Any) -> None:
     parser.add_argument(
         "--images",
         type=Path,
-        help="base folder of relative image paths (default: that of SRC, or the one above a folder of labels)",
+        help="base folder of relative image paths (default: that of SRC, or a usual one beside it that has the images)",
     )
     parser.add_argument("--dataset", help="dataset name (default: from the format)")
     parser.add_argument(
@@ -148,10 +148,12 @@ def convert(args: argparse.Namespace) -> None:
     from geovlm_ray.data.convert import convert as run_conversion
     from geovlm_ray.data.formats.base import Source
     from geovlm_ray.data.formats.detect import recognized_format
-    from geovlm_ray.data.formats.files import default_image_root
+    from geovlm_ray.data.formats.image_roots import image_root_of
     from geovlm_ray.report.data_tables import first_examples, print_conversion
 
-    images = args.images or default_image_root(args.source)
+    if not args.source.exists():
+        raise DataError(f"{args.source}: expected a source file or folder, found none")
+    images = args.images or image_root_of(args.source)
     if not images.is_dir():
         raise DataError(f"--images {images}: expected a folder, found none")
     console = Console()

@@ -54,7 +54,8 @@ class Counts:
 
     ``parts`` counts source entries in converted records; ``passed_over`` counts units without a usable record;
     ``set_aside`` counts quarantined entries, ``reasons`` by kind; ``unread`` counts records by key that the format does
-    not use. ``notes`` say what was decided for the whole source.
+    not use. ``absent`` counts records with an image that was not found, ``absent_names`` has the first of each shard.
+    ``notes`` say what was decided for the whole source.
     """
 
     records: int = 0
@@ -65,6 +66,8 @@ class Counts:
     splits: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     unread: Counter[str] = field(default_factory=Counter)
+    absent: int = 0
+    absent_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -80,13 +83,14 @@ class Counts:
 
 @dataclass(frozen=True)
 class _Job:
-    """Input of one output shard."""
+    """Input of one output shard; ``images`` is the folder that image paths are relative to."""
 
     format: str
     source: Source
     overrides: MetadataOverrides
     folder: Path
     number: int
+    images: Path
     units: Sequence[Unit]
 
 
@@ -142,6 +146,7 @@ def _convert_into(
                 counts.add(shard_counts)
                 quarantine(quarantined)
                 on_progress(counts)
+        counts.notes += _absence(counts, source)
         write_atomically(partial / CARD, json.dumps(_card(name, source, counts), indent=2, ensure_ascii=False) + "\n")
         if out.exists():
             out.rmdir()
@@ -153,14 +158,16 @@ def _convert_into(
 
 def _jobs(name: str, source: Source, overrides: MetadataOverrides, folder: Path) -> Iterator[_Job]:
     form = FORMATS[name]
-    size = UNITS_WITH_IMAGES_PER_SHARD if form.stores_images(source) else UNITS_PER_SHARD
+    stores_images = form.stores_images(source)
+    size = UNITS_WITH_IMAGES_PER_SHARD if stores_images else UNITS_PER_SHARD
+    images = folder if stores_images else source.images
     units = form.units(source)
     for number in itertools.count():
         with _gc_disabled():
             batch = list(itertools.islice(units, size))
         if not batch:
             return
-        yield _Job(name, source, overrides, folder, number, batch)
+        yield _Job(name, source, overrides, folder, number, images, batch)
 
 
 @contextmanager
@@ -207,6 +214,12 @@ def _write_shard(job: _Job) -> tuple[Counts, list[QuarantineEntry]]:
     counts.splits.update(row.example.split for row in kept)
     counts.reasons.update(item.kind for item in quarantined)
     counts.unread.update(key for row in kept for key in row.unread)
+    names = {name for row in kept for name in row.example.images}
+    absent = {name for name in names if not os.path.exists(job.images / name)}
+    if absent:
+        missing = [row.example.images for row in kept if not absent.isdisjoint(row.example.images)]
+        counts.absent = len(missing)
+        counts.absent_names = (next(n for n in missing[0] if n in absent),)
     return counts, quarantined
 
 
@@ -224,6 +237,16 @@ def _convert_unit(unit: Unit, job: _Job) -> tuple[list[Row], list[QuarantineEntr
             example = replace(item.example, **given)
             rows.append(replace(item, example=example, source_file=unit.file, source_record=unit.number, **licence))
     return rows, bad
+
+
+def _absence(counts: Counts, source: Source) -> tuple[str, ...]:
+    """A note about records whose images were not found."""
+    if not counts.absent:
+        return ()
+    return (
+        f"images: not found for {counts.absent:,} of {counts.records:,} records below {source.images.resolve()}, the "
+        f"first {counts.absent_names[0]!r}; give the folder of the images with --images",
+    )
 
 
 def _writable(rows: list[Row]) -> tuple[list[Row], pa.Table, list[QuarantineEntry]]:

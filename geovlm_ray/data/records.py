@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.errors import DataError, did_you_mean
 from geovlm_ray.core.geometry import Frame
 from geovlm_ray.core.pixels import PixelSettings
 from geovlm_ray.core.schema import Box, Example, GroundedText, Target
 from geovlm_ray.tasks import find_task
 from geovlm_ray.tasks.answers.box_dialects import DIALECTS, MAX_COORDINATE
+
+BOX_KEYS = ("box", "label")
+"""The keys of a box as an object."""
 
 
 def is_coordinate(value: Any) -> bool:
@@ -131,5 +134,10 @@ def _box_from_json(task: str, item: Any) -> Box:
         raise DataError(
             f'target of {task}: expected boxes [x1, y1, x2, y2] or [x1, y1, x2, y2, angle], alone or as {{"box", '
             f'"label"}}, found {short_repr(item)}'
+        )
+    if isinstance(item, Mapping) and (unknown := next((key for key in item if key not in BOX_KEYS), None)) is not None:
+        raise DataError(
+            f"target of {task}: expected boxes with the keys {' and '.join(BOX_KEYS)}, found {unknown!r}"
+            f"{did_you_mean(str(unknown), BOX_KEYS)}"
         )
     return Box(tuple(map(float, coords)), label if label is None else str(label))

@@ -10,7 +10,7 @@ from geovlm_ray.data.config import DataConfig
 from geovlm_ray.data.convert import MetadataOverrides, convert
 from geovlm_ray.data.formats import FORMATS
 from geovlm_ray.data.formats.base import Source
-from geovlm_ray.data.formats.files import default_image_root
+from geovlm_ray.data.formats.image_roots import image_root_of
 from geovlm_ray.data.parquet import RecordTable, open_datasets
 from geovlm_ray.data.quarantine import read_quarantine
 from geovlm_ray.data.sampler import RecordStream, SceneStream, Stream
@@ -52,7 +52,7 @@ def read_source(name: str, path: Path, root: Path | None = None) -> RecordTable:
     if not path.exists():
         raise DataError(f"data.path: expected a file or folder, found none at {str(path)!r}")
     form = FORMATS[name]
-    source = Source(path, root or default_image_root(path), dict(form.options))
+    source = Source(path, root or image_root_of(path), dict(form.options))
     if form.stores_images(source):
         raise DataError(f"{path}: {name} stores images inside its files; run `geovlm-ray data convert {name}` first")
     with tempfile.TemporaryDirectory(prefix="geovlm-ray-") as folder:

@@ -15,7 +15,7 @@ from PIL import Image
 from geovlm_ray.data.convert import CARD, Counts, MetadataOverrides, convert
 from geovlm_ray.data.formats import FORMATS
 from geovlm_ray.data.formats.base import Source
-from geovlm_ray.data.formats.files import default_image_root
+from geovlm_ray.data.formats.image_roots import image_root_of
 from geovlm_ray.data.parquet import open_datasets
 from geovlm_ray.data.quarantine import QuarantineEntry, read_quarantine
 from geovlm_ray.data.table import Row
@@ -49,7 +49,7 @@ class Conversion:
 
 def run_convert(name: str, source: Path, out: Path, workers: int = 1, **options: str) -> Conversion:
     """Convert a source in this format and read the dataset and its quarantine."""
-    images = default_image_root(source)
+    images = image_root_of(source)
     counts = convert(
         name,
         Source(source, images, {**FORMATS[name].options, **options}),

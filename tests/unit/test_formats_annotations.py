@@ -14,7 +14,7 @@ from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.schema import Box
 from geovlm_ray.data.formats import FORMATS
 from tests.rs import RS, needs_rs
-from tests.unit.conversion import Conversion, run_convert
+from tests.unit.conversion import Conversion, run_convert, write_scene
 
 ANNOTATIONS = RS / "A_annotations"
 
@@ -125,7 +125,7 @@ def write_coco(path: Path) -> Path:
         {"id": 7, "image_id": "a", "category_id": 3, "bbox": [1, 2, 3, 4], "area": 12, "iscrowd": 0},
         {"id": 8, "image_id": 1, "category_id": 3, "bbox": awkward, "iscrowd": 1, "segmentation": {"counts": "abc"}},
         {"id": 9, "image_id": 1, "category_id": 4, "bbox": awkward, "segmentation": [[1, 2.5, 3, 4, 5, 6]]},
-        {"bbox": [-5.5, 2.0, 3.25, 1e-3], "id": 10, "image_id": 1, "category_id": 4, "note": {"k": [True, None]}},
+        {"bbox": [-0.5, 2.0, 3.25, 1e-3], "id": 10, "image_id": 1, "category_id": 4, "note": {"k": [True, None]}},
         {"id": 11, "image_id": 5, "category_id": 4, "bbox": [1.5, 2.0, 3.0, 4.0], "iscrowd": 1},
         {"id": 12, "image_id": 1, "category_id": 4, "bbox": [0, 0, 9, 9], "iscrowd": 1},
     ]
@@ -221,6 +221,8 @@ IMAGE = {"id": 2, "file_name": "b.jpg", "width": 10, "height": 10}
         ({"annotations": GOOD | {"bbox": [1, 2, 3]}}, "bbox: expected x, y"),
         ({"annotations": GOOD | {"bbox": [1, 2, 3, "4"]}}, "bbox: expected x, y"),
         ({"annotations": GOOD | {"bbox": [1, 2, 3, 1e300]}}, "bbox: expected x, y"),
+        ({"annotations": GOOD | {"bbox": [5, 2, 30, 4]}}, "inside the image, 10 x 10 pixels, found 5, 2, 35, 6"),
+        ({"annotations": GOOD | {"bbox": [-5, 2, 3, 4]}}, "expected a box inside the image"),
         ({"annotations": "text"}, "expected an object"),
         ({"annotations": None}, "expected an object"),
         ({"images": IMAGE | {"width": 0}}, "width: expected a positive number"),
@@ -265,7 +267,7 @@ def test_file_not_in_coco_format_is_quarantined(text: str, reason: str, tmp_path
 def test_truncated_coco_file_yields_the_records_before_the_cut(tmp_path: Path) -> None:
     text = write_coco(tmp_path / "whole.json").read_text()
     head = '{"categories": [{"id": 4, "name": "boat"}], ' + text[text.index('"images"') : text.index(', "categories"')]
-    rest = text[text.index('"annotations"') : text.index('{"bbox": [-5.5')]
+    rest = text[text.index('"annotations"') : text.index('{"bbox": [-0.5')]
     outcome = run_convert("coco", write(tmp_path / "in" / "c.json", f"{head}, {rest}"), tmp_path / "out")
     assert [row.example.images for row in outcome.rows] == [("x/one.jpg",)]
     assert any("nothing after it was read" in item.reason for item in outcome.quarantine)
@@ -280,3 +282,51 @@ def test_symlinks_out_of_the_source_are_not_followed(tmp_path: Path) -> None:
         outcome = run_convert(name, tmp_path / "in", tmp_path / name)
         assert outcome.rows == []
         assert "symbolic link out of it" in outcome.quarantine[0].reason
+
+
+@pytest.mark.parametrize(
+    ("file", "named", "stored"),
+    [
+        ("annotations/instances_train2017.json", "a.png", "train2017/a.png"),
+        ("annotations/instances_train2017.json", "a.png", "images/a.png"),
+        ("annotations/instances_val2017.json", "a.png", "images/val2017/a.png"),
+        ("annotations/train.json", "images/a.png", "images/a.png"),
+        ("instances.json", "a.png", "Images/a.png"),
+    ],
+)
+@pytest.mark.parametrize("given", ["file", "folder"])
+def test_images_of_coco_are_found_in_the_usual_folders(
+    given: str, file: str, named: str, stored: str, tmp_path: Path
+) -> None:
+    image = {"id": 1, "file_name": named, "width": 200, "height": 160}
+    annotation = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [60, 40, 60, 40]}
+    table = {"images": [image], "annotations": [annotation], "categories": [{"id": 1, "name": "shed"}]}
+    path = write(tmp_path / "in" / file, table)
+    write_scene(tmp_path / "in" / stored)
+    outcome = run_convert("coco", path if given == "file" else path.parent, tmp_path / "out")
+    (row,) = outcome.rows
+    assert (Path(outcome.card["image_root"]) / row.example.images[0]).is_file()
+    assert outcome.card["notes"] == []
+
+
+def test_images_of_each_coco_split_are_found_in_its_folder(tmp_path: Path) -> None:
+    for split in ("train2017", "val2017"):
+        image = {"id": 1, "file_name": f"{split}.png", "width": 200, "height": 160}
+        annotation = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [60, 40, 60, 40]}
+        table = {"images": [image], "annotations": [annotation], "categories": [{"id": 1, "name": "shed"}]}
+        write(tmp_path / "in" / "annotations" / f"instances_{split}.json", table)
+        write_scene(tmp_path / "in" / split / f"{split}.png")
+    outcome = run_convert("coco", tmp_path / "in" / "annotations", tmp_path / "out")
+    assert [row.example.images for row in outcome.rows] == [("train2017/train2017.png",), ("val2017/val2017.png",)]
+    assert outcome.card["notes"] == []
+
+
+def test_images_of_rsicd_are_found_beside_its_file_and_absent_ones_are_noted(tmp_path: Path) -> None:
+    images = [{"filename": f"{k}.png", "sentences": [{"raw": "A shed ."}], "split": "train"} for k in "ab"]
+    source = write(tmp_path / "in" / "dataset_rsicd.json", {"images": images, "dataset": "rsicd"})
+    write_scene(tmp_path / "in" / "RSICD_images" / "a.png")
+    outcome = run_convert("captions", source, tmp_path / "out")
+    assert outcome.card["image_root"].endswith("RSICD_images")
+    (note,) = outcome.card["notes"]
+    assert note.startswith("images: not found for 1 of 2 records below ")
+    assert note.endswith("the first 'b.png'; give the folder of the images with --images")

@@ -89,6 +89,30 @@ CHAT: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "dialect": "tagged",
         },
     ),
+    "ms-swift with a sentence": (
+        {
+            "messages": messages("<image>What is here?", "a <ref-object><bbox> lies beside a <ref-object><bbox>"),
+            "images": ["a.png"],
+            "objects": {"ref": ["shed", "tree"], "bbox": [[60, 40, 120, 80], [10, 100, 150, 150]]},
+        },
+        {
+            "task": "grounded_description",
+            "target": GroundedText(
+                "a <ref>shed</ref><box>[[60.0, 40.0, 120.0, 80.0]]</box> lies beside a "
+                "<ref>tree</ref><box>[[10.0, 100.0, 150.0, 150.0]]</box>",
+                (Box(SHED.coords, "shed"), Box((10, 100, 150, 150), "tree")),
+            ),
+            "frame": PIXELS,
+        },
+    ),
+    "a sentence around one named box": (
+        {
+            "messages": messages("<image>Locate the shed", "The <ref-object><bbox> is here."),
+            "images": ["a.png"],
+            "objects": {"ref": ["shed"], "bbox": [[60, 40, 120, 80]]},
+        },
+        {"task": "visual_grounding", "target": (Box(SHED.coords, "shed"),), "frame": PIXELS},
+    ),
     "ms-swift in JSON": (
         {
             "messages": messages("<image>Detect it", '[{"bbox_2d": <bbox>, "label": "<ref-object>"}]'),
@@ -196,6 +220,14 @@ QA: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"image": "a.png", "problem": "Where is it?", "answer": '{"bbox": [120, 80, 60, 40], "label": "shed"}'},
         {"target": (Box(SHED.coords, "shed"),), "frame": PIXELS, "dialect": "json"},
     ),
+    "land cover": (
+        {"image": "a.png", "question": "Which land cover classes are present?", "answer": ["forest", "river"]},
+        {"task": "multilabel_classification", "target": ("forest", "river")},
+    ),
+    "objects": (
+        {"image": "a.png", "question": "What objects are in the image?", "answer": ["ship", "small vehicle"]},
+        {"task": "multilabel_classification", "target": ("ship", "small vehicle")},
+    ),
     "corners": (
         {"image": "a.png", "problem": "Where is it?", "solution": [[60, 40], [120, 80]]},
         {"target": (SHED,), "frame": PIXELS},
@@ -251,6 +283,15 @@ def test_questions_of_every_form_and_container(form: str, kind: str, tmp_path: P
     if kind in ("shards", "arrow") and form not in ("numbers", "verl"):
         expected = expected | {"split": "test"}
     assert {name: getattr(example, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize("kind", CONTAINERS)
+def test_images_of_every_container_are_found_after_conversion(kind: str, tmp_path: Path) -> None:
+    write_scene(tmp_path / "in" / "a.png")
+    outcome = run_convert("qa", write_container(tmp_path / "in", [QA["EasyR1"][0]], kind), tmp_path / "out")
+    (name,) = only(outcome).images
+    assert (tmp_path / "out" / outcome.card["image_root"] / name).is_file()
+    assert outcome.card["notes"] == []
 
 
 def test_every_question_of_a_conversation_is_a_record(tmp_path: Path) -> None:
@@ -309,6 +350,19 @@ def test_an_answer_that_is_null_is_absent_and_an_unknown_key_is_counted(tmp_path
             "chat",
             {"messages": messages("Q", "<bbox>"), "images": ["a.png"], "objects": {"bbox": [[1, 2, 3]]}},
             "expected a box of 4, 5 or 8 numbers",
+        ),
+        ("chat", {"messages": messages("<image><image>Q?", "a"), "images": ["a.png"]}, "<image>, 2 in all, found 1"),
+        ("chat", {"messages": messages("<image>Q?", "a"), "images": ["a.png"] * 2}, "<image>, 1 in all, found 2"),
+        (
+            "chat",
+            {"messages": messages([{"type": "image"}, {"type": "text", "text": "Q?"}], "a"), "images": ["a.png"] * 2},
+            "<image>, 1 in all, found 2",
+        ),
+        ("qa", {"image": "a.png", "problem": "<image> <image> Q?", "answer": "a"}, "<image>, 2 in all, found 1"),
+        (
+            "qa",
+            {"image": "a.png", "problem": "Where?", "answer": [{"bbox": [60, 40, 120, 80], "lable": "x"}]},
+            "unknown key 'lable'; did you mean 'label'",
         ),
         ("qa", {"image": "a.png", "problem": "Q?"}, "expected one of the keys answer, solution"),
         ("qa", {"image": "a.png", "answer": "yes"}, "expected one of the keys problem, question"),
@@ -399,6 +453,30 @@ def test_a_box_beyond_its_image_is_quarantined_and_does_not_change_the_unit(tmp_
     assert "expected coordinates inside the image, 200 x 160 in pixel, found up to 700, 80" in outcome.reasons[61]
 
 
+@pytest.mark.parametrize(
+    ("form", "boxes", "frame", "bad"),
+    [
+        ("objects", [[60, 40, 120, 80]] * 9 + [[60, 40, 320, 80]], "pixel", 1),
+        ("objects", [[60, 40, 120, 80]] * 3 + [[60, 40, 320, 80]] * 2, "pixel", 2),
+        ("objects", [[600, 400, 900, 800]] * 5, "permille", 0),
+        ("bbox_2d", [[60, 40, 120, 80]] * 9 + [[60, 40, 320, 80]], "pixel", 1),
+        ("brackets", [[60, 40, 90, 80]] * 9 + [[60, 40, 130, 80]], "percent", 1),
+    ],
+)
+def test_few_wrong_boxes_do_not_change_the_usual_unit_of_a_small_source(
+    form: str, boxes: list[list[float]], frame: str, bad: int, tmp_path: Path
+) -> None:
+    answers = {"objects": "<bbox>", "bbox_2d": '[{"bbox_2d": %s, "label": "shed"}]', "brackets": "%s"}
+    records: list[dict[str, Any]] = []
+    for box in boxes:
+        answer = answers[form] % json.dumps(box) if "%" in answers[form] else answers[form]
+        objects = {"objects": {"ref": [], "bbox": [box]}} if form == "objects" else {}
+        records.append({"messages": messages("<image>Find the shed", answer), "images": ["a.png"], **objects})
+    outcome = convert(tmp_path, records)
+    assert outcome.card["options"]["frame"] == frame
+    assert list(outcome.reasons) == list(range(len(boxes) - bad + 1, len(boxes) + 1))
+
+
 def test_pixels_without_images_need_a_given_unit(tmp_path: Path) -> None:
     source = write_json(tmp_path / "in" / "r.jsonl", grounding([60, 40, 120, 80]))
     with pytest.raises(DataError, match="no readable image for 1 of them; give frame="):
@@ -427,3 +505,37 @@ def test_the_dialect_is_an_option(tmp_path: Path) -> None:
     assert only(convert(tmp_path, grounding([60, 40, 120, 80]), "qa", dialect="json")).dialect == "json"
     with pytest.raises(DataError, match="option dialect: expected auto or brackets"):
         convert(tmp_path / "b", grounding([60, 40, 120, 80]), "qa", dialect="xml")
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "task"),
+    [
+        ("Detect all ships.", "There are no ships.", "object_detection"),
+        ("Detect all ships.", "None", "object_detection"),
+        ("Detect all ships.", "[]", "object_detection"),
+        ("Find every ship in the image.", "No ships were found.", "object_detection"),
+        ("Where are the ships?", "There are none.", "object_detection"),
+        ("Give the bounding boxes of the ships, if any.", "none", "object_detection"),
+        ("Identify all ships in the area.", "None.", "object_detection"),
+        ("List all ships with their positions.", "None", "object_detection"),
+        ("Identify the land cover.", "Nothing visible", "vqa"),
+        ("[refer] the ship", "There is no ship.", "referred_object_detection"),
+        ("Can you detect any ships?", "No.", "vqa"),
+        ("Find the number of ships.", "0", "vqa"),
+        ("How many ships can you detect?", "None", "vqa"),
+        ("Identify the type of the ship.", "None", "vqa"),
+        ("What lies at the pier?", "Nothing", "vqa"),
+    ],
+)
+def test_a_denial_answers_a_question_for_boxes_with_no_boxes(
+    question: str, answer: str, task: str, tmp_path: Path
+) -> None:
+    example = only(convert(tmp_path, [{"image": "a.png", "problem": question, "answer": answer}], "qa"))
+    assert (example.task, example.target) == (task, answer if task == "vqa" else ())
+
+
+def test_placeholders_of_all_images_may_stand_in_every_question(tmp_path: Path) -> None:
+    turns = [*messages("<image>Is it?", "yes"), *messages("<image>And now?", "no")]
+    spread = [*messages("<image>Is it?", "yes"), *messages("<image>And here?", "no")]
+    records = [{"messages": turns, "images": ["a.png"]}, {"messages": spread, "images": ["a.png", "a.png"]}]
+    assert convert(tmp_path, records).reasons == {}

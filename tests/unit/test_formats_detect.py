@@ -18,7 +18,7 @@ from geovlm_ray.data.formats.base import Source
 from geovlm_ray.data.formats.detect import recognize, recognized_format
 from geovlm_ray.data.parquet import open_datasets
 from tests.rs import RS, needs_rs
-from tests.unit.conversion import run_convert, write_json
+from tests.unit.conversion import run_convert, write_json, write_scene
 from tests.unit.format_sources import SOURCES
 
 CASES = RS.parent / "cases" / "formats"
@@ -89,6 +89,62 @@ def test_a_source_of_no_format_is_refused_with_its_files(tmp_path: Path, capsys:
     assert "expected a source of a known format, found files .docx that look like none" in capsys.readouterr().err
     assert auto(tmp_path / "nowhere", tmp_path / "out") == 1
     assert "nowhere" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        (
+            "a.jsonl",
+            '{"problem": "Où?", "answer": "là"}\n'.encode("latin-1"),
+            "a.jsonl: expected UTF-8 text, found byte 0xf9",
+        ),
+        ("a.json", b"", "a.json is empty"),
+        ("a.parquet", b"", "a.parquet is empty"),
+        ("a.parquet", b"PAR1 broken", "a.parquet, record 1: expected a shard, found an error"),
+        ("a.json", b'[{"problem": ', "a.json, record 1: "),
+    ],
+)
+@pytest.mark.parametrize("given", ["file", "folder"])
+def test_auto_says_why_a_file_cannot_be_read(
+    given: str, name: str, content: bytes, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "in" / name
+    path.parent.mkdir()
+    path.write_bytes(content)
+    assert auto(path if given == "file" else path.parent, tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert reason in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_errors_about_missing_and_empty_sources_name_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in").mkdir()
+    assert auto(tmp_path / "in", tmp_path / "out") == 1
+    assert "in: expected a source of a known format, found no files" in capsys.readouterr().err
+    assert auto(tmp_path / "nowhere" / "a.json", tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert "a.json: expected a source file or folder, found none" in error
+    assert "--images" not in error
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "good", "odd"),
+    [
+        ("dota", "labelTxt", "60 40 120 40 120 80 60 80 shed 0", "this line is no box at all"),
+        ("yolo", "labels", "0 0.45 0.375 0.3 0.25", "0 0.45 0.375 0.3 0.25 0.9"),
+    ],
+)
+@pytest.mark.parametrize("odd_files", [1, 2])
+def test_most_label_files_decide_the_format(
+    name: str, folder: str, good: str, odd: str, odd_files: int, tmp_path: Path
+) -> None:
+    for k in range(4):
+        write_scene(tmp_path / "in" / "images" / f"{k}.png")
+        path = tmp_path / "in" / folder / f"{k}.txt"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"{odd if k < odd_files else good}\n")
+    assert list(recognize(source_of(tmp_path / "in"))) == [name]
 
 
 def test_options_of_the_recognized_format_are_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -184,6 +184,21 @@ def test_voc_files_without_objects_and_splits_in_lists(tmp_path: Path) -> None:
     assert outcome.counts.passed_over == 1
 
 
+@pytest.mark.parametrize("extra", [{}, {"val": "c\n"}, {"train": "a\n", "val": "c\n"}])
+def test_a_list_of_training_and_validation_files_is_for_training(extra: dict[str, str], tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        write_scene(tmp_path / "in" / "JPEGImages" / f"{name}.png")
+        write(tmp_path / "in" / "Annotations" / f"{name}.xml", voc(obj(BNDBOX)).replace("a.png", f"{name}.png"))
+    for split, names in ({"trainval": "a\nc\n", "test": "b\n"} | extra).items():
+        write(tmp_path / "in" / "ImageSets" / "Main" / f"{split}.txt", names)
+    outcome = run_convert("voc", tmp_path / "in", tmp_path / "out")
+    assert {r.example.images[0][-5]: r.example.split for r in outcome.rows} == {
+        "a": "train",
+        "b": "test",
+        "c": "validation" if "val" in extra else "train",
+    }
+
+
 def test_labels_beside_a_folder_of_images_are_found(tmp_path: Path) -> None:
     convert_voc(tmp_path, voc(obj(BNDBOX)))
     outcome = run_convert("voc", tmp_path / "in" / "Annotations", tmp_path / "alone")

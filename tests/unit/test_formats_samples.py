@@ -63,6 +63,7 @@ def test_null_is_absent_in_samples_and_unknown_keys_are_counted(tmp_path: Path) 
         ({"gsd": "1 m"}, "gsd: expected a positive number"),
         ({"split": 1}, "split: expected str"),
         ({"frame": "percent", "reference": [[60, 40, 700, 80]]}, "100 x 100 in percent, found up to 700"),
+        ({"reference": [{"box": [30, 25, 60, 50], "lable": "ship"}]}, "found 'lable'; did you mean 'label'?"),
         ({"task": "scene_classification", "reference": "farmland, forest"}, "expected one class, found 2"),
     ],
 )
@@ -91,3 +92,12 @@ def test_boxes_of_samples_in_other_units_than_percent(tmp_path: Path) -> None:
     fractions = convert_samples(tmp_path / "b", {"reference": [[0.6, 0.5, 0.3, 0.25]]})
     assert target_boxes(fractions.rows[0].example.target)[0].coords == pytest.approx((30, 25, 60, 50))
     assert fractions.card["notes"][0].startswith("frame=fraction: ")
+
+
+@pytest.mark.parametrize("options", [{}, {"frame": "percent"}])
+def test_one_wrong_box_of_samples_is_quarantined_alone(options: dict[str, str], tmp_path: Path) -> None:
+    good, wrong = {"reference": [[30, 25, 60, 50]]}, {"id": "bad", "reference": [[30, 25, 130, 50]]}
+    outcome = convert_samples(tmp_path, good, good, wrong, good, good, good, **options)
+    assert (len(outcome.rows), list(outcome.reasons)) == (5, [3])
+    with pytest.raises(DataError, match="record 'bad', up to 130, 50"):
+        convert_samples(tmp_path / "most", good, wrong, wrong, **options)

@@ -32,8 +32,9 @@ FRAME_OPTIONS = {"frame": "auto", "dialect": "auto"}
 """The options of every reader whose files do not say the unit of boxes and how answers write them."""
 ROUNDING = 0.02
 """Fraction of the image size by which a box may exceed it through rounding, besides one unit."""
-MAX_BEYOND = 0.05
-"""Maximum share of records with a box beyond the image for a unit to be possible."""
+MAX_BEYOND, MAX_BEYOND_USUAL, MAX_BEYOND_STATED = 0.05, 0.2, 0.5
+"""Maximum shares of records with a box beyond the image for a unit to be possible: for any unit, for the one that is
+usual for the notation, and for one that the option or the definition of the notation states."""
 EXAMINED = 200
 """Records with boxes that determine the unit."""
 HEAD = 20_000
@@ -55,13 +56,15 @@ Size = tuple[int, int]
 class RawRow:
     """A record whose boxes are in the unit of its source.
 
-    ``usual`` is the unit that is usual for boxes written like these; ``stated`` the one that the record states, if any:
-    one of `FRAMES`, or a frame in pixels of a stated image size.
+    ``usual`` is the unit that is usual for boxes written like these, ``defined`` whether the definition of the notation
+    states it; ``stated`` is the one that the record states, if any: one of `FRAMES`, or a frame in pixels of a stated
+    image size.
     """
 
     row: Row
     usual: str = "percent"
     stated: str | Frame | None = None
+    defined: bool = False
 
 
 RawReader = Callable[[Unit, Source], Iterable[RawRow | Unit]]
@@ -69,8 +72,12 @@ RawReader = Callable[[Unit, Source], Iterable[RawRow | Unit]]
 
 @dataclass(frozen=True)
 class BoxExtent:
-    """The largest coordinates of a record's boxes, whether all are integers, and the size of its image if known."""
+    """The largest coordinates of a record's boxes, whether all are integers, and the size of its image if known.
 
+    ``id`` is that of the record.
+    """
+
+    id: str
     x: float
     y: float
     lowest: float
@@ -104,34 +111,39 @@ def settle_frame(
     """
     given = choice_option(source, "frame", FRAMES)
     choice_option(source, "dialect", ("auto", *DIALECTS))
-    extents, usual = _extents(_head(source, units, read), source)
+    extents, usual, defined = _extents(_head(source, units, read), source)
     if not extents:
         return Settled()
-    beyond = {kind: sum(not e.fits(kind) for e in extents) for kind in FRAMES[1:]}
-    fitting = [kind for kind in possible if beyond[kind] <= MAX_BEYOND * len(extents)]
+    shares = dict.fromkeys(FRAMES[1:], MAX_BEYOND)
+    shares[usual] = MAX_BEYOND_STATED if defined else MAX_BEYOND_USUAL
+    beyond = {kind: [e for e in extents if not e.fits(kind)] for kind in shares}
+    fitting = [kind for kind, share in shares.items() if len(beyond[kind]) <= share * len(extents)]
     largest = max(max(e.x, e.y) for e in extents)
     found = f"boxes in {len(extents):,} of the first records, with coordinates up to {largest:g}"
     if given != "auto":
-        if beyond[given] > MAX_BEYOND * len(extents):
-            others = " or ".join(f"frame={k}" for k in FRAMES[1:] if beyond[k] <= MAX_BEYOND * len(extents))
+        if len(beyond[given]) > MAX_BEYOND_STATED * len(extents):
+            others = " or ".join(f"frame={kind}" for kind in fitting)
             cause = _unknown_size(extents) if given == "pixel" else ""
             raise DataError(
                 f"{source.path}: expected boxes inside the image with frame={given}, found {found}{cause}"
                 + (f"; {others} could be true" if others else "")
+                + _first_of(beyond[given])
             )
         return Settled()
+    fitting = [kind for kind in fitting if kind in possible]
     if not fitting:
         others = " or ".join(f"frame={k}" for k in FRAMES[1:] if k not in possible)
         raise DataError(
             f"{source.path}: expected boxes in {', '.join(possible)}, found {found}{_unknown_size(extents)}; give "
-            f"their unit with {others or 'frame='}"
+            f"their unit with {others or 'frame='}{_first_of(beyond[usual])}"
         )
     if "pixel" in possible and usual not in fitting and _unknown_size(extents):
         raise DataError(
             f"{source.path}: expected images or the option frame, found {found}{_unknown_size(extents)}; give "
             f"{' or '.join(f'frame={k}' for k in FRAMES[1:] if k == 'pixel' or k in fitting)}"
         )
-    kind = max(fitting, key=lambda kind: _log_probability(kind, usual, extents))
+    is_defined = defined and usual in fitting
+    kind = usual if is_defined else max(fitting, key=lambda kind: _log_probability(kind, usual, extents))
     alternatives = [k for k in fitting if k != kind]
     doubt = f"; if they are not, give {' or '.join(f'frame={k}' for k in alternatives)}" if alternatives else ""
     note = f"frame={kind}: found {found}; {_reason(kind, usual, fitting)}{doubt}"
@@ -178,7 +190,7 @@ def in_frame_of_source(raw: RawRow, source: Source) -> Row:
     if kind == "auto":
         raise DataError("boxes: expected their unit to be known; give frame=percent, permille, pixel or fraction")
     size = image_size_of(row, source, required=kind == "pixel")
-    extent = _extent(coords, size)
+    extent = _extent(coords, size, example.id)
     if not extent.fits(kind):
         width, height = extent.scale(kind) or (0, 0)
         raise DataError(
@@ -250,21 +262,21 @@ def _head(source: Source, units: Iterable[Unit], read: RawReader) -> Iterator[Ra
                 yield from [item for item in read(unit, source) if isinstance(item, RawRow)]
 
 
-def _extents(rows: Iterable[RawRow], source: Source) -> tuple[list[BoxExtent], str]:
-    """The extents of the first records with boxes in no stated unit, and the unit that is usual for most of them.
+def _extents(rows: Iterable[RawRow], source: Source) -> tuple[list[BoxExtent], str, bool]:
+    """The extents of the first records with boxes in no stated unit, the unit that is usual for most, if it is defined.
 
     Records without a readable image only count if no record has one.
     """
     extents: list[BoxExtent] = []
-    usual: Counter[str] = Counter()
+    usual: Counter[tuple[str, bool]] = Counter()
     for raw in rows:
         if raw.stated is None and (coords := _coords(raw.row.example)):
-            extents.append(_extent(coords, _size_if_readable(raw.row, source)))
-            usual[raw.usual] += 1
+            extents.append(_extent(coords, _size_if_readable(raw.row, source), raw.row.example.id))
+            usual[raw.usual, raw.defined] += 1
         if len(extents) == EXAMINED:
             break
     sized = [extent for extent in extents if extent.size is not None]
-    return sized or extents, usual.most_common(1)[0][0] if usual else "percent"
+    return sized or extents, *(usual.most_common(1)[0][0] if usual else ("percent", False))
 
 
 def _size_if_readable(row: Row, source: Source) -> Size | None:
@@ -274,7 +286,7 @@ def _size_if_readable(row: Row, source: Source) -> Size | None:
         return None
 
 
-def _extent(coords: Sequence[Coords], size: Size | None) -> BoxExtent:
+def _extent(coords: Sequence[Coords], size: Size | None, id: str) -> BoxExtent:
     """The extent of boxes; of rotated ones only that of their centres, since they may reach beyond the image."""
     xs, ys = [], []
     for box in coords:
@@ -282,7 +294,7 @@ def _extent(coords: Sequence[Coords], size: Size | None) -> BoxExtent:
         xs += [x1, x2] if len(box) == 4 else [(x1 + x2) / 2]
         ys += [y1, y2] if len(box) == 4 else [(y1 + y2) / 2]
     integers = all(float(v).is_integer() for box in coords for v in box)
-    return BoxExtent(max(xs), max(ys), min(*xs, *ys), integers, size)
+    return BoxExtent(id, max(xs), max(ys), min(*xs, *ys), integers, size)
 
 
 def _log_probability(kind: str, usual: str, extents: Sequence[BoxExtent]) -> float:
@@ -292,6 +304,11 @@ def _log_probability(kind: str, usual: str, extents: Sequence[BoxExtent]) -> flo
         scale = extent.scale(kind)
         total += _WRONG_BOX if scale is None or not extent.fits(kind) else -math.log(scale[0] * scale[1])
     return total
+
+
+def _first_of(beyond: Sequence[BoxExtent]) -> str:
+    """The first record with a box beyond its image, for errors."""
+    return f"; the first beyond is record {beyond[0].id!r}, up to {beyond[0].x:g}, {beyond[0].y:g}" if beyond else ""
 
 
 def _unknown_size(extents: Sequence[BoxExtent]) -> str:

@@ -2,9 +2,9 @@
 
 A record has ``messages`` (``role``, ``content``) or ``conversations`` (``from``, ``value``), or TRL's ``prompt`` and
 ``completion``; content is text or a list of parts. Images are under ``images`` or ``image``, or parts of the content.
-ms-swift's ``objects`` replace the placeholders ``<ref-object>`` and ``<bbox>``: ``bbox`` in pixels, or in fractions
-with ``bbox_type`` ``norm1`` (modelscope/ms-swift, docs/source_en/Customization/Custom-dataset.md). Boxes in answers may
-be Qwen's JSON. Each question with its answer is a record; system messages are left out.
+ms-swift's ``objects`` replace the placeholders ``<ref-object>`` and ``<bbox>``: ``bbox`` in pixels unless ``bbox_type``
+states ``norm1`` (fractions) or ``norm1000`` (modelscope/ms-swift, docs/source_en/Customization/Custom-dataset.md).
+Boxes in answers may be Qwen's JSON. Each question with its answer is a record; system messages are left out.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from geovlm_ray.data.formats.conversations import conversation_rows, record_id
 from geovlm_ray.data.formats.record_fields import (
     IMAGE_KEYS,
     METADATA_KEYS,
+    check_placeholders,
     image_path,
     image_references,
     licence_of,
@@ -58,6 +59,8 @@ def raw_rows(unit: Unit, source: Source) -> Iterable[RawRow | Unit]:
             raise DataError(f"{key}: expected images only, found {short_repr(record[key])}")
     turns, embedded = _turns(record, source)
     images = image_references(record, source, embedded)
+    if isinstance(turns, list):
+        check_placeholders([turn["value"] for turn in turns if turn["from"] == "human"], images)
     objects = record.get("objects")
     if objects is not None:
         turns = fill_placeholders(turns, objects)
@@ -82,6 +85,7 @@ def raw_rows(unit: Unit, source: Source) -> Iterable[RawRow | Unit]:
                 replace(row, files=files, unread=() if i else unread, licence=licence),
                 usual[row.example.id],
                 stated,
+                defined=objects is not None,
             )
             for i, row in enumerate(rows)
         ),
@@ -114,7 +118,7 @@ def _turns(record: Mapping[str, Any], source: Source) -> tuple[Any, list[str]]:
 
 
 def message_text(turn: Mapping[str, Any], images: list[str], source: Source) -> str:
-    """The text of a message; appends the images of its parts to ``images``."""
+    """The text of a message, with a placeholder for each image; appends the images of its parts to ``images``."""
     content = turn.get("content", turn.get("value"))
     if isinstance(content, str):
         return content
@@ -130,6 +134,7 @@ def message_text(turn: Mapping[str, Any], images: list[str], source: Source) -> 
         elif kind == "text":
             texts.append(field_of(part, "text"))
         elif kind in ("image", "image_url"):
+            texts.append("<image>")
             if any(part.get(key) is not None for key in ("image", "image_url", "path", "url")):
                 images.append(image_path("content", part, source))
         else:

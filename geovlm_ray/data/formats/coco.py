@@ -12,6 +12,7 @@ import json
 import pickle
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,7 +22,8 @@ from geovlm_ray.core.schema import Box, Example, target_boxes
 from geovlm_ray.data.formats.base import Format, Source, Unit, image_reference
 from geovlm_ray.data.formats.box_frames import check_upright
 from geovlm_ray.data.formats.coco_join import Group, Join, is_crowd
-from geovlm_ray.data.formats.files import image_exists, question_for, split_from_name
+from geovlm_ray.data.formats.files import image_exists, image_in_split, question_for, split_from_name
+from geovlm_ray.data.formats.objects import check_inside
 from geovlm_ray.data.formats.streams import external_link, relative, source_files
 from geovlm_ray.data.images import ROOT_END, image_header
 from geovlm_ray.data.table import Row
@@ -39,33 +41,42 @@ def units(source: Source) -> Iterator[Unit]:
         yield from join.groups(relative(path, source))
 
 
-def convert(unit: Unit, source: Source) -> Iterable[Row]:
-    """The record of a group; none if it holds only crowds."""
+def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
+    """The record of a group, none if it holds only crowds, and a problem for each box beyond the image."""
     group: Group = unit.value
     image = pickle.loads(group.image)
     annotations = [pickle.loads(a) for a in group.annotations]
-    boxes = [None if is_crowd(a) else _box(a["bbox"], group.category) for a in annotations]
-    if not any(boxes):
+    frame = Frame("pixel", float(image["width"]), float(image["height"]))
+    kept: list[tuple[int, dict[str, Any], Box | None]] = []
+    for place, annotation in zip(group.positions, annotations, strict=True):
+        try:
+            box = None if is_crowd(annotation) else check_inside(_box(annotation["bbox"], group.category), frame)
+        except DataError as error:
+            yield replace(unit, value=annotation, number=place + 1, problem=f"annotations, number {place + 1}: {error}")
+        else:
+            kept.append((place, annotation, box))
+    if not any(box for _, _, box in kept):
         return
-    file, name = PurePosixPath(unit.file), image_reference(image["file_name"])
+    file = PurePosixPath(unit.file)
+    name = image_in_split(source, unit.file, image_reference(image["file_name"]))
     if image_exists(source, name):
         header = image_header(f"{source.images}{ROOT_END}{name}")
-        check_upright(name, header, (float(image["width"]), float(image["height"])))
+        check_upright(name, header, frame.scale)
     example = Example(
         id=f"{file.with_suffix('')}/{image['id']}/{annotations[0]['category_id']}",
         task="referred_object_detection",
         images=(name,),
         question=question_for(source, QUESTION, group.category),
-        target=tuple(filter(None, boxes)),
+        target=tuple(box for _, _, box in kept if box),
         dataset=file.stem,
         split=split_from_name(file.stem),
-        frame=Frame("pixel", float(image["width"]), float(image["height"])),
+        frame=frame,
     )
     extra = {
         "image": image,
         "image_place": group.image_position,
-        "annotations": [_without_bbox(a, box) for a, box in zip(annotations, boxes, strict=True)],
-        "places": group.positions,
+        "annotations": [_without_bbox(annotation, box) for _, annotation, box in kept],
+        "places": [place for place, _, _ in kept],
     }
     licence = group.licences.get(repr(image.get("license")), "")
     yield Row(example, licence=licence, extra=extra, parts=len(target_boxes(example.target)))

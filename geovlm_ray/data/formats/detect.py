@@ -37,7 +37,8 @@ RECORD_FORMATS = frozenset(
 _GEOCHAT = re.compile(r"\[(?:refer|grounding|identify)\]|\{\s*<\d")
 _VRSBENCH = re.compile(r"vrsbench", re.IGNORECASE)
 _NUMBER = re.compile(r"-?\d+(?:\.\d*)?(?:e-?\d+)?", re.IGNORECASE)
-_YOLO_COUNTS = (5, 9)
+_YOLO_COUNTS = (5, 6, 9, 10)
+"""Numbers of a line: class and box or four corners, each also with a confidence."""
 Rule = Callable[[Source, Evidence], str]
 
 
@@ -64,10 +65,14 @@ def recognized_format(source: Source) -> tuple[str, str]:
     if len(found) == 1:
         return next(iter(found.items()))
     if not found:
-        endings = sorted({PurePosixPath(name).suffix or name for name in collect_evidence(source).files})
+        evidence = collect_evidence(source)
+        if not evidence.files:
+            raise DataError(f"{source.path}: expected a source of a known format, found no files")
+        endings = sorted({PurePosixPath(name).suffix or name for name in evidence.files})
+        unreadable = "".join(f"; {problem}" for problem in evidence.problems[:3])
         raise DataError(
-            f"{source.path}: expected a source of a known format, found files {', '.join(endings[:12]) or 'none'} that "
-            "look like none; give the format's name instead of auto (geovlm-ray data convert --help)"
+            f"{source.path}: expected a source of a known format, found files {', '.join(endings[:12])} that look like "
+            f"none{unreadable}; give the format's name instead of auto (geovlm-ray data convert --help)"
         )
     candidates = "; ".join(f"{name} ({reason})" for name, reason in found.items())
     raise DataError(
@@ -83,7 +88,7 @@ def refuse_other_format(name: str, source: Source) -> None:
         DataError: the source looks like another format.
     """
     if name in LINE_FORMATS and (hint := other_format(name, source)):
-        raise DataError(f"{source.path}: expected {name}, found {hint.removeprefix('; ')}")
+        raise DataError(f"{source.path}: expected {name}, but {hint.removeprefix('; ')}")
 
 
 def other_format(name: str, source: Source) -> str:
@@ -218,8 +223,9 @@ def _caption_files(source: Source, evidence: Evidence) -> str:
     if any(name.endswith("_caps.txt") for name in evidence.files):
         return "text files *_caps.txt"
     stems = {PurePosixPath(name).stem for name in evidence.images}
-    beside = [n for n, lines in evidence.lines.items() if PurePosixPath(n).stem in stems and any(map(_is_text, lines))]
-    return "a text file of the same name as each image" if beside else ""
+    beside = [lines for name, lines in evidence.lines.items() if lines and PurePosixPath(name).stem in stems]
+    captions = [lines for lines in beside if 2 * sum(map(_is_text, lines)) >= len(lines)]
+    return "a text file of the same name as each image" if 2 * len(captions) > len(beside) else ""
 
 
 def _is_text(line: str) -> bool:

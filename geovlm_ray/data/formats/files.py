@@ -18,6 +18,8 @@ T = TypeVar("T")
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".jp2")
 IMAGE_FOLDERS = ("images", "image", "JPEGImages", "AllImages")
 """Common names of the folder of a dataset's images."""
+IMAGE_WORDS = ("image", "img")
+"""Parts of the names of folders of images, such as ``RSICD_images``."""
 MAX_FOLDERS = 2_000
 """Folders that are searched for an image."""
 HIDDEN_PREFIXES = (".", "__MACOSX")
@@ -132,6 +134,21 @@ def image_exists(source: Source, reference: str) -> bool:
     except DataError:
         return False
     return True
+
+
+def image_in_split(source: Source, file: str, name: str) -> str:
+    """An image that a file of annotations names: below the image root, or in its folder of images or of the split.
+
+    ``instances_train2017.json`` means ``train2017``, ``train``, ``images/train2017`` and so on. If there is no such
+    image, it is the name itself.
+    """
+    if image_exists(source, name):
+        return name
+    stem = Path(file).stem
+    words = [word for word in re.split(r"[_\W]+", stem) if split_from_name(word, "")]
+    splits = dict.fromkeys([*words, split_from_name(stem, ""), *(re.sub(r"\d+$", "", word) for word in words)])
+    folders = [*(s for s in splits if s), *IMAGE_FOLDERS, *(f"{i}/{s}" for i in IMAGE_FOLDERS for s in splits if s)]
+    return first_existing(source, (name, *(f"{folder}/{name}" for folder in folders)))
 
 
 def first_existing(source: Source, references: Sequence[str]) -> str:

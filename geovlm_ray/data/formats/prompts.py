@@ -16,6 +16,7 @@ from geovlm_ray.data.formats.base import question_words, short_repr
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.answers.box_dialects import parse_boxes, strip_boxes
 from geovlm_ray.tasks.answers.labels import BIGEARTHNET, label_keys, split_labels
+from geovlm_ray.tasks.answers.no_boxes import says_none
 
 SENSORS = {
     "hr": "high-resolution optical",
@@ -48,10 +49,48 @@ _CLASS_LISTS = (
 )
 _LAND_COVER = frozenset(label_keys(BIGEARTHNET))
 _ONE_WORD = re.compile(r"\banswer\b[^.?]*\b(?:single|one) word\b")
+_DESCRIBE = re.compile(r"\b(?:describe|caption|summari[sz]e)\b|\bdescription of\b")
 _CAPTION = re.compile(r"\b(?:caption|describe|description|summari[sz]e)\b")
 _ASKS_BOXES = re.compile(
-    r"\bbounding box(?:es)?\b[^.?]*\bform\b|\b(?:with|using|give|output|provide|include)\b[^.?]*\bbounding box"
+    r"\bbounding box(?:es)?\b[^.?]{0,500}\bform\b"
+    r"|\b(?:with|using|give|output|provide|include)\b[^.?]{0,500}\bbounding box"
 )
+_DEMANDS_BOXES = re.compile(
+    r"\b(?:detect|locali[sz]e|locate|where (?:is|are)|draw|box(?:es)?|bbox(?:es)?|coordinates)\b"
+    r"|\b(?:list|give|output|provide|return|report|show)\b[^?.]{0,100}\b(?:positions?|locations?)\b"
+)
+_SEEKS = re.compile(r"\b(?:find|mark|point (?:out|to)|spot|identify|outline|search for|show me)\b")
+_SEEKS_NO_BOXES = re.compile(
+    r"\b(?:how many|how much|number|count|differences?|chang\w*|which|what|class(?:es)?|categor\w+|types?|names?"
+    r"|colou?r|area of|land[- ](?:cover|use))\b"
+)
+_WHICH_CLASSES = re.compile(
+    r"\b(?:which|what) (?:[\w-]+ ){0,4}(?:classes|categories|labels)\b[^.?]{0,200}"
+    r"\b(?:are|exist|appear|occur|apply|cover|can (?:be|you|i|we)|do (?:you|we)|contain|show|include|visible|present)\b"
+)
+_LISTED_THINGS = re.compile(r"\b(?:classes|categories|labels|tags|types|objects|scenes|land[- ](?:cover|use)s?)\b")
+_CHANGES = r"(?:chang\w*|differ(?:s|ed|ent|ences?)?|transform\w*|evol\w*)"
+_ASKS_CHANGES = re.compile(
+    rf"\bwhat(?:['’]s|(?: (?:is|are|has|have|had|was|were|did|else|been|you see|the|any|some|main|major|key|visible"
+    rf"|notable|significant|important|obvious|most|semantic))*) (?:{_CHANGES}|happened(?! to))"
+    rf"|\bhow (?:has|have|had|did|does|do|is|are|was|were)\b[^?.]{{0,200}}\b(?:{_CHANGES}|develop\w*)"
+    rf"|\b(?:list|identify|find|point out|tell|spot|report|note|state|explain|outline|detail|analy[sz]e|give|show"
+    rf"|highlight|mention|compare|any|are there)\b[^?.]{{0,200}}\b{_CHANGES}"
+    r"|\bcompare (?:the|these|both|two)\b"
+)
+_CHANGE_DETAIL = re.compile(
+    r"\b(?:types?|kinds?|number|percent\w*|how (?:many|much)|colou?rs?|which|why|reasons?|cause\w*)\b"
+)
+_CLOSED = re.compile(r"\W*(?:<image>\W*)*(?:is|are|has|have|had|do|does|did|was|were|can)\b")
+_NAMED = re.compile(r"<(ref|p)>[^<]*</\1>")
+_FILLER = re.compile(
+    r"an?|the|and|or|of|to|in|on|at|its?|is|are|was|th(?:is|at|ese|ose)|t?here|i|we|you|can|see|yes|sure|no|with|as|by"
+    r"|for|following|image|picture|photo|objects?|found|detected|located|visible|positions?|locations?|coordinates"
+    r"|box(?:es)?|bounding|bbox|answer|results?|all"
+)
+"""Words around the boxes of an answer that do not make it a description."""
+MIN_CHANGE_WORDS = 4
+"""Least number of words of an answer that describes changes."""
 _PLURAL = re.compile(r"\ball\b|\bevery\b|\beach\b|\bobjects\b|\bbuildings\b|\bregions\b|\bareas\b")
 _BRACES = re.compile(r"\{\s*<")
 _BOX = re.compile(r"\{\s*<|\[\s*[-+]?\d")
@@ -110,6 +149,8 @@ def task_of(prompt: str, answer: str, images: int) -> str:
         return _grounding_task(answer, images)
     if "[vqa]" in text:
         return "vqa"
+    if _WHICH_CLASSES.search(text) and _are_names(answer):
+        return "multilabel_classification"
     if _asks_for_classes(text, answer):
         return _classification_task(text, answer, images)
     return _task_without_classes(text, answer, images)
@@ -196,6 +237,10 @@ def check_percent(example: Example) -> Example:
 def _asks_for_classes(text: str, answer: str) -> bool:
     if not (_CLASS.search(text) or "[classify]" in text or "[treeclassify]" in text):
         return False
+    return _are_names(answer)
+
+
+def _are_names(answer: str) -> bool:
     return all(len(piece.split()) <= MAX_CLASS_WORDS for piece in answer.split(","))
 
 
@@ -233,16 +278,66 @@ def _task_without_classes(text: str, answer: str, images: int) -> str:
 
 
 def _task_by_wording(text: str, answer: str, images: int) -> str:
-    if _ASKS_BOXES.search(text):
+    if _ASKS_BOXES.search(text) and not (_BOX.search(answer) and _DESCRIBE.search(text) and _describes(answer, text)):
         return localization_task(text)
     if _ONE_WORD.search(text):
         return "vqa"
     if _BOX.search(answer):
-        has_text = len(strip_boxes(answer).split()) > MAX_CLASS_WORDS
-        return "grounded_description" if has_text else localization_task(text)
+        return "grounded_description" if _describes(answer, text) else localization_task(text)
     if _CAPTION.search(text):
         return "region_captioning" if _BOX.search(text) or "<box>" in text else _captioning_task(images)
+    if images > 1 and _describes_changes(answer, text):
+        return "change_captioning"
     return "vqa"
+
+
+def _describes(answer: str, prompt: str) -> bool:
+    """Whether an answer with boxes is a description: a long text, or words of content outside the names of objects.
+
+    The words count if the prompt asks for a description, or if objects are named in tags and it asks for no boxes.
+    """
+    text = strip_boxes(answer)
+    if len(text.split()) > MAX_CLASS_WORDS:
+        return True
+    if not _DESCRIBE.search(prompt) and (requests_boxes(prompt) or not _NAMED.search(answer)):
+        return False
+    words = re.findall(r"[^\W\d_]+", strip_boxes(_NAMED.sub(" ", answer)).lower())
+    return not all(map(_FILLER.fullmatch, words))
+
+
+def _describes_changes(answer: str, prompt: str) -> bool:
+    if not _ASKS_CHANGES.search(prompt) or _CHANGE_DETAIL.search(prompt):
+        return False
+    words = re.findall(r"\w+", answer.lower())
+    if len(words) < 2 or (_CLOSED.match(prompt) and words[0] in ("yes", "no")):
+        return False
+    return len(words) >= MIN_CHANGE_WORDS or says_none(answer)
+
+
+def requests_boxes(prompt: str) -> bool:
+    """Whether a prompt asks to detect or locate something, and not to count, name or compare."""
+    text = prompt.lower()
+    if "[refer]" in text or _ASKS_BOXES.search(text):
+        return True
+    if re.search(r"\b(?:how many|number of|count)\b", text) or "[vqa]" in text:
+        return False
+    return bool(_DEMANDS_BOXES.search(text) or (_SEEKS.search(text) and not _SEEKS_NO_BOXES.search(text)))
+
+
+def denies_boxes(prompt: str, answer: str) -> bool:
+    """Whether an answer in words says that there is nothing of what a prompt asks to locate.
+
+    A plain "no" answers a question such as "Can you detect ships?"; a number is a count.
+    """
+    plain = answer.strip(" .").lower()
+    if plain.isdigit() or (plain in ("yes", "no") and prompt.rstrip().endswith("?")):
+        return False
+    return not _BOX.search(answer) and requests_boxes(prompt) and says_none(answer)
+
+
+def lists_classes(prompt: str, names: Sequence[str]) -> bool:
+    """Whether a list of names answers a prompt that asks for several classes or objects."""
+    return bool(_LISTED_THINGS.search(prompt.lower())) and all(len(n.split()) <= MAX_CLASS_WORDS for n in names)
 
 
 def localization_task(prompt: str, boxes: int = 1) -> str:

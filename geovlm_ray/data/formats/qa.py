@@ -23,6 +23,7 @@ from geovlm_ray.data.formats.conversations import record_id
 from geovlm_ray.data.formats.record_fields import (
     IMAGE_KEYS,
     METADATA_KEYS,
+    check_placeholders,
     image_references,
     licence_of,
     optional_text,
@@ -62,6 +63,8 @@ def raw_rows(unit: Unit, source: Source) -> Iterable[RawRow]:
     answer_key, answer = _answer(record)
     if answer is None:
         return []
+    images = image_references(record, source, embedded)
+    check_placeholders((question,), images)
     reference = reference_of(answer)
     extra_info = record.get("extra_info")
     extra_info = extra_info if isinstance(extra_info, dict) else {}
@@ -71,7 +74,7 @@ def raw_rows(unit: Unit, source: Source) -> Iterable[RawRow]:
         _id(record, extra_info, split, unit),
         question,
         reference,
-        image_references(record, source, embedded),
+        images,
         dataset=next((text for key in DATASET_KEYS if (text := optional_text(record, key))), ""),
         split=split,
     )

@@ -33,6 +33,19 @@ def image_references(record: Mapping[str, Any], source: Source, embedded: Sequen
     return tuple(embedded)
 
 
+def check_placeholders(questions: Sequence[str], images: Sequence[str]) -> None:
+    """Check that the placeholders ``<image>`` of a record's questions are as many as its images, if it has any.
+
+    Each question may also repeat the placeholders of all images.
+
+    Raises:
+        DataError: there are more or fewer.
+    """
+    counts = [n for question in questions if (n := question.count("<image>"))]
+    if counts and sum(counts) != len(images) and any(n != len(images) for n in counts):
+        raise DataError(f"images: expected one for each placeholder <image>, {sum(counts)} in all, found {len(images)}")
+
+
 def image_path(key: str, value: Any, source: Source) -> str:
     """An image path relative to the image root, from a path or an object with one; an absolute one must lie below it.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.data.formats.base import Source, Unit, short_repr
-from geovlm_ray.data.formats.shards import ShardRecord, shard_files, shard_units, stored_name
+from geovlm_ray.data.formats.shards import ShardRecord, holds_images, shard_files, shard_units, stored_name
 from geovlm_ray.data.formats.streams import json_units, relative
 
 METADATA = ("dataset_info.json", "state.json", "dataset_dict.json", "dataset_infos.json")
@@ -57,8 +57,8 @@ def record_of(unit: Unit) -> tuple[dict[str, Any], dict[str, bytes]]:
 
 
 def stores_images(source: Source) -> bool:
-    """Whether the source has shards, whose images are extracted."""
-    return bool(shard_files(source))
+    """Whether the source has shards with images, which are extracted; others have the paths of images."""
+    return any(map(holds_images, shard_files(source)))
 
 
 def unread_keys(record: Mapping[str, Any], known: tuple[str, ...]) -> tuple[str, ...]:

@@ -9,14 +9,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from geovlm_ray.core.errors import DataError, did_you_mean
-from geovlm_ray.core.schema import Box, Example, GroundedText, Target, target_texts
+from geovlm_ray.core.schema import Box, Example, GroundedText, Target, target_boxes, target_texts
 from geovlm_ray.data.formats.base import Source, short_repr
-from geovlm_ray.data.formats.prompts import example_of, localization_task, task_of
+from geovlm_ray.data.formats.prompts import denies_boxes, example_of, lists_classes, localization_task, task_of
 from geovlm_ray.data.formats.quads import smallest_rotated_box
+from geovlm_ray.data.formats.record_fields import check_spelling
 from geovlm_ray.data.records import is_coordinate
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.answers.box_dialects import parse_boxes
 from geovlm_ray.tasks.answers.labels import BIGEARTHNET, split_labels
+from geovlm_ray.tasks.answers.no_boxes import says_none
 
 BOX_KEYS = ("bbox_2d", "bbox", "box", "bounding_box")
 LABEL_KEYS = ("label", "class", "category", "name")
@@ -80,11 +82,15 @@ def raw_example(
         DataError: the answer does not have the form of the task's, or the prompt has no words.
     """
     task = source.options.get("task", "auto")
+    if _says_none(task, prompt, reference):
+        reference = replace(reference, boxes=())
     answer = reference.text if reference.boxes is None else "[1, 1, 2, 2]"
     if task == "auto" and reference.boxes is not None:
         task = localization_task(prompt, len(reference.boxes))
     elif task == "auto":
         task = task_of(prompt, answer, len(images))
+        if len(reference.choices) > 1 and TASKS[task].target_kind == "vqa" and lists_classes(prompt, reference.choices):
+            task = "multilabel_classification"
     kind = TASKS[task].target_kind
     if reference.boxes is not None and kind != "boxes":
         raise DataError(f"answer of {task}: expected text, found boxes")
@@ -96,6 +102,15 @@ def raw_example(
         dialect=reference.dialect if chosen == "auto" else chosen,
         reasoning=reference.reasoning,
     )
+
+
+def _says_none(task: str, prompt: str, reference: Reference) -> bool:
+    """Whether an answer in words means no boxes, under the given task or under ``auto``."""
+    if reference.boxes is not None or len(reference.choices) > 1:
+        return False
+    if task == "auto":
+        return denies_boxes(prompt, reference.text)
+    return TASKS[task].target_kind == "boxes" and says_none(reference.text) and "[" not in reference.text
 
 
 def check_task(source: Source) -> None:
@@ -224,6 +239,8 @@ def _box_items(value: list[Any]) -> Iterator[tuple[Any, str | None]]:
         if isinstance(item, Mapping):
             coords = next((item[key] for key in BOX_KEYS if key in item), None)
             label = next((item[key] for key in LABEL_KEYS if isinstance(item.get(key), str)), None)
+            if coords is not None and label is None:
+                check_spelling({key: v for key, v in item.items() if isinstance(v, str)}, LABEL_KEYS)
             yield coords, label
         else:
             yield (item if isinstance(item, list) and item and all(map(is_coordinate, item)) else None), None
@@ -266,11 +283,16 @@ def _target(task: str, example: Example, reference: Reference) -> Target:
         return (single_class(task, names[0], example.labels),)
     if len(reference.choices) > 1:
         raise DataError(f"answer of {task}: expected one answer, found {short_repr(list(reference.choices))}")
-    if kind == "grounded" and isinstance(example.target, GroundedText) and reference.dialect == "tagged":
-        parsed = parse_boxes(reference.text, "tagged")
-        labels = parsed.labels if parsed else ()
-        boxes = example.target.boxes
-        if len(labels) == len(boxes):
-            named = (Box(box.coords, label) for box, label in zip(boxes, labels, strict=True))
-            return GroundedText(example.target.text, tuple(named))
+    if kind in ("boxes", "grounded") and reference.dialect == "tagged":
+        return _with_labels(example.target, reference.text)
     return example.target
+
+
+def _with_labels(target: Target, text: str) -> Target:
+    """A target whose boxes have the names before them in a text with tags."""
+    parsed = parse_boxes(text, "tagged")
+    labels, boxes = parsed.labels if parsed else (), target_boxes(target)
+    if len(labels) != len(boxes):
+        return target
+    named = tuple(Box(box.coords, label) for box, label in zip(boxes, labels, strict=True))
+    return GroundedText(target.text, named) if isinstance(target, GroundedText) else named

@@ -57,6 +57,18 @@ def shard_files(source: Source) -> list[Path]:
     return sorted(p for p in paths if not p.name.startswith(_CACHE_PREFIX))
 
 
+def holds_images(path: Path) -> bool:
+    """Whether a shard has a column of encoded images; False if it cannot be read."""
+    try:
+        if path.suffix.lower() == ".parquet":
+            return bool(_image_columns(pq.read_schema(path)))
+        with pa.memory_map(str(path)) as mapped:
+            batch = next(_arrow_batches(mapped), None)
+            return batch is not None and bool(_image_columns(batch.schema))
+    except (pa.ArrowException, OSError, ValueError):
+        return False
+
+
 def shard_units(path: Path, source: Source) -> Iterator[Unit]:
     """Stream the records of a shard; what cannot be read is a unit with a problem.
 

@@ -16,6 +16,7 @@ UNLISTED = "unlisted"
 """Split of the files that no list names."""
 MAX_NAME_CHARS = 1_000
 """A file with a longer line is no list of files."""
+_TRAINVAL = re.compile(r"train[_-]?val(?![a-z])", re.IGNORECASE)
 _LABEL = re.compile(r"[\s,;]+-?\d+$")
 _ANNOTATION = re.compile(r"\s-?\d+(?:\.\d+)?\s+-?\d")
 
@@ -47,18 +48,20 @@ def _keys(file: str) -> Iterator[str]:
 def split_lists(source: Source) -> SplitLists | None:
     """The lists of a source's folder; None if it has none.
 
+    A list ``trainval`` gives the split train to the files that no other list names.
+
     Raises:
         DataError: two lists give a file different splits.
     """
     lists = SplitLists()
-    for path in _list_files(source):
-        split = split_from_name(path.stem, "")
+    for path in sorted(_list_files(source), key=_is_trainval):
+        split = "train" if _is_trainval(path) else split_from_name(path.stem, "")
         names = list(_listed(path, source))
         if not split or not names:
             continue
         lists.names.append(relative(path, source))
         for name in names:
-            if lists.by_key.setdefault(name, split) != split:
+            if lists.by_key.setdefault(name, split) != split and not _is_trainval(path):
                 raise DataError(
                     f"{path}: expected each file in the list of one split, found {name!r} also in that of "
                     f"{lists.by_key[name]}"
@@ -72,8 +75,16 @@ def _list_files(source: Source) -> Iterator[Path]:
         return
     patterns = ["*.txt", "splits/*.txt", "split/*.txt", "ImageSets/*.txt", "ImageSets/*/*.txt", "Main/*.txt"]
     for path in sorted({p for pattern in patterns for p in source.path.glob(pattern)}):
-        if path.is_file() and external_link(path, source) is None and split_from_name(path.stem, ""):
+        if path.is_file() and external_link(path, source) is None and _names_split(path):
             yield path
+
+
+def _names_split(path: Path) -> bool:
+    return _is_trainval(path) or bool(split_from_name(path.stem, ""))
+
+
+def _is_trainval(path: Path) -> bool:
+    return bool(_TRAINVAL.search(path.stem))
 
 
 def _listed(path: Path, source: Source) -> Iterator[str]:
