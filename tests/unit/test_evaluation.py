@@ -40,7 +40,7 @@ def ideal(example: Example) -> str:
 
 def wrong(example: Example) -> str:
     """A well-formed response with a wrong answer."""
-    return "<think>nothing</think><answer>nothing</answer>"
+    return "<think>nothing</think><answer>giraffe</answer>"
 
 
 class FakeEngines:

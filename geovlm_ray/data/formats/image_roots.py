@@ -26,15 +26,15 @@ MAX_DEPTH = 6
 def image_root_of(path: Path) -> Path:
     """The folder that the image paths of a source are relative to.
 
-    It is `default_image_root`, unless the images that the first records name are in another usual folder: one beside or
-    above the source, or below it, such as ``images`` or ``train2017``. A folder whose subfolders hold the images of one
+    It is `default_image_root`, unless none of the images that the first records name is there, but in another usual
+    folder: one beside or above the source, or below it, such as ``images`` or ``train2017``. A folder whose subfolders hold the images of one
     split each is the root of all.
     """
     usual = default_image_root(path)
     if not path.exists():
         return usual
     names = list(dict.fromkeys(_image_names(collect_evidence(Source(path, usual)))))
-    if not names or _found(usual, names) == len(names):
+    if not names or _found(usual, names):
         return usual
     bases = list(dict.fromkeys((usual, usual.resolve().parent)))
     folders = [folder for base in bases for folder in (base, *_image_folders(base))]
@@ -42,7 +42,7 @@ def image_root_of(path: Path) -> Path:
     together = [base for base in bases if _found_below(base, names) > _found(best, names)]
     if together:
         return together[0]
-    return best if _found(best, names) > _found(usual, names) else usual
+    return best if _found(best, names) else usual
 
 
 def _image_folders(base: Path) -> Iterator[Path]:
