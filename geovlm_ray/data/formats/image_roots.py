@@ -27,8 +27,8 @@ def image_root_of(path: Path) -> Path:
     """The folder that the image paths of a source are relative to.
 
     It is `default_image_root`, unless none of the images that the first records name is there, but in another usual
-    folder: one beside or above the source, or below it, such as ``images`` or ``train2017``. A folder whose subfolders hold the images of one
-    split each is the root of all.
+    folder: one beside or above the source, or below it, such as ``images`` or ``train2017``. A folder whose subfolders
+    hold the images of one split each is the root of all.
     """
     usual = default_image_root(path)
     if not path.exists():
