@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -66,9 +67,10 @@ def split_terms(text: str) -> list[Term]:
     found: list[Term] = []
     named = Term("one")
     i = 0
+    pairs = [*itertools.pairwise(words), None]
     while i < len(words):
         word = words[i]
-        term, length = _longest(words, i) if word in TERM_STARTS else (_KNOWN.get(word) or _other(word), 1)
+        term, length = _longest(words, i) if pairs[i] in TERM_STARTS else (_KNOWN.get(word) or _other(word), 1)
         if term.facts and found:
             if len(found) > 1 and found[-1].text in ("and", ",") and _same_kind(found[-2], term):
                 found.pop()
@@ -118,7 +120,7 @@ def _words(text: str) -> list[str]:
 
 def _longest(words: list[str], at: int) -> tuple[Term, int]:
     """The longest term that begins at an index, and its number of words."""
-    for length in range(min(TERM_STARTS[words[at]], len(words) - at), 1, -1):
+    for length in range(min(TERM_STARTS[words[at], words[at + 1]], len(words) - at), 1, -1):
         term = _KNOWN.get(" ".join(words[at : at + length]))
         if term:
             return term, length

@@ -193,8 +193,8 @@ FACTS = {plural: facts for term, facts in _SINGULAR.items() for plural in _plura
 """Facts that a word or a term states, in the singular and in the plural."""
 
 _MULTIWORD = sorted((term.split() for term in FACTS if " " in term), key=len)
-TERM_STARTS = {words[0]: len(words) for words in _MULTIWORD}
-"""The number of words of the longest term that begins with a word, if that is more than one."""
+TERM_STARTS = {(words[0], words[1]): len(words) for words in _MULTIWORD}
+"""The number of words of the longest term that begins with two words."""
 
 
 def states_fact(word: str) -> bool:
