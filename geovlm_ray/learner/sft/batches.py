@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import TracebackType
 
 from torch.utils.data import DataLoader, Dataset
 
@@ -168,6 +170,7 @@ def read_batches(
         sampler=range(start, end),
         num_workers=readers,
         prefetch_factor=PREFETCH_BATCHES if readers else None,
+        worker_init_fn=_ignore_lost_parent,
     )
     with children_ignore_sigint():
         batches = iter(loader)
@@ -179,6 +182,17 @@ def read_batches(
     finally:
         # Readers stop when the last reference to the iterator is gone; an error's traceback would keep one.
         del batches
+
+
+def _ignore_lost_parent(worker: int) -> None:
+    """Let a reader process end without a traceback if its parent has ended while it took over a batch."""
+    report = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not issubclass(kind, ConnectionError):
+            report(kind, error, trace)
+
+    sys.excepthook = hook
 
 
 def _next(batches: Iterator[Batch | UserError]) -> Batch | UserError | None:
