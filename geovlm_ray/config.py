@@ -247,16 +247,17 @@ def recipe_names() -> list[str]:
     return sorted(p.name.removesuffix(".yaml") for p in (files("geovlm_ray.training") / "recipes").iterdir())
 
 
-def load_config(source: str, overrides: Iterable[str] = ()) -> Config:
+def load_config(source: str, overrides: Iterable[str] = (), *, variables: bool = True) -> Config:
     """Load a recipe by name, or a YAML file, and apply ``section.key=value`` overrides.
 
-    Its plugins are imported and its tasks registered in this process (`activate`).
+    Its plugins are imported and its tasks registered in this process (`activate`). Without ``variables``, the source
+    does not read environment variables (`parse_yaml`).
 
     Raises:
         ConfigError: the source is neither a recipe nor a file or not a mapping, a key or value is invalid, or a plugin
             cannot be imported.
     """
-    return _validated(_overridden(_read(source), overrides), source)
+    return _validated(_overridden(_read(source, variables), overrides), source)
 
 
 def reward_config(overrides: Iterable[str] = (), recipe: str | None = None) -> RewardConfig:
@@ -313,7 +314,7 @@ def _validated(values: dict[str, Any], source: str) -> Config:
         raise ConfigError("; ".join(_explain(e, source) for e in error.errors())) from error
 
 
-def _read(source: str) -> dict[str, Any]:
+def _read(source: str, variables: bool = True) -> dict[str, Any]:
     if source in recipe_names():
         text = (files("geovlm_ray.training") / "recipes" / f"{source}.yaml").read_text()
     else:
@@ -323,7 +324,7 @@ def _read(source: str) -> dict[str, Any]:
             hint = did_you_mean(source, names)
             raise ConfigError(f"{source!r} is neither a recipe ({', '.join(names)}) nor a file{hint}")
         text = read_text(path)
-    values = parse_yaml(text, source) or {}
+    values = parse_yaml(text, source, variables=variables) or {}
     if not isinstance(values, dict):
         raise ConfigError(f"{source}: expected sections with keys, found {type(values).__name__}")
     return values

@@ -51,14 +51,17 @@ for _name, _pattern, _first in _TYPES:
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(rf"(?:{_pattern.pattern})\Z"), list(_first))
 
 
-def parse_yaml(text: str, where: str) -> Any:
+def parse_yaml(text: str, where: str, *, variables: bool = True) -> Any:
     """The value of a YAML text; ``${NAME}`` in its texts is the environment variable, other dollar signs are literal.
+
+    Without ``variables``, for texts from elsewhere, which must not read the environment, all dollar signs are literal.
 
     Raises:
         ConfigError: It is not YAML, gives a key twice, or names a variable that is not set; ``where`` names it.
     """
     try:
-        return _expanded(yaml.load(text, _Loader), where)
+        value = yaml.load(text, _Loader)
+        return _expanded(value, where) if variables else value
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from error
 

@@ -67,9 +67,11 @@ def resolve_model(model: str, recipe: str | None = None, overrides: Iterable[str
     stored = settings or (exported if exported.is_file() else None)
     source = recipe or (str(stored) if stored else TINY_RECIPE if _is_tiny(path, adapter) else DEFAULT_RECIPE)
     trained = load_config(str(settings)) if settings else None
-    # A model folder is data from elsewhere: code that it names is not run.
-    only_data = ("plugins=[]", "tasks={}") if source == str(exported) else ()
-    return ModelRef(path, adapter, run, load_config(source, [*only_data, *overrides]), trained)
+    # A model folder is data from elsewhere: it does not read the environment, and code that it names is not run.
+    is_foreign = source == str(exported)
+    only_data = ("plugins=[]", "tasks={}") if is_foreign else ()
+    config = load_config(source, [*only_data, *overrides], variables=not is_foreign)
+    return ModelRef(path, adapter, run, config, trained)
 
 
 def _run_settings(folder: Path) -> Path | None:

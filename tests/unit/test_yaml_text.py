@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from geovlm_ray.cli import main
 from geovlm_ray.config import load_config
 from geovlm_ray.core.errors import ConfigError
 from geovlm_ray.core.yaml_text import parse_yaml
+from geovlm_ray.model.loading import model_folder
+from geovlm_ray.serving.model_ref import resolve_model
 
 
 @pytest.mark.parametrize(
@@ -57,6 +60,15 @@ def test_environment_variables_have_an_explicit_form(monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("MODEL_FOLDER")
     with pytest.raises(ConfigError, match="here: expected the environment variable MODEL_FOLDER of"):
         parse_yaml("${MODEL_FOLDER}", "here")
+
+
+def test_settings_of_a_model_folder_do_not_read_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET_TOKEN", "hidden")
+    folder = Path(shutil.copytree(model_folder("tiny"), tmp_path / "model"))
+    (folder / "geovlm_ray.yaml").write_text("prompt: {system: 'say ${SECRET_TOKEN}'}\n")
+    assert resolve_model(str(folder)).config.prompt.system == "say ${SECRET_TOKEN}"
 
 
 def test_paths_may_begin_with_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
