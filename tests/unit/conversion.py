@@ -62,6 +62,13 @@ def run_convert(name: str, source: Path, out: Path, workers: int = 1, **options:
     return Conversion(counts, rows, list(read_quarantine(out, "convert")), out)
 
 
+def write(path: Path, value: Any) -> Path:
+    """Write a text, or a value as JSON, with the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(value if isinstance(value, str) else json.dumps(value))
+    return path
+
+
 def dialogue(*turns: str) -> list[dict[str, str]]:
     """A LLaVA conversation with alternating human and model turns."""
     return [{"from": "gpt" if i % 2 else "human", "value": text} for i, text in enumerate(turns)]

@@ -12,13 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tifffile
 
-from tests.unit.conversion import dialogue, write_container, write_json, write_scene
-
-
-def write(path: Path, value: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(value if isinstance(value, str) else json.dumps(value))
-    return path
+from tests.unit.conversion import dialogue, write, write_container, write_json, write_scene
 
 
 def _jsonl(*records: dict[str, Any]) -> Callable[[Path], Path]:

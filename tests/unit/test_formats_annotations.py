@@ -14,15 +14,9 @@ from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.schema import Box
 from geovlm_ray.data.formats import FORMATS
 from tests.rs import RS, needs_rs
-from tests.unit.conversion import Conversion, run_convert, write_scene
+from tests.unit.conversion import Conversion, run_convert, write, write_scene
 
 ANNOTATIONS = RS / "A_annotations"
-
-
-def write(path: Path, value: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(value if isinstance(value, str) else json.dumps(value))
-    return path
 
 
 def write_rsvqa(folder: Path, split: str, answer: str = "yes", **question: Any) -> None:

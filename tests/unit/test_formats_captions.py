@@ -11,13 +11,7 @@ import pytest
 
 from geovlm_ray.core.errors import DataError
 from tests.rs import RS, needs_rs
-from tests.unit.conversion import run_convert
-
-
-def write(path: Path, value: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(value if isinstance(value, str) else json.dumps(value))
-    return path
+from tests.unit.conversion import run_convert, write, write_scene
 
 
 def touch(*paths: Path) -> None:
@@ -149,3 +143,25 @@ def test_real_levir_pairs_are_detected(tmp_path: Path) -> None:
     assert [row.example.images for row in outcome.rows] == [(f"A/{name}", f"B/{name}") for name in names]
     assert outcome.counts.splits == {"test": 4, "train": 2}
     assert outcome.counts.tasks == {"change_captioning": 6}
+
+
+@pytest.mark.parametrize(
+    ("folder", "found"),
+    [
+        ("images", True),
+        ("Images_val", True),
+        ("JPEGImages", True),
+        ("imgs_A", True),
+        ("ucm_images", False),
+        ("test_old", False),
+    ],
+)
+def test_images_beside_a_source_are_taken_from_folders_that_name_no_other_dataset(
+    folder: str, found: bool, tmp_path: Path
+) -> None:
+    images = [{"filename": "a.png", "sentences": [{"raw": "A shed ."}], "split": "train"}]
+    source = write(tmp_path / "captions" / "dataset.json", {"images": images, "dataset": "other"})
+    write_scene(tmp_path / folder / "a.png")
+    outcome = run_convert("captions", source, tmp_path / "out")
+    assert (Path(outcome.card["image_root"]).name == folder) == found
+    assert (outcome.card["notes"] == []) == found

@@ -17,13 +17,7 @@ from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.schema import Box
 from geovlm_ray.tasks.answers.labels import BIGEARTHNET_19, BIGEARTHNET_43
 from tests.rs import RS, needs_rs
-from tests.unit.conversion import run_convert
-
-
-def write(path: Path, value: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(value if isinstance(value, str) else json.dumps(value))
-    return path
+from tests.unit.conversion import run_convert, write
 
 
 def write_patch(folder: Path, labels: Any, bands: tuple[str, ...] = ("B02", "B03", "B04"), value: float = 1000) -> Path:

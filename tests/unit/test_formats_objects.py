@@ -11,18 +11,12 @@ import pytest
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.geometry import Frame, iou_matrix, rotated_corners
 from geovlm_ray.core.schema import Box, target_boxes
-from tests.unit.conversion import Conversion, run_convert, write_scene
+from tests.unit.conversion import Conversion, run_convert, write, write_scene
 
 SHED = Box((60.0, 40.0, 120.0, 80.0), "shed")
 PIXELS = Frame("pixel", 200.0, 160.0)
 BNDBOX = "<bndbox><xmin>61</xmin><ymin>41</ymin><xmax>120</xmax><ymax>80</ymax></bndbox>"
 SIZE = "<size><width>200</width><height>160</height><depth>3</depth></size>"
-
-
-def write(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    return path
 
 
 def voc(*objects: str, size: str = SIZE) -> str:
