@@ -14,7 +14,7 @@ from geovlm_ray.serving.answering import Answerer
 from geovlm_ray.serving.model_ref import resolve_model
 from tests.system.adapter import train_adapter
 from tests.system.runs import environment
-from tests.unit.test_export import blocks
+from tests.system.test_export import blocks
 
 pytestmark = pytest.mark.slow
 

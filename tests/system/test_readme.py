@@ -22,7 +22,7 @@ SKIPPED = {
     "train debug-gpu": "needs a GPU",
     "sft geovlm-r1": "needs a GPU",
     "study format": "takes long; tests/long/test_studies.py runs its short form",
-    "web": "runs until it is stopped; tests/unit/test_web_page.py tests it",
+    "web": "runs until it is stopped; tests/system/test_web_page.py tests it",
 }
 """README commands that are not run, by prefix, with the reason."""
 SUBSTITUTIONS = {

@@ -14,8 +14,8 @@ from geovlm_ray.data.scenes import scene_example
 from geovlm_ray.evaluation.comparison.compare import Comparison
 from geovlm_ray.evaluation.comparison.page import comparison_page
 from geovlm_ray.evaluation.results import RESULTS
+from tests.system.test_report_in_a_browser import BROWSER, HOSTILE, rendered_dom
 from tests.unit.comparison import compare_folders, terminal_output, write_evaluation
-from tests.unit.test_report_in_a_browser import BROWSER, HOSTILE, rendered_dom
 
 
 def hostile_pair(tmp_path: Path) -> Comparison:

@@ -269,11 +269,7 @@ def test_worker_processes_have_plugins_and_tasks(plugin: Path, monkeypatch: pyte
     names = ["object_counting", "ship_counting", "vqa"]
     with Workers(2) as pool:
         assert [task.name for task in pool.in_order(find_task, names)] == names
-        assert os.getpid() not in set(pool.in_order(process_of, names))
-
-
-def process_of(name: str) -> int:
-    return os.getpid()
+        assert os.getpid() not in set(pool.in_order(eval, ["__import__('os').getpid()"]))
 
 
 def test_activation_can_be_repeated_and_extended() -> None:

@@ -230,7 +230,7 @@ def test_damaged_sources_are_quarantined_or_refused(key: str, tmp_path: Path) ->
     source = write_source(tmp_path / "in")
     files = sorted(path for path in (source.rglob("*") if source.is_dir() else [source]) if path.is_file())
     rng = random.Random(0)
-    for attempt in range(40):
+    for attempt in range(16):
         path = rng.choice(files)
         content = path.read_bytes()
         path.write_bytes(damaged(content, rng))

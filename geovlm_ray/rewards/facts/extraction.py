@@ -122,6 +122,7 @@ def _adjectives(terms: list[Term], mentions: Mapping[str, list[str]]) -> list[tu
     """
     found: list[tuple[str, str, str]] = []
     places: list[tuple[str, str, str]] = []
+    has_exception = any(term.text in EXCEPTIONS for term in terms)
     for of_clause in clauses(terms):
         if not any(term.binds for term in of_clause):
             continue
@@ -146,8 +147,11 @@ def _adjectives(terms: list[Term], mentions: Mapping[str, list[str]]) -> list[tu
             if term.text in SURROUND:
                 outer, inner = map(clause.name, clause.surrounded(i))
                 found += [("around", "outer", outer), ("around", "inner", inner)] if outer and inner else []
-            if term.facts == NEGATION and not _is_excepted(terms, of_clause, clause.denied(i)):
-                found.append((*NEGATION[0], clause.name(clause.denied(i))))
+            if term.facts == NEGATION:
+                denied = clause.denied(i)
+                # "nothing has changed apart from a new road" denies all but the road.
+                if not (has_exception and (denied < 0 or of_clause[0].text in EXCEPTIONS)):
+                    found.append((*NEGATION[0], clause.name(denied)))
     return found + _directions(places)
 
 
@@ -156,11 +160,6 @@ def _ranks_object(following: list[Term]) -> bool:
     if following and following[0].text == "from":
         return any(term.directions for term in following)
     return any(term.objects for term in following[:2])
-
-
-def _is_excepted(terms: list[Term], clause: list[Term], denied: int) -> bool:
-    """Whether a negation denies all but what an exception states: "nothing has changed apart from a new road"."""
-    return (denied < 0 or clause[0].text in EXCEPTIONS) and any(term.text in EXCEPTIONS for term in terms)
 
 
 def _directions(places: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:

@@ -28,7 +28,7 @@ from geovlm_ray.serving.answering import Answerer
 from geovlm_ray.serving.model_ref import resolve_model
 from geovlm_ray.serving.web import app as web
 from geovlm_ray.serving.web.app import make_app
-from tests.unit.test_report_in_a_browser import BROWSER, HOSTILE
+from tests.system.test_report_in_a_browser import BROWSER, HOSTILE
 
 QUESTION = "find all ships ."
 BROWSER_OPTIONS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-port=0")
