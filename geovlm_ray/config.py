@@ -115,7 +115,9 @@ class SyncConfig(Section):
     parity_tolerance: float = Field(
         1e-3, gt=0, description="largest allowed absolute log-prob difference of a token; bf16 needs about 0.5"
     )
-    parity_prompts: int = Field(4, ge=1, description="prompts in the fixed probe batch")
+    parity_prompts: int = Field(
+        4, ge=1, description="prompts in the probe batch; one with image files again in other bands"
+    )
     parity_tokens: int = Field(4, ge=1, description="tokens per completion in the probe batch")
 
 

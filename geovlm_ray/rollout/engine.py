@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import xxhash
+from PIL import Image
 from safetensors.torch import save_file
 
 from geovlm_ray.core.errors import DataError, RunError
@@ -290,11 +292,10 @@ class Engine:
 
     def _inputs(self, prompt: Prompt) -> dict[str, Any]:
         images = self.encoder.images(prompt.example)
-        references = " ".join(prompt.example.images)
         return {
             "prompt": self.encoder.text(prompt.example) + prompt.prefill,
             "multi_modal_data": {"image": images},
-            "multi_modal_uuids": {"image": [f"{k} {references}" for k in range(len(images))]},
+            "multi_modal_uuids": {"image": [image_identity(image) for image in images]},
         }
 
     def sampling(self, group_size: int | None = None, max_tokens: int | None = None, greedy: bool = False) -> Any:
@@ -325,6 +326,11 @@ class Engine:
             request.version,
             weight_updates=tuple((start, new) for start, new in updates if start < len(ids)),
         )
+
+
+def image_identity(image: Image.Image) -> str:
+    """What the engine's caches know an image by: its size and pixels, whichever file and settings it came from."""
+    return f"{image.width}x{image.height} {xxhash.xxh3_128_hexdigest(image.tobytes())}"
 
 
 def random_seed(seed: int, group_id: int) -> int:

@@ -32,6 +32,7 @@ from geovlm_ray.training.checkpoint import CheckpointFolder, open_mirror
 from geovlm_ray.training.health import HealthMonitor, constant_answer_warnings, settings_warnings
 from geovlm_ray.training.loop import train
 from geovlm_ray.training.preflight import Ready
+from geovlm_ray.training.probe_batch import probe_batch
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +132,7 @@ def _train_and_evaluate(
     config: Config, ready: Ready, components: Components, tracker: RunTracker, start: int, console: Console
 ) -> dict[str, Any]:
     sampler = PromptSampler(ready.stream, config.data, config.rollout.prompts_per_step)
-    probe = sampler.batch(0)[: config.sync.parity_prompts]
+    probe = probe_batch(sampler.batch(0), config.sync.parity_prompts)
     if not config.evaluation.num_examples:
         return {"parity_max_abs": train(config, components, sampler, probe, start)}
     examples = ready.stream.held_out(ready.tasks, config.evaluation.num_examples)
