@@ -37,7 +37,10 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns its exit code: 0 success, 1 failure, 2 usage error, 130 or 143 interrupted."""
+    """Run one command; returns its exit code.
+
+    0: success, 1: failure, 2: usage error, 3: a run that cannot learn, 130 or 143: interrupted.
+    """
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(
         prog="geovlm-ray", description="Reinforcement fine-tuning of vision-language models for remote sensing."
@@ -68,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
         return error.exit_code
     except UserError as error:
         print(f"geovlm-ray {args.command}: {error}", file=sys.stderr)
-        return 1
+        return error.exit_code
     except OSError as error:
         if error.filename is None:
             raise

@@ -70,6 +70,10 @@ class RunConfig(Section):
     step_limit_s: float = Field(
         3600, gt=0, description="seconds after which a step counts as hung and a report on the actors is written"
     )
+    stop_if_stuck: Literal["never", "nothing_scored", "always"] = Field(
+        "nothing_scored",
+        description="end, with exit code 3, a run that learnt nothing for ten steps, if nothing was scored or always",
+    )
     trace_steps: list[Annotated[int, Field(ge=1)]] = Field(
         [], description="steps, counted from 1, for which a trace is written"
     )

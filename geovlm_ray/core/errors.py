@@ -9,6 +9,8 @@ from collections.abc import Iterable
 class UserError(Exception):
     """An error that the user can fix; the command line prints its message without a traceback."""
 
+    exit_code = 1
+
 
 class ConfigError(UserError):
     """Invalid configuration key or value."""
@@ -24,6 +26,12 @@ class ModelError(UserError):
 
 class RunError(UserError):
     """A run cannot start or continue because of a directory, port, resource or component."""
+
+
+class StuckError(RunError):
+    """A run has learnt nothing for many steps; it can be resumed from its checkpoint."""
+
+    exit_code = 3
 
 
 class LostError(RunError):

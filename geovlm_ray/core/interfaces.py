@@ -116,8 +116,8 @@ class Prompts(Protocol):
 class Tracker(Protocol):
     """Records metrics and completions."""
 
-    def log_step(self, step: int, metrics: dict[str, float], groups_by_status: GroupsByStatus) -> None:
-        """Record one step and all groups that were generated for it."""
+    def log_step(self, step: int, metrics: dict[str, float], groups_by_status: GroupsByStatus) -> str | None:
+        """Record one step and all groups that were generated for it; returns why the run is to end, if it is."""
 
 
 class Checkpointer(Protocol):

@@ -54,8 +54,14 @@ class TrainingWarning:
 class Monitor(Protocol):
     """Checks every scored batch."""
 
-    def update(self, groups: Sequence[SampleGroup]) -> tuple[dict[str, float], list[TrainingWarning]]:
-        """Metrics of a batch, and the warnings that are new in it."""
+    @property
+    def reason_to_stop(self) -> str | None:
+        """Why the run is to end, if the latest batches show that it cannot learn."""
+
+    def update(
+        self, groups: Sequence[SampleGroup], metrics: Mapping[str, float]
+    ) -> tuple[dict[str, float], list[TrainingWarning]]:
+        """Further metrics of a batch, given those of its step, and the warnings that are new in it."""
 
 
 class RunTracker:
@@ -97,8 +103,10 @@ class RunTracker:
         self._board = SummaryWriter(str(self._events), purge_step=step + 1)
         self._progress.reset(self._bar, completed=step, total=self.total_steps)
 
-    def log_step(self, step: int, metrics: dict[str, float], groups_by_status: GroupsByStatus) -> None:
+    def log_step(self, step: int, metrics: dict[str, float], groups_by_status: GroupsByStatus) -> str | None:
         """Record one step: completions first, so that every step with metrics has its completions.
+
+        Returns why the run is to end, if it cannot learn.
 
         Raises:
             DataError: completions, metrics or TensorBoard events cannot be written.
@@ -106,7 +114,7 @@ class RunTracker:
         rows = rollout_rows(step, groups_by_status, self.advantages)
         write_rows(self._rollouts / f"step-{step:06d}.parquet", rows, ROLLOUT_SCHEMA)
         all_groups = [group for groups in groups_by_status.values() for group in groups]
-        answer_metrics, warnings = self.monitor.update(all_groups)
+        answer_metrics, warnings = self.monitor.update(all_groups, metrics)
         metrics = {**metrics, **answer_metrics}
         with writing(self._metrics), self._metrics.open("a") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
@@ -118,6 +126,7 @@ class RunTracker:
             self.report({"step": step, **metrics})
         self._show(step, metrics)
         self.warn(step, warnings)
+        return self.monitor.reason_to_stop
 
     def warn(self, step: int, warnings: Sequence[TrainingWarning]) -> None:
         """Record warnings of a step, and show them on the terminal; raises DataError if they cannot be written."""

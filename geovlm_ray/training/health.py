@@ -16,15 +16,15 @@ from geovlm_ray.core.schema import Example, SampleGroup, target_texts
 from geovlm_ray.data.answers import answer_text
 from geovlm_ray.evaluation.constant_answers import ConstantAnswer
 from geovlm_ray.evaluation.validation import Completion, rewards_of
-from geovlm_ray.learner.advantages import AdvantageSettings, is_counted, is_tied
 from geovlm_ray.observability.tracking import TrainingWarning
 from geovlm_ray.rewards.monitor import HackingMonitor
 from geovlm_ray.tasks.answers.grammar import ThinkMode, parse_response
+from geovlm_ray.training.stuck import StuckMonitor
 
 WINDOW = 200
 """Latest prompts of a task in which one answer may dominate."""
 MIN_PROMPTS = 40
-"""Prompts of a task, or groups in a row, from which a conclusion is drawn."""
+"""Prompts of a task from which a conclusion is drawn."""
 MIN_EXAMPLES = 20
 """Held-out examples of a task from which its reward is compared with that of the best constant answer."""
 MIN_ERRORS = 2.0
@@ -81,79 +81,63 @@ def constant_answer_warnings(
 
 
 class HealthMonitor:
-    """Checks every scored batch; a warning is repeated only after its cause was gone."""
+    """Checks every scored batch; a warning is repeated only after its cause was gone.
 
-    def __init__(self, think: ThinkMode, max_tokens: int) -> None:
+    ``stop`` says for which causes `reason_to_stop` ends a run: ``never``, ``always``, or one kind of warning.
+    """
+
+    def __init__(self, think: ThinkMode, max_tokens: int, stop: str = "never") -> None:
         self.think = think
-        self.max_tokens = max_tokens
+        self.stop = stop
         self._hacking = HackingMonitor(think)
+        self._stuck = StuckMonitor(max_tokens)
         self._answers: defaultdict[str, deque[_Answer]] = defaultdict(lambda: deque(maxlen=WINDOW))
-        self._tied_in_a_row = 0
-        self._active: set[tuple[str, str]] = set()
+        self._dominated: set[str] = set()
 
-    def update(self, groups: Sequence[SampleGroup]) -> tuple[dict[str, float], list[TrainingWarning]]:
+    @property
+    def reason_to_stop(self) -> str | None:
+        """Why the run cannot learn, if it has not for `geovlm_ray.training.stuck.STUCK_STEPS` steps."""
+        return self._stuck.reason_to_stop(self.stop)
+
+    def update(
+        self, groups: Sequence[SampleGroup], metrics: Mapping[str, float]
+    ) -> tuple[dict[str, float], list[TrainingWarning]]:
         """Metrics ``answers/TASK/STATISTIC`` of a batch, and the warnings that are new in it.
+
+        ``metrics`` are those of the learner's step.
 
         Raises:
             ValueError: a sample has not been scored.
         """
-        metrics, hacking = self._hacking.update(groups)
-        found = dict(self._problems(groups))
-        new = [warning for key, warning in found.items() if key not in self._active]
-        self._active = set(found)
-        return metrics, [*(TrainingWarning("reward_hacking", message) for message in hacking), *new]
+        answer_metrics, hacking = self._hacking.update(groups)
+        dominant = dict(self._dominant_answers(groups))
+        new = [
+            TrainingWarning("dominant_answer", text) for task, text in dominant.items() if task not in self._dominated
+        ]
+        self._dominated = set(dominant)
+        hacked = [TrainingWarning("reward_hacking", message) for message in hacking]
+        return answer_metrics, [*hacked, *self._stuck.update(groups, metrics), *new]
 
-    def _problems(self, groups: Sequence[SampleGroup]) -> Iterator[tuple[tuple[str, str], TrainingWarning]]:
-        samples = [sample for group in groups for sample in group.samples]
-        if not any(is_counted(sample) for sample in samples):
-            statuses = sorted({sample.reward.status for sample in samples if sample.reward})
-            yield _warning(
-                "nothing_scored",
-                f"no completion was scored (status: {', '.join(statuses)}), so nothing is learnt; the logs of the "
-                "reward actors have the reason",
-            )
-        if all(sample.finish_reason == "length" for sample in samples):
-            yield _warning(
-                "all_cut_off",
-                f"every completion was cut off at rollout.max_tokens={self.max_tokens}; raise it, or fine-tune until "
-                "the policy ends its answers",
-            )
-        tied = [is_tied(group, AdvantageSettings()) for group in groups]
-        self._tied_in_a_row = self._tied_in_a_row + len(tied) if all(tied) else 0
-        if self._tied_in_a_row >= MIN_PROMPTS:
-            yield _warning(
-                "no_variance",
-                f"none of the last {self._tied_in_a_row} groups had different rewards, so nothing is learnt; use "
-                "easier or harder data, set loop.resample, or raise rollout.group_size or rollout.temperature",
-            )
+    def _dominant_answers(self, groups: Sequence[SampleGroup]) -> Iterator[tuple[str, str]]:
+        """Each task that one answer dominates over the latest prompts, with the message that says so."""
         for group in groups:
             parsed = parse_response(group.samples[0].text, self.think)
             answer = _normal(parsed.answer if parsed else group.samples[0].text)
             is_reference = answer in _references(group.prompt.example)
             self._answers[group.prompt.example.task].append(_Answer(answer, is_reference))
         for task, answers in self._answers.items():
-            yield from self._dominant_answer(task, list(answers))
-
-    def _dominant_answer(
-        self, task: str, answers: Sequence[_Answer]
-    ) -> Iterator[tuple[tuple[str, str], TrainingWarning]]:
-        total = len(answers)
-        text, count = Counter(answer.text for answer in answers).most_common(1)[0]
-        right = sum(answer.text == text and answer.is_reference for answer in answers) / total
-        # What the policy gets right it may say often; the rest of the share is what it says regardless of the image.
-        excess, error = count / total - right, math.sqrt(right * (1 - right) / total)
-        if total >= MIN_PROMPTS and excess > MARGIN + 3 * error:
-            yield _warning(
-                "dominant_answer",
-                f"{task}: {count / total:.0%} of the answers to {total} different prompts are {_short(text)!r}, right "
-                f"for {right:.0%}; the policy answers without looking. Start from a policy that was fine-tuned longer, "
-                "lower learner.lr, or check that the reward does not pay for a constant answer",
-                key=task,
-            )
-
-
-def _warning(kind: str, message: str, key: str = "") -> tuple[tuple[str, str], TrainingWarning]:
-    return (kind, key), TrainingWarning(kind, message)
+            total = len(answers)
+            text, count = Counter(answer.text for answer in answers).most_common(1)[0]
+            right = sum(answer.text == text and answer.is_reference for answer in answers) / total
+            # What the policy gets right it may say often; the rest is what it says regardless of the image.
+            excess, error = count / total - right, math.sqrt(right * (1 - right) / total)
+            if total >= MIN_PROMPTS and excess > MARGIN + 3 * error:
+                yield (
+                    task,
+                    f"{task}: {count / total:.0%} of the answers to {total} different prompts are {_short(text)!r}, "
+                    f"right for {right:.0%}; the policy answers without looking. Start from a policy that was "
+                    "fine-tuned longer, lower learner.lr, or check that the reward does not pay for a constant answer",
+                )
 
 
 def _references(example: Example) -> set[str]:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from geovlm_ray.config import Config
-from geovlm_ray.core.errors import RunError, UserError
+from geovlm_ray.core.errors import RunError, StuckError, UserError
 from geovlm_ray.core.interfaces import TRAINED, Components, Evaluator, Prompts
 from geovlm_ray.core.interrupts import Interrupted, uninterrupted
 from geovlm_ray.core.schema import Prompt, SampleGroup
@@ -37,6 +37,7 @@ def train(config: Config, components: Components, prompts: Prompts, probe: list[
 
     Raises:
         RunError: the parity check failed, or every group of a batch was too stale to train on.
+        StuckError: nothing was learnt for many steps (``run.stop_if_stuck``).
         LostError: a component died that cannot be replaced on its own.
         Interrupted: a signal requested the end.
     """
@@ -118,12 +119,14 @@ def _steps(
             metrics |= {f"groups/{status}": float(len(groups)) for status, groups in groups_by_status.items()}
             metrics |= clock.lap(metrics) | (components.evaluator.results() if components.evaluator else {})
             with clock("records"):
-                components.tracker.log_step(step + 1, metrics, groups_by_status)
+                stuck = components.tracker.log_step(step + 1, metrics, groups_by_status)
             progress.logged, progress.metrics = step + 1, metrics
             if (step + 1) % config.checkpoint.every == 0 or step + 1 == config.run.steps or evaluating:
                 with clock("checkpoint"):
                     components.checkpoints.save(step + 1, components.learner, metrics)
                 progress.saved = step + 1
+        if stuck and step + 1 < config.run.steps:
+            raise StuckError(f"step {step + 1}: {stuck}. run.stop_if_stuck={config.run.stop_if_stuck} ends the run")
     components.checkpoints.finish()
     if components.evaluator:
         with HEARTBEAT.busy("evaluation"):

@@ -47,7 +47,7 @@ MAY_CHANGE = (
     *(f"placement.sbert.{key}" for key in RESERVED),
     *("placement.strategy", "placement.colocate", "placement.gpu_memory_gb"),
     *("rollout.tensor_parallel", "model.offload"),
-    *("run.step_limit_s", "run.trace_steps", "run.wandb", "run.log_level"),
+    *("run.step_limit_s", "run.stop_if_stuck", "run.trace_steps", "run.wandb", "run.log_level"),
 )
 """Settings that may change when a run is resumed."""
 
@@ -106,7 +106,7 @@ def _attempt(
     latest = checkpoints.latest()
     start = latest[0] if latest else 0
     advantages = partial(batch_advantages, config=config.learner, max_completion_tokens=config.rollout.max_tokens)
-    monitor = HealthMonitor(config.reward.think, config.rollout.max_tokens)
+    monitor = HealthMonitor(config.reward.think, config.rollout.max_tokens, config.run.stop_if_stuck)
     tracker = RunTracker(config.run.folder, config.run.steps, console, monitor, advantages)
     tracker.rewind(start)
     if not latest:

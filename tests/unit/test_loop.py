@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from geovlm_ray.config import Config, load_config
-from geovlm_ray.core.errors import LostError, RunError
+from geovlm_ray.core.errors import LostError, RunError, StuckError
 from geovlm_ray.core.interfaces import Components, GroupsByStatus, Saver, Weights
 from geovlm_ray.core.schema import Prompt, RewardScore, Sample, SampleGroup
 from geovlm_ray.data.sampler import REPLACEMENT_OFFSET, PromptSampler, SceneStream
@@ -136,12 +136,14 @@ class Recorder:
         self.groups_by_status: list[dict[str, list[int]]] = []
         self.saved: list[int] = []
         self.evaluator: Evaluator | None = None
+        self.stuck_at: int | None = None
 
-    def log_step(self, step: int, metrics: dict[str, float], groups_by_status: GroupsByStatus) -> None:
+    def log_step(self, step: int, metrics: dict[str, float], groups_by_status: GroupsByStatus) -> str | None:
         self.rows.append({"step": step, **metrics})
         self.groups_by_status.append(
             {status: [g.group_id for g in groups] for status, groups in groups_by_status.items()}
         )
+        return "nothing is learnt" if step == self.stuck_at else None
 
     def save(self, step: int, saver: Saver, metrics: Mapping[str, float]) -> None:
         self.saved.append(step)
@@ -320,3 +322,13 @@ def test_colocated_engines_sleep_while_the_learner_trains(
     evaluated = ["evaluated"] if evaluation else []
     step = ["submit", *evaluated, "sleep", "step", "update_weights"]
     assert calls == ["update_weights", *step, *step, *evaluated]
+
+
+def test_run_that_cannot_learn_is_saved_and_ended() -> None:
+    recorder = Recorder()
+    recorder.stuck_at = 3
+    with pytest.raises(StuckError, match=r"^step 3: nothing is learnt\. run\.stop_if_stuck=nothing_scored ends"):
+        run(recorder=recorder)
+    assert [row["step"] for row in recorder.rows] == [1, 2, 3]
+    assert recorder.saved == [3]
+    assert StuckError.exit_code == 3
