@@ -9,6 +9,7 @@ import ray
 from ray.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
+    GetTimeoutError,
     NodeDiedError,
     ObjectLostError,
     OutOfMemoryError,
@@ -28,23 +29,25 @@ _LOST = (
 )
 
 
-def fetch(calls: Sequence[ray.ObjectRef], who: str) -> list[Any]:
+def fetch(calls: Sequence[ray.ObjectRef], who: str, timeout_s: float | None = None) -> list[Any]:
     """Wait for calls and return their results in order; ``who`` names the actor in error messages.
 
     Raises:
         UserError: raised by the actor.
         StartError: the actor died in its constructor.
-        LostError: the actor died, or the node that held a result.
+        LostError: the actor died, or the node that held a result, or ``timeout_s`` seconds passed.
         RunError: the call raised any other exception.
     """
     try:
-        return ray.get(list(calls))
+        return ray.get(list(calls), timeout=timeout_s)
     except RayTaskError as error:
         if isinstance(error.cause, UserError):
             raise error.cause from error
         if isinstance(error.cause, _LOST):
             raise LostError(f"{who} lost an argument of its call: {_reason(error.cause)}") from error
         raise RunError(f"{who} failed: {error.cause!r}") from error
+    except GetTimeoutError as error:
+        raise LostError(f"{who} returned nothing within {timeout_s:g} s") from error
     except _LOST as error:
         kind = StartError if getattr(error, "actor_init_failed", False) else LostError
         raise kind(f"{who} died: {_reason(error)}") from error

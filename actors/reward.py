@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -21,9 +22,10 @@ from geovlm_ray.core.schema import RewardScore, SampleGroup
 from geovlm_ray.data.sampler import step_of
 from geovlm_ray.observability.heartbeat import HEARTBEAT
 from geovlm_ray.rewards import Embedder, needs_embedder
-from geovlm_ray.rewards.config import SbertConfig
+from geovlm_ray.rewards.config import SbertConfig, is_function
 from geovlm_ray.rewards.groups import score_groups
 from geovlm_ray.rewards.sbert import SbertEmbedder
+from geovlm_ray.rewards.score import check_wordnet
 from geovlm_ray.tasks.extensions import activate
 
 log = logging.getLogger(__name__)
@@ -35,7 +37,7 @@ MAX_CRASHES_PER_CHUNK = 3
 
 
 class SbertDeathError(LostError):
-    """The SBERT actor died during a call of a reward actor."""
+    """The SBERT actor died or stalled during a call of a reward actor."""
 
 
 class SbertActor:
@@ -56,19 +58,20 @@ class SbertActor:
 
 
 class RemoteEmbedder:
-    """An `Embedder` that calls the SBERT actor."""
+    """An `Embedder` that calls the SBERT actor and waits at most ``limit_s`` seconds for a result."""
 
-    def __init__(self, actor: ray.actor.ActorHandle) -> None:
+    def __init__(self, actor: ray.actor.ActorHandle, limit_s: float) -> None:
         self.actor = actor
+        self.limit_s = limit_s
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Unit-length embeddings of texts, [n, d] fp32.
 
         Raises:
-            SbertDeathError: the actor died.
+            SbertDeathError: the actor died or stalled.
         """
         try:
-            return fetch([self.actor.encode.remote(list(texts))], "the SBERT actor")[0]
+            return fetch([self.actor.encode.remote(list(texts))], "the SBERT actor", self.limit_s)[0]
         except LostError as error:
             raise SbertDeathError(str(error)) from error
 
@@ -76,16 +79,20 @@ class RemoteEmbedder:
 class RewardActor:
     """Scores whole groups; returns only scores, since the caller already holds the much larger samples."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, tasks: Sequence[str]) -> None:
         self.config = config.reward
         self.prompts_per_step = config.rollout.prompts_per_step
         hide_other_gpus()
         start_monitoring(config.run)
         activate(config)
+        check_wordnet(config.reward, tasks)
 
     def score(self, groups: Sequence[SampleGroup], sbert: ray.actor.ActorHandle | None) -> list[list[RewardScore]]:
         """Rewards of all samples, [groups][samples]."""
-        embedder: Embedder | None = RemoteEmbedder(sbert) if sbert is not None else None
+        embedder: Embedder | None = None
+        if sbert is not None:
+            # A stalled SBERT actor is noticed before the reward actors that wait for it.
+            embedder = RemoteEmbedder(sbert, self.config.stall_s / 2)
         samples = sum(len(group.samples) for group in groups)
         HEARTBEAT.step = min(step_of(group.group_id, self.prompts_per_step) for group in groups)
         log.debug("scoring %d samples", samples)
@@ -105,18 +112,20 @@ class _Chunk:
 
 @dataclass
 class _Call:
-    """A running score call, with the actors that it uses."""
+    """A running score call, with the actors that it uses, and the time by which it must return (monotonic seconds)."""
 
     chunk: _Chunk
     slot: int
     actor: ray.actor.ActorHandle
     sbert: ray.actor.ActorHandle | None
+    deadline: float
 
 
 class RayRewards:
-    """All reward actors as one pool; a dead actor is replaced and its chunk is scored again. Thread-safe."""
+    """All reward actors as one pool; a dead or stalled actor is replaced, and its chunk scored again. Thread-safe."""
 
     def __init__(self, config: Config, tasks: Sequence[str], reservation: Reservation | None = None) -> None:
+        self.config = config.reward
         self.sbert: ActorSlots | None = None
         if any(needs_embedder(task, config.reward) for task in tasks):
             sbert = config.reward.sbert
@@ -124,7 +133,7 @@ class RayRewards:
                 sbert = sbert.model_copy(update={"device": "cuda"})
             self.sbert = ActorSlots(config, "sbert", 1, SbertActor, sbert, config.run, reservation=reservation)
         count = config.placement.reward.actors
-        self.slots = ActorSlots(config, "reward", count, RewardActor, config, reservation=reservation)
+        self.slots = ActorSlots(config, "reward", count, RewardActor, config, tasks, reservation=reservation)
         self.actors = self.slots.actors
 
     def score(self, groups: Sequence[SampleGroup]) -> list[SampleGroup]:
@@ -166,14 +175,20 @@ class RayRewards:
         busy = {call.slot for call in running.values()}
         idle = [(slot, actor) for slot, actor in self.slots.ready(at_least).items() if slot not in busy]
         for slot, actor in idle[: len(waiting)]:
-            call = _Call(waiting.popleft(), slot, actor, sbert)
+            chunk = waiting.popleft()
+            call = _Call(chunk, slot, actor, sbert, time.monotonic() + self._limit_s(chunk))
             running[actor.score.remote(call.chunk.groups, sbert)] = call
 
     def _next_result(self, waiting: deque[_Chunk], running: dict[ray.ObjectRef, _Call]) -> list[SampleGroup]:
-        """Groups of the next call that finishes; none if an actor crashed, and the chunk is queued again."""
-        (done,), _ = ray.wait(list(running))
+        """Groups of the next call that finishes; none if an actor crashed or stalled, and the chunk is queued again."""
+        next_due = min(running, key=lambda ref: running[ref].deadline)
+        left = max(running[next_due].deadline - time.monotonic(), 0.0)
+        finished, _ = ray.wait(list(running), timeout=left)
+        done = finished[0] if finished else next_due
         call = running.pop(done)
         try:
+            if not finished:
+                raise LostError(f"a reward actor returned nothing within reward.stall_s={self.config.stall_s:g} s")
             rewards = fetch([done], "a reward actor")[0]
             groups = [_rewarded(group, scores) for group, scores in zip(call.chunk.groups, rewards, strict=True)]
             self.slots.completed(call.slot)
@@ -200,6 +215,12 @@ class RayRewards:
         self.slots.close()
         if self.sbert is not None:
             self.sbert.close()
+
+    def _limit_s(self, chunk: _Chunk) -> float:
+        """Seconds that the call of a chunk may take: those of its user functions come on top."""
+        forms = {self.config.form(group.prompt.example.task) for group in chunk.groups}
+        samples = sum(len(group.samples) for group in chunk.groups)
+        return self.config.stall_s + samples * self.config.time_limit_s * any(map(is_function, forms))
 
     def _chunks(self, groups: Sequence[SampleGroup]) -> list[_Chunk]:
         """Split groups into chunks with the same mix of tasks, if possible at least one per actor."""

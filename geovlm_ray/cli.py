@@ -15,7 +15,7 @@ from typing import Any
 
 from geovlm_ray import __version__
 from geovlm_ray.core.errors import UserError
-from geovlm_ray.core.interrupts import Interrupted, interruptible
+from geovlm_ray.core.interrupts import Interrupted, end_at_once, interruptible
 from geovlm_ray.core.third_party_logs import silence_third_party_logs
 
 COMMANDS = {
@@ -41,7 +41,9 @@ def main(argv: list[str] | None = None) -> int:
 
     0: success, 1: failure, 2: usage error, 3: a run that cannot learn, 130 or 143: interrupted.
     """
-    argv = sys.argv[1:] if argv is None else argv
+    if argv is None:
+        end_at_once()
+        argv = sys.argv[1:]
     parser = argparse.ArgumentParser(
         prog="geovlm-ray", description="Reinforcement fine-tuning of vision-language models for remote sensing."
     )

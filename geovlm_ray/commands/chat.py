@@ -66,14 +66,11 @@ def run(args: argparse.Namespace) -> int:
         _answer(answerer, args, args.question, console)
         return 0
     _print(console, "Enter a question; an empty line quits.")
-    try:
-        while question := _read_question():
-            try:
-                _answer(answerer, args, question, console)
-            except DataError as error:
-                _print(console, f"{error}", "red")
-    except KeyboardInterrupt:
-        print()
+    while question := _read_question():
+        try:
+            _answer(answerer, args, question, console)
+        except DataError as error:
+            _print(console, f"{error}", "red")
     return 0
 
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from geovlm_ray.commands.progress import Progress, open_console
 from geovlm_ray.core.errors import ConfigError, DataError
 from geovlm_ray.core.files import read_text, write_atomically
+from geovlm_ray.core.interrupts import resumable
 
 if TYPE_CHECKING:
     from geovlm_ray.config import Config
@@ -102,7 +103,8 @@ def _evaluate_model(args: argparse.Namespace) -> int:
         raise DataError(f"--out {out}: expected a folder, found a file")
     out.mkdir(parents=True, exist_ok=True)
     config = evaluation_config(ref.config, merged_model(ref, out / "model"), out, args.data, args.limit)
-    with Progress(console) as progress:
+    how = f"the answers so far are in {out}; run the same command to go on"
+    with resumable(how), Progress(console) as progress:
         benchmarks += custom_benchmarks([Path(name) for name in names if is_path(name)], out, progress.show)
         spec = EvaluationSpec(args.model, benchmarks, args.data, args.limit, args.reasoning)
         results = evaluate(spec, config, out, _local if args.local else _cluster, console, progress.show)

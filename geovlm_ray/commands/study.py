@@ -13,6 +13,7 @@ from rich.text import Text
 
 from geovlm_ray.commands.progress import Progress
 from geovlm_ray.core.errors import ConfigError, RunError
+from geovlm_ray.core.interrupts import resumable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
     study = study if args.seeds is None else study.with_seeds(args.seeds)
     out = (args.out or Path("studies") / args.name).absolute()
     plan = StudyPlan(study, out, args.recipe, tuple(args.overrides), args.cluster)
-    with Progress(console) as progress:
+    how = f"what the runs have saved is in {out}; run the same command to go on"
+    with resumable(how), Progress(console) as progress:
         failed = run_all(plan, args.jobs, progress.show)
     runs = read_runs(plan)
     if not any(runs.values()):

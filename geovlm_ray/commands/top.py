@@ -31,19 +31,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Show the table until Ctrl-C, or once with ``--once``."""
+    """Show the table until it is interrupted, or once with ``--once``."""
     console = open_console()
     status = view(args.run_dir, time.time())
     if args.once:
         console.print(status)
         return 0
-    try:
-        with Live(status, console=console, auto_refresh=False) as live:
-            while True:
-                time.sleep(PERIOD_S / 2)
-                live.update(view(args.run_dir, time.time()), refresh=True)
-    except KeyboardInterrupt:
-        return 0
+    with Live(status, console=console, auto_refresh=False) as live:
+        while True:
+            time.sleep(PERIOD_S / 2)
+            live.update(view(args.run_dir, time.time()), refresh=True)
 
 
 def view(folder: Path, now: float) -> Group:

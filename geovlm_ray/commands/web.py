@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import socket
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -30,13 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve the page until Ctrl-C."""
+    """Serve the page until it is interrupted."""
     missing = [package for module, package in REQUIRED_PACKAGES.items() if find_spec(module) is None]
     if missing:
         raise RunError(f"expected the packages {', '.join(missing)}, found none; pip install 'geovlm-ray[web]'")
     if not 0 <= args.port <= MAX_PORT:
         raise ConfigError(f"--port: expected 0 to {MAX_PORT}, found {args.port}")
-    with _listen(args.host, args.port) as listener, suppress(KeyboardInterrupt):
+    with _listen(args.host, args.port) as listener:
         _serve(args, listener)
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -52,6 +53,20 @@ def _handled(numbers: Iterable[int], handler: Callable[[int, FrameType | None], 
             signal.signal(number, earlier)
 
 
+def end_at_once() -> None:
+    """Let SIGINT and SIGTERM end this process with one line: for the time before and after the work of a command.
+
+    While modules are imported there is nothing to save, and an exception would surface as the error of any library.
+    """
+    for number in SIGNALS:
+        signal.signal(number, _end)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    os.write(2, b"geovlm-ray: interrupted\n")
+    os._exit(128 + number)
+
+
 def interruptible() -> AbstractContextManager[None]:
     """Raise `Interrupted` in the main thread on the first SIGINT or SIGTERM; a second signal kills the process.
 
@@ -59,6 +74,15 @@ def interruptible() -> AbstractContextManager[None]:
     """
     in_main_thread = threading.current_thread() is threading.main_thread()
     return _handled(SIGNALS, _signals.handle) if in_main_thread else nullcontext()
+
+
+@contextmanager
+def resumable(how: str) -> Iterator[None]:
+    """Say how to go on, such as ``run the same command to go on``, if the block is interrupted."""
+    try:
+        yield
+    except Interrupted as error:
+        raise Interrupted(error.number, f"interrupted; {how}") from error
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import TypeVar
 
 from geovlm_ray.core.errors import RunError
+from geovlm_ray.core.interrupts import children_ignore_sigint
 from geovlm_ray.tasks.extensions import activate, active
 
 Job = TypeVar("Job")
@@ -66,4 +67,7 @@ class Workers(ExitStack):
         spawn = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(self.count, spawn, initializer=activate, initargs=(active(),))
         self.callback(pool.shutdown, cancel_futures=True)
+        with children_ignore_sigint():
+            # The first job starts all processes.
+            pool.submit(int)
         return pool

@@ -19,6 +19,7 @@ from geovlm_ray.data.answer_format import AnswerFormat
 from geovlm_ray.evaluation.datasets import OnProgress, convert_once, left_out
 from geovlm_ray.evaluation.examples import BenchmarkExamples, dataset_examples, synthetic_examples
 from geovlm_ray.evaluation.generate import generate_predictions
+from geovlm_ray.evaluation.metrics.sound import needs_embedder
 from geovlm_ray.evaluation.origin import check_origin, origin_of, write_origin
 from geovlm_ray.evaluation.page import write_page
 from geovlm_ray.evaluation.predictions import Predictions
@@ -30,6 +31,7 @@ from geovlm_ray.model.answer_format import answer_format_of
 from geovlm_ray.rewards.config import RewardConfig
 from geovlm_ray.rewards.isolated import check_function
 from geovlm_ray.rewards.local import LocalRewards
+from geovlm_ray.rewards.text_metrics.wordnet import require_wordnet
 
 FOLDER_AND_REMEDY = ("evaluation folder", "choose another --out")
 """For error messages: what ``out`` is, and what the user can do."""
@@ -129,7 +131,10 @@ def evaluate(
             write_origin(origin, out)
             write_atomically(out / "config.yaml", to_yaml(config))
         rewards = LocalRewards(default_reward_config(config.reward))
-        check_function(rewards.config, [benchmark.task for benchmark, _ in loaded.available])
+        tasks = [benchmark.task for benchmark, _ in loaded.available]
+        check_function(rewards.config, tasks)
+        if any(map(needs_embedder, tasks)):
+            require_wordnet()
         variants = tuple(VARIANTS) if spec.reasoning else ()
         with ExitStack() as stack:
             start = cache(lambda: stack.enter_context(closing(build(config))))

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from geovlm_ray.core.schema import Example
-from geovlm_ray.rewards.config import RewardConfig
+from geovlm_ray.rewards.config import RewardConfig, TextWeights
 from geovlm_ray.tasks import TargetKind
 
 
@@ -36,11 +36,11 @@ AnswerReward = Callable[[str, Example, RewardConfig], RewardResult]
 
 @dataclass(frozen=True)
 class RewardSpec:
-    """A reward: a pure, batched function, the target kind it scores, and whether it needs sentence embeddings."""
+    """A reward: a pure, batched function, the target kind it scores, and the text metrics that it computes, if any."""
 
     score: RewardFn
     target_kind: TargetKind
-    embeds: Callable[[RewardConfig], bool] = lambda config: False
+    text_weights: Callable[[RewardConfig], TextWeights | None] = lambda config: None
 
 
 def per_answer(score: AnswerReward) -> RewardFn:

@@ -54,6 +54,12 @@ class RewardConfig(Section):
         None, pattern=FUNCTION, description="path/file.py:function that replaces the rewards of all tasks"
     )
     time_limit_s: float = Field(5.0, gt=0, description="time limit of a user function per response, in seconds")
+    stall_s: float = Field(
+        600,
+        gt=0,
+        description="seconds without a result after which a reward or SBERT actor is replaced; the time limits of user "
+        "functions come on top",
+    )
 
     preset: Literal["robust", "paper"] = Field("robust", description="reward variant of every task")
     forms: dict[str, PathText] = Field(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from geovlm_ray.rewards import captions, classes, detection, vqa
 from geovlm_ray.rewards.base import RewardSpec, per_answer
-from geovlm_ray.rewards.captions import caption_reward
+from geovlm_ray.rewards.captions import SBERT_ONLY, caption_reward
 from geovlm_ray.rewards.config import is_function
 from geovlm_ray.rewards.detection import box_reward, published_box_reward
 from geovlm_ray.rewards.grounded import grounded_reward
@@ -23,14 +23,14 @@ REWARDS: dict[str, RewardSpec] = {
     "detection_precision": RewardSpec(published_box_reward(detection.precision), "boxes"),
     "referred_detection": RewardSpec(box_reward(detection.matched_iou), "boxes"),
     "referred_detection_best_iou": RewardSpec(published_box_reward(detection.best_iou), "boxes"),
-    "sbert": RewardSpec(caption_reward(captions.cosine, robust=False), "captions", lambda c: True),
-    "sbert_robust": RewardSpec(caption_reward(captions.cosine, robust=True), "captions", lambda c: True),
+    "sbert": RewardSpec(caption_reward(captions.cosine, robust=False), "captions", lambda c: SBERT_ONLY),
+    "sbert_robust": RewardSpec(caption_reward(captions.cosine, robust=True), "captions", lambda c: SBERT_ONLY),
     "levenshtein": RewardSpec(caption_reward(captions.levenshtein, robust=False), "captions"),
     "content_words": RewardSpec(caption_reward(captions.levenshtein, robust=True), "captions"),
-    "hslr": RewardSpec(caption_reward(captions.hslr, robust=False), "captions", lambda c: c.hslr.sbert > 0),
-    "hslr_robust": RewardSpec(caption_reward(captions.hslr, robust=True), "captions", lambda c: c.hslr.sbert > 0),
-    "grounded_description": RewardSpec(grounded_reward(robust=False), "grounded", lambda c: c.grounded.sbert > 0),
-    "grounded_description_robust": RewardSpec(grounded_reward(robust=True), "grounded", lambda c: c.grounded.sbert > 0),
+    "hslr": RewardSpec(caption_reward(captions.hslr, robust=False), "captions", lambda c: c.hslr),
+    "hslr_robust": RewardSpec(caption_reward(captions.hslr, robust=True), "captions", lambda c: c.hslr),
+    "grounded_description": RewardSpec(grounded_reward(robust=False), "grounded", lambda c: c.grounded),
+    "grounded_description_robust": RewardSpec(grounded_reward(robust=True), "grounded", lambda c: c.grounded),
 }
 
 RENAMED = {"jaccard_robust": "equivalence", "levenshtein_robust": "content_words"}

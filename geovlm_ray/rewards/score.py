@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from geovlm_ray.core.schema import Example, RewardScore
 from geovlm_ray.rewards.base import Embedder, RewardResult
-from geovlm_ray.rewards.config import RewardConfig, is_function
+from geovlm_ray.rewards.config import RewardConfig, TextWeights, is_function
 from geovlm_ray.rewards.isolated import score_by_user_function
 from geovlm_ray.rewards.registry import REWARDS
+from geovlm_ray.rewards.text_metrics.wordnet import require_wordnet
 from geovlm_ray.tasks.answers.grammar import parse_response
 
 UNPARSEABLE, TOO_LONG = (RewardScore(0.0, 0.0, 0.0, status=status) for status in ("unparseable", "too_long"))
@@ -17,8 +18,25 @@ UNPARSEABLE, TOO_LONG = (RewardScore(0.0, 0.0, 0.0, status=status) for status in
 
 def needs_embedder(task: str, config: RewardConfig) -> bool:
     """Whether the reward of a task needs sentence embeddings."""
+    weights = _text_weights(task, config)
+    return weights is not None and weights.sbert > 0
+
+
+def check_wordnet(config: RewardConfig, tasks: Iterable[str]) -> None:
+    """Check, without loading it, that WordNet is installed if the reward of a task includes METEOR.
+
+    Raises:
+        WordNetMissing: It is not.
+    """
+    for task in tasks:
+        weights = _text_weights(task, config)
+        if weights is not None and weights.meteor > 0:
+            require_wordnet()
+
+
+def _text_weights(task: str, config: RewardConfig) -> TextWeights | None:
     form = config.form(task)
-    return not is_function(form) and REWARDS[form].embeds(config)
+    return None if is_function(form) else REWARDS[form].text_weights(config)
 
 
 def score_batch(

@@ -27,6 +27,7 @@ from geovlm_ray.model.loading import load_processor, model_folder
 from geovlm_ray.model.prompts import MAX_IMAGES, PromptEncoder
 from geovlm_ray.observability.wandb_log import load_wandb
 from geovlm_ray.rewards.isolated import check_function
+from geovlm_ray.rewards.score import check_wordnet
 from geovlm_ray.training.benchmark_evaluation import check_benchmarks
 from geovlm_ray.training.checkpoint import open_mirror
 from geovlm_ray.training.gpu_memory import check_gpu_memory
@@ -95,6 +96,15 @@ def check_local_attention(config: Config) -> None:
     """
     if "RAY_ADDRESS" not in os.environ:
         check_attention(config.model)
+
+
+def check_local_wordnet(config: Config, stream: Stream) -> None:
+    """Raise WordNetMissing if rewards are computed on this machine, and one of them needs it.
+
+    On a remote cluster (RAY_ADDRESS is set), the nodes of the reward actors check this.
+    """
+    if "RAY_ADDRESS" not in os.environ:
+        check_wordnet(config.reward, trained_tasks(config, stream))
 
 
 def check_directory(folder: Path) -> None:
@@ -239,6 +249,7 @@ CHECKS = (
     Check("model", lambda config: model_folder(config.model.path)),
     Check("data", lambda config: open_stream(config.data)),
     Check("reward", lambda config: check_function(config.reward)),
+    Check("WordNet", check_local_wordnet, needs=("data",)),
     Check("context", check_context, needs=("model",)),
     Check("tensor parallel", check_tensor_parallel, needs=("model",)),
     Check("memory", check_memory, needs=("model",)),

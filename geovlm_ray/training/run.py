@@ -42,7 +42,7 @@ RESERVED = ("num_cpus", "num_gpus", "memory_gb")
 MAY_CHANGE = (
     *("run.steps", "run.dir", "run.wait_for_nodes_s", "run.restarts"),
     *("checkpoint.every", "checkpoint.keep", "checkpoint.best", "checkpoint.url"),
-    *("rollout.stall_s", "sync.transport"),
+    *("rollout.stall_s", "reward.stall_s", "sync.transport"),
     *(f"placement.{kind}.{key}" for kind in ("rollout", "reward", "learner") for key in ("actors", *RESERVED)),
     *(f"placement.sbert.{key}" for key in RESERVED),
     *("placement.strategy", "placement.colocate", "placement.gpu_memory_gb"),

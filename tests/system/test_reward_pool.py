@@ -164,3 +164,18 @@ def test_hanging_or_crashing_user_function_fails_only_its_own_samples(pool: Pool
         assert sample.reward is not None
         assert sample.reward.accuracy == (0.75 if "good" in sample.text else 0)
     assert Counter(log.read_text().splitlines()) == Counter(texts), "a sample was not scored exactly once"
+
+
+@pytest.mark.parametrize("part", ["reward", pytest.param("sbert", marks=pytest.mark.long)])
+def test_stalled_actor_is_replaced_and_its_samples_are_scored(pool: Pool, part: str) -> None:
+    groups = batch([response(SAMPLES[task][1]) for task in TASKS for _ in range(GROUP)])
+    rewards = pool("reward.stall_s=20")
+    expected = [g.rewards for g in rewards.score(groups)]
+    slots = rewards.slots if part == "reward" else rewards.sbert
+    assert slots is not None
+    stalled = slots.actors[0]
+    os.kill(actor_pid(stalled), signal.SIGSTOP)
+    scored = rewards.score(groups)
+    check_scores(scored, groups, {"ok"})
+    assert [g.rewards for g in scored] == expected
+    assert slots.actors[0] is not stalled

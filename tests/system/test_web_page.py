@@ -136,7 +136,7 @@ def test_command_serves_until_interrupted_and_reports_a_port_in_use() -> None:
         assert (second.returncode, len(second.stderr.strip().splitlines())) == (1, 1)
         assert f"--port {port}: expected a free address, found: Address already in use" in second.stderr
         process.send_signal(signal.SIGINT)
-        assert (process.wait(timeout=60), process.communicate()[1]) == (0, "")
+        assert (process.wait(timeout=60), process.communicate()[1]) == (130, "geovlm-ray web: interrupted\n")
 
 
 class Browser:

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from geovlm_ray.core.interrupts import Interrupted, children_ignore_sigint, interruptible, uninterrupted
+from geovlm_ray.core.interrupts import Interrupted, children_ignore_sigint, interruptible, resumable, uninterrupted
 from tests.unit.test_loop import Recorder, run
 
 
@@ -78,3 +78,24 @@ def test_children_ignore_sigint() -> None:
     with children_ignore_sigint():
         child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert child.communicate(timeout=30)[0].strip() == "True"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_before_the_work_of_a_command_ends_the_process_with_one_line(number: int) -> None:
+    code = (
+        "import time; from geovlm_ray.core.interrupts import end_at_once\n"
+        "end_at_once()\nprint(flush=True)\n"
+        "try:\n    time.sleep(60)\nexcept BaseException:\n    print('seen by a library')"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        process.send_signal(number)
+        assert process.communicate() == (b"", b"geovlm-ray: interrupted\n")
+    assert process.returncode == 128 + number
+
+
+def test_interrupted_command_says_how_to_go_on() -> None:
+    with pytest.raises(Interrupted, match=r"^interrupted; run it again$") as stop, resumable("run it again"):
+        raise Interrupted(signal.SIGTERM)
+    assert stop.value.exit_code == 143

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import nltk
 import pytest
 
 from geovlm_ray.config import Config, load_config
@@ -39,6 +40,7 @@ def test_all_problems_are_reported_and_checks_without_their_input_skipped(settin
     config = load_config("demo", [*broken, "evaluation.every=2", "evaluation.benchmarks=[rsicd]"])
     found = reported(config)
     assert [name for name in NAMES if name not in found] == [
+        "WordNet",
         "context",
         "tensor parallel",
         "memory",
@@ -140,3 +142,15 @@ def test_settings_that_contradict_each_other_are_errors(overrides: list[str], me
 )
 def test_transport_fits_the_placement(overrides: list[str], transport: str) -> None:
     assert load_config("demo", overrides).transport is TRANSPORTS[transport]
+
+
+@pytest.mark.parametrize(("task", "needed"), [("change_captioning", True), ("image_captioning", False)])
+def test_wordnet_is_required_before_the_start_of_a_run_with_meteor(
+    task: str, needed: bool, settings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nltk.data, "path", [])
+    config = load_config("demo", [*settings, f"data.stages=[{{tasks: [{task}], steps: 1}}]"])
+    error = reported(config)["WordNet"]
+    assert (error is not None) == needed
+    if error:
+        assert "python -m geovlm_ray.rewards.text_metrics.wordnet" in str(error)

@@ -7,10 +7,13 @@ import math
 import os
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from geovlm_ray.core.files import read_object, write_atomically
 from geovlm_ray.evaluation.studies.rotated import write_rotated
@@ -32,17 +35,58 @@ def run_all(plan: StudyPlan, jobs: int, on_progress: OnProgress) -> dict[str, st
 
 
 def run_commands(commands: Sequence[Command], logs: Path, jobs: int, on_progress: OnProgress) -> dict[str, str]:
-    """Run the commands that did not complete before; return the last log line of each failed one, by name."""
+    """Run the commands that did not complete before; return the last log line of each failed one, by name.
+
+    If this process is interrupted, the running commands are interrupted, too, and waited for.
+    """
     failed = {}
     on_progress(0, f"of {len(commands)} runs done")
+    processes = _Processes()
     with ThreadPoolExecutor(jobs) as pool:
-        running = {pool.submit(_run_command, command, logs): command for command in commands}
-        for done, run in enumerate(as_completed(running), 1):
-            failure = run.result()
-            if failure is not None:
-                failed[running[run].name] = failure
-            on_progress(done, f"of {len(commands)} runs done")
+        running = {pool.submit(_run_command, command, logs, processes): command for command in commands}
+        try:
+            for done, run in enumerate(as_completed(running), 1):
+                failure = run.result()
+                if failure is not None:
+                    failed[running[run].name] = failure
+                on_progress(done, f"of {len(commands)} runs done")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            processes.terminate()
+            raise
     return failed
+
+
+class _Processes:
+    """Running processes, which can be terminated together; those started later are terminated at once."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._lock = threading.Lock()
+        self._ended = False
+
+    @contextmanager
+    def started(
+        self, command: Sequence[str], output: IO[str], env: Mapping[str, str]
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """Start a process in a group of its own, which Ctrl-C does not reach."""
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=env, process_group=0)
+        with self._lock:
+            self._running.add(process)
+            if self._ended:
+                process.terminate()
+        try:
+            yield process
+        finally:
+            with self._lock:
+                self._running.discard(process)
+
+    def terminate(self) -> None:
+        """Send SIGTERM to all."""
+        with self._lock:
+            self._ended = True
+            for process in self._running:
+                process.terminate()
 
 
 def cpu_share(logs: Path, name: str) -> float:
@@ -58,7 +102,7 @@ def _usage_file(logs: Path, name: str) -> Path:
     return logs / f"{name}.json"
 
 
-def _run_command(command: Command, logs: Path) -> str | None:
+def _run_command(command: Command, logs: Path, processes: _Processes) -> str | None:
     """Run a command unless the same one completed before; return None on success, else the last line of its log."""
     usage_file, log = _usage_file(logs, command.name), logs / f"{command.name}.log"
     arguments = list(command.arguments)
@@ -66,17 +110,13 @@ def _run_command(command: Command, logs: Path) -> str | None:
         return None
     python_path = [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH")]
     begun = time.perf_counter()
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "geovlm_ray.cli", *arguments],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            # Parallel runs use one core each.
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, python_path))},
-        )
+    # Parallel runs use one core each.
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, python_path))}
+    words = [sys.executable, "-m", "geovlm_ray.cli", *arguments]
+    with log.open("w") as output, processes.started(words, output, env) as process:
         # Unlike Popen.wait, this returns the CPU time of the process.
         _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+        process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
         return lines[-1] if lines else f"exit code {process.returncode}"

@@ -51,14 +51,18 @@ def open_wordnet() -> Any:
     """
     from nltk.corpus import wordnet
 
-    try:
-        wordnet.ensure_loaded()
-    except LookupError as error:
+    require_wordnet()
+    wordnet.ensure_loaded()
+    return wordnet
+
+
+def require_wordnet() -> None:
+    """Raise WordNetMissing if the corpus is not on nltk's search path; does not load it."""
+    if not is_installed():
         raise WordNetMissing(
             f"METEOR needs the WordNet corpus, which nltk does not find; `{INSTALL_COMMAND}` installs it in "
             f"{data_directory()}"
-        ) from error
-    return wordnet
+        )
 
 
 def data_directory() -> Path:
