@@ -11,7 +11,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import ray
-from ray._private import services
+from ray._private import ray_constants, services
 
 from actors.heartbeat_metrics import HeartbeatGauges
 from actors.learner import LearnerActor, RayLearner
@@ -32,7 +32,7 @@ from geovlm_ray.training.preflight import Ready
 
 
 def connect() -> None:
-    """Connect to the cluster at RAY_ADDRESS, or start a local one.
+    """Connect to the cluster at RAY_ADDRESS, or start a local one, which listens on the loopback interface only.
 
     The address that `ray start` leaves in the temporary folder is ignored: that cluster may be dead, and Ray would wait
     for it.
@@ -47,7 +47,7 @@ def connect() -> None:
             os.environ["RAY_AUTH_TOKEN"] = _local_token()
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         try:
-            with preserve_signal_handlers(), _daemons_in_own_process_groups():
+            with preserve_signal_handlers(), _daemons_in_own_process_groups(), _on_loopback(local):
                 ray.init(
                     "local" if local else None,
                     logging_level=logging.ERROR,
@@ -70,9 +70,24 @@ def _daemons_in_own_process_groups() -> Iterator[None]:
         services.ConsolePopen = original
 
 
+@contextmanager
+def _on_loopback(local: bool) -> Iterator[None]:
+    """Let a local cluster that is started in the block listen as on macOS, on the loopback interface only."""
+    if not local:
+        yield
+        return
+    name, default = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        ray_constants.ENABLE_RAY_CLUSTER = default
+
+
 @cache
 def _local_token() -> str:
-    """Authentication token of local clusters: Ray listens on all interfaces and runs code for its clients.
+    """Authentication token of local clusters, which run code for any user of the machine that has it.
 
     The token is only in the environment, so no file is left behind.
     """

@@ -1,4 +1,4 @@
-"""One Ray run read by many tests: two engines, all tasks, SBERT, a killed engine, unauthorized cluster clients."""
+"""One Ray run read by many tests: two engines, all tasks, SBERT, a killed engine, its sockets, unauthorized clients."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from tests.system.remote_calls import call_all, listening_addresses
 from tests.system.runs import COMMAND, MINUTES, PROMPTS, arguments, environment, kill_actor, wait_for_step
 
 STEPS = 6
@@ -31,12 +32,16 @@ print(ray.get(ray.remote(lambda: "code ran").options(num_cpus=0).remote()))
 
 @dataclass(frozen=True)
 class GoldenRun:
-    """A finished run; exit code and output of clients that connected to its cluster with and without its token."""
+    """A finished run; exit code and output of clients that connected to its cluster with and without its token.
+
+    ``sockets`` maps the addresses on which its processes listened to what remote calls without and with the token got.
+    """
 
     folder: Path
     output: str
     unauthorized: list[tuple[int, str]]
     authorized: tuple[int, str]
+    sockets: dict[tuple[str, int], tuple[set[str], set[str]]]
 
 
 def golden_run(runs: Path) -> GoldenRun:
@@ -54,9 +59,10 @@ def golden_run(runs: Path) -> GoldenRun:
     ]
     *unauthorized, authorized = [_client_result(client) for client in clients]
     wait_for_step(runs / "golden", KILL_AFTER_STEP, process, output)
+    sockets = {address: (call_all(address), call_all(address, token)) for address in listening_addresses(process.pid)}
     kill_actor(process, "RolloutActor")
     assert process.wait(10 * MINUTES) == 0, output.read_text()[-4000:]
-    return GoldenRun(runs / "golden", output.read_text(), unauthorized, authorized)
+    return GoldenRun(runs / "golden", output.read_text(), unauthorized, authorized, sockets)
 
 
 def top(run: Path) -> list[str]:

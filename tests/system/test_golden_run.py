@@ -44,6 +44,13 @@ def test_cluster_of_the_run_rejects_clients_without_its_token(golden: GoldenRun)
         assert "InvalidAuthToken" in output, output[-2000:]
 
 
+def test_run_listens_on_the_loopback_interface_only_and_refuses_calls_without_its_token(golden: GoldenRun) -> None:
+    assert {host for host, _ in golden.sockets} == {"127.0.0.1"}
+    assert all("OK" not in without for without, _ in golden.sockets.values())
+    carried_out = [address for address, (_, authorized) in golden.sockets.items() if "OK" in authorized]
+    assert len(carried_out) > len(ACTOR_KINDS), golden.sockets
+
+
 def test_benchmarks_are_evaluated_and_best_checkpoints_are_kept(golden: GoldenRun) -> None:
     results = {
         step: json.loads((golden.folder / "evaluations" / f"step-{step:06d}" / "results.json").read_text())
