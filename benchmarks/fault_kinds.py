@@ -24,6 +24,8 @@ LOOP_S = 8.0
 """Seconds during which a reward function does not return."""
 NOTICED_S = 60.0
 """Seconds within which a run writes to its disk."""
+GRACE_S = 120.0
+"""Seconds within which a run that is asked to end has saved its work and ended."""
 LOOPING = "looping"
 """Flag file in the folder of runs: while it exists, the reward function does not return."""
 
@@ -38,6 +40,7 @@ class FaultTarget:
         self._start = start
         self.home = nodes.workers[0]
         self.driver = start(self.home)
+        self.problems: list[str] = []
 
     def restart_driver(self) -> None:
         """Start the run's command again, as a user or a job manager would."""
@@ -110,6 +113,28 @@ def driver(target: FaultTarget) -> None:
     target.restart_driver()
 
 
+def sigterm(target: FaultTarget) -> None:
+    """The driver gets SIGTERM, as from `ray job stop` or a preempted node, ends in order, and is started again."""
+    _end_driver(target, signal.SIGTERM)
+
+
+def interrupt(target: FaultTarget) -> None:
+    """The driver gets SIGINT, as from Ctrl-C, ends in order, and is started again."""
+    _end_driver(target, signal.SIGINT)
+
+
+def _end_driver(target: FaultTarget, number: int) -> None:
+    target.driver.send_signal(number)
+    try:
+        code = target.driver.wait(GRACE_S)
+    except subprocess.TimeoutExpired:
+        target.driver.kill()
+        code = target.driver.wait()
+    if code != 128 + number:
+        target.problems.append(f"signal {number} ended the driver with exit code {code}, not {128 + number}")
+    target.restart_driver()
+
+
 def _lose_node(target: FaultTarget, fault: Callable[[Node], None]) -> Node:
     """Apply a fault to the node without the driver, and replace the node."""
     victim = target.other_node()
@@ -158,5 +183,5 @@ def free_disk(target: FaultTarget) -> None:
 
 MAY_END = {full_disk, head}
 """Faults that may end a run: a full disk, and the loss of a head without Redis."""
-EVERYWHERE = (rollout, reward, learner, driver, node, cut_off, stalled_engine, head)
+EVERYWHERE = (rollout, reward, learner, driver, sigterm, interrupt, node, cut_off, stalled_engine, head)
 """Faults that are possible in every run."""

@@ -154,6 +154,7 @@ def run(seed: int, *, engine: bool, faults: int, redis: bool, toy_steps: int = T
 
         target = FaultTarget(nodes, use_redis, runs, start)
         _run_with_faults(target, outcome, list(zip(at_steps, chosen, strict=True)))
+        outcome.problems += target.problems
         if not outcome.problems:
             outcome.problems += _record_problems(runs / "run", steps, engine)
             outcome.reward = float(np.mean([row["reward/mean"] for row in _rows(runs / "run")[-LAST:]]))

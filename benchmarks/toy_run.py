@@ -22,6 +22,7 @@ from benchmarks.toy_policy import ToyLearnerActor, ToyRolloutActor
 from geovlm_ray.config import Config, load_config
 from geovlm_ray.core.errors import UserError
 from geovlm_ray.core.interfaces import Components
+from geovlm_ray.core.interrupts import Interrupted, interruptible
 from geovlm_ray.core.third_party_logs import silence_third_party_logs
 from geovlm_ray.data.sources import open_stream
 from geovlm_ray.training.preflight import Ready, trained_tasks
@@ -37,7 +38,11 @@ def main() -> int:
     config = load_config("demo", sys.argv[1:])
     stream = open_stream(config.data)
     try:
-        execute(config, Ready(Path("toy"), stream, trained_tasks(config, stream)), build, Console())
+        with interruptible():
+            execute(config, Ready(Path("toy"), stream, trained_tasks(config, stream)), build, Console())
+    except Interrupted as error:
+        print(f"toy_run: {error}", file=sys.stderr)
+        return error.exit_code
     except UserError as error:
         print(f"toy_run: {error}", file=sys.stderr)
         return 1
