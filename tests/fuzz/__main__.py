@@ -7,6 +7,7 @@ UserError, an execution of more than 10 s, or memory above 2 GB. The input is ke
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import tempfile
 from pathlib import Path
@@ -29,6 +30,7 @@ def main() -> None:
     parser.add_argument("--findings", type=Path, default=Path("findings"))
     parser.add_argument("--input", type=Path, help="run one kept input")
     options = parser.parse_args()
+    logging.disable()
     with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="geovlm-fuzz-") as name:
         folder = Path(name)
         target = TARGETS[options.target](folder / "work")
