@@ -45,7 +45,7 @@ class Judged:
 
 def judged_answers(files: Iterable[Path], tasks: Sequence[str] = ()) -> list[Judged]:
     """Score the answers of files, of the given tasks or of all, with the default rewards."""
-    found = [(task, record) for task, record in _records(files) if not tasks or task in tasks]
+    found = [(task, record) for task, record in read_records(files) if not tasks or task in tasks]
     parsed = [scoring_record({"id": "", "task": task, **record}) for task, record in found]
     scores = LocalRewards(RewardConfig()).score_batch([response for _, response in parsed], [e for e, _ in parsed])
     return [Judged(task, record, score.accuracy) for (task, record), score in zip(found, scores, strict=True)]
@@ -93,7 +93,8 @@ def main() -> int:
     return record("answers", figures, options)
 
 
-def _records(files: Iterable[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_records(files: Iterable[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Task and record of each judged answer in files."""
     for file in files:
         for line in file.read_text(encoding="utf-8").splitlines():
             if line.strip():
