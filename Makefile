@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WORDNET := $(VENV)/.wordnet
-UV_VERSION := 0.13.9
+INSTALL := $(BIN)/uv pip install --no-deps --require-build-hashes --build-constraints requirements/cpu.txt
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo test test-all lint bench clean
@@ -20,16 +20,16 @@ help:
 
 setup: $(READY) $(WORDNET)
 
-$(READY): requirements/cpu.txt pyproject.toml
+$(READY): requirements/uv.txt requirements/cpu.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)) and "needs Python 3.11 or 3.12, found " + sys.version.split()[0] + "; name one with PYTHON=")'
 	@echo "[1/4] Making $(VENV) with $$($(PYTHON) --version) ..."
 	@$(PYTHON) -m venv $(VENV)
-	@echo "[2/4] Installing the installer (uv $(UV_VERSION)) ..."
-	@$(BIN)/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@echo "[2/4] Installing the installer ($$(grep -o '^uv==[^ ]*' requirements/uv.txt)) ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/uv.txt
 	@echo "[3/4] Installing torch, vLLM for CPU, Ray and the rest (7 GB on disk; one to ten minutes) ..."
-	@$(BIN)/uv pip install --no-deps --requirements requirements/cpu.txt
+	@$(INSTALL) --require-hashes --requirements requirements/cpu.txt
 	@echo "[4/4] Installing geovlm_ray itself ..."
-	@$(BIN)/uv pip install --quiet --no-deps --editable .
+	@$(INSTALL) --quiet --editable .
 	@touch $@
 
 $(WORDNET): $(READY)
