@@ -11,11 +11,12 @@ import importlib
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from geovlm_ray import __version__
 from geovlm_ray.core.errors import UserError
 from geovlm_ray.core.interrupts import Interrupted, end_at_once, interruptible
+from geovlm_ray.core.terminal import inert, inert_streams
 from geovlm_ray.core.third_party_logs import silence_third_party_logs
 
 COMMANDS = {
@@ -36,6 +37,11 @@ COMMANDS = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(inert(message))
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code.
 
@@ -44,7 +50,12 @@ def main(argv: list[str] | None = None) -> int:
     if argv is None:
         end_at_once()
         argv = sys.argv[1:]
-    parser = argparse.ArgumentParser(
+    with inert_streams():
+        return _run(_parsed(argv))
+
+
+def _parsed(argv: list[str]) -> argparse.Namespace:
+    parser = _Parser(
         prog="geovlm-ray", description="Reinforcement fine-tuning of vision-language models for remote sensing."
     )
     parser.add_argument("--version", action="version", version=f"geovlm-ray {__version__}")
@@ -64,21 +75,26 @@ def main(argv: list[str] | None = None) -> int:
     if rest:
         args.overrides = [*args.overrides, *rest]
     _expand_home(args)
+    return args
+
+
+def _run(args: argparse.Namespace) -> int:
     silence_third_party_logs()
     try:
         with interruptible():
             return int(args.run(args))
-    except Interrupted as error:
-        print(f"geovlm-ray {args.command}: {error}", file=sys.stderr)
-        return error.exit_code
-    except UserError as error:
-        print(f"geovlm-ray {args.command}: {error}", file=sys.stderr)
-        return error.exit_code
+    except (Interrupted, UserError) as error:
+        return _ended(args.command, str(error), error.exit_code)
     except OSError as error:
         if error.filename is None:
             raise
-        print(f"geovlm-ray {args.command}: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 1
+        return _ended(args.command, f"{error.filename}: {error.strerror}", 1)
+
+
+def _ended(command: str, message: str, exit_code: int) -> int:
+    """Print why a command ended early, on one line."""
+    print(f"geovlm-ray {command}: {inert(message)}", file=sys.stderr)
+    return exit_code
 
 
 def _expand_home(args: argparse.Namespace) -> None:
@@ -92,7 +108,7 @@ def _expand_home(args: argparse.Namespace) -> None:
 
 def _expanded(value: Any) -> Any:
     if isinstance(value, Path):
-        return value.expanduser()
+        return Path(os.path.expanduser(value))
     return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~/") else value
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from geovlm_ray.core.errors import ConfigError, DataError
 from geovlm_ray.core.files import write_atomically
-from geovlm_ray.report.inert_text import inert
+from geovlm_ray.report.terminal import open_console
 from geovlm_ray.tasks import TASKS, find_task
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     from geovlm_ray.serving.answering import Answerer
     from geovlm_ray.serving.model_ref import resolve_model
 
-    console = Console()
+    console = open_console()
     ref = resolve_model(args.model, args.recipe, args.overrides)
     if args.task:
         find_task(args.task, "--")
@@ -65,23 +65,23 @@ def run(args: argparse.Namespace) -> int:
     if args.question is not None:
         _answer(answerer, args, args.question, console)
         return 0
-    _print(console, "Enter a question; an empty line quits.")
-    while question := _read_question():
+    console.print("Enter a question; an empty line quits.")
+    while question := _read_question(console):
         try:
             _answer(answerer, args, question, console)
         except DataError as error:
-            _print(console, f"{error}", "red")
+            console.print(f"{error}", style="red")
     return 0
 
 
-def _read_question() -> str:
+def _read_question(console: Console) -> str:
     """A line from the terminal; empty at EOF."""
     import readline  # noqa: F401 - enables line editing and history in input()
 
     try:
         return input("> ").strip()
     except EOFError:
-        print()
+        console.print()
         return ""
 
 
@@ -92,23 +92,23 @@ def _answer(answerer: Answerer, args: argparse.Namespace, question: str, console
         sink = io.BytesIO()
         answerer.annotate(args.images[-1], answer).save(sink, "PNG")
         write_atomically(args.out, sink.getvalue())
-        _print(console, f"Image: {args.out.resolve()}")
+        console.print(f"Image: {args.out.resolve()}")
 
 
 def print_answer(answer: Answer, console: Console) -> None:
     """Print reasoning, answer and boxes."""
     if answer.reasoning:
-        _print(console, f"Reasoning: {answer.reasoning}", "dim")
+        _print_lines(console, f"Reasoning: {answer.reasoning}", "dim")
     if answer.answer is None:
-        _print(console, f"Not in the trained response format: {answer.response}", "yellow")
+        _print_lines(console, f"Not in the trained response format: {answer.response}", "yellow")
     else:
-        _print(console, f"Answer: {answer.answer}", "bold")
+        _print_lines(console, f"Answer: {answer.answer}", "bold")
     for box in answer.boxes:
         label = f"{box.label} " if box.label else ""
-        _print(console, f"Box: {label}[{', '.join(f'{c:g}' for c in box.coords)}] {answer.frame.kind}")
-    _print(console, f"({answer.seconds:.1f} s)", "dim")
+        console.print(f"Box: {label}[{', '.join(f'{c:g}' for c in box.coords)}] {answer.frame.kind}")
+    console.print(f"({answer.seconds:.1f} s)", style="dim")
 
 
-def _print(console: Console, text: str, style: str = "") -> None:
-    """Print untrusted text without markup or control sequences."""
-    console.print(inert(text, style, kept="\n"), soft_wrap=True)
+def _print_lines(console: Console, text: str, style: str) -> None:
+    for line in text.splitlines():
+        console.print(line, style=style)

@@ -6,9 +6,10 @@ import argparse
 import json
 from pathlib import Path
 
-from geovlm_ray.commands.progress import Progress, open_console
+from geovlm_ray.commands.progress import Progress
 from geovlm_ray.core.errors import ConfigError, DataError
 from geovlm_ray.core.files import write_atomically
+from geovlm_ray.report.terminal import open_console
 
 PAGE = Path("compare.html")
 MIN_DRAWS = 100
@@ -49,5 +50,5 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         write_atomically(args.json, json.dumps(as_json(comparison), indent=2) + "\n")
     write_atomically(args.out, comparison_page(comparison))
-    console.print(f"Page: {args.out.resolve()}", soft_wrap=True, highlight=False, markup=False)
+    console.print(f"Page: {args.out.resolve()}")
     return 0

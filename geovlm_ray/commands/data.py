@@ -5,16 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from geovlm_ray.commands.progress import Progress
 from geovlm_ray.core.errors import ConfigError, DataError, did_you_mean
 from geovlm_ray.core.files import read_object, write_atomically
+from geovlm_ray.report.terminal import open_console
 
 if TYPE_CHECKING:
     from geovlm_ray.data.convert import Counts
@@ -156,11 +154,11 @@ def convert(args: argparse.Namespace) -> None:
     images = args.images or image_root_of(args.source)
     if not images.is_dir():
         raise DataError(f"--images {images}: expected a folder, found none")
-    console = Console()
+    console = open_console()
     name = args.format
     if name == AUTO:
         name, reason = recognized_format(Source(args.source, images))
-        console.print(f"{args.source} looks like {name}: {reason}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"{args.source} looks like {name}: {reason}")
     options = _options(name, args.overrides)
     with Progress(console) as progress:
         counts = run_conversion(
@@ -172,7 +170,7 @@ def convert(args: argparse.Namespace) -> None:
             on_progress=lambda done: progress.show(done.records, "records", f", {done.set_aside:,} quarantined"),
         )
     print_conversion(counts, first_examples(args.out), console)
-    console.print(f"Dataset: {args.out.resolve()}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"Dataset: {args.out.resolve()}")
     _check_bad_fraction(counts, args.source, "quarantined entries", args.out / "quarantine.parquet", args.max_bad)
 
 
@@ -198,10 +196,11 @@ def export(args: argparse.Namespace) -> None:
     if args.out.exists():
         raise DataError(f"{args.out}: expected a path that does not exist, found one; remove it first")
     restore((row for _, _, row in datasets[0].rows()), metadata.get("header", {}), args.out)
-    print(f"Output: {args.out.resolve()}")
+    console = open_console()
+    console.print(f"Output: {args.out.resolve()}")
     if metadata.get("set_aside"):
         quarantine = args.dir / "quarantine.parquet"
-        print(f"Excluded {metadata['set_aside']} entries quarantined at conversion, see {quarantine}", file=sys.stderr)
+        console.print(f"Excluded {metadata['set_aside']} entries quarantined at conversion, see {quarantine}")
 
 
 def validate(args: argparse.Namespace) -> None:
@@ -211,7 +210,7 @@ def validate(args: argparse.Namespace) -> None:
     from geovlm_ray.report.data_tables import print_validation
 
     datasets = open_datasets(args.dir, args.root)
-    console = Console()
+    console = open_console()
     with Progress(console) as progress:
         report = run_validation(
             datasets,
@@ -233,7 +232,7 @@ def stats(args: argparse.Namespace) -> None:
     from geovlm_ray.data.stats import collect_stats
     from geovlm_ray.report.data_tables import print_stats
 
-    console = Console()
+    console = open_console()
     with Progress(console) as progress:
         statistics = collect_stats(
             open_datasets(args.dir), workers=args.workers, on_progress=lambda n: progress.show(n, "records")
@@ -260,7 +259,7 @@ def preview(args: argparse.Namespace) -> None:
         answers = answer_format_of(config.data, config.prompt, model)
     page = make_page(datasets, config, answers, each=args.each, seed=args.seed, need_images=args.images == "required")
     write_atomically(args.out, page)
-    print(f"Preview: {args.out.resolve()}")
+    open_console().print(f"Preview: {args.out.resolve()}")
 
 
 def scenes(args: argparse.Namespace) -> None:
@@ -270,7 +269,7 @@ def scenes(args: argparse.Namespace) -> None:
     if args.out.suffix.lower() != ".png":
         raise ConfigError(f"--out: expected a .png file, found {args.out}")
     contact_sheet(args.seed, args.each).save(args.out)
-    print(f"Scenes: {args.out.resolve()}")
+    open_console().print(f"Scenes: {args.out.resolve()}")
 
 
 def _check_bad_fraction(

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from geovlm_ray.commands.progress import Progress, open_console
+from geovlm_ray.commands.progress import Progress
 from geovlm_ray.core.errors import ConfigError, DataError
 from geovlm_ray.core.files import read_text, write_atomically
 from geovlm_ray.core.interrupts import resumable
+from geovlm_ray.report.terminal import open_console
 
 if TYPE_CHECKING:
     from geovlm_ray.config import Config
@@ -109,7 +110,7 @@ def _evaluate_model(args: argparse.Namespace) -> int:
         spec = EvaluationSpec(args.model, benchmarks, args.data, args.limit, args.reasoning)
         results = evaluate(spec, config, out, _local if args.local else _cluster, console, progress.show)
     console.print(terminal_table(results))
-    console.print(f"Report: {(out / 'results.html').resolve()}", soft_wrap=True, highlight=False)
+    console.print(f"Report: {(out / 'results.html').resolve()}")
     if args.json:
         write_atomically(args.json, read_text(out / RESULTS))
     return 0

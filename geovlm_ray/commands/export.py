@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rich.console import Console
+from geovlm_ray.report.terminal import open_console
 
 DTYPES = ("float32", "bfloat16")
 
@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     ref = resolve_model(args.model, args.recipe, args.overrides)
     dtype = args.dtype or (ref.trained or ref.config).model.dtype
     difference = export(ref, args.model, args.out, dtype, args.evaluation)
-    lines = (f"Max log-prob difference to {ref.path}: {difference:.2g}", f"Model: {args.out.resolve()}")
-    Console().print(*lines, sep="\n", markup=False, highlight=False, soft_wrap=True)
+    console = open_console()
+    console.print(f"Max log-prob difference to {ref.path}: {difference:.2g}")
+    console.print(f"Model: {args.out.resolve()}")
     return 0

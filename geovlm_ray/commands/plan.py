@@ -6,9 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
-from rich.console import Console
-
 from geovlm_ray.core.files import write_atomically
+from geovlm_ray.report.terminal import open_console
 from geovlm_ray.training.plan.planner import Assumed, Prediction, plans
 from geovlm_ray.training.plan.rates import Rates, Setup, read_rates
 
@@ -30,8 +29,9 @@ def run(args: argparse.Namespace) -> int:
     assumed = Assumed(learner_efficiency=args.learner_efficiency, sync_growth=args.sync_growth)
     rates = read_rates(args.rates)
     ranked = plans(rates, args.gpus, assumed, args.prompts_per_step)
-    lines = [*describe_plans(ranked), *describe_inputs(rates, assumed, args.rates)]
-    Console().print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+    console = open_console()
+    for line in (*describe_plans(ranked), *describe_inputs(rates, assumed, args.rates)):
+        console.print(line)
     if args.json:
         measured = rates.model_dump(exclude={"completion_tokens"})
         planned = [{**plan.model_dump(), "overrides": plan.setup.overrides} for plan in ranked]

@@ -9,16 +9,10 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
+from geovlm_ray.core.terminal import inert
+
 INTERVAL_S = 10.0
 """Seconds between lines when the output is not a terminal."""
-WIDTH = 140
-"""Line width in characters when the output is not a terminal."""
-
-
-def open_console() -> Console:
-    """A console on standard output, wide enough for tables if that is not a terminal."""
-    console = Console()
-    return console if console.is_terminal else Console(width=WIDTH)
 
 
 class Progress:
@@ -46,7 +40,7 @@ class Progress:
         rate = f", {(done - self.offset) / (now - self.start):,.0f}/s" if now > self.start else ""
         text = f"{done:,} {label}{rate}{suffix}"
         if self.console.is_terminal:
-            self.status.update(Text(text))
+            self.status.update(Text(inert(text)))
         elif now - self.shown >= INTERVAL_S:
             self.shown = now
-            self.console.print(Text(text), soft_wrap=True)
+            self.console.print(text)

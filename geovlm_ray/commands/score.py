@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from geovlm_ray.core.errors import ConfigError, DataError
 from geovlm_ray.core.files import write_atomically
+from geovlm_ray.core.terminal import inert
+from geovlm_ray.report.terminal import open_console
 
 if TYPE_CHECKING:
     from geovlm_ray.rewards import RewardConfig
@@ -61,7 +63,7 @@ def score(path: Path, out: Path | None, config: RewardConfig) -> int:
     with path.open(encoding="utf-8-sig", errors="surrogateescape") as source:
         scored, problems = score_lines(source, config)
     for problem in problems:
-        print(f"{path}, {problem}", file=sys.stderr)
+        sys.stderr.write(f"{inert(f'{path}, {problem}')}\n")
     text = "".join(f"{line}\n" for line in scored)
     if out:
         write_atomically(out, text)
@@ -85,11 +87,16 @@ def probe(path: Path | None, out: Path | None, config: RewardConfig) -> int:
     embedder = None
     if any(needs_embedder(task, c) for task in tasks for c in configs.values()):
         embedder = SbertEmbedder.from_config(config.sbert)
+    console = open_console()
     rows = {name: run_probes(examples, c, embedder) for name, c in configs.items()}
     for name, table in rows.items():
-        print(f"{name} rewards: mean accuracy reward over {len(examples)} references of {path or 'synthetic scenes'}")
-        print(as_text(table) + "\n")
-    print(verdict(rows["configured"]))
+        console.print(
+            f"{name} rewards: mean accuracy reward over {len(examples)} references of {path or 'synthetic scenes'}"
+        )
+        for line in as_text(table).splitlines():
+            console.print(line)
+        console.print()
+    console.print(verdict(rows["configured"]))
     if out:
         out.write_text(json.dumps({name: as_json(table) for name, table in rows.items()}, indent=1))
     return int(any(row.gamed_by for row in rows["configured"]))

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rich.console import Console
-
 from geovlm_ray.config import load_config, recipe_names
+from geovlm_ray.report.terminal import open_console
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,13 +29,12 @@ def run(args: argparse.Namespace) -> int:
     from geovlm_ray.training.sft import fine_tune
 
     overrides = [*args.overrides, *(["sft.scratch=true"] if args.scratch else [])]
-    console = Console()
+    console = open_console()
     summary = fine_tune(load_config(args.recipe, overrides), args.out, console)
     for name, figures in (summary["evaluation"] or {}).items():
         console.print(
             f"{name} evaluation, after step {figures['step']}: held-out loss {figures['loss']:.4f}, token accuracy "
-            f"{figures['token_accuracy']:.3f}",
-            highlight=False,
+            f"{figures['token_accuracy']:.3f}"
         )
-    console.print(f"Model: {args.out.resolve()}", markup=False)
+    console.print(f"Model: {args.out.resolve()}")
     return 0

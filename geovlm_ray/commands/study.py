@@ -7,13 +7,13 @@ import shlex
 import sys
 from pathlib import Path
 
-from rich.console import Console
 from rich.markdown import Markdown
-from rich.text import Text
 
 from geovlm_ray.commands.progress import Progress
 from geovlm_ray.core.errors import ConfigError, RunError
+from geovlm_ray.core.files import read_text
 from geovlm_ray.core.interrupts import resumable
+from geovlm_ray.report.terminal import open_console
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Execute the missing runs of a study and write its page; return 1 if a run failed."""
+    from geovlm_ray.config import load_config
     from geovlm_ray.evaluation.studies.page import write_study
     from geovlm_ray.evaluation.studies.processes import run_all
     from geovlm_ray.evaluation.studies.publish import publish
@@ -45,11 +46,11 @@ def run(args: argparse.Namespace) -> int:
     from geovlm_ray.evaluation.studies.runs import StudyPlan
     from geovlm_ray.evaluation.studies.study import load_study, study_names
 
-    console = Console()
+    console = open_console()
     if args.list:
         for name in study_names():
             study = load_study(name)
-            console.print(Text(f"{name:<18} {study.seeds:>2} seeds  {study.title}"), soft_wrap=True)
+            console.print(f"{name:<18} {study.seeds:>2} seeds  {study.title}")
         return 0
     if args.name is None:
         raise ConfigError(f"NAME: expected a study, one of {', '.join(study_names())}, found none")
@@ -58,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
     study = load_study(args.name)
     study = study.shortened() if args.short else study
     study = study if args.seeds is None else study.with_seeds(args.seeds)
+    load_config(args.recipe, args.overrides)
     out = (args.out or Path("studies") / args.name).absolute()
     plan = StudyPlan(study, out, args.recipe, tuple(args.overrides), args.cluster)
     how = f"what the runs have saved is in {out}; run the same command to go on"
@@ -72,8 +74,8 @@ def run(args: argparse.Namespace) -> int:
     page = write_study(plan, runs, failed, shlex.join(["geovlm-ray", *sys.argv[1:]]))
     if args.publish:
         publish(out, args.publish)
-    console.print(Markdown(page.read_text().partition("![")[0]))
+    console.print(Markdown(read_text(page).partition("![")[0], hyperlinks=False), soft_wrap=False)
     for name, reason in failed.items():
-        console.print(Text(f"{name} failed: {reason}; see {plan.logs / f'{name}.log'}", style="red"), soft_wrap=True)
-    console.print(Text(f"Page: {page}"), soft_wrap=True)
+        console.print(f"{name} failed: {reason}; see {plan.logs / f'{name}.log'}", style="red")
+    console.print(f"Page: {page}")
     return int(bool(failed))

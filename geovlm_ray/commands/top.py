@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
+from pydantic import BaseModel, TypeAdapter
 from rich.console import Group
 from rich.live import Live
 from rich.table import Table
-from rich.text import Text
 
-from geovlm_ray.commands.progress import open_console
 from geovlm_ray.core.errors import RunError
 from geovlm_ray.core.files import last_object, read_text
+from geovlm_ray.core.validation import validated
+from geovlm_ray.core.yaml_text import parse_yaml
 from geovlm_ray.observability.heartbeat import PERIOD_S, read_heartbeats, silent
+from geovlm_ray.report.terminal import open_console
 
 NONE = "-"
 TERMINAL_STATES = ("ended", "failed", "interrupted")
@@ -53,16 +55,30 @@ def view(folder: Path, now: float) -> Group:
     for heartbeat in heartbeats:
         lost = heartbeat["state"] not in TERMINAL_STATES and silent(heartbeat, now)
         table.add_row(*row(heartbeat, now), style="red" if lost else "")
-    title = head(yaml.safe_load(read_text(config))["run"], last_object(folder / "metrics.jsonl"))
-    return Group(Text(title), table if heartbeats else Text("No actor has written a heartbeat yet."))
+    return Group(head(folder), table if heartbeats else "No actor has written a heartbeat yet.")
 
 
-def head(run: dict[str, Any], metrics: dict[str, Any] | None) -> str:
+class _Run(BaseModel):
+    name: str
+    steps: int
+
+
+class _Config(BaseModel):
+    """The keys of a run's configuration that the progress line shows."""
+
+    run: _Run
+
+
+def head(folder: Path) -> str:
     """The progress line: run name, last step, reward and step time."""
-    if metrics is None:
-        return f"{run['name']}  step 0/{run['steps']}"
-    figures = f"reward {metrics['reward/mean']:.3f}  {metrics['seconds/step']:.1f} s/step"
-    return f"{run['name']}  step {metrics['step']}/{run['steps']}  {figures}"
+    config, file = folder / "config.yaml", folder / "metrics.jsonl"
+    values = parse_yaml(read_text(config), str(config), variables=False)
+    run, last = validated(TypeAdapter(_Config), values, config).run, last_object(file)
+    if last is None:
+        return f"{run.name}  step 0/{run.steps}"
+    metrics = validated(TypeAdapter(dict[str, float]), last, f"{file}, last line")
+    step, reward, seconds = (metrics.get(key, math.nan) for key in ("step", "reward/mean", "seconds/step"))
+    return f"{run.name}  step {step:.0f}/{run.steps}  reward {reward:.3f}  {seconds:.1f} s/step"
 
 
 def row(heartbeat: dict[str, Any], now: float) -> list[str]:

@@ -16,6 +16,7 @@ from geovlm_ray.config import Config, load_config, recipe_names
 from geovlm_ray.core.errors import ConfigError, UserError
 from geovlm_ray.core.files import read_objects
 from geovlm_ray.core.placement import GIB
+from geovlm_ray.report.terminal import open_console
 
 if TYPE_CHECKING:
     from geovlm_ray.training.capacity import Node
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train, or run the checks of --dry-run."""
     config = load_config(args.recipe, args.overrides)
-    console = Console()
+    console = open_console()
     if args.dry_run:
         return dry_run(config, args.local, console)
     from geovlm_ray.report.held_out import max_reward
@@ -64,8 +65,8 @@ def run(args: argparse.Namespace) -> int:
     print_summary(summary, max_reward(config.reward), console)
     if rates:
         metrics = config.run.folder / "metrics.jsonl"
-        text = compare_with_plan(rates, Setup.of(config), read_objects(metrics), str(metrics))
-        console.print(text, markup=False, highlight=False)
+        for line in compare_with_plan(rates, Setup.of(config), read_objects(metrics), str(metrics)).splitlines():
+            console.print(line)
     console.print(f"Report: {(config.run.folder / 'report.html').resolve()}")
     return 0
 
@@ -90,7 +91,7 @@ def dry_run(config: Config, local: bool, console: Console) -> int:
     failed = False
     results: dict[str, Any] = {}
     for name, problem in problems(config, CHECKS, results):
-        console.print(f"{name}: {problem or 'ok'}", markup=False)
+        console.print(f"{name}: {problem or 'ok'}")
         failed |= problem is not None
     if local:
         console.print("placement: everything in this process")
@@ -104,7 +105,7 @@ def dry_run(config: Config, local: bool, console: Console) -> int:
         table.add_row(kind.name, str(kind.count), *(f"{each:g}" for each in resources))
     console.print(table)
     target = f"cluster {address}, {len(nodes)} nodes" if address else "this machine"
-    console.print(f"{target}: {describe_node(total_resources(nodes))}", markup=False)
+    console.print(f"{target}: {describe_node(total_resources(nodes))}")
     if "model" in results:
         _print_gpu_memory(config, results["model"], console)
     try:
@@ -113,7 +114,7 @@ def dry_run(config: Config, local: bool, console: Console) -> int:
         else:
             check_fits(config, nodes)
     except UserError as error:
-        console.print(f"placement: {error}", markup=False)
+        console.print(f"placement: {error}")
         return 1
     return int(failed)
 
@@ -140,11 +141,12 @@ def _print_gpu_memory(config: Config, model: Path, console: Console) -> None:
 def print_summary(summary: dict, max_reward: float, console: Console) -> None:
     """Print the run time, the held-out rewards before and after training, and the constant and most common answers."""
     from geovlm_ray.report.held_out import ALL, held_out_results, task_answers
-    from geovlm_ray.report.inert_text import inert
+    from geovlm_ray.report.metrics import run_figures
 
+    figures = run_figures(summary)
     console.print(
-        f"{summary['steps']} steps in {summary['seconds']:.0f} s; max log-prob difference of engines and learner: "
-        f"{summary['parity_max_abs']:.2g}"
+        f"{figures.steps} steps in {figures.seconds:.0f} s; max log-prob difference of engines and learner: "
+        f"{figures.parity_max_abs:.2g}"
     )
     results = held_out_results(summary)
     for decoding in dict.fromkeys(result.decoding for result in results):
@@ -157,14 +159,12 @@ def print_summary(summary: dict, max_reward: float, console: Console) -> None:
             means = (f"{row.before.mean:.3f}", f"{row.after.mean:.3f}", f"{row.change.mean:+.3f}")
             baselines = (f"{row.constant:.3f}", row.majority_text)
             style = "bold" if row.task == ALL else ""
-            rewards.add_row(row.task, *means, inert(row.change.interval_text()), *baselines, style=style)
+            rewards.add_row(row.task, *means, row.change.interval_text(), *baselines, style=style)
         console.print(rewards)
     if results:
         answers = _summary_table("task", "best constant answer", "majority class", "most common after RL", "share")
         for each in task_answers(summary):
-            answers.add_row(
-                *(inert(textwrap.shorten(cell, MAX_ANSWER_CHARS, placeholder="...")) for cell in each.cells)
-            )
+            answers.add_row(*(textwrap.shorten(cell, MAX_ANSWER_CHARS, placeholder="...") for cell in each.cells))
         console.print(answers)
 
 

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from geovlm_ray.core.errors import ConfigError, RunError
+from geovlm_ray.report.terminal import open_console
 
 REQUIRED_PACKAGES = {"fastapi": "fastapi", "uvicorn": "uvicorn", "python_multipart": "python-multipart"}
 MAX_PORT = 65_535
@@ -53,10 +54,11 @@ def _serve(args: argparse.Namespace, listener: socket.socket) -> None:
         name = f"{ref.run.resolve().name}, {ref.path.name}"
     app = make_app(Answerer(ref), name, args.host)
     host = f"[{args.host}]" if ":" in args.host else args.host
-    print(f"Page: http://{host}:{listener.getsockname()[1]} (Ctrl-C quits)", flush=True)
+    console = open_console()
+    console.print(f"Page: http://{host}:{listener.getsockname()[1]} (Ctrl-C quits)")
     if not is_loopback(args.host):
-        print("Warning: no authentication; anyone who can reach this address can use the model.", flush=True)
-    uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False)).run([listener])
+        console.print("Warning: no authentication; anyone who can reach this address can use the model.")
+    uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False, use_colors=False)).run([listener])
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -64,5 +66,6 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         family, *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise RunError(f"--host {host} --port {port}: expected a free address, found: {error.strerror}") from error
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RunError(f"--host {host} --port {port}: expected a free address, found: {reason}") from error

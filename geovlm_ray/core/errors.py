@@ -42,6 +42,25 @@ class StartError(LostError):
     """A component died during start-up; restarting it would fail again."""
 
 
+UNREADABLE = (
+    DataError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+    OSError,
+)
+"""Exceptions that malformed content can cause in a reader."""
+
+
+def reason_of(error: BaseException) -> str:
+    """The message of an error on one line, after its type if it is none of ours."""
+    message = " ".join(str(error).split())
+    return message if isinstance(error, UserError) else f"{type(error).__name__}: {message}"
+
+
 def did_you_mean(name: str, known: Iterable[str], similarity: float = 0.6) -> str:
     """``; did you mean 'X'?``, where X is the known name closest to ``name``; empty if none is as similar (0 to 1)."""
     close = difflib.get_close_matches(name, list(known), 1, similarity)

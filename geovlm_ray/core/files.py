@@ -1,42 +1,71 @@
-"""File reads and atomic writes, with a `DataError` that names the file."""
+"""File reads and atomic, durable writes, with a `DataError` that names the file."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import xxhash
 
 from geovlm_ray.core.errors import DataError
 
+log = logging.getLogger(__name__)
+
+MAX_BYTES = 64 * 2**20
+"""Limit of a text file that is read at once, and of a line of JSON Lines: their values take many times that memory."""
+
+
+def check_plain(path: Path) -> None:
+    """Raise DataError unless the path leads to a regular file; others, such as pipes and devices, may never end."""
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "a pipe, socket or device" if path.exists() else "a broken link"
+        raise DataError(f"{path}: expected a file, found {found if os.path.lexists(path) else 'none'}")
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """Open a regular file for reading; raises DataError for others, as `check_plain` does."""
+    check_plain(path)
+    return path.open("rb")
+
 
 def read_text(path: Path) -> str:
-    """Read a text file, without a byte order mark; raises DataError if it is not UTF-8."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: expected UTF-8 text, found byte {error.object[error.start]:#x}") from error
+    """Read a text file, without a byte order mark; raises DataError if it is no file, too large or not UTF-8."""
+    with open_plain(path) as file:
+        content = file.read(MAX_BYTES + 1)
+    _check_size(content, str(path))
+    return _decoded(content, str(path))
 
 
 def read_object(path: Path) -> dict[str, Any]:
     """Read a file that contains a single JSON object; raises DataError if it does not."""
-    return _object(read_text(path), str(path))
+    return parse_object(read_text(path), str(path))
 
 
 def read_objects(path: Path) -> list[dict[str, Any]]:
-    """Read a JSON Lines file, skipping an unterminated last line (left by a killed writer).
+    """Read a JSON Lines file; a last line that a killed writer did not finish is left out, with a warning.
 
     Raises:
-        DataError: a line is not a JSON object.
+        DataError: another line is not a JSON object.
     """
-    lines = read_text(path).splitlines(keepends=True)
-    return [_object(line, f"{path}, line {n}") for n, line in enumerate(lines, 1) if line.endswith("\n")]
+    objects: list[dict[str, Any]] = []
+    with open_plain(path) as file:
+        while line := file.readline(MAX_BYTES + 1):
+            where = f"{path}, line {len(objects) + 1}"
+            _check_size(line, where)
+            try:
+                objects.append(parse_object(_decoded(line, where), where))
+            except DataError:
+                if line.endswith(b"\n"):
+                    raise
+                log.warning("%s is incomplete, as after a kill or a power failure, and left out", where)
+    return objects
 
 
 def last_object(path: Path, within: int = 2**18) -> dict[str, Any] | None:
@@ -50,16 +79,38 @@ def last_object(path: Path, within: int = 2**18) -> dict[str, Any] | None:
     with path.open("rb") as file:
         file.seek(max(path.stat().st_size - within, 0))
         lines = [line for line in file.readlines() if line.endswith(b"\n")]
-    return _object(lines[-1].decode(), f"{path}, last line") if lines else None
+    where = f"{path}, last line"
+    return parse_object(_decoded(lines[-1], where), where) if lines else None
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write to a temporary file, then `os.replace`; raises DataError if the file cannot be written."""
+def parse_object(text: str, where: str) -> dict[str, Any]:
+    """The JSON object that a text is; raises DataError, whose message begins with ``where``, if it is none."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: expected a JSON object, found no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def write_atomically(path: Path, content: str | bytes, *, durable: bool = True) -> None:
+    """Write to a temporary file, then `os.replace`.
+
+    After a power failure, a ``durable`` file has its old or its new content; others may be torn.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
     partial = path.with_name(f".{path.name}.partial")
     with writing(path):
         if path.is_dir():
             raise IsADirectoryError("it is a directory")
-        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        with partial.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(partial, path)
 
 
@@ -105,11 +156,13 @@ def move_aside(path: Path, folder: Path) -> None:
     path.rename(next(name for name in names if not name.exists()))
 
 
-def _object(text: str, where: str) -> dict[str, Any]:
+def _check_size(content: bytes, where: str) -> None:
+    if len(content) > MAX_BYTES:
+        raise DataError(f"{where}: expected at most {MAX_BYTES // 2**20} MiB, found more")
+
+
+def _decoded(content: bytes, where: str) -> str:
     try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise DataError(f"{where}: expected a JSON object, found no JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{where}: expected a JSON object, found {type(value).__name__}")
-    return value
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: expected UTF-8 text, found byte {content[error.start]:#x}") from error

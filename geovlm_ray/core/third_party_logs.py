@@ -1,4 +1,4 @@
-"""Suppression of third-party log messages and warnings that users cannot act on."""
+"""Log messages on the terminal: one line each, and none of third parties that users cannot act on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import logging
 import os
 import warnings
 
+from geovlm_ray.core.terminal import LineFormatter
+
 ENVIRONMENT = {
+    "RAY_COLOR_PREFIX": "0",
     "TORCH_CPP_LOG_LEVEL": "ERROR",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TOKENIZERS_PARALLELISM": "false",
@@ -21,6 +24,8 @@ def silence_third_party_logs() -> None:
 
     Environment variables that are already set take precedence.
     """
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(LineFormatter())
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     for name in NOISY_LOGGERS:

@@ -1,4 +1,7 @@
-"""Strict YAML: the types of YAML 1.2's core schema, no key twice, environment variables as ``${NAME}``."""
+"""Strict YAML: the types of YAML 1.2's core schema, no key twice, environment variables as ``${NAME}``.
+
+Texts are limited in length, and so are the values that repeated references to anchors stand for.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ import yaml
 
 from geovlm_ray.core.errors import ConfigError
 
+MAX_CHARS = 2**18
+MAX_VALUES = 100_000
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _TYPES = (
     ("bool", re.compile(r"true|True|TRUE|false|False|FALSE"), "tTfF"),
@@ -57,24 +62,39 @@ def parse_yaml(text: str, where: str, *, variables: bool = True) -> Any:
     Without ``variables``, for texts from elsewhere, which must not read the environment, all dollar signs are literal.
 
     Raises:
-        ConfigError: It is not YAML, gives a key twice, or names a variable that is not set; ``where`` names it.
+        ConfigError: It is not YAML, too long, gives a key twice, or names a variable that is not set; ``where`` names
+            it.
     """
+    if len(text) > MAX_CHARS:
+        raise ConfigError(f"{where}: expected at most {MAX_CHARS:,} characters of YAML, found {len(text):,}")
     try:
-        value = yaml.load(text, _Loader)
-        return _expanded(value, where) if variables else value
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        return _Expansion(where, variables).of(yaml.load(text, _Loader))
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from error
 
 
-def _expanded(value: Any, where: str) -> Any:
-    if isinstance(value, str):
-        return _VARIABLE.sub(lambda match: _variable(match[1], where), value)
-    if isinstance(value, Mapping):
-        return {key: _expanded(item, where) for key, item in value.items()}
-    return [_expanded(item, where) for item in value] if isinstance(value, list) else value
+class _Expansion:
+    """Copies of values with environment variables, if ``variables``, and without anchors."""
 
+    def __init__(self, where: str, variables: bool) -> None:
+        self.where = where
+        self.variables = variables
+        self.count = 0
 
-def _variable(name: str, where: str) -> str:
-    if name not in os.environ:
-        raise ConfigError(f"{where}: expected the environment variable {name} of ${{{name}}}, found that it is not set")
-    return os.environ[name]
+    def of(self, value: Any) -> Any:
+        self.count += 1
+        if self.count > MAX_VALUES:
+            raise ConfigError(f"{self.where}: expected at most {MAX_VALUES:,} values, found more")
+        if isinstance(value, str):
+            return _VARIABLE.sub(self._variable, value) if self.variables else value
+        if isinstance(value, Mapping):
+            return {key: self.of(item) for key, item in value.items()}
+        return [self.of(item) for item in value] if isinstance(value, list) else value
+
+    def _variable(self, match: re.Match[str]) -> str:
+        name = match[1]
+        if name not in os.environ:
+            raise ConfigError(
+                f"{self.where}: expected the environment variable {name} of ${{{name}}}, found that it is not set"
+            )
+        return os.environ[name]

@@ -22,7 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.errors import UNREADABLE, DataError, reason_of
 from geovlm_ray.core.files import write_atomically, writing
 from geovlm_ray.data.formats import FORMATS
 from geovlm_ray.data.formats.base import Settled, Source, Unit
@@ -34,8 +34,6 @@ from geovlm_ray.data.table import VERSION, Row, to_table
 UNITS_PER_SHARD = 5_000
 UNITS_WITH_IMAGES_PER_SHARD = 200
 CARD = "dataset.json"
-UNREADABLE = (DataError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError, OSError)
-"""Exceptions that malformed content can cause in a reader."""
 _NOT_STORABLE = (pa.ArrowException, UnicodeError, ValueError, OverflowError, TypeError)
 
 
@@ -190,8 +188,7 @@ def _write_shard(job: _Job) -> tuple[Counts, list[QuarantineEntry]]:
         try:
             converted, bad = _convert_unit(unit, job)
         except UNREADABLE as error:
-            reason = str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
-            quarantined.append(QuarantineEntry.of_unit(unit, reason))
+            quarantined.append(QuarantineEntry.of_unit(unit, reason_of(error)))
             continue
         for name, content in itertools.chain.from_iterable(row.files.items() for row in converted):
             path = job.folder / name
@@ -205,8 +202,8 @@ def _write_shard(job: _Job) -> tuple[Counts, list[QuarantineEntry]]:
     quarantined += rejected
     if kept:
         path = job.folder / f"part-{job.number:05d}.parquet"
-        with writing(path):
-            pq.write_table(table, path, compression="zstd")
+        with writing(path), path.open("wb") as file:
+            pq.write_table(table, file, compression="zstd")
     counts.records = len(kept)
     counts.parts = sum(row.parts for row in kept)
     counts.set_aside = len(quarantined)

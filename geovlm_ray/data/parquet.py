@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from geovlm_ray.core.errors import DataError
-from geovlm_ray.core.files import read_object
+from geovlm_ray.core.files import check_plain, read_object
 from geovlm_ray.data.convert import CARD
 from geovlm_ray.data.quarantine import FILE as QUARANTINE
 from geovlm_ray.data.quarantine import read_quarantine
@@ -42,16 +42,17 @@ class Dataset:
         Raises:
             DataError: The shard cannot be read or has a different schema.
         """
+        check_plain(shard)
         try:
             file = pq.ParquetFile(shard)
             version = (file.schema_arrow.metadata or {}).get(VERSION_KEY)
             if version != str(VERSION).encode() or not file.schema_arrow.equals(SCHEMA):
+                found = f"version {version.decode(errors='replace')}" if version else "a different schema"
                 raise DataError(
-                    f"{shard}: expected schema version {VERSION} of geovlm_ray, found "
-                    f"{f'version {version.decode()}' if version else 'a different schema'}; convert the source again"
+                    f"{shard}: expected schema version {VERSION} of geovlm_ray, found {found}; convert the source again"
                 )
             yield from file.iter_batches(BATCH_ROWS)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeError) as error:
             raise DataError(
                 f"{shard}: expected a readable Parquet file, found: {' '.join(str(error).split())}"
             ) from error

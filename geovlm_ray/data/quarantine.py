@@ -92,7 +92,7 @@ def read_quarantine(folder: Path, stage: str) -> Iterator[QuarantineEntry]:
     try:
         for batch in pq.ParquetFile(path).iter_batches():
             yield from (QuarantineEntry(**v) for v in batch.to_pylist() if v["stage"] == stage)
-    except (pa.ArrowException, OSError, TypeError) as error:
+    except (pa.ArrowException, OSError, TypeError, LookupError, UnicodeError) as error:
         raise DataError(f"{path}: expected a quarantine file, found: {' '.join(str(error).split())}") from error
 
 

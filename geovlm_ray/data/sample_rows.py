@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from geovlm_ray.core.errors import DataError
-from geovlm_ray.core.files import write_atomically
+from geovlm_ray.core.errors import UNREADABLE, DataError, reason_of
+from geovlm_ray.core.files import open_plain, write_atomically
 from geovlm_ray.core.schema import Example, Sample
 from geovlm_ray.data.records import frame_from_json, pixels_from_json, target_from_json
 from geovlm_ray.tasks.targets import plain_frame, plain_target
@@ -76,8 +76,15 @@ def row_example(row: Mapping[str, Any]) -> Example:
     """The example of a row, with ``dataset``, ``labels``, ``gsd`` and ``sensor`` if the file has these columns.
 
     Raises:
-        DataError: the target or frame does not have the form of the task's.
+        DataError: a column is absent or invalid.
     """
+    try:
+        return _example(row)
+    except UNREADABLE as error:
+        raise DataError(f"record {row.get('example_id')!r:.200}: {reason_of(error)}") from error
+
+
+def _example(row: Mapping[str, Any]) -> Example:
     return Example(
         id=row["example_id"],
         task=row["task"],
@@ -109,10 +116,15 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> list[SampleRo
     """Read the rows of a Parquet file, or only some of their columns.
 
     Raises:
-        DataError: the file cannot be read.
+        DataError: the file cannot be read, or lacks a common column.
     """
     try:
-        return pq.read_table(path, columns=columns).to_pylist()
+        with open_plain(path) as file:
+            table = pq.read_table(file, columns=columns)
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: expected a Parquet file of completions, found: {reason}") from error
+    for name in COMMON.names if columns is None else columns:
+        if name not in table.column_names:
+            raise DataError(f"{path}: expected the column {name!r}, found only {', '.join(table.column_names)}")
+    return table.to_pylist()

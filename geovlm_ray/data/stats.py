@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.errors import UNREADABLE, DataError
 from geovlm_ray.core.geometry import Frame
 from geovlm_ray.core.schema import Box, Example, target_boxes, target_texts
-from geovlm_ray.data.convert import UNREADABLE
 from geovlm_ray.data.parallel import Workers
 from geovlm_ray.data.parquet import Dataset
 from geovlm_ray.data.table import to_row

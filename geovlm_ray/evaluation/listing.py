@@ -11,17 +11,15 @@ from geovlm_ray.evaluation.registry import ANY, BENCHMARKS, DRAWN, Benchmark
 def print_benchmarks(console: Console) -> None:
     """Print the 28 benchmarks with published results and data sources, then the synthetic ones."""
     for benchmark in BENCHMARKS.values():
-        console.print(Text(benchmark.name, style="bold"), Text(f"({benchmark.title})"), soft_wrap=True)
+        console.print(Text(benchmark.name, style="bold"), f"({benchmark.title})")
         for line in _lines(benchmark):
-            console.print(Text(f"    {line}"), soft_wrap=True)
+            console.print(f"    {line}")
+    console.print()
     console.print(
-        Text(
-            f"\n{len(BENCHMARKS)} benchmarks; published results in percent: GeoVLM-R1 (EarthDial). --data has one "
-            "folder per benchmark, of the same name, in the listed format or converted by `geovlm-ray data convert`.\n"
-            f"Synthetic scenes, no data needed: {', '.join(DRAWN)}"
-        ),
-        soft_wrap=True,
+        f"{len(BENCHMARKS)} benchmarks; published results in percent: GeoVLM-R1 (EarthDial). --data has one "
+        "folder per benchmark, of the same name, in the listed format or converted by `geovlm-ray data convert`."
     )
+    console.print(f"Synthetic scenes, no data needed: {', '.join(DRAWN)}")
 
 
 def _lines(benchmark: Benchmark) -> list[str]:

@@ -167,7 +167,7 @@ def default_reward_config(config: RewardConfig) -> RewardConfig:
 
 
 def _warn(console: Console, name: str, reason: str) -> None:
-    console.print(f"{name}: {reason}", style="yellow", markup=False, highlight=False)
+    console.print(f"{name}: {reason}", style="yellow")
 
 
 def _predictions(out: Path, benchmark: Benchmark, variant: str = "") -> Predictions:

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from rich.box import SIMPLE
+from rich.styled import Styled
 from rich.table import Table
-from rich.text import Text
 
 from geovlm_ray.evaluation.metrics.bootstrap import Interval
 from geovlm_ray.evaluation.results import Results
+from geovlm_ray.report.page import plain
 
 SETS = {
     "score": "mean accuracy under the default reward",
@@ -73,7 +74,7 @@ def benchmark_lines(results: Results, name: str, include_subsets: bool = True) -
             yield TableRow("", "", "sound", metric, *_formatted(interval), none)
     for metric, values in result.reasoning.items():
         interval = Interval(values["value"], values["low"], values["high"])
-        yield TableRow("", f"{values['n']:,}", "reasoning", metric, *_formatted(interval), none)
+        yield TableRow("", f"{values['n']:,.0f}", "reasoning", metric, *_formatted(interval), none)
 
 
 def _formatted(interval: Interval) -> tuple[str, str]:
@@ -96,20 +97,20 @@ def terminal_table(results: Results) -> Table:
         if line.benchmark:
             table.add_section()
         count = f" ({line.n})" if line.n else ""
-        title = Text(f"{line.benchmark}{count}", style="bold") if line.benchmark else Text(f"  {line.metric}{count}")
-        table.add_row(title, *map(Text, line.cells[2:3] + line.cells[4:]))
+        title = Styled(f"{line.benchmark}{count}", "bold") if line.benchmark else f"  {line.metric}{count}"
+        table.add_row(title, *line.cells[2:3], *line.cells[4:])
     return table
 
 
 def markdown(results: Results) -> str:
     """The results as a Markdown document."""
     rows = [header(results), ["---"] * len(header(results)), *(line.cells for line in lines(results))]
-    table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
-    parts = [f"# Evaluation of {results.model}", SCALE, _list(SETS), table]
+    table = "\n".join("| " + " | ".join(map(plain, row)) + " |" for row in rows)
+    parts = [f"# Evaluation of {plain(results.model)}", SCALE, _list(SETS), table]
     parts += ["Not evaluated:", _list(results.absent)] if results.absent else []
     parts += ["Skipped and quarantined records:", _list(results.left_out)] if results.left_out else []
     return "\n\n".join(parts) + "\n"
 
 
 def _list(items: Mapping[str, str]) -> str:
-    return "\n".join(f"- {name}: {text}" for name, text in items.items())
+    return "\n".join(f"- {plain(name)}: {plain(text)}" for name, text in items.items())

@@ -17,8 +17,8 @@ from transformers import AutoConfig, AutoProcessor, PreTrainedModel, ProcessorMi
 from transformers.initialization import no_init_weights
 from transformers.utils import logging as transformers_logging
 
-from geovlm_ray.core.errors import ModelError, RunError
-from geovlm_ray.core.files import grant_umask_access
+from geovlm_ray.core.errors import UNREADABLE, ModelError, RunError, reason_of
+from geovlm_ray.core.files import MAX_BYTES, grant_umask_access
 from geovlm_ray.core.time_limit import OutOfTime, time_limit
 from geovlm_ray.model.config import PACKAGED, LoraSettings, ModelConfig, check_attention
 from geovlm_ray.model.families import family_of, family_of_folder
@@ -54,8 +54,15 @@ def model_folder(path: str, *, weights: bool = True) -> Path:
 
 
 def check_plain_files(folder: Path) -> None:
-    """Raise ModelError if a model or adapter folder holds something that is neither a file nor a folder."""
+    """Raise ModelError if a model or adapter folder holds something that is neither a file nor a folder.
+
+    So it does for JSON files that are too large to be read at once.
+    """
     for entry in sorted(folder.iterdir()):
+        if entry.suffix == ".json" and entry.is_file() and entry.stat().st_size > MAX_BYTES:
+            raise ModelError(
+                f"model {folder}: expected JSON files of at most {MAX_BYTES // 2**20} MiB, found {entry.name}"
+            )
         if not entry.is_file() and not entry.is_dir():
             found = "a broken link" if entry.is_symlink() and not entry.exists() else "a pipe, socket or device"
             raise ModelError(f"model {folder}: expected files and folders only, found {found}: {entry.name}")
@@ -92,8 +99,8 @@ def load_processor(folder: Path) -> ProcessorMixin:
     """
     try:
         processor = AutoProcessor.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"model {folder}: the processor cannot be loaded: {error}") from error
+    except UNREADABLE as error:
+        raise ModelError(f"model {folder}: the processor cannot be loaded: {reason_of(error)}") from error
     turn = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "question"}]}]
     try:
         with time_limit(TEMPLATE_SECONDS):

@@ -82,7 +82,7 @@ class PromptEncoder:
         """Chat text up to the start of the completion, with one placeholder per image that the model sees.
 
         Raises:
-            DataError: the question contains a placeholder, or an image to be tiled is missing.
+            DataError: the question contains a placeholder or is no Unicode text, or an image to be tiled is missing.
         """
         num_images = len(self.frames(example) if self.config.resolution == "tiles" else example.images)
         content = [{"type": "image"}] * num_images + [{"type": "text", "text": self.config.question(example)}]
@@ -90,6 +90,11 @@ class PromptEncoder:
         if self.config.system:
             messages.insert(0, {"role": "system", "content": [{"type": "text", "text": self.config.system}]})
         text = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            broken = error.object[error.start]
+            raise DataError(f"record {example.id!r}: expected Unicode text, found {broken!r}") from error
         if (found := text.count(self.processor.image_token)) != num_images:
             raise DataError(
                 f"record {example.id!r}: expected {num_images} placeholders {self.processor.image_token}, found "

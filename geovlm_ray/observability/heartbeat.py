@@ -16,13 +16,15 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import psutil
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter
 
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.files import read_object, write_atomically
 from geovlm_ray.core.interfaces import Span
+from geovlm_ray.core.validation import validated
 
 FOLDER = "actors"
 PERIOD_S = 2.0
@@ -33,6 +35,28 @@ WINDOW_S = 60.0
 SPANS = 256
 """Completed calls that are kept for traces; a training step has about ten."""
 UNITS = {"rollout": "tokens", "learner": "tokens", "driver": "tokens", "reward": "samples", "sbert": "texts"}
+
+
+Time = Annotated[float, Field(ge=0, le=1e11)]
+"""Seconds since the epoch."""
+
+
+class _Content(BaseModel):
+    """The keys of a heartbeat that its readers use."""
+
+    model_config = ConfigDict(extra="allow")
+
+    actor: str
+    kind: str
+    state: str
+    time: Time
+    since: Time
+    weight_version: int | None
+    queue: int | None
+    rate: FiniteFloat
+    unit: str | None
+    idle: FiniteFloat
+    memory_bytes: int
 
 
 class _Call(NamedTuple):
@@ -187,7 +211,7 @@ class Heartbeat:
     def _write(self, heartbeat: dict[str, Any]) -> None:
         with suppress(OSError, DataError):
             self._file.parent.mkdir(exist_ok=True)
-            write_atomically(self._file, json.dumps(heartbeat) + "\n")
+            write_atomically(self._file, json.dumps(heartbeat) + "\n", durable=False)
         if self.on_write is not None:
             self.on_write(heartbeat)
 
@@ -205,13 +229,13 @@ def read_heartbeats(folder: Path) -> list[dict[str, Any]]:
     """The last heartbeat of every process of a run: the driver first, then sorted by kind and number.
 
     Raises:
-        DataError: a file is not a JSON object.
+        DataError: a file is not a heartbeat.
     """
     heartbeats = []
     for file in (folder / FOLDER).glob("*.json"):
         # The file of a replaced actor may be removed at any time.
         with suppress(FileNotFoundError):
-            heartbeats.append(read_object(file))
+            heartbeats.append(validated(TypeAdapter(_Content), read_object(file), file).model_dump())
     return sorted(heartbeats, key=lambda p: (p["kind"] != "driver", p["kind"], len(p["actor"]), p["actor"]))
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
+from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.files import UNDONE, move_aside, read_objects, write_atomically, writing
 from geovlm_ray.core.interfaces import TRAINED, GroupsByStatus, Report
 from geovlm_ray.core.schema import SampleGroup
@@ -41,6 +42,10 @@ ROLLOUT_SCHEMA = schema_with(
         "status": {"advantage": pa.float64()},
     }
 )
+
+
+MAX_GAPS = 10
+"""Steps without records that a warning names."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +97,23 @@ class RunTracker:
         self._bar = self._progress.add_task("train", total=total_steps, figures="")
 
     def rewind(self, step: int) -> None:
-        """Drop the records after ``step``, from which the run resumes; completions are moved to `UNDONE`."""
+        """Drop the records after ``step``, from which the run resumes; completions are moved to `UNDONE`.
+
+        Steps up to it without records, as after a power failure, are named in a warning.
+
+        Raises:
+            DataError: a line of metrics or warnings is no object with a step.
+        """
         for lines in (self._metrics, self._warnings):
             # A run that starts anew gives the warnings of its start again.
-            rows = read_objects(lines) if step and lines.is_file() else []
-            write_atomically(lines, "".join(f"{json.dumps(row)}\n" for row in rows if row["step"] <= step))
-        for file in self._rollouts.glob("step-*.parquet"):
-            if int(file.stem.removeprefix("step-")) > step:
+            rows = [row for row in _rows(lines) if row["step"] <= step] if step else []
+            write_atomically(lines, "".join(f"{json.dumps(row)}\n" for row in rows))
+            if lines == self._metrics:
+                _warn_of_gaps(lines, step, {row["step"] for row in rows})
+        files = {int(file.stem.removeprefix("step-")): file for file in self._rollouts.glob("step-*.parquet")}
+        _warn_of_gaps(self._rollouts, step, files.keys())
+        for number, file in files.items():
+            if number > step:
                 move_aside(file, self._rollouts / UNDONE)
         self._board = SummaryWriter(str(self._events), purge_step=step + 1)
         self._progress.reset(self._bar, completed=step, total=self.total_steps)
@@ -135,9 +150,7 @@ class RunTracker:
                 file.write(json.dumps({"step": step, **asdict(warning)}) + "\n")
         for warning in warnings:
             log.info("step %d, %s: %s", step, warning.kind, warning.message)
-            self.console.print(
-                f"Warning, step {step}: {warning.message}", style="yellow", highlight=False, markup=False
-            )
+            self.console.print(f"Warning, step {step}: {warning.message}", style="yellow")
 
     def close(self) -> None:
         """Stop the progress bar and flush TensorBoard; raises DataError if its events cannot be written."""
@@ -157,7 +170,23 @@ class RunTracker:
             self._progress.update(self._bar, completed=step, figures=figures)
             return
         left = metrics["seconds/step"] * (self.total_steps - step)
-        self.console.print(f"step {step}/{self.total_steps}  {figures}  {left:.0f} s left", highlight=False)
+        self.console.print(f"step {step}/{self.total_steps}  {figures}  {left:.0f} s left")
+
+
+def _rows(lines: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON Lines file, each with a number ``step``; empty without the file."""
+    rows = read_objects(lines) if lines.is_file() else []
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row.get("step"), int | float):
+            raise DataError(f"{lines}, line {number}: expected a number 'step', found {row.get('step')!r:.200}")
+    return rows
+
+
+def _warn_of_gaps(records: Path, step: int, present: Collection[float]) -> None:
+    missing = [number for number in range(1, step + 1) if number not in present]
+    if missing:
+        shown = ", ".join(map(str, missing[:MAX_GAPS])) + (", ..." if missing[MAX_GAPS:] else "")
+        log.warning("%s: expected all steps from 1 to %d, found none of %d: %s", records, step, len(missing), shown)
 
 
 def rollout_rows(step: int, groups_by_status: GroupsByStatus, advantages: Advantages) -> list[SampleRow]:

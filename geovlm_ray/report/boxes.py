@@ -11,6 +11,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from geovlm_ray.core.geometry import Frame, rotated_corners
 from geovlm_ray.core.schema import Box
+from geovlm_ray.core.terminal import inert
 
 TRUE_COLOUR = "#2563eb"
 PREDICTED_COLOUR = "#f97316"
@@ -75,7 +76,7 @@ def _write_label(
     """
     width, height = draw.im.size
     font = ImageFont.load_default(max(14, max(width, height) / 40))
-    text = " ".join(label[:MAX_LABEL_CHARS].split())
+    text = inert(" ".join(label[:MAX_LABEL_CHARS].split()))
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     label_width, label_height = right - left + 4, bottom - top + 4
     corner = (box[2] - label_width, box[3]) if below else (box[0], box[1] - label_height)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from geovlm_ray.report.curves import StepMetrics
 from geovlm_ray.report.held_out import ALL, MEASURABLE, Estimate, HeldOutResult, TaskAnswers
+from geovlm_ray.report.metrics import StepMetrics
 
 NOTE = (
     "Changes are paired by example, with 95% intervals in brackets; a measurable change is at least "

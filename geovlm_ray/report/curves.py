@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from statistics import fmean
 from typing import Any
@@ -15,12 +16,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from geovlm_ray.core.terminal import inert
+from geovlm_ray.report.metrics import StepMetrics
+
 WINDOW = 0.1
 """Window of the moving average, as a fraction of the points."""
 SHORT = 8
 """Lines with fewer points are not smoothed."""
-StepMetrics = Mapping[str, float]
 Point = tuple[float, float]
+MAX_CHARS = 100
+"""Longer titles and legends are cut off."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,18 @@ def chart(
 
     Thin lines are values, thick lines their moving average (`smoothed`). Fewer than `SHORT` points are not smoothed.
     """
+    lines, title = [replace(line, legend=_label(line.legend)) for line in lines], _label(title)
+    sink = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "text.parse_math": False}), warnings.catch_warnings():
+        # The reader of the page has other fonts.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        _figure(lines, title, ylabel, levels, from_zero).savefig(sink, format="svg", transparent=True)
+    svg = sink.getvalue()[sink.getvalue().index("<svg") :]
+    alt = escape(description(lines, title, ylabel, levels))
+    return Markup(svg.replace(" viewBox=", f' role="img" aria-label="{alt}" viewBox=', 1))
+
+
+def _figure(lines: Sequence[Line], title: str, ylabel: str, levels: Sequence[Level], from_zero: bool) -> Figure:
     figure = Figure(figsize=(5.2, 3.0), layout="constrained")
     axes = figure.add_subplot()
     for line in lines:
@@ -80,12 +97,11 @@ def chart(
     axes.spines[["top", "right"]].set_visible(False)
     if axes.has_data() and len(lines) > 1:
         axes.legend(fontsize=8, frameon=False)
-    sink = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none"}):
-        figure.savefig(sink, format="svg", transparent=True)
-    svg = sink.getvalue()[sink.getvalue().index("<svg") :]
-    alt = escape(description(lines, title, ylabel, levels))
-    return Markup(svg.replace(" viewBox=", f' role="img" aria-label="{alt}" viewBox=', 1))
+    return figure
+
+
+def _label(text: str) -> str:
+    return inert(text, limit=MAX_CHARS)
 
 
 def description(lines: Sequence[Line], title: str, ylabel: str, levels: Sequence[Level] = ()) -> str:

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from geovlm_ray.data.stats import SIZES, Histogram, Stats
-from geovlm_ray.report.inert_text import inert, print_inert
 
 if TYPE_CHECKING:
     from geovlm_ray.data.convert import Counts
@@ -29,16 +28,16 @@ def print_conversion(counts: Counts, examples: Mapping[str, str], console: Conso
         _row(table, task, n)
     if table.rows:
         console.print(table)
-        print_inert(console, "splits: " + ", ".join(f"{split} {n:,}" for split, n in sorted(counts.splits.items())))
+        console.print("splits: " + ", ".join(f"{split} {n:,}" for split, n in sorted(counts.splits.items())))
     _print_findings("quarantine reason", counts.reasons, examples, console)
     for note in counts.notes:
-        print_inert(console, note)
+        console.print(note)
     if counts.unread:
         keys = ", ".join(f"{key} ({n:,})" for key, n in counts.unread.most_common(MAX_KEYS))
         more = f", {len(counts.unread) - MAX_KEYS:,} more" if len(counts.unread) > MAX_KEYS else ""
-        print_inert(console, f"keys not used (records): {keys}{more}")
+        console.print(f"keys not used (records): {keys}{more}")
     totals = f"{counts.records:,} records, {counts.passed_over:,} skipped, {counts.set_aside:,} quarantined"
-    print_inert(console, totals)
+    console.print(totals)
 
 
 def print_validation(report: ValidationReport, console: Console) -> None:
@@ -54,9 +53,9 @@ def print_validation(report: ValidationReport, console: Console) -> None:
     _print_findings("warning", report.warnings.counts, report.warnings.examples, console)
     _print_findings("error", report.reasons.counts, report.reasons.examples, console)
     for shard, reason in report.unreadable.items():
-        print_inert(console, reason if str(shard) in reason else f"{shard}: {reason}")
+        console.print(reason if str(shard) in reason else f"{shard}: {reason}")
     images = f"{report.images:,} images{f' ({report.absent:,} absent)' if report.absent else ''}"
-    print_inert(console, f"{report.records:,} records, {images}, {report.bad:,} bad ({report.bad_fraction:.2%})")
+    console.print(f"{report.records:,} records, {images}, {report.bad:,} bad ({report.bad_fraction:.2%})")
 
 
 def print_stats(stats: Stats, console: Console) -> None:
@@ -71,14 +70,14 @@ def print_stats(stats: Stats, console: Console) -> None:
         _row(table, name, *map(_mean_and_max, histograms), f"{counted.reasoned / counted.records:.1%}")
     console.print(table)
     legend = "per record, mean/maximum: images, boxes, words of question and answer; share of records with reasoning"
-    print_inert(console, legend)
+    console.print(legend)
     table = _table("boxes of", *(f"{name} < {limit:.0%}" if limit < 1 else name for name, limit in SIZES.items()))
     for name, counted in sorted(stats.tasks.items()):
         if counted.sizes:
             _row(table, name, *(counted.sizes[size] for size in SIZES))
     if table.rows:
         console.print(table)
-        print_inert(console, "size classes by the share of the image area")
+        console.print("size classes by the share of the image area")
     table = _table("task", "classes", "most frequent")
     for name, counted in sorted(stats.tasks.items()):
         if counted.classes.names:
@@ -86,8 +85,8 @@ def print_stats(stats: Stats, console: Console) -> None:
             _row(table, name, len(counted.classes.names), first)
     console.print(table)
     for title, tally in (("sensor", stats.sensors), ("ground sampling distance", stats.gsd)):
-        print_inert(console, f"{title}: " + ", ".join(f"{name} {n:,}" for name, n in tally.ranked()[:MAX_ROWS]))
-    print_inert(console, f"{stats.records:,} records, {stats.set_aside:,} more quarantined by validation")
+        console.print(f"{title}: " + ", ".join(f"{name} {n:,}" for name, n in tally.ranked()[:MAX_ROWS]))
+    console.print(f"{stats.records:,} records, {stats.set_aside:,} more quarantined by validation")
 
 
 def first_examples(folder: Path) -> dict[str, str]:
@@ -126,5 +125,4 @@ def _table(*names: str) -> Table:
 
 
 def _row(table: Table, *values: str | int) -> None:
-    """Add a row of plain text; markup and control characters from sources are inert."""
-    table.add_row(*(inert(f"{v:,}" if isinstance(v, int) else v) for v in values))
+    table.add_row(*(f"{v:,}" if isinstance(v, int) else v for v in values))

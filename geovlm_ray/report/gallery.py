@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from geovlm_ray.core.errors import UNREADABLE, reason_of
 from geovlm_ray.data.sample_rows import SampleRow, read_rows
 from geovlm_ray.report.answers import shown_answer
 
 
-def shown_steps(rollouts: Path) -> dict[int, list[list[SampleRow]]]:
-    """The best, median and worst completion of one group per task, at the first, middle and last step.
+@dataclass(frozen=True)
+class ShownStep:
+    """The best, median and worst completion of one group per task, or why they cannot be shown (``missing``)."""
 
-    Raises DataError if a file of completions cannot be read.
-    """
+    name: str
+    groups: Sequence[Sequence[SampleRow]] = ()
+    missing: str = ""
+
+
+def shown_steps(rollouts: Path) -> list[ShownStep]:
+    """The first, the middle and the last step with a file of completions."""
     files = sorted(rollouts.glob("step-*.parquet"))
     selected = dict.fromkeys(files[k] for k in (0, len(files) // 2, -1)) if files else {}
-    return {int(file.stem.removeprefix("step-")): _groups(file) for file in selected}
+    return [_step(file) for file in selected]
+
+
+def _step(file: Path) -> ShownStep:
+    name = re.sub("^step-0*", "", file.stem)
+    try:
+        return ShownStep(name, _groups(file))
+    except UNREADABLE as error:
+        return ShownStep(name, missing=f"{file.name} cannot be shown: {reason_of(error)}")
 
 
 def _groups(file: Path) -> list[list[SampleRow]]:

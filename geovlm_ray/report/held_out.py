@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf, sqrt
-from typing import Any
+from typing import Annotated, Any
 
-from geovlm_ray.core.errors import DataError
+from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter, model_validator
+
+from geovlm_ray.core.validation import validated
 from geovlm_ray.rewards.config import RewardConfig
 
 COLUMNS = (
@@ -27,6 +29,7 @@ MIN_DOMINANT_SHARE = 0.1
 """Smallest share of the answers that counts as dominant."""
 DOMINANCE = 1.5
 """A dominant answer is this many times as frequent as the most frequent reference answer, or halfway from it to 1."""
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 def max_reward(reward: RewardConfig) -> float:
@@ -139,47 +142,86 @@ def held_out_results(summary: Mapping[str, Any]) -> list[HeldOutResult]:
     Empty without held-out examples, and for summaries of earlier versions, which have no constant answers. Raises
     DataError for an invalid entry.
     """
-    heldout = summary.get("heldout") or {}
-    if "constant" not in heldout:
+    heldout = _held_out(summary)
+    if heldout is None or not heldout.per_task:
         return []
-    majorities = heldout.get("majority", {})
-    try:
-        tasks = heldout["per_task"]
-        overall = {mode: heldout[mode] for modes in tasks.values() for mode in modes}
-        return [
-            HeldOutResult(
-                task,
-                mode,
-                heldout["constant"][task]["mean"],
-                majorities[task]["mean"] if task in majorities else None,
-                *(_estimate(pair[part]) for part in ("before", "after", "change")),
-            )
-            for task, modes in {ALL: overall, **tasks}.items()
-            for mode, pair in modes.items()
-        ]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"summary.json: heldout: expected rewards before and after training, found {error}") from error
+    results = []
+    for task, modes in {ALL: heldout, **heldout.per_task}.items():
+        constant = heldout.constant[task].mean
+        majority = heldout.majority[task].mean if task in heldout.majority else None
+        for decoding, pair in (("sampled", modes.sampled), ("greedy", modes.greedy)):
+            estimates = (Estimate(s.mean, s.se, s.n) for s in (pair.before, pair.after, pair.change))
+            results.append(HeldOutResult(task, decoding, constant, majority, *estimates))
+    return results
 
 
 def task_answers(summary: Mapping[str, Any]) -> list[TaskAnswers]:
     """The most common and the constant answers of each task; empty where `held_out_results` is."""
-    heldout = summary.get("heldout") or {}
-    if "constant" not in heldout:
+    heldout = _held_out(summary)
+    if heldout is None:
         return []
     return [
         TaskAnswers(
             task,
-            heldout["constant"][task]["answer"],
-            heldout.get("majority", {}).get(task, {}).get("answer"),
-            common["answer"],
-            common["share"],
-            heldout["constant"][task]["n"],
-            common.get("share_before"),
-            common.get("reference_share"),
+            heldout.constant[task].answer,
+            heldout.majority[task].answer if task in heldout.majority else None,
+            common.answer,
+            common.share,
+            heldout.constant[task].n,
+            common.share_before,
+            common.reference_share,
         )
-        for task, common in heldout.get("most_common", {}).items()
+        for task, common in heldout.most_common.items()
     ]
 
 
-def _estimate(values: Mapping[str, Any]) -> Estimate:
-    return Estimate(values["mean"], values["se"], values["n"])
+class _Statistics(BaseModel):
+    mean: FiniteFloat
+    se: Annotated[FiniteFloat, Field(ge=0)]
+    n: Annotated[int, Field(ge=1)]
+
+
+class _Constant(_Statistics):
+    answer: str = ""
+
+
+class _Pair(BaseModel):
+    before: _Statistics
+    after: _Statistics
+    change: _Statistics
+
+
+class _Modes(BaseModel):
+    sampled: _Pair
+    greedy: _Pair
+
+
+class _Common(BaseModel):
+    answer: str
+    share: Share
+    share_before: Share | None = None
+    reference_share: Share | None = None
+
+
+class _HeldOut(_Modes):
+    """``heldout`` of a summary; rows over all tasks beside those ``per_task``."""
+
+    per_task: dict[str, _Modes]
+    constant: dict[str, _Constant]
+    majority: dict[str, _Constant] = {}
+    most_common: dict[str, _Common] = {}
+
+    @model_validator(mode="after")
+    def _check_tasks(self) -> _HeldOut:
+        unknown = {ALL, *self.per_task, *self.most_common} - self.constant.keys()
+        if unknown:
+            raise ValueError(f"expected the constant answer of {min(unknown)!r}")
+        return self
+
+
+def _held_out(summary: Mapping[str, Any]) -> _HeldOut | None:
+    heldout = summary.get("heldout") or {}
+    if isinstance(heldout, Mapping) and "constant" not in heldout:
+        return None
+    where = "summary.json: heldout: expected rewards before and after training, found an invalid entry"
+    return validated(TypeAdapter(_HeldOut), heldout, where)

@@ -8,12 +8,12 @@ from typing import Any
 
 from geovlm_ray.config import Config, load_config
 from geovlm_ray.core.errors import RunError
-from geovlm_ray.core.files import read_object, read_objects, read_text, write_atomically
+from geovlm_ray.core.files import read_object, read_text, write_atomically
 from geovlm_ray.report.conclusions import NOTE, conclusions, progress
-from geovlm_ray.report.curves import StepMetrics
 from geovlm_ray.report.gallery import shown_steps
 from geovlm_ray.report.held_out import ANSWER_COLUMNS, COLUMNS, held_out_results, max_reward, task_answers
 from geovlm_ray.report.held_out_cases import first_of_each_task, read_pairs, shown_case, worst
+from geovlm_ray.report.metrics import StepMetrics, read_metrics, run_figures
 from geovlm_ray.report.page import render
 from geovlm_ray.report.run_charts import run_charts
 from geovlm_ray.report.run_warnings import read_warnings
@@ -30,7 +30,7 @@ def write_report(folder: Path) -> Path:
     if not config_file.is_file():
         raise RunError(f"{folder}: expected a run directory with a config.yaml, found none")
     config = load_config(str(config_file))
-    rows = read_objects(metrics_file) if metrics_file.is_file() else []
+    rows = read_metrics(metrics_file)
     summary = read_object(summary_file) if summary_file.is_file() else {}
     results, answers, warnings = held_out_results(summary), task_answers(summary), read_warnings(folder)
     maximum, think, pairs = max_reward(config.reward), config.reward.think, read_pairs(folder)
@@ -67,6 +67,7 @@ def _facts(config: Config, rows: Sequence[StepMetrics], summary: Mapping[str, An
         "rewards": f"{config.reward.preset} forms, combined by {config.reward.combine}",
     }
     if summary:
-        facts["duration"] = f"{summary['seconds']:.0f} s"
-        facts["maximum log-prob difference between engine and learner"] = f"{summary['parity_max_abs']:.2g}"
+        figures = run_figures(summary)
+        facts["duration"] = f"{figures.seconds:.0f} s"
+        facts["maximum log-prob difference between engine and learner"] = f"{figures.parity_max_abs:.2g}"
     return facts

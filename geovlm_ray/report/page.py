@@ -8,34 +8,46 @@ import io
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
 from PIL import Image
 
+from geovlm_ray.core.terminal import inert, inert_lines
 from geovlm_ray.report.boxes import PREDICTED_COLOUR, TRUE_COLOUR
 
 
 def plain(value: object) -> str:
     """A value as text on one line that has no effect in Markdown and HTML."""
-    escaped = html.escape(" ".join(str(value).split()), quote=False)
-    return "".join(f"\\{c}" if c in "\\|[]" else "'" if c == "`" else c for c in escaped)
+    text = "".join(f"\\{c}" if c in "\\|[]*_~" else "'" if c == "`" else c for c in " ".join(str(value).split()))
+    return inert(html.escape(text, quote=False), limit=None)
+
+
+def code(value: object) -> str:
+    """A value as a code span of Markdown, on one line."""
+    return f"`{inert(' '.join(str(value).split()), limit=None).replace('`', chr(39))}`"
+
+
+def _inert(value: object) -> object:
+    return inert_lines(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 _TEMPLATES = Environment(
     loader=PackageLoader("geovlm_ray.report"),
     autoescape=select_autoescape(["html"]),
+    finalize=_inert,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
 _TEMPLATES.globals |= {"TRUE_COLOUR": TRUE_COLOUR, "PREDICTED_COLOUR": PREDICTED_COLOUR}
-_TEMPLATES.filters["plain"] = plain
+_TEMPLATES.filters |= {"plain": plain, "code": code}
 
 
 def render(template: str, **values: Any) -> str:
     """A self-contained HTML page (``*.html``) or a Markdown document (``*.md``).
 
-    Values are text: HTML templates escape everything but `markupsafe.Markup`; Markdown templates escape what passes
-    their filter ``plain``.
+    Values are inert text: HTML templates escape everything but `markupsafe.Markup`; Markdown templates escape what
+    passes their filters ``plain`` and ``code``.
     """
     return _TEMPLATES.get_template(template).render(values)
 

@@ -14,12 +14,11 @@ import numpy as np
 from PIL import Image
 
 from geovlm_ray.config import Config
-from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.errors import UNREADABLE, DataError
 from geovlm_ray.core.geometry import Frame
 from geovlm_ray.core.schema import Box, Example, GroundedText, target_boxes, target_texts
 from geovlm_ray.data.answer_format import AnswerFormat
 from geovlm_ray.data.answers import response_text
-from geovlm_ray.data.convert import UNREADABLE
 from geovlm_ray.data.images import ROOT_END, load_image
 from geovlm_ray.data.parquet import Dataset
 from geovlm_ray.data.table import Row, to_row

@@ -7,14 +7,31 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from markupsafe import Markup
+from pydantic import BaseModel, TypeAdapter
 
 from geovlm_ray.config import Config
 from geovlm_ray.core.files import read_object
-from geovlm_ray.report.curves import Level, StepMetrics, chart, metric_line
+from geovlm_ray.core.validation import validated
+from geovlm_ray.report.curves import Level, chart, metric_line
 from geovlm_ray.report.held_out import max_reward
+from geovlm_ray.report.metrics import StepMetrics
 
 MIN_PHASE = 0.01
 """Share of the step time below which a phase is not shown."""
+
+
+class _Score(BaseModel):
+    value: float
+
+
+class _Benchmark(BaseModel):
+    score: _Score
+
+
+class _Results(BaseModel):
+    """The fields of ``results.json`` that the charts use."""
+
+    benchmarks: dict[str, _Benchmark]
 
 
 def run_charts(
@@ -102,7 +119,10 @@ def _benchmarks(evaluations: Path) -> list[Markup | None]:
     """A chart of the benchmark evaluations during training."""
     rows = []
     for file in sorted(evaluations.glob("step-*/results.json")):
-        scores = {name: result["score"]["value"] for name, result in read_object(file)["benchmarks"].items()}
-        rows.append({"step": int(file.parent.name.removeprefix("step-")), **scores})
+        step = file.parent.name.removeprefix("step-")
+        if step.isdecimal():
+            results = validated(TypeAdapter(_Results), read_object(file), file)
+            scores = {name: result.score.value for name, result in results.benchmarks.items()}
+            rows.append({"step": float(step), **scores})
     names = {name: name for row in rows for name in row if name != "step"}
     return [_metrics(rows, names, "Benchmarks during training", "mean score")]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from geovlm_ray.config import Config
-from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.errors import UNREADABLE, DataError, reason_of
 from geovlm_ray.core.files import UNDONE, move_aside
 from geovlm_ray.core.interfaces import RolloutPool
 from geovlm_ray.core.schema import Prompt, SampleGroup
@@ -108,15 +108,27 @@ def _scores(results: Mapping[str, Any]) -> dict[str, float]:
     return scores | {OVERALL: float(np.mean(list(scores.values())))}
 
 
+def _scores_in(folder: Path) -> dict[str, float] | None:
+    """The scores of an evaluation; None without results, or, with a warning, with unreadable ones."""
+    if not (folder / RESULTS).is_file():
+        return None
+    try:
+        return _scores(read_results(folder))
+    except UNREADABLE as error:
+        log.warning("%s: %s; the step is not among the best ones", folder / RESULTS, reason_of(error))
+        return None
+
+
 def _rewind(folder: Path, checkpoints: CheckpointFolder, start: int) -> None:
     """Move evaluations of steps after ``start`` aside and restore the scores of the others."""
     scores_by_step = {}
     for path in folder.glob("step-*"):
         step = int(path.name.removeprefix("step-"))
-        if step > start or not (path / RESULTS).is_file():
+        scores = _scores_in(path) if step <= start else None
+        if scores is None:
             move_aside(path, folder / UNDONE)
         elif step:
-            scores_by_step[step] = _scores(read_results(path))
+            scores_by_step[step] = scores
     checkpoints.restore_scores(scores_by_step)
 
 

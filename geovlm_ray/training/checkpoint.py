@@ -9,17 +9,19 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import xxhash
+from pydantic import BaseModel, TypeAdapter
 
-from geovlm_ray.core.errors import RunError
-from geovlm_ray.core.files import digest_of, grant_umask_access, read_object, write_atomically
+from geovlm_ray.core.errors import DataError, RunError
+from geovlm_ray.core.files import digest_of, grant_umask_access, read_object, read_text, write_atomically
 from geovlm_ray.core.interfaces import Saver
+from geovlm_ray.core.validation import validated
 from geovlm_ray.training.checkpoint_mirror import CheckpointMirror
 
 log = logging.getLogger(__name__)
@@ -30,6 +32,13 @@ NAME = re.compile(r"step-\d{6,}")
 PARTIAL = ".partial-"
 POLL_S = 0.2
 """Interval in seconds at which the writer polls `Saver.saved`."""
+
+
+class _Best(BaseModel):
+    """The best step of a benchmark, and its score."""
+
+    step: int
+    value: float
 
 
 def fill(folder: Path, write: Callable[[Path], None]) -> None:
@@ -100,9 +109,10 @@ class CheckpointFolder:
         best = self._best_by_benchmark()
         self.folder.mkdir(parents=True, exist_ok=True)
         for name, value in scores.items():
-            if name not in best or value >= best[name]["value"]:
-                best[name] = {"step": step, "value": value}
-        write_atomically(self.folder / BEST_FILE, json.dumps(best, indent=2) + "\n")
+            if name not in best or value >= best[name].value:
+                best[name] = _Best(step=step, value=value)
+        content = {name: each.model_dump() for name, each in best.items()}
+        write_atomically(self.folder / BEST_FILE, json.dumps(content, indent=2) + "\n")
         self._protected.discard(step)
 
     def finish(self) -> None:
@@ -165,9 +175,8 @@ class CheckpointFolder:
             shutil.rmtree(target, ignore_errors=True)
             partial.rename(target)
             _sync(self.folder)
-            evaluated = {best["step"] for best in self._best_by_benchmark().values()} | self._protected
             names = self._names()
-            old = {*names} - {*names[-self.keep :], *self._best(), *map(_name, evaluated)}
+            old = {*names} - {*names[-self.keep :], *self._best(), *self._evaluated(names)}
             for name in old:
                 shutil.rmtree(self.folder / name)
         if self.mirror:
@@ -189,9 +198,19 @@ class CheckpointFolder:
         folder.mkdir(parents=True)
         return folder
 
-    def _best_by_benchmark(self) -> dict[str, Any]:
+    def _evaluated(self, names: Sequence[str]) -> Collection[str]:
+        """The best checkpoints of the benchmarks, and those whose scores are not recorded; all if they are unknown."""
+        try:
+            return {
+                _name(step) for step in self._protected | {best.step for best in self._best_by_benchmark().values()}
+            }
+        except DataError as error:
+            log.warning("%s; no checkpoint is removed", error)
+            return names
+
+    def _best_by_benchmark(self) -> dict[str, _Best]:
         file = self.folder / BEST_FILE
-        return read_object(file) if file.is_file() else {}
+        return validated(TypeAdapter(dict[str, _Best]), read_object(file), file) if file.is_file() else {}
 
     def _best(self) -> list[str]:
         """The checkpoint with the largest ``value``, the latest among equals; empty if none has a value."""
@@ -220,10 +239,10 @@ def _step(name: str) -> int:
 def _state(folder: Path) -> dict[str, Any]:
     """Read and verify the state file of a checkpoint; raises RunError if it is corrupt."""
     try:
-        text = (folder / STATE_FILE).read_text()
+        text = read_text(folder / STATE_FILE)
         state = json.loads(text)
         intact = text == _with_checksum({key: state[key] for key in ("step", "value", "files")})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (DataError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(f"checkpoint {folder / STATE_FILE}: expected the state of a run, found: {error}") from error
     if not intact:
         raise RunError(f"checkpoint {folder / STATE_FILE}: expected the checksum recorded at saving, found another")

@@ -87,7 +87,7 @@ def fine_tune(config: Config, out: Path, console: Console) -> dict[str, Any]:
             check_unchanged(config, out / CONFIG_FILE, MAY_CHANGE, *NAMES)
         ranks.barrier()
         if (out / SUMMARY_FILE).is_file():
-            console.print(f"{out} is finished; remove it or {NAMES[1]} to start a new training", markup=False)
+            console.print(f"{out} is finished; remove it or {NAMES[1]} to start a new training")
             return read_object(out / SUMMARY_FILE)
         checkpoints = CheckpointFolder(out / "checkpoints", config.checkpoint.keep)
         latest = checkpoints.latest()
@@ -98,7 +98,7 @@ def fine_tune(config: Config, out: Path, console: Console) -> dict[str, Any]:
         trainer = SftTrainer(model, ready.processor, config.model, config.sft, device, ranks)
         if latest:
             trainer.load(latest[1])
-            console.print(f"Resuming after step {latest[0]} from {latest[1]}", markup=False)
+            console.print(f"Resuming after step {latest[0]} from {latest[1]}")
         log = SftLog(out, config.sft.steps, config.sft.log_every, console)
         if ranks.rank == 0:
             log.rewind(trainer.steps)

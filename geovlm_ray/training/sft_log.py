@@ -10,8 +10,9 @@ from typing import Any
 from rich.console import Console
 
 from geovlm_ray.core.errors import RunError
-from geovlm_ray.core.files import read_objects, write_atomically
-from geovlm_ray.report.curves import StepMetrics, curve
+from geovlm_ray.core.files import write_atomically
+from geovlm_ray.report.curves import curve
+from geovlm_ray.report.metrics import StepMetrics, read_metrics
 from geovlm_ray.report.page import render
 
 FILE = "sft.jsonl"
@@ -32,7 +33,7 @@ class SftLog:
     def rewind(self, step: int) -> None:
         """Drop the rows after ``step``, from which training resumes."""
         file = self.folder / FILE
-        self.rows = [row for row in read_objects(file) if row["step"] <= step] if file.is_file() else []
+        self.rows = [row for row in read_metrics(file) if row["step"] <= step]
         write_atomically(file, "".join(f"{json.dumps(row)}\n" for row in self.rows))
         self._shown = len(self.rows)
 
@@ -67,7 +68,7 @@ class SftLog:
         if "eval/loss" in row:
             line += f"  held out: loss {row['eval/loss']:.4f}, token accuracy {row['eval/token_accuracy']:.3f}"
         speed = sum(r["tokens"] for r in recent) / seconds
-        self.console.print(f"{line}  {speed:,.0f} tokens/s  {left:.0f} s left", highlight=False, soft_wrap=True)
+        self.console.print(f"{line}  {speed:,.0f} tokens/s  {left:.0f} s left")
 
 
 def sft_summary(rows: Sequence[StepMetrics]) -> dict[str, Any]:

@@ -26,8 +26,9 @@ from geovlm_ray.evaluation.comparison.terminal import print_comparison
 from geovlm_ray.evaluation.constant_answers import ConstantAnswer
 from geovlm_ray.evaluation.predictions import Predictions, prediction_row
 from geovlm_ray.evaluation.results import RESULTS
-from geovlm_ray.evaluation.validation import held_out_summary, rewards_of, validation_completions
+from geovlm_ray.evaluation.validation import held_out_summary, rewards_of, validation_completions, write_completions
 from geovlm_ray.observability.tracking import RunTracker
+from geovlm_ray.report.terminal import InertConsole
 from geovlm_ray.rewards.local import LocalRewards
 from geovlm_ray.training.benchmark_evaluation import in_loop_evaluation
 from geovlm_ray.training.checkpoint import CheckpointFolder
@@ -97,8 +98,10 @@ def make_run(
     rows = validation_completions(model, rewards, prompts)
     found = rewards_of(rows)
     constants = {task: ConstantAnswer("", values) for task, values in found["greedy"].items()}
+    for when in ("before", "after"):
+        write_completions(rows, folder / f"heldout_{when}.jsonl")
     summary = {
-        "steps": steps,
+        **{"seconds": 2.5, "steps": steps, "parity_max_abs": 1e-6},
         "heldout": held_out_summary(rows, rows, constants),
         "heldout_rewards": {"before": found, "after": found},
     }
@@ -132,7 +135,7 @@ def compare_folders(*folders: Path) -> Comparison:
 
 def terminal_output(found: Comparison) -> str:
     """Terminal output of a comparison."""
-    console = Console(record=True, width=160, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = InertConsole(record=True, width=160, file=open("/dev/null", "w"))  # noqa: SIM115
     print_comparison(found, console)
     return console.export_text()
 

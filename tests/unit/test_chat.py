@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from PIL import Image, ImageColor
-from rich.console import Console
 
 from geovlm_ray.cli import main
 from geovlm_ray.commands.chat import print_answer
@@ -16,6 +15,7 @@ from geovlm_ray.core.geometry import Frame
 from geovlm_ray.core.schema import Box
 from geovlm_ray.data.scenes import render_scene, scene_example
 from geovlm_ray.report.boxes import PREDICTED_COLOUR
+from geovlm_ray.report.terminal import InertConsole
 from geovlm_ray.serving.answering import Answer
 
 
@@ -77,7 +77,7 @@ def test_wrong_input_is_a_one_line_error(
 def test_terminal_output_has_no_control_characters() -> None:
     sink = io.StringIO()
     answer = Answer("", "\x1b[2J\x9b31m", "[bold]x[/bold]\x07", (Box((1, 2, 3, 4), "\x1b]0;owned\x07"),), Frame(), 0.1)
-    print_answer(answer, Console(file=sink, width=200))
+    print_answer(answer, InertConsole(file=sink, width=200))
     output = sink.getvalue()
     assert "Answer: [bold]x[/bold]" in output
     assert not set(output) & set("\x1b\x9b\x07")

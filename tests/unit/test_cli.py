@@ -223,7 +223,6 @@ def test_files_that_are_not_utf8_are_rejected(tmp_path: Path, capsys: pytest.Cap
         ("metrics.jsonl", b"\xe9\n"),
         ("summary.json", b"["),
         ("summary.json", b"[]"),
-        ("rollouts/step-000001.parquet", b"junk"),
         ("config.yaml", b"run: [a"),
     ],
 )

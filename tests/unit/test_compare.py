@@ -325,8 +325,8 @@ def test_nothing_in_common_is_an_error_with_the_reason(weak: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("metrics.jsonl", '{"reward/mean": 1}\n', "metrics.jsonl, line 1: expected the key 'step'"),
-        ("metrics.jsonl", '{"step": "x"}\n', r"metrics.jsonl: 0\.step: .*found 'x'"),
+        ("metrics.jsonl", '{"reward/mean": 1}\n', "metrics.jsonl, line 1: expected the number of a step"),
+        ("metrics.jsonl", '{"step": "x"}\n', "metrics.jsonl, line 1: step: .*found 'x'"),
         ("summary.json", '{"heldout_rewards": {"before": {"sampled": {}, "greedy": {}}}}', "expected the key 'after'"),
         ("summary.json", '{"heldout_rewards": {"after": {"sampled": {"vqa": [1]}, "greedy": {}}}}', "as many sampled"),
         ("summary.json", '{"heldout_rewards": {"after": 3}}', r"summary.json: after: .*found 3"),

@@ -46,5 +46,5 @@ def test_scripts_in_names_answers_and_settings_are_escaped(tmp_path: Path) -> No
 
 def test_terminal_output_escapes_markup_and_control_sequences(tmp_path: Path) -> None:
     output = terminal_output(hostile_pair(tmp_path))
-    assert "[bold]b�[31m" in output
+    assert "[bold]b\\x1b[31m" in output
     assert "\x1b" not in output

@@ -114,7 +114,7 @@ def test_callback_receives_every_heartbeat(tmp_path: Path, heartbeat: Heartbeat)
 def test_heartbeats_list_the_driver_first_and_can_be_removed(tmp_path: Path) -> None:
     (tmp_path / "actors").mkdir()
     for name in ("rollout-10", "rollout-9", "driver", "learner-0"):
-        text = json.dumps({"actor": name, "kind": name.split("-")[0]})
+        text = json.dumps({**Heartbeat().snapshot(), "actor": name, "kind": name.split("-")[0]})
         (tmp_path / "actors" / f"{name}.json").write_text(text)
     assert [p["actor"] for p in read_heartbeats(tmp_path)] == ["driver", "learner-0", "rollout-9", "rollout-10"]
     remove_heartbeats(tmp_path, "rollout-9")

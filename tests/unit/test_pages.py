@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from jinja2 import UndefinedError
 from markupsafe import Markup
-from rich.console import Console
 
 import geovlm_ray.report
 from geovlm_ray.commands.train import print_summary
@@ -20,6 +19,7 @@ from geovlm_ray.evaluation.validation import held_out_summary
 from geovlm_ray.report.held_out import ANSWER_COLUMNS, COLUMNS, held_out_results, task_answers
 from geovlm_ray.report.html import write_report
 from geovlm_ray.report.page import plain, render
+from geovlm_ray.report.terminal import InertConsole
 from tests.unit.test_run_records import run as run  # noqa: PLC0414
 
 TEMPLATES = Path(geovlm_ray.report.__file__).parent / "templates"
@@ -132,7 +132,7 @@ def test_invalid_summary_is_a_one_line_error(broken: dict[str, Any]) -> None:
 
 def test_terminal_and_report_show_the_same_rewards(run: Path) -> None:
     values = summary(f"[bold] {HOSTILE}\x1b[31m " + "x" * 100)
-    console = Console(record=True, width=140, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = InertConsole(record=True, width=140, file=open("/dev/null", "w"))  # noqa: SIM115
     print_summary(values, 2, console)
     output = console.export_text()
     assert "3 steps in 4 s" in output
@@ -140,7 +140,7 @@ def test_terminal_and_report_show_the_same_rewards(run: Path) -> None:
     assert [line.split() for line in output.splitlines() if line.startswith("all ")][1] == [
         *("all", "0.500", "1.500", "+1.000", "[+1.000,", "+1.000]", "0.417", "–")
     ]
-    assert f"[bold] {HOSTILE}\N{REPLACEMENT CHARACTER}[31m..." in output, "markup or a control sequence had an effect"
+    assert f"[bold] {HOSTILE}\\x1b[31m..." in output, "markup or a control sequence had an effect"
     (run / "summary.json").write_text(json.dumps(values))
     page = write_report(run).read_text()
     assert all(f">{cell}</td>" in page for row in held_out_results(values) for cell in row.cells)
@@ -151,6 +151,6 @@ def test_terminal_tables_fit_80_columns() -> None:
     values = summary()
     values["heldout"]["per_task"]["referred_object_detection"] = values["heldout"]["per_task"].pop("vqa")
     values["heldout"]["constant"]["referred_object_detection"] = values["heldout"]["constant"]["vqa"]
-    console = Console(record=True, width=80, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = InertConsole(record=True, width=80, file=open("/dev/null", "w"))  # noqa: SIM115
     print_summary(values, 2, console)
     assert "referred_object_detection 0.500  1.500 +1.000 [+1.000, +1.000] 0.500    –" in console.export_text()

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import shapely
 
-from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.errors import UNREADABLE, DataError
 from geovlm_ray.core.geometry import rotated_corners
 from geovlm_ray.core.schema import Example, target_boxes, target_texts
 from geovlm_ray.data.answers import MIN_IOU, response_text
-from geovlm_ray.data.convert import UNREADABLE
 from geovlm_ray.data.formats.base import short_repr
 from geovlm_ray.data.table import to_row
 from geovlm_ray.data.validation.balance import classes_of

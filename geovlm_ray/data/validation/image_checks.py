@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.errors import UNREADABLE, DataError
 from geovlm_ray.core.pixels import PixelSettings
-from geovlm_ray.data.convert import UNREADABLE
 from geovlm_ray.data.images import load_image, resolve
 from geovlm_ray.data.validation.faults import IMAGE_DTYPE
 from geovlm_ray.data.validation.fingerprints import file_key, perceptual_hash, text_key

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from geovlm_ray.core.errors import UNREADABLE
 from geovlm_ray.core.pixels import PixelSettings
 from geovlm_ray.core.schema import target_boxes
-from geovlm_ray.data.convert import UNREADABLE
 from geovlm_ray.data.parquet import Dataset
 from geovlm_ray.data.validation.balance import Balance
 from geovlm_ray.data.validation.checks import RecordCheck, check_records

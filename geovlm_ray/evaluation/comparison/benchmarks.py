@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from pydantic import BaseModel, Field, TypeAdapter
 
+from geovlm_ray.core.validation import validated
 from geovlm_ray.evaluation.comparison.paired import PairedTest, holm, paired_bootstrap
 from geovlm_ray.evaluation.comparison.rows import PairedRow
-from geovlm_ray.evaluation.comparison.sources import ComparedRun, validated
+from geovlm_ray.evaluation.comparison.sources import ComparedRun
 from geovlm_ray.evaluation.predictions import Predictions
 
 MAX_EXAMPLES = 4

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.errors import UNREADABLE, DataError
 from geovlm_ray.core.files import read_object
-from geovlm_ray.data.convert import UNREADABLE
 from geovlm_ray.evaluation.comparison import tables
 from geovlm_ray.evaluation.comparison.benchmarks import BenchmarkComparison, ComparedExample, PredictionRecord
 from geovlm_ray.evaluation.comparison.compare import Comparison

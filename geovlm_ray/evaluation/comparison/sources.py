@@ -8,19 +8,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
-from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, FiniteFloat, TypeAdapter
 
 from geovlm_ray.config import Config, load_config
 from geovlm_ray.core.errors import ConfigError, DataError, RunError
-from geovlm_ray.core.files import read_object, read_objects
+from geovlm_ray.core.files import read_object
+from geovlm_ray.core.validation import validated
 from geovlm_ray.evaluation.results import RESULTS
+from geovlm_ray.report.metrics import StepMetrics, read_metrics
 
 MAX_FOLDERS = 10
 """Maximum number of folders in a comparison: more lines are hard to distinguish in a chart."""
 RUN, EVALUATION = "training run", "evaluation"
-T = TypeVar("T")
 
 
 class HeldOut(BaseModel):
@@ -66,7 +67,7 @@ class ComparedRun:
     folder: Path
     kind: str
     config: Config | None
-    metrics: list[dict[str, float]]
+    metrics: list[StepMetrics]
     held_out: HeldOut | None
     evaluation: ComparedEvaluation | None
 
@@ -114,7 +115,7 @@ def _read(letter: str, name: str, folder: Path) -> ComparedRun:
         )
     newest = max(folder.glob(f"evaluations/step-*/{RESULTS}"), key=_step, default=None)
     evaluation = _evaluation(newest.parent) if newest else None
-    metrics = _metrics(folder / "metrics.jsonl")
+    metrics = read_metrics(folder / "metrics.jsonl")
     return ComparedRun(letter, name, folder, RUN, settings, metrics, _held_out(folder / "summary.json"), evaluation)
 
 
@@ -122,14 +123,6 @@ def _step(results: Path) -> int:
     """The step of an in-loop evaluation, from its folder ``step-N``; -1 for other folder names."""
     step = results.parent.name.removeprefix("step-")
     return int(step) if step.isdecimal() else -1
-
-
-def _metrics(file: Path) -> list[dict[str, float]]:
-    rows = validated(TypeAdapter(list[dict[str, float]]), read_objects(file), file)
-    for n, row in enumerate(rows, 1):
-        if "step" not in row:
-            raise DataError(f"{file}, line {n}: expected the key 'step', found only {', '.join(map(repr, row))}")
-    return rows
 
 
 def _held_out(summary: Path) -> HeldOut | None:
@@ -151,13 +144,3 @@ def _held_out(summary: Path) -> HeldOut | None:
 def _evaluation(folder: Path) -> ComparedEvaluation:
     file = folder / RESULTS
     return validated(TypeAdapter(ComparedEvaluation), {**read_object(file), "folder": folder}, file)
-
-
-def validated(adapter: TypeAdapter[T], value: Any, file: Path) -> T:
-    """Validate a value that was read from ``file``; raises DataError if it does not match the adapter's type."""
-    try:
-        return adapter.validate_python(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise DataError(f"{file}: {where}: {first['msg']}, found {first['input']!r:.200}") from error

@@ -11,7 +11,6 @@ from rich.table import Table
 from geovlm_ray.evaluation.comparison import tables
 from geovlm_ray.evaluation.comparison.compare import Comparison
 from geovlm_ray.evaluation.comparison.rows import HIGHER, LOWER, TEST_COLUMNS, UNCLEAR, PairedRow
-from geovlm_ray.report.inert_text import inert, print_inert
 
 STYLES = {HIGHER: "green", LOWER: "red", UNCLEAR: ""}
 
@@ -19,7 +18,7 @@ STYLES = {HIGHER: "green", LOWER: "red", UNCLEAR: ""}
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """Print all tables, the results in sentences, and notes on what is not compared."""
     for source in comparison.sources:
-        print_inert(console, f"{source.letter}  {source.name}  {tables.describe_source(source)}")
+        console.print(f"{source.letter}  {source.name}  {tables.describe_source(source)}")
     for (kind, *letters), rows in tables.setting_tables(comparison):
         _print_table(console, f"differing {kind}", ["setting", *letters], rows)
     held_out_title, benchmark_title = "held-out records after training: mean reward", "benchmarks: mean score, percent"
@@ -31,7 +30,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     if comparison.held_out or comparison.benchmarks:
         notes.append(tables.method_text(comparison))
     for sentence in (*notes, *tables.verdicts(comparison)):
-        print_inert(console, sentence)
+        console.print(sentence)
 
 
 def _print_tests(console: Console, title: str, labels: Sequence[str], rows: Sequence[PairedRow]) -> None:
@@ -45,8 +44,8 @@ def _print_table(
 ) -> None:
     table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
     for name in header:
-        table.add_column(inert(name), overflow="fold")
+        table.add_column(name, overflow="fold")
     for n, row in enumerate(rows):
-        table.add_row(*map(inert, row), style=styles[n] if styles else "")
-    print_inert(console, title)
+        table.add_row(*row, style=styles[n] if styles else "")
+    console.print(title)
     console.print(table)

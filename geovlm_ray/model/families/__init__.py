@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from torch import nn
 
-from geovlm_ray.core.errors import ModelError
+from geovlm_ray.core.errors import DataError, ModelError
+from geovlm_ray.core.files import read_object
 from geovlm_ray.model.families.base import ModelFamily
 from geovlm_ray.model.families.qwen2_5_vl import Qwen25VL
 
@@ -24,10 +24,10 @@ def family_of_folder(folder: Path) -> ModelFamily:
     if not config.is_file():
         raise ModelError(f"model {folder}: expected a config.json in the folder, found none")
     try:
-        model_type = json.loads(config.read_text()).get("model_type")
-    except (json.JSONDecodeError, AttributeError) as error:
-        raise ModelError(f"model {folder}: config.json is not a JSON object: {error}") from error
-    if model_type not in FAMILIES:
+        model_type = read_object(config).get("model_type")
+    except DataError as error:
+        raise ModelError(f"model {error}") from error
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         known = ", ".join(map(repr, FAMILIES))
         raise ModelError(
             f"model {folder}: expected a vision-language model of type {known}, found model_type {model_type!r}"

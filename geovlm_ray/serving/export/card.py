@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
+from pydantic import BaseModel, TypeAdapter
 
 from geovlm_ray import __version__
 from geovlm_ray.config import Config
+from geovlm_ray.core.validation import validated
 from geovlm_ray.data.answer_format import AnswerFormat
 from geovlm_ray.evaluation.results import Results
 from geovlm_ray.evaluation.tables import header, lines
@@ -17,7 +19,7 @@ from geovlm_ray.model.config import PACKAGED
 from geovlm_ray.model.prompts import PromptEncoder
 from geovlm_ray.report.curves import curve
 from geovlm_ray.report.held_out import COLUMNS, held_out_results
-from geovlm_ray.report.page import plain, render
+from geovlm_ray.report.page import code, plain, render
 from geovlm_ray.rewards.config import RewardConfig
 from geovlm_ray.serving.export.prompting import usage_section
 from geovlm_ray.serving.export.sources import Provenance, is_rl
@@ -70,9 +72,9 @@ def card(
         rewards={t: _reward_name(trained.reward.form(t)) for t in provenance.tasks} if trained and rl else None,
         held_out=held_out_results(summary) if is_final else [],
         held_out_columns=COLUMNS,
-        sft_evaluation=None if rl else (summary.get("evaluation") or {}).get("last"),
+        sft_evaluation=None if rl else _sft_evaluation(summary),
         evaluations=[
-            (Path(r.model).name, header(r), [line.cells for line in lines(r, include_subsets=False)])
+            (Path(r.model).name, list(map(plain, header(r))), [line.cells for line in lines(r, include_subsets=False)])
             for r in evaluations
         ],
         usage=usage_section(ref.config, encoder, answers, name, provenance.tasks),
@@ -86,6 +88,23 @@ def reward_curve(provenance: Provenance) -> str | None:
     return curve(rows, {"reward/mean": "reward"}, "Sampled reward", "mean reward") if rows else None
 
 
+class _SftEvaluation(BaseModel):
+    loss: float
+    token_accuracy: float
+
+
+class _SftSummary(BaseModel):
+    """The field of ``sft_summary.json`` that the card uses."""
+
+    evaluation: dict[str, _SftEvaluation] | None = None
+
+
+def _sft_evaluation(summary: Mapping[str, Any]) -> _SftEvaluation | None:
+    """The last evaluation of a fine-tuning."""
+    evaluations = validated(TypeAdapter(_SftSummary), summary, "sft_summary.json").evaluation or {}
+    return evaluations.get("last")
+
+
 def _base(provenance: Provenance) -> str:
     """The initial model as Markdown."""
     if not provenance.base:
@@ -93,7 +112,7 @@ def _base(provenance: Provenance) -> str:
     if provenance.base in PACKAGED:
         return f"the policy `{provenance.base}` of geovlm_ray, a Qwen2.5-VL with 1.7 million parameters"
     hub = provenance.hub
-    return f"[{hub}](https://huggingface.co/{hub})" if hub else f"`{plain(provenance.base)}`"
+    return f"[{hub}](https://huggingface.co/{hub})" if hub else code(provenance.base)
 
 
 def _settings(provenance: Provenance, trained: Config, rl: bool) -> dict[str, Any]:

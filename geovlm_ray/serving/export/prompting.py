@@ -11,6 +11,7 @@ import yaml
 
 from geovlm_ray.config import Config
 from geovlm_ray.core.geometry import Frame
+from geovlm_ray.core.terminal import inert
 from geovlm_ray.data.answer_format import AnswerFormat
 from geovlm_ray.model.prompts import PromptEncoder
 from geovlm_ray.report.page import render
@@ -45,7 +46,7 @@ def usage_section(
         resolution=encoder.resolution,
         max_images=encoder.max_images_per_prompt,
         folder=json.dumps(name),
-        shell=shlex.quote(name),
+        shell=inert(shlex.quote(name)),
         vqa_instruction=TASKS["vqa"].instruction,
         repr=repr,
     )

@@ -11,21 +11,24 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import BaseModel, TypeAdapter
 
 from geovlm_ray.config import Config, load_config
 from geovlm_ray.core.errors import DataError
-from geovlm_ray.core.files import read_object, read_objects, read_text
+from geovlm_ray.core.files import check_plain, read_object, read_text
+from geovlm_ray.core.validation import validated
 from geovlm_ray.data.config import DataConfig
 from geovlm_ray.data.parquet import open_datasets
-from geovlm_ray.evaluation.metrics.bootstrap import Interval
-from geovlm_ray.evaluation.results import RESULTS, Result, Results, read_results
+from geovlm_ray.evaluation.results import RESULTS, Results, read_results
 from geovlm_ray.model.config import PACKAGED
+from geovlm_ray.report.metrics import StepMetrics, read_metrics
 from geovlm_ray.serving.model_ref import RUN_FILES, ModelRef, adapter_base
 
 RECORD_KEYS = ("dataset", "task", "licence")
 LICENCE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE")
 MAX_LICENCE_CHARS = 100
 TINY_LICENCE = "apache-2.0"
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 _LICENCE_ENTRY = re.compile(r"---\n.*?^license(?:_name)?: *(\S+) *$.*?^---$", re.M | re.S)
 
 
@@ -45,9 +48,15 @@ class Provenance:
     step: int | None
     sft: Config | None
     tasks: tuple[str, ...]
-    metrics: list[dict[str, float]] = field(default_factory=list)
+    metrics: list[StepMetrics] = field(default_factory=list)
     summary: Mapping[str, Any] = field(default_factory=dict)
     records: Mapping[tuple[str, ...], int] | None = None
+
+
+class _State(BaseModel):
+    """The field of a checkpoint's state that the card uses."""
+
+    step: int
 
 
 def provenance_of(ref: ModelRef, name: str) -> Provenance:
@@ -66,13 +75,13 @@ def provenance_of(ref: ModelRef, name: str) -> Provenance:
     if first and first.sft.scratch:
         base = ""
     state = ref.path / "run_state.json"
-    metrics = read_objects(run / "metrics.jsonl") if run and (run / "metrics.jsonl").is_file() else []
+    metrics = read_metrics(run / "metrics.jsonl") if run else []
     summary = run / ("summary.json" if is_rl(ref) else "sft_summary.json") if run else None
     return Provenance(
         base=base if base in PACKAGED else hub_name(base) or Path(base).name,
         hub=hub_name(base),
         licence=_licence(base),
-        step=int(read_object(state)["step"]) if state.is_file() else None,
+        step=validated(TypeAdapter(_State), read_object(state), state).step if state.is_file() else None,
         sft=sft,
         tasks=_tasks(trained, metrics),
         metrics=metrics,
@@ -89,24 +98,17 @@ def is_rl(ref: ModelRef) -> bool:
 def hub_name(path: str) -> str | None:
     """The Hugging Face name of a model given by name or by a path in the hub cache; None for other folders."""
     cached = next((part for part in Path(path).parts if part.startswith("models--")), None)
-    if cached:
-        return "/".join(cached.split("--")[1:])
-    is_name = path not in PACKAGED and not Path(path).exists() and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path)
-    return path if is_name else None
+    name = "/".join(cached.split("--")[1:]) if cached else path
+    is_name = cached or (path not in PACKAGED and not Path(path).exists())
+    return name if is_name and _HUB_NAME.fullmatch(name) else None
 
 
 def read_evaluation(folder: Path) -> Results:
     """Read the results of an evaluation; raises DataError if they are missing or invalid."""
     if not (folder / RESULTS).is_file():
         raise DataError(f"evaluation {folder}: expected a {RESULTS} of `geovlm-ray evaluate`, found none")
-    values = read_results(folder)
-    try:
-        benchmarks = {name: _result(result) for name, result in values["benchmarks"].items()}
-        return Results(values["model"], benchmarks)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{folder / RESULTS}: expected results of `geovlm-ray evaluate`, found an invalid entry: {error}"
-        ) from error
+    where = f"{folder / RESULTS}: expected results of `geovlm-ray evaluate`, found an invalid entry"
+    return validated(TypeAdapter(Results), read_results(folder), where)
 
 
 def own_evaluation(ref: ModelRef, step: int | None) -> Path | None:
@@ -115,12 +117,7 @@ def own_evaluation(ref: ModelRef, step: int | None) -> Path | None:
     return folder if folder and (folder / RESULTS).is_file() else None
 
 
-def _result(values: Mapping[str, Any]) -> Result:
-    intervals = {name: Interval(**value) for name, value in values["sound"].items()}
-    return Result(**{**values, "sound": intervals, "score": Interval(**values["score"])})
-
-
-def _tasks(trained: Config | None, metrics: list[dict[str, float]]) -> tuple[str, ...]:
+def _tasks(trained: Config | None, metrics: list[StepMetrics]) -> tuple[str, ...]:
     """Tasks in the metrics of the run, else in its curriculum stages."""
     matches = (re.fullmatch(r"task/(\w+)/reward", name) for row in metrics for name in row)
     logged = dict.fromkeys(match[1] for match in matches if match)
@@ -135,6 +132,7 @@ def _records(data: DataConfig) -> dict[tuple[str, ...], int] | None:
     try:
         for dataset in open_datasets(Path(data.path)):
             for shard in dataset.shards:
+                check_plain(shard)
                 table = pq.read_table(shard, columns=["split", *RECORD_KEYS], filters=[("split", "in", data.splits)])
                 for row in table.group_by(list(RECORD_KEYS)).aggregate([([], "count_all")]).to_pylist():
                     counts[tuple(row[name] or "" for name in RECORD_KEYS)] += row["count_all"]
