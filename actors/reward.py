@@ -83,8 +83,10 @@ class RewardActor:
         start_monitoring(config.run)
         activate(config)
 
-    def score(self, groups: Sequence[SampleGroup], sbert: ray.actor.ActorHandle | None) -> list[list[RewardScore]]:
-        """Rewards of all samples, [groups][samples]."""
+    def score(
+        self, groups: Sequence[SampleGroup], sbert: ray.actor.ActorHandle | None
+    ) -> list[tuple[list[RewardScore], str]]:
+        """Rewards of the samples of each group, and its problem."""
         embedder: Embedder | None = RemoteEmbedder(sbert) if sbert is not None else None
         samples = sum(len(group.samples) for group in groups)
         HEARTBEAT.step = min(step_of(group.group_id, self.prompts_per_step) for group in groups)
@@ -92,7 +94,7 @@ class RewardActor:
         with trace_call("score", samples):
             scored = score_groups(groups, self.config, embedder)
         HEARTBEAT.count(samples)
-        return [[sample.reward for sample in group.samples if sample.reward is not None] for group in scored]
+        return [([s.reward for s in group.samples if s.reward is not None], group.problem) for group in scored]
 
 
 @dataclass
@@ -175,7 +177,7 @@ class RayRewards:
         call = running.pop(done)
         try:
             rewards = fetch([done], "a reward actor")[0]
-            groups = [_rewarded(group, scores) for group, scores in zip(call.chunk.groups, rewards, strict=True)]
+            groups = [_rewarded(group, *found) for group, found in zip(call.chunk.groups, rewards, strict=True)]
             self.slots.completed(call.slot)
             if self.sbert is not None:
                 self.sbert.completed(0)
@@ -209,7 +211,8 @@ class RayRewards:
         return [_Chunk(by_task[k::n]) for k in range(n)]
 
 
-def _rewarded(group: SampleGroup, scores: Sequence[RewardScore]) -> SampleGroup:
+def _rewarded(group: SampleGroup, scores: Sequence[RewardScore], problem: str) -> SampleGroup:
     """The group with the reward of every sample."""
     samples = zip(group.samples, scores, strict=True)
-    return replace(group, samples=tuple(replace(sample, reward=score) for sample, score in samples))
+    rewarded = tuple(replace(sample, reward=score) for sample, score in samples)
+    return replace(group, samples=rewarded, problem=problem)
