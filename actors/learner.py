@@ -59,6 +59,11 @@ class LearnerActor:
         set_weight_version(self.learner.version)
         return metrics
 
+    def problems(self, prompts: Sequence[Prompt]) -> dict[int, str]:
+        """Why prompts cannot be encoded, keyed by group id."""
+        with trace_call("encode", len(prompts)):
+            return self.learner.problems(prompts)
+
     def logprobs(self, groups: Sequence[SampleGroup]) -> list[np.ndarray]:
         """Log-probs of every sample's tokens."""
         with trace_call("logprobs", len(groups)):
@@ -127,6 +132,12 @@ class RayLearner:
     def step(self, groups: Sequence[SampleGroup], upcoming: Sequence[Prompt] = ()) -> dict[str, float]:
         """One policy update; the prompts of the next step are encoded meanwhile."""
         return self._call_all("step", ray.put(groups), upcoming)
+
+    def problems(self, prompts: Sequence[Prompt]) -> dict[int, str]:
+        """Why prompts cannot be encoded by a rank, keyed by group id."""
+        self._results(self._started)
+        found = self._results([actor.problems.remote(prompts) for actor in self.actors])
+        return {group_id: problem for problems in found for group_id, problem in problems.items()}
 
     def logprobs(self, groups: Sequence[SampleGroup]) -> list[np.ndarray]:
         """Log-probs of every sample's tokens."""

@@ -87,8 +87,10 @@ class RewardActor:
         activate(config)
         check_wordnet(config.reward, tasks)
 
-    def score(self, groups: Sequence[SampleGroup], sbert: ray.actor.ActorHandle | None) -> list[list[RewardScore]]:
-        """Rewards of all samples, [groups][samples]."""
+    def score(
+        self, groups: Sequence[SampleGroup], sbert: ray.actor.ActorHandle | None
+    ) -> list[tuple[list[RewardScore], str]]:
+        """Rewards of the samples of each group, and its problem."""
         embedder: Embedder | None = None
         if sbert is not None:
             # A stalled SBERT actor is noticed before the reward actors that wait for it.
@@ -99,7 +101,7 @@ class RewardActor:
         with trace_call("score", samples):
             scored = score_groups(groups, self.config, embedder)
         HEARTBEAT.count(samples)
-        return [[sample.reward for sample in group.samples if sample.reward is not None] for group in scored]
+        return [([s.reward for s in group.samples if s.reward is not None], group.problem) for group in scored]
 
 
 @dataclass
@@ -190,7 +192,7 @@ class RayRewards:
             if not finished:
                 raise LostError(f"a reward actor returned nothing within reward.stall_s={self.config.stall_s:g} s")
             rewards = fetch([done], "a reward actor")[0]
-            groups = [_rewarded(group, scores) for group, scores in zip(call.chunk.groups, rewards, strict=True)]
+            groups = [_rewarded(group, *found) for group, found in zip(call.chunk.groups, rewards, strict=True)]
             self.slots.completed(call.slot)
             if self.sbert is not None:
                 self.sbert.completed(0)
@@ -230,7 +232,8 @@ class RayRewards:
         return [_Chunk(by_task[k::n]) for k in range(n)]
 
 
-def _rewarded(group: SampleGroup, scores: Sequence[RewardScore]) -> SampleGroup:
+def _rewarded(group: SampleGroup, scores: Sequence[RewardScore], problem: str) -> SampleGroup:
     """The group with the reward of every sample."""
     samples = zip(group.samples, scores, strict=True)
-    return replace(group, samples=tuple(replace(sample, reward=score) for sample, score in samples))
+    rewarded = tuple(replace(sample, reward=score) for sample, score in samples)
+    return replace(group, samples=rewarded, problem=problem)

@@ -90,6 +90,10 @@ class CountingLearner:
         self.version += 1
         return {"learner/tokens": float(sum(len(s.token_ids) for g in groups for s in g.samples))}
 
+    def problems(self, prompts: Sequence[Prompt]) -> dict[int, str]:
+        """None: nothing is encoded."""
+        return {}
+
     def logprobs(self, groups: Sequence[SampleGroup]) -> list[np.ndarray]:
         """The engines' log-probs."""
         return [np.array(s.logprobs) for g in groups for s in g.samples]
@@ -156,8 +160,7 @@ class SegmentedRun:
 
     def _train(self, steps: int, components: Components) -> None:
         run = self.config.run.model_copy(update={"steps": self.steps + steps})
-        probe = self.prompts.batch(0)[: self.config.sync.parity_prompts]
-        train(self.config.model_copy(update={"run": run}), components, self.prompts, probe, self.steps)
+        train(self.config.model_copy(update={"run": run}), components, self.prompts, self.steps)
         self.steps += steps
 
 

@@ -122,6 +122,10 @@ class ToyLearner:
         self.version += 1
         return {"learner/tokens": float(sum(len(s.token_ids) for g in groups for s in g.samples))}
 
+    def problems(self, prompts: Sequence[Prompt]) -> dict[int, str]:
+        """None: nothing is encoded."""
+        return {}
+
     def logprobs(self, groups: Sequence[SampleGroup]) -> list[np.ndarray]:
         """Log-probs of every sample's tokens."""
         return [np.array([logprob(bool(s.token_ids[0]), self.theta), 0, 0]) for g in groups for s in g.samples]

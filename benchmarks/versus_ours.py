@@ -46,7 +46,6 @@ class Loop:
         built: Components = build(config, ready)
         self.components = replace(built, rewards=TextRewards(built.rewards), tracker=self.steps)
         self.prompts = PromptSampler(ready.stream, config.data, config.rollout.prompts_per_step)
-        self.probe = self.prompts.batch(0)[: config.sync.parity_prompts]
         self.done = 0
 
     def samples_per_second(self, staleness: int) -> float:
@@ -54,9 +53,7 @@ class Loop:
         last = self.done + 1 + MEASURED_STEPS + staleness
         settings = [f"loop.max_staleness={staleness}", f"run.steps={last}"]
         self.steps.ended.clear()
-        train(
-            load_config(self.recipe, [*self.overrides, *settings]), self.components, self.prompts, self.probe, self.done
-        )
+        train(load_config(self.recipe, [*self.overrides, *settings]), self.components, self.prompts, self.done)
         self.done = last
         return MEASURED_STEPS * self.steps.samples / (self.steps.ended[MEASURED_STEPS] - self.steps.ended[0])
 

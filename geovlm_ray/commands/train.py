@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
         rates = read_rates(args.plan)
     console.print(f"Checking model and data of {args.recipe} ...")
     ready = prepare(config)
+    _print_lines(ready.notes, console)
     if args.local:
         from geovlm_ray.training.local import build
     else:
@@ -93,6 +95,8 @@ def dry_run(config: Config, local: bool, console: Console) -> int:
     for name, problem in problems(config, CHECKS, results):
         console.print(f"{name}: {problem or 'ok'}")
         failed |= problem is not None
+    if "records" in results:
+        _print_lines([results["data"].bad.summary, *results["records"].lines], console)
     if local:
         console.print("placement: everything in this process")
         return int(failed)
@@ -117,6 +121,11 @@ def dry_run(config: Config, local: bool, console: Console) -> int:
         console.print(f"placement: {error}")
         return 1
     return int(failed)
+
+
+def _print_lines(lines: Iterable[str], console: Console) -> None:
+    for line in filter(None, lines):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_gpu_memory(config: Config, model: Path, console: Console) -> None:

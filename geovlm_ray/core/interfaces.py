@@ -31,7 +31,7 @@ class Span(NamedTuple):
 
 
 class RolloutPool(Protocol):
-    """Inference engines that sample completions."""
+    """Inference engines that sample completions; a group without samples and with a ``problem`` has a bad record."""
 
     def submit(self, prompts: Sequence[Prompt], **sampling: Any) -> Iterable[list[SampleGroup]]:
         """Start sampling a batch with the engines' current weights; yields groups as they complete.
@@ -65,7 +65,7 @@ class RewardPool(Protocol):
         """Score groups as they complete; returns all of them sorted by ``group_id``, with rewards."""
 
     def score(self, groups: Sequence[SampleGroup]) -> list[SampleGroup]:
-        """Return the groups with a reward for every sample."""
+        """Return the groups with a reward for every sample; with a ``problem`` if the record cannot be scored."""
 
     def close(self) -> None:
         """Shut the workers down."""
@@ -90,6 +90,9 @@ class Learner(Saver, Protocol):
         ``upcoming`` are prompts of the next step, which the learner may encode meanwhile.
         """
 
+    def problems(self, prompts: Sequence[Prompt]) -> dict[int, str]:
+        """Why prompts cannot be encoded, such as an unreadable image, keyed by group id; waits for their encoding."""
+
     def logprobs(self, groups: Sequence[SampleGroup]) -> list[np.ndarray]:
         """Log-probs of the tokens that the policy wrote, under the current weights, [samples][tokens]."""
 
@@ -111,6 +114,13 @@ class Prompts(Protocol):
 
     def replacement(self, prompt: Prompt, attempt: int) -> Prompt:
         """Another prompt of the same task."""
+
+    def set_aside(self, prompt: Prompt, reason: str) -> Prompt:
+        """Set the record of a prompt aside; returns the prompt with another record of the task.
+
+        Raises:
+            DataError: too many records are bad.
+        """
 
 
 class Tracker(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from geovlm_ray.core.errors import DataError
 
 PERCENTILES = (2.0, 98.0)
+LARGEST = sys.float_info.max
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,15 @@ class PixelSettings:
     def __post_init__(self) -> None:
         if len(self.bands) not in (0, 1, 3) or any(b < 1 for b in self.bands):
             raise ValueError(f"bands: expected none, one or three numbers from 1, found {self.bands}")
-        if not 0 <= self.percentiles[0] < self.percentiles[1] <= 100:
+        if not _is_range(self.percentiles, 0, 100):
             raise ValueError(f"percentiles: expected 0 <= low < high <= 100, found {self.percentiles}")
-        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
+        if self.value_range is not None and not _is_range(self.value_range, -LARGEST, LARGEST):
             raise ValueError(f"value_range: expected low < high, found {self.value_range}")
+
+
+def _is_range(values: tuple[float, ...], low: float, high: float) -> bool:
+    """Whether values are two numbers in ascending order within bounds."""
+    return len(values) == 2 and low <= values[0] < values[1] <= high
 
 
 def to_rgb(bands: np.ndarray, settings: PixelSettings, nodata: float | None = None) -> np.ndarray:

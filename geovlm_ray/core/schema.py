@@ -72,7 +72,8 @@ class Example:
 
     ``images`` are image references (see `geovlm_ray.data.images.load_image`) in prompt order. ``labels`` is the
     dataset's label vocabulary and ``reasoning`` its chain of thought, if it has them. ``gsd`` is the ground sample
-    distance in metres per pixel. ``pixels`` configures the conversion of image bands to RGB.
+    distance in metres per pixel. ``pixels`` configures the conversion of image bands to RGB. ``origin`` is the shard
+    and row that a record was read from; ids need not be unique.
     """
 
     id: str
@@ -89,6 +90,7 @@ class Example:
     gsd: float | None = None
     sensor: str | None = None
     pixels: PixelSettings = field(default_factory=PixelSettings)
+    origin: str = ""
 
 
 @dataclass(frozen=True)
@@ -160,10 +162,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class SampleGroup:
-    """The G completions of one prompt; the prompt and its image references are stored once."""
+    """The G completions of one prompt; the prompt and its image references are stored once.
+
+    ``problem`` says why the prompt's record cannot be shown, and has no samples, or cannot be scored; empty if it can.
+    """
 
     prompt: Prompt
     samples: tuple[Sample, ...]
+    problem: str = ""
 
     @property
     def group_id(self) -> int:

@@ -71,6 +71,18 @@ class DataConfig(Section):
         2.0, ge=1, description="temperature of mixture=temperature: 1 is natural, infinity is balanced"
     )
     stages: tuple[Stage, ...] = Field((), description="curriculum stages in order; empty: all tasks at once")
+    check_images: int = Field(
+        2000,
+        ge=0,
+        description="training records, evenly spaced, whose images are decoded, whose prompts are measured and whose "
+        "reference answers are scored before a run; all others are checked for valid values only",
+    )
+    max_bad: float = Field(
+        0.01,
+        ge=0,
+        lt=1,
+        description="largest fraction of bad records, which are set aside and replaced by others; above it, a run ends",
+    )
     image_cache_gb: float = Field(
         2.0, ge=0, description="size limit of each node's cache of decoded images, in GiB; 0 disables it"
     )

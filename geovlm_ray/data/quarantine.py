@@ -12,8 +12,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from geovlm_ray.core.errors import DataError
 from geovlm_ray.data.formats.base import Unit
+from geovlm_ray.data.parquet_files import read_batches
 from geovlm_ray.data.table import Row
 
 FILE = "quarantine.parquet"
@@ -87,13 +87,10 @@ def read_quarantine(folder: Path, stage: str) -> Iterator[QuarantineEntry]:
         DataError: The file cannot be read.
     """
     path = folder / FILE
-    if not path.is_file():
+    if not path.exists():
         return
-    try:
-        for batch in pq.ParquetFile(path).iter_batches():
-            yield from (QuarantineEntry(**v) for v in batch.to_pylist() if v["stage"] == stage)
-    except (pa.ArrowException, OSError, TypeError, LookupError, UnicodeError) as error:
-        raise DataError(f"{path}: expected a quarantine file, found: {' '.join(str(error).split())}") from error
+    for batch in read_batches(path, _SCHEMA):
+        yield from (QuarantineEntry(**v) for v in batch.to_pylist() if v["stage"] == stage)
 
 
 def _clean(text: str) -> str:

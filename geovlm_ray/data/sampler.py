@@ -6,7 +6,8 @@ therefore one integer, and a resumed run samples the same sequence.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Protocol
@@ -16,15 +17,19 @@ import numpy as np
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.schema import Example, Prompt
 from geovlm_ray.data.answer_format import DATASET_FORMAT, AnswerFormat
+from geovlm_ray.data.bad_records import BadRecord, BadRecords
 from geovlm_ray.data.config import DataConfig, Stage
 from geovlm_ray.data.mixture import Schedule, task_weights
 from geovlm_ray.data.parquet import RecordTable
 from geovlm_ray.data.scene_tasks import BUILDERS
 from geovlm_ray.data.scenes import SCENE_TASKS, scene_example
+from geovlm_ray.tasks import TASKS
 
 HELD_OUT_SEED = 1_000_000_007
 REPLACEMENT_OFFSET = 2**40
 """Sample indices from here on are replacements of other samples; no run samples as many prompts."""
+SUBSTITUTES = 2**62
+"""In place of an epoch, which is smaller, in the seed of the order of substitutes for a bad record."""
 
 
 def step_of(group_id: int, batch_size: int) -> int:
@@ -35,10 +40,12 @@ def step_of(group_id: int, batch_size: int) -> int:
 class Stream(Protocol):
     """Examples by task and index; example k of a task is the same in every process and run.
 
-    Boxes are written in the format ``answers``, at first as they are in the data.
+    Boxes are written in the format ``answers``, at first as they are in the data. ``bad`` are the records that are set
+    aside; others of their task are in their place.
     """
 
     answers: AnswerFormat
+    bad: BadRecords
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -53,6 +60,13 @@ class Stream(Protocol):
     def held_out(self, tasks: Sequence[str], n: int) -> list[Example]:
         """About ``n`` examples, equally many per task, that are never sampled; fewer if there are not enough."""
 
+    def set_aside(self, example: Example, reason: str, step: int = 0) -> None:
+        """Set the record of an example aside, found at a learner step.
+
+        Raises:
+            DataError: Too many are bad, or the example is not of a record.
+        """
+
 
 class SceneStream:
     """Unlimited synthetic scenes."""
@@ -61,6 +75,7 @@ class SceneStream:
         self.seed = seed
         self.answers = DATASET_FORMAT
         self.tasks = SCENE_TASKS
+        self.bad = BadRecords("data.source=scenes", 0, 0.0)
 
     def count(self, task: str) -> int | None:
         """None: scenes are unlimited.
@@ -82,23 +97,32 @@ class SceneStream:
         scenes = [scene_example(task, HELD_OUT_SEED, k, split="heldout") for task in tasks for k in range(per_task)]
         return [self.answers.of(scene) for scene in scenes]
 
+    def set_aside(self, example: Example, reason: str, step: int = 0) -> None:
+        """Raise DataError: a scene is not a record that others can replace."""
+        raise DataError(f"record {example.id!r}: {reason.removeprefix(f'record {example.id!r}: ')}")
+
 
 class RecordStream:
-    """Records of a dataset, shuffled per task and epoch."""
+    """Records of a dataset, shuffled per task and epoch; ``training`` are the indices of the training records."""
 
     def __init__(self, table: RecordTable, config: DataConfig, name: str) -> None:
         self.table = table
         self.config = config
         self.answers = DATASET_FORMAT
         self.name = name
-        splits, tasks = table.indices_by("split"), table.indices_by("task")
+        self.bad = BadRecords(name, len(table), config.max_bad)
+        splits, by_task = table.indices_by("split"), table.indices_by("task")
+        tasks = {task: indices for task, indices in by_task.items() if task in TASKS}
         selected = [splits[s] for s in config.splits if s in splits]
         if not selected:
             expected, found = " or ".join(map(repr, config.splits)), ", ".join(map(repr, splits)) or "none"
             raise DataError(f"{name}: expected at least one record of the split {expected}, found splits: {found}")
-        train = np.concatenate(selected)
-        self._train = _restrict(tasks, train)
-        self._held_out = _restrict(tasks, np.setdiff1d(np.arange(len(table)), train))
+        self.training = np.concatenate(selected)
+        self._train = _restrict(tasks, self.training)
+        if not self._train:
+            expected, found = ", ".join(TASKS), ", ".join(map(repr, by_task))
+            raise DataError(f"{name}: expected training records of a task of {expected}, found tasks: {found}")
+        self._held_out = _restrict(tasks, np.setdiff1d(np.arange(len(table)), self.training))
         self._order = lru_cache(maxsize=64)(self._permutation)
 
     @property
@@ -116,30 +140,65 @@ class RecordStream:
             raise DataError(f"{self.name}: expected records of task {task!r}, found only {', '.join(self.tasks)}")
         return len(self._train[task])
 
-    def record(self, task: str, i: int) -> Example:
-        """Training record i of a task, in dataset order."""
-        return self._example(int(self._train[task][i]))
+    def training_records(self, task: str) -> np.ndarray:
+        """Indices of the training records of a task, in dataset order."""
+        return self._train[task]
+
+    def example(self, i: int) -> Example:
+        """The example of record i.
+
+        Raises:
+            DataError: The record cannot be read, or its image, whose size is needed, cannot.
+        """
+        return self.answers.of(self.table.row(i).example)
 
     def of_task(self, task: str, k: int) -> Example:
-        """The k-th sample of a task's records."""
+        """The k-th sample of a task's records.
+
+        The place of a record that is set aside is taken by the first other one in an order that depends on k only, so
+        that the sequence does not depend on when a record was found to be bad.
+
+        Raises:
+            DataError: Too many records are bad, or all of the task are.
+        """
         epoch, position = divmod(k, len(self._train[task]))
-        return self.record(task, int(self._order(task, epoch)[position]))
+        first = self._order(task, epoch)[position : position + 1]
+        for i in itertools.chain(first, self._substitutes(task, k)):
+            found = self._usable(int(self._train[task][i]))
+            if found is not None:
+                return found
+        raise DataError(f"{self.name}: all {self.count(task):,} records of task {task!r} are set aside")
 
     def held_out(self, tasks: Sequence[str], n: int) -> list[Example]:
-        """Records of the splits that are not trained on; deterministic."""
+        """Records of the splits that are not trained on; deterministic. Those that are set aside are left out."""
         per_task = -(-n // len(tasks))
         examples = []
         for task in tasks:
             indices = self._held_out.get(task, np.empty(0, dtype=int))
             chosen = np.random.default_rng([self.config.seed, *task.encode()]).permutation(len(indices))[:per_task]
-            examples += [self._example(int(indices[i])) for i in np.sort(chosen)]
-        return examples
+            examples += [self._usable(int(indices[i])) for i in np.sort(chosen)]
+        return [example for example in examples if example is not None]
 
-    def __len__(self) -> int:
-        return sum(map(len, self._train.values()))
+    def set_aside(self, example: Example, reason: str, step: int = 0) -> None:
+        """Set the record of an example aside; raises DataError if too many are bad."""
+        self.bad.add([BadRecord.of(example, reason, step)])
 
-    def _example(self, i: int) -> Example:
-        return self.answers.of(self.table.row(i).example)
+    def _usable(self, i: int) -> Example | None:
+        """The example of record i; None if it is, or now has to be, set aside."""
+        origin = self.table.origin(i)
+        if origin in self.bad:
+            return None
+        try:
+            return self.example(i)
+        except DataError as error:
+            self.bad.add([BadRecord(origin, "", str(error).removeprefix(f"{origin}: "))])
+            return None
+
+    def _substitutes(self, task: str, k: int) -> Iterator[int]:
+        """Positions of records among the task's, for a bad one at sample k."""
+        yield from np.random.default_rng([self.config.seed, SUBSTITUTES, k, *task.encode()]).permutation(
+            len(self._train[task])
+        )
 
     def _permutation(self, task: str, epoch: int) -> np.ndarray:
         return np.random.default_rng([self.config.seed, epoch, *task.encode()]).permutation(len(self._train[task]))
@@ -174,7 +233,24 @@ class PromptSampler:
     def replacement(self, prompt: Prompt, attempt: int) -> Prompt:
         """A different prompt of the same task, for replacement number ``attempt`` (from 1) of a sample."""
         k = attempt * REPLACEMENT_OFFSET + prompt.group_id % REPLACEMENT_OFFSET
-        return replace(prompt, group_id=k, example=self.stream.of_task(prompt.example.task, k))
+        return self._redrawn(replace(prompt, group_id=k))
+
+    def set_aside(self, prompt: Prompt, reason: str) -> Prompt:
+        """Set the record of a prompt aside; returns the prompt with another record of the task.
+
+        It is the prompt that is sampled at the same place when the record is known to be bad.
+
+        Raises:
+            DataError: Too many records are bad.
+        """
+        self.stream.set_aside(prompt.example, reason, step_of(prompt.group_id, self.batch_size) + 1)
+        return self._redrawn(prompt)
+
+    def _redrawn(self, prompt: Prompt) -> Prompt:
+        k = prompt.group_id
+        if k < REPLACEMENT_OFFSET:
+            return self.prompt(k)
+        return replace(prompt, example=self.stream.of_task(prompt.example.task, k))
 
 
 def _restrict(tasks: dict[str, np.ndarray], indices: np.ndarray) -> dict[str, np.ndarray]:

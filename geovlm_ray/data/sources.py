@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from geovlm_ray.core.errors import ConfigError, DataError
+from geovlm_ray.data.bad_records import BadRecord
 from geovlm_ray.data.config import DataConfig
 from geovlm_ray.data.convert import MetadataOverrides, convert
 from geovlm_ray.data.formats import FORMATS
@@ -21,7 +22,7 @@ def open_stream(config: DataConfig) -> Stream:
 
     Raises:
         ConfigError: The source is unknown.
-        DataError: A file is absent, a record cannot be read, or a stage names a task without scenes or records.
+        DataError: A file is absent, too many records cannot be read, or a stage names a task without scenes or records.
     """
     stream: Stream = SceneStream(config.seed) if config.source == "scenes" else _open_records(config)
     for stage in config.stages:
@@ -32,21 +33,25 @@ def open_stream(config: DataConfig) -> Stream:
 
 def _open_records(config: DataConfig) -> RecordStream:
     path, root = Path(config.path), Path(config.root) if config.root else None
+    unreadable: list[BadRecord] = []
     if config.source == "parquet":
         table = RecordTable(open_datasets(path, root))
     elif config.source in FORMATS:
-        table = read_source(config.source, path, root)
+        table, unreadable = read_source(config.source, path, root)
     else:
         known = ", ".join(["scenes", "parquet", *FORMATS])
         raise ConfigError(f"data.source: expected one of {known}, found {config.source!r}")
-    return RecordStream(table, config, name=config.path)
+    stream = RecordStream(table, config, name=config.path)
+    stream.bad.total += len(unreadable)
+    stream.bad.add(unreadable)
+    return stream
 
 
-def read_source(name: str, path: Path, root: Path | None = None) -> RecordTable:
-    """Convert a source to a temporary dataset and open it; an unreadable record is an error.
+def read_source(name: str, path: Path, root: Path | None = None) -> tuple[RecordTable, list[BadRecord]]:
+    """Convert a source to a temporary dataset and open it; also returns the records that cannot be read.
 
     Raises:
-        DataError: The source is absent, has no usable or an unreadable record, or stores images inside its files, which
+        DataError: The source is absent, has no usable record, or stores images inside its files, which
             `geovlm-ray data convert` has to extract first.
     """
     if not path.exists():
@@ -58,9 +63,11 @@ def read_source(name: str, path: Path, root: Path | None = None) -> RecordTable:
     with tempfile.TemporaryDirectory(prefix="geovlm-ray-") as folder:
         out = Path(folder) / "data"
         counts = convert(name, source, out, MetadataOverrides(), workers=1, on_progress=lambda counts: None)
+        unreadable = []
         for item in read_quarantine(out, "convert"):
             where = path if path.is_file() else path / item.source_file
-            raise DataError(f"{where}, record {item.source_record}: {item.reason}")
+            unreadable.append(BadRecord(f"{where}, record {item.source_record}", item.id or "", item.reason))
         if not counts.records:
-            raise DataError(f"{path}: expected {name} records with a reference, found none")
-        return RecordTable(open_datasets(out))
+            first = f"; first: {unreadable[0]}" if unreadable else ""
+            raise DataError(f"{path}: expected {name} records with a reference, found none{first}")
+        return RecordTable(open_datasets(out)), unreadable

@@ -10,12 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from geovlm_ray.core.errors import UNREADABLE, DataError
 from geovlm_ray.core.geometry import Frame
 from geovlm_ray.core.schema import Box, Example, target_boxes, target_texts
 from geovlm_ray.data.parallel import Workers
-from geovlm_ray.data.parquet import Dataset
-from geovlm_ray.data.table import to_row
+from geovlm_ray.data.parquet import Dataset, read_row
 from geovlm_ray.data.validation.balance import classes_of
 from geovlm_ray.data.validation.tally import Tally
 from geovlm_ray.tasks import TASKS
@@ -161,10 +159,6 @@ def _shard_stats(job: tuple[Dataset, Path, frozenset[int]]) -> Stats:
     dataset, shard, quarantined = job
     stats = Stats(set_aside=len(quarantined))
     for row, record in enumerate(dataset.records(shard)):
-        if row in quarantined:
-            continue
-        try:
-            stats.add(to_row(record).example)
-        except UNREADABLE as error:
-            raise DataError(f"{shard}, row {row}: {error}; `geovlm-ray data validate` quarantines it") from error
+        if row not in quarantined:
+            stats.add(read_row(record, f"{shard}, row {row}").example)
     return stats

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
+from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.geometry import Frame
 from geovlm_ray.core.pixels import PixelSettings
 from geovlm_ray.core.schema import Box, Example, GroundedText, Target, target_boxes, target_texts
-from geovlm_ray.data.records import pixels_from_json
+from geovlm_ray.data.parquet_files import VERSION_KEY
+from geovlm_ray.data.records import is_coordinate, pixels_from_json, short_repr
 from geovlm_ray.tasks import TargetKind, find_task
+from geovlm_ray.tasks.answers.box_dialects import DIALECTS, MAX_COORDINATE
 
 VERSION = 1
-VERSION_KEY = b"geovlm_ray.schema_version"
 _DEFAULT_PIXELS = PixelSettings()
 _PLAIN_FIELDS = ("id", "task", "question", "dataset", "split", "dialect", "reasoning", "gsd", "sensor")
+_TEXTS = ("id", "task", "question", "dataset", "split", "dialect", "licence", "source_file", "extra")
+"""Text columns without null."""
+_MAX_CHARS = {"id": 1_000, "question": 100_000, "reasoning": 100_000}
+"""Longest texts: ids are written into messages, and a question must fit into the context of a model."""
 
 
 @dataclass(frozen=True)
@@ -123,30 +130,109 @@ def to_row(values: Mapping[str, Any]) -> Row:
     """Build a row from one record of ``Table.to_pylist``.
 
     Raises:
-        DataError: There is no such task.
+        DataError: A value is null or invalid; the message begins with the column.
     """
+    for name in _TEXTS:
+        if values[name] is None:
+            raise DataError(f"{name}: expected text, found null")
+    for name, limit in _MAX_CHARS.items():
+        if values[name] is not None and len(values[name]) > limit:
+            raise DataError(f"{name}: expected at most {limit:,} characters, found {len(values[name]):,}")
+    if values["source_record"] is None:
+        raise DataError("source_record: expected a number, found null")
     kind = find_task(values["task"], f"record {values['id']!r}: ").target_kind
-    pixels = values["pixels"]
+    if values["dialect"] not in DIALECTS:
+        raise DataError(f"dialect: expected one of {', '.join(DIALECTS)}, found {short_repr(values['dialect'])}")
     example = Example(
-        images=tuple(values["images"]),
+        images=_texts("images", values["images"]),
         target=_typed_target(kind, values["target"]),
-        frame=Frame(**values["frame"]),
-        labels=tuple(values["labels"]),
-        pixels=_DEFAULT_PIXELS if pixels is None else pixels_from_json(pixels),
+        frame=_frame(values["frame"]),
+        labels=_texts("labels", values["labels"]),
+        pixels=_DEFAULT_PIXELS if values["pixels"] is None else _pixels(values["pixels"]),
         **{name: values[name] for name in _PLAIN_FIELDS},
     )
-    extra = json.loads(values["extra"])
-    return Row(example, values["source_file"], values["source_record"], values["licence"], extra)
+    return Row(example, values["source_file"], values["source_record"], values["licence"], _extra(values["extra"]))
 
 
 def _plain_target(target: Target) -> dict[str, Any]:
     return {"texts": target_texts(target), "boxes": [vars(box) for box in target_boxes(target)]}
 
 
-def _typed_target(kind: TargetKind, value: Mapping[str, Any]) -> Target:
+def _texts(column: str, value: Sequence[str | None] | None) -> tuple[str, ...]:
+    if value is None:
+        raise DataError(f"{column}: expected a list, found null")
+    if None in value:
+        raise DataError(f"{column}: expected text, found null")
+    return tuple(text for text in value if text is not None)
+
+
+def _frame(value: Mapping[str, Any] | None) -> Frame:
+    if value is None:
+        raise DataError("frame: expected kind, width and height, found null")
+    kind, width, height = value["kind"], value["width"], value["height"]
+    has_size = width is not None and height is not None
+    if (
+        kind not in ("percent", "permille", "pixel")
+        or not has_size
+        or (kind == "pixel" and not _is_size(width, height))
+    ):
+        raise DataError(
+            f"frame: expected percent, permille or pixel with a size above 0 of at most {MAX_COORDINATE:g}, found "
+            f"{short_repr(value)}"
+        )
+    return Frame(kind, width, height)
+
+
+def _is_size(width: float, height: float) -> bool:
+    return 0 < width <= MAX_COORDINATE and 0 < height <= MAX_COORDINATE
+
+
+def _pixels(value: Mapping[str, Any]) -> PixelSettings:
+    for name in ("bands", "percentiles", "value_range"):
+        numbers = value[name]
+        if None in numbers if numbers is not None else name != "value_range":
+            raise DataError(f"pixels: {name}: expected numbers, found {short_repr(numbers)}")
+    try:
+        return pixels_from_json(value)
+    except ValueError as error:
+        raise DataError(f"pixels: {error}") from error
+
+
+def _extra(text: str) -> dict[str, Any]:
+    value: Any = None
+    with suppress(ValueError, RecursionError):
+        value = json.loads(text)
+    if not isinstance(value, dict):
+        raise DataError(f"extra: expected a JSON object, found {short_repr(text)}")
+    return value
+
+
+def _typed_target(kind: TargetKind, value: Mapping[str, Any] | None) -> Target:
+    if value is None:
+        raise DataError("target: expected texts and boxes, found null")
+    texts, boxes = value["texts"], value["boxes"]
+    if texts is None or boxes is None:
+        raise DataError(f"target: expected a list of {'texts' if texts is None else 'boxes'}, found null")
+    texts = _texts("target", texts)
     if kind in ("classes", "captions"):
-        return tuple(value["texts"])
+        return texts
+    if kind in ("vqa", "grounded") and not texts:
+        raise DataError("target: expected one text, found none")
     if kind == "vqa":
-        return str(value["texts"][0])
-    boxes = tuple(Box(tuple(b["coords"]), b["label"]) for b in value["boxes"])
-    return GroundedText(value["texts"][0], boxes) if kind == "grounded" else boxes
+        return texts[0]
+    typed = tuple(_box(n, box) for n, box in enumerate(boxes, 1))
+    return GroundedText(texts[0], typed) if kind == "grounded" else typed
+
+
+def _box(number: int, value: Mapping[str, Any] | None) -> Box:
+    coords = None if value is None else value["coords"]
+    if value is None or coords is None:
+        raise DataError(f"target: box {number}: expected coordinates, found null")
+    if not all(map(is_coordinate, coords)):
+        raise DataError(
+            f"target: box {number}: expected finite coordinates of at most {MAX_COORDINATE:g}, found "
+            f"{short_repr(coords)}"
+        )
+    if len(coords) not in (4, 5):
+        raise DataError(f"target: box {number}: expected 4 or 5 numbers, found {len(coords)}: {short_repr(coords)}")
+    return Box(tuple(coords), value["label"])

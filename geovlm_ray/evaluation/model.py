@@ -44,6 +44,8 @@ MAY_CHANGE = (
     "run.wait_for_nodes_s",
     "placement.rollout.actors",
     "placement.strategy",
+    "data.check_images",
+    "data.max_bad",
 )
 """Configuration keys that may differ when an evaluation resumes."""
 
@@ -67,7 +69,7 @@ class LoadedBenchmarks:
     """Benchmarks with their examples.
 
     ``absent`` gives the reason by benchmark that could not be loaded, ``left_out`` what was skipped or quarantined by
-    dataset that was converted here.
+    dataset that was converted here, and what could not be shown by benchmark.
     """
 
     available: list[tuple[Benchmark, BenchmarkExamples]]
@@ -141,6 +143,10 @@ def evaluate(
             for benchmark, examples in loaded.available:
                 try:
                     _generate_missing(benchmark, examples, variants, start, rewards, config, out, on_progress)
+                    bad = _predictions(out, benchmark).bad_records(len(examples), config.data.max_bad)
+                    if bad:
+                        results.left_out[benchmark.name] = bad.summary
+                        _warn(console, benchmark.name, bad.summary)
                 except DataError as error:
                     results.absent[benchmark.name] = str(error)
                     _warn(console, benchmark.name, str(error))
@@ -197,4 +203,5 @@ def _generate_missing(
                 on_progress(done, text)
 
             batch = BATCH * config.placement.rollout.actors
-            generate_predictions(examples, predictions, start(), rewards, batch, report, prefills)
+            max_bad = config.data.max_bad
+            generate_predictions(examples, predictions, start(), rewards, batch, report, prefills, max_bad)

@@ -7,12 +7,14 @@ benchmark is complete, the parts are merged into one file in benchmark order.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
 
-from geovlm_ray.core.schema import Sample
+from geovlm_ray.core.schema import Sample, SampleGroup
+from geovlm_ray.data.bad_records import FILE as BAD_RECORDS
+from geovlm_ray.data.bad_records import BadRecord, BadRecords
 from geovlm_ray.data.sample_rows import (
     SampleRow,
     example_columns,
@@ -70,6 +72,7 @@ class Predictions:
     """The prediction files of one benchmark in a folder."""
 
     def __init__(self, folder: Path, name: str) -> None:
+        self.name = name
         self.file = folder / f"{name}.parquet"
         self._parts = folder / f"{name}.parts"
         self._buffer: list[PredictionRow] = []
@@ -83,6 +86,29 @@ class Predictions:
         """``place`` of every prediction on disk."""
         files = [self.file] if self.complete else self._part_files()
         return {row["place"] for file in files for row in read_rows(file, ["place"])}
+
+    def bad_records(self, total: int, max_bad: float) -> BadRecords:
+        """Those of ``total`` examples that could not be shown or scored, kept in a file beside the predictions.
+
+        Raises:
+            DataError: they are more than ``max_bad`` of all, or the file cannot be read.
+        """
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        bad = BadRecords(f"benchmark {self.name}", total, max_bad)
+        bad.keep_in(self.file.with_name(f"{self.name}.{BAD_RECORDS}"))
+        return bad
+
+    def add_groups(
+        self, groups: Mapping[int, SampleGroup], examples: Sequence[BenchmarkExample], bad: BadRecords
+    ) -> None:
+        """Add the first completion of each scored group, keyed by place; records with a problem are set aside.
+
+        Raises:
+            DataError: too many are, or a part cannot be written.
+        """
+        good = {place: group for place, group in groups.items() if not group.problem}
+        self.add([prediction_row(place, examples[place], group.samples[0]) for place, group in good.items()])
+        bad.add(BadRecord.of(group.prompt.example, group.problem) for group in groups.values() if group.problem)
 
     def add(self, rows: Sequence[PredictionRow]) -> None:
         """Buffer rows; a part is written when the buffer reaches `PART_ROWS`."""

@@ -7,12 +7,11 @@ import json
 from collections.abc import Iterable
 
 from geovlm_ray.core.errors import UNREADABLE
-from geovlm_ray.core.schema import Example, RewardScore
+from geovlm_ray.core.schema import Example
 from geovlm_ray.data.records import scoring_record
 from geovlm_ray.rewards.config import RewardConfig
+from geovlm_ray.rewards.groups import INVALID
 from geovlm_ray.rewards.local import LocalRewards
-
-INVALID = RewardScore(0.0, 0.0, 0.0, status="invalid_record")
 
 
 def score_lines(lines: Iterable[str], config: RewardConfig) -> tuple[list[str], list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -13,7 +13,8 @@ import numpy as np
 
 from geovlm_ray.core.files import read_objects, write_atomically
 from geovlm_ray.core.interfaces import RewardPool, RolloutPool
-from geovlm_ray.core.schema import Prompt
+from geovlm_ray.core.schema import Example, Prompt
+from geovlm_ray.data.images import ROOT_END
 from geovlm_ray.data.sample_rows import example_columns
 from geovlm_ray.evaluation.constant_answers import ConstantAnswer
 from geovlm_ray.report.held_out import ALL, Estimate
@@ -25,19 +26,43 @@ Completion = dict[str, Any]
 
 Files of earlier versions have no columns of the example but its ``task``.
 """
+SetAside = Callable[[Example, str], None]
+"""Called with an example that cannot be used, and the reason."""
 Rewards = dict[str, dict[str, list[float]]]
 """Total rewards by mode and task."""
 
 
-def validation_completions(rollouts: RolloutPool, rewards: RewardPool, prompts: Sequence[Prompt]) -> list[Completion]:
-    """One completion per prompt and mode, in prompt order within each mode."""
+def validation_completions(
+    rollouts: RolloutPool, rewards: RewardPool, prompts: Sequence[Prompt], set_aside: SetAside
+) -> list[Completion]:
+    """One completion per prompt and mode, in prompt order within each mode.
+
+    Examples that cannot be shown or scored in a mode have none; ``set_aside`` is called with each and the reason.
+    """
+    scored = {m: rewards.score(rollouts.generate(prompts, group_size=1, greedy=m == "greedy")) for m in MODES}
+    bad = {group.group_id: group for groups in scored.values() for group in groups if group.problem}
+    for group in bad.values():
+        set_aside(group.prompt.example, group.problem)
     return [
         {"mode": mode, "id": columns.pop("example_id"), **columns, "response": sample.text, "reward": reward}
-        for mode in MODES
-        for group in rewards.score(rollouts.generate(prompts, group_size=1, greedy=mode == "greedy"))
+        for mode, groups in scored.items()
+        for group in groups
+        if group.group_id not in bad
         for sample, reward in zip(group.samples, group.rewards, strict=True)
         for columns in (example_columns(group.prompt.example),)
     ]
+
+
+def completions_of(rows: Sequence[Completion], examples: Sequence[Example]) -> list[Completion]:
+    """The completions of these examples; those of examples that were set aside since are left out."""
+    kept = {_identity({**columns, "id": columns["example_id"]}) for columns in map(example_columns, examples)}
+    return [row for row in rows if _identity(row) in kept]
+
+
+def _identity(row: Completion) -> tuple[Any, ...]:
+    """What identifies the example of a completion, wherever its images are stored."""
+    images = tuple(str(image).rpartition(ROOT_END)[2] for image in row.get("images", ()))
+    return (images, *(row.get(key) for key in ("id", "task", "pixels", "question", "target", "frame", "dialect")))
 
 
 def write_completions(rows: Sequence[Completion], path: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from peft import get_peft_model_state_dict
 
+from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.schema import Example, Prompt, SampleGroup
 from geovlm_ray.learner.batch_advantages import batch_advantages
 from geovlm_ray.learner.config import LearnerConfig
@@ -114,6 +115,18 @@ class GrpoLearner(TrainedPolicy):
             DataError: an image is missing or cannot be decoded.
         """
         return self._encoded(prompt.example, prompt.prefill).result()
+
+    def problems(self, prompts: Sequence[Prompt]) -> dict[int, str]:
+        """Why prompts cannot be encoded, keyed by group id; waits for the encoding of all."""
+        found = {}
+        for prompt in prompts:
+            self._encoded(prompt.example, prompt.prefill)
+        for prompt in prompts:
+            try:
+                self.encode(prompt)
+            except DataError as error:
+                found[prompt.group_id] = str(error)
+        return found
 
     def step(self, groups: Sequence[SampleGroup], upcoming: Sequence[Prompt] = ()) -> dict[str, float]:
         """Update on one batch in ``mini_batches`` optimizer steps; increments the weight version by one.

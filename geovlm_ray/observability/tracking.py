@@ -128,7 +128,7 @@ class RunTracker:
         """
         rows = rollout_rows(step, groups_by_status, self.advantages)
         write_rows(self._rollouts / f"step-{step:06d}.parquet", rows, ROLLOUT_SCHEMA)
-        all_groups = [group for groups in groups_by_status.values() for group in groups]
+        all_groups = [group for groups in groups_by_status.values() for group in groups if not group.problem]
         answer_metrics, warnings = self.monitor.update(all_groups, metrics)
         metrics = {**metrics, **answer_metrics}
         with writing(self._metrics), self._metrics.open("a") as file:

@@ -14,20 +14,20 @@ import numpy as np
 from PIL import Image
 
 from geovlm_ray.config import Config
-from geovlm_ray.core.errors import UNREADABLE, DataError
+from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.geometry import Frame
 from geovlm_ray.core.schema import Box, Example, GroundedText, target_boxes, target_texts
 from geovlm_ray.data.answer_format import AnswerFormat
 from geovlm_ray.data.answers import response_text
 from geovlm_ray.data.images import ROOT_END, load_image
-from geovlm_ray.data.parquet import Dataset
-from geovlm_ray.data.table import Row, to_row
+from geovlm_ray.data.parquet import Dataset, read_row
+from geovlm_ray.data.table import Row
 from geovlm_ray.data.validation.image_checks import RecordImage, is_absent
 from geovlm_ray.data.validation.record_index import RecordIndex
 from geovlm_ray.report.answers import response_boxes
 from geovlm_ray.report.boxes import PREDICTED_COLOUR, TRUE_COLOUR, draw_boxes
 from geovlm_ray.report.page import data_uri, fitted, render
-from geovlm_ray.tasks import TASKS
+from geovlm_ray.tasks import TASKS, find_task
 
 SIDE = 512
 """Pixels of the longer side of an image on the page."""
@@ -72,7 +72,11 @@ def preview(
 
 
 def choose(datasets: Sequence[Dataset], each: int, seed: int) -> Choice:
-    """Sample records by the task and split columns; raises DataError for an unreadable shard or no records at all."""
+    """Sample records by the task and split columns.
+
+    Raises:
+        DataError: A shard or task cannot be read, or there are no records at all.
+    """
     rng = np.random.default_rng(seed)
     sampled: defaultdict[tuple[str, str], list[tuple[float, int]]] = defaultdict(list)
     counts: Counter[tuple[str, str]] = Counter()
@@ -83,7 +87,9 @@ def choose(datasets: Sequence[Dataset], each: int, seed: int) -> Choice:
         for batch in dataset.batches(shard):
             keys = zip(batch["task"].to_pylist(), map(str, batch["split"].to_pylist()), strict=True)
             for key, rank in zip(keys, rng.random(len(batch)), strict=True):
-                if number - starts[-1] not in excluded and key[0] in TASKS:
+                row = number - starts[-1]
+                if row not in excluded:
+                    find_task(key[0], f"{shard}, row {row}: ")
                     counts[key] += 1
                     # Max-heap of the smallest random ranks.
                     heapq.heappush(sampled[key], (-rank, number))
@@ -106,11 +112,8 @@ def _rows(index: RecordIndex, numbers: Sequence[int]) -> Iterator[tuple[Dataset,
     records = {number: (dataset, record) for number, dataset, record in index.read(np.sort(np.array(numbers)))}
     for number in numbers:
         dataset, record = records[number]
-        try:
-            yield dataset, to_row(record)
-        except UNREADABLE as error:
-            where = index.name(number)
-            raise DataError(f"{where}: {error}; `geovlm-ray data validate` quarantines such records") from error
+        _, shard, row = index.locate(number)
+        yield dataset, read_row(record, f"{shard}, row {row}")
 
 
 def _card(row: Row, dataset: Dataset, config: Config, answers: AnswerFormat, need_images: bool) -> dict[str, Any]:

@@ -126,37 +126,43 @@ class Engine:
     ) -> Iterator[list[SampleGroup]]:
         """Sample ``group_size`` completions per prompt, with log-probs; yields groups as they complete.
 
+        A prompt that cannot be rendered or exceeds ``max_model_len`` gives a group with a ``problem``.
+
         Several threads may stream at once; their prompts share the engine's batches. With one thread, completions
         depend only on the seed, the prompts and the weights, so a resumed run reproduces them.
-
-        Raises:
-            DataError: a prompt exceeds ``max_model_len``.
         """
         params = self.sampling(group_size, max_tokens, greedy)
-        jobs = zip(prompts, self.seeded(prompts, params), strict=True)
-        entering = deque(self._preparer.submit(self._prepare, *job) for job in jobs)
+        seeded = self.seeded(prompts, params)
+        jobs = zip(prompts, seeded, strict=True)
+        entering = deque((prompt, self._preparer.submit(self._prepare, prompt, params)) for prompt, params in jobs)
         pending: list[str] = []
         try:
             if not vllm_compat.takes_request_seeds():
                 # Draws depend on the composition of the engine's steps.
-                wait(entering)
+                wait([future for _, future in entering])
             while entering or pending:
                 if not pending:
-                    wait([entering[0]])
+                    wait([entering[0][1]])
+                groups = []
                 with self._lock:
                     self._load_pending_weights()
-                    while entering and entering[0].done():
+                    while entering and entering[0][1].done():
+                        prompt, future = entering.popleft()
                         key = str(next(self._keys))
-                        self._add(key, entering.popleft().result())
-                        pending.append(key)
-                    if not any(key in self._finished for key in pending):
+                        try:
+                            self._add(key, future.result())
+                        except DataError as error:
+                            groups.append(SampleGroup(prompt, (), str(error)))
+                        else:
+                            pending.append(key)
+                    if pending and not any(key in self._finished for key in pending):
                         self._step()
-                    groups = [self._group(key) for key in pending if key in self._finished]
+                    groups += [self._group(key) for key in pending if key in self._finished]
                     pending = [key for key in pending if key in self._requests]
                 if groups:
                     yield groups
         finally:
-            for future in entering:
+            for _, future in entering:
                 future.cancel()
             with self._lock:
                 self._abort(pending)

@@ -19,7 +19,7 @@ from geovlm_ray.data.answer_format import AnswerFormat
 from geovlm_ray.evaluation.custom import check_paths, custom_benchmarks
 from geovlm_ray.evaluation.examples import BenchmarkExamples
 from geovlm_ray.evaluation.model import EvaluationSpec, default_reward_config, load_benchmarks
-from geovlm_ray.evaluation.predictions import Predictions, prediction_row
+from geovlm_ray.evaluation.predictions import Predictions
 from geovlm_ray.evaluation.registry import Benchmark, find, is_path
 from geovlm_ray.evaluation.results import RESULTS, Results, read_results, result_of, write_results
 from geovlm_ray.rewards.local import LocalRewards
@@ -92,7 +92,8 @@ class InLoopEvaluation:
             benchmark_groups = groups[first : first + len(examples)]
             first += len(examples)
             predictions = Predictions(folder / "predictions", benchmark.name)
-            predictions.add([prediction_row(i, examples[i], g.samples[0]) for i, g in enumerate(benchmark_groups)])
+            bad = predictions.bad_records(len(examples), self.config.data.max_bad)
+            predictions.add_groups(dict(enumerate(benchmark_groups)), examples, bad)
             predictions.finish()
             results.benchmarks[benchmark.name] = result_of(benchmark, predictions.rows(), self._rewards)
         write_results(results, folder)

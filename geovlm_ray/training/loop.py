@@ -21,15 +21,16 @@ from geovlm_ray.config import Config
 from geovlm_ray.core.errors import RunError, StuckError, UserError
 from geovlm_ray.core.interfaces import TRAINED, Components, Evaluator, Prompts
 from geovlm_ray.core.interrupts import Interrupted, uninterrupted
-from geovlm_ray.core.schema import Prompt, SampleGroup
+from geovlm_ray.core.schema import SampleGroup
 from geovlm_ray.learner.advantages import in_accuracy_range, is_tied
 from geovlm_ray.observability.heartbeat import HEARTBEAT
 from geovlm_ray.training.batch_metrics import batch_metrics
+from geovlm_ray.training.probe_batch import ParityProbe, problems_of
 
 log = logging.getLogger(__name__)
 
 
-def train(config: Config, components: Components, prompts: Prompts, probe: list[Prompt], start: int) -> float:
+def train(config: Config, components: Components, prompts: Prompts, start: int) -> float:
     """Run learner steps ``start`` to ``config.run.steps``.
 
     Returns the largest parity error (absolute log-prob difference between engine and learner) over all weight syncs.
@@ -37,6 +38,7 @@ def train(config: Config, components: Components, prompts: Prompts, probe: list[
 
     Raises:
         RunError: the parity check failed, or every group of a batch was too stale to train on.
+        DataError: too many records are bad (``data.max_bad``).
         StuckError: nothing was learnt for many steps (``run.stop_if_stuck``).
         LostError: a component died that cannot be replaced on its own.
         Interrupted: a signal requested the end.
@@ -45,7 +47,7 @@ def train(config: Config, components: Components, prompts: Prompts, probe: list[
     scorer = ThreadPoolExecutor(1)
     progress = LoopProgress(start, start, start, {})
     try:
-        return _steps(config, components, prompts, probe, progress, scorer)
+        return _steps(config, components, prompts, progress, scorer)
     except (UserError, Interrupted):
         _save_progress(components, progress)
         raise
@@ -77,12 +79,12 @@ def _steps(
     config: Config,
     components: Components,
     prompts: Prompts,
-    probe: list[Prompt],
     progress: LoopProgress,
     scorer: Executor,
 ) -> float:
     max_parity = 0.0
     in_flight: deque[Future[list[SampleGroup]]] = deque()
+    probe = ParityProbe(config, components, prompts)
     with HEARTBEAT.busy("sync"):
         probed = sync_weights(config, components, probe, progress.saved)
     evaluate(components.evaluator, progress.saved)
@@ -96,11 +98,11 @@ def _steps(
             parity = parity_error(config, components, probed)
         max_parity = max(max_parity, parity)
         with clock("rollout"):
-            scored = in_flight.popleft().result()
+            scored, bad = replace_bad(components, prompts, in_flight.popleft().result())
         with clock("resample"):
-            scored, replaced = resample(config, components, prompts, scored)
+            scored, replaced = resample(config, components, prompts, scored, bad)
         groups_by_status = admit(scored, version=step, max_staleness=config.loop.max_staleness)
-        groups_by_status["resampled"] = replaced
+        groups_by_status |= {"resampled": replaced, "bad": bad}
         if not groups_by_status[TRAINED]:
             raise RunError(f"step {step + 1}: expected groups to train on, found {len(scored)} that are all too stale")
         with uninterrupted():
@@ -151,13 +153,33 @@ def admit(groups: Sequence[SampleGroup], *, version: int, max_staleness: int) ->
     return {TRAINED: admitted, "stale": [g for g in groups if version - g.weight_version > max_staleness]}
 
 
+def replace_bad(
+    components: Components, prompts: Prompts, scored: list[SampleGroup]
+) -> tuple[list[SampleGroup], list[SampleGroup]]:
+    """Replace groups whose record cannot be shown, scored or encoded by groups of other records of the same task.
+
+    Returns the batch, with its number of groups unchanged, and the groups that were replaced.
+
+    Raises:
+        DataError: too many records are bad.
+    """
+    replaced: list[SampleGroup] = []
+    while problems := problems_of(components, scored):
+        bad = [group for group in scored if group.group_id in problems]
+        redrawn = [prompts.set_aside(group.prompt, problems[group.group_id]) for group in bad]
+        by_id = {g.group_id: g for g in components.rewards.score(components.rollouts.generate(redrawn))}
+        replaced += bad
+        scored = [by_id.get(group.group_id, group) for group in scored]
+    return scored, replaced
+
+
 def resample(
-    config: Config, components: Components, prompts: Prompts, scored: list[SampleGroup]
+    config: Config, components: Components, prompts: Prompts, scored: list[SampleGroup], bad: list[SampleGroup]
 ) -> tuple[list[SampleGroup], list[SampleGroup]]:
     """Replace groups with equal rewards, or outside ``learner.group_accuracy``, by other prompts of the same task.
 
     Dynamic sampling of DAPO (Yu et al., arXiv 2503.14476), bounded to ``loop.resample`` rounds. Returns the batch, with
-    its number of groups unchanged, and the groups that were replaced.
+    its number of groups unchanged, and the groups that were replaced; those of bad records are added to ``bad``.
     """
     settings = config.learner.advantages
     replaced: list[SampleGroup] = []
@@ -167,20 +189,22 @@ def resample(
             break
         replacements = {group.group_id: prompts.replacement(group.prompt, attempt) for group in uninformative}
         rescored = components.rewards.score(components.rollouts.generate(list(replacements.values())))
+        rescored, more_bad = replace_bad(components, prompts, rescored)
+        bad += more_bad
         by_id = {group.group_id: group for group in rescored}
         replaced += uninformative
         scored = [by_id[replacements[g.group_id].group_id] if g.group_id in replacements else g for g in scored]
     return scored, replaced
 
 
-def sync_weights(config: Config, components: Components, probe: list[Prompt], version: int) -> list[list[SampleGroup]]:
+def sync_weights(config: Config, components: Components, probe: ParityProbe, version: int) -> list[list[SampleGroup]]:
     """Send the learner's weights to every engine; returns each engine's completions of the probe batch, for parity.
 
     Raises:
         RunError: an engine does not hold ``version`` afterwards.
     """
     components.rollouts.update_weights(components.learner.weights)
-    probed = components.rollouts.probe(probe, config.sync.parity_tokens)
+    probed = probe.completions()
     for engine, groups in enumerate(probed):
         found = {sample.weight_version for group in groups for sample in group.samples}
         if found != {version}:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 
 from geovlm_ray.config import Config
@@ -18,9 +17,9 @@ from geovlm_ray.core.placement import GIB
 from geovlm_ray.core.schema import Example
 from geovlm_ray.data.answer_format import AnswerFormat
 from geovlm_ray.data.image_cache import open_cache
-from geovlm_ray.data.images import image_size
-from geovlm_ray.data.sampler import RecordStream, Stream
+from geovlm_ray.data.sampler import Stream
 from geovlm_ray.data.sources import open_stream
+from geovlm_ray.data.validation.before_training import RecordReport, check_stream
 from geovlm_ray.model.answer_format import answer_format_of
 from geovlm_ray.model.config import check_attention
 from geovlm_ray.model.loading import load_processor, model_folder
@@ -32,17 +31,15 @@ from geovlm_ray.training.benchmark_evaluation import check_benchmarks
 from geovlm_ray.training.checkpoint import open_mirror
 from geovlm_ray.training.gpu_memory import check_gpu_memory
 
-RECORDS_READ = 20_000
-RECORDS_DECODED = 2_000
-
 
 @dataclass(frozen=True)
 class Ready:
-    """A checked run: its model folder, data stream and trained tasks."""
+    """A checked run: its model folder, data stream and trained tasks, and what the user has to know about its data."""
 
     model: Path
     stream: Stream
     tasks: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,8 @@ def prepare(config: Config) -> Ready:
     for _, problem in problems(config, CHECKS, results):
         if problem:
             raise problem
-    return Ready(results["model"], results["data"], trained_tasks(config, results["data"]))
+    notes = tuple(results["records"].lines)
+    return Ready(results["model"], results["data"], trained_tasks(config, results["data"]), notes)
 
 
 def check_external_services(config: Config) -> None:
@@ -203,42 +201,28 @@ def set_answer_format(config: Config, model: Path, stream: Stream) -> AnswerForm
     return stream.answers
 
 
-def check_training_records(config: Config, model: Path, stream: Stream, answers: AnswerFormat) -> None:
-    """Raise DataError if a record has too few or too many images, a missing or corrupt one, or too long a prompt.
+def check_records(config: Config, model: Path, stream: Stream, answers: AnswerFormat) -> RecordReport:
+    """Check the records of a run, and set bad ones aside (`check_stream`).
 
-    Checks up to 20,000 records, equally many per task, and decodes the images of up to 2,000 of them;
-    ``data validate`` checks all.
+    Raises:
+        DataError: More than ``data.max_bad`` of the records that were checked are bad.
     """
     encoder = PromptEncoder(load_processor(model), config.prompt, open_cache(config.data.image_cache_gb))
-    for task in stream.tasks:
-        for n, record in enumerate(_some_records(stream, task, RECORDS_READ // len(stream.tasks))):
-            if not 1 <= len(record.images) <= MAX_IMAGES:
-                raise DataError(f"record {record.id!r}: expected 1 to {MAX_IMAGES} images, found {len(record.images)}")
-            try:
-                if n < RECORDS_DECODED // len(stream.tasks):
-                    encoder.images(record)
-                else:
-                    for image in record.images:
-                        image_size(image)
-            except DataError as error:
-                raise DataError(f"record {record.id!r}: {error}") from error
-            length = encoder.length(record)
-            if length + config.rollout.max_tokens > config.rollout.max_model_len:
-                raise DataError(
-                    f"record {record.id!r}: expected prompt plus completion within rollout.max_model_len="
-                    f"{config.rollout.max_model_len}, found {length} prompt tokens plus rollout.max_tokens="
-                    f"{config.rollout.max_tokens}"
-                )
 
+    def check(example: Example) -> None:
+        if len(example.images) > MAX_IMAGES:
+            raise DataError(f"expected 1 to {MAX_IMAGES} images, found {len(example.images)}")
+        encoder.images(example)
+        length = encoder.length(example)
+        if length + config.rollout.max_tokens > config.rollout.max_model_len:
+            raise DataError(
+                f"expected prompt plus completion within rollout.max_model_len={config.rollout.max_model_len}, found "
+                f"{length} prompt tokens plus rollout.max_tokens={config.rollout.max_tokens}"
+            )
 
-def _some_records(stream: Stream, task: str, limit: int) -> Iterator[Example]:
-    """Up to ``limit`` evenly spaced records of a task; a single example of generated scenes."""
-    if not isinstance(stream, RecordStream):
-        yield stream.of_task(task, 0)
-        return
-    count = stream.count(task)
-    for i in np.linspace(0, count - 1, min(count, limit)).astype(int):
-        yield stream.record(task, int(i))
+    tasks, num_examples = trained_tasks(config, stream), config.evaluation.num_examples
+    held_out = stream.held_out(tasks, num_examples) if num_examples else []
+    return check_stream(stream, tasks, held_out, check, images=config.data.check_images)
 
 
 CHECKS = (
@@ -256,6 +240,6 @@ CHECKS = (
     Check("GPU memory", check_gpu_memory, needs=("model",)),
     Check("held-out examples", check_held_out, needs=("data",)),
     Check("answer format", set_answer_format, needs=("model", "data")),
-    Check("records", check_training_records, needs=("model", "data", "answer format")),
+    Check("records", check_records, needs=("model", "data", "answer format")),
 )
 """The checks of a training run, in order: the quick ones before a download of the model."""

@@ -5,8 +5,45 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from geovlm_ray.core.schema import Prompt
+from geovlm_ray.config import Config
+from geovlm_ray.core.interfaces import Components, Prompts
+from geovlm_ray.core.schema import Prompt, SampleGroup
 from geovlm_ray.data.images import SCENE_PREFIX
+
+
+class ParityProbe:
+    """The prompts of the comparison; one of a record that turns out bad is replaced."""
+
+    def __init__(self, config: Config, components: Components, prompts: Prompts) -> None:
+        self.settings = config.sync
+        self.components = components
+        self.prompts = prompts
+        self._batch = self._of_first_step()
+
+    def completions(self) -> list[list[SampleGroup]]:
+        """Short completions from every engine, [engines][prompts], which the learner can encode.
+
+        Raises:
+            DataError: too many records are bad.
+        """
+        while True:
+            probed = self.components.rollouts.probe(self._batch, self.settings.parity_tokens)
+            problems = problems_of(self.components, [group for groups in probed for group in groups])
+            if not problems:
+                return probed
+            for prompt in self._batch:
+                if prompt.group_id in problems:
+                    self.prompts.set_aside(prompt, problems[prompt.group_id])
+            self._batch = self._of_first_step()
+
+    def _of_first_step(self) -> list[Prompt]:
+        return probe_batch(self.prompts.batch(0), self.settings.parity_prompts)
+
+
+def problems_of(components: Components, groups: Sequence[SampleGroup]) -> dict[int, str]:
+    """Why the records of groups cannot be shown, scored or encoded, keyed by group id."""
+    problems = {group.group_id: group.problem for group in groups if group.problem}
+    return problems or components.learner.problems([group.prompt for group in groups])
 
 
 def probe_batch(prompts: Sequence[Prompt], count: int) -> list[Prompt]:

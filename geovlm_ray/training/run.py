@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -19,7 +20,8 @@ from geovlm_ray.core.interfaces import Components
 from geovlm_ray.core.interrupts import Interrupted
 from geovlm_ray.core.locks import locked
 from geovlm_ray.core.schema import Example, Prompt
-from geovlm_ray.data.sampler import PromptSampler
+from geovlm_ray.data.bad_records import FILE as BAD_RECORDS
+from geovlm_ray.data.sampler import PromptSampler, Stream
 from geovlm_ray.evaluation import validation
 from geovlm_ray.evaluation.constant_answers import best_constant_answers, majority_classes
 from geovlm_ray.learner.batch_advantages import batch_advantages
@@ -32,7 +34,6 @@ from geovlm_ray.training.checkpoint import CheckpointFolder, open_mirror
 from geovlm_ray.training.health import HealthMonitor, constant_answer_warnings, settings_warnings
 from geovlm_ray.training.loop import train
 from geovlm_ray.training.preflight import Ready
-from geovlm_ray.training.probe_batch import probe_batch
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ MAY_CHANGE = (
     *(f"placement.{kind}.{key}" for kind in ("rollout", "reward", "learner") for key in ("actors", *RESERVED)),
     *(f"placement.sbert.{key}" for key in RESERVED),
     *("placement.strategy", "placement.colocate", "placement.gpu_memory_gb"),
-    *("rollout.tensor_parallel", "model.offload"),
+    *("rollout.tensor_parallel", "model.offload", "data.check_images", "data.max_bad"),
     *("run.step_limit_s", "run.stop_if_stuck", "run.trace_steps", "run.wandb", "run.log_level"),
 )
 """Settings that may change when a run is resumed."""
@@ -71,9 +72,14 @@ def execute(config: Config, ready: Ready, build: Build, console: Console) -> dic
             )
             write_report(folder)
             return summary
+        bad = ready.stream.bad
+        bad.keep_in(folder / BAD_RECORDS)
+        if bad:
+            console.print(bad.summary, markup=False, highlight=False, soft_wrap=True)
         with monitor_run(config) as run_monitor:
             summary = _run_with_restarts(config, ready, build, run_monitor, console)
-        summary = {"seconds": time.time() - begun, "steps": config.run.steps, **summary}
+        seconds = time.time() - begun
+        summary = {"seconds": seconds, "steps": config.run.steps, "bad_records": len(bad), **summary}
         write_atomically(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
         write_report(folder)
     return summary
@@ -132,17 +138,24 @@ def _train_and_evaluate(
     config: Config, ready: Ready, components: Components, tracker: RunTracker, start: int, console: Console
 ) -> dict[str, Any]:
     sampler = PromptSampler(ready.stream, config.data, config.rollout.prompts_per_step)
-    probe = probe_batch(sampler.batch(0), config.sync.parity_prompts)
     if not config.evaluation.num_examples:
-        return {"parity_max_abs": train(config, components, sampler, probe, start)}
-    examples = ready.stream.held_out(ready.tasks, config.evaluation.num_examples)
-    before = _held_out(config, components, examples, "before", console)
+        return {"parity_max_abs": train(config, components, sampler, start)}
+    held_out = partial(ready.stream.held_out, ready.tasks, config.evaluation.num_examples)
     think, rotated = config.reward.think, config.reward.rotated
-    constants = best_constant_answers(components.rewards, ready.stream, examples, think, rotated=rotated)
+    constant_answers = partial(best_constant_answers, components.rewards, ready.stream, think=think, rotated=rotated)
+    before = _held_out(config, ready.stream, components, held_out(), "before", console)
+    examples = held_out()
+    constants = constant_answers(examples)
     if not start:
         tracker.warn(0, constant_answer_warnings(before, constants, "before training"))
-    parity = train(config, components, sampler, probe, start)
-    after = _held_out(config, components, examples, "after", console)
+    parity = train(config, components, sampler, start)
+    after = _held_out(config, ready.stream, components, examples, "after", console)
+    if len(held_out()) < len(examples):
+        examples = held_out()
+        before, constants = validation.completions_of(before, examples), constant_answers(examples)
+        validation.write_completions(before, _held_out_file(config, "before"))
+    if not examples:
+        return {"parity_max_abs": parity}
     tracker.warn(config.run.steps, constant_answer_warnings(after, constants, "after training"))
     majorities = majority_classes(components.rewards, ready.stream, examples, think)
     return {
@@ -153,15 +166,26 @@ def _train_and_evaluate(
 
 
 def _held_out(
-    config: Config, components: Components, examples: Sequence[Example], when: str, console: Console
+    config: Config, stream: Stream, components: Components, examples: Sequence[Example], when: str, console: Console
 ) -> list[validation.Completion]:
-    """Scored completions of the held-out examples; a resumed run reuses those from before training."""
-    path = config.run.folder / f"heldout_{when}.jsonl"
+    """Scored completions of the held-out examples; those that cannot be shown or scored are set aside.
+
+    A resumed run reuses those from before training.
+    """
+    path = _held_out_file(config, when)
     if when == "before" and path.is_file():
-        return validation.read_completions(path)
+        rows = validation.completions_of(validation.read_completions(path), examples)
+        if len(rows) == len(examples) * len(validation.MODES):
+            validation.write_completions(rows, path)
+            return rows
     console.print(f"Scoring {len(examples)} held-out examples {when} training, sampled and greedy ...")
     with HEARTBEAT.busy("evaluation"):
         prompts = [Prompt(i, example) for i, example in enumerate(examples)]
-        rows = validation.validation_completions(components.rollouts, components.rewards, prompts)
+        set_aside = partial(stream.set_aside, step=0 if when == "before" else config.run.steps)
+        rows = validation.validation_completions(components.rollouts, components.rewards, prompts, set_aside)
     validation.write_completions(rows, path)
     return rows
+
+
+def _held_out_file(config: Config, when: str) -> Path:
+    return config.run.folder / f"heldout_{when}.jsonl"

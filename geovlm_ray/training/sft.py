@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,14 @@ from geovlm_ray.core.interrupts import Interrupted, uninterrupted
 from geovlm_ray.core.locks import locked
 from geovlm_ray.core.schema import Prompt
 from geovlm_ray.data.answers import THINK_MODES
+from geovlm_ray.data.bad_records import FILE as BAD_RECORDS
 from geovlm_ray.data.image_cache import open_cache
 from geovlm_ray.data.sampler import PromptSampler
 from geovlm_ray.data.scenes import SCENE_TASKS, demonstration, scene_example
 from geovlm_ray.data.sources import open_stream
+from geovlm_ray.data.validation.before_training import check_stream
 from geovlm_ray.learner.ranks import Ranks
-from geovlm_ray.learner.sft.batches import SftCollator, read_batches
+from geovlm_ray.learner.sft.batches import Batch, SftCollator, read_batches
 from geovlm_ray.learner.sft.trainer import SftTrainer
 from geovlm_ray.model.answer_format import answer_format
 from geovlm_ray.model.config import check_attention
@@ -44,20 +47,26 @@ from geovlm_ray.training.sft_log import SftLog, sft_summary
 CONFIG_FILE = "sft.yaml"
 SUMMARY_FILE = "sft_summary.json"
 NAMES = ("output folder", "choose another --out")
-MAY_CHANGE = ("checkpoint.keep", "sft.checkpoint_every", "sft.log_every", "sft.readers")
-RECORDS_CHECKED = 2_000
+MAY_CHANGE = (
+    *("checkpoint.keep", "sft.checkpoint_every", "sft.log_every", "sft.readers"),
+    *("data.check_images", "data.max_bad"),
+)
 CORPUS_SCENES_PER_TASK = 400
 
 
 @dataclass(frozen=True)
 class _Ready:
-    """Checked processor, data and held-out examples; ``base`` is None for a model trained from scratch."""
+    """Checked processor, data and held-out examples; ``base`` is None for a model trained from scratch.
+
+    ``notes`` are what the user has to know about the data.
+    """
 
     base: Path | None
     processor: ProcessorMixin
     collator: SftCollator
     sampler: PromptSampler
     held_out: list[Prompt]
+    notes: list[str]
 
 
 def fine_tune(config: Config, out: Path, console: Console) -> dict[str, Any]:
@@ -103,6 +112,10 @@ def fine_tune(config: Config, out: Path, console: Console) -> dict[str, Any]:
         if ranks.rank == 0:
             log.rewind(trainer.steps)
             write_atomically(out / CONFIG_FILE, to_yaml(config))
+        bad = ready.sampler.stream.bad
+        bad.keep_in(out / BAD_RECORDS, rewrite=ranks.rank == 0)
+        for line in filter(None, [bad.summary, *ready.notes]):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
         if not ready.held_out and config.sft.eval_examples:
             console.print("No evaluation: all records belong to training splits (data.splits)")
         _train(config, ready, trainer, checkpoints, log)
@@ -125,11 +138,11 @@ def _train(config: Config, ready: _Ready, trainer: SftTrainer, checkpoints: Chec
         for batch in batches:
             with uninterrupted():
                 row = {"step": trainer.steps + 1, **trainer.step(batch), "seconds": time.perf_counter() - begun}
+                row["bad_records"] = len(ready.sampler.stream.bad)
                 last = trainer.steps == settings.steps
-                if ready.held_out and (last or trainer.steps % settings.eval_every == 0):
-                    size, held_out = settings.batch_size, ready.held_out
-                    parts = (held_out[k : k + size] for k in range(0, len(held_out), size))
-                    row |= trainer.evaluate(map(ready.collator.batch, parts))
+                if last or trainer.steps % settings.eval_every == 0:
+                    held_out = _held_out_batches(ready, settings.batch_size, trainer.steps)
+                    row |= trainer.evaluate(held_out) if held_out else {}
                 if ranks.rank == 0:
                     log.add(row)
                 if last or trainer.steps % settings.checkpoint_every == 0:
@@ -145,6 +158,15 @@ def _train(config: Config, ready: _Ready, trainer: SftTrainer, checkpoints: Chec
         if isinstance(error, Interrupted):
             raise Interrupted(error.number, checkpoints.describe_progress(settings.steps)) from error
         raise
+
+
+def _held_out_batches(ready: _Ready, size: int, step: int) -> list[Batch]:
+    """The held-out examples in batches; those that cannot be encoded are set aside and left out."""
+    stream = ready.sampler.stream
+    usable = [prompt for prompt in ready.held_out if prompt.example.origin not in stream.bad]
+    parts = [usable[k : k + size] for k in range(0, len(usable), size)]
+    batches = [ready.collator.batch(part, partial(stream.set_aside, step=step)) for part in parts]
+    return [batch for batch in batches if batch.rows]
 
 
 def _save(trainer: SftTrainer, checkpoints: CheckpointFolder) -> None:
@@ -181,7 +203,7 @@ def _check_folder(out: Path) -> None:
 
 
 def _prepare(config: Config, checkpoint: Path | None) -> _Ready:
-    """Load and check model and data; images of records are not decoded."""
+    """Load and check model and data; bad records are set aside."""
     settings = config.sft
     check_attention(config.model)
     base = None if settings.scratch else model_folder(config.model.path)
@@ -197,13 +219,11 @@ def _prepare(config: Config, checkpoint: Path | None) -> _Ready:
     stream = open_stream(config.data)
     stream.answers = answer_format(config.data, family, encoder.resolution)
     sampler = PromptSampler(stream, config.data, settings.batch_size)
-    held_out = stream.held_out(trained_tasks(config, stream), settings.eval_examples) if settings.eval_examples else []
+    tasks = trained_tasks(config, stream)
+    held_out = partial(stream.held_out, tasks, settings.eval_examples) if settings.eval_examples else list
     collator = SftCollator(encoder, settings.reasoning, settings.pack_tokens, rotated=config.reward.rotated)
-    for k in range(min(RECORDS_CHECKED, settings.steps * settings.batch_size)):
-        collator.check(sampler.prompt(k).example, k)
-    for example in held_out:
-        collator.check(example)
-    return _Ready(base, processor, collator, sampler, [Prompt(0, example) for example in held_out])
+    report = check_stream(stream, tasks, held_out(), collator.check, images=config.data.check_images)
+    return _Ready(base, processor, collator, sampler, [Prompt(0, example) for example in held_out()], report.lines)
 
 
 def _model(config: Config, ready: _Ready, device: torch.device, ranks: Ranks) -> nn.Module:

@@ -12,7 +12,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import PeftModel
-from PIL import Image
 from rich.console import Console
 from torch import nn
 
@@ -271,7 +270,7 @@ def test_output_is_a_loadable_model_and_rejects_a_changed_config(tmp_path: Path)
     rows = [json.loads(line) for line in (out / "sft.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3]
     assert ["eval/loss" in row for row in rows] == [False, True, True]
-    assert set(rows[0]) == {"step", "loss", "lr", *NORMS, "tokens", "response_tokens", "seconds"}
+    assert set(rows[0]) == {"step", "loss", "lr", *NORMS, "tokens", "response_tokens", "seconds", "bad_records"}
     assert summary["evaluation"]["last"]["step"] == 3
     assert summary["evaluation"]["best"]["loss"] <= summary["evaluation"]["last"]["loss"]
     assert (out / "sft.html").read_text().count("<svg") == 4
@@ -331,41 +330,3 @@ def test_adapter_is_saved_separately_and_merged_into_the_model(tmp_path: Path, e
     logits = [plain_logits(model, *sequence) for model in (adapted, merged, policy())]
     assert torch.allclose(logits[0], logits[1], atol=1e-4)
     assert not torch.allclose(logits[0], logits[2], atol=1e-2)
-
-
-def user_records(folder: Path, *changes: dict[str, object]) -> tuple[str, ...]:
-    """Overrides that train on VQA records r0, r1, ..., each with its changed fields."""
-    plain = {"task": "vqa", "images": ["a.png"], "prompt": "what ?", "reference": "word"}
-    lines = [{**plain, "id": f"r{k}", **change} for k, change in enumerate(changes)]
-    (folder / "data.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    Image.new("RGB", (60, 60)).save(folder / "a.png")
-    data = (f"data.path={folder / 'data.jsonl'}", "data.source=samples", "data.stages=[]")
-    return (*SHORT, *data, "sft.steps=6", "sft.batch_size=1", "sft.checkpoint_every=6")
-
-
-def logged_and_saved(out: Path) -> tuple[int, list[str]]:
-    """Number of logged steps, and the names of the checkpoints."""
-    return len((out / "sft.jsonl").read_text().splitlines()), [p.name for p in (out / "checkpoints").glob("step-*")]
-
-
-def test_broken_record_mid_training_leaves_a_checkpoint_of_the_last_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("geovlm_ray.training.sft.RECORDS_CHECKED", 0)
-    settings = user_records(tmp_path, *({"reference": "word " * (2000 if k == 5 else 1)} for k in range(6)))
-    with pytest.raises(DataError, match="record 'r5'"):
-        fine_tune(load_config("demo", settings), tmp_path / "out", QUIET)
-    done, kept = logged_and_saved(tmp_path / "out")
-    assert 0 <= done < 6
-    assert kept == ([f"step-{done:06d}"] if done else [])
-
-
-def test_step_with_a_failed_evaluation_is_repeated(tmp_path: Path) -> None:
-    settings = user_records(tmp_path, {}, {"split": "test", "images": ["b.png"]})
-    config = load_config("demo", settings)
-    with pytest.raises(DataError, match=r"record 'r1': .*b.png"):
-        fine_tune(config, tmp_path / "out", QUIET)
-    assert logged_and_saved(tmp_path / "out") == (1, [])
-    Image.new("RGB", (60, 60)).save(tmp_path / "b.png")
-    fine_tune(config, tmp_path / "out", QUIET)
-    assert logged_and_saved(tmp_path / "out") == (6, ["step-000006"])

@@ -1,6 +1,9 @@
-"""Streaming rollouts: groups are returned as they finish, and weights are updated in flight."""
+"""Streaming rollouts: groups are returned as they finish, weights are updated in flight, bad prompts are named."""
 
 from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -61,3 +64,23 @@ def test_in_flight_completions_continue_with_new_weights_and_record_the_update(
     assert max(d.max() for d in logprob_differences(new_logprobs(fresh), fresh)) < 1e-3
     assert {s.weight_version for g in fresh for s in g.samples} == {1}
     assert loads == ([] if lora == "null" else ["version-0", "version-1"]), "the adapter is loaded once per version"
+
+
+def test_prompt_that_cannot_be_shown_gives_a_group_with_the_problem(tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_text("no picture")
+    config = load_config("demo", ["rollout.max_model_len=512"])
+    engine = make_engine(config, model_folder("tiny"))
+    good = PromptSampler(SceneStream(0), config.data, 4).batch(0)
+    changes = ({"images": (str(tmp_path / "broken.png"),)}, {"question": "word " * 600}, {"question": "<|image_pad|>"})
+    bad = [
+        replace(good[0], group_id=10 + k, example=replace(good[0].example, **change))  # type: ignore[arg-type]
+        for k, change in enumerate(changes)
+    ]
+    groups = engine.generate([bad[0], *good[:2], bad[1], *good[2:], bad[2]])
+    assert [group.group_id for group in groups] == [10, 0, 1, 11, 2, 3, 12]
+    problems = [group.problem for group in groups if group.problem]
+    for found, expected in zip(
+        problems, ("broken.png: expected a decodable image", "max_model_len=512", "placeholders"), strict=True
+    ):
+        assert expected in found
+    assert [len(group.samples) for group in groups] == [0 if g.problem else config.rollout.group_size for g in groups]

@@ -95,7 +95,7 @@ def make_run(
         log(tracker, step, rewards.score(improving.generate(prompts, 3, False)))
     tracker.close()
     prompts = [Prompt(i, e) for i, e in enumerate(SceneStream(0).held_out(TASKS, scenes))]
-    rows = validation_completions(model, rewards, prompts)
+    rows = validation_completions(model, rewards, prompts, SceneStream(0).set_aside)
     found = rewards_of(rows)
     constants = {task: ConstantAnswer("", values) for task, values in found["greedy"].items()}
     for when in ("before", "after"):

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.geometry import iou_matrix
 from geovlm_ray.core.schema import Box
 from geovlm_ray.data.scene_draw import SCENE_SIZE, render
@@ -72,7 +71,7 @@ def test_sample_file_is_read_with_tasks_and_targets(tmp_path: Path) -> None:
         record("vqa", None),
         record("damage_assessment", "Destroyed"),
     )
-    table = read_source("samples", path)
+    table, _ = read_source("samples", path)
     examples = [table.row(i).example for i in range(len(table))]
     assert [e.task for e in examples] == ["multilabel_classification", "vqa", "object_detection", "damage_assessment"]
     assert [e.target for e in examples] == [
@@ -100,6 +99,7 @@ def test_sample_file_is_read_with_tasks_and_targets(tmp_path: Path) -> None:
 )
 def test_invalid_record_is_named_with_its_number(bad: object, message: str, tmp_path: Path) -> None:
     path = write_records(tmp_path / "s.jsonl", record("vqa", "yes"), bad)
-    with pytest.raises(DataError, match=message) as error:
-        read_source("samples", path)
-    assert "s.jsonl, record 2" in str(error.value)
+    table, (unreadable,) = read_source("samples", path)
+    assert len(table) == 1
+    assert str(unreadable).startswith(f"{path}, record 2: ")
+    assert message in unreadable.reason

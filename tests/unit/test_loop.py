@@ -87,6 +87,9 @@ class Learner:
         self.version += 1
         return {"learner/tokens": 1.0}
 
+    def problems(self, prompts: Sequence[Prompt]) -> dict[int, str]:
+        return {}
+
     def logprobs(self, groups: Sequence[SampleGroup]) -> list[np.ndarray]:
         return [np.array([-1.0]) for g in groups for _ in g.samples]
 
@@ -169,7 +172,7 @@ def run(
     components = Components(
         pool, rewards or Rewards(), learner, tracker=recorder, checkpoints=recorder, evaluator=evaluator
     )
-    train(config, components, sampler, sampler.batch(0), start)
+    train(config, components, sampler, start)
     return recorder, pool, learner
 
 
@@ -291,6 +294,7 @@ def test_zero_variance_groups_are_resampled_up_to_the_limit_and_logged() -> None
         "trained": [0, first + 1, second + 2],
         "stale": [],
         "resampled": [1, 2, first + 2],
+        "bad": [],
     }
     assert [row["groups/resampled"] for row in recorder.rows] == [3, 3]
     assert [row["group/zero_variance"] for row in recorder.rows] == pytest.approx([1 / 3, 1 / 3])

@@ -8,10 +8,12 @@ from pathlib import Path
 import nltk
 import pytest
 
+from geovlm_ray.cli import main
 from geovlm_ray.config import Config, load_config
 from geovlm_ray.core.errors import ConfigError, DataError, ModelError, UserError
 from geovlm_ray.training.preflight import CHECKS, Check, prepare, problems
 from geovlm_ray.transport import TRANSPORTS
+from tests.unit.datasets import example, write_dataset, write_image
 
 NAMES = [check.name for check in CHECKS]
 
@@ -94,6 +96,27 @@ def test_engine_workers_must_divide_the_model(settings: list[str]) -> None:
         r"rollout.tensor_parallel: expected a divisor of num_attention_heads, .* found 2, .*vision_config.num_heads=3$",
         str(found),
     )
+
+
+@pytest.mark.parametrize("max_bad", [0.01, 0.1])
+def test_dry_run_shows_records_that_are_set_aside(
+    max_bad: float, settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_image(tmp_path / "images" / "a.png", 0)
+    texts = ["How many ships?", "What is <|im_end|> ?", "<image> How many?", "word " * 2000]
+    records = [example(k, ("a.png",), question=texts[k] if k < 4 else texts[0]) for k in range(30)]
+    folder = write_dataset(tmp_path / "data", records, root=str(tmp_path / "images"))
+    data = ["data.source=parquet", f"data.path={folder}", "data.stages=[]", f"data.max_bad={max_bad}"]
+    arguments = ["train", "demo", "--local", "--dry-run", *settings, *data, "evaluation.num_examples=0"]
+    assert main(arguments) == int(max_bad == 0.01)
+    output = " ".join(capsys.readouterr().out.split())
+    first = "record 'r1' (part-00000.parquet, row 1): expected plain text, found control token '<|im_end|>'"
+    if max_bad == 0.01:
+        assert f"records: {folder}: expected at most 1.00% bad records (data.max_bad), found 1 of 30: {first}" in output
+    else:
+        assert "records: ok" in output
+        assert f"2 of 30 records (6.67%) are set aside, first: {first} Warning" in output
+        assert "Warning: image placeholder in the question: 1 records, first: part-00000.parquet, row 2" in output
 
 
 COLOCATED = ["placement.colocate=true", "loop.max_staleness=0"]

@@ -42,7 +42,8 @@ class Policy:
 
 def completions(config: Config, ignorance: int) -> list[Completion]:
     prompts = [Prompt(k, example) for k, example in enumerate(EXAMPLES)]
-    return validation_completions(Policy(ignorance), LocalRewards(config.reward), prompts)  # type: ignore[arg-type]
+    engines, rewards = Policy(ignorance), LocalRewards(config.reward)
+    return validation_completions(engines, rewards, prompts, SceneStream(0).set_aside)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from rich.console import Console
 
 from geovlm_ray.config import load_config, to_yaml
 from geovlm_ray.core.errors import DataError, RunError
-from geovlm_ray.core.schema import Prompt, Sample, SampleGroup
+from geovlm_ray.core.schema import Prompt, RewardScore, Sample, SampleGroup
 from geovlm_ray.data.sample_rows import write_rows
 from geovlm_ray.data.sampler import PromptSampler, SceneStream
 from geovlm_ray.data.scenes import demonstration
@@ -79,6 +81,21 @@ def test_every_completion_is_stored_with_reward_and_weight_version(run: Path) ->
     assert detection["token_ids"] == [1, 2]
     assert detection["weight_version"] == 0
     assert {row["group_status"] for row in rows} == {"trained"}
+
+
+def test_completions_of_a_record_that_cannot_be_scored_are_stored_apart(run: Path) -> None:
+    tracker = RunTracker(run, 4, Console(quiet=True), HealthMonitor("required", 64), ADVANTAGES)
+    tracker.rewind(3)
+    shown, unscorable, *groups = scored_batch(0)
+    invalid = tuple(replace(s, reward=RewardScore(0, 0, 0, status="invalid_record")) for s in unscorable.samples)
+    bad = [replace(shown, samples=(), problem="no image"), replace(unscorable, samples=invalid, problem="no target")]
+    metrics = {**batch_metrics(groups, 3), "seconds/step": 1.0, "throughput/tokens_per_s": 1.0}
+    tracker.log_step(4, metrics, {"trained": groups, "bad": bad})
+    tracker.close()
+    rows = pq.read_table(run / "rollouts" / "step-000004.parquet").to_pylist()
+    assert Counter(row["group_status"] for row in rows) == {"trained": 30, "bad": 3}
+    assert {row["status"] for row in rows if row["group_status"] == "bad"} == {"invalid_record"}
+    assert write_report(run).is_file()
 
 
 def test_rewind_discards_steps_after_the_checkpoint(run: Path) -> None:

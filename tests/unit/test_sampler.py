@@ -172,7 +172,7 @@ def test_held_out_examples_are_never_sampled(source: Path) -> None:
 def test_boxes_are_converted_to_the_answer_frame(source: Path, frame: object, box: tuple, question: str) -> None:
     opened, config = stream(source, frame=frame)
     opened.answers = answer_format(config, FAMILIES["qwen2_5_vl"], Resolution("fixed", 112, 28, 1, 10**6, 4))
-    example = opened.record("object_detection", 0)
+    example = opened.example(opened.training_records("object_detection")[0])
     (found,) = example.target
     assert isinstance(found, Box)
     assert found.coords == pytest.approx(box)

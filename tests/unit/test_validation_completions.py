@@ -17,6 +17,8 @@ from geovlm_ray.data.sampler import SceneStream
 from geovlm_ray.data.scenes import scene_example
 from geovlm_ray.evaluation.constant_answers import ConstantAnswer, best_constant_answers, majority_classes
 from geovlm_ray.evaluation.validation import (
+    Completion,
+    completions_of,
     held_out_summary,
     read_completions,
     validation_completions,
@@ -83,10 +85,15 @@ class Constant:
         return [SampleGroup(prompt, (sample,)) for prompt in prompts]
 
 
+def completions(engines: Constant, demo: Config, prompts: Sequence[Prompt]) -> list[Completion]:
+    rewards = LocalRewards(demo.reward)
+    return validation_completions(engines, rewards, prompts, SceneStream(0).set_aside)  # type: ignore[arg-type]
+
+
 def test_completions_have_the_columns_of_their_examples(demo: Config) -> None:
     examples = [scene_example("vqa", 0, k) for k in range(8)]
     prompts = [Prompt(k, example) for k, example in enumerate(examples)]
-    found = validation_completions(Constant(), LocalRewards(demo.reward), prompts)  # type: ignore[arg-type]
+    found = completions(Constant(), demo, prompts)
     assert [(row["mode"], row["id"]) for row in found] == [(m, e.id) for m in ("sampled", "greedy") for e in examples]
     for row, example in zip(found[:8], examples, strict=True):
         columns = example_columns(example)
@@ -96,6 +103,35 @@ def test_completions_have_the_columns_of_their_examples(demo: Config) -> None:
     common = held_out_summary(found, found, {"vqa": ConstantAnswer("yes", [1.0] * 8)})["most_common"]["vqa"]
     targets = Counter(example.target for example in examples)
     assert (common["share"], common["reference_share"]) == (1.0, max(targets.values()) / 8)
+
+
+def test_example_that_cannot_be_shown_in_one_mode_is_set_aside_in_both(demo: Config) -> None:
+    class Blind(Constant):
+        def generate(self, prompts: Sequence[Prompt], **sampling: Any) -> list[SampleGroup]:
+            groups = super().generate(prompts)
+            return [SampleGroup(groups[0].prompt, (), "no image"), *groups[1:]] if sampling["greedy"] else groups
+
+    examples = [scene_example("vqa", 0, k) for k in range(3)]
+    prompts = [Prompt(k, example) for k, example in enumerate(examples)]
+    bad: list[tuple[Example, str]] = []
+    found = validation_completions(
+        Blind(),  # type: ignore[arg-type]
+        LocalRewards(demo.reward),
+        prompts,
+        lambda example, reason: bad.append((example, reason)),
+    )
+    assert bad == [(examples[0], "no image")]
+    assert [(row["mode"], row["id"]) for row in found] == [
+        (m, e.id) for m in ("sampled", "greedy") for e in examples[1:]
+    ]
+
+
+def test_completions_from_before_training_are_reduced_to_the_examples_that_are_left(demo: Config) -> None:
+    examples = [scene_example("vqa", 0, k) for k in range(4)]
+    found = completions(Constant(), demo, [Prompt(k, example) for k, example in enumerate(examples)])
+    left = completions_of(found, [examples[0], examples[2]])
+    assert [row["id"] for row in left] == [examples[0].id, examples[2].id] * 2
+    assert completions_of(found, examples) == found
 
 
 def test_completions_round_trip_through_jsonl(tmp_path: Path) -> None:

@@ -34,7 +34,9 @@ def file_references(path: Path) -> list[Example]:
         raise DataError(f"{path}: expected a file of JSON lines, found none")
     lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     if lines and '"reference"' in lines[0]:
-        table = read_source("samples", path)
+        table, unreadable = read_source("samples", path)
+        if unreadable:
+            raise DataError(str(unreadable[0]))
         examples = [table.row(i).example for i in range(len(table))]
     else:
         examples = [_reference(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]

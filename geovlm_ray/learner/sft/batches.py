@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from geovlm_ray.core.errors import DataError, RunError, UserError
 from geovlm_ray.core.interrupts import children_ignore_sigint
 from geovlm_ray.core.schema import Example, Prompt, Rotated
 from geovlm_ray.data.answers import Reasoning, response_text
+from geovlm_ray.data.bad_records import BadRecord
 from geovlm_ray.data.sampler import PromptSampler
 from geovlm_ray.model.prompts import EncodedPrompt, PromptEncoder
 from geovlm_ray.model.rows import Completion, GroupRow
@@ -26,10 +28,14 @@ Encoded = tuple[EncodedPrompt, Completion]
 
 @dataclass(frozen=True)
 class Batch:
-    """The records of one optimizer step, packed into rows; ``ids`` are the record ids."""
+    """The records of one optimizer step, packed into rows; ``ids`` are the record ids.
+
+    ``bad`` are records that were set aside while the batch was made.
+    """
 
     rows: list[GroupRow]
     ids: list[str]
+    bad: tuple[BadRecord, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -66,25 +72,44 @@ class SftCollator:
         text = response_text(example, self.reasoning, choice, rotated=self.rotated)
         return [*tokenizer(text, split_special_tokens=True)["input_ids"], tokenizer.eos_token_id]
 
-    def check(self, example: Example, choice: int = 0) -> None:
-        """Raise DataError if a record cannot be trained on; image pixels are not read."""
+    def check(self, example: Example) -> None:
+        """Raise DataError if a record cannot be trained on."""
         with _record_in_errors(example):
             _need_images(example)
-            self._check_length(self.encoder.length(example) + len(self.response(example, choice)))
+            self.encoder.images(example)
+            self._check_length(self.encoder.length(example) + len(self.response(example)))
 
-    def batch(self, prompts: Sequence[Prompt]) -> Batch:
-        """Encode and pack_rows examples; ``group_id`` selects the caption.
+    def batch(self, prompts: Sequence[Prompt], set_aside: Callable[[Example, str], None] | None = None) -> Batch:
+        """Encode examples and pack them into rows.
+
+        Those that cannot be encoded are left out, and ``set_aside`` is called with each and the reason; without it,
+        raises DataError as `encode` does.
+        """
+        encoded = []
+        for prompt in prompts:
+            try:
+                encoded.append((prompt, self.encode(prompt)))
+            except DataError as error:
+                if set_aside is None:
+                    raise
+                set_aside(prompt.example, str(error))
+        return self.pack(encoded)
+
+    def pack(self, encoded: Sequence[tuple[Prompt, Encoded]], bad: Sequence[BadRecord] = ()) -> Batch:
+        """Pack encoded examples into rows."""
+        rows = pack_rows([sequence for _, sequence in encoded], self.pack_tokens)
+        return Batch(rows, [prompt.example.id for prompt, _ in encoded], tuple(bad))
+
+    def encode(self, sampled: Prompt) -> Encoded:
+        """Encode an example and its reference response; ``group_id`` selects the caption.
 
         Raises:
-            DataError: a record has no usable target, has a missing or broken image, or does not fit into a row.
+            DataError: the record has no usable target, has a missing or broken image, or does not fit into a row.
         """
-        encoded = [self._encode(p.example, p.group_id) for p in prompts]
-        return Batch(pack_rows(encoded, self.pack_tokens), [p.example.id for p in prompts])
-
-    def _encode(self, example: Example, choice: int) -> Encoded:
-        with _record_in_errors(example):
-            _need_images(example)
-            prompt, response = self.encoder.encode(example), Completion(self.response(example, choice))
+        with _record_in_errors(sampled.example):
+            _need_images(sampled.example)
+            prompt = self.encoder.encode(sampled.example)
+            response = Completion(self.response(sampled.example, sampled.group_id))
             self._check_length(len(prompt.input_ids) + len(response))
         return prompt, response
 
@@ -143,10 +168,21 @@ class _StepBatches(Dataset):
         self.shard = shard
 
     def __getitem__(self, step: int) -> Batch | UserError:
+        bad = self.sampler.stream.bad
+        known = len(bad)
         try:
-            return self.collator.batch(self.sampler.batch(step, self.shard))
+            encoded = [self._encoded(prompt) for prompt in self.sampler.batch(step, self.shard)]
+            return self.collator.pack(encoded, tuple(bad)[known:])
         except UserError as error:
             return error
+
+    def _encoded(self, prompt: Prompt) -> tuple[Prompt, Encoded]:
+        """The prompt, or the first in its place whose record can be encoded."""
+        while True:
+            try:
+                return prompt, self.collator.encode(prompt)
+            except DataError as error:
+                prompt = self.sampler.set_aside(prompt, str(error))
 
 
 def read_batches(
@@ -159,10 +195,12 @@ def read_batches(
 ) -> Iterator[Batch]:
     """Batches of steps ``start`` to ``end - 1`` (counted from 0) in order, prefetched by ``readers`` processes.
 
-    ``shard`` (i, n): every n-th record of each batch, from the i-th on.
+    ``shard`` (i, n): every n-th record of each batch, from the i-th on. Records that cannot be trained on are set aside
+    in the sampler's stream, and replaced by others of their task.
 
     Raises:
-        UserError: a record cannot be trained on, or a reader process died.
+        DataError: too many records are bad.
+        RunError: a reader process died.
     """
     loader = DataLoader(
         _StepBatches(sampler, collator, shard),
@@ -170,7 +208,7 @@ def read_batches(
         sampler=range(start, end),
         num_workers=readers,
         prefetch_factor=PREFETCH_BATCHES if readers else None,
-        worker_init_fn=_ignore_lost_parent,
+        worker_init_fn=_start_reader,
     )
     with children_ignore_sigint():
         batches = iter(loader)
@@ -178,14 +216,21 @@ def read_batches(
         while (batch := _next(batches)) is not None:
             if isinstance(batch, UserError):
                 raise batch
+            sampler.stream.bad.add(batch.bad)
             yield batch
     finally:
         # Readers stop when the last reference to the iterator is gone; an error's traceback would keep one.
         del batches
 
 
-def _ignore_lost_parent(worker: int) -> None:
-    """Let a reader process end without a traceback if its parent has ended while it took over a batch."""
+def _start_reader(worker: int) -> None:
+    """Prepare a reader process.
+
+    The main process records bad records. A reader ends without a traceback if its parent has ended while it took over a
+    batch.
+    """
+    info: Any = get_worker_info()
+    info.dataset.sampler.stream.bad.file = None
     report = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
