@@ -54,6 +54,12 @@ class RewardConfig(Section):
         None, pattern=FUNCTION, description="path/file.py:function that replaces the rewards of all tasks"
     )
     time_limit_s: float = Field(5.0, gt=0, description="time limit of a user function per response, in seconds")
+    memory_limit_gb: float = Field(
+        4.0, gt=0, description="limit of the memory that the process of a user function may reserve, in GiB"
+    )
+    environment: tuple[str, ...] = Field(
+        (), description="names of environment variables that user functions see beside PATH, HOME and the like"
+    )
 
     preset: Literal["robust", "paper"] = Field("robust", description="reward variant of every task")
     forms: dict[str, PathText] = Field(
