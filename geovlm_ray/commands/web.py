@@ -42,11 +42,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _serve(args: argparse.Namespace, listener: socket.socket) -> None:
-    import uvicorn
-
     from geovlm_ray.serving.answering import Answerer
     from geovlm_ray.serving.model_ref import resolve_model
     from geovlm_ray.serving.web.app import is_loopback, make_app
+    from geovlm_ray.serving.web.server import make_server
 
     ref = resolve_model(args.model, args.recipe, args.overrides)
     name = Path(args.model).name or ref.path.resolve().name
@@ -58,7 +57,7 @@ def _serve(args: argparse.Namespace, listener: socket.socket) -> None:
     console.print(f"Page: http://{host}:{listener.getsockname()[1]} (Ctrl-C quits)")
     if not is_loopback(args.host):
         console.print("Warning: no authentication; anyone who can reach this address can use the model.")
-    uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False, use_colors=False)).run([listener])
+    make_server(app).run([listener])
 
 
 def _listen(host: str, port: int) -> socket.socket:

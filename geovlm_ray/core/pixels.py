@@ -11,6 +11,8 @@ from geovlm_ray.core.errors import DataError
 
 PERCENTILES = (2.0, 98.0)
 LARGEST = sys.float_info.max
+BLOCK_VALUES = 2**20
+"""Number of values that are stretched at once, which limits the memory for intermediate results."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ def to_rgb(bands: np.ndarray, settings: PixelSettings, nodata: float | None = No
     chosen = settings.bands or ((1, 2, 3) if num_bands >= 3 else (1,))
     if max(chosen) > num_bands:
         raise DataError(f"pixels.bands: expected bands among the image's 1 to {num_bands}, found {max(chosen)}")
-    selected = bands if chosen == tuple(range(1, num_bands + 1)) else bands[..., [b - 1 for b in chosen]]
+    in_order = chosen == tuple(range(1, len(chosen) + 1))
+    selected = bands[..., : len(chosen)] if in_order else bands[..., [b - 1 for b in chosen]]
     if selected.dtype == np.bool_:
         selected = selected * np.uint8(255)
     if np.iscomplexobj(selected):
@@ -64,9 +67,9 @@ def to_rgb(bands: np.ndarray, settings: PixelSettings, nodata: float | None = No
     if selected.dtype == np.uint8 and settings.value_range is None and settings.percentiles == PERCENTILES:
         rgb = selected if valid is None else selected * valid.any(axis=2, keepdims=True)
     else:
-        masks = [None if valid is None else valid[..., i] for i in range(len(chosen))]
-        planes = [_stretch(selected[..., i], mask, settings) for i, mask in enumerate(masks)]
-        rgb = np.stack(planes, axis=2)
+        rgb = np.zeros(selected.shape, np.uint8)
+        for i in range(len(chosen)):
+            _stretch(selected[..., i], None if valid is None else valid[..., i], settings, rgb[..., i])
     return rgb if len(chosen) == 3 else np.repeat(rgb, 3, axis=2)
 
 
@@ -81,21 +84,26 @@ def _valid(values: np.ndarray, nodata: float | None) -> np.ndarray | None:
     return None if valid is None or valid.all() else valid
 
 
-def _stretch(band: np.ndarray, valid: np.ndarray | None, settings: PixelSettings) -> np.ndarray:
-    """One band stretched to 0..255, uint8; invalid pixels are 0."""
-    band = band.astype(np.promote_types(band.dtype, np.float32), copy=False)
+def _stretch(band: np.ndarray, valid: np.ndarray | None, settings: PixelSettings, out: np.ndarray) -> None:
+    """Stretch one band to 0..255 into the zeros of ``out``, uint8; invalid pixels stay 0."""
     values = band if valid is None else band[valid]
     if not values.size:
-        return np.zeros(band.shape, np.uint8)
+        return
+    dtype = np.promote_types(band.dtype, np.float32)
     # Values near the limits of the dtype overflow, to infinity or from there to NaN.
     with np.errstate(over="ignore", invalid="ignore"):
-        low, high = map(float, settings.value_range or np.percentile(values, settings.percentiles))
+        low, high = settings.value_range or map(
+            float, np.percentile(values.astype(dtype), settings.percentiles, overwrite_input=True)
+        )
         if not low < high:
             # Nearly constant band: stretch the full range so that the few other values stay visible.
             low, high = float(values.min()), float(values.max())
-        scaled = band - low
-        if low < high:
-            scaled /= high - low
-        scaled *= 255
-    rounded = np.rint(np.fmin(np.fmax(scaled, 0), 255))
-    return (rounded if valid is None else np.where(valid, rounded, 0)).astype(np.uint8)
+        rows = max(1, BLOCK_VALUES // band.shape[1])
+        for block in (slice(start, start + rows) for start in range(0, len(band), rows)):
+            scaled = band[block].astype(dtype)
+            scaled -= low
+            if low < high:
+                scaled /= high - low
+            scaled *= 255
+            levels = np.rint(np.fmin(np.fmax(scaled, 0), 255))
+            out[block] = levels if valid is None else np.where(valid[block], levels, 0)

@@ -1,4 +1,4 @@
-"""Redaction of secret environment variables and URL passwords from logs and user code."""
+"""Redaction of secret environment variables and URL passwords from logs."""
 
 from __future__ import annotations
 
@@ -11,11 +11,6 @@ _MIN_SECRET_CHARS = 6
 """Shorter values are not redacted: they would match unrelated text."""
 
 
-def is_secret(variable: str) -> bool:
-    """Whether the name of an environment variable suggests a secret."""
-    return _NAME.search(variable) is not None
-
-
 def has_password(url: str) -> bool:
     """Whether a URL contains a password."""
     return _PASSWORD.search(url) is not None
@@ -24,6 +19,6 @@ def has_password(url: str) -> bool:
 def without_secrets(text: str) -> str:
     """The text with values of secret environment variables replaced by their names, and URL passwords removed."""
     for name, value in os.environ.items():
-        if len(value) >= _MIN_SECRET_CHARS and is_secret(name):
+        if len(value) >= _MIN_SECRET_CHARS and _NAME.search(name):
             text = text.replace(value, f"[{name}]")
     return _PASSWORD.sub(r"\1:[password]@", text)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import signal
+import ctypes
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 
 class OutOfTime(Exception):  # noqa: N818 - the name states the problem
@@ -15,18 +14,29 @@ class OutOfTime(Exception):  # noqa: N818 - the name states the problem
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise OutOfTime in the block after a number of seconds; without effect outside the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+    """Raise OutOfTime in the block after a number of seconds, in whatever thread it runs.
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise OutOfTime(f"no end after {seconds:g} seconds")
+    It is raised between two instructions of Python code: a call of C code, such as a sleep, ends first.
+    """
+    thread = ctypes.c_ulong(threading.get_ident())
+    lock = threading.Lock()
+    ended = False
 
-    previous = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    def stop() -> None:
+        with lock:
+            if not ended:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(OutOfTime))
+
+    timer = threading.Timer(seconds, stop)
+    timer.daemon = True
+    timer.start()
     try:
         yield
+    except OutOfTime:
+        raise OutOfTime(f"no end after {seconds:g} seconds") from None
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
+        with lock:
+            ended = True
+            # It may be pending.
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, None)
+        timer.cancel()

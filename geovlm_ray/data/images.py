@@ -6,6 +6,7 @@ plain path. The file type is detected from the content, not from the name.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -18,15 +19,22 @@ from PIL import Image, ImageFile
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.pixels import PixelSettings, to_rgb
 from geovlm_ray.data import tiff
+from geovlm_ray.data.image_limits import (
+    MAX_DECODED_BYTES,
+    Header,
+    check_before_opening,
+    check_opened,
+    decoded_bytes,
+)
 from geovlm_ray.data.scene_draw import SCENE_SIZE
 from geovlm_ray.data.scenes import render_scene
 
-MAX_PIXELS = 178_956_970
-"""Maximum number of pixels; equals Pillow's decompression-bomb limit."""
 SCENE_PREFIX = "scene:"
 ROOT_END = "//"
 # Pillow supports more formats, but some of them start external programs.
 PILLOW_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "AVIF", "JPEG2000", "PPM", "TIFF")
+# An image above the limit of this library is an error, and one below is no reason for a warning.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 DEFAULT_PIXELS = PixelSettings()
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -68,31 +76,31 @@ def image_size(reference: str) -> tuple[int, int]:
     """Width and height in pixels of the upright image, read from the header only.
 
     Raises:
-        DataError: The file is absent, not an image, or has more than `MAX_PIXELS` pixels.
+        DataError: The file is absent, not an image, or larger than `MAX_DECODED_BYTES` when decoded.
     """
     if reference.startswith(SCENE_PREFIX):
         return SCENE_SIZE, SCENE_SIZE
     return upright_size(image_header(reference))
 
 
-def upright_size(header: tiff.Header) -> tuple[int, int]:
+def upright_size(header: Header) -> tuple[int, int]:
     """Width and height in pixels of the image as displayed."""
     transposed = header.orientation in (5, 6, 7, 8)
     return (header.height, header.width) if transposed else (header.width, header.height)
 
 
-def image_header(reference: str | bytes) -> tiff.Header:
-    """Stored size and EXIF orientation of an image file, given by its reference or its content.
+def image_header(reference: str | bytes, limit: int = MAX_DECODED_BYTES) -> Header:
+    """Stored and decoded size and EXIF orientation of an image file, given by its reference or its content.
 
     Raises:
-        DataError: The file is absent, not an image, or has more than `MAX_PIXELS` pixels.
+        DataError: The file is absent, not an image, or larger than ``limit`` bytes when decoded.
     """
     path = Path("in the record") if isinstance(reference, bytes) else resolve(reference)
     with _image_errors(path), BytesIO(reference) if isinstance(reference, bytes) else path.open("rb") as file:
         if tiff.is_tiff(file):
-            return _within_limit(tiff.read_header(file))
-        with Image.open(file, formats=PILLOW_FORMATS) as image:
-            return _pillow_header(image)
+            return tiff.read_header(file).check(limit)
+        with _open(file) as image:
+            return _pillow_header(image).check(limit)
 
 
 def load_image(reference: str, pixels: PixelSettings = DEFAULT_PIXELS, at_least: int | None = None) -> Image.Image:
@@ -108,8 +116,8 @@ def load_image(reference: str, pixels: PixelSettings = DEFAULT_PIXELS, at_least:
             differs by at most a few of 255 levels.
 
     Raises:
-        DataError: The image is absent, broken, of an unsupported type, exceeds the decompression-bomb limit, or lacks
-            a band that ``pixels`` selects.
+        DataError: The image is absent, broken, of an unsupported type, larger than `MAX_DECODED_BYTES` when decoded,
+            or lacks a band that ``pixels`` selects.
     """
     if reference.startswith(SCENE_PREFIX):
         try:
@@ -118,14 +126,15 @@ def load_image(reference: str, pixels: PixelSettings = DEFAULT_PIXELS, at_least:
             raise DataError(f"image {reference!r:.200}: {error}") from error
     path = resolve(reference)
     with _image_errors(path), path.open("rb") as file:
-        header = _within_limit(tiff.read_header(file)) if tiff.is_tiff(file) else None
+        header = tiff.read_header(file) if tiff.is_tiff(file) else None
         raster = tiff.read_raster(file) if header else None
         if raster is not None:
             image = Image.fromarray(to_rgb(raster.values, pixels, raster.nodata))
         else:
-            file.seek(0)
-            with Image.open(file, formats=PILLOW_FORMATS) as opened:
-                header = header or _pillow_header(opened)
+            with _open(file) as opened:
+                pillow_header = _pillow_header(opened)
+                header = header or pillow_header
+                check_opened(opened, file)
                 image = _decoded(opened, file, pixels, at_least)
         orientation = header.orientation if header else 1
         return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
@@ -138,20 +147,20 @@ def _image_errors(path: Path) -> Iterator[None]:
         yield
     except DataError as error:
         raise DataError(f"image {path}: {error}") from error
-    except (*tiff.UNREADABLE, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except (*tiff.UNREADABLE, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"image {path}: expected a decodable image, found: {reason[:300]}") from error
 
 
-def _pillow_header(image: ImageFile.ImageFile) -> tiff.Header:
+def _open(file: BinaryIO) -> ImageFile.ImageFile:
+    check_before_opening(file)
+    return Image.open(file, formats=PILLOW_FORMATS)
+
+
+def _pillow_header(image: ImageFile.ImageFile) -> Header:
     # PngImageFile.getexif decodes all pixels to find a chunk behind them; the base method does not.
-    return _within_limit(tiff.Header(*image.size, Image.Image.getexif(image).get(_ORIENTATION, 1)))
-
-
-def _within_limit(header: tiff.Header) -> tiff.Header:
-    if header.width * header.height > MAX_PIXELS:
-        raise DataError(f"expected at most {MAX_PIXELS:,} pixels, found {header.width} x {header.height}")
-    return header
+    orientation = Image.Image.getexif(image).get(_ORIENTATION, 1)
+    return Header(*image.size, decoded_bytes(image), orientation).check()
 
 
 def _decoded(image: ImageFile.ImageFile, file: BinaryIO, pixels: PixelSettings, at_least: int | None) -> Image.Image:
@@ -160,7 +169,7 @@ def _decoded(image: ImageFile.ImageFile, file: BinaryIO, pixels: PixelSettings, 
         image.draft(None, (2 * at_least, 2 * at_least))
     bands = _raw_bands(image, file, as_stored=bool(pixels.bands))
     if bands is None:
-        opaque = _on_black(image) if image.has_transparency_data else image.convert("RGB")
+        opaque = _opaque(image)
         if pixels == DEFAULT_PIXELS:
             return opaque
         bands = np.asarray(opaque)
@@ -183,14 +192,22 @@ def _raw_bands(image: ImageFile.ImageFile, file: BinaryIO, as_stored: bool) -> n
 
 def _sixteen_bit(image: ImageFile.ImageFile, file: BinaryIO) -> np.ndarray:
     """Values of a 16-bit colour PNG: Pillow keeps the high bytes; decoding as little-endian yields the low bytes."""
-    high = np.asarray(image).astype(np.uint16)
+    values = np.asarray(image).astype(np.uint16)
+    values *= 256
     file.seek(0)
     with Image.open(file, formats=PILLOW_FORMATS) as low_bytes:
         tile = low_bytes.tile[0]
         low_bytes.tile = [tile._replace(args=str(tile.args).replace("16B", "16L"))]
-        return high * np.uint16(256) + np.asarray(low_bytes)
+        values += np.asarray(low_bytes)
+    return values
 
 
-def _on_black(image: Image.Image) -> Image.Image:
-    black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-    return Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")
+def _opaque(image: ImageFile.ImageFile) -> Image.Image:
+    """The image as RGB, with transparent pixels black."""
+    if not image.has_transparency_data:
+        image.load()
+        return image if image.mode == "RGB" else image.convert("RGB")
+    transparent = image.convert("RGBA")
+    black = Image.new("RGB", image.size)
+    black.paste(transparent, mask=transparent)
+    return black

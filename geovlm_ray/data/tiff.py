@@ -13,16 +13,18 @@ import struct
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import tifffile
 from PIL import Image
 
-from geovlm_ray.core.errors import DataError
+from geovlm_ray.data.image_limits import MIN_BYTES_PER_PIXEL, Header
+from geovlm_ray.data.tiff_checks import MAX_CHUNKS, check_chunks, check_compression, check_directories
 
 SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
-MAX_BYTES = 2**32
+READ_BYTES = 2**24
+"""Compressed bytes that are in memory at once."""
 _BUILT_IN = (OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
 _PACKED = (struct.error, zlib.error, lzma.LZMAError)
 UNREADABLE = (
@@ -32,19 +34,11 @@ UNREADABLE = (
 """Exceptions that malformed or unusual content can cause in tifffile and Pillow."""
 _GDAL_NODATA = 42113
 _ORIENTATION = 274
-TiffImage = tifffile.TiffPage | tifffile.TiffPageSeries
 _BAND_PHOTOMETRICS = (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB)
+# Of these formats, tifffile would follow further structures when it opens a file.
+_OTHER_FORMATS: dict[str, Any] = dict.fromkeys(("is_lsm", "is_ndpi", "is_scanimage"), False)
 # tifffile also raises for the errors that it logs, or can read the file despite them.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
-
-
-@dataclass(frozen=True)
-class Header:
-    """Size in pixels as stored, and the orientation tag (1 to 8; 1 is upright)."""
-
-    width: int
-    height: int
-    orientation: int = 1
 
 
 @dataclass(frozen=True)
@@ -67,13 +61,11 @@ def read_header(file: BinaryIO) -> Header:
     """Read the size and orientation of a TIFF.
 
     Raises:
+        DataError: The decoded bands are larger than `MAX_DECODED_BYTES`.
         UNREADABLE: The file is broken.
     """
-    file.seek(0)
-    with tifffile.TiffFile(file) as tiff:
-        image, band_axis = _select_image(tiff, _first_page(tiff))
-        rows, columns = (n for axis, n in enumerate(image.shape) if axis != band_axis)
-        return Header(columns, rows, int(_first_page(tiff).tags.valueof(_ORIENTATION, 1)))
+    with _open(file) as tiff:
+        return _header(tiff)
 
 
 def read_raster(file: BinaryIO) -> Raster | None:
@@ -82,52 +74,92 @@ def read_raster(file: BinaryIO) -> Raster | None:
     Pages that tifffile wrote as one three-dimensional array are one image. Overviews and masks are ignored.
 
     Raises:
-        DataError: The decoded bands exceed `MAX_BYTES` (4 GiB).
+        DataError: The decoded bands are larger than `MAX_DECODED_BYTES`.
         UNREADABLE: The file is broken.
     """
-    file.seek(0)
-    with tifffile.TiffFile(file) as tiff:
+    with _open(file) as tiff:
+        _header(tiff)
         page = _first_page(tiff)
         if page.photometric not in _BAND_PHOTOMETRICS and page.bitspersample <= 8:
             return None
         if page.dtype is None:
             raise ValueError(f"unsupported TIFF sample format {page.sampleformat} with {page.bitspersample} bits")
-        image, band_axis = _select_image(tiff, page)
-        size = image.size * page.dtype.itemsize
-        if size > MAX_BYTES:
-            raise DataError(f"expected bands of at most {MAX_BYTES / 2**30:.0f} GiB, found {size / 2**30:.1f} GiB")
-        if max(page.databytecounts, default=0) > 2 * math.prod(page.chunks) * page.dtype.itemsize + 1024:
-            # Decompression bomb: the chunk could decompress to far more than its pixels, and no decoder limits it.
-            raise ValueError(f"{max(page.databytecounts):,} compressed bytes in a chunk of {page.chunks} values")
-        try:
-            values = image.asarray(maxworkers=1)
-        except UNREADABLE as error:
-            values, band_axis = _decode_with_pillow(file, image, error), 2
+        shape, band_axis = _shape(page)
+        if len(shape) == 3 and page.ndim == 2:
+            values = _read_pages(tiff, file, shape)
+        else:
+            try:
+                values = _decode(page, file)
+            except UNREADABLE as error:
+                values, band_axis = _decode_with_pillow(file, page, error), 2
         return Raster(values[..., None] if values.ndim == 2 else np.moveaxis(values, band_axis, 2), _nodata(page))
 
 
+def _open(file: BinaryIO) -> tifffile.TiffFile:
+    check_directories(file)
+    file.seek(0)
+    return tifffile.TiffFile(file, **_OTHER_FORMATS)
+
+
 def _first_page(tiff: tifffile.TiffFile) -> tifffile.TiffPage:
-    if not len(tiff.pages):
-        raise ValueError("no image in the file")
-    return tiff.pages.first
+    try:
+        return tiff.pages.first
+    except IndexError:
+        raise ValueError("no image in the file") from None
 
 
-def _select_image(tiff: tifffile.TiffFile, page: tifffile.TiffPage) -> tuple[TiffImage, int]:
-    """The page or page series of the image, and its band axis (2 for a two-dimensional image)."""
+def _header(tiff: tifffile.TiffFile) -> Header:
+    page = _first_page(tiff)
+    shape, band_axis = _shape(page)
+    rows, columns = (n for axis, n in enumerate(shape) if axis != band_axis)
+    itemsize = page.dtype.itemsize if page.dtype else 1
+    size = max(math.prod(shape) * itemsize, rows * columns * MIN_BYTES_PER_PIXEL)
+    header = Header(columns, rows, size, int(page.tags.valueof(_ORIENTATION, 1))).check()
+    check_chunks(page, itemsize)
+    return header
+
+
+def _shape(page: tifffile.TiffPage) -> tuple[tuple[int, ...], int]:
+    """Shape of the image that begins with a page, and its band axis (2 for a two-dimensional image)."""
     if "S" in page.axes and page.ndim == 3:
-        return page, page.axes.index("S")
-    if tiff.is_shaped and len(tiff.series[0].shape) == 3:
-        # tifffile stores the shape of an array but not its axes; assume that the band axis is the shorter one.
-        shape = tiff.series[0].shape
-        return tiff.series[0], 0 if shape[0] <= shape[2] else 2
+        return page.shape, page.axes.index("S")
     if page.ndim != 2:
         raise ValueError(f"expected an image of rows, columns and bands, found shape {page.shape}")
-    return page, 2
+    if page.shaped_description is not None:
+        shape = tuple(map(int, tifffile.tifffile.shaped_description_metadata(page.shaped_description)["shape"]))
+        if len(shape) == 3 and shape[1:] == page.shape and 0 < shape[0] <= MAX_CHUNKS:
+            # tifffile stores the shape of an array but not its axes; assume that the band axis is the shorter one.
+            return shape, 0 if shape[0] <= shape[2] else 2
+    return page.shape, 2
 
 
-def _decode_with_pillow(file: BinaryIO, page: TiffImage, error: Exception) -> np.ndarray:
+def _read_pages(tiff: tifffile.TiffFile, file: BinaryIO, shape: tuple[int, ...]) -> np.ndarray:
+    """Values of an array, of ``shape``, of which each page is one part."""
+    first = _first_page(tiff)
+    if (pages := check_directories(file, shape[0])) < shape[0]:
+        raise ValueError(f"{pages:,} pages of {shape[0]:,}")
+    values = np.empty(shape, first.dtype)
+    chunks = 0
+    for k in range(shape[0]):
+        page = tiff.pages.get(k)
+        if not isinstance(page, tifffile.TiffPage) or (page.shape, page.dtype) != (first.shape, first.dtype):
+            raise ValueError("pages of different shapes or types")
+        chunks += len(page.dataoffsets)
+        if chunks > MAX_CHUNKS:
+            raise ValueError(f"a TIFF of more than {MAX_CHUNKS:,} strips or tiles")
+        check_chunks(page, values.itemsize)
+        values[k] = _decode(page, file)
+    return values
+
+
+def _decode(page: tifffile.TiffPage, file: BinaryIO) -> np.ndarray:
+    check_compression(page, file)
+    return page.asarray(maxworkers=1, buffersize=READ_BYTES)
+
+
+def _decode_with_pillow(file: BinaryIO, page: tifffile.TiffPage, error: Exception) -> np.ndarray:
     """Values, bands last, of a page that Pillow decodes without loss though tifffile cannot; else raises ``error``."""
-    if isinstance(page, tifffile.TiffPage) and page.dtype is not None:
+    if page.dtype is not None:
         file.seek(0)
         with suppress(*UNREADABLE), Image.open(file, formats=["TIFF"]) as image:
             values = np.asarray(image)

@@ -167,9 +167,8 @@ def evaluate(
 
 def default_reward_config(config: RewardConfig) -> RewardConfig:
     """The reward whose accuracy is the benchmark score: default reward functions, with the model's think mode."""
-    return RewardConfig(
-        think=config.think, max_chars=config.max_chars, sbert=config.sbert, time_limit_s=config.time_limit_s
-    )
+    kept = ("think", "max_chars", "sbert", "time_limit_s", "memory_limit_gb", "environment")
+    return RewardConfig(**{name: getattr(config, name) for name in kept})
 
 
 def _warn(console: Console, name: str, reason: str) -> None:

@@ -60,6 +60,12 @@ class RewardConfig(Section):
         description="seconds without a result after which a reward or SBERT actor is replaced; the time limits of user "
         "functions come on top",
     )
+    memory_limit_gb: float = Field(
+        4.0, gt=0, description="limit of the memory that the process of a user function may reserve, in GiB"
+    )
+    environment: tuple[str, ...] = Field(
+        (), description="names of environment variables that user functions see beside PATH, HOME and the like"
+    )
 
     preset: Literal["robust", "paper"] = Field("robust", description="reward variant of every task")
     forms: dict[str, PathText] = Field(

@@ -65,7 +65,7 @@ def score_batch(
         task_examples, form = [examples[i] for i in indices], config.form(task)
         if is_function(form):
             task_responses = [responses[i] for i in indices]
-            results = score_by_user_function(form, task_responses, task_examples, config.time_limit_s)
+            results = score_by_user_function(form, task_responses, task_examples, config)
         else:
             results = REWARDS[form].score([answers[i] for i in indices], task_examples, config, embedder)
         for i, result in zip(indices, results, strict=True):

@@ -6,19 +6,22 @@ import base64
 import io
 import itertools
 import json
+import logging
+import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
-import uvicorn
 from PIL import Image
 from starlette.testclient import TestClient
 from websockets.sync.client import ClientConnection, connect
@@ -27,7 +30,9 @@ from geovlm_ray.data.scenes import render_scene, scene_example
 from geovlm_ray.serving.answering import Answerer
 from geovlm_ray.serving.model_ref import resolve_model
 from geovlm_ray.serving.web import app as web
+from geovlm_ray.serving.web import server as web_server
 from geovlm_ray.serving.web.app import make_app
+from geovlm_ray.serving.web.server import make_server
 from tests.system.test_report_in_a_browser import BROWSER, HOSTILE
 
 QUESTION = "find all ships ."
@@ -105,9 +110,18 @@ def test_oversized_and_cross_origin_requests_are_rejected(client: TestClient, mo
     assert status(origin="https://elsewhere.example") == 403
     assert status(origin="null") == 403
     assert status(host="rebound.example") == 403
+    assert status(origin="http://[") == 400
     assert client.post("/answer", content=iter([b"chunked"])).status_code == 411
     monkeypatch.setattr(web, "MAX_UPLOAD_BYTES", 1000)
     assert status() == 413
+
+
+def test_images_that_are_large_when_decoded_are_rejected_by_their_name(client: TestClient) -> None:
+    sink = io.BytesIO()
+    Image.new("1", (8300, 8300)).save(sink, "PNG")
+    response = client.post("/answer", data={"question": QUESTION}, files=upload(png(), sink.getvalue()))
+    message = "image 1.png: expected at most 256 MiB when decoded, found 263 MiB (8300 x 8300 pixels)"
+    assert (response.status_code, response.json()) == (400, {"error": message})
 
 
 def test_page_sets_a_content_security_policy_and_stores_no_files(
@@ -117,10 +131,120 @@ def test_page_sets_a_content_security_policy_and_stores_no_files(
     page = client.get("/")
     assert "<h1>a &lt;model&gt;</h1>" in page.text
     assert "default-src 'none'" in page.headers["content-security-policy"]
-    assert client.get("/docs").status_code == 404
+    absent = client.get("/docs")
+    assert (absent.status_code, absent.json()) == (404, {"error": "Not Found"})
     assert client.post("/answer", data={"question": QUESTION}, files=upload(png())).status_code == 200
     assert client.post("/answer", data={"question": QUESTION}, files=upload(b"junk")).status_code == 400
     assert list(tmp_path.iterdir()) == []
+
+
+def connection(address: str, content: bytes = b"") -> socket.socket:
+    """A connection to the server on which ``content`` has been sent."""
+    host, port = address.removeprefix("http://").strip("/").split(":")
+    client_socket = socket.create_connection((host, int(port)), timeout=10)
+    client_socket.sendall(content)
+    return client_socket
+
+
+def received(client_socket: socket.socket) -> bytes:
+    """Everything that the server sends until it closes the connection; sends a byte whenever it sends nothing."""
+    content = b""
+    client_socket.settimeout(0.1)
+    with client_socket, suppress(ConnectionError):
+        while True:
+            try:
+                chunk = client_socket.recv(65_536)
+            except TimeoutError:
+                client_socket.sendall(b"x")
+                continue
+            if not chunk:
+                break
+            content += chunk
+    return content
+
+
+HEAD = b"Host: 127.0.0.1\r\n"
+POST = b"POST /answer HTTP/1.1\r\n" + HEAD
+
+
+@pytest.mark.parametrize(
+    ("content", "answers"),
+    [
+        (b"", [b"408"]),
+        (b"GET / HTTP/1.1\r\nX-Slow: ", [b"408"]),
+        (
+            POST + b"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: 9000\r\n\r\n--b\r\nX-Slow: ",
+            [b"408"],
+        ),
+        (b"GET / HTTP/1.1\r\n" + HEAD + b"\r\nGET / HTTP/1.1\r\nX-Slow: ", [b"200", b"408"]),
+    ],
+)
+def test_slow_requests_are_ended_while_others_are_answered(
+    address: str, content: bytes, answers: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web_server, "HEADER_SECONDS", 1)
+    monkeypatch.setattr(web_server, "BODY_SECONDS", 1)
+    slow = connection(address, content)
+    with urllib.request.urlopen(address) as page:
+        assert page.status == 200
+    start = time.monotonic()
+    assert re.findall(rb"HTTP/1.1 (\d+)", received(slow)) == answers
+    assert time.monotonic() - start < 5
+
+
+def test_client_that_does_not_read_is_disconnected(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web_server, "WRITE_SECONDS", 0.5)
+    request = b"GET / HTTP/1.1\r\n" + HEAD + b"\r\n"
+    with connection(address) as client_socket:
+        client_socket.settimeout(5)
+        with pytest.raises(ConnectionError):
+            client_socket.sendall(request * 1_000_000)
+
+
+def test_number_of_connections_is_limited(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web_server, "MAX_CONNECTIONS", 3)
+    held = [connection(address) for _ in range(3)]
+    assert received(connection(address)).startswith(b"HTTP/1.1 503 ")
+    for client_socket in held:
+        client_socket.close()
+    with urllib.request.urlopen(address) as page:
+        assert page.status == 200
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        (POST + b"Transfer-Encoding: chunked\r\n\r\n", b"411"),
+        (POST + b"Transfer-Encoding: chunked\r\nContent-Length: 10\r\n\r\n", b"411"),
+        (POST + b"Content-Length: 67108865\r\n\r\n", b"413"),
+        (b"GET / HTTP/1.1\r\n" + HEAD + b"Content-Length: 67108865\r\n\r\n", b"413"),
+        (POST + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n", b"400"),
+        (POST + b"X: " + b"x" * 100_000, b"400"),
+    ],
+)
+def test_size_of_requests_is_limited(
+    address: str, content: bytes, status: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web_server, "BODY_SECONDS", 0.5)
+    assert received(connection(address, content)).startswith(b"HTTP/1.1 " + status)
+
+
+def test_unexpected_error_is_one_line_on_the_page_and_a_traceback_in_the_log(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "absent"))
+    monkeypatch.setattr(logging.getLogger("uvicorn.error"), "handlers", [caplog.handler])
+    with httpx.Client(base_url=address) as browser:
+        response = browser.post("/answer", data={"question": QUESTION}, files=upload(png()))
+        assert response.status_code == 500
+        assert response.json() == {"error": "the request failed; the log of the server has the reason"}
+        assert "default-src 'none'" in response.headers["content-security-policy"]
+        assert response.headers["x-content-type-options"] == "nosniff"
+        (record,) = (r for r in caplog.records if r.levelno >= logging.ERROR)
+        assert record.exc_info
+        assert isinstance(record.exc_info[1], FileNotFoundError)
+        monkeypatch.undo()
+        assert browser.post("/answer", data={"question": QUESTION}, files=upload(png())).status_code == 200
 
 
 @pytest.mark.slow
@@ -209,12 +333,13 @@ def browser(profile: Path, address: str) -> Iterator[Browser]:
 
 @pytest.fixture
 def address(answerer: Answerer) -> Iterator[str]:
-    server = uvicorn.Server(uvicorn.Config(make_app(answerer, HOSTILE, "127.0.0.1"), port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run)
+    server = make_server(make_app(answerer, HOSTILE, "127.0.0.1"))
+    listener = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     while not server.started:
         time.sleep(0.02)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
     server.should_exit = True
     thread.join()
 

@@ -19,10 +19,10 @@ from functools import lru_cache
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.geometry import Coords, Frame, FrameKind
 from geovlm_ray.core.schema import Example, target_boxes, target_texts
-from geovlm_ray.data import tiff
 from geovlm_ray.data.answer_format import in_frame
 from geovlm_ray.data.formats.base import Settled, Source, Unit
 from geovlm_ray.data.formats.files import choice_option, image_exists
+from geovlm_ray.data.image_limits import Header
 from geovlm_ray.data.images import ROOT_END, image_header, upright_size
 from geovlm_ray.data.table import Row
 from geovlm_ray.tasks.answers.box_dialects import DIALECTS, parse_boxes
@@ -222,7 +222,7 @@ def image_size_of(row: Row, source: Source, *, required: bool) -> Size | None:
     return upright_size(header)
 
 
-def check_upright(image: str, header: tiff.Header, stated: tuple[float, float] | None = None) -> None:
+def check_upright(image: str, header: Header, stated: tuple[float, float] | None = None) -> None:
     """Check that boxes refer to an image as it is displayed.
 
     Raises:
@@ -238,7 +238,7 @@ def check_upright(image: str, header: tiff.Header, stated: tuple[float, float] |
 
 
 @lru_cache(maxsize=1024)
-def _header(reference: str) -> tiff.Header:
+def _header(reference: str) -> Header:
     return image_header(reference)
 
 

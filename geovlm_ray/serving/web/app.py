@@ -16,8 +16,10 @@ from urllib.parse import urlsplit
 from fastapi import FastAPI, File, Form, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
+from starlette.exceptions import HTTPException
 
 from geovlm_ray.core.errors import DataError
+from geovlm_ray.data.images import image_header
 from geovlm_ray.model.prompts import MAX_IMAGES
 from geovlm_ray.report.page import data_uri, render
 from geovlm_ray.serving.answering import Answerer
@@ -25,6 +27,8 @@ from geovlm_ray.tasks import TASKS, find_task
 
 MAX_UPLOAD_BYTES = 64 * 2**20
 """Limit of the request body: all images of a question together."""
+MAX_DECODED_BYTES = 2**28
+"""Limit of the decoded size of each image: 67 million RGB pixels."""
 MAX_QUESTION_CHARS = 2000
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
@@ -51,6 +55,15 @@ def make_app(answerer: Answerer, name: str, host: str) -> FastAPI:
         response = JSONResponse({"error": rejection[1]}, rejection[0]) if rejection else await call_next(request)
         response.headers.update(headers)
         return response
+
+    @app.exception_handler(Exception)
+    async def internal_error(request: Request, error: Exception) -> JSONResponse:
+        # Called outside guard. The server logs the traceback.
+        return JSONResponse({"error": "the request failed; the log of the server has the reason"}, 500, headers)
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
+        return JSONResponse({"error": error.detail}, error.status_code)
 
     @app.exception_handler(DataError)
     async def data_error(request: Request, error: DataError) -> JSONResponse:
@@ -92,6 +105,8 @@ def _answer(
     for path, image in zip(paths, images, strict=True):
         path.write_bytes(image.file.read())
     try:
+        for path in paths:
+            image_header(str(path), MAX_DECODED_BYTES)
         answer = answerer.answer(list(map(str, paths)), question, task)
         annotated = answerer.annotate(str(paths[-1]), answer)
     except DataError as error:
@@ -111,20 +126,27 @@ def _answer(
 
 
 def _reject(request: Request, host: str) -> tuple[int, str] | None:
-    """HTTP status and error for a request with a foreign host or origin or an invalid length; None to accept it."""
-    requested = request.url.hostname or ""
+    """HTTP status and error for a request with a foreign host or origin or an invalid length; None to accept it.
+
+    The server has checked that the length is a number.
+    """
+    try:
+        requested = request.url.hostname or ""
+        origin = request.headers.get("origin")
+        foreign = origin and urlsplit(origin).netloc != request.headers.get("host")
+    except ValueError as error:
+        return 400, f"expected the headers of a browser, found: {error}"
     if is_loopback(host) and requested not in (*LOCAL_NAMES, host):
         # DNS rebinding: a foreign host name may resolve to this address.
         return 403, f"expected a request for {host}, found one for {requested}"
-    origin = request.headers.get("origin")
-    if origin and urlsplit(origin).netloc != request.headers.get("host"):
+    if foreign:
         return 403, f"expected a request from this page, found one from {origin}"
-    if request.method == "POST":
-        length = request.headers.get("content-length", "")
-        if not length.isdecimal():
-            return 411, "expected a Content-Length header, found none"
-        if int(length) > MAX_UPLOAD_BYTES:
-            return 413, f"expected at most {MAX_UPLOAD_BYTES // 2**20} MiB, found {int(length) / 2**20:.0f} MiB"
+    length = request.headers.get("content-length", "")
+    if "transfer-encoding" in request.headers or (request.method == "POST" and not length):
+        # The length would be unknown until the body has been received.
+        return 411, "expected a Content-Length header and no Transfer-Encoding"
+    if int(length or 0) > MAX_UPLOAD_BYTES:
+        return 413, f"expected at most {MAX_UPLOAD_BYTES // 2**20} MiB, found {int(length) / 2**20:.0f} MiB"
     return None
 
 
