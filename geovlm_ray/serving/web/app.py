@@ -46,6 +46,7 @@ def make_app(answerer: Answerer, name: str, host: str) -> FastAPI:
         max_chars=MAX_QUESTION_CHARS,
     )
     headers = _headers(page)
+    _handle_errors(app, headers)
     # Answerer is not thread-safe.
     lock = threading.Lock()
 
@@ -55,24 +56,6 @@ def make_app(answerer: Answerer, name: str, host: str) -> FastAPI:
         response = JSONResponse({"error": rejection[1]}, rejection[0]) if rejection else await call_next(request)
         response.headers.update(headers)
         return response
-
-    @app.exception_handler(Exception)
-    async def internal_error(request: Request, error: Exception) -> JSONResponse:
-        # Called outside guard. The server logs the traceback.
-        return JSONResponse({"error": "the request failed; the log of the server has the reason"}, 500, headers)
-
-    @app.exception_handler(HTTPException)
-    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
-        return JSONResponse({"error": error.detail}, error.status_code)
-
-    @app.exception_handler(DataError)
-    async def data_error(request: Request, error: DataError) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, 400)
-
-    @app.exception_handler(RequestValidationError)
-    async def validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        return JSONResponse({"error": f"{first['loc'][-1]}: {first['msg']}"}, 400)
 
     @app.get("/")
     async def index() -> HTMLResponse:
@@ -95,6 +78,28 @@ def make_app(answerer: Answerer, name: str, host: str) -> FastAPI:
             return _answer(answerer, images, question, task or None, Path(folder))
 
     return app
+
+
+def _handle_errors(app: FastAPI, headers: dict[str, str]) -> None:
+    """Answer every error with one line of JSON."""
+
+    @app.exception_handler(Exception)
+    async def internal_error(request: Request, error: Exception) -> JSONResponse:
+        # Called outside guard. The server logs the traceback.
+        return JSONResponse({"error": "the request failed; the log of the server has the reason"}, 500, headers)
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
+        return JSONResponse({"error": error.detail}, error.status_code)
+
+    @app.exception_handler(DataError)
+    async def data_error(request: Request, error: DataError) -> JSONResponse:
+        return JSONResponse({"error": str(error)}, 400)
+
+    @app.exception_handler(RequestValidationError)
+    async def validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        return JSONResponse({"error": f"{first['loc'][-1]}: {first['msg']}"}, 400)
 
 
 def _answer(
