@@ -83,6 +83,7 @@ class SmallRun:
     overrides: tuple[str, ...] = ()
     console: Console = field(default_factory=lambda: Console(quiet=True))
     data: str = "data"
+    learner: type[CrashingLearner] = CrashingLearner
 
     @classmethod
     def create(cls, folder: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> SmallRun:
@@ -113,7 +114,7 @@ class SmallRun:
         """Start or resume the run; its learner dies for good after step ``stop_after``."""
         config = self.config(*more)
         ready = Ready(Path("model"), open_stream(config.data), TASKS_OF_RUN)
-        learner = CrashingLearner([] if stop_after is None else [stop_after], StartError)
+        learner = self.learner([] if stop_after is None else [stop_after], StartError)
         rewards = HeldOutRewards(LocalRewards(config.reward))
 
         def build(*_: Any) -> Components:

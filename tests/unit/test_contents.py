@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,6 +16,7 @@ import pytest
 
 from geovlm_ray.core.contents import AcceptedChange, ContentRecord, python_files
 from geovlm_ray.core.errors import DataError, RunError
+from geovlm_ray.data.parquet import RecordTable, open_datasets
 from geovlm_ray.data.quarantine import QuarantineEntry, write_quarantine
 from geovlm_ray.evaluation.contents import dataset_files, run_inputs
 from geovlm_ray.tasks import TASKS
@@ -169,6 +172,17 @@ def test_names_need_not_be_utf8(tmp_path: Path) -> None:
     record.contents.update(record.measure({"data": dataset_files(tmp_path)}))
     record.write()
     assert list(ContentRecord(record.file).contents["data"]) == ["\\udcff.csv", "names of images"]
+
+
+def test_records_that_do_not_fit_on_the_temporary_disk_are_reported(tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path, [vqa(k) for k in range(100)])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(DataError, match=rf"^{tempfile.gettempdir()} cannot be written: .*File too large"):
+            RecordTable(open_datasets(folder))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_modules_outside_packages_are_not_beside_a_file(tmp_path: Path) -> None:
