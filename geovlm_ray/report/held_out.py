@@ -139,8 +139,8 @@ class TaskAnswers:
 def held_out_results(summary: Mapping[str, Any]) -> list[HeldOutResult]:
     """The rows of a run's ``summary.json``: all tasks, then each task; by decoding mode.
 
-    Empty without held-out examples, and for summaries of earlier versions, which have no constant answers. Raises
-    DataError for an invalid entry.
+    Empty without held-out examples that can be compared, and for summaries of earlier versions, which have no constant
+    answers. Raises DataError for an invalid entry.
     """
     heldout = _held_out(summary)
     if heldout is None or not heldout.per_task:
@@ -153,6 +153,11 @@ def held_out_results(summary: Mapping[str, Any]) -> list[HeldOutResult]:
             estimates = (Estimate(s.mean, s.se, s.n) for s in (pair.before, pair.after, pair.change))
             results.append(HeldOutResult(task, decoding, constant, majority, *estimates))
     return results
+
+
+def incomparable(summary: Mapping[str, Any]) -> str:
+    """The reason why the rewards before and after training cannot be compared; empty if they can, or are not there."""
+    return str((summary.get("heldout") or {}).get("incomparable", ""))
 
 
 def task_answers(summary: Mapping[str, Any]) -> list[TaskAnswers]:

@@ -106,6 +106,7 @@ def make_run(
         "heldout_rewards": {"before": found, "after": found},
     }
     write_atomically(folder / "summary.json", json.dumps(summary))
+    write_completions(rows, folder / "heldout_after.jsonl")
     if evaluated:
         evaluate(folder, model, *evaluated)
     return folder

@@ -17,6 +17,7 @@ from geovlm_ray.core.errors import ConfigError, DataError, RunError
 from geovlm_ray.core.files import read_object
 from geovlm_ray.core.validation import validated
 from geovlm_ray.evaluation.results import RESULTS
+from geovlm_ray.evaluation.validation import read_completions, records_digest
 from geovlm_ray.report.metrics import StepMetrics, read_metrics
 
 MAX_FOLDERS = 10
@@ -25,8 +26,12 @@ RUN, EVALUATION = "training run", "evaluation"
 
 
 class HeldOut(BaseModel):
-    """Rewards of held-out records after training, by task, in record order."""
+    """Rewards of held-out records after training, by task, in record order.
 
+    ``records`` is a digest of the records, empty if the run does not tell which they were.
+    """
+
+    records: str = ""
     sampled: dict[str, Annotated[list[FiniteFloat], Field(min_length=1)]]
     greedy: dict[str, Annotated[list[FiniteFloat], Field(min_length=1)]]
 
@@ -116,7 +121,7 @@ def _read(letter: str, name: str, folder: Path) -> ComparedRun:
     newest = max(folder.glob(f"evaluations/step-*/{RESULTS}"), key=_step, default=None)
     evaluation = _evaluation(newest.parent) if newest else None
     metrics = read_metrics(folder / "metrics.jsonl")
-    return ComparedRun(letter, name, folder, RUN, settings, metrics, _held_out(folder / "summary.json"), evaluation)
+    return ComparedRun(letter, name, folder, RUN, settings, metrics, _held_out(folder), evaluation)
 
 
 def _step(results: Path) -> int:
@@ -125,7 +130,8 @@ def _step(results: Path) -> int:
     return int(step) if step.isdecimal() else -1
 
 
-def _held_out(summary: Path) -> HeldOut | None:
+def _held_out(folder: Path) -> HeldOut | None:
+    summary, answers = folder / "summary.json", folder / "heldout_after.jsonl"
     rewards = read_object(summary).get("heldout_rewards") if summary.is_file() else None
     if rewards is None:
         return None
@@ -138,7 +144,7 @@ def _held_out(summary: Path) -> HeldOut | None:
             f"{summary}: heldout_rewards: expected as many sampled as greedy rewards, found {sampled} and "
             f"{after.counts()}"
         )
-    return after
+    return after.model_copy(update={"records": records_digest(read_completions(answers)) if answers.is_file() else ""})
 
 
 def _evaluation(folder: Path) -> ComparedEvaluation:
