@@ -38,7 +38,7 @@ NAMES = {key: text for key, text in STRINGS.items() if "\0" not in text and len(
 
 def _sparse(path: Path) -> None:
     with path.open("wb") as file:
-        file.truncate(8 * 2**30)
+        file.truncate(2**29)
 
 
 def _deep(opening: str, closing: str, depth: int = 100_000) -> bytes:

@@ -151,11 +151,16 @@ ARGUMENTS: dict[str, list[tuple[tuple[str, ...], list[str]]]] = {
 }
 """By command: materials, and arguments with a placeholder for a hostile text."""
 
-RUN_FILES = (
+REPORTED = (
     *("config.yaml", "metrics.jsonl", "summary.json", "warnings.jsonl", "heldout_before.jsonl", "heldout_after.jsonl"),
-    *("rollouts/step-000001.parquet", "actors/driver.json", "evaluations/step-000003/results.json"),
-    *("evaluations/step-000003/predictions/drawn-vqa.parquet", "report.html"),
+    *("rollouts/step-000001.parquet", "evaluations/step-000003/results.json"),
 )
+COMPARED = (
+    *("config.yaml", "metrics.jsonl", "summary.json", "evaluations/step-000003/results.json"),
+    "evaluations/step-000003/predictions/drawn-vqa.parquet",
+)
+WATCHED = ("config.yaml", "metrics.jsonl", "actors/driver.json")
+"""Files of a run that report, compare and top read."""
 MODEL_FILES = (
     *("config.json", "tokenizer.json", "tokenizer_config.json", "processor_config.json", "model.safetensors"),
     *("generation_config.json", "chat_template.jinja", "geovlm_ray.yaml", "adapter_config.json"),
@@ -181,7 +186,7 @@ INPUTS: dict[str, list[tuple[tuple[str, ...], tuple[str, ...], list[str]]]] = {
         ((), ("x.jsonl",), ["evaluate", "tiny", "--local", "--benchmarks", "./x.jsonl"]),
     ],
     "compare": [
-        (("run", "other"), tuple(f"run/{n}" for n in RUN_FILES), ["compare", "run", "other", "--draws", "100"]),
+        (("run", "other"), tuple(f"run/{n}" for n in COMPARED), ["compare", "run", "other", "--draws", "100"]),
     ],
     "study": [((), ("x.yaml",), ["study", "kl", "--recipe", "x.yaml"])],
     "export": [
@@ -197,8 +202,8 @@ INPUTS: dict[str, list[tuple[tuple[str, ...], tuple[str, ...], list[str]]]] = {
         ),
     ],
     "score": [((), ("x.jsonl",), ["score", "x.jsonl"]), ((), ("x.jsonl",), ["score", "x.jsonl", "--probe"])],
-    "top": [(("run",), tuple(f"run/{name}" for name in RUN_FILES), ["top", "run", "--once"])],
-    "report": [(("run",), tuple(f"run/{name}" for name in RUN_FILES), ["report", "run"])],
+    "top": [(("run",), tuple(f"run/{name}" for name in WATCHED), ["top", "run", "--once"])],
+    "report": [(("run",), tuple(f"run/{name}" for name in REPORTED), ["report", "run"])],
     "data": [
         *((("scene.png",), ("x",), ["data", "convert", name, "x", "out"]) for name in ("auto", *FORMATS)),
         *((("scene.png",), ("x.json",), ["data", "convert", name, "x.json", "out"]) for name in ("auto", *FORMATS)),

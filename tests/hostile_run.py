@@ -65,7 +65,7 @@ def _problems(cases: list[Case], folder: Path) -> Iterator[str]:
         found = problem(done.code, done.output, done.error)
         if done.peak_bytes > MAX_MEMORY:
             found = f"{done.peak_bytes / GIB:.1f} GiB of memory; {found}"
-        pages = (page.read_text() for page in place.rglob("*.html") if page.is_file())
+        pages = (page.read_text(errors="replace") for page in place.rglob("*.html") if page.is_file())
         found = found or next(filter(None, map(page_problem, pages)), "")
         if found:
             yield f"{case.label!r:.200}: {found}"

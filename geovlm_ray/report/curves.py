@@ -65,8 +65,8 @@ def chart(
     lines, title = [replace(line, legend=_label(line.legend)) for line in lines], _label(title)
     sink = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "text.parse_math": False}), warnings.catch_warnings():
-        # The reader of the page has other fonts.
-        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        # Names that are long, or whose characters Matplotlib's font lacks; the reader of the page has other fonts.
+        warnings.simplefilter("ignore", UserWarning)
         _figure(lines, title, ylabel, levels, from_zero).savefig(sink, format="svg", transparent=True)
     svg = sink.getvalue()[sink.getvalue().index("<svg") :]
     alt = escape(description(lines, title, ylabel, levels))
