@@ -30,4 +30,4 @@ def test_broken_image_or_overlong_prompt_fails_only_its_benchmark(tmp_path: Path
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["benchmarks"]["drawn-vqa"]["n"] == 4
     assert "broken.png: expected a decodable image" in results["absent"]["broken-vqa"]
-    assert "record 'long': expected a prompt that fits rollout.max_model_len=" in results["absent"]["long-vqa"]
+    assert "record 'long' (part-00000.parquet, row 1): expected a prompt that fits" in results["absent"]["long-vqa"]

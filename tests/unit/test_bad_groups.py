@@ -149,8 +149,7 @@ def test_run_ends_when_too_many_records_are_bad(tmp_path: Path) -> None:
         run(stream, BlindPool(blind), BlindLearner(()))
 
 
-@pytest.mark.parametrize("crash_steps", [[], [2, 5]])
-def test_resumed_run_trains_on_the_same_records_as_an_uninterrupted_one(crash_steps: list[int], tmp_path: Path) -> None:
+def test_resumed_run_trains_on_the_same_records_as_an_uninterrupted_one(tmp_path: Path) -> None:
     class Training(CrashingLearner):
         def step(self, groups: Sequence[SampleGroup], upcoming: Sequence[Prompt] = ()) -> dict[str, float]:
             metrics = super().step(groups, upcoming)
@@ -162,7 +161,7 @@ def test_resumed_run_trains_on_the_same_records_as_an_uninterrupted_one(crash_st
     usual = sequence(stream)
     config = settings(f"run.dir={tmp_path}", "run.name=a", "checkpoint.every=1", "evaluation.num_examples=0")
     config = config.model_copy(update={"run": config.run.model_copy(update={"restarts": 0}), "data": stream.config})
-    remaining = list(crash_steps)
+    remaining = [2, 5]
     while True:
         # Every attempt is a new process, which knows of bad records only what the run directory says.
         ready = Ready(Path("model"), open_stream(stream.config), ("vqa",))
@@ -180,6 +179,30 @@ def test_resumed_run_trains_on_the_same_records_as_an_uninterrupted_one(crash_st
     assert summary["bad_records"] == 2
     found = [name for step in sorted(trained) for name in trained[step]]
     assert found == sequence(ready.stream)  # type: ignore[arg-type]
+
+
+def test_held_out_example_that_is_lost_during_training_is_left_out_before_and_after(tmp_path: Path) -> None:
+    class LosingPool(Pool):
+        def generate(self, prompts: Sequence[Prompt], **sampling: Any) -> list[SampleGroup]:
+            groups = [replace(group, samples=group.samples[:1]) for group in self.sample(prompts)]
+            lost = [self.version == 2 and group.prompt.example.id == "h1" for group in groups]
+            return [SampleGroup(g.prompt, (), "lost") if gone else g for g, gone in zip(groups, lost, strict=True)]
+
+    records = [example(k, ("a.png",)) for k in range(6)]
+    records += [example(k, (f"{k}.png",), id=f"h{k}", split="test") for k in range(3)]
+    folder = write_dataset(tmp_path / "data", records)
+    config = settings(f"run.dir={tmp_path}", "run.name=a", "run.steps=2", "evaluation.num_examples=3", "data.stages=[]")
+    data = config.data.model_copy(update={"source": "parquet", "path": str(folder), "max_bad": 0.5})
+    config = config.model_copy(update={"data": data})
+    ready = Ready(Path("model"), open_stream(config.data), ("vqa",))
+    components = Components(LosingPool(), Rewards(), Learner())
+    summary = execute(config, ready, lambda config, ready: components, Console(quiet=True))
+    left = ["h0", "h2"]
+    for when in ("before", "after"):
+        rows = [json.loads(line) for line in (tmp_path / "a" / f"heldout_{when}.jsonl").read_text().splitlines()]
+        assert [(row["mode"], row["id"]) for row in rows] == [(m, name) for m in ("sampled", "greedy") for name in left]
+        assert summary["heldout"]["greedy"][when]["n"] == len(left)
+    assert [(found.id, found.step) for found in ready.stream.bad] == [("h1", 2)]
 
 
 def sampled(name: str, text: str) -> SampleGroup:
