@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from torch.utils.tensorboard import SummaryWriter
 
 from geovlm_ray.core.files import UNDONE, move_aside, read_objects, write_atomically, writing
 from geovlm_ray.core.interfaces import TRAINED, GroupsByStatus, Report
 from geovlm_ray.core.schema import SampleGroup
 from geovlm_ray.data.sample_rows import SampleRow, example_columns, sample_columns, schema_with, write_rows
+from geovlm_ray.observability.event_file import EventFile
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class RunTracker:
         self._rollouts = folder / "rollouts"
         self._rollouts.mkdir(parents=True, exist_ok=True)
         self._events = folder / "tensorboard"
-        self._board: SummaryWriter | None = None
+        self._board: EventFile | None = None
         self._progress = Progress(
             TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
             BarColumn(),
@@ -94,7 +94,7 @@ class RunTracker:
         for file in self._rollouts.glob("step-*.parquet"):
             if int(file.stem.removeprefix("step-")) > step:
                 move_aside(file, self._rollouts / UNDONE)
-        self._board = SummaryWriter(str(self._events), purge_step=step + 1)
+        self._board = EventFile(self._events, first_step=step + 1)
         self._progress.reset(self._bar, completed=step, total=self.total_steps)
 
     def log_step(self, step: int, metrics: dict[str, float], groups_by_status: GroupsByStatus) -> None:
@@ -111,9 +111,7 @@ class RunTracker:
         with writing(self._metrics), self._metrics.open("a") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
         if self._board is not None:
-            with writing(self._events):
-                for name, value in metrics.items():
-                    self._board.add_scalar(name, value, step)
+            self._board.add(step, metrics)
         if self.report is not None:
             self.report({"step": step, **metrics})
         self._show(step, metrics)
@@ -131,11 +129,10 @@ class RunTracker:
             )
 
     def close(self) -> None:
-        """Stop the progress bar and flush TensorBoard; raises DataError if its events cannot be written."""
+        """Stop the progress bar and close the file of TensorBoard's events."""
         self._progress.stop()
         if self._board is not None:
-            with writing(self._events):
-                self._board.close()
+            self._board.close()
 
     def _show(self, step: int, metrics: dict[str, float]) -> None:
         figures = (
