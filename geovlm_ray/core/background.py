@@ -46,7 +46,9 @@ class BackgroundWriter:
         self._failure = task.exception()
         if self._failure:
             for _, other in self._waiting:
-                other.cancel()
+                if not other.cancel():
+                    # It has begun: nothing may write any more when the failure is raised.
+                    other.exception()
 
     def _size(self) -> int:
         return sum(size for size, _ in self._waiting)

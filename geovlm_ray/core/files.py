@@ -59,8 +59,12 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     with writing(path):
         if path.is_dir():
             raise IsADirectoryError("it is a directory")
-        partial.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(partial, path)
+        try:
+            partial.write_bytes(content.encode() if isinstance(content, str) else content)
+            os.replace(partial, path)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
 
 
 def digest_of(files: Iterable[Path]) -> str:
@@ -70,6 +74,11 @@ def digest_of(files: Iterable[Path]) -> str:
         with file.open("rb") as stream:
             hashlib.file_digest(stream, lambda: digest)
     return digest.hexdigest()
+
+
+def text_digest(text: str) -> str:
+    """64-bit XXH3 hex digest of a text."""
+    return xxhash.xxh3_64_hexdigest(text.encode("utf-8", "surrogateescape"))
 
 
 def grant_umask_access(folder: Path) -> None:

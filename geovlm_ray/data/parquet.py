@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from geovlm_ray.core.errors import DataError
-from geovlm_ray.core.files import read_object
+from geovlm_ray.core.files import read_object, writing
 from geovlm_ray.data.convert import CARD
 from geovlm_ray.data.quarantine import FILE as QUARANTINE
 from geovlm_ray.data.quarantine import read_quarantine
@@ -111,13 +111,16 @@ class RecordTable:
     """Random access to the records of datasets, without quarantined ones; reading one takes microseconds.
 
     The records are stored uncompressed in a memory-mapped unnamed temporary file, so a table may exceed the memory.
+
+    Raises:
+        DataError: A shard cannot be read, or the temporary file cannot be written.
     """
 
     def __init__(self, datasets: list[Dataset]) -> None:
         self._roots: list[Path] = []
         self._starts = [0]
         self._batches: list[pa.RecordBatch] = []
-        with tempfile.TemporaryFile(prefix="geovlm-ray-") as file:
+        with writing(Path(tempfile.gettempdir())), tempfile.TemporaryFile(prefix="geovlm-ray-") as file:
             with pa.ipc.new_file(file, SCHEMA) as writer:
                 for dataset in datasets:
                     self._copy(dataset, writer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -27,6 +28,8 @@ from geovlm_ray.training.checkpoint import CheckpointFolder
 
 log = logging.getLogger(__name__)
 
+EVALUATIONS = "evaluations"
+"""Folder of a run directory with one folder per evaluated step."""
 OVERALL = "overall"
 """Key of the mean over all benchmarks."""
 
@@ -48,7 +51,7 @@ class InLoopEvaluation:
         self.benchmarks = benchmarks
         self.rollouts = rollouts
         self.checkpoints = checkpoints
-        self.folder = config.run.folder / "evaluations"
+        self.folder = config.run.folder / EVALUATIONS
         self._rewards = LocalRewards(default_reward_config(config.reward))
         self._thread = ThreadPoolExecutor(1)
         self._pending: list[tuple[int, Future[dict[str, float]]]] = []
@@ -109,11 +112,15 @@ def _scores(results: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _rewind(folder: Path, checkpoints: CheckpointFolder, start: int) -> None:
-    """Move evaluations of steps after ``start`` aside and restore the scores of the others."""
+    """Move evaluations of steps after ``start`` aside, remove incomplete ones, and restore the scores of the others."""
     scores_by_step = {}
     for path in folder.glob("step-*"):
         step = int(path.name.removeprefix("step-"))
-        if step > start or not (path / RESULTS).is_file():
+        if not (path / RESULTS).is_file():
+            shutil.rmtree(path)
+            if step < start:
+                log.warning("%s: the evaluation of step %d was interrupted, and its weights are gone", path, step)
+        elif step > start:
             move_aside(path, folder / UNDONE)
         elif step:
             scores_by_step[step] = _scores(read_results(path))
@@ -139,7 +146,7 @@ def in_loop_evaluation(
     settings = config.evaluation
     if not settings.every:
         return None
-    data, folder = Path(settings.data) if settings.data else None, config.run.folder / "evaluations"
+    data, folder = Path(settings.data) if settings.data else None, config.run.folder / EVALUATIONS
     benchmarks = find([name for name in settings.benchmarks if not is_path(name)])
     benchmarks += custom_benchmarks([Path(name) for name in settings.benchmarks if is_path(name)], folder, _silent)
     spec = EvaluationSpec(config.run.name, benchmarks, data, settings.records)

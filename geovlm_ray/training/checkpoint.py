@@ -15,10 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import xxhash
-
 from geovlm_ray.core.errors import RunError
-from geovlm_ray.core.files import digest_of, grant_umask_access, read_object, write_atomically
+from geovlm_ray.core.files import digest_of, grant_umask_access, read_object, text_digest, write_atomically
 from geovlm_ray.core.interfaces import Saver
 from geovlm_ray.training.checkpoint_mirror import CheckpointMirror
 
@@ -33,13 +31,21 @@ POLL_S = 0.2
 
 
 def fill(folder: Path, write: Callable[[Path], None]) -> None:
-    """Replace ``folder`` by a new one that ``write`` fills, and sync its files; raises OSError if writing failed."""
+    """Replace ``folder`` by a new one that ``write`` fills, and sync its files.
+
+    Raises:
+        OSError: writing failed; the folder is removed.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    write(folder)
-    grant_umask_access(folder)
-    for file in folder.rglob("*"):
-        _sync(file)
+    try:
+        write(folder)
+        grant_umask_access(folder)
+        for file in folder.rglob("*"):
+            _sync(file)
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def open_mirror(url: str | None, run: str) -> CheckpointMirror | None:
@@ -81,7 +87,8 @@ class CheckpointFolder:
             log.warning("checkpoint.best: step %d has no metric %s, only %s", step, self.best, known)
         with self._wrap_errors(step):
             partial = self._partial()
-            saver.save(partial)
+            with _removed_on_error(partial):
+                saver.save(partial)
         self._writing = self._thread.submit(self._complete, step, value, partial, saver)
 
     def protect(self, step: int) -> None:
@@ -118,14 +125,18 @@ class CheckpointFolder:
         except RunError as error:
             log.warning("%s", error)
 
+    def remove_partial(self) -> None:
+        """Remove what killed processes have written of checkpoints."""
+        for partial in self.folder.glob(f"{PARTIAL}*"):
+            shutil.rmtree(partial, ignore_errors=True)
+
     def latest(self) -> tuple[int, Path] | None:
         """Step and folder of the latest intact checkpoint, if any; removes partial ones of killed processes.
 
         Raises:
-            RunError: all checkpoints are corrupt, or the mirror is not reachable.
+            RunError: all checkpoints are corrupt, one cannot be copied from the mirror, or that is not reachable.
         """
-        for partial in self.folder.glob(f"{PARTIAL}*"):
-            shutil.rmtree(partial, ignore_errors=True)
+        self.remove_partial()
         problem = None
         remote = filter(NAME.fullmatch, self.mirror.names() if self.mirror else ())
         for name in sorted({*remote, *self._names()}, key=_step, reverse=True):
@@ -133,9 +144,10 @@ class CheckpointFolder:
             try:
                 if self.mirror and not target.is_dir():
                     partial = self._partial()
-                    self.mirror.fetch(name, partial)
-                    _verified(partial)
-                    partial.rename(target)
+                    with _removed_on_error(partial):
+                        self.mirror.fetch(name, partial)
+                        _verified(partial)
+                        partial.rename(target)
                 return _verified(target)["step"], target
             except RunError as error:
                 log.warning("%s; falling back to the previous checkpoint", error)
@@ -154,7 +166,7 @@ class CheckpointFolder:
 
     def _complete(self, step: int, value: float | None, partial: Path, saver: Saver) -> None:
         target = self.folder / _name(step)
-        with self._wrap_errors(step):
+        with self._wrap_errors(step), _removed_on_error(partial):
             while not saver.saved():
                 time.sleep(POLL_S)
             for file in partial.rglob("*"):
@@ -209,6 +221,16 @@ class CheckpointFolder:
         return sorted((p.name for p in self.folder.glob("step-*") if NAME.fullmatch(p.name) and p.is_dir()), key=_step)
 
 
+@contextmanager
+def _removed_on_error(folder: Path) -> Iterator[None]:
+    """Remove a folder if an error is raised, so that what was written does not take up the disk."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
 def _name(step: int) -> str:
     return f"step-{step:06d}"
 
@@ -251,7 +273,7 @@ def _digests(folder: Path) -> dict[str, str]:
 def _with_checksum(state: dict[str, Any]) -> str:
     """The JSON of a state with its own checksum, which reveals later changes."""
     text = json.dumps(state)
-    return json.dumps({**state, "seal": xxhash.xxh3_64_hexdigest(text.encode())})
+    return json.dumps({**state, "seal": text_digest(text)})
 
 
 def _sync(path: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import fsspec
 
 from geovlm_ray.core.errors import ConfigError, RunError
+from geovlm_ray.core.files import write_atomically
 
 
 class CheckpointMirror:
@@ -29,13 +30,34 @@ class CheckpointMirror:
         self._last_file = last_file
 
     def put(self, folder: Path) -> None:
-        """Copy a checkpoint into the mirror."""
+        """Copy a checkpoint into the mirror; if that fails, what was copied is removed."""
         files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != self._last_file)
         with self._wrap_errors(folder.name):
-            for file in [*files, folder / self._last_file]:
-                target = f"{self._root}/{folder.name}/{file.relative_to(folder).as_posix()}"
-                self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
-                self._files.put_file(str(file), target)
+            try:
+                for file in [*files, folder / self._last_file]:
+                    target = f"{self._root}/{folder.name}/{file.relative_to(folder).as_posix()}"
+                    self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
+                    self._files.put_file(str(file), target)
+            except Exception:
+                with suppress(Exception):
+                    self._files.rm(f"{self._root}/{folder.name}", recursive=True)
+                raise
+
+    def put_file(self, file: Path) -> None:
+        """Copy a file that belongs to no checkpoint into the mirror."""
+        with self._wrap_errors(file.name):
+            self._files.makedirs(self._root, exist_ok=True)
+            partial = f"{self._root}/.{file.name}.partial"
+            self._files.pipe_file(partial, file.read_bytes())
+            self._files.mv(partial, f"{self._root}/{file.name}")
+
+    def fetch_file(self, file: Path) -> None:
+        """Copy a file from the mirror to ``file``, if the mirror has one of that name."""
+        with self._wrap_errors(file.name):
+            path = f"{self._root}/{file.name}"
+            content = self._files.cat_file(path) if self._files.isfile(path) else None
+        if content is not None:
+            write_atomically(file, content)
 
     def names(self) -> list[str]:
         """Names of the complete checkpoints in the mirror."""

@@ -50,3 +50,22 @@ def test_failure_is_raised_once_and_stops_the_tasks_after_it() -> None:
     writer.submit(1, lambda: ran.append(1))
     finish(writer)
     assert ran == [1]
+
+
+def test_nothing_runs_any_more_when_a_failure_is_raised() -> None:
+    def fail() -> None:
+        raise OSError("no space left")
+
+    writer, running, ran = BackgroundWriter(max_bytes=10), threading.Event(), list[str]()
+
+    def write_slowly() -> None:
+        running.set()
+        time.sleep(0.1)
+        ran.append("written")
+
+    writer.submit(1, fail)
+    writer.submit(1, write_slowly)
+    running.wait()
+    with pytest.raises(OSError, match="no space left"):
+        finish(writer)
+    assert ran == ["written"]

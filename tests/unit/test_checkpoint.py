@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import resource
 import threading
 from pathlib import Path
 
 import pytest
 
-from geovlm_ray.core.errors import ConfigError, RunError
+from geovlm_ray.core.errors import ConfigError, DataError, RunError
+from geovlm_ray.core.files import write_atomically
 from geovlm_ray.training.checkpoint import STATE_FILE, CheckpointFolder
 from geovlm_ray.training.checkpoint_mirror import CheckpointMirror
 
@@ -28,6 +30,7 @@ class State:
 
     def saved(self) -> bool:
         if self.error:
+            self._thread.join()
             raise self.error
         return not self._thread.is_alive()
 
@@ -177,6 +180,7 @@ def test_full_disk_is_reported_and_keeps_the_previous_checkpoint(tmp_path: Path)
     checkpoints.save(2, state, {})
     with pytest.raises(RunError, match=r"step-000002 could not be written: .*No space left"):
         checkpoints.finish()
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000001"]
     assert checkpoints.latest() == (1, tmp_path / "step-000001")
 
 
@@ -233,6 +237,29 @@ def test_mirror_write_error_is_raised_and_the_local_checkpoint_kept(tmp_path: Pa
     with pytest.raises(RunError, match=r"checkpoint file://.*remote/step-000001: "):
         save_checkpoints(checkpoints, 0)
     assert checkpoint_steps(tmp_path / "local") == [1]
+
+
+def test_failed_copy_is_removed_from_the_mirror(tmp_path: Path) -> None:
+    blocked = tmp_path / "remote" / "step-000001" / "part"
+    blocked.parent.mkdir(parents=True)
+    blocked.write_text("where a folder of the checkpoint belongs")
+    checkpoints = CheckpointFolder(tmp_path / "local", 1, None, mirror(tmp_path / "remote"))
+    with pytest.raises(RunError, match=r"checkpoint file://.*remote/step-000001: "):
+        save_checkpoints(checkpoints, 0)
+    assert not blocked.parent.exists()
+
+
+def test_file_that_cannot_be_written_keeps_its_content_and_leaves_nothing_partial(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "file", "before")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(DataError, match="file cannot be written: File too large"):
+            write_atomically(tmp_path / "file", "x" * 2000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "before"
 
 
 def test_unsupported_url_scheme_is_rejected() -> None:
