@@ -38,6 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     on.add_argument(
         "--reasoning", action="store_true", help="also answer with the reasoning removed and with swapped reasoning"
     )
+    accept = "resume although files that are read have changed, and keep the predictions; results list the changes"
+    on.add_argument("--accept-changes", action="store_true", help=accept)
     on.add_argument("--local", action="store_true", help="one engine in this process, without Ray")
     given = parser.add_argument_group("evaluating a file of responses")
     given.add_argument("--predictions", type=Path, help="JSON lines with responses and targets")
@@ -101,11 +103,13 @@ def _evaluate_model(args: argparse.Namespace) -> int:
     if out.exists() and not out.is_dir():
         raise DataError(f"--out {out}: expected a folder, found a file")
     out.mkdir(parents=True, exist_ok=True)
-    config = evaluation_config(ref.config, merged_model(ref, out / "model"), out, args.data, args.limit)
+    model = merged_model(ref, out / "model", replace=args.accept_changes)
+    config = evaluation_config(ref.config, model, out, args.data, args.limit)
     with Progress(console) as progress:
         benchmarks += custom_benchmarks([Path(name) for name in names if is_path(name)], out, progress.show)
         spec = EvaluationSpec(args.model, benchmarks, args.data, args.limit, args.reasoning)
-        results = evaluate(spec, config, out, _local if args.local else _cluster, console, progress.show)
+        build, accept = _local if args.local else _cluster, args.accept_changes
+        results = evaluate(spec, config, out, build, console, progress.show, accept_changes=accept)
     console.print(terminal_table(results))
     console.print(f"Report: {(out / 'results.html').resolve()}", soft_wrap=True, highlight=False)
     if args.json:

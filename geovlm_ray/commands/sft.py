@@ -23,6 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scratch", action="store_true", help="train a randomly initialized tiny model instead of model.path"
     )
+    accept = "resume although files that are read have changed; OUT/contents.json and sft.html list the changes"
+    parser.add_argument("--accept-changes", action="store_true", help=accept)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -31,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
 
     overrides = [*args.overrides, *(["sft.scratch=true"] if args.scratch else [])]
     console = Console()
-    summary = fine_tune(load_config(args.recipe, overrides), args.out, console)
+    summary = fine_tune(load_config(args.recipe, overrides), args.out, console, accept_changes=args.accept_changes)
     for name, figures in (summary["evaluation"] or {}).items():
         console.print(
             f"{name} evaluation, after step {figures['step']}: held-out loss {figures['loss']:.4f}, token accuracy "

@@ -32,6 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plan", type=Path, metavar="BENCH.json", help="compare the run with the step time predicted from these rates"
     )
+    accept = "resume although files that the run reads have changed; contents.json and the report list the changes"
+    parser.add_argument("--accept-changes", action="store_true", help=accept)
     dry_run = "check configuration, model and data, print the actor placement, and exit"
     parser.add_argument("--dry-run", action="store_true", help=dry_run)
 
@@ -60,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         from geovlm_ray.training.local import build
     else:
         from actors.cluster import build
-    summary = execute(config, ready, build, console)
+    summary = execute(config, ready, build, console, accept_changes=args.accept_changes)
     print_summary(summary, max_reward(config.reward), console)
     if rates:
         metrics = config.run.folder / "metrics.jsonl"
@@ -139,13 +141,15 @@ def _print_gpu_memory(config: Config, model: Path, console: Console) -> None:
 
 def print_summary(summary: dict, max_reward: float, console: Console) -> None:
     """Print the run time, the held-out rewards before and after training, and the constant and most common answers."""
-    from geovlm_ray.report.held_out import ALL, held_out_results, task_answers
+    from geovlm_ray.report.held_out import ALL, held_out_results, incomparable, task_answers
     from geovlm_ray.report.inert_text import inert
 
     console.print(
         f"{summary['steps']} steps in {summary['seconds']:.0f} s; max log-prob difference of engines and learner: "
         f"{summary['parity_max_abs']:.2g}"
     )
+    if reason := incomparable(summary):
+        console.print(f"Held-out rewards before and after training cannot be compared: {reason}", markup=False)
     results = held_out_results(summary)
     for decoding in dict.fromkeys(result.decoding for result in results):
         rows = [result for result in results if result.decoding == decoding]

@@ -60,6 +60,7 @@ def _benchmarks(path: Path, out: Path, on_progress: OnProgress) -> list[Benchmar
             family=path.name,
             reader=SAMPLES,
             path=folder,
+            origin=path,
         )
         for task in tasks
     ]

@@ -11,15 +11,18 @@ from pathlib import Path
 from rich.console import Console
 
 from geovlm_ray.config import Config, check_unchanged, to_yaml
+from geovlm_ray.core.contents import FILE as CONTENTS_FILE
+from geovlm_ray.core.contents import ContentRecord
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.files import write_atomically
 from geovlm_ray.core.interfaces import RewardPool, RolloutPool
 from geovlm_ray.core.locks import locked
 from geovlm_ray.data.answer_format import AnswerFormat
-from geovlm_ray.evaluation.datasets import OnProgress, convert_once, left_out
+from geovlm_ray.evaluation.contents import BENCHMARK, evaluation_inputs
+from geovlm_ray.evaluation.datasets import OnProgress, convert_once, has_predictions, left_out
 from geovlm_ray.evaluation.examples import BenchmarkExamples, dataset_examples, synthetic_examples
 from geovlm_ray.evaluation.generate import generate_predictions
-from geovlm_ray.evaluation.origin import check_origin, origin_of, write_origin
+from geovlm_ray.evaluation.origin import check_limit, write_origin
 from geovlm_ray.evaluation.page import write_page
 from geovlm_ray.evaluation.predictions import Predictions
 from geovlm_ray.evaluation.reasoning import VARIANTS, variant_prefills
@@ -107,28 +110,33 @@ def evaluate(
     build: Callable[[Config], RolloutPool],
     console: Console,
     on_progress: OnProgress,
+    *,
+    accept_changes: bool = False,
 ) -> Results:
     """Evaluate a model and write configuration, predictions and results into ``out``.
 
-    ``build`` builds the engines, which load ``config.model.path``; it is only called if predictions are missing.
+    ``build`` builds the engines, which load ``config.model.path``; it is only called if predictions are missing. With
+    ``accept_changes``, an evaluation is resumed although files that it reads have changed; predictions are kept.
 
     Raises:
         UserError: the evaluation cannot start or resume, or no benchmark could be evaluated.
     """
     out.mkdir(parents=True, exist_ok=True)
     with locked(out, *FOLDER_AND_REMEDY):
-        origin = origin_of(spec.model, Path(config.model.path), spec.limit)
-        check_origin(origin, out)
+        check_limit(spec.limit, out)
         check_unchanged(config, out / "config.yaml", MAY_CHANGE, *FOLDER_AND_REMEDY)
+        rewards = LocalRewards(default_reward_config(config.reward))
+        contents = _checked_contents(spec, config, rewards.config, out, accept_changes, console)
         answers = answer_format_of(config.data, config.prompt, Path(config.model.path))
         loaded = load_benchmarks(spec, answers, out, on_progress)
         for name, reason in (loaded.absent | loaded.left_out).items():
             _warn(console, name, reason)
-        results = Results(spec.model, absent=loaded.absent, left_out=loaded.left_out)
+        changes = [change.text for change in contents.changes]
+        results = Results(spec.model, absent=loaded.absent, left_out=loaded.left_out, changes=changes)
         if loaded.available:
-            write_origin(origin, out)
+            contents.write()
+            write_origin(spec.model, spec.limit, out)
             write_atomically(out / "config.yaml", to_yaml(config))
-        rewards = LocalRewards(default_reward_config(config.reward))
         check_function(rewards.config, [benchmark.task for benchmark, _ in loaded.available])
         variants = tuple(VARIANTS) if spec.reasoning else ()
         with ExitStack() as stack:
@@ -152,6 +160,26 @@ def evaluate(
         write_atomically(out / "results.md", markdown(results))
         write_page(results, out)
     return results
+
+
+def _checked_contents(
+    spec: EvaluationSpec, config: Config, reward: RewardConfig, out: Path, accept: bool, console: Console
+) -> ContentRecord:
+    """The record of what the evaluation reads; raises RunError if something has changed under its predictions."""
+    data = {b.origin.stem: b.origin for b in spec.benchmarks if b.origin}
+    data |= {b.name: spec.data / b.name for b in spec.benchmarks if b.reader and not b.origin and spec.data}
+    record = ContentRecord(out / CONTENTS_FILE)
+    for kind in [kind for kind in record.contents if kind.startswith(BENCHMARK)]:
+        if not has_predictions(kind.removeprefix(BENCHMARK), out):
+            del record.contents[kind]
+    inputs = evaluation_inputs(config, [benchmark.task for benchmark in spec.benchmarks], reward, data)
+    description, remedy = FOLDER_AND_REMEDY
+    change = record.update(
+        inputs, accept=accept, step=None, description=description, remedy=remedy, announce=console.print
+    )
+    if change:
+        console.print(f"Resuming with changes that were accepted: {change.text}", markup=False)
+    return record
 
 
 def default_reward_config(config: RewardConfig) -> RewardConfig:

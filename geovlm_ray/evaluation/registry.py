@@ -22,7 +22,8 @@ class Benchmark(Section):
 
     ``name`` is also the name of its folder below the data root. ``reader`` is the format of its source, None for
     synthetic scenes. ``prompt`` replaces the dataset's question and may contain the placeholders ``{question}`` and
-    ``{labels}`` (the class names). ``published`` is {metric of the ``paper`` set: {model: percent}}.
+    ``{labels}`` (the class names). ``published`` is {metric of the ``paper`` set: {model: percent}}. ``path`` is the
+    folder of the shards of a custom dataset, ``origin`` what was given for it.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Benchmark(Section):
     licence: str = ""
     note: str = ""
     path: Path | None = None
+    origin: Path | None = None
 
     @property
     def reader_options(self) -> dict[str, str]:

@@ -43,12 +43,16 @@ class Result:
 
 @dataclass
 class Results:
-    """Results of one model by benchmark; ``absent`` and ``left_out`` as in `LoadedBenchmarks`."""
+    """Results of one model by benchmark; ``absent`` and ``left_out`` as in `LoadedBenchmarks`.
+
+    ``changes`` are those of model and data that were accepted when the evaluation was resumed.
+    """
 
     model: str
     benchmarks: dict[str, Result] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    changes: list[str] = field(default_factory=list)
 
 
 def result_of(

@@ -108,6 +108,7 @@ def markdown(results: Results) -> str:
     parts = [f"# Evaluation of {results.model}", SCALE, _list(SETS), table]
     parts += ["Not evaluated:", _list(results.absent)] if results.absent else []
     parts += ["Skipped and quarantined records:", _list(results.left_out)] if results.left_out else []
+    parts += ["Accepted changes:", "\n".join(f"- {change}" for change in results.changes)] if results.changes else []
     return "\n\n".join(parts) + "\n"
 
 

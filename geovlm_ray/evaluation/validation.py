@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from geovlm_ray.core.files import read_objects, write_atomically
+from geovlm_ray.core.files import read_objects, text_digest, write_atomically
 from geovlm_ray.core.interfaces import RewardPool, RolloutPool
-from geovlm_ray.core.schema import Prompt
+from geovlm_ray.core.schema import Example, Prompt
+from geovlm_ray.data.images import ROOT_END
 from geovlm_ray.data.sample_rows import example_columns
 from geovlm_ray.evaluation.constant_answers import ConstantAnswer
 from geovlm_ray.report.held_out import ALL, Estimate
+from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.answers.grammar import ThinkMode, parse_response
 
 MODES = ("sampled", "greedy")
@@ -48,6 +50,33 @@ def write_completions(rows: Sequence[Completion], path: Path) -> None:
 def read_completions(path: Path) -> list[Completion]:
     """Read the completions written by `write_completions`."""
     return read_objects(path)
+
+
+def are_of(rows: Sequence[Completion], examples: Sequence[Example]) -> bool:
+    """Whether completions are of these examples, with equal questions, references and images, in their order."""
+    expected = [_identity({**columns, "id": columns["example_id"]}) for columns in map(example_columns, examples)]
+    return [_identity(row) for row in rows] == expected * len(MODES)
+
+
+def records_digest(rows: Sequence[Completion]) -> str:
+    """Digest of ids, images and references of the examples of completions, in their order.
+
+    Boxes and questions are left out: their unit depends on the model.
+    """
+    boxes = {name for name, task in TASKS.items() if task.target_kind in ("boxes", "grounded")}
+    keys = [(row["id"], row["task"], _images(row), row["task"] in boxes or row.get("target")) for row in rows]
+    return text_digest(json.dumps(keys))
+
+
+def _identity(row: Completion) -> tuple[Any, ...]:
+    """What identifies the example of a completion."""
+    keys = ("id", "task", "pixels", "question", "target", "frame", "dialect")
+    return (_images(row), *(row.get(key) for key in keys))
+
+
+def _images(row: Completion) -> list[str]:
+    """The images of a completion, wherever they are stored."""
+    return [str(image).rpartition(ROOT_END)[2] for image in row.get("images", ())]
 
 
 def rewards_of(rows: Sequence[Completion]) -> Rewards:

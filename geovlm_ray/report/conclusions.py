@@ -36,10 +36,15 @@ def conclusions(
     return [*sentences, _gaming(answers, warnings)]
 
 
-def progress(rows: Sequence[StepMetrics], warnings: int, max_reward: float) -> list[str]:
-    """Sentences about a run without held-out results, from the metrics of its steps."""
+def progress(rows: Sequence[StepMetrics], warnings: int, max_reward: float, incomparable: str = "") -> list[str]:
+    """Sentences about a run without held-out results, from the metrics of its steps.
+
+    ``incomparable`` is the reason why those before and after training cannot be compared, if there are any.
+    """
     sentences = [
-        "Nothing is known yet about held-out examples: the run has not finished, or evaluation.num_examples is 0."
+        f"Rewards of held-out examples before and after training cannot be compared: {incomparable}."
+        if incomparable
+        else "Nothing is known yet about held-out examples: the run has not finished, or evaluation.num_examples is 0."
     ]
     rewards = [row["reward/mean"] for row in rows if "reward/mean" in row]
     n = min(STEPS, len(rewards) // 2)

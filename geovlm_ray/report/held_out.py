@@ -136,8 +136,8 @@ class TaskAnswers:
 def held_out_results(summary: Mapping[str, Any]) -> list[HeldOutResult]:
     """The rows of a run's ``summary.json``: all tasks, then each task; by decoding mode.
 
-    Empty without held-out examples, and for summaries of earlier versions, which have no constant answers. Raises
-    DataError for an invalid entry.
+    Empty without held-out examples that can be compared, and for summaries of earlier versions, which have no constant
+    answers. Raises DataError for an invalid entry.
     """
     heldout = summary.get("heldout") or {}
     if "constant" not in heldout:
@@ -159,6 +159,11 @@ def held_out_results(summary: Mapping[str, Any]) -> list[HeldOutResult]:
         ]
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"summary.json: heldout: expected rewards before and after training, found {error}") from error
+
+
+def incomparable(summary: Mapping[str, Any]) -> str:
+    """The reason why the rewards before and after training cannot be compared; empty if they can, or are not there."""
+    return str((summary.get("heldout") or {}).get("incomparable", ""))
 
 
 def task_answers(summary: Mapping[str, Any]) -> list[TaskAnswers]:

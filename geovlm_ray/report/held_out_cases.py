@@ -14,6 +14,8 @@ from geovlm_ray.data.sample_rows import SampleRow
 from geovlm_ray.report.answers import Picture, pictures_or_reason, reference_text
 from geovlm_ray.tasks.answers.grammar import ThinkMode, parse_response
 
+COMPARED = ("task", "id", "question", "target", "frame")
+"""What must be equal before and after training."""
 KEYS = ("mode", "task", "id", "response", "reward")
 NO_COLUMNS = "No image: the run was written by an earlier version, which stored no columns of held-out examples."
 SHOWN = 6
@@ -52,21 +54,25 @@ class Case:
     missing: str = NO_COLUMNS
 
 
-def read_pairs(folder: Path) -> list[Pair]:
-    """The held-out examples of a run directory, in their order; empty before both evaluations are done.
+def read_pairs(folder: Path) -> tuple[list[Pair], str]:
+    """The held-out examples of a run directory, in their order, or the reason why they cannot be paired.
+
+    Neither before both evaluations are done.
 
     Raises:
-        DataError: a row lacks a key, or the two files are about different examples.
+        DataError: a row lacks a key.
     """
     files = [folder / f"heldout_{when}.jsonl" for when in ("before", "after")]
     if not all(file.is_file() for file in files):
-        return []
+        return [], ""
     before, after = (_greedy_rows(file) for file in files)
-    ids_before, ids_after = ([(row["task"], row["id"]) for row in rows] for rows in (before, after))
-    if ids_before != ids_after:
-        different = next(ids for ids in zip_longest(ids_before, ids_after) if ids[0] != ids[1])
-        raise DataError(f"{files[1]}: expected the greedy example {different[0]} of {files[0]}, found {different[1]}")
-    return [Pair(*rows) for rows in zip(before, after, strict=True)]
+    for rows in zip_longest(before, after):
+        named = [f"{row['task']} {row['id']}" if row else "nothing" for row in rows]
+        differing = [key for key in COMPARED if len({str(row[key]) for row in rows if row and key in row}) > 1]
+        if None in rows or differing:
+            what = f" with another {differing[0]}" if named[0] == named[1] else ""
+            return [], f"{files[0].name} has {named[0]} where {files[1].name} has {named[1]}{what}"
+    return [Pair(*rows) for rows in zip(before, after, strict=True)], ""
 
 
 def first_of_each_task(pairs: Sequence[Pair], n: int = SHOWN) -> list[Pair]:

@@ -7,12 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from geovlm_ray.config import Config, load_config
+from geovlm_ray.core.contents import FILE as CONTENTS_FILE
+from geovlm_ray.core.contents import ContentRecord
 from geovlm_ray.core.errors import RunError
 from geovlm_ray.core.files import read_object, read_objects, read_text, write_atomically
 from geovlm_ray.report.conclusions import NOTE, conclusions, progress
 from geovlm_ray.report.curves import StepMetrics
 from geovlm_ray.report.gallery import shown_steps
-from geovlm_ray.report.held_out import ANSWER_COLUMNS, COLUMNS, held_out_results, max_reward, task_answers
+from geovlm_ray.report.held_out import (
+    ANSWER_COLUMNS,
+    COLUMNS,
+    held_out_results,
+    incomparable,
+    max_reward,
+    task_answers,
+)
 from geovlm_ray.report.held_out_cases import first_of_each_task, read_pairs, shown_case, worst
 from geovlm_ray.report.page import render
 from geovlm_ray.report.run_charts import run_charts
@@ -33,7 +42,9 @@ def write_report(folder: Path) -> Path:
     rows = read_objects(metrics_file) if metrics_file.is_file() else []
     summary = read_object(summary_file) if summary_file.is_file() else {}
     results, answers, warnings = held_out_results(summary), task_answers(summary), read_warnings(folder)
-    maximum, think, pairs = max_reward(config.reward), config.reward.think, read_pairs(folder)
+    maximum, think = max_reward(config.reward), config.reward.think
+    pairs, reason = read_pairs(folder)
+    reason = incomparable(summary) or reason
     constants = {result.task: result.constant for result in results}
     page = render(
         "report.html",
@@ -42,13 +53,14 @@ def write_report(folder: Path) -> Path:
         maximum=maximum,
         conclusions=conclusions(results, answers, len(warnings), maximum)
         if results
-        else progress(rows, len(warnings), maximum),
+        else progress(rows, len(warnings), maximum, reason),
         conclusions_note=NOTE if results else "",
         warnings=warnings,
         examples=[shown_case(pair, think) for pair in first_of_each_task(pairs)],
         worst=[shown_case(pair, think) for pair in worst(pairs, maximum)],
         charts=run_charts(rows, config, constants, folder / "evaluations"),
         facts=_facts(config, rows, summary),
+        changes=[change.text for change in ContentRecord(folder / CONTENTS_FILE).changes],
         held_out=[result.cells for result in results],
         held_out_columns=COLUMNS,
         answers=[each.cells for each in answers],

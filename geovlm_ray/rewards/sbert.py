@@ -37,7 +37,7 @@ class SbertEmbedder:
 
         try:
             model = SentenceTransformer(
-                _model_path(config.model), device=config.device, model_kwargs={"use_safetensors": True}
+                model_path(config.model), device=config.device, model_kwargs={"use_safetensors": True}
             )
         except (OSError, ValueError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0]
@@ -65,7 +65,7 @@ class SbertEmbedder:
         return np.stack([rows[t] for t in texts]) if len(texts) else np.zeros((0, 0), np.float32)
 
 
-def _model_path(name: str) -> str:
+def model_path(name: str) -> str:
     """Folder of the model if an installed Python package contains it, else the name."""
     package = PACKAGED.get(name.removeprefix("sentence-transformers/"))
     spec = importlib.util.find_spec(package) if package else None

@@ -8,13 +8,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from geovlm_ray.config import Config, check_unchanged, to_yaml
-from geovlm_ray.core.errors import LostError, StartError
-from geovlm_ray.core.files import read_object, write_atomically
+from geovlm_ray.core.contents import FILE as CONTENTS_FILE
+from geovlm_ray.core.contents import AcceptedChange, ContentRecord
+from geovlm_ray.core.errors import ConfigError, LostError, StartError
+from geovlm_ray.core.files import UNDONE, move_aside, read_object, write_atomically
 from geovlm_ray.core.interfaces import Components
 from geovlm_ray.core.interrupts import Interrupted
 from geovlm_ray.core.locks import locked
@@ -22,12 +25,13 @@ from geovlm_ray.core.schema import Example, Prompt
 from geovlm_ray.data.sampler import PromptSampler
 from geovlm_ray.evaluation import validation
 from geovlm_ray.evaluation.constant_answers import best_constant_answers, majority_classes
+from geovlm_ray.evaluation.contents import run_inputs
 from geovlm_ray.learner.batch_advantages import batch_advantages
 from geovlm_ray.observability.heartbeat import HEARTBEAT
 from geovlm_ray.observability.run_monitor import RunMonitor, monitor_run
 from geovlm_ray.observability.tracking import RunTracker
 from geovlm_ray.report.html import write_report
-from geovlm_ray.training.benchmark_evaluation import in_loop_evaluation
+from geovlm_ray.training.benchmark_evaluation import EVALUATIONS, in_loop_evaluation
 from geovlm_ray.training.checkpoint import CheckpointFolder, open_mirror
 from geovlm_ray.training.health import HealthMonitor, constant_answer_warnings, settings_warnings
 from geovlm_ray.training.loop import train
@@ -38,7 +42,10 @@ log = logging.getLogger(__name__)
 Build = Callable[[Config, Ready], Components]
 NAMES = ("run directory", "choose another run.name")
 RESERVED = ("num_cpus", "num_gpus", "memory_gb")
+CONFIG_FILE = "config.yaml"
+HELD_OUT_BEFORE = "heldout_before.jsonl"
 MAY_CHANGE = (
+    *("data.path", "model.path", "evaluation.data"),
     *("run.steps", "run.dir", "run.wait_for_nodes_s", "run.restarts"),
     *("checkpoint.every", "checkpoint.keep", "checkpoint.best", "checkpoint.url"),
     *("rollout.stall_s", "sync.transport"),
@@ -48,11 +55,15 @@ MAY_CHANGE = (
     *("rollout.tensor_parallel", "model.offload"),
     *("run.step_limit_s", "run.trace_steps", "run.wandb", "run.log_level"),
 )
-"""Settings that may change when a run is resumed."""
+"""Settings that may change when a run is resumed; of paths, the content counts (`geovlm_ray.core.contents`)."""
 
 
-def execute(config: Config, ready: Ready, build: Build, console: Console) -> dict[str, Any]:
+def execute(
+    config: Config, ready: Ready, build: Build, console: Console, *, accept_changes: bool = False
+) -> dict[str, Any]:
     """Start or resume a run with the components that ``build`` creates; returns the content of ``summary.json``.
+
+    With ``accept_changes``, a run is resumed although files that it reads have changed.
 
     Raises:
         UserError: the run cannot start or continue.
@@ -61,8 +72,15 @@ def execute(config: Config, ready: Ready, build: Build, console: Console) -> dic
     folder = config.run.folder
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, *NAMES):
-        check_unchanged(config, folder / "config.yaml", MAY_CHANGE, *NAMES)
-        write_atomically(folder / "config.yaml", to_yaml(config))
+        settings = config.checkpoint
+        mirror = open_mirror(settings.url, config.run.name)
+        checkpoints = CheckpointFolder(folder / "checkpoints", settings.keep, settings.best, mirror)
+        # What a killed process has left may fill the disk.
+        checkpoints.remove_partial()
+        if mirror and not (folder / CONFIG_FILE).is_file():
+            for name in (CONFIG_FILE, CONTENTS_FILE):
+                mirror.fetch_file(folder / name)
+        check_unchanged(config, folder / CONFIG_FILE, MAY_CHANGE, *NAMES)
         summary = read_object(folder / "summary.json") if (folder / "summary.json").is_file() else {}
         if summary.get("steps") == config.run.steps:
             console.print(
@@ -70,39 +88,95 @@ def execute(config: Config, ready: Ready, build: Build, console: Console) -> dic
             )
             write_report(folder)
             return summary
+        latest = checkpoints.latest()
+        contents, change = _check_contents(config, ready, latest[0] if latest else 0, accept_changes, console)
+        write_atomically(folder / CONFIG_FILE, to_yaml(config))
+        if mirror:
+            for name in (CONFIG_FILE, CONTENTS_FILE):
+                mirror.put_file(folder / name)
         with monitor_run(config) as run_monitor:
-            summary = _run_with_restarts(config, ready, build, run_monitor, console)
+            if change:
+                log.warning("resuming with changes that were accepted: %s", change.text)
+            summary = _run_with_restarts(config, ready, build, checkpoints, latest, run_monitor, console)
+        other_base = contents.changed_after_start("model")
+        if other_base and "heldout" in summary:
+            summary["heldout"] = {"incomparable": f"the base model has changed since ({other_base.text})"}
         summary = {"seconds": time.time() - begun, "steps": config.run.steps, **summary}
         write_atomically(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
         write_report(folder)
     return summary
 
 
+def _check_contents(
+    config: Config, ready: Ready, reached: int, accept: bool, console: Console
+) -> tuple[ContentRecord, AcceptedChange | None]:
+    """Record what the run reads, and what of it has changed and was accepted.
+
+    Raises:
+        ConfigError: the run is already beyond ``run.steps``.
+        RunError: something has changed that was not accepted.
+    """
+    folder = config.run.folder
+    if reached > config.run.steps:
+        raise ConfigError(
+            f"run.steps: expected at least {reached}, the step that the run in {folder} has reached, found "
+            f"{config.run.steps}; {NAMES[1]} to train for fewer steps"
+        )
+    record = ContentRecord(folder / CONTENTS_FILE)
+    inputs = run_inputs(config, ready.tasks, ready.model, config.reward)
+    change = record.update(
+        inputs, accept=accept, step=reached, description=NAMES[0], remedy=NAMES[1], announce=console.print
+    )
+    if change:
+        _set_scores_aside(folder, change)
+    record.write()
+    return record, change
+
+
+def _set_scores_aside(folder: Path, change: AcceptedChange) -> None:
+    """Move scores of former content aside, which those of the present content cannot be compared with."""
+    if (folder / HELD_OUT_BEFORE).is_file():
+        move_aside(folder / HELD_OUT_BEFORE, folder / UNDONE)
+    if change.differences.keys() - {"data", "model"}:
+        for evaluated in (folder / EVALUATIONS).glob("step-*"):
+            move_aside(evaluated, folder / EVALUATIONS / UNDONE)
+
+
 def _run_with_restarts(
-    config: Config, ready: Ready, build: Build, run_monitor: RunMonitor, console: Console
+    config: Config,
+    ready: Ready,
+    build: Build,
+    checkpoints: CheckpointFolder,
+    latest: tuple[int, Path] | None,
+    run_monitor: RunMonitor,
+    console: Console,
 ) -> dict[str, Any]:
     """Run; restart from the latest checkpoint if a component is lost that cannot be replaced on its own."""
-    settings = config.checkpoint
-    mirror = open_mirror(settings.url, config.run.name)
-    checkpoints = CheckpointFolder(config.run.folder / "checkpoints", settings.keep, settings.best, mirror)
+    left = config.run.restarts
     try:
-        for left in range(config.run.restarts, 0, -1):
+        while True:
             try:
-                return _attempt(config, ready, build, checkpoints, run_monitor, console)
-            except StartError:
-                raise
+                return _attempt(config, ready, build, checkpoints, latest, run_monitor, console)
             except LostError as error:
-                log.warning("%s; restarting from the latest checkpoint (run.restarts: %d left)", error, left - 1)
-        return _attempt(config, ready, build, checkpoints, run_monitor, console)
+                if isinstance(error, StartError) or not left:
+                    raise
+                left -= 1
+                log.warning("%s; restarting from the latest checkpoint (run.restarts: %d left)", error, left)
+                latest = checkpoints.latest()
     except Interrupted as error:
         raise Interrupted(error.number, checkpoints.describe_progress(config.run.steps)) from error
 
 
 def _attempt(
-    config: Config, ready: Ready, build: Build, checkpoints: CheckpointFolder, run_monitor: RunMonitor, console: Console
+    config: Config,
+    ready: Ready,
+    build: Build,
+    checkpoints: CheckpointFolder,
+    latest: tuple[int, Path] | None,
+    run_monitor: RunMonitor,
+    console: Console,
 ) -> dict[str, Any]:
     """Build all components, resume from the latest checkpoint, train, and close the components."""
-    latest = checkpoints.latest()
     start = latest[0] if latest else 0
     advantages = partial(batch_advantages, config=config.learner, max_completion_tokens=config.rollout.max_tokens)
     monitor = HealthMonitor(config.reward.think, config.rollout.max_tokens)
@@ -154,10 +228,16 @@ def _train_and_evaluate(
 def _held_out(
     config: Config, components: Components, examples: Sequence[Example], when: str, console: Console
 ) -> list[validation.Completion]:
-    """Scored completions of the held-out examples; a resumed run reuses those from before training."""
-    path = config.run.folder / f"heldout_{when}.jsonl"
+    """Scored completions of the held-out examples; a resumed run reuses those from before training.
+
+    Until the first weight sync, engines have the base weights, so those from before training can also be made later.
+    """
+    path = config.run.folder / (HELD_OUT_BEFORE if when == "before" else "heldout_after.jsonl")
     if when == "before" and path.is_file():
-        return validation.read_completions(path)
+        rows = validation.read_completions(path)
+        if validation.are_of(rows, examples):
+            return rows
+        move_aside(path, config.run.folder / UNDONE)
     console.print(f"Scoring {len(examples)} held-out examples {when} training, sampled and greedy ...")
     with HEARTBEAT.busy("evaluation"):
         prompts = [Prompt(i, example) for i, example in enumerate(examples)]

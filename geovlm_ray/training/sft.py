@@ -18,6 +18,8 @@ from torch import nn
 from transformers import ProcessorMixin
 
 from geovlm_ray.config import Config, check_unchanged, to_yaml
+from geovlm_ray.core.contents import FILE as CONTENTS_FILE
+from geovlm_ray.core.contents import ContentRecord
 from geovlm_ray.core.errors import ConfigError, RunError, UserError
 from geovlm_ray.core.files import read_object, write_atomically
 from geovlm_ray.core.interrupts import Interrupted, uninterrupted
@@ -28,6 +30,7 @@ from geovlm_ray.data.image_cache import open_cache
 from geovlm_ray.data.sampler import PromptSampler
 from geovlm_ray.data.scenes import SCENE_TASKS, demonstration, scene_example
 from geovlm_ray.data.sources import open_stream
+from geovlm_ray.evaluation.contents import run_inputs
 from geovlm_ray.learner.ranks import Ranks
 from geovlm_ray.learner.sft.batches import SftCollator, read_batches
 from geovlm_ray.learner.sft.trainer import SftTrainer
@@ -43,8 +46,12 @@ from geovlm_ray.training.sft_log import SftLog, sft_summary
 
 CONFIG_FILE = "sft.yaml"
 SUMMARY_FILE = "sft_summary.json"
+PARTIAL = ".partial"
 NAMES = ("output folder", "choose another --out")
-MAY_CHANGE = ("checkpoint.keep", "sft.checkpoint_every", "sft.log_every", "sft.readers")
+MAY_CHANGE = (
+    *("data.path", "model.path"),
+    *("checkpoint.keep", "sft.checkpoint_every", "sft.log_every", "sft.readers"),
+)
 RECORDS_CHECKED = 2_000
 CORPUS_SCENES_PER_TASK = 400
 
@@ -57,11 +64,14 @@ class _Ready:
     processor: ProcessorMixin
     collator: SftCollator
     sampler: PromptSampler
+    tasks: tuple[str, ...]
     held_out: list[Prompt]
 
 
-def fine_tune(config: Config, out: Path, console: Console) -> dict[str, Any]:
+def fine_tune(config: Config, out: Path, console: Console, *, accept_changes: bool = False) -> dict[str, Any]:
     """Start or resume training and return the content of ``sft_summary.json``.
+
+    With ``accept_changes``, training is resumed although files that it reads have changed.
 
     ``out`` becomes a Hugging Face model folder, which `train` and vLLM accept as ``model.path``. With a LoRA adapter it
     holds the merged model, and ``out/adapter`` the adapter. Processes that ``torchrun`` started train one sharded
@@ -89,10 +99,14 @@ def fine_tune(config: Config, out: Path, console: Console) -> dict[str, Any]:
         if (out / SUMMARY_FILE).is_file():
             console.print(f"{out} is finished; remove it or {NAMES[1]} to start a new training", markup=False)
             return read_object(out / SUMMARY_FILE)
+        # What a killed process has left of the model may fill the disk.
+        shutil.rmtree(out / PARTIAL, ignore_errors=True)
         checkpoints = CheckpointFolder(out / "checkpoints", config.checkpoint.keep)
         latest = checkpoints.latest()
         console.print("Checking model and data ...")
         ready = _prepare(config, latest[1] if latest else None)
+        if ranks.rank == 0:
+            contents = _record_inputs(config, ready, out, latest[0] if latest else 0, accept_changes, console)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model = _model(config, ready, device, ranks)
         trainer = SftTrainer(model, ready.processor, config.model, config.sft, device, ranks)
@@ -102,15 +116,15 @@ def fine_tune(config: Config, out: Path, console: Console) -> dict[str, Any]:
         log = SftLog(out, config.sft.steps, config.sft.log_every, console)
         if ranks.rank == 0:
             log.rewind(trainer.steps)
-            write_atomically(out / CONFIG_FILE, to_yaml(config))
         if not ready.held_out and config.sft.eval_examples:
             console.print("No evaluation: all records belong to training splits (data.splits)")
         _train(config, ready, trainer, checkpoints, log)
         del trainer
         if ranks.rank == 0:
-            log.write_page(out.resolve().name)
+            log.write_page(out.resolve().name, [change.text for change in contents.changes])
             _publish(config, ready, checkpoints, out)
-            write_atomically(out / SUMMARY_FILE, json.dumps(sft_summary(log.rows), indent=2) + "\n")
+            changed = [change.step for change in contents.changes if change.step]
+            write_atomically(out / SUMMARY_FILE, json.dumps(sft_summary(log.rows, changed), indent=2) + "\n")
         ranks.barrier()
     return read_object(out / SUMMARY_FILE)
 
@@ -156,6 +170,27 @@ def _save(trainer: SftTrainer, checkpoints: CheckpointFolder) -> None:
         trainer.save(checkpoints.folder)
 
 
+def _record_inputs(
+    config: Config, ready: _Ready, out: Path, reached: int, accept: bool, console: Console
+) -> ContentRecord:
+    """Write configuration and contents; raises RunError if something that is read has changed and is not accepted."""
+    contents = ContentRecord(out / CONTENTS_FILE)
+    change = contents.update(
+        run_inputs(config, ready.tasks, ready.base, None),
+        accept=accept,
+        step=reached,
+        description=NAMES[0],
+        remedy=NAMES[1],
+        announce=console.print,
+    )
+    if change:
+        console.print(f"Resuming with changes that were accepted: {change.text}", markup=False)
+    # The configuration is first, because a folder without it is not taken for one of `sft`.
+    write_atomically(out / CONFIG_FILE, to_yaml(config))
+    contents.write()
+    return contents
+
+
 def _check_settings(config: Config) -> None:
     expected = THINK_MODES[config.sft.reasoning]
     if expected != config.reward.think:
@@ -176,7 +211,7 @@ def _check_folder(out: Path) -> None:
     """Raise RunError if the output path is a file, or a folder with files of another origin."""
     if out.exists() and not out.is_dir():
         raise RunError(f"output folder {out}: expected no folder or an empty one, found a file")
-    if out.is_dir() and not (out / CONFIG_FILE).is_file() and any(p.name != ".lock" for p in out.iterdir()):
+    if out.is_dir() and not (out / CONFIG_FILE).is_file() and any(p.name[0] != "." for p in out.iterdir()):
         raise RunError(f"output folder {out}: expected no folder or an empty one, found files in it; {NAMES[1]}")
 
 
@@ -197,13 +232,14 @@ def _prepare(config: Config, checkpoint: Path | None) -> _Ready:
     stream = open_stream(config.data)
     stream.answers = answer_format(config.data, family, encoder.resolution)
     sampler = PromptSampler(stream, config.data, settings.batch_size)
-    held_out = stream.held_out(trained_tasks(config, stream), settings.eval_examples) if settings.eval_examples else []
+    tasks = trained_tasks(config, stream)
+    held_out = stream.held_out(tasks, settings.eval_examples) if settings.eval_examples else []
     collator = SftCollator(encoder, settings.reasoning, settings.pack_tokens, rotated=config.reward.rotated)
     for k in range(min(RECORDS_CHECKED, settings.steps * settings.batch_size)):
         collator.check(sampler.prompt(k).example, k)
     for example in held_out:
         collator.check(example)
-    return _Ready(base, processor, collator, sampler, [Prompt(0, example) for example in held_out])
+    return _Ready(base, processor, collator, sampler, tasks, [Prompt(0, example) for example in held_out])
 
 
 def _model(config: Config, ready: _Ready, device: torch.device, ranks: Ranks) -> nn.Module:
@@ -230,7 +266,7 @@ def _publish(config: Config, ready: _Ready, checkpoints: CheckpointFolder, out: 
     model: Any = load_model(config.model, base or latest[1], cpu, config.run.seed)
     if config.model.lora:
         restore_adapter(model, latest[1])
-    partial, adapter = out / ".partial", out / "adapter"
+    partial, adapter = out / PARTIAL, out / "adapter"
     dtype = getattr(torch, config.sft.save_dtype or config.model.dtype)
     try:
         if config.model.lora:

@@ -47,15 +47,15 @@ class SftLog:
         if row["step"] % self.every == 0 or row["step"] == self.steps or "eval/loss" in row:
             self._show(row)
 
-    def write_page(self, title: str) -> None:
-        """Write the curves as a self-contained HTML page."""
+    def write_page(self, title: str, changes: Sequence[str]) -> None:
+        """Write the curves, and the accepted changes of what was trained on, as a self-contained HTML page."""
         charts = (
             curve(self.rows, {"loss": "training", "eval/loss": "held out"}, "Loss", "nats per response token"),
             curve(self.rows, {"eval/token_accuracy": "held out"}, "Token accuracy, held out", "share of tokens"),
             curve(self.rows, {"lr": "rate"}, "Learning rate", "rate"),
             curve(self.rows, {"grad_norm": "norm"}, "Gradient norm before clipping", "norm"),
         )
-        write_atomically(self.folder / PAGE, render("sft.html", name=title, charts=charts))
+        write_atomically(self.folder / PAGE, render("sft.html", name=title, charts=charts, changes=changes))
 
     def _show(self, row: StepMetrics) -> None:
         """Print mean loss and throughput since the last printed line, and the remaining time."""
@@ -70,12 +70,16 @@ class SftLog:
         self.console.print(f"{line}  {speed:,.0f} tokens/s  {left:.0f} s left", highlight=False, soft_wrap=True)
 
 
-def sft_summary(rows: Sequence[StepMetrics]) -> dict[str, Any]:
-    """Steps, training seconds, tokens, final loss, and the best (by loss) and last evaluation, None without any."""
+def sft_summary(rows: Sequence[StepMetrics], changed: Sequence[int] = ()) -> dict[str, Any]:
+    """Steps, training seconds, tokens, final loss, and the best (by loss) and last evaluation, None without any.
+
+    After the steps ``changed``, other content was accepted: evaluations before the last of them are not comparable.
+    """
+    since = max((step for step in changed if step < len(rows)), default=0)
     evaluated = [
         {"step": row["step"], "loss": row["eval/loss"], "token_accuracy": row["eval/token_accuracy"]}
         for row in rows
-        if "eval/loss" in row
+        if "eval/loss" in row and row["step"] > since
     ]
     return {
         "steps": len(rows),

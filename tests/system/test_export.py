@@ -270,6 +270,9 @@ def test_adapter_is_merged_once(tmp_path: Path) -> None:
     assert (merged / "model.safetensors").stat().st_mtime_ns == written
     with pytest.raises(ModelError, match="found other content"):
         merged_model(two, tmp_path / "merged")
+    assert merged_model(two, tmp_path / "merged", replace=True) == merged
+    with pytest.raises(ModelError, match="found other content"):
+        merged_model(one, tmp_path / "merged")
     assert merged_model(resolve_model("tiny"), tmp_path / "unused") == TINY
     config: Config = one.config
     assert config.model.dtype == "float32"

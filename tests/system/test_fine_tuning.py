@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -358,6 +359,33 @@ def test_broken_record_mid_training_leaves_a_checkpoint_of_the_last_step(
     done, kept = logged_and_saved(tmp_path / "out")
     assert 0 <= done < 6
     assert kept == ([f"step-{done:06d}"] if done else [])
+
+
+def test_corrected_data_and_other_weights_are_refused_by_file_and_accepted_on_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("geovlm_ray.training.sft.RECORDS_CHECKED", 0)
+    model, out = shutil.copytree(model_folder("tiny"), tmp_path / "model"), tmp_path / "out"
+    records = [{"reference": "word " * (2000 if k == 3 else 1)} for k in range(6)]
+    settings = (*user_records(tmp_path, *records), f"model.path={model}", "sft.checkpoint_every=1")
+    with pytest.raises(DataError, match="record 'r3'"):
+        fine_tune(load_config("demo", settings), out, QUIET)
+    reached, _ = logged_and_saved(out)
+    user_records(tmp_path, *[{}] * 6)
+    (model / "chat_template.jinja").write_text((model / "chat_template.jinja").read_text() + "\n")
+    message = (
+        rf"output folder {out} was begun with other content: data {tmp_path}/data\.jsonl: expected xxh3:\w+, found "
+        rf"xxh3:\w+; model {model}/chat_template\.jinja: .*; restore it, choose another --out, or go on with --accept"
+    )
+    with pytest.raises(RunError, match=message):
+        fine_tune(load_config("demo", settings), out, QUIET)
+    with pytest.raises(ConfigError, match=r"sft\.steps was 6, is now 2"):
+        fine_tune(load_config("demo", [*settings, "sft.steps=2"]), out, QUIET, accept_changes=True)
+    fine_tune(load_config("demo", settings), out, QUIET, accept_changes=True)
+    assert logged_and_saved(out)[0] == 6
+    (change,) = json.loads((out / "contents.json").read_text())["changes"]
+    assert (change["step"], list(change["differences"])) == (reached, ["data", "model"])
+    assert change["differences"]["data"][0] in (out / "sft.html").read_text()
 
 
 def test_step_with_a_failed_evaluation_is_repeated(tmp_path: Path) -> None:

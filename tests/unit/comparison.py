@@ -26,7 +26,12 @@ from geovlm_ray.evaluation.comparison.terminal import print_comparison
 from geovlm_ray.evaluation.constant_answers import ConstantAnswer
 from geovlm_ray.evaluation.predictions import Predictions, prediction_row
 from geovlm_ray.evaluation.results import RESULTS
-from geovlm_ray.evaluation.validation import held_out_summary, rewards_of, validation_completions
+from geovlm_ray.evaluation.validation import (
+    held_out_summary,
+    rewards_of,
+    validation_completions,
+    write_completions,
+)
 from geovlm_ray.observability.tracking import RunTracker
 from geovlm_ray.rewards.local import LocalRewards
 from geovlm_ray.training.benchmark_evaluation import in_loop_evaluation
@@ -103,6 +108,7 @@ def make_run(
         "heldout_rewards": {"before": found, "after": found},
     }
     write_atomically(folder / "summary.json", json.dumps(summary))
+    write_completions(rows, folder / "heldout_after.jsonl")
     if evaluated:
         evaluate(folder, model, *evaluated)
     return folder

@@ -247,6 +247,15 @@ def test_different_validation_sets_or_rewards_are_reported_not_compared(
     assert message in comparison_page(found)
 
 
+def test_held_out_records_with_other_references_are_reported_not_compared(weak: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(weak, tmp_path / "other")
+    answers = other / "heldout_after.jsonl"
+    answers.write_text(answers.read_text().replace('"target": "\\"yes\\""', '"target": "\\"no\\""'))
+    found = compare_folders(weak, other)
+    assert not found.held_out
+    assert "because records or reward differ: digest of held-out records is " in terminal_output(found)
+
+
 def test_reward_device_and_time_limit_do_not_prevent_comparison(weak: Path, tmp_path: Path) -> None:
     other = make_run(tmp_path / "other", Model(0.5), "reward.sbert.device=cuda:1", "reward.time_limit_s=9")
     assert compare_folders(weak, other).held_out

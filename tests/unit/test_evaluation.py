@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,7 +17,7 @@ from PIL import Image
 from rich.console import Console
 
 from geovlm_ray.config import Config, load_config
-from geovlm_ray.core.errors import ConfigError, DataError
+from geovlm_ray.core.errors import ConfigError, DataError, RunError
 from geovlm_ray.core.schema import Example, Prompt, Sample, SampleGroup
 from geovlm_ray.data.answer_format import DATASET_FORMAT
 from geovlm_ray.data.scenes import demonstration
@@ -75,11 +76,14 @@ def run(
     reasoning: bool = False,
     console: Console | None = None,
     model: Path = TINY,
+    accept: bool = False,
 ) -> Results:
     config = evaluation_config(load_config("demo"), model, out, data, limit)
     custom = custom_benchmarks([Path(name) for name in names if is_path(name)], out, lambda n, text: None)
     spec = EvaluationSpec(str(model), find([n for n in names if not is_path(n)]) + custom, data, limit, reasoning)
-    return evaluate(spec, config, out, lambda config: engines, console or Console(quiet=True), lambda n, text: None)  # type: ignore[arg-type,return-value]
+    output = console or Console(quiet=True)
+    build = lambda config: engines  # noqa: E731
+    return evaluate(spec, config, out, build, output, lambda n, text: None, accept_changes=accept)  # type: ignore[arg-type,return-value]
 
 
 @pytest.mark.parametrize("task", ["scene_classification", "vqa", "object_detection", "image_captioning"])
@@ -132,14 +136,14 @@ def test_output_folder_rejects_other_weights_and_another_limit(tmp_path: Path) -
     first = run(tmp_path / "out", FakeEngines(), "drawn-vqa", model=model)
     with pytest.raises(ConfigError, match=r"holds predictions for at most 12 records .* at most 5 records \(--limit\)"):
         run(tmp_path / "out", FakeEngines(), "drawn-vqa", model=model, limit=5)
-    with pytest.raises(ConfigError, match=r"holds predictions of the model .*/model; choose another --out"):
+    with pytest.raises(RunError, match=r"content: model .*/other/model\.safetensors: expected .*choose another --out"):
         run(tmp_path / "out", FakeEngines(), "drawn-vqa", model=tmp_path / "other")
     model.rename(tmp_path / "moved")
     assert run(tmp_path / "out", FakeEngines(), "drawn-vqa", model=tmp_path / "moved") == replace(
         first, model=str(tmp_path / "moved")
     )
     (tmp_path / "moved" / "model.safetensors").write_bytes(b"trained on")
-    with pytest.raises(ConfigError, match=r"with other weights; choose another --out"):
+    with pytest.raises(RunError, match=r"moved/model\.safetensors: expected xxh3:\w+, found xxh3:\w+; restore it"):
         run(tmp_path / "out", FakeEngines(), "drawn-vqa", model=tmp_path / "moved")
 
 
@@ -201,19 +205,31 @@ def write_samples(file: Path, *answers: str) -> Path:
     return file
 
 
-def test_predictions_of_a_changed_dataset_are_rejected(tmp_path: Path) -> None:
-    mine = write_samples(tmp_path / "mine.jsonl", "yes", "no")
-    (tmp_path / "data").mkdir()
-    write_class_folders(tmp_path / "data" / "aid")
-    for k in range(2):
-        run(tmp_path / f"out{k}", FakeEngines(wrong), "aid", str(mine), data=tmp_path / "data")
+def test_changed_data_under_predictions_are_refused_by_file_and_accepted_on_request(tmp_path: Path) -> None:
+    mine, data, out = write_samples(tmp_path / "mine.jsonl", "yes", "no"), tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    write_class_folders(data / "aid")
+    first = run(out, FakeEngines(wrong), "aid", str(mine), data=data, limit=None)
+    mine.touch()
+    run(out, FakeEngines(wrong), "aid", str(mine), data=data, limit=None)
     write_samples(mine, "maybe", "no")
-    with pytest.raises(DataError, match=rf"{mine}: expected the data of the predictions in .*out0, found"):
-        run(tmp_path / "out0", FakeEngines(wrong), str(mine))
-    (tmp_path / "data" / "aid" / "beach" / "0.png").unlink()
-    results = run(tmp_path / "out1", FakeEngines(wrong), "aid", "drawn-vqa", data=tmp_path / "data")
-    assert list(results.benchmarks) == ["drawn-vqa"]
-    assert "data/aid: expected the data of the predictions" in results.absent["aid"]
+    (data / "aid" / "beach" / "0.png").unlink()
+    message = (
+        rf"evaluation folder {out} was begun with other content: benchmark aid names of images: expected .*; "
+        rf"benchmark mine {mine}: expected xxh3:\w+, found xxh3:\w+; restore it, choose another --out, or go on with"
+    )
+    for names in (("aid", str(mine)), (str(mine), "aid", "drawn-vqa")):
+        with pytest.raises(RunError, match=message):
+            run(out, FakeEngines(wrong), *names, data=data, limit=None)
+    engines = FakeEngines(wrong)
+    results = run(out, engines, "aid", str(mine), "drawn-vqa", data=data, limit=None, accept=True)
+    assert {prompt.example.task for prompt in engines.submitted} == {"vqa"}, "predictions are made again"
+    assert {name: results.benchmarks[name] for name in first.benchmarks} == first.benchmarks
+    (change,) = results.changes
+    assert re.search(rf"benchmark mine {mine}: expected xxh3:\w+, found xxh3", change)
+    assert all(change in (out / name).read_text() for name in ("results.md", "results.html"))
+    assert read_results(out)["changes"] == results.changes
+    assert run(out, FakeEngines(wrong), "aid", str(mine), data=data, limit=None).changes == results.changes
 
 
 def test_duplicate_benchmark_names_are_rejected(tmp_path: Path) -> None:

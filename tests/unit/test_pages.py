@@ -27,8 +27,8 @@ HOSTILE = "<script>alert('x')</script>"
 
 
 def test_text_is_escaped_and_markup_is_not() -> None:
-    page = render("sft.html", name=HOSTILE, charts=[Markup("<svg></svg>"), HOSTILE])
-    assert page.count("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;") == 3, "title, heading and the second chart"
+    page = render("sft.html", name=HOSTILE, charts=[Markup("<svg></svg>"), HOSTILE], changes=[HOSTILE])
+    assert page.count("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;") == 4, "title, heading, chart and change"
     assert "<svg></svg>" in page
     assert "<script>" not in page
 

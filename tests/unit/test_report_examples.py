@@ -73,7 +73,7 @@ def test_report_begins_with_conclusions_and_ends_with_bookkeeping(finished: Path
 
 
 def test_the_first_examples_of_each_task_are_shown_before_and_after(finished: Path) -> None:
-    chosen = first_of_each_task(read_pairs(finished))
+    chosen = first_of_each_task(read_pairs(finished)[0])
     assert [pair.after["id"] for pair in chosen] == [EXAMPLES[k].id for k in (0, 1, 4, 5, 8, 12)]
     cases = [shown_case(pair, "required") for pair in chosen]
     vqa = cases[1]
@@ -89,7 +89,9 @@ def test_the_first_examples_of_each_task_are_shown_before_and_after(finished: Pa
 
 
 def test_several_true_boxes_have_letters_in_the_reference(finished: Path) -> None:
-    cases = [shown_case(pair, "required") for pair in read_pairs(finished) if pair.after["task"] == "object_detection"]
+    cases = [
+        shown_case(pair, "required") for pair in read_pairs(finished)[0] if pair.after["task"] == "object_detection"
+    ]
     several = [case.reference for case in cases if case.reference.count("[") > 1]
     assert several
     assert all(re.fullmatch(r"A \[[^]]*\](, [B-Z] \[[^]]*\])+", text) for text in several)
@@ -116,7 +118,7 @@ def test_worst_cases_are_shown(finished: Path) -> None:
 
 
 def test_a_response_of_wrong_format_is_shown_whole(finished: Path) -> None:
-    (first, *_) = read_pairs(finished)
+    (first, *_), _ = read_pairs(finished)
     case = shown_case(Pair(first.before, {**first.after, "response": "<think>no <b>"}), "required")
     assert case.responses[1].answer is None
     assert case.responses[1].response == "<think>no <b>"
@@ -132,29 +134,40 @@ def test_files_of_earlier_versions_give_cases_without_pictures(finished: Path, t
     page = write_report(tmp_path).read_text()
     assert "<img" not in page
     assert page.count("No image: the run was written by an earlier version") == 6 + 4
-    mixed = [Pair(old.before, new.after) for old, new in zip(read_pairs(tmp_path), read_pairs(finished), strict=True)]
+    (earlier, _), (current, _) = read_pairs(tmp_path), read_pairs(finished)
+    mixed = [Pair(old.before, new.after) for old, new in zip(earlier, current, strict=True)]
     assert len(shown_case(mixed[4], "required").pictures) == 2, "a run that was resumed by this version"
 
 
 def test_runs_before_their_second_evaluation_show_no_examples(finished: Path, tmp_path: Path) -> None:
     (tmp_path / "heldout_before.jsonl").write_text((finished / "heldout_before.jsonl").read_text())
-    assert read_pairs(tmp_path) == []
+    assert read_pairs(tmp_path) == ([], "")
+
+
+def test_invalid_file_of_completions_is_a_one_line_error(finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "heldout_before.jsonl").write_text((finished / "heldout_before.jsonl").read_text())
+    (tmp_path / "heldout_after.jsonl").write_text('{"mode": "greedy", "task": "vqa", "id": "0", "reward": 1}\n')
+    with pytest.raises(DataError, match=r"heldout_after\.jsonl, line 1: expected the key 'response', found"):
+        read_pairs(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("lines", "message"),
+    ("old", "new", "reason"),
     [
-        (['{"mode": "greedy", "task": "vqa", "id": "0", "reward": 1}'], "line 1: expected the key 'response', found"),
-        ([], r"expected the greedy example \('vqa', .*\) of .*heldout_before.jsonl, found None"),
+        (None, None, r"has vqa \S+ where heldout_after\.jsonl has nothing"),
+        ('"id": "', '"id": "x', r"has vqa (\S+) where heldout_after\.jsonl has vqa x\1$"),
+        ('"target": "', '"target": "9', r"has vqa (\S+) where heldout_after\.jsonl has vqa \1 with another target$"),
     ],
 )
-def test_invalid_file_of_completions_is_a_one_line_error(
-    lines: list[str], message: str, finished: Path, tmp_path: Path
+def test_examples_that_differ_are_not_paired(
+    old: str | None, new: str, reason: str, finished: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "heldout_before.jsonl").write_text((finished / "heldout_before.jsonl").read_text())
-    (tmp_path / "heldout_after.jsonl").write_text("".join(f"{line}\n" for line in lines))
-    with pytest.raises(DataError, match=rf"heldout_after.jsonl(,|:) {message}"):
-        read_pairs(tmp_path)
+    answers = (finished / "heldout_before.jsonl").read_text()
+    (tmp_path / "heldout_before.jsonl").write_text(answers)
+    (tmp_path / "heldout_after.jsonl").write_text(answers.replace(old, new) if old else "")
+    pairs, found = read_pairs(tmp_path)
+    assert not pairs
+    assert re.match(rf"heldout_before\.jsonl {reason}", found)
 
 
 # --- warnings

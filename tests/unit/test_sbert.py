@@ -10,11 +10,11 @@ import pytest
 
 from geovlm_ray.core.errors import ModelError
 from geovlm_ray.rewards.config import SbertConfig
-from geovlm_ray.rewards.sbert import SbertEmbedder, _model_path
+from geovlm_ray.rewards.sbert import SbertEmbedder, model_path
 
 
 def test_model_without_safetensors_is_rejected_and_never_unpickled(tmp_path: Path) -> None:
-    source = Path(_model_path("all-MiniLM-L6-v2"))
+    source = Path(model_path("all-MiniLM-L6-v2"))
     folder = shutil.copytree(source, tmp_path / "sbert")
     for weights in folder.rglob("*.safetensors"):
         weights.unlink()

@@ -13,6 +13,8 @@ import numpy as np
 from PIL import Image
 from scipy.fft import dctn
 
+from geovlm_ray.core.files import digest_of
+
 THUMBNAIL_SIDE = 32
 """Side in pixels of the greyscale thumbnail that is hashed."""
 FREQUENCIES = 8
@@ -37,8 +39,7 @@ def text_key(*parts: str) -> int:
 
 def file_key(path: Path) -> int:
     """Fingerprint of a file's bytes; never 0."""
-    with path.open("rb") as file:
-        return int.from_bytes(hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).digest(), "little") or 1
+    return int(digest_of([path]), 16) or 1
 
 
 def perceptual_hash(image: Image.Image) -> int:

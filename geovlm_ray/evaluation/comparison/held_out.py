@@ -64,7 +64,7 @@ def held_out_rows(sources: Sequence[ComparedRun], draws: int) -> tuple[list[Held
 
 
 def _conditions(source: ComparedRun) -> dict[str, Any]:
-    """Settings and record counts that must match for rewards to be paired by record."""
+    """Settings and records that must match for rewards to be paired by record."""
     assert source.config is not None
     assert source.held_out is not None
     data = source.config.data
@@ -73,6 +73,7 @@ def _conditions(source: ComparedRun) -> dict[str, Any]:
     if data.source != SCENES:
         conditions |= {"data.path": data.path, "data.splits": list(data.splits), "data.seed": data.seed}
     conditions["held-out records"] = ", ".join(f"{task} {n}" for task, n in sorted(source.held_out.counts().items()))
+    conditions["digest of held-out records"] = source.held_out.records
     reward = source.config.reward.model_dump(mode="json", exclude=EXECUTION_SETTINGS)
     return conditions | {f"reward.{key}": value for key, value in reward.items()}
 

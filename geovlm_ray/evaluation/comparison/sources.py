@@ -16,6 +16,7 @@ from geovlm_ray.config import Config, load_config
 from geovlm_ray.core.errors import ConfigError, DataError, RunError
 from geovlm_ray.core.files import read_object, read_objects
 from geovlm_ray.evaluation.results import RESULTS
+from geovlm_ray.evaluation.validation import read_completions, records_digest
 
 MAX_FOLDERS = 10
 """Maximum number of folders in a comparison: more lines are hard to distinguish in a chart."""
@@ -24,8 +25,12 @@ T = TypeVar("T")
 
 
 class HeldOut(BaseModel):
-    """Rewards of held-out records after training, by task, in record order."""
+    """Rewards of held-out records after training, by task, in record order.
 
+    ``records`` is a digest of the records, empty if the run does not tell which they were.
+    """
+
+    records: str = ""
     sampled: dict[str, Annotated[list[FiniteFloat], Field(min_length=1)]]
     greedy: dict[str, Annotated[list[FiniteFloat], Field(min_length=1)]]
 
@@ -115,7 +120,7 @@ def _read(letter: str, name: str, folder: Path) -> ComparedRun:
     newest = max(folder.glob(f"evaluations/step-*/{RESULTS}"), key=_step, default=None)
     evaluation = _evaluation(newest.parent) if newest else None
     metrics = _metrics(folder / "metrics.jsonl")
-    return ComparedRun(letter, name, folder, RUN, settings, metrics, _held_out(folder / "summary.json"), evaluation)
+    return ComparedRun(letter, name, folder, RUN, settings, metrics, _held_out(folder), evaluation)
 
 
 def _step(results: Path) -> int:
@@ -132,7 +137,8 @@ def _metrics(file: Path) -> list[dict[str, float]]:
     return rows
 
 
-def _held_out(summary: Path) -> HeldOut | None:
+def _held_out(folder: Path) -> HeldOut | None:
+    summary, answers = folder / "summary.json", folder / "heldout_after.jsonl"
     rewards = read_object(summary).get("heldout_rewards") if summary.is_file() else None
     if rewards is None:
         return None
@@ -145,7 +151,7 @@ def _held_out(summary: Path) -> HeldOut | None:
             f"{summary}: heldout_rewards: expected as many sampled as greedy rewards, found {sampled} and "
             f"{after.counts()}"
         )
-    return after
+    return after.model_copy(update={"records": records_digest(read_completions(answers)) if answers.is_file() else ""})
 
 
 def _evaluation(folder: Path) -> ComparedEvaluation:

@@ -33,8 +33,10 @@ SOURCE_FILE = "made_of.json"
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 
 
-def merged_model(ref: ModelRef, folder: Path) -> Path:
+def merged_model(ref: ModelRef, folder: Path, *, replace: bool = False) -> Path:
     """A folder that transformers and vLLM can load: the model's own, or ``folder`` with the adapter merged in.
+
+    With ``replace``, another adapter that was merged into ``folder`` is replaced.
 
     Raises:
         ModelError: the adapter or its base model does not load, ``folder`` has other content or is not writable.
@@ -43,9 +45,11 @@ def merged_model(ref: ModelRef, folder: Path) -> Path:
         return ref.path
     dtype = ref.config.model.dtype
     if folder.exists():
-        if not is_merged_from(folder, ref, dtype):
+        if is_merged_from(folder, ref, dtype):
+            return folder
+        if not replace or not (folder / SOURCE_FILE).is_file():
             raise ModelError(f"{folder}: expected no such folder or the merged adapter {ref.path}, found other content")
-        return folder
+        shutil.rmtree(folder)
     partial = folder.with_name(f".{folder.name}.partial")
     write_merged(ref, dtype, partial)
     partial.rename(folder)
@@ -66,6 +70,7 @@ def write_merged(ref: ModelRef, dtype: str, folder: Path) -> None:
         save_policy(model, processor_of(ref), folder)
         (folder / SOURCE_FILE).write_text(json.dumps(_source_digest(ref, dtype)) + "\n")
     except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
         raise ModelError(f"model {folder} cannot be written: {error.strerror or error}") from error
 
 
