@@ -88,13 +88,8 @@ def fine_tune(config: Config, out: Path, console: Console, *, accept_changes: bo
         UserError: training cannot start or continue.
         Interrupted: a signal requested the end.
     """
-    _check_settings(config)
     ranks = Ranks.from_environment()
-    if config.sft.batch_size < ranks.size:
-        raise ConfigError(
-            f"sft.batch_size: expected at least one record for each of the {ranks.size} processes, found "
-            f"{config.sft.batch_size}"
-        )
+    _check_settings(config, ranks)
     console.quiet = ranks.rank > 0
     if ranks.rank == 0:
         _check_folder(out)
@@ -126,7 +121,7 @@ def fine_tune(config: Config, out: Path, console: Console, *, accept_changes: bo
         bad = ready.sampler.stream.bad
         bad.keep_in(out / BAD_RECORDS, rewrite=ranks.rank == 0)
         for line in filter(None, [bad.summary, *ready.notes]):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            console.print(line)
         if not ready.held_out and config.sft.eval_examples:
             console.print("No evaluation: all records belong to training splits (data.splits)")
         _train(config, ready, trainer, checkpoints, log)
@@ -211,7 +206,12 @@ def _record_inputs(
     return contents
 
 
-def _check_settings(config: Config) -> None:
+def _check_settings(config: Config, ranks: Ranks) -> None:
+    if config.sft.batch_size < ranks.size:
+        raise ConfigError(
+            f"sft.batch_size: expected at least one record for each of the {ranks.size} processes, found "
+            f"{config.sft.batch_size}"
+        )
     expected = THINK_MODES[config.sft.reasoning]
     if expected != config.reward.think:
         raise ConfigError(

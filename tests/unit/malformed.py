@@ -153,8 +153,8 @@ IN_FILE: dict[str, tuple[Fault, str]] = {
     "wrong magic": (_bytes(lambda content: b"RAP1" + content[4:-4] + b"RAP1"), f"{SHARD}: expected a readable"),
     "empty": (_bytes(lambda content: b""), f"{SHARD}: expected a readable Parquet file"),
     "damaged page": (_bytes(lambda c: c[:200] + bytes(400) + c[600:]), f"{SHARD}: expected a readable Parquet file"),
-    "folder": (_replaced(Path.mkdir), f"{SHARD}: expected a file, found a folder or special file"),
-    "pipe": (_replaced(os.mkfifo), f"{SHARD}: expected a file, found a folder or special file"),
+    "folder": (_replaced(Path.mkdir), f"{SHARD}: expected a file, found a folder"),
+    "pipe": (_replaced(os.mkfifo), f"{SHARD}: expected a file, found a pipe, socket or device"),
     "another table": (
         lambda folder: pq.write_table(pa.table({"id": ["r0"]}), folder / SHARD),
         f"{SHARD}: expected schema version 1 of geovlm_ray, found a different schema",

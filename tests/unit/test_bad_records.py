@@ -48,6 +48,15 @@ def check(stream: RecordStream, images: int = 100, held_out: int = 0) -> RecordR
     return check_stream(stream, stream.tasks, stream.held_out(stream.tasks, held_out), shown, images=images)
 
 
+def test_image_of_another_split_gives_a_warning(images: Path, tmp_path: Path) -> None:
+    records = [example(0, ("a.png",)), example(1, ("b.png",)), example(2, ("b.png",), split="test")]
+    stream = opened(tmp_path / "data", records, images)
+    (line,) = check(stream).lines
+    assert "an image is also in a split that is not trained on" in line
+    assert "1 records, first: part-00000.parquet, row 1 and part-00000.parquet, row 2" in line
+    assert not stream.bad
+
+
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
@@ -59,7 +68,6 @@ def check(stream: RecordStream, images: int = 100, held_out: int = 0) -> RecordR
         (replace(BOXES, target=(Box((10, 20, 10, 40)),)), "box 1, .* expected finite coordinates and a positive area"),
         (replace(BOXES, target=(Box((10, 20, 30, 40)),), frame=Frame("pixel", 9, 9)), "'9 x 9', found 0%"),
         (example(1, ("a.png",), task="dreaming"), "task: expected one of"),
-        (example(1, ("b.png",)), "an image of it is also in part-00000.parquet, row 3, of a split that is not trained"),
         (example(1, ("a.png",), target="</answer><answer>"), "tags"),
         (example(1, ("absent.png",)), "absent.png: expected a file, found none"),
     ],
@@ -241,7 +249,9 @@ def test_bad_records_are_listed_and_known_when_a_run_resumes(tmp_path: Path, cap
     assert resumed.summary == (
         f"4 of 100 records (4.00%) are set aside, first: record 'r0' ({ORIGIN.format(0)}): broken; all of them: {file}"
     )
-    assert [record.message for record in caplog.records] == [f"set aside {bad_record(k)}" for k in (1, 2)]
+    *set_aside, torn_line = [record.message for record in caplog.records]
+    assert set_aside == [f"set aside {bad_record(k)}" for k in (1, 2)]
+    assert torn_line.startswith(f"{file}, line 4 is incomplete")
 
 
 def test_terminal_shows_the_first_records_of_a_run_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -138,7 +138,9 @@ def test_prompt_longer_than_the_context_is_rejected(
 def test_record_without_images_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_dataset(tmp_path / "data", [example(1, ())])
     assert main([*TRAIN_RECORDS, "data.source=parquet", f"data.path={folder}"]) == 1
-    assert "record 'r1': expected 1 to 8 images, found 0" in capsys.readouterr().err
+    assert (
+        "record 'r1' (part-00000.parquet, row 0): images: expected at least one, found none" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(

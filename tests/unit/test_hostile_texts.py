@@ -106,6 +106,6 @@ def test_markdown_shows_hostile_texts_as_text() -> None:
 
 
 def test_templates_show_hostile_texts_as_text() -> None:
-    page = render("sft.html", name=ALL, charts=[])
+    page = render("sft.html", name=ALL, charts=[], changes=[ALL])
     assert not page_problem(page)
     assert html.escape(inert(ALL.splitlines()[-1])) in page

@@ -116,7 +116,9 @@ def test_failure_is_that_completions_error_and_no_other(file: Path) -> None:
     responses = [response(text) for word in words for text in (word, "a")]
     scores = score_batch(responses, [VQA] * len(responses), config(file))
     statuses = {word: (scores[2 * k].status, scores[2 * k].accuracy) for k, word in enumerate(words)}
-    assert statuses == dict.fromkeys(words, ("error", 0.0))
+    assert {word: statuses[word] for word in FAILURES.split()} == dict.fromkeys(FAILURES.split(), ("error", 0.0))
+    # What a function writes itself may be read before or after its own score.
+    assert {statuses[word] for word in INTERFERENCES.split()} <= {("error", 0.0), ("ok", 0.5)}
     assert [(s.status, s.accuracy) for s in scores[1::2]] == [("ok", 0.25)] * len(words)
 
 

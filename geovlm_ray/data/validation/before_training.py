@@ -49,9 +49,9 @@ def check_stream(
 ) -> RecordReport:
     """Check the records of a stream and set bad ones aside.
 
-    All records are checked for valid values, and for images that training and other splits share. About ``images`` of
-    the training records of ``tasks``, evenly spaced and equally many per task, are also scored and passed to
-    ``check``, which decodes their images; so are the ``held_out`` examples, and one scene per task.
+    All records are checked for valid values; images that training and other splits share give a warning. About
+    ``images`` of the training records of ``tasks``, evenly spaced and equally many per task, are also scored and passed
+    to ``check``, which decodes their images; so are the ``held_out`` examples, and one scene per task.
 
     Raises:
         DataError: More than ``data.max_bad`` of the records that were checked are bad, or all of a task.
@@ -59,7 +59,7 @@ def check_stream(
     report = RecordReport()
     if isinstance(stream, RecordStream):
         _check_values(stream, report)
-        _check_splits(stream)
+        _warn_of_shared_images(stream, report.warnings)
         chosen = [i for task in tasks for i in _evenly(stream.training_records(task), -(-images // len(tasks)))]
         _check_uses(stream, sorted(i for i in chosen if stream.table.origin(i) not in stream.bad), check, report)
     else:
@@ -89,20 +89,17 @@ def _check_values(stream: RecordStream, report: RecordReport) -> None:
     stream.bad.add(bad)
 
 
-def _check_splits(stream: RecordStream) -> None:
-    """Set training records aside that share an image path with a record of another split."""
+def _warn_of_shared_images(stream: RecordStream, warnings: Findings) -> None:
+    """Warn of training records that share an image path with a record of another split: held-out figures flatter."""
     keys, owners = stream.table.image_keys()
     is_training = np.isin(owners, stream.training)
     shared = np.flatnonzero(is_training & np.isin(keys, keys[~is_training]))
-    _, firsts = np.unique(owners[shared], return_index=True)
-    others = dict(zip(keys[~is_training].tolist(), owners[~is_training].tolist(), strict=True)) if len(shared) else {}
-    bad = []
-    for position in shared[firsts]:
-        i, other = int(owners[position]), stream.table.origin(others[int(keys[position])])
-        ((_, values),) = stream.table.records([i])
-        reason = f"an image of it is also in {other}, of a split that is not trained on"
-        bad.append(BadRecord(stream.table.origin(i), _name(values), reason))
-    stream.bad.add(bad)
+    if len(shared):
+        first = shared[0]
+        other = owners[~is_training][keys[~is_training] == keys[first]][0]
+        example = f"{stream.table.origin(int(owners[first]))} and {stream.table.origin(int(other))}"
+        kind = "an image is also in a split that is not trained on (`data validate` sets such records aside)"
+        warnings.add(kind, example, len(np.unique(owners[shared])))
 
 
 def _check_uses(stream: RecordStream, indices: Sequence[int], check: CheckExample, report: RecordReport) -> None:
