@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from ray._private import ray_constants
 
 from tests.system.remote_calls import call_all, listening_addresses
 from tests.system.runs import COMMAND, MINUTES, PROMPTS, arguments, environment, kill_actor, wait_for_step
@@ -87,10 +88,10 @@ def _cluster_address_and_token(driver: subprocess.Popen[bytes], output: Path) ->
 
 
 def _start_client(address: str, settings: dict[str, str]) -> subprocess.Popen[str]:
-    """Start a process that connects to the cluster and runs a remote function."""
+    """Start a process that connects to the cluster, over the loopback interface, and runs a remote function."""
     command = [sys.executable, "-c", REMOTE_CALL, address]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, env={**environment(), **settings}, stdout=pipe, stderr=pipe, text=True)
+    pipe, loopback = subprocess.PIPE, {ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}
+    return subprocess.Popen(command, env={**environment(), **loopback, **settings}, stdout=pipe, stderr=pipe, text=True)
 
 
 def _client_result(process: subprocess.Popen[str]) -> tuple[int, str]:
