@@ -5,8 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 import psutil
@@ -59,8 +61,11 @@ def golden_run(runs: Path) -> GoldenRun:
         _start_client(address, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}),
     ]
     *unauthorized, authorized = [_client_result(client) for client in clients]
+    addresses = sorted(listening_addresses(process.pid))
+    with ThreadPoolExecutor(len(addresses)) as pool:
+        answers = zip(pool.map(call_all, addresses), pool.map(call_all, addresses, repeat(token)), strict=True)
+        sockets = dict(zip(addresses, answers, strict=True))
     wait_for_step(runs / "golden", KILL_AFTER_STEP, process, output)
-    sockets = {address: (call_all(address), call_all(address, token)) for address in listening_addresses(process.pid)}
     kill_actor(process, "RolloutActor")
     assert process.wait(10 * MINUTES) == 0, output.read_text()[-4000:]
     return GoldenRun(runs / "golden", output.read_text(), unauthorized, authorized, sockets)

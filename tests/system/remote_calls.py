@@ -29,8 +29,10 @@ def call_all(address: tuple[str, int], token: str = "") -> set[str]:
         for method in METHODS:
             call = channel.unary_unary(f"/ray.rpc.{method}", lambda message: message, lambda message: message)
             try:
-                call(b"", timeout=10, metadata=metadata)
+                call(b"", timeout=5, metadata=metadata)
                 found.add("OK")
             except grpc.RpcError as error:
                 found.add(error.code().name)
+                if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                    break  # No gRPC server.
     return found
