@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from geovlm_ray.core.schema import Box, Example, GroundedText, Target
 from geovlm_ray.data.answer_format import DATASET_FORMAT
@@ -19,6 +18,7 @@ from geovlm_ray.evaluation.listing import print_benchmarks
 from geovlm_ray.evaluation.metrics.paper import paper_metrics
 from geovlm_ray.evaluation.metrics.sound import AnsweredExample
 from geovlm_ray.evaluation.registry import BENCHMARKS, DRAWN, find
+from geovlm_ray.report.terminal import InertConsole
 from geovlm_ray.tasks import TASKS
 
 ACCURACY = ("Classification accuracy",)
@@ -221,7 +221,7 @@ def test_vqa_average_weights_questions_equally_and_excludes_counting() -> None:
 
 
 def test_listing_shows_published_figures_and_sources() -> None:
-    console = Console(record=True, width=80)
+    console = InertConsole(record=True, width=80)
     print_benchmarks(console)
     output = console.export_text()
     for benchmark in BENCHMARKS.values():
