@@ -114,7 +114,7 @@ def problem(code: int, output: str, error: str) -> str:
     raw = _CONTROL.search(both)
     shown = repr(both[max(0, raw.start() - 60) : raw.end() + 20]) if raw else ""
     problems = {
-        f"traceback: {both.strip()[-300:]}": "Traceback" in both,
+        f"traceback: {both.strip()[-300:]!r}": "Traceback" in both,
         f"exit code {code}": code not in (0, 1, 2),
         f"a control character in the output: {shown}": raw is not None,
         f"{len(messages)} error messages: {messages!r:.300}": len(messages) > 1,

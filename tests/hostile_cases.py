@@ -188,7 +188,7 @@ INPUTS: dict[str, list[tuple[tuple[str, ...], tuple[str, ...], list[str]]]] = {
     "compare": [
         (("run", "other"), tuple(f"run/{n}" for n in COMPARED), ["compare", "run", "other", "--draws", "100"]),
     ],
-    "study": [((), ("x.yaml",), ["study", "kl", "--recipe", "x.yaml"])],
+    "study": [((), ("x.yaml",), ["study", "kl", "--recipe", "x.yaml", "run.steps=0"])],
     "export": [
         (("model",), tuple(f"model/{name}" for name in MODEL_FILES), ["export", "model", "out"]),
         ((), ("evaluation/results.json",), ["export", "tiny", "out", "--evaluation", "evaluation"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,6 +66,9 @@ def run(args: argparse.Namespace) -> int:
     if args.question is not None:
         _answer(answerer, args, args.question, console)
         return 0
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        # A question in another encoding is an error of its own.
+        sys.stdin.reconfigure(errors="surrogateescape")
     console.print("Enter a question; an empty line quits.")
     while question := _read_question(console):
         try:

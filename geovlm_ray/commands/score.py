@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geovlm_ray.core.errors import ConfigError, DataError
-from geovlm_ray.core.files import write_atomically
+from geovlm_ray.core.files import text_lines, write_atomically
 from geovlm_ray.core.terminal import inert
 from geovlm_ray.report.terminal import open_console
 
@@ -56,12 +56,9 @@ def score(path: Path, out: Path | None, config: RewardConfig) -> int:
     """Score the records of a file; return 1 if a line is invalid."""
     from geovlm_ray.evaluation.scoring import score_lines
 
-    if not path.is_file():
-        raise DataError(f"{path}: expected a file of JSON lines, found none")
     if out and not out.parent.is_dir():
         raise DataError(f"--out {out}: expected an existing folder, found no {out.parent}")
-    with path.open(encoding="utf-8-sig", errors="surrogateescape") as source:
-        scored, problems = score_lines(source, config)
+    scored, problems = score_lines(text_lines(path), config)
     for problem in problems:
         sys.stderr.write(f"{inert(f'{path}, {problem}')}\n")
     text = "".join(f"{line}\n" for line in scored)

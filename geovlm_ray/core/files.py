@@ -48,6 +48,21 @@ def read_object(path: Path) -> dict[str, Any]:
     return parse_object(read_text(path), str(path))
 
 
+def text_lines(path: Path) -> Iterator[str]:
+    """The lines of a text file, blank ones included; bytes that are not UTF-8 become lone surrogates.
+
+    Raises:
+        DataError: there is no file, or a line is longer than `MAX_BYTES`.
+    """
+    with open_plain(path) as file:
+        for number in itertools.count(1):
+            line = file.readline(MAX_BYTES + 1)
+            if not line:
+                return
+            _check_size(line, f"{path}, line {number}")
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8", "surrogateescape")
+
+
 def read_objects(path: Path) -> list[dict[str, Any]]:
     """Read a JSON Lines file; a last line that a killed writer did not finish is left out, with a warning.
 
@@ -95,7 +110,7 @@ def parse_object(text: str, where: str) -> dict[str, Any]:
 
 
 def write_atomically(path: Path, content: str | bytes, *, durable: bool = True) -> None:
-    """Write to a temporary file, then `os.replace`.
+    """Write to a temporary file, then `os.replace`; lone surrogates are written as in JSON, ``\\udc80``.
 
     After a power failure, a ``durable`` file has its old or its new content; others may be torn.
 
@@ -108,7 +123,7 @@ def write_atomically(path: Path, content: str | bytes, *, durable: bool = True) 
             raise IsADirectoryError("it is a directory")
         try:
             with partial.open("wb") as file:
-                file.write(content.encode() if isinstance(content, str) else content)
+                file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
                 if durable:
                     file.flush()
                     os.fsync(file.fileno())

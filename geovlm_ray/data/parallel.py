@@ -14,7 +14,8 @@ from typing import TypeVar
 
 from geovlm_ray.core.errors import RunError
 from geovlm_ray.core.interrupts import children_ignore_sigint
-from geovlm_ray.tasks.extensions import activate, active
+from geovlm_ray.core.third_party_logs import silence_third_party_logs
+from geovlm_ray.tasks.extensions import Extensions, activate, active
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -65,9 +66,14 @@ class Workers(ExitStack):
     @cached_property
     def _pool(self) -> ProcessPoolExecutor:
         spawn = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(self.count, spawn, initializer=activate, initargs=(active(),))
+        pool = ProcessPoolExecutor(self.count, spawn, initializer=_start_worker, initargs=(active(),))
         self.callback(pool.shutdown, cancel_futures=True)
         with children_ignore_sigint():
             # The first job starts all processes.
             pool.submit(int)
         return pool
+
+
+def _start_worker(extensions: Extensions) -> None:
+    silence_third_party_logs()
+    activate(extensions)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.files import text_lines
 from geovlm_ray.data.records import scoring_record
 from geovlm_ray.evaluation.metrics.bootstrap import Interval, mean_interval
 from geovlm_ray.evaluation.metrics.earthdial_files import Layout, layout
@@ -86,15 +87,12 @@ def _read_records(path: Path, task: str | None, config: RewardConfig) -> dict[st
 
 def _lines(path: Path) -> Iterator[tuple[int, Any]]:
     """Line number and JSON value of every non-blank line."""
-    if not path.is_file():
-        raise DataError(f"{path}: expected a file of JSON lines, found {'a folder' if path.exists() else 'none'}")
-    with path.open(encoding="utf-8-sig", errors="surrogateescape") as source:
-        for number, line in enumerate(source, 1):
-            if line.strip():
-                try:
-                    yield number, json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    raise DataError(f"{path}, line {number}: expected one JSON object: {error}") from error
+    for number, line in enumerate(text_lines(path), 1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"{path}, line {number}: expected one JSON object: {error}") from error
 
 
 def _earthdial_record(path: Path, number: int, value: Any, file_layout: Layout) -> dict[str, str]:

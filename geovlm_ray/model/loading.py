@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -30,6 +31,7 @@ TEMPLATE_SECONDS = 10
 """Limit of the time in which a chat template renders one question."""
 Shape = tuple[int, ...]
 
+TEXT_ENDINGS = (".json", ".jinja", ".txt")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 
 
@@ -56,13 +58,11 @@ def model_folder(path: str, *, weights: bool = True) -> Path:
 def check_plain_files(folder: Path) -> None:
     """Raise ModelError if a model or adapter folder holds something that is neither a file nor a folder.
 
-    So it does for JSON files that are too large to be read at once.
+    So it does for texts that are too large to be read at once.
     """
     for entry in sorted(folder.iterdir()):
-        if entry.suffix == ".json" and entry.is_file() and entry.stat().st_size > MAX_BYTES:
-            raise ModelError(
-                f"model {folder}: expected JSON files of at most {MAX_BYTES // 2**20} MiB, found {entry.name}"
-            )
+        if entry.suffix in TEXT_ENDINGS and entry.is_file() and entry.stat().st_size > MAX_BYTES:
+            raise ModelError(f"model {folder}: expected texts of at most {MAX_BYTES // 2**20} MiB, found {entry.name}")
         if not entry.is_file() and not entry.is_dir():
             found = "a broken link" if entry.is_symlink() and not entry.exists() else "a pipe, socket or device"
             raise ModelError(f"model {folder}: expected files and folders only, found {found}: {entry.name}")
@@ -99,6 +99,8 @@ def load_processor(folder: Path) -> ProcessorMixin:
     """
     try:
         processor = AutoProcessor.from_pretrained(folder)
+        # Settings that are no Unicode text could not be saved with a checkpoint.
+        json.dumps(processor.tokenizer.init_kwargs, ensure_ascii=False, default=str).encode()
     except UNREADABLE as error:
         raise ModelError(f"model {folder}: the processor cannot be loaded: {reason_of(error)}") from error
     turn = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "question"}]}]

@@ -19,6 +19,8 @@ from geovlm_ray.data.image_cache import ImageCache
 from geovlm_ray.data.resolution import Resolution, frames_of, show
 from geovlm_ray.model.config import PromptConfig
 
+MAX_CHARS = 1_000_000
+"""Longest prompt; a tokenizer takes some 250 bytes of memory for each of its characters."""
 MAX_IMAGES = 8
 """Maximum number of images per record."""
 DEFAULT_VISUAL_TOKENS = 1280
@@ -82,7 +84,8 @@ class PromptEncoder:
         """Chat text up to the start of the completion, with one placeholder per image that the model sees.
 
         Raises:
-            DataError: the question contains a placeholder or is no Unicode text, or an image to be tiled is missing.
+            DataError: the question is too long, contains a placeholder or is no Unicode text, or an image to be tiled
+                is missing.
         """
         num_images = len(self.frames(example) if self.config.resolution == "tiles" else example.images)
         content = [{"type": "image"}] * num_images + [{"type": "text", "text": self.config.question(example)}]
@@ -90,6 +93,9 @@ class PromptEncoder:
         if self.config.system:
             messages.insert(0, {"role": "system", "content": [{"type": "text", "text": self.config.system}]})
         text = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        if len(text) > MAX_CHARS:
+            expected = f"expected a prompt of at most {MAX_CHARS:,} characters"
+            raise DataError(f"record {example.id!r:.200}: {expected}, found {len(text):,}")
         try:
             text.encode()
         except UnicodeEncodeError as error:

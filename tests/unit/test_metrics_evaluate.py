@@ -128,4 +128,4 @@ def test_invalid_input_is_reported_in_one_line(
 
 def test_missing_file_is_named_in_the_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "--predictions", "/nowhere.jsonl"]) == 1
-    assert "/nowhere.jsonl: expected a file of JSON lines, found none" in capsys.readouterr().err
+    assert "/nowhere.jsonl: expected a file, found none" in capsys.readouterr().err

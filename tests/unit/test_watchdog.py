@@ -22,8 +22,8 @@ def actor(name: str, state: str = "idle", age: float = 1.0, **fields: Any) -> di
     """A heartbeat of an actor that has been in one state for 30 s before it."""
     kind = name.split("-", maxsplit=1)[0]
     heartbeat = {"actor": name, "kind": kind, "host": "node", "pid": 12, "state": state, "time": NOW - age}
-    heartbeat |= {"since": NOW - age - 30, "queue": None, "weight_version": None, "rate": 0.0, "unit": None}
-    return {**heartbeat, "idle": 0.0, "memory_bytes": 0, **fields}
+    figures = {"queue": None, "weight_version": None, "rate": 0.0, "unit": None, "idle": 1.0, "memory_bytes": 1}
+    return {**heartbeat, **figures, "since": NOW - age - 30, **fields}
 
 
 def wait_until(condition: Callable[[], object]) -> None:

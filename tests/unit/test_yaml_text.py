@@ -88,3 +88,24 @@ def test_byte_order_marks_are_read_over(tmp_path: Path, capsys: pytest.CaptureFi
     answers.write_text('{"id": 1, "task": "vqa", "response": "", "target": "yes"}\n', encoding="utf-8-sig")
     assert main(["score", str(answers)]) == 0
     assert '"id": 1' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: " + "x" * 2**18, "expected at most 262,144 characters of YAML, found 262,147"),
+        (
+            "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{f'*a{n - 1}, ' * 9}]\n" for n in range(1, 20)),
+            "expected at most 100,000 values, found more",
+        ),
+        ("a: &a {b: *a}", "not valid YAML"),
+        ("[" * 10_000, "not valid YAML"),
+        ("{[a, b]: 1, {}: 2}", "not valid YAML"),
+        ("a: !!python/object/apply:os.system [ls]", "not valid YAML"),
+    ],
+    ids=["long", "aliases", "cycle", "nested", "keys", "tag"],
+)
+@pytest.mark.parametrize("variables", [True, False])
+def test_texts_that_would_exhaust_memory_are_errors(text: str, message: str, variables: bool) -> None:
+    with pytest.raises(ConfigError, match=f"^here: {message}"):
+        parse_yaml(text, "here", variables=variables)

@@ -6,7 +6,8 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
-from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.errors import UNREADABLE, DataError, reason_of
+from geovlm_ray.core.files import text_lines
 from geovlm_ray.core.schema import Example
 from geovlm_ray.data.records import scoring_record
 from geovlm_ray.data.scenes import SCENE_TASKS, scene_example
@@ -30,16 +31,13 @@ def file_references(path: Path) -> list[Example]:
     Raises:
         DataError: the file does not exist, a line cannot be read, or no record has a reference.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: expected a file of JSON lines, found none")
-    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    if lines and '"reference"' in lines[0]:
+    if '"reference"' in next(text_lines(path), ""):
         table, unreadable = read_source("samples", path)
         if unreadable:
             raise DataError(str(unreadable[0]))
         examples = [table.row(i).example for i in range(len(table))]
     else:
-        examples = [_reference(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+        examples = [_reference(path, number, line) for number, line in enumerate(text_lines(path), 1) if line.strip()]
     if not examples:
         raise DataError(f"{path}: expected records with a reference, found none")
     by_task: defaultdict[str, list[Example]] = defaultdict(list)
@@ -52,5 +50,5 @@ def _reference(path: Path, number: int, line: str) -> Example:
     try:
         value = json.loads(line)
         return scoring_record({"response": "", **value} if isinstance(value, dict) else value)[0]
-    except (ValueError, DataError) as error:
-        raise DataError(f"{path}, line {number}: {error}") from error
+    except UNREADABLE as error:
+        raise DataError(f"{path}, line {number}: {reason_of(error)}") from error
