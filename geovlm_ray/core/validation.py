@@ -21,5 +21,6 @@ def validated(adapter: TypeAdapter[T], value: Any, where: object) -> T:
     except ValidationError as error:
         first = error.errors()[0]
         location = ".".join(map(str, first["loc"]))
-        found = _SHOWN.repr(first["input"])
+        is_missing = first["type"] == "missing"
+        found = f"only {', '.join(map(repr, first['input'])) or 'none'}" if is_missing else _SHOWN.repr(first["input"])
         raise DataError(f"{where}: {f'{location}: ' if location else ''}{first['msg']}, found {found}") from error

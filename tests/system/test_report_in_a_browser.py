@@ -76,6 +76,7 @@ def hostile_run(tmp_path: Path) -> Path:
         write_completions(rows, tmp_path / f"heldout_{when}.jsonl")
     constants = {"vqa": ConstantAnswer(HOSTILE, [0.0])}
     summary = {
+        "steps": 1,
         "seconds": 1.0,
         "parity_max_abs": 0.0,
         "heldout": held_out_summary(rows, rows, constants, majorities=constants),

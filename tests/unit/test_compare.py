@@ -339,7 +339,7 @@ def test_nothing_in_common_is_an_error_with_the_reason(weak: Path, tmp_path: Pat
         ("summary.json", '{"heldout_rewards": {"before": {"sampled": {}, "greedy": {}}}}', "expected the key 'after'"),
         ("summary.json", '{"heldout_rewards": {"after": {"sampled": {"vqa": [1]}, "greedy": {}}}}', "as many sampled"),
         ("summary.json", '{"heldout_rewards": {"after": 3}}', r"summary.json: after: .*found 3"),
-        ("evaluations/step-000010/results.json", "{}", r"results.json: model: Field required"),
+        ("evaluations/step-000010/results.json", "{}", r"results.json: model: Field required, found only"),
         ("evaluations/step-000010/predictions/drawn-vqa.parquet", "junk", "drawn-vqa.parquet: expected a Parquet file"),
     ],
 )
