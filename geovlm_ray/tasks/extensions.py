@@ -54,7 +54,7 @@ def activate(extensions: Extensions) -> None:
     Raises:
         ConfigError: A plugin cannot be imported, or a task has a reserved name.
     """
-    for plugin in extensions.plugins:
+    for plugin in map(_absolute, extensions.plugins):
         if plugin not in _plugins:
             _import(plugin)
             _plugins.append(plugin)
@@ -66,13 +66,17 @@ def activate(extensions: Extensions) -> None:
 
 
 def active() -> Extensions:
-    """Everything that `activate` was called with in this process, for its child processes."""
+    """Everything that `activate` was called with in this process, for its child processes; files have full paths."""
     return Extensions(plugins=tuple(_plugins), tasks=dict(_tasks))
+
+
+def _absolute(plugin: str) -> str:
+    return str(Path(plugin).resolve()) if plugin.endswith(".py") else plugin
 
 
 def _import(plugin: str) -> None:
     """Import a Python file, which may import modules from its own folder, or a module by its name."""
-    path = Path(plugin).resolve()
+    path = Path(plugin)
     if path.suffix == ".py" and not path.is_file():
         raise ConfigError(f"plugins: expected a Python file, found none at {path}")
     try:

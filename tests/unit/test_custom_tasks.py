@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -17,7 +15,6 @@ from geovlm_ray.config import Config, check_unchanged, load_config, reward_confi
 from geovlm_ray.core.errors import ConfigError, DataError
 from geovlm_ray.core.schema import Example
 from geovlm_ray.data import parallel
-from geovlm_ray.data.formats import FORMATS
 from geovlm_ray.data.parallel import Workers
 from geovlm_ray.data.parquet import open_datasets
 from geovlm_ray.data.quarantine import read_quarantine
@@ -27,11 +24,9 @@ from geovlm_ray.data.sources import open_stream
 from geovlm_ray.evaluation.custom import custom_benchmarks
 from geovlm_ray.evaluation.metrics.paper import paper_metrics
 from geovlm_ray.evaluation.metrics.sound import AnsweredExample, sound_metrics
-from geovlm_ray.learner.objectives import OBJECTIVES
 from geovlm_ray.model.prompts import PromptEncoder
 from geovlm_ray.rewards import needs_embedder, score_batch
 from geovlm_ray.rewards.isolated import check_function
-from geovlm_ray.rewards.registry import REWARDS
 from geovlm_ray.tasks import TASKS, extensions, find_task
 from geovlm_ray.tasks.extensions import Extensions, activate
 from tests.unit.datasets import write_dataset, write_image
@@ -61,19 +56,12 @@ TASK = {"target": "vqa", "instruction": "Answer with a number.", "reward": "rewa
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A working directory with recipe and reward; what a test registers is removed."""
-    registries: tuple[dict[str, Any], ...] = (TASKS, REWARDS, FORMATS, OBJECTIVES, extensions._tasks)
-    before = [dict(registry) for registry in registries]
-    monkeypatch.setattr(extensions, "_plugins", list(extensions._plugins))
-    monkeypatch.setattr(sys, "path", list(sys.path))
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with recipe and reward."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rewards.py").write_text(REWARD)
     (tmp_path / "recipe.yaml").write_text(RECIPE)
-    yield tmp_path
-    for registry, entries in zip(registries, before, strict=True):
-        registry.clear()
-        registry.update(entries)
+    return tmp_path
 
 
 def write_records(folder: Path, counts: int = 4) -> Path:
@@ -252,8 +240,8 @@ def test_module_can_be_a_plugin(plugin: Path, monkeypatch: pytest.MonkeyPatch) -
     [
         ("nowhere.py", None, r"plugins: expected a Python file, found none at .*nowhere\.py"),
         ("no_module_of_this_name", None, r"'no_module_of_this_name' cannot be imported: ModuleNotFoundError"),
-        ("broken.py", "def f(:", r"'broken\.py' cannot be imported: SyntaxError"),
-        ("broken.py", "1 / 0", r"'broken\.py' cannot be imported: ZeroDivisionError: division by zero"),
+        ("broken.py", "def f(:", r"broken\.py' cannot be imported: SyntaxError"),
+        ("broken.py", "1 / 0", r"broken\.py' cannot be imported: ZeroDivisionError: division by zero"),
     ],
 )
 def test_plugin_that_cannot_be_imported_is_a_config_error(name: str, code: str | None, message: str) -> None:
@@ -267,6 +255,7 @@ def test_worker_processes_have_plugins_and_tasks(plugin: Path, monkeypatch: pyte
     load_config("recipe.yaml", ["plugins=[plugins/mine.py]"])
     monkeypatch.setattr(parallel, "SERIAL_S", 0.0)
     names = ["object_counting", "ship_counting", "vqa"]
+    monkeypatch.chdir("/")
     with Workers(2) as pool:
         assert [task.name for task in pool.in_order(find_task, names)] == names
         assert os.getpid() not in set(pool.in_order(eval, ["__import__('os').getpid()"]))
