@@ -23,9 +23,9 @@ from geovlm_ray.core.errors import UserError
 from geovlm_ray.training.sft import fine_tune
 from tests.system.fine_tunings import rows
 from tests.system.runs import metrics, without_timings
+from tests.system.test_restarts import CrashingLearner
 from tests.unit.datasets import write_image
 from tests.unit.resuming import STEPS, SmallRun, write_files
-from tests.unit.test_restarts import CrashingLearner
 
 KIB = 2**10
 SFT = ("sft.steps=3", "sft.batch_size=2", "sft.eval_every=2", "sft.eval_examples=2", "sft.readers=0")

@@ -22,7 +22,7 @@ from geovlm_ray.evaluation.validation import held_out_summary, write_completions
 from geovlm_ray.observability.tracking import RunTracker, TrainingWarning
 from geovlm_ray.report.html import write_report
 from geovlm_ray.training.health import HealthMonitor
-from tests.unit.test_run_records import ADVANTAGES, log
+from tests.system.test_run_records import ADVANTAGES, log
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 HOSTILE = (

@@ -33,7 +33,7 @@ from geovlm_ray.rewards.local import LocalRewards
 from geovlm_ray.training.benchmark_evaluation import in_loop_evaluation
 from geovlm_ray.training.checkpoint import CheckpointFolder
 from geovlm_ray.training.health import HealthMonitor
-from tests.unit.test_run_records import ADVANTAGES, log
+from tests.system.test_run_records import ADVANTAGES, log
 
 TASKS = ("vqa", "object_detection")
 DRAWS = 1000

@@ -19,9 +19,9 @@ from geovlm_ray.data.sources import open_stream
 from geovlm_ray.rewards.local import LocalRewards
 from geovlm_ray.training.preflight import Ready
 from geovlm_ray.training.run import execute
+from tests.system.test_restarts import CrashingLearner
 from tests.unit.datasets import write_dataset
 from tests.unit.test_loop import Pool, Rewards
-from tests.unit.test_restarts import CrashingLearner
 
 STEPS, STOPPED = 4, 2
 TASKS_OF_RUN = ("vqa", "image_captioning")

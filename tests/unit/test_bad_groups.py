@@ -23,9 +23,9 @@ from geovlm_ray.rewards.registry import REWARDS
 from geovlm_ray.training.loop import train
 from geovlm_ray.training.preflight import Ready
 from geovlm_ray.training.run import execute
+from tests.system.test_restarts import CrashingLearner
 from tests.unit.datasets import example, write_dataset
 from tests.unit.test_loop import Learner, Pool, Recorder, Rewards
-from tests.unit.test_restarts import CrashingLearner
 
 RECORDS = 30
 PROMPTS = 3

@@ -23,8 +23,8 @@ from tests.hostile_cases import (
     write_hostile_scored,
     write_hostile_source,
 )
+from tests.system.test_pages import summary
 from tests.unit.datasets import write_image
-from tests.unit.test_pages import summary
 
 ALL = "".join(text for name, text in STRINGS.items() if name != "long")
 

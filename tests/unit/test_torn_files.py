@@ -17,8 +17,8 @@ from geovlm_ray.report.html import write_report
 from geovlm_ray.training.benchmark_evaluation import _rewind
 from geovlm_ray.training.checkpoint import CheckpointFolder
 from geovlm_ray.training.health import HealthMonitor
+from tests.system.test_run_records import ADVANTAGES
 from tests.unit.test_checkpoint import checkpoint_steps, save_checkpoints
-from tests.unit.test_run_records import ADVANTAGES
 
 Log = pytest.LogCaptureFixture
 LINE = b'{"step": 1, "text": "a\xe2\x80\xa8b"}\n'

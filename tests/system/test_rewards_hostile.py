@@ -114,7 +114,7 @@ INTERFERENCES = "JUNK FORGED BRACKETS SHUT"
 def test_failure_is_that_completions_error_and_no_other(file: Path) -> None:
     words = [*FAILURES.split(), *INTERFERENCES.split()]
     responses = [response(text) for word in words for text in (word, "a")]
-    scores = score_batch(responses, [VQA] * len(responses), config(file))
+    scores = score_batch(responses, [VQA] * len(responses), config(file, time_limit_s=30))
     statuses = {word: (scores[2 * k].status, scores[2 * k].accuracy) for k, word in enumerate(words)}
     assert {word: statuses[word] for word in FAILURES.split()} == dict.fromkeys(FAILURES.split(), ("error", 0.0))
     # What a function writes itself may be read before or after its own score.

@@ -20,7 +20,7 @@ from geovlm_ray.report.held_out import ANSWER_COLUMNS, COLUMNS, held_out_results
 from geovlm_ray.report.html import write_report
 from geovlm_ray.report.page import plain, render
 from geovlm_ray.report.terminal import InertConsole
-from tests.unit.test_run_records import run as run  # noqa: PLC0414
+from tests.system.test_run_records import run as run  # noqa: PLC0414
 
 TEMPLATES = Path(geovlm_ray.report.__file__).parent / "templates"
 HOSTILE = "<script>alert('x')</script>"

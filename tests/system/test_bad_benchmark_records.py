@@ -14,7 +14,7 @@ from geovlm_ray.data.answer_format import DATASET_FORMAT
 from geovlm_ray.data.sampler import HELD_OUT_SEED
 from geovlm_ray.evaluation.results import read_results
 from geovlm_ray.training.benchmark_evaluation import in_loop_evaluation
-from tests.unit.test_evaluation import FakeEngines, in_loop_config, run
+from tests.system.test_evaluation import FakeEngines, in_loop_config, run
 
 
 class BlindEngines(FakeEngines):
