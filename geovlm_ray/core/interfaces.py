@@ -155,6 +155,9 @@ class Evaluator(Protocol):
     def finish(self) -> None:
         """Wait for running evaluations."""
 
+    def close(self) -> None:
+        """Abandon running evaluations."""
+
 
 Report = Callable[[dict[str, float]], None]
 """Callback that receives the metrics of every step."""
@@ -194,7 +197,9 @@ class Components:
     release: Callable[[], None] = lambda: None
 
     def close(self) -> None:
-        """Shut the pools and the learner down, then give back what the backend reserved for them."""
+        """Abandon evaluations, shut the pools and the learner down, and give back what was reserved for them."""
+        if self.evaluator:
+            self.evaluator.close()
         for component in (self.rollouts, self.rewards, self.learner):
             component.close()
         self.release()

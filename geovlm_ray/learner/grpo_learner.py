@@ -26,7 +26,6 @@ from geovlm_ray.learner.ranks import SINGLE_PROCESS, Ranks
 from geovlm_ray.learner.schedules import schedule
 from geovlm_ray.learner.trained_policy import NamedParameters, TrainedPolicy
 from geovlm_ray.model.config import ModelConfig
-from geovlm_ray.model.families import family_of
 from geovlm_ray.model.loading import engine_adapter_config, load_model
 from geovlm_ray.model.logprobs import RowLogprobs, logprobs_and_entropy
 from geovlm_ray.model.prompts import EncodedPrompt, PromptEncoder, banned_token_ids
@@ -316,9 +315,10 @@ class GrpoLearner(TrainedPolicy):
         lora = self.model_config.lora
         if lora is None:
             dtype = getattr(torch, self.model_config.dtype)
-            return ((n, p.detach().to(self.device, dtype)) for n, p in self.model.named_parameters()), None
+            parameters = self.model.named_parameters()
+            return ((n, self.family.in_files(n, p.detach().to(self.device, dtype))) for n, p in parameters), None
         if self.model_config.sends_adapter:
-            return get_peft_model_state_dict(self.model).items(), engine_adapter_config(lora, family_of(self.model))
+            return get_peft_model_state_dict(self.model).items(), engine_adapter_config(lora, self.family)
         return self._merged(), None
 
     def _merged(self) -> Iterator[tuple[str, torch.Tensor]]:

@@ -72,9 +72,9 @@ class TrainedPolicy:
         if gradient_checkpointing:
             base_model(model).gradient_checkpointing_enable({"use_reentrant": False})
         self.row_logprobs = self.sharded(model)
-        family = family_of(model)
+        self.family = family_of(model)
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        vision = {name for name in self.trained if family.is_vision(name)}
+        vision = {name for name in self.trained if self.family.is_vision(name)}
         self.parts = {
             part: [p for name, p in self.trained.items() if (name in vision) == is_vision]
             for part, is_vision in (("vision", True), ("language", False))
@@ -158,7 +158,7 @@ class TrainedPolicy:
             describe = partial(save_policy, self.model, self.processor, folder, weights)
         else:
             names = file_names(self.model)
-            self._write(folder, MODEL, {names[name]: p for name, p in saved.items()})
+            self._write(folder, MODEL, {names[n]: self.family.in_files(n, p.detach()) for n, p in saved.items()})
             describe = partial(save_description, self.model, self.processor, folder)
         if self.ranks.rank == 0:
             rest = {n: {k: v.clone() for k, v in state.items() if k not in whole[n]} for n, state in states.items()}
@@ -187,7 +187,8 @@ class TrainedPolicy:
             names = file_names(self.model)
             with open_tensors(folder, MODEL) as files:
                 for name, parameter in self._saved_parameters().items():
-                    parameter.detach().copy_(self._read(files, names[name], parameter))
+                    stored = self.family.in_files(name, parameter.detach())
+                    stored.copy_(self._read(files, names[name], stored))
         by_parameter = {id(p): o for o in self.optimizers for group in o.param_groups for p in group["params"]}
         with open_tensors(folder / OPTIMIZER, OPTIMIZER) as files:
             for name, values in state["optimizer"].items():
@@ -221,7 +222,8 @@ class TrainedPolicy:
         full = full_tensor(tensor.detach().to(self.device))
         if not keep:
             return full.new_empty(0)
-        return full.cpu() if full.device.type != "cpu" else full.clone()
+        on_host = full.device.type == "cpu"
+        return full.clone(memory_format=torch.contiguous_format) if on_host else full.cpu().contiguous()
 
     def _read(self, files: TensorFiles, name: str, parameter: torch.Tensor) -> torch.Tensor:
         """A tensor from the files, which rank 0 reads, sharded like a parameter."""

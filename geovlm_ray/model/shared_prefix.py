@@ -50,7 +50,7 @@ class _Padded:
 
 
 class SharedPrefix:
-    """How the tokens of a row attend to each other in every layer; passed to the model in place of a mask.
+    """How the tokens of a row attend to each other in every layer; passed to the layers as ``spans``.
 
     Every prompt, and every completion after its prompt, is a causal sequence. The prompt of a group with one completion
     belongs to the sequence of the completion.
@@ -113,19 +113,21 @@ def shared_prefix_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: SharedPrefix,
+    attention_mask: None,
+    *,
+    spans: SharedPrefix,
     scaling: float | None = None,
     **settings: object,
 ) -> tuple[torch.Tensor, None]:
     """Attention within each group of a row; query, key and value are [1, heads, L, d], the result [1, L, heads, d]."""
     if runs_flash(value):
-        indices, queries, keys = attention_mask.packed
+        indices, queries, keys = spans.packed
         packed_key, packed_value = (states[0].transpose(0, 1).index_select(0, indices) for states in (key, value))
         output = flash_attention(
             query[0].transpose(0, 1), packed_key, packed_value, queries, keys, scaling, causal=True
         )
         return output[None], None
-    batches, order = attention_mask.padded
+    batches, order = spans.padded
     outputs = []
     for at_queries, at_keys in batches:
         square = at_queries.shape == at_keys.shape
@@ -133,7 +135,7 @@ def shared_prefix_attention(
             _take(query, at_queries),
             _take(key, at_keys),
             _take(value, at_keys),
-            attn_mask=None if square else attention_mask.mask(at_queries.shape[1], at_keys.shape[1], query.dtype),
+            attn_mask=None if square else spans.mask(at_queries.shape[1], at_keys.shape[1], query.dtype),
             is_causal=square,
             scale=scaling,
             enable_gqa=True,

@@ -26,7 +26,9 @@ def file_names(model: PreTrainedModel) -> dict[str, str]:
     """
     meta = {name: torch.empty_like(parameter, device="meta") for name, parameter in model.named_parameters()}
     parameters = {id(tensor): name for name, tensor in meta.items()}
-    found = {parameters.get(id(tensor)): name for name, tensor in revert_weight_conversion(model, dict(meta)).items()}
+    # What is no parameter is one in another layout, under the same name.
+    in_files = revert_weight_conversion(model, dict(meta))
+    found = {parameters.get(id(tensor), name): name for name, tensor in in_files.items()}
     if found.keys() != meta.keys():
         raise ModelError(f"{type(model).__name__}: expected one tensor in its files for each parameter")
     return {name: found[name] for name in meta}

@@ -5,8 +5,10 @@ vLLM runs in the calling process, so weights are passed as tensors, without a co
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
+import weakref
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -128,6 +130,25 @@ def remove_rendezvous_file(llm: LLM) -> None:
 
 def _rendezvous(worker: Any) -> str:
     return worker.distributed_init_method
+
+
+def keep_process_groups(llm: LLM) -> None:
+    """Let the engine, when it is garbage collected, release what is its own.
+
+    vLLM would also end the process groups, which a newer engine of this process uses.
+    """
+    client = llm.llm_engine.engine_core
+    # vLLM 0.26 has no finalizer.
+    if finalizer := getattr(client, "_finalizer", None):
+        finalizer.detach()
+        weakref.finalize(client, _release, client.engine_core)
+
+
+def _release(core: Any) -> None:
+    core.structured_output_manager.clear_backend()
+    core.model_executor.shutdown()
+    core.scheduler.shutdown()
+    gc.unfreeze()
 
 
 def rejection_errors() -> tuple[type[Exception], ...]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from geovlm_ray.config import Config
-from geovlm_ray.core.errors import UNREADABLE, DataError, reason_of
+from geovlm_ray.core.errors import UNREADABLE, DataError, RunError, reason_of
 from geovlm_ray.core.files import UNDONE, move_aside
 from geovlm_ray.core.interfaces import RolloutPool
 from geovlm_ray.core.schema import Prompt, SampleGroup
@@ -55,6 +57,8 @@ class InLoopEvaluation:
         self._rewards = LocalRewards(default_reward_config(config.reward))
         self._thread = ThreadPoolExecutor(1)
         self._pending: list[tuple[int, Future[dict[str, float]]]] = []
+        self._lock = threading.Lock()
+        self._closed = False
 
     def due(self, step: int) -> bool:
         """Whether the weights after a step are to be evaluated and have not been yet."""
@@ -80,6 +84,12 @@ class InLoopEvaluation:
         while self._pending:
             self._collect()
 
+    def close(self) -> None:
+        """Abandon running evaluations: from now on they write nothing, and a restarted run may begin them again."""
+        with self._lock:
+            self._closed = True
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
     def _collect(self) -> dict[str, float]:
         step, evaluation = self._pending.pop(0)
         scores = evaluation.result()
@@ -94,13 +104,23 @@ class InLoopEvaluation:
         for benchmark, examples in self.benchmarks:
             benchmark_groups = groups[first : first + len(examples)]
             first += len(examples)
-            predictions = Predictions(folder / "predictions", benchmark.name)
-            bad = predictions.bad_records(len(examples), self.config.data.max_bad)
-            predictions.add_groups(dict(enumerate(benchmark_groups)), examples, bad)
-            predictions.finish()
-            results.benchmarks[benchmark.name] = result_of(benchmark, predictions.rows(), self._rewards)
-        write_results(results, folder)
-        return _scores(read_results(folder))
+            with self._writing():
+                predictions = Predictions(folder / "predictions", benchmark.name)
+                bad = predictions.bad_records(len(examples), self.config.data.max_bad)
+                predictions.add_groups(dict(enumerate(benchmark_groups)), examples, bad)
+                predictions.finish()
+                rows = predictions.rows()
+            results.benchmarks[benchmark.name] = result_of(benchmark, rows, self._rewards)
+        with self._writing():
+            write_results(results, folder)
+            return _scores(read_results(folder))
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        with self._lock:
+            if self._closed:
+                raise RunError("the evaluation was abandoned with its run")
+            yield
 
     def _step_folder(self, step: int) -> Path:
         return self.folder / f"step-{step:06d}"

@@ -6,9 +6,11 @@ tensors that the layers of Qwen2.5-VL keep for the backward pass. Real peaks dif
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import nn
@@ -18,7 +20,9 @@ from geovlm_ray.config import Config
 from geovlm_ray.core.errors import RunError
 from geovlm_ray.core.placement import GIB
 from geovlm_ray.model.families import FAMILIES
+from geovlm_ray.model.families.base import LoraTargets, ModelFamily
 from geovlm_ray.model.logprobs import MAX_LOGITS
+from geovlm_ray.model.prompts import DEFAULT_VISUAL_TOKENS
 
 CUDA_BYTES = 1.5 * GIB
 """CUDA context, libraries and their workspaces, per process."""
@@ -61,13 +65,21 @@ class Tower:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """Sizes of a vision-language model; ``embeddings`` counts the weights of input embeddings and output layer."""
+    """Sizes of a vision-language model.
+
+    ``embeddings`` counts the weights of input embeddings and output layer, ``caching_layers`` the layers whose keys and
+    values an engine caches; ``pixels_per_token`` is the side of a visual token; a LoRA adapter has
+    ``adapters[targets]`` weights for each unit of its rank.
+    """
 
     language: Tower
     vision: Tower
     embeddings: int
     vocabulary: int
     patches_per_token: int
+    pixels_per_token: int
+    caching_layers: int
+    adapters: Mapping[LoraTargets, int]
 
     @property
     def weights(self) -> int:
@@ -87,18 +99,22 @@ class ModelShape:
         ends = {model.get_input_embeddings().weight, model.get_output_embeddings().weight}
         embeddings = sum(weight.numel() for weight in ends)
         head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        kinds = getattr(text, "layer_types", None) or ["full_attention"] * text.num_hidden_layers
         return cls(
             language=Tower(
                 text.num_hidden_layers,
                 text.hidden_size,
-                text.intermediate_size,
+                family.mlp_width(text),
                 head * text.num_key_value_heads,
                 counts[False] - embeddings,
             ),
-            vision=Tower(vision.depth, vision.hidden_size, vision.intermediate_size, 0, counts[True]),
+            vision=Tower(vision.depth, *family.vision_widths(vision), 0, counts[True]),
             embeddings=embeddings,
             vocabulary=text.vocab_size,
             patches_per_token=vision.spatial_merge_size**2,
+            pixels_per_token=vision.spatial_merge_size * vision.patch_size,
+            caching_layers=sum(kind != "linear_attention" for kind in kinds),
+            adapters={targets: _adapter_weights(model, family, targets) for targets in get_args(LoraTargets)},
         )
 
 
@@ -123,8 +139,7 @@ def learner_memory(config: Config, shape: ModelShape, gpu_bytes: float) -> Actor
     vision_trained = (lora.targets == "all") if lora else not settings.freeze_vision
     trained = shape.weights - (0 if vision_trained else shape.vision.weights)
     if lora:
-        towers = [shape.language, *([shape.vision] if vision_trained else [])]
-        trained = sum(_adapter_weights(tower, lora.rank) for tower in towers)
+        trained = shape.adapters[lora.targets] * lora.rank
     parts = {}
     if not settings.offload:
         parts["weights"] = (shape.weights * element + trained * 4 if lora else shape.weights * 4) / ranks
@@ -136,7 +151,7 @@ def learner_memory(config: Config, shape: ModelShape, gpu_bytes: float) -> Actor
         parts["gathered layers"] = 2 * largest * element
     elif element == 2 and not lora:
         parts["bf16 copies"] = shape.weights * 2
-    prompt = _image_tokens(config)
+    prompt = _image_tokens(config, shape.pixels_per_token)
     group = prompt + config.rollout.group_size * config.rollout.max_tokens
     tokens = max(config.learner.tokens_per_micro_batch, group)
     patches = tokens // group * prompt * shape.patches_per_token
@@ -160,7 +175,7 @@ def engine_memory(config: Config, shape: ModelShape, gpu_bytes: float) -> ActorM
     """Memory of a rollout actor on each of its GPUs; its KV cache takes the rest of its ``gpu_memory_utilization``."""
     element = 2 if config.model.dtype == "bfloat16" else 4
     workers = config.rollout.tensor_parallel
-    sequence = 2 * shape.language.layers * shape.language.keys * element * config.rollout.max_model_len / workers
+    sequence = 2 * shape.caching_layers * shape.language.keys * element * config.rollout.max_model_len / workers
     parts = {"weights": shape.weights * element / workers, "CUDA": CUDA_BYTES + GRAPH_BYTES}
     limit = gpu_bytes * config.rollout.gpu_memory_utilization
     if config.rollout.kv_cache_gb:
@@ -233,16 +248,17 @@ def _advice(config: Config, actor: ActorMemory) -> list[str]:
     return [*advice, "raise placement.learner.num_gpus or placement.learner.actors"]
 
 
-def _adapter_weights(tower: Tower, rank: int) -> int:
-    """Weights of an adapter on queries, keys, values, output, and the three layers of the MLP."""
-    width, keys, mlp = tower.width, tower.keys or tower.width, tower.mlp
-    return tower.layers * rank * (2 * (width + width) + 2 * (width + keys) + 3 * (width + mlp))
+def _adapter_weights(model: nn.Module, family: ModelFamily, targets: LoraTargets) -> int:
+    """Weights of a LoRA adapter of rank 1."""
+    pattern = re.compile(family.lora_target_pattern(targets))
+    linear = (m for n, m in model.named_modules() if isinstance(m, nn.Linear) and pattern.fullmatch(n))
+    return sum(layer.in_features + layer.out_features for layer in linear)
 
 
-def _image_tokens(config: Config) -> int:
-    """Visual tokens of a prompt with one image, at 28 pixels a token."""
+def _image_tokens(config: Config, side: int) -> int:
+    """Visual tokens of a prompt with one image, at ``side`` pixels a token."""
     prompt = config.prompt
-    fixed = (prompt.image_size // 28) ** 2
+    fixed = (prompt.image_size // side) ** 2
     if prompt.resolution == "native":
-        return prompt.max_pixels // 28**2 if prompt.max_pixels else 1280
+        return prompt.max_pixels // side**2 if prompt.max_pixels else DEFAULT_VISUAL_TOKENS
     return fixed * (1 + prompt.max_tiles) if prompt.resolution == "tiles" else fixed

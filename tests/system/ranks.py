@@ -44,8 +44,9 @@ def train_rank(
     rank: int, size: int, address: str, overrides: tuple[str, ...], folder: Path, load: str, save: str
 ) -> None:
     """Load a checkpoint, train two steps, and save weights, metrics, log-probs and another checkpoint."""
-    settings = ["learner.lr=1e-4", "learner.tokens_per_micro_batch=1", *overrides]
-    learner = make_learner(load_config("demo", settings), model_folder("tiny"), Ranks.join(rank, size, address))
+    settings = ["model.path=tiny", "learner.lr=1e-4", "learner.tokens_per_micro_batch=1", *overrides]
+    config = load_config("demo", settings)
+    learner = make_learner(config, model_folder(config.model.path), Ranks.join(rank, size, address))
     if load:
         learner.load(folder / load)
     rows = [learner.step(GROUPS) for _ in range(2)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import os
 import signal
@@ -33,13 +32,6 @@ from tests.system.random_weights import RandomWeights
 pytestmark = pytest.mark.slow
 EVEN = replace(SHAPES["small"], vision={**SHAPES["small"].vision, "hidden_size": 128, "num_heads": 4})
 """A small model of which two workers can divide all heads."""
-
-
-@pytest.fixture(autouse=True)
-def _free_engines() -> Iterator[None]:
-    """Free engines that an error's traceback has kept: vLLM would do it while the next engine runs, and stop it."""
-    yield
-    gc.collect()
 
 
 @pytest.mark.parametrize(

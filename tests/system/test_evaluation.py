@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -375,6 +376,26 @@ def test_evaluations_of_repeated_steps_are_moved_aside(tmp_path: Path) -> None:
     assert (resumed.due(2), resumed.due(4)) == (False, True)
     assert (config.run.folder / "evaluations" / "undone" / "step-000004-1" / "results.json").is_file()
     assert json.loads((config.run.folder / "checkpoints" / "best.json").read_text())["overall"]["step"] == 2
+
+
+def test_closed_evaluation_writes_nothing_more(tmp_path: Path) -> None:
+    config, checkpoints = in_loop_config(tmp_path)
+    generating, closed = threading.Event(), threading.Event()
+
+    def answer(example: Example) -> str:
+        generating.set()
+        assert closed.wait(60)
+        return ideal(example)
+
+    evaluation = in_loop_evaluation(config, DATASET_FORMAT, FakeEngines(answer), checkpoints, start=0)  # type: ignore[arg-type]
+    assert evaluation is not None
+    evaluation.begin(2)
+    assert generating.wait(60)
+    evaluation.close()
+    closed.set()
+    with pytest.raises(RunError, match="abandoned"):
+        evaluation.finish()
+    assert not list((config.run.folder / "evaluations").glob("step-*"))
 
 
 def test_in_loop_benchmarks_require_their_data(tmp_path: Path) -> None:

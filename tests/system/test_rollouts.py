@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,6 +65,15 @@ def test_in_flight_completions_continue_with_new_weights_and_record_the_update(
     assert max(d.max() for d in logprob_differences(new_logprobs(fresh), fresh)) < 1e-3
     assert {s.weight_version for g in fresh for s in g.samples} == {1}
     assert loads == ([] if lora == "null" else ["version-0", "version-1"]), "the adapter is loaded once per version"
+
+
+def test_engine_generates_after_an_older_one_of_the_process_is_collected() -> None:
+    config, model = load_config("demo"), model_folder("tiny")
+    older = make_engine(config, model)
+    engine = make_engine(config, model)
+    del older
+    gc.collect()
+    assert engine.generate(PromptSampler(SceneStream(0), config.data, 2).batch(0), group_size=1)
 
 
 def test_prompt_that_cannot_be_shown_gives_a_group_with_the_problem(tmp_path: Path) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 from transformers import PreTrainedModel, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
+from benchmarks.random_families import CONFIGS, build, save
 from geovlm_ray.config import load_config
 from geovlm_ray.core.errors import ModelError
 from geovlm_ray.core.schema import Prompt
@@ -21,6 +25,7 @@ from geovlm_ray.learner.sft.config import SftConfig
 from geovlm_ray.learner.sft.trainer import SftTrainer
 from geovlm_ray.model.config import LoraSettings, ModelConfig
 from geovlm_ray.model.families import FAMILIES, family_of
+from geovlm_ray.model.families.base import LoraTargets
 from geovlm_ray.model.families.qwen2_5_vl import Qwen25VL
 from geovlm_ray.model.loading import load_model, load_processor, model_folder
 from geovlm_ray.model.prompts import PromptEncoder
@@ -66,8 +71,25 @@ def renamed(tmp_path: Path) -> Path:
 
 
 def test_unknown_family_is_an_error_that_names_the_known_ones(renamed: Path) -> None:
-    with pytest.raises(ModelError, match=r"renamed: expected .* type 'qwen2_5_vl', found model_type 'renamed_vl'"):
+    known = ", ".join(map(repr, FAMILIES))
+    message = rf"renamed: expected .* type {known}; a new one takes .*, found model_type 'renamed_vl'"
+    with pytest.raises(ModelError, match=message):
         model_folder(str(renamed))
+
+
+@pytest.mark.parametrize("model_type", CONFIGS)
+def test_adapter_covers_the_linear_layers_of_the_towers_that_it_is_for(model_type: str, tmp_path: Path) -> None:
+    folder = save(model_type, tmp_path)
+    layers = {}
+    for targets in get_args(LoraTargets):
+        lora = LoraSettings(rank=4, targets=targets)
+        model = load_model(ModelConfig(lora=lora), folder, torch.device("cpu"), seed=0)
+        names = [name.removesuffix(".lora_A.default") for name, _ in model.named_modules() if "lora_A.def" in name]
+        layers[targets] = {name.removeprefix("base_model.model.") for name in names}
+    linear = {name for name, layer in build(model_type)[0].named_modules() if isinstance(layer, nn.Linear)}
+    mergers = {name for name in linear if re.search(r"visual\.merger\.mlp", name)}
+    assert layers["language"] == {name for name in linear if "language_model" in name}
+    assert layers["all"] == linear - mergers - {"lm_head"}
 
 
 @pytest.mark.parametrize("lora", [None, LoraSettings(rank=4, targets="all")])

@@ -130,6 +130,8 @@ class Evaluator:
     def finish(self) -> None:
         self.finished = True
 
+    def close(self) -> None: ...
+
 
 class Recorder:
     """Tracker and checkpointer that records its calls."""

@@ -10,8 +10,14 @@ from geovlm_ray.core.errors import DataError, ModelError
 from geovlm_ray.core.files import read_object
 from geovlm_ray.model.families.base import ModelFamily
 from geovlm_ray.model.families.qwen2_5_vl import Qwen25VL
+from geovlm_ray.model.families.qwen2_vl import Qwen2VL
+from geovlm_ray.model.families.qwen3_5 import Qwen35
+from geovlm_ray.model.families.qwen3_vl import Qwen3VL
+from geovlm_ray.model.families.qwen3_vl_moe import Qwen3VLMoe
 
-FAMILIES: dict[str, ModelFamily] = {family.model_type: family for family in (Qwen25VL(),)}
+FAMILIES: dict[str, ModelFamily] = {
+    family.model_type: family for family in (Qwen25VL(), Qwen2VL(), Qwen3VL(), Qwen3VLMoe(), Qwen35())
+}
 
 
 def family_of_folder(folder: Path) -> ModelFamily:
@@ -30,7 +36,8 @@ def family_of_folder(folder: Path) -> ModelFamily:
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         known = ", ".join(map(repr, FAMILIES))
         raise ModelError(
-            f"model {folder}: expected a vision-language model of type {known}, found model_type {model_type!r}"
+            f"model {folder}: expected a vision-language model of type {known}; a new one takes one file in "
+            f"geovlm_ray/model/families (CONTRIBUTING.md), found model_type {model_type!r}"
         )
     family = FAMILIES[model_type]
     if not isinstance(family, ModelFamily) or family.model_type != model_type:

@@ -48,6 +48,10 @@ class ModelFamily(ABC):
     def sharded_layers(self, base: nn.Module) -> Sequence[nn.Module]:
         """Layers whose weights are gathered one at a time during a sharded forward pass."""
 
+    def in_files(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        """A parameter as its files and the engines have it; given that, the parameter as the model has it."""
+        return tensor
+
     @abstractmethod
     def use_attention(self, base: nn.Module, name: str) -> None:
         """Switch the language model to an implementation registered in `transformers.AttentionInterface`."""
@@ -55,6 +59,14 @@ class ModelFamily(ABC):
     @abstractmethod
     def use_vision_attention(self, base: nn.Module, name: str) -> None:
         """Switch the vision tower to an implementation registered in `transformers.AttentionInterface`."""
+
+    @abstractmethod
+    def mlp_width(self, text: PreTrainedConfig) -> int:
+        """Width of the MLPs of the language model that a token goes through."""
+
+    @abstractmethod
+    def vision_widths(self, vision: PreTrainedConfig) -> tuple[int, int]:
+        """Width of the layers of the vision tower, and of their MLPs."""
 
     @abstractmethod
     def image_token_id(self, config: PreTrainedConfig) -> int:
@@ -78,7 +90,7 @@ class ModelFamily(ABC):
     ) -> torch.Tensor:
         """Last hidden states [L, width] of one row of token ids [L] with positions [axes, L].
 
-        ``spans`` must reach the attention implementation set by `use_attention` as its mask. A row without images must
-        still run the vision tower (see `blank_image`): the ranks of a sharded policy synchronize at every layer, in the
-        backward pass too.
+        ``spans`` must reach the attention implementation set by `use_attention` as the keyword ``spans``. A row without
+        images must still run the vision tower, on a blank image: the ranks of a sharded policy synchronize at every
+        layer, in the backward pass too.
         """
