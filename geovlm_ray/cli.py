@@ -23,6 +23,7 @@ COMMANDS = {
     "train": "reinforcement fine-tuning with GRPO, on a Ray cluster or in one process",
     "sft": "supervised fine-tuning, the warm-up before reinforcement learning",
     "evaluate": "evaluate a model, or given responses, on benchmarks with published and corrected metrics",
+    "predict": "find objects and answer questions in scenes of any size, as a map",
     "compare": "compare runs or evaluations, with significance tests",
     "study": "run a small ablation study and write a report",
     "export": "export a merged Hugging Face model with a model card",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -111,13 +112,18 @@ def _evaluate_model(args: argparse.Namespace) -> int:
     with resumable(how), Progress(console) as progress:
         benchmarks += custom_benchmarks([Path(name) for name in names if is_path(name)], out, progress.show)
         spec = EvaluationSpec(args.model, benchmarks, args.data, args.limit, args.reasoning)
-        build, accept = _local if args.local else _cluster, args.accept_changes
+        build, accept = build_engines(args.local), args.accept_changes
         results = evaluate(spec, config, out, build, console, progress.show, accept_changes=accept)
     console.print(terminal_table(results))
     console.print(f"Report: {(out / 'results.html').resolve()}")
     if args.json:
         write_atomically(args.json, read_text(out / RESULTS))
     return 0
+
+
+def build_engines(local: bool) -> Callable[[Config], RolloutPool]:
+    """What builds the engines: one in this process, or rollout actors on Ray."""
+    return _local if local else _cluster
 
 
 def _local(config: Config) -> RolloutPool:

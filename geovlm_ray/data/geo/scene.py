@@ -1,0 +1,154 @@
+"""A raster scene of any size, of which only windows are read; coordinates by its affine transform and CRS (GDAL)."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import rasterio
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window as RasterWindow
+
+from geovlm_ray.core.errors import DataError
+from geovlm_ray.data.images import resolve
+
+SIGNATURES = {
+    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "GTiff"),
+    **dict.fromkeys((b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"), "JP2OpenJPEG"),
+    b"\x89PNG": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"RIFF": "WEBP",
+    b"BM": "BMP",
+    b"GIF8": "GIF",
+    b"EHFA_HEADER_TAG": "HFA",
+}
+"""GDAL drivers by the first bytes of a file: of formats that hold their own pixels.
+
+Others, such as VRT, may refer to files and addresses elsewhere.
+"""
+CACHE_MB = 256
+"""Memory of GDAL's block cache."""
+PREVIEW_SIDE = 1024
+"""Longer side of the reduced scene from which the contrast stretch is computed."""
+
+# Scene.crs says so.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of a scene in pixels: ``left``, ``top``, ``width`` and ``height``."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+    @property
+    def right(self) -> int:
+        """Column after the last one."""
+        return self.left + self.width
+
+    @property
+    def bottom(self) -> int:
+        """Row after the last one."""
+        return self.top + self.height
+
+
+class Scene:
+    """An open raster file.
+
+    ``transform`` maps pixel corners (column, row) to coordinates in ``crs``; both are None without a georeference.
+
+    Raises:
+        DataError: the file cannot be read as a raster.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = resolve(path)
+        with self._errors():
+            self.file = rasterio.open(self.path, driver=_driver(self.path))
+        self.bands = self.file.count
+        self._take_grid()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+    def _take_grid(self) -> None:
+        self.width, self.height = self.file.width, self.file.height
+        is_placed = self.file.crs is not None and self.file.transform != Affine.identity()
+        self.crs: CRS | None = self.file.crs if is_placed else None
+        self.transform: Affine | None = self.file.transform if is_placed else None
+
+    def replace(self, warped: WarpedVRT) -> None:
+        """Read from a view of the file on another pixel grid from now on."""
+        self.file = warped
+        self._take_grid()
+
+    @property
+    def metres_per_pixel(self) -> float | None:
+        """Ground sample distance; None without a projected CRS."""
+        if self.crs is None or self.transform is None or not self.crs.is_projected:
+            return None
+        return math.sqrt(abs(self.transform.determinant)) * self.crs.linear_units_factor[1]
+
+    def read(self, bands: tuple[int, ...], window: Window | None = None, side: int | None = None) -> np.ma.MaskedArray:
+        """Bands (numbered from 1) of a window, [rows, columns, bands]; nodata, alpha and mask bands are masked.
+
+        With ``side``, the longer side is reduced to at most this many pixels.
+
+        Raises:
+            DataError: a band does not exist, or the file is damaged.
+        """
+        if max(bands) > self.bands:
+            raise DataError(f"{self.path}: expected bands among 1 to {self.bands}, found {max(bands)}")
+        area = window or Window(0, 0, self.width, self.height)
+        factor = min(1.0, side / max(area.width, area.height)) if side else 1.0
+        shape = (len(bands), max(1, round(area.height * factor)), max(1, round(area.width * factor)))
+        part = RasterWindow(area.left, area.top, area.width, area.height)
+        with self._errors():
+            values = self.file.read(list(bands), window=part, out_shape=shape, masked=True)
+        return values.transpose(1, 2, 0)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            with rasterio.Env(GDAL_CACHEMAX=CACHE_MB, GDAL_PAM_ENABLED="NO"):
+                yield
+        except (RasterioError, ValueError, OSError) as error:
+            raise DataError(f"{self.path}: expected a raster that GDAL reads, found: {error}") from error
+
+
+def on_the_ground(transform: Affine, pixels: np.ndarray) -> np.ndarray:
+    """Coordinates [n, 2] of pixel corners (column, row) [n, 2]."""
+    a, b, c, d, e, f = list(transform)[:6]
+    return pixels @ np.array([[a, d], [b, e]]) + np.array([c, f])
+
+
+def _driver(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(16)
+    for signature, driver in SIGNATURES.items():
+        if start.startswith(signature):
+            return driver
+    known = ", ".join(dict.fromkeys(SIGNATURES.values()))
+    raise DataError(f"{path}: expected a raster file ({known}), found {start[:8]!r}")

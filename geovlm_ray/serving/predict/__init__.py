@@ -1,0 +1,1 @@
+"""A model's answers about whole scenes, as features on a map."""

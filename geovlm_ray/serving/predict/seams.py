@@ -1,0 +1,123 @@
+"""Objects that overlapping windows found: each once, whole, although windows cut some of them.
+
+An object that is smaller than the overlap is whole in at least one window. What a window's inner edge cuts is therefore
+only kept where no window shows it whole; the parts of one object on both sides of a seam are then united.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import shapely
+
+from geovlm_ray.core.geometry import polygons, rotated_box
+from geovlm_ray.data.geo.scene import Window
+
+EDGE = 0.01
+"""Distance to an inner edge of a window, as a share of its side, below which a box counts as cut: answers round."""
+MIN_EDGE_PIXELS = 2.0
+SAME_IOU = 0.5
+"""IoU from which two whole boxes of one class are one object."""
+COVERED = 0.5
+"""Share of a cut box within a whole one from which it is a part of it."""
+TOUCHING = 0.1
+"""Share of the smaller of two cut boxes within the other from which they are parts of one object."""
+
+
+@dataclass(frozen=True)
+class Detection:
+    """A box in pixels of the scene, horizontal or rotated (`geovlm_ray.core.geometry`), found in a window."""
+
+    box: tuple[float, ...]
+    label: str | None
+    score: float
+    window: Window
+    agreement: float | None = None
+
+
+def merged(detections: Sequence[Detection], width: int, height: int) -> list[Detection]:
+    """The objects of a scene of ``width`` x ``height`` pixels, by descending score; classes are merged separately."""
+    found = []
+    for label in {detection.label: None for detection in detections}:
+        same = [detection for detection in detections if detection.label == label]
+        cut = [is_cut(detection, width, height) for detection in same]
+        whole = _distinct([d for d, is_part in zip(same, cut, strict=True) if not is_part])
+        parts = _uncovered([d for d, is_part in zip(same, cut, strict=True) if is_part], whole)
+        found += whole + _distinct(_united(parts))
+    return sorted(found, key=lambda d: (-d.score, d.box))
+
+
+def is_cut(detection: Detection, width: int, height: int) -> bool:
+    """Whether a box touches an edge of its window that is not an edge of the scene."""
+    window = detection.window
+    left, top, right, bottom = _shape(detection).bounds
+    near = max(MIN_EDGE_PIXELS, EDGE * max(window.width, window.height))
+    return (
+        (window.left > 0 and left - window.left <= near)
+        or (window.top > 0 and top - window.top <= near)
+        or (window.right < width and window.right - right <= near)
+        or (window.bottom < height and window.bottom - bottom <= near)
+    )
+
+
+def _distinct(detections: Sequence[Detection]) -> list[Detection]:
+    """Greedy non-maximum suppression: of boxes that are one object, the one with the highest score."""
+    ordered = sorted(detections, key=lambda d: (-d.score, d.box))
+    shapes = polygons([d.box for d in ordered])
+    areas = shapely.area(shapes)
+    kept = np.ones(len(ordered), dtype=bool)
+    for i, j in _overlapping(shapes, shapes):
+        if i < j and kept[i] and kept[j]:
+            common = shapely.intersection(shapes[i], shapes[j]).area
+            kept[j] = common < SAME_IOU * (areas[i] + areas[j] - common)
+    return [d for d, keep in zip(ordered, kept, strict=True) if keep]
+
+
+def _uncovered(parts: Sequence[Detection], whole: Sequence[Detection]) -> list[Detection]:
+    """The cut boxes that are no part of a whole one."""
+    shapes, others = polygons([d.box for d in parts]), polygons([d.box for d in whole])
+    kept = np.ones(len(parts), dtype=bool)
+    for i, j in _overlapping(shapes, others):
+        kept[i] &= shapely.intersection(shapes[i], others[j]).area < COVERED * shapes[i].area
+    return [d for d, keep in zip(parts, kept, strict=True) if keep]
+
+
+def _united(parts: Sequence[Detection]) -> list[Detection]:
+    """Unite the parts of one object that lie in different windows and overlap; its score is that of the best part."""
+    shapes = polygons([d.box for d in parts])
+    group = list(range(len(parts)))
+    for i, j in _overlapping(shapes, shapes):
+        if i < j and parts[i].window != parts[j].window:
+            smaller = min(shapes[i].area, shapes[j].area)
+            if shapely.intersection(shapes[i], shapes[j]).area > TOUCHING * smaller:
+                old, new = group[j], group[i]
+                group = [new if g == old else g for g in group]
+    united = []
+    for key in dict.fromkeys(group):
+        members = [part for part, g in zip(parts, group, strict=True) if g == key]
+        best = max(members, key=lambda d: d.score)
+        united.append(replace(best, box=_around(members)) if len(members) > 1 else best)
+    return united
+
+
+def _around(members: Sequence[Detection]) -> tuple[float, ...]:
+    """The box around several: horizontal if all are, else the smallest rotated one."""
+    shape = shapely.union_all(polygons([d.box for d in members]))
+    if all(len(d.box) == 4 for d in members):
+        return shape.bounds
+    corners = shapely.get_coordinates(shape).ravel().tolist()
+    return rotated_box(corners) or shape.bounds
+
+
+def _overlapping(a: np.ndarray, b: np.ndarray) -> list[tuple[int, int]]:
+    """Index pairs of shapes that intersect, in ascending order."""
+    if not len(a) or not len(b):
+        return []
+    pairs = shapely.STRtree(b).query(a, predicate="intersects").T
+    return sorted((int(i), int(j)) for i, j in pairs)
+
+
+def _shape(detection: Detection) -> shapely.Geometry:
+    return polygons([detection.box])[0]

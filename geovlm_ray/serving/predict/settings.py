@@ -1,0 +1,63 @@
+"""Settings of predictions over scenes, and a record of them beside unfinished answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from geovlm_ray.core.errors import ConfigError
+from geovlm_ray.core.files import read_object, write_atomically
+from geovlm_ray.core.pixels import PERCENTILES
+from geovlm_ray.data.geo.composites import Composite
+
+
+@dataclass(frozen=True)
+class PredictSettings:
+    """What is asked about every window, and how windows are cut and rendered.
+
+    ``side`` and ``overlap`` are in pixels of the scene. ``composites`` are the pictures of each scene, by default its
+    first bands; ``percentiles`` and ``value_range`` are as in `geovlm_ray.data.geo.composites.Renderer`. ``samples``
+    more answers are drawn for the agreement.
+    """
+
+    task: str
+    question: str
+    side: int
+    overlap: int
+    composites: tuple[Composite, ...] = ()
+    percentiles: tuple[float, float] = PERCENTILES
+    value_range: tuple[float, float] | None = None
+    samples: int = 0
+
+
+def check_same(record: dict[str, Any], folder: Path) -> None:
+    """Write what determines the answers into the folder of unfinished ones, or compare it with what is there.
+
+    Raises:
+        ConfigError: the folder has answers of other settings, sources or weights.
+    """
+    file = folder / "settings.json"
+    now = json.loads(json.dumps(record))
+    if not file.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, json.dumps(now, indent=1) + "\n")
+        return
+    before = read_object(file)
+    changed = [key for key in now if before.get(key) != now[key]]
+    if changed:
+        key = changed[0]
+        raise ConfigError(
+            f"{folder}: expected unfinished answers with {key} = {now[key]!r:.200}, found {before.get(key)!r:.200}; "
+            "remove the folder to begin again"
+        )
+
+
+def settings_record(settings: PredictSettings, sources: Sequence[Sequence[str]], model: str) -> dict[str, Any]:
+    """What determines the answers, as JSON: settings, weights, and path, size and time of every source file."""
+    files = [
+        [(path, Path(path).stat().st_size, Path(path).stat().st_mtime_ns) for path in source] for source in sources
+    ]
+    return {**asdict(settings), "model": model, "sources": files}

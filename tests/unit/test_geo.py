@@ -1,0 +1,142 @@
+"""Scenes of any size: windows, composites, georeference, change pairs."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import rasterio.features
+from affine import Affine
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from geovlm_ray.core.errors import ConfigError, DataError
+from geovlm_ray.data.geo.composites import Composite, Renderer
+from geovlm_ray.data.geo.scene import Scene, Window, on_the_ground
+from geovlm_ray.data.geo.windows import covering_windows, number_of_windows
+from geovlm_ray.serving.predict.pairs import align, overlap
+from tests.unit.oracle import TURNED, UTM, write_scene
+
+
+@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 700), st.floats(0, 0.99))
+def test_windows_cover_the_scene_and_overlap(width: int, height: int, side: int, share: float) -> None:
+    lap = int(share * side)
+    if number_of_windows(width, height, side, lap) > 3000:
+        return
+    windows = list(covering_windows(width, height, side, lap))
+    assert len(windows) == len(set(windows)) == number_of_windows(width, height, side, lap)
+    for low, high, length in (("left", "right", width), ("top", "bottom", height)):
+        spans = sorted({(getattr(w, low), getattr(w, high)) for w in windows})
+        assert spans[0][0] == 0
+        assert spans[-1][1] == length
+        assert all(end - start == min(side, length) for start, end in spans)
+        assert all(before[1] - after[0] >= lap for before, after in itertools.pairwise(spans))
+
+
+def test_window_of_a_scene_is_that_part_of_its_pixels(tmp_path: Path) -> None:
+    path = write_scene(tmp_path / "scene.tif", 700, 500, [(100, 50, 140, 90)])
+    with rasterio.open(path) as file:
+        pixels = file.read()
+    with Scene(str(path)) as scene:
+        assert (scene.width, scene.height, scene.bands, scene.metres_per_pixel) == (700, 500, 3, pytest.approx(0.5))
+        assert scene.crs == UTM
+        found = scene.read((3, 1), Window(90, 40, 60, 70))
+        assert np.array_equal(found, pixels[[2, 0], 40:110, 90:150].transpose(1, 2, 0))
+        assert max(scene.read((1,), side=64).shape) == 64
+        with pytest.raises(DataError, match="expected bands among 1 to 3, found 4"):
+            scene.read((4,))
+
+
+def test_picture_without_georeference_has_none(tmp_path: Path) -> None:
+    Image.new("RGB", (30, 20)).save(tmp_path / "a.png")
+    with Scene(str(tmp_path / "a.png")) as scene:
+        assert (scene.width, scene.crs, scene.transform, scene.metres_per_pixel) == (30, None, None, None)
+
+
+def test_files_that_refer_to_others_are_refused(tmp_path: Path) -> None:
+    source = write_scene(tmp_path / "scene.tif", 50, 50)
+    vrt = tmp_path / "scene.vrt"
+    vrt.write_text(f"<VRTDataset rasterXSize='50' rasterYSize='50'><!-- {source} --></VRTDataset>")
+    with pytest.raises(DataError, match=r"scene\.vrt: expected a raster file \(GTiff, .*\), found b'<VRT"):
+        Scene(str(vrt))
+    source.write_bytes(source.read_bytes()[:200])
+    with pytest.raises(DataError, match=r"scene\.tif: expected a raster that GDAL reads"), Scene(str(source)) as scene:
+        scene.read((1,))
+
+
+def test_windows_of_a_scene_are_stretched_alike(tmp_path: Path) -> None:
+    values = np.arange(400 * 300, dtype=np.uint16).reshape(300, 400)
+    path = write_scene(tmp_path / "scene.tif", 400, 300, count=1, dtype="uint16")
+    with rasterio.open(path, "r+") as file:
+        file.write(values, 1)
+    with Scene(str(path)) as scene:
+        renderer = Renderer(scene, Composite.default(scene))
+        whole, _ = renderer.render()
+        part, has_data = renderer.render(Window(40, 100, 64, 64))
+        fixed = Renderer(scene, Composite((1,)), value_range=(0, 255)).render(Window(0, 0, 400, 1))[0]
+    assert has_data
+    assert np.array_equal(part, whole[100:164, 40:104])
+    assert np.array_equal(fixed[0, :256, 0], np.arange(256))
+
+
+def test_difference_and_missing_data(tmp_path: Path) -> None:
+    path = write_scene(tmp_path / "scene.tif", 64, 64, count=2, dtype="float32", nodata=-1)
+    bands = np.stack([np.full((64, 64), 3.0), np.full((64, 64), 1.0)]).astype(np.float32)
+    bands[:, :32] = -1
+    with rasterio.open(path, "r+") as file:
+        file.write(bands)
+    with Scene(str(path)) as scene:
+        renderer = Renderer(scene, Composite.parse("1/2"))
+        picture, has_data = renderer.render()
+        assert has_data
+        assert not picture[:32].any()
+        # (3 - 1) / (3 + 1) = 0.5 of -1 to 1.
+        assert (picture[32:] == round(0.75 * 255)).all()
+        assert renderer.render(Window(0, 0, 64, 16))[1] is False
+
+
+@pytest.mark.parametrize("text", ["", "0", "1,2", "a", "1/0", "1,2,3,4", "-1", "1/2/3"])
+def test_unknown_bands_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="--bands: expected R,G,B, one band, or A/B"):
+        Composite.parse(text)
+
+
+def test_later_scene_is_warped_onto_the_earlier_one(tmp_path: Path) -> None:
+    square = (200.0, 120.0, 260.0, 180.0)
+    earlier = write_scene(tmp_path / "earlier.tif", 400, 300, [square])
+    # The same ground at twice the pixels, upright, 10 metres further west and north.
+    upright = Affine.translation(500_000 - 150, 4_100_000 + 150) @ Affine.scale(0.25, -0.25)
+    later = write_scene(tmp_path / "later.tif", 1600, 1400, transform=upright)
+    corners = on_the_ground(
+        TURNED, np.array([[square[i], square[j]] for i, j in ((0, 1), (2, 1), (2, 3), (0, 3), (0, 1))])
+    )
+    with rasterio.open(later, "r+") as file:
+        mask = rasterio.features.rasterize(
+            [{"type": "Polygon", "coordinates": [corners.tolist()]}], file.shape, transform=upright
+        )
+        file.write(np.repeat(mask[None] * np.uint8(250), 3, axis=0))
+    with Scene(str(earlier)) as first, Scene(str(later)) as second:
+        assert overlap(second, first) == pytest.approx(1.0, abs=0.02)
+        align(second, first)
+        assert (second.width, second.height, second.transform) == (400, 300, first.transform)
+        bright = second.read((1,))[..., 0].filled(0) > 125
+    rows, columns = np.nonzero(bright)
+    found = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+    assert found == pytest.approx(square, abs=1.01)
+
+
+def test_pairs_that_do_not_fit_are_refused_with_their_overlap(tmp_path: Path) -> None:
+    first = write_scene(tmp_path / "a.tif", 200, 200)
+    moved = write_scene(tmp_path / "b.tif", 200, 200, transform=TURNED @ Affine.translation(150, 0))
+    Image.new("RGB", (200, 100)).save(tmp_path / "c.png")
+    with Scene(str(first)) as a, Scene(str(moved)) as b, Scene(str(tmp_path / "c.png")) as c:
+        with pytest.raises(
+            DataError, match=r"b\.tif: expected a scene that covers at least 50% of .*a\.tif, found 25%"
+        ):
+            align(b, a)
+        with pytest.raises(DataError, match=r"c\.png: expected 200 x 200 pixels as .*a\.tif.*found 200 x 100"):
+            align(c, a)

@@ -1,0 +1,230 @@
+"""Predictions over scenes, with engines that know the answers: files, resumption, answers of every kind."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyogrio.raw
+import pytest
+import rasterio
+import shapely
+from pycocotools.coco import COCO
+from rasterio.warp import transform
+
+from geovlm_ray.config import Config, load_config
+from geovlm_ray.core.errors import ConfigError, DataError
+from geovlm_ray.core.geometry import hbb, iou_hbb
+from geovlm_ray.core.schema import Sample
+from geovlm_ray.data.geo.composites import Composite
+from geovlm_ray.data.geo.scene import on_the_ground
+from geovlm_ray.evaluation.settings import evaluation_config
+from geovlm_ray.model.loading import load_processor, model_folder
+from geovlm_ray.serving.predict.answers import mean_probability
+from geovlm_ray.serving.predict.features import SceneFeatures, write_features
+from geovlm_ray.serving.predict.run import predict, unfinished_folder
+from geovlm_ray.serving.predict.settings import PredictSettings
+from geovlm_ray.serving.predict.sources import scene_paths
+from tests.unit.oracle import TURNED, UTM, Oracle, scattered, write_scene
+
+WIDTH, HEIGHT, SIDE, OVERLAP = 1100, 800, 300, 90
+OBJECTS = scattered(25, WIDTH, HEIGHT, (12, 85))
+SETTINGS = PredictSettings("object_detection", "Find all ships.", SIDE, OVERLAP)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    return evaluation_config(load_config("demo"), model_folder("tiny"), tmp_path_factory.mktemp("actors"))
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_scene(tmp_path_factory.mktemp("scenes") / "scene.tif", WIDTH, HEIGHT, OBJECTS)
+
+
+def oracle(**settings: Any) -> Oracle:
+    return Oracle(OBJECTS, WIDTH, HEIGHT, SIDE, OVERLAP, **settings)
+
+
+def predicted(
+    scene: Path, out: Path, config: Config, engines: Oracle, settings: PredictSettings = SETTINGS, **more: Any
+) -> SceneFeatures:
+    """Predict over one scene."""
+    return predict([(str(scene),)], settings, config, lambda _: engines, out, lambda *_: None, **more)[0][0]  # type: ignore[arg-type,return-value]
+
+
+def on_the_map(objects: list[tuple[float, ...]]) -> np.ndarray:
+    """Corners of objects in UTM, [n, 4, 2], in metres."""
+    corners = np.array([[(x1, y1), (x2, y1), (x2, y2), (x1, y2)] for x1, y1, x2, y2 in objects])
+    return on_the_ground(TURNED, corners.reshape(-1, 2)).reshape(-1, 4, 2)
+
+
+def read(file: Path) -> tuple[dict[str, Any], np.ndarray]:
+    """Metadata and geometries of a file, by GDAL."""
+    meta, _, geometries, _ = pyogrio.raw.read(file)
+    return meta, shapely.from_wkb(geometries)
+
+
+@pytest.mark.parametrize("ending", ["geojson", "gpkg", "fgb"])
+def test_every_object_is_once_on_the_map_to_a_centimetre(
+    ending: str, scene: Path, tmp_path: Path, config: Config
+) -> None:
+    out = tmp_path / f"map.{ending}"
+    assert len(predicted(scene, out, config, oracle()).features) == len(OBJECTS)
+    meta, shapes = read(out)
+    assert meta["crs"] == ("EPSG:4326" if ending == "geojson" else UTM)
+    if ending == "geojson":
+        assert all(shape.exterior.is_ccw for shape in shapes)
+        shapes = shapely.transform(shapes, lambda xy: np.column_stack(transform(meta["crs"], UTM, *xy.T)))
+    placed = [shapely.get_coordinates(shape)[:-1] for shape in shapes]
+    for corners in on_the_map(OBJECTS):
+        distances = [max(np.linalg.norm(found - corner, axis=1).min() for corner in corners) for found in placed]
+        assert min(distances) < 0.01
+    assert not unfinished_folder(out).exists()
+    assert out.with_suffix(".png").is_file()
+    assert "<script" in out.with_suffix(".html").read_text()
+
+
+def test_coco_and_csv(scene: Path, tmp_path: Path, config: Config) -> None:
+    labels = ["ship" if k % 2 else "plane" for k in range(len(OBJECTS))]
+    predicted(scene, tmp_path / "map.json", config, oracle(labels=labels))
+    coco = COCO(str(tmp_path / "map.json"))
+    assert [c["name"] for c in coco.loadCats(coco.getCatIds())].count("ship") == 1
+    boxes = [a["bbox"] for a in coco.loadAnns(coco.getAnnIds())]
+    found = hbb([(x, y, x + w, y + h) for x, y, w, h in boxes])
+    assert (iou_hbb(hbb(OBJECTS), found).max(axis=1) > 0.99).all()
+    predicted(scene, tmp_path / "map.csv", config, oracle(labels=labels))
+    with (tmp_path / "map.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["label"] for row in rows} == {"ship", "plane"}
+    longitudes, latitudes = (np.array([float(row[name]) for row in rows]) for name in ("longitude", "latitude"))
+    xs, _ = transform("EPSG:4326", UTM, longitudes, latitudes)
+    centres = on_the_map(OBJECTS).mean(axis=1)
+    assert np.abs(np.sort(xs) - np.sort(centres[:, 0])).max() < 0.01
+
+
+def test_scene_without_georeference_gives_pixels(tmp_path: Path, config: Config) -> None:
+    scene = write_scene(tmp_path / "plain.tif", WIDTH, HEIGHT, OBJECTS, crs=None, transform=None)
+    predicted(scene, tmp_path / "map.geojson", config, oracle())
+    _, shapes = read(tmp_path / "map.geojson")
+    assert (iou_hbb(hbb(OBJECTS), hbb([shape.bounds for shape in shapes])).max(axis=1) > 0.99).all()
+    both = [SceneFeatures("a", 9, 9, None, None), SceneFeatures("b", 9, 9, rasterio.CRS.from_epsg(4326), TURNED)]
+    with pytest.raises(ConfigError, match=r"expected scenes with a georeference, or all without, found none in a"):
+        write_features(both, tmp_path / "both.geojson")
+
+
+@pytest.mark.parametrize("interrupted", [0, 1, 5])
+def test_interrupted_prediction_goes_on_and_writes_the_same_file(
+    interrupted: int, scene: Path, tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("geovlm_ray.serving.predict.answers.BATCH", 2)
+    predicted(scene, tmp_path / "whole.geojson", config, oracle())
+    out = tmp_path / "map.geojson"
+    engines = oracle(dies_after=interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        predicted(scene, out, config, engines)
+    assert engines.closed
+    with (unfinished_folder(out) / "answers.jsonl").open("ab") as file:
+        file.write(b'{"source": 0, "win')
+    with pytest.raises(
+        ConfigError, match=r"expected unfinished answers with question = 'Other', found 'Find all ships"
+    ):
+        predicted(scene, out, config, oracle(), replace(SETTINGS, question="Other"))
+    rest = oracle()
+    predicted(scene, out, config, rest)
+    assert rest.asked <= len(rest.windows) - interrupted // 2 * 2
+    names = [path.read_text().replace('"map"', '"whole"') for path in (out, tmp_path / "whole.geojson")]
+    assert names[0] == names[1]
+
+
+def test_answers_without_boxes_are_polygons_of_their_windows(scene: Path, tmp_path: Path, config: Config) -> None:
+    settings = replace(SETTINGS, task="scene_classification", samples=3)
+    engines = oracle(answer="Harbour")
+    found = predicted(scene, tmp_path / "map.gpkg", config, engines, settings, reasoning=True).features
+    assert len(found) == len(engines.windows)
+    first = dict(found[0].properties)
+    assert first == {
+        "answer": "Harbour",
+        "score": pytest.approx(0.862, abs=1e-3),
+        "agreement": 1.0,
+        "reasoning": "look",
+    }
+    assert found[0].polygon.bounds == (0, 0, SIDE, SIDE)
+    grounded = predicted(
+        scene, tmp_path / "two.gpkg", config, oracle(), replace(SETTINGS, task="grounded_description")
+    ).features
+    assert len(grounded) == len(OBJECTS) + len(engines.windows)
+
+
+def test_windows_without_data_are_not_asked_about(tmp_path: Path, config: Config) -> None:
+    scene = write_scene(tmp_path / "half.tif", WIDTH, HEIGHT, OBJECTS, nodata=0)
+    with rasterio.open(scene, "r+") as file:
+        file.write(np.zeros((3, HEIGHT, 600), np.uint8), window=rasterio.windows.Window(0, 0, 600, HEIGHT))
+    engines = oracle()
+    predicted(scene, tmp_path / "map.geojson", config, engines)
+    assert engines.asked == sum(window.right > 600 for window in engines.windows) < len(engines.windows)
+
+
+def test_change_pairs_and_composites_are_several_pictures(tmp_path: Path, config: Config, scene: Path) -> None:
+    seen: list[int] = []
+
+    class Counting(Oracle):
+        def submit(self, prompts: Any, **sampling: Any) -> Any:
+            seen.extend(len(prompt.example.images) for prompt in prompts)
+            return super().submit(prompts, **sampling)
+
+    engines = Counting(OBJECTS, WIDTH, HEIGHT, SIDE, OVERLAP, answer="no change")
+    settings = replace(
+        SETTINGS, task="change_captioning", composites=(Composite.parse("1,2,3"), Composite.parse("1/2"))
+    )
+    sources = [(str(scene), str(scene))]
+    predict(sources, settings, config, lambda _: engines, tmp_path / "map.geojson", lambda *_: None)  # type: ignore[arg-type,return-value]
+    assert set(seen) == {4}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder: folder / "none.tif", r"none\.tif: expected a raster file, a folder of them or a converted"),
+        (lambda folder: folder, r"expected a raster file, a folder of them or a converted dataset, found none"),
+    ],
+)
+def test_absent_sources_are_named(change: Callable[[Path], Path], message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        scene_paths([str(change(tmp_path))])
+
+
+def test_sources_are_files_folders_and_patterns(tmp_path: Path) -> None:
+    for name in ("b/2.tif", "b/1.tif", "a.png", "b/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    found = scene_paths([str(tmp_path / "b"), str(tmp_path / "*.png"), str(tmp_path / "b/1.tif")])
+    assert [Path(path).name for path in found] == ["1.tif", "2.tif", "a.png"]
+
+
+def test_confidence_is_of_the_tokens_of_the_answer() -> None:
+    tokenizer = load_processor(model_folder("tiny")).tokenizer
+    ids = tokenizer("<think>red</think><answer>ship</answer>")["input_ids"]
+    start, end = (ids.index(tokenizer.convert_tokens_to_ids(tag)) for tag in ("<answer>", "</answer>"))
+    logprobs = [np.log(0.5) if start < k <= end else np.log(0.9) for k in range(len(ids))]
+    sample = Sample(tuple(ids), tuple(logprobs), tokenizer.decode(ids), "stop", 0)
+    assert mean_probability(sample, tokenizer) == pytest.approx(0.5)
+    plain = Sample(tuple(ids[:2]), tuple(logprobs[:2]), "red", "stop", 0)
+    assert mean_probability(plain, tokenizer) == pytest.approx(0.9)
+
+
+def test_formulas_and_escapes_stay_text(scene: Path, tmp_path: Path, config: Config) -> None:
+    settings = replace(SETTINGS, task="vqa")
+    hostile = "=1+1\x1b[2J</script><script>x()"
+    predicted(scene, tmp_path / "map.csv", config, oracle(answer=hostile), settings)
+    with (tmp_path / "map.csv").open() as file:
+        assert next(csv.DictReader(file))["answer"].startswith("'=1+1")
+    page = (tmp_path / "map.html").read_text()
+    assert "\x1b" not in page
+    assert "<script>x()" not in page
+    assert json.dumps(hostile)[1:-1] not in page

@@ -1,0 +1,97 @@
+"""Merging of what overlapping windows found: every object once and whole."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import shapely
+
+from geovlm_ray.core.geometry import polygons, rotated_box
+from geovlm_ray.data.geo.scene import Window
+from geovlm_ray.data.geo.windows import covering_windows
+from geovlm_ray.serving.predict.seams import Detection, merged
+
+WIDTH, HEIGHT, SIDE, OVERLAP = 2000, 1500, 448, 112
+WINDOWS = list(covering_windows(WIDTH, HEIGHT, SIDE, OVERLAP))
+Box = tuple[float, ...]
+
+
+def seen(objects: list[tuple[Box, str]], noise: float = 0.0) -> list[Detection]:
+    """What every window shows of objects: their visible part, horizontal or rotated as they are."""
+    rng = np.random.default_rng(0)
+    found = []
+    for window in WINDOWS:
+        frame = shapely.box(window.left, window.top, window.right, window.bottom)
+        for box, label in objects:
+            part = polygons([box])[0].intersection(frame)
+            if part.area < 4:
+                continue
+            shown = part.bounds if len(box) == 4 else rotated_box(shapely.get_coordinates(part).ravel().tolist())
+            assert shown is not None
+            moved = tuple(v + rng.uniform(-noise, noise) if i < 4 else v for i, v in enumerate(shown))
+            found.append(Detection(moved, label, float(rng.uniform(0.5, 1)), window))
+    return found
+
+
+def check(objects: list[tuple[Box, str]], found: list[Detection], least: float = 0.95) -> None:
+    """Each object must be found once, with its label and an IoU of at least ``least``."""
+    assert len(found) == len(objects)
+    for box, label in objects:
+        shape = polygons([box])[0]
+        others = polygons([d.box for d in found if d.label == label])
+        ious = [shape.intersection(o).area / shape.union(o).area for o in others]
+        assert max(ious) >= least, (box, max(ious))
+
+
+def lines(low: str, high: str) -> list[int]:
+    """Where windows begin and end inside the scene, along one axis."""
+    ends = {getattr(w, name) for w in WINDOWS for name in (low, high)}
+    return sorted(end for end in ends if 0 < end < (WIDTH if low == "left" else HEIGHT))
+
+
+@pytest.mark.parametrize("size", [20, 60, 108, 250, 420])
+def test_objects_on_every_seam_are_found_once(size: int) -> None:
+    on_seams = [(x - size / 3, 700.0) for x in lines("left", "right")]
+    on_seams += [(900.0, y - size / 3) for y in lines("top", "bottom")]
+    corners = [(x - size / 2, y - size / 2) for x in lines("left", "right") for y in lines("top", "bottom")]
+    for corner in on_seams + corners:
+        x, y = (min(max(0.0, v), limit - size) for v, limit in zip(corner, (WIDTH, HEIGHT), strict=True))
+        objects: list[tuple[Box, str]] = [((x, y, x + size, y + size), "ship")]
+        check(objects, merged(seen(objects), WIDTH, HEIGHT))
+
+
+def test_object_longer_than_several_windows_is_one() -> None:
+    objects: list[tuple[Box, str]] = [((100.0, 500.0, 1900.0, 540.0), "runway"), ((900.0, 20.0, 960.0, 1480.0), "road")]
+    check(objects, merged(seen(objects), WIDTH, HEIGHT))
+
+
+def test_inexact_boxes_classes_and_neighbours_stay_apart() -> None:
+    row: list[tuple[Box, str]] = [((x, 330.0, x + 30, 360.0), "ship") for x in range(10, 1900, 36)]
+    same_place: list[tuple[Box, str]] = [
+        ((600.0, 700.0, 680.0, 780.0), "ship"),
+        ((600.0, 700.0, 680.0, 780.0), "plane"),
+    ]
+    objects = row + same_place
+    check(objects, merged(seen(objects, noise=1.5), WIDTH, HEIGHT), least=0.75)
+
+
+def test_rotated_boxes_on_seams_are_found_once() -> None:
+    objects: list[tuple[Box, str]] = []
+    for k, x in enumerate(lines("left", "right")):
+        objects.append(((x - 40.0, 200.0 + 100 * k, x + 50.0, 230.0 + 100 * k, 15.0 * k - 30), "ship"))
+    check(objects, merged(seen(objects), WIDTH, HEIGHT), least=0.9)
+
+
+def test_boxes_at_the_edge_of_the_scene_are_whole() -> None:
+    box = (0.0, 0.0, 40.0, 30.0)
+    (found,) = merged([Detection(box, None, 0.9, Window(0, 0, SIDE, SIDE))], WIDTH, HEIGHT)
+    assert found.box == box
+
+
+def test_order_is_by_score_and_independent_of_the_input() -> None:
+    detections = seen(
+        [((x, y, x + 50.0, y + 50.0), "a") for x in range(0, 1900, 170) for y in range(0, 1400, 130)], 2.0
+    )
+    found = merged(detections, WIDTH, HEIGHT)
+    assert merged(detections[::-1], WIDTH, HEIGHT) == found
+    assert [d.score for d in found] == sorted((d.score for d in found), reverse=True)
