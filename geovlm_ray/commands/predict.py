@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
         build = build_engines(args.local)
         scenes, files = predict(pairs, settings, config, build, args.out, show, reasoning=args.reasoning)
     for scene in scenes:
-        place = scene.crs.to_string() if scene.crs else "pixels: the scene has no georeference"
+        place = scene.georeference.crs.to_string() if scene.georeference else "pixels: the scene has no georeference"
         console.print(f"{scene.name}: {len(scene.features):,} features, in {place}")
     console.print("Files: " + ", ".join(str(file) for file in files))
     return 0

@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 import rasterio
 from affine import Affine
+from rasterio.crs import CRS
 
 from geovlm_ray.core.schema import Prompt, Sample, SampleGroup
-from geovlm_ray.data.geo.scene import Window
+from geovlm_ray.data.geo.scene import Georeference, Window
 from geovlm_ray.data.geo.windows import covering_windows
 
 UTM = "EPSG:32633"
 TURNED = Affine.translation(500_000, 4_100_000) @ Affine.rotation(20) @ Affine.scale(0.5, -0.5)
 """Half a metre a pixel, turned by 20 degrees."""
+PLACE = Georeference(CRS.from_string(UTM), TURNED)
 Box = tuple[float, float, float, float]
 
 

@@ -22,7 +22,6 @@ from geovlm_ray.core.errors import ConfigError, DataError
 from geovlm_ray.core.geometry import hbb, iou_hbb
 from geovlm_ray.core.schema import Sample
 from geovlm_ray.data.geo.composites import Composite
-from geovlm_ray.data.geo.scene import on_the_ground
 from geovlm_ray.evaluation.settings import evaluation_config
 from geovlm_ray.model.loading import load_processor, model_folder
 from geovlm_ray.serving.predict.answers import mean_probability
@@ -30,7 +29,7 @@ from geovlm_ray.serving.predict.features import SceneFeatures, write_features
 from geovlm_ray.serving.predict.run import predict, unfinished_folder
 from geovlm_ray.serving.predict.settings import PredictSettings
 from geovlm_ray.serving.predict.sources import scene_paths
-from tests.unit.oracle import TURNED, UTM, Oracle, scattered, write_scene
+from tests.unit.oracle import PLACE, UTM, Oracle, scattered, write_scene
 
 WIDTH, HEIGHT, SIDE, OVERLAP = 1100, 800, 300, 90
 OBJECTS = scattered(25, WIDTH, HEIGHT, (12, 85))
@@ -61,7 +60,7 @@ def predicted(
 def on_the_map(objects: list[tuple[float, ...]]) -> np.ndarray:
     """Corners of objects in UTM, [n, 4, 2], in metres."""
     corners = np.array([[(x1, y1), (x2, y1), (x2, y2), (x1, y2)] for x1, y1, x2, y2 in objects])
-    return on_the_ground(TURNED, corners.reshape(-1, 2)).reshape(-1, 4, 2)
+    return PLACE.coordinates(corners.reshape(-1, 2)).reshape(-1, 4, 2)
 
 
 def read(file: Path) -> tuple[dict[str, Any], np.ndarray]:
@@ -113,7 +112,7 @@ def test_scene_without_georeference_gives_pixels(tmp_path: Path, config: Config)
     predicted(scene, tmp_path / "map.geojson", config, oracle())
     _, shapes = read(tmp_path / "map.geojson")
     assert (iou_hbb(hbb(OBJECTS), hbb([shape.bounds for shape in shapes])).max(axis=1) > 0.99).all()
-    both = [SceneFeatures("a", 9, 9, None, None), SceneFeatures("b", 9, 9, rasterio.CRS.from_epsg(4326), TURNED)]
+    both = [SceneFeatures("a", 9, 9, None), SceneFeatures("b", 9, 9, PLACE)]
     with pytest.raises(ConfigError, match=r"expected scenes with a georeference, or all without, found none in a"):
         write_features(both, tmp_path / "both.geojson")
 

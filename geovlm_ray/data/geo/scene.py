@@ -41,7 +41,7 @@ CACHE_MB = 256
 PREVIEW_SIDE = 1024
 """Longer side of the reduced scene from which the contrast stretch is computed."""
 
-# Scene.crs says so.
+# Scene.georeference says so.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
 
@@ -65,10 +65,28 @@ class Window:
         return self.top + self.height
 
 
-class Scene:
-    """An open raster file.
+@dataclass(frozen=True)
+class Georeference:
+    """Where pixels lie: ``transform`` maps their corners (column, row) to coordinates in ``crs``."""
 
-    ``transform`` maps pixel corners (column, row) to coordinates in ``crs``; both are None without a georeference.
+    crs: CRS
+    transform: Affine
+
+    def coordinates(self, pixels: np.ndarray) -> np.ndarray:
+        """Coordinates [n, 2] of pixel corners (column, row) [n, 2]."""
+        a, b, c, d, e, f = list(self.transform)[:6]
+        return pixels @ np.array([[a, d], [b, e]]) + np.array([c, f])
+
+    @property
+    def metres_per_pixel(self) -> float | None:
+        """Ground sample distance; None if the CRS is not projected."""
+        if not self.crs.is_projected:
+            return None
+        return math.sqrt(abs(self.transform.determinant)) * self.crs.linear_units_factor[1]
+
+
+class Scene:
+    """An open raster file; ``georeference`` is None if it has none.
 
     Raises:
         DataError: the file cannot be read as a raster.
@@ -96,20 +114,12 @@ class Scene:
     def _take_grid(self) -> None:
         self.width, self.height = self.file.width, self.file.height
         is_placed = self.file.crs is not None and self.file.transform != Affine.identity()
-        self.crs: CRS | None = self.file.crs if is_placed else None
-        self.transform: Affine | None = self.file.transform if is_placed else None
+        self.georeference = Georeference(self.file.crs, self.file.transform) if is_placed else None
 
     def replace(self, warped: WarpedVRT) -> None:
         """Read from a view of the file on another pixel grid from now on."""
         self.file = warped
         self._take_grid()
-
-    @property
-    def metres_per_pixel(self) -> float | None:
-        """Ground sample distance; None without a projected CRS."""
-        if self.crs is None or self.transform is None or not self.crs.is_projected:
-            return None
-        return math.sqrt(abs(self.transform.determinant)) * self.crs.linear_units_factor[1]
 
     def read(self, bands: tuple[int, ...], window: Window | None = None, side: int | None = None) -> np.ma.MaskedArray:
         """Bands (numbered from 1) of a window, [rows, columns, bands]; nodata, alpha and mask bands are masked.
@@ -136,12 +146,6 @@ class Scene:
                 yield
         except (RasterioError, ValueError, OSError) as error:
             raise DataError(f"{self.path}: expected a raster that GDAL reads, found: {error}") from error
-
-
-def on_the_ground(transform: Affine, pixels: np.ndarray) -> np.ndarray:
-    """Coordinates [n, 2] of pixel corners (column, row) [n, 2]."""
-    a, b, c, d, e, f = list(transform)[:6]
-    return pixels @ np.array([[a, d], [b, e]]) + np.array([c, f])
 
 
 def _driver(path: Path) -> str:

@@ -21,7 +21,7 @@ from rasterio.warp import transform
 
 from geovlm_ray.core.errors import ConfigError, DataError
 from geovlm_ray.core.files import write_atomically, writing
-from geovlm_ray.data.geo.scene import Scene, on_the_ground
+from geovlm_ray.data.geo.scene import Georeference, Scene
 
 WGS84 = CRS.from_epsg(4326)
 DEGREE_DIGITS = 9
@@ -43,14 +43,13 @@ class SceneFeatures:
     name: str
     width: int
     height: int
-    crs: CRS | None
-    transform: Any
+    georeference: Georeference | None
     features: Sequence[Feature] = field(default_factory=list)
 
     @classmethod
     def of(cls, scene: Scene, features: Sequence[Feature]) -> SceneFeatures:
         """Features of an open scene."""
-        return cls(scene.path.name, scene.width, scene.height, scene.crs, scene.transform, features)
+        return cls(scene.path.name, scene.width, scene.height, scene.georeference, features)
 
     def placed(self, crs: CRS | None) -> list[shapely.Polygon]:
         """The polygons in ``crs``; in pixels for None.
@@ -61,12 +60,13 @@ class SceneFeatures:
         shapes = [feature.polygon for feature in self.features]
         if crs is None:
             return shapes
-        if self.crs is None:
+        where = self.georeference
+        if where is None:
             raise ValueError(f"{self.name} has no georeference")
 
         def place(points: np.ndarray) -> np.ndarray:
-            placed = on_the_ground(self.transform, points)
-            return placed if self.crs == crs else np.column_stack(transform(self.crs, crs, *placed.T))
+            placed = where.coordinates(points)
+            return placed if where.crs == crs else np.column_stack(transform(where.crs, crs, *placed.T))
 
         return list(shapely.transform(np.array(shapes, dtype=object), place)) if shapes else []
 
@@ -79,8 +79,8 @@ def write_features(scenes: Sequence[SceneFeatures], file: Path) -> None:
         DataError: the file cannot be written.
     """
     writer = _writer(file)
-    if len({scene.crs is None for scene in scenes}) > 1:
-        without = next(scene.name for scene in scenes if scene.crs is None)
+    if len({scene.georeference is None for scene in scenes}) > 1:
+        without = next(scene.name for scene in scenes if scene.georeference is None)
         raise ConfigError(f"{file}: expected scenes with a georeference, or all without, found none in {without}")
     writer(scenes, file)
 
@@ -98,8 +98,8 @@ def _writer(file: Path) -> Callable[[Sequence[SceneFeatures], Path], None]:
 
 def common_crs(scenes: Sequence[SceneFeatures]) -> CRS | None:
     """The CRS of all scenes; WGS 84 if they differ; None without a georeference."""
-    found = [scene.crs for scene in scenes]
-    if any(crs is None for crs in found):
+    found = [scene.georeference.crs for scene in scenes if scene.georeference]
+    if len(found) < len(scenes):
         return None
     return found[0] if all(crs == found[0] for crs in found) else WGS84
 
@@ -164,7 +164,7 @@ def _columns(scenes: Sequence[SceneFeatures]) -> dict[str, np.ndarray]:
 def _write_coco(scenes: Sequence[SceneFeatures], file: Path) -> None:
     """COCO's object detection format, in pixels; ``score`` as in its results."""
     labels = list(dict.fromkeys(str(f.properties.get("label") or "object") for s in scenes for f in s.features))
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     for image, scene in enumerate(scenes, 1):
         for feature in scene.features:
             left, top, right, bottom = feature.polygon.bounds

@@ -71,7 +71,9 @@ def _card(picture: Image.Image, features: SceneFeatures) -> dict[str, Any]:
     for feature in features.features:
         scores[_name(feature)].append(feature.properties["score"])
     counts = Counter({name: len(values) for name, values in scores.items()})
-    place = f"in {features.crs.to_string()}" if features.crs else "without a georeference, in pixels"
+    place = (
+        f"in {features.georeference.crs.to_string()}" if features.georeference else "without a georeference, in pixels"
+    )
     return {
         "name": features.name,
         "description": f"{features.width:,} x {features.height:,} pixels, {place}; {len(features.features):,} features",
