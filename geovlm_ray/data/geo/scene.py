@@ -36,7 +36,7 @@ SIGNATURES = {
 
 Others, such as VRT, may refer to files and addresses elsewhere.
 """
-CACHE_MB = 256
+CACHE_BYTES = 2**28
 """Memory of GDAL's block cache."""
 PREVIEW_SIDE = 1024
 """Longer side of the reduced scene from which the contrast stretch is computed."""
@@ -142,7 +142,7 @@ class Scene:
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
-            with rasterio.Env(GDAL_CACHEMAX=CACHE_MB, GDAL_PAM_ENABLED="NO"):
+            with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, GDAL_PAM_ENABLED="NO"):
                 yield
         except (RasterioError, ValueError, OSError) as error:
             raise DataError(f"{self.path}: expected a raster that GDAL reads, found: {error}") from error

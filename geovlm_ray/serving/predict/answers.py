@@ -94,7 +94,7 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class AskedWindow:
     """A window, its number and its pictures on disk; without an example it has no data."""
 
     number: int
@@ -144,7 +144,7 @@ def ask_about_windows(
     shutil.rmtree(pictures, ignore_errors=True)
     pictures.mkdir(parents=True)
     total = sum(_number_of_windows(source[0], settings) for source in sources)
-    windows = _rendered(sources, settings, answer_format, answers.done.copy(), pictures)
+    windows = rendered_windows(sources, settings, answer_format, answers.done.copy(), pictures)
     running: deque[_Batch] = deque()
     with ThreadPoolExecutor(1) as reader:
         upcoming = reader.submit(_next_windows, windows)
@@ -165,7 +165,7 @@ def ask_about_windows(
 class _Batch:
     """Windows whose answers are being drawn."""
 
-    def __init__(self, asked: Sequence[_Asked], rollouts: RolloutPool, samples: int) -> None:
+    def __init__(self, asked: Sequence[AskedWindow], rollouts: RolloutPool, samples: int) -> None:
         self.asked = asked
         prompts = [Prompt(a.number, a.example) for a in asked if a.example is not None]
         self._greedy = rollouts.submit(prompts, group_size=1, greedy=True) if prompts else ()
@@ -219,17 +219,17 @@ def _number_of_windows(path: str, settings: PredictSettings) -> int:
         return number_of_windows(scene.width, scene.height, settings.side, settings.overlap)
 
 
-def _next_windows(windows: Iterator[_Asked]) -> list[_Asked]:
+def _next_windows(windows: Iterator[AskedWindow]) -> list[AskedWindow]:
     return list(islice(windows, BATCH))
 
 
-def _rendered(
+def rendered_windows(
     sources: Sequence[Sequence[str]],
     settings: PredictSettings,
     answer_format: AnswerFormat,
     done: set[tuple[int, Window]],
     folder: Path,
-) -> Iterator[_Asked]:
+) -> Iterator[AskedWindow]:
     """The windows that are not done, with their pictures as files."""
     number = 0
     for k, paths in enumerate(sources):
@@ -249,12 +249,12 @@ def _asked(
     settings: PredictSettings,
     answer_format: AnswerFormat,
     folder: Path,
-) -> _Asked:
+) -> AskedWindow:
     pictures = [renderer.render(window) for renderer in renderers]
     if not all(has_data for _, has_data in pictures):
-        return _Asked(number, source, window)
+        return AskedWindow(number, source, window)
     files = tuple(folder / f"{number:09d}-{i}.bmp" for i in range(len(pictures)))
     for file, (picture, _) in zip(files, pictures, strict=True):
         Image.fromarray(picture).save(file)
     example = Example(f"window {number}", settings.task, tuple(map(str, files)), settings.question, "")
-    return _Asked(number, source, window, answer_format.of(example), files)
+    return AskedWindow(number, source, window, answer_format.of(example), files)
