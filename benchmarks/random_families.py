@@ -19,13 +19,13 @@ from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoP
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
 
 from geovlm_ray.model.families import FAMILIES
-from geovlm_ray.model.loading import load_processor, model_folder
+from geovlm_ray.model.loading import load_processor, model_folder, save_model
 
 TEXT = {
     "hidden_size": 64,
     "intermediate_size": 128,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
     "max_position_embeddings": 2048,
     "initializer_range": 0.05,
     "bos_token_id": None,
@@ -33,9 +33,11 @@ TEXT = {
 VISION = {"depth": 3, "hidden_size": 48, "intermediate_size": 96, "num_heads": 3, "initializer_range": 0.05}
 QWEN3_VISION = {**VISION, "patch_size": 16, "out_hidden_size": 64, "num_position_embeddings": 64}
 DEEPSTACK = {**QWEN3_VISION, "deepstack_visual_indexes": [0, 1]}
-EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64, "decoder_sparse_step": 1}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 128}
+# vLLM reads the second.
+EXPERTS |= {"decoder_sparse_step": 1, "norm_topk_prob": True}
 LINEAR = {f"linear_{name}": size for name, size in (("num_key_heads", 2), ("num_value_heads", 4))}
-HEADS = {"linear_key_head_dim": 16, "linear_value_head_dim": 16, "full_attention_interval": 2, "head_dim": 32}
+HEADS = {"linear_key_head_dim": 128, "linear_value_head_dim": 128, "full_attention_interval": 2, "head_dim": 32}
 
 
 def _rope(*section: int, **settings: Any) -> dict[str, Any]:
@@ -45,11 +47,11 @@ def _rope(*section: int, **settings: Any) -> dict[str, Any]:
 
 CONFIGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "qwen2_vl": (
-        {**TEXT, "num_hidden_layers": 3, **_rope(2, 3, 3)},
+        {**TEXT, "num_hidden_layers": 3, **_rope(4, 6, 6)},
         {"depth": 3, "embed_dim": 48, "hidden_size": 64, "num_heads": 3, "patch_size": 14, "mlp_ratio": 2},
     ),
     "qwen2_5_vl": (
-        {**TEXT, "num_hidden_layers": 3, **_rope(2, 3, 3)},
+        {**TEXT, "num_hidden_layers": 3, **_rope(4, 6, 6)},
         {**VISION, "patch_size": 14, "out_hidden_size": 64, "window_size": 112, "fullatt_block_indexes": [1]},
     ),
     "qwen3_vl": ({**TEXT, "num_hidden_layers": 3, "head_dim": 32, **_rope(6, 5, 5, mrope_interleaved=True)}, DEEPSTACK),
@@ -93,7 +95,7 @@ def build(model_type: str, width: int = 1, seed: int = 0) -> tuple[PreTrainedMod
     ends = {"eos_token_id": token("<|im_end|>"), "pad_token_id": token("<|endoftext|>")}
     config = AutoConfig.for_model(
         model_type,
-        text_config={**text, "vocab_size": len(tokenizer), **ends},
+        text_config={**text, "vocab_size": len(tokenizer), "tie_word_embeddings": True, **ends},
         vision_config=vision,
         image_token_id=token("<|image_pad|>"),
         video_token_id=token("<|video_pad|>"),
@@ -110,8 +112,8 @@ def build(model_type: str, width: int = 1, seed: int = 0) -> tuple[PreTrainedMod
 def save(model_type: str, folder: Path, width: int = 1) -> Path:
     """Save the model of `build` with its processor."""
     model, processor = build(model_type, width)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    folder.mkdir(exist_ok=True)
+    save_model(model, processor, folder)
     return folder
 
 

@@ -20,8 +20,8 @@ from geovlm_ray.model.loading import (
     autocast_context,
     load_state,
     restore_adapter,
+    save_adapter,
     save_description,
-    save_policy,
     save_state,
 )
 from geovlm_ray.model.logprobs import RowLogprobs, TokenScore, token_logprobs
@@ -155,7 +155,7 @@ class TrainedPolicy:
         saved = self._saved_parameters()
         if self.model_config.lora:
             weights = {name: self._copy(p, self.ranks.rank == 0) for name, p in saved.items()}
-            describe = partial(save_policy, self.model, self.processor, folder, weights)
+            describe = partial(save_adapter, self.model, self.processor, folder, weights)
         else:
             names = file_names(self.model)
             self._write(folder, MODEL, {names[n]: self.family.in_files(n, p.detach()) for n, p in saved.items()})

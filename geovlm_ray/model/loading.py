@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from jinja2 import TemplateError
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
@@ -26,11 +26,14 @@ from geovlm_ray.model.families import family_of, family_of_folder
 from geovlm_ray.model.families.base import ModelFamily
 from geovlm_ray.model.packed_attention import VISION_ATTENTION
 from geovlm_ray.model.sharding import shard_like
+from geovlm_ray.model.weight_files import divide, file_names, write_index, write_tensors
 
 TEMPLATE_SECONDS = 10
 """Limit of the time in which a chat template renders one question."""
 Shape = tuple[int, ...]
 
+MAX_FILE_BYTES = 2**32
+"""Size of the files that a model is divided into."""
 TEXT_ENDINGS = (".json", ".jinja", ".txt")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 
@@ -178,12 +181,10 @@ def autocast_context(config: ModelConfig, device: torch.device) -> torch.autocas
     return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
 
-def save_policy(
-    model: nn.Module, processor: ProcessorMixin, folder: Path, weights: Mapping[str, torch.Tensor] | None = None
+def save_adapter(
+    model: PeftModel, processor: ProcessorMixin, folder: Path, weights: Mapping[str, torch.Tensor]
 ) -> None:
-    """Save a model and its processor as a folder that transformers and vLLM load, or as a PEFT adapter.
-
-    ``weights``, keyed by parameter name, replace the model's own.
+    """Save a PEFT adapter with these weights, keyed by parameter name, and the processor.
 
     Raises:
         OSError: writing failed.
@@ -196,12 +197,30 @@ def save_policy(
     grant_umask_access(folder)
 
 
+def save_model(model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> None:
+    """Save a model and its processor as a folder that transformers and vLLM load.
+
+    Not by ``save_pretrained``, which writes the experts of a mixture in a layout that vLLM does not read.
+
+    Raises:
+        OSError: writing failed.
+    """
+    family, names = family_of(model), file_names(model)
+    tensors = {names[n]: family.in_files(n, p.detach()) for n, p in model.named_parameters()}
+    files = divide(tensors, "model", MAX_FILE_BYTES)
+    write_index(files, folder, "model")
+    for file, members in files.items():
+        write_tensors({name: tensors[name].contiguous() for name in members}, folder / file)
+    save_description(model, processor, folder)
+
+
 def save_description(model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> None:
     """Save what a model folder holds beside the weights.
 
     Raises:
         OSError: writing failed.
     """
+    model.config.architectures, model.config.dtype = [type(model).__name__], model.dtype
     model.config.save_pretrained(folder)
     if model.can_generate():
         model.generation_config.save_pretrained(folder)
@@ -222,7 +241,7 @@ def save_state(state: Mapping[str, Any], file: Path) -> None:
 
 
 def restore_adapter(model: nn.Module, folder: Path) -> None:
-    """Load the adapter that `save_policy` wrote; with sharding, this rank's shard of each weight.
+    """Load the adapter that `save_adapter` wrote; with sharding, this rank's shard of each weight.
 
     Raises:
         ModelError: the weights cannot be loaded.

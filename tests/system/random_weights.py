@@ -26,7 +26,9 @@ class RandomWeights:
         with torch.no_grad():
             for parameter, initial in zip(self.trained, self.initial, strict=True):
                 noise = torch.randn(initial.shape, generator=generator)
-                changed = initial + 0.02 * initial.std().nan_to_num(1.0) * noise
+                # An adapter that has not been trained is half zeros.
+                scale = float(initial.std().nan_to_num()) or 1.0
+                changed = initial + 0.02 * scale * noise
                 parameter.copy_(shard_like(parameter, changed))
 
     def send(self, engine: Engine, version: int) -> None:

@@ -26,7 +26,7 @@ from geovlm_ray.data.table import Row, to_table
 from geovlm_ray.evaluation.metrics.bootstrap import Interval
 from geovlm_ray.evaluation.results import Result, Results, write_results
 from geovlm_ray.model.config import LoraSettings, ModelConfig
-from geovlm_ray.model.loading import load_model, load_processor, model_folder, save_policy
+from geovlm_ray.model.loading import load_model, load_processor, model_folder, save_adapter
 from geovlm_ray.serving.answering import Answerer
 from geovlm_ray.serving.export.merge import merged_model
 from geovlm_ray.serving.export.write import export
@@ -53,7 +53,7 @@ class Adapter:
                 parameter.data.normal_(std=0.3)
 
     def save(self, folder: Path) -> None:
-        save_policy(self.model, load_processor(TINY), folder)
+        save_adapter(self.model, load_processor(TINY), folder, self.model.state_dict())
 
     def saved(self) -> bool:
         return True

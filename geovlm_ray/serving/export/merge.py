@@ -23,7 +23,7 @@ from geovlm_ray.model.loading import (
     load_pretrained,
     load_processor,
     model_folder,
-    save_policy,
+    save_model,
 )
 from geovlm_ray.model.prompts import EncodedPrompt, banned_token_ids
 from geovlm_ray.serving.model_ref import ADAPTER_FILE, ModelRef, adapter_base
@@ -67,7 +67,7 @@ def write_merged(ref: ModelRef, dtype: str, folder: Path) -> None:
         model = model.merge_and_unload(safe_merge=True)
     try:
         shutil.rmtree(folder, ignore_errors=True)
-        save_policy(model, processor_of(ref), folder)
+        save_model(model, processor_of(ref), folder)
         (folder / SOURCE_FILE).write_text(json.dumps(_source_digest(ref, dtype)) + "\n")
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)

@@ -41,7 +41,7 @@ def write_quick_look(
             features, features=[Feature(_scaled(f.polygon, factor), f.properties) for f in features.features]
         )
         file = out.with_name(f"{out.stem}{'' if k == 1 else f'-{k}'}.png")
-        drawn(picture, [f.polygon for f in shown.features]).save(file)
+        drawn(picture, [f.polygon for f in shown.features]).save(file, compress_level=1)
         files.append(file)
         cards.append(_card(picture, shown))
     note = f"Predictions of {out.name}; features are drawn in orange, windows with an answer dashed."
