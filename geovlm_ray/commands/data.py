@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 """Name for the format that the source looks like."""
+MAX_NEGATIVES = 0.9
 CONVERTED = "folder written by `data convert`, or a parent folder of several"
 
 
@@ -89,7 +92,7 @@ def _add_convert(actions: Any) -> None:
     parser = _add_formatted(actions, "convert", "convert a dataset to Parquet")
     parser.add_argument("source", type=Path, metavar="SRC", help="source file or folder")
     parser.add_argument("out", type=Path, metavar="OUT", help="output folder, new or empty")
-    parser.add_argument("overrides", nargs="*", metavar="option=value", help="format options")
+    parser.add_argument("overrides", nargs="*", metavar="option=value", help="format options, and negatives=SHARE")
     parser.add_argument(
         "--images",
         type=Path,
@@ -147,6 +150,7 @@ def convert(args: argparse.Namespace) -> None:
     from geovlm_ray.data.formats.base import Source
     from geovlm_ray.data.formats.detect import recognized_format
     from geovlm_ray.data.formats.image_roots import image_root_of
+    from geovlm_ray.data.negatives import write_negatives
     from geovlm_ray.report.data_tables import first_examples, print_conversion
 
     if not args.source.exists():
@@ -159,6 +163,7 @@ def convert(args: argparse.Namespace) -> None:
     if name == AUTO:
         name, reason = recognized_format(Source(args.source, images))
         console.print(f"{args.source} looks like {name}: {reason}")
+    negatives = _negatives(args)
     options = _options(name, args.overrides)
     with Progress(console) as progress:
         counts = run_conversion(
@@ -167,6 +172,7 @@ def convert(args: argparse.Namespace) -> None:
             args.out,
             MetadataOverrides(args.dataset, args.split, args.licence),
             workers=args.workers,
+            more=partial(write_negatives, negatives),
             on_progress=lambda done: progress.show(done.records, "records", f", {done.set_aside:,} quarantined"),
         )
     print_conversion(counts, first_examples(args.out), console)
@@ -174,10 +180,22 @@ def convert(args: argparse.Namespace) -> None:
     _check_bad_fraction(counts, args.source, "quarantined entries", args.out / "quarantine.parquet", args.max_bad)
 
 
+def _negatives(args: argparse.Namespace) -> float:
+    """Take the option ``negatives`` of all formats from the options."""
+    given = [option for option in args.overrides if option.partition("=")[0] == "negatives"]
+    args.overrides = [option for option in args.overrides if option not in given]
+    text = given[-1].partition("=")[2] if given else "0"
+    share = float(text) if re.fullmatch(r"0?\.\d{1,6}|0", text) else -1.0
+    if not 0 <= share <= MAX_NEGATIVES:
+        raise ConfigError(f"option negatives: expected a share from 0 to {MAX_NEGATIVES:g}, found {text!r:.100}")
+    return share
+
+
 def export(args: argparse.Namespace) -> None:
     """Write a converted dataset in its source format."""
     from geovlm_ray.data.convert import CARD
     from geovlm_ray.data.formats import FORMATS
+    from geovlm_ray.data.negatives import FILE as NEGATIVES
     from geovlm_ray.data.parquet import open_datasets
 
     restore = _format(args.format).restore
@@ -195,7 +213,8 @@ def export(args: argparse.Namespace) -> None:
         )
     if args.out.exists():
         raise DataError(f"{args.out}: expected a path that does not exist, found one; remove it first")
-    restore((row for _, _, row in datasets[0].rows()), metadata.get("header", {}), args.out)
+    rows = (row for shard, _, row in datasets[0].rows() if shard.name != NEGATIVES)
+    restore(rows, metadata.get("header", {}), args.out)
     console = open_console()
     console.print(f"Output: {args.out.resolve()}")
     if metadata.get("set_aside"):

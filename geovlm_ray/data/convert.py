@@ -100,8 +100,11 @@ def convert(
     *,
     workers: int,
     on_progress: Callable[[Counts], None],
+    more: Callable[[Path], Counts] = lambda _: Counts(),
 ) -> Counts:
     """Convert a source into the folder ``out``, which must be absent or empty.
+
+    ``more`` may write further shards from those that it finds in the folder, and returns what to add to the counts.
 
     Raises:
         DataError: The source is absent, has no data of the format or looks like another one, or ``out`` is not empty or
@@ -114,7 +117,7 @@ def convert(
         raise DataError(f"{out}: expected an absent or empty folder, found other content; remove it first")
     refuse_other_format(name, source)
     try:
-        counts = _convert_into(out, name, source, overrides, workers=workers, on_progress=on_progress)
+        counts = _convert_into(out, name, source, overrides, workers=workers, on_progress=on_progress, more=more)
     except DataError as error:
         raise DataError(f"{error}{other_format(name, source)}") from error
     if not counts.records and (hint := other_format(name, source)):
@@ -130,6 +133,7 @@ def _convert_into(
     *,
     workers: int,
     on_progress: Callable[[Counts], None],
+    more: Callable[[Path], Counts],
 ) -> Counts:
     settle = FORMATS[name].settle
     settled = settle(source) if settle else Settled()
@@ -144,6 +148,7 @@ def _convert_into(
                 counts.add(shard_counts)
                 quarantine(quarantined)
                 on_progress(counts)
+        counts.add(more(partial))
         counts.notes += _absence(counts, source)
         write_atomically(partial / CARD, json.dumps(_card(name, source, counts), indent=2, ensure_ascii=False) + "\n")
         if out.exists():

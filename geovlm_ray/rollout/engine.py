@@ -105,8 +105,7 @@ class Engine:
             )
         except (ValueError, RuntimeError, MemoryError) as error:
             raise RunError(f"the vLLM engine for {model_path} did not start: {' '.join(str(error).split())}") from error
-        vllm_compat.keep_process_groups(self.llm)
-        vllm_compat.remove_rendezvous_file(self.llm)
+        vllm_compat.settle(self.llm)
         vocabulary = self.llm.llm_engine.model_config.get_vocab_size()
         self._logit_bias = banned_token_bias(encoder.processor, vocabulary)
         seeds = "each group" if vllm_compat.takes_request_seeds() else "each batch"

@@ -121,27 +121,25 @@ def call_workers(llm: LLM, method: str, **arguments: Any) -> list[Any]:
     return llm.collective_rpc(method, kwargs=arguments)
 
 
-def remove_rendezvous_file(llm: LLM) -> None:
-    """Remove the rendezvous file of an engine's workers, which a killed engine would leave in the temporary folder."""
+def settle(llm: LLM) -> None:
+    """After the start of an engine, see to its end.
+
+    Remove the rendezvous file of its workers, which a killed engine would leave in the temporary folder. Let the
+    engine, when it is garbage collected, release only what is its own: vLLM would also end the process groups, which a
+    newer engine of this process uses.
+    """
     for method in llm.collective_rpc(_rendezvous):
         if method.startswith(FILE):
             Path(method.removeprefix(FILE)).unlink(missing_ok=True)
-
-
-def _rendezvous(worker: Any) -> str:
-    return worker.distributed_init_method
-
-
-def keep_process_groups(llm: LLM) -> None:
-    """Let the engine, when it is garbage collected, release what is its own.
-
-    vLLM would also end the process groups, which a newer engine of this process uses.
-    """
     client = llm.llm_engine.engine_core
     # vLLM 0.26 has no finalizer.
     if finalizer := getattr(client, "_finalizer", None):
         finalizer.detach()
         weakref.finalize(client, _release, client.engine_core)
+
+
+def _rendezvous(worker: Any) -> str:
+    return worker.distributed_init_method
 
 
 def _release(core: Any) -> None:

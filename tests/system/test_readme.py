@@ -15,6 +15,7 @@ from PIL import Image
 from geovlm_ray.cli import main
 from tests.docs import README, TOP, environment, readme_commands, run
 from tests.unit.conversion import dialogue, write_json
+from tests.unit.oracle import write_scene
 
 pytestmark = pytest.mark.slow
 SKIPPED = {
@@ -42,6 +43,7 @@ EXTRA_ARGUMENTS = {
     "train": SHORT,
     "sft": ("sft.steps=1", "sft.batch_size=2", "sft.eval_examples=0", "sft.readers=0"),
     "top": ("--once",),
+    "predict": ("--local",),
     "evaluate runs/": ("--limit=2", "--local"),
     "evaluate runs/demo --benchmarks drawn": ("--out=evaluations/drawn",),
     "evaluate runs/demo --benchmarks mine": ("--out=evaluations/mine",),
@@ -55,6 +57,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
     (folder / "images").mkdir()
     (folder / "datasets" / "aid" / "beach").mkdir(parents=True)
+    write_scene(folder / "scene.tif", 224, 112)
     for path in ("image.png", "images/a.png", "datasets/aid/beach/a.png"):
         Image.effect_noise((96, 96), 60).convert("RGB").save(folder / path)
     turns = dialogue("<image>\nIs there a ship? Answer with a single word.", "yes")

@@ -97,6 +97,18 @@ def f1(records: Sequence[BoxRecord], threshold: float = 0.5) -> Statistic:
     return score
 
 
+def false_alarms(records: Sequence[BoxRecord]) -> Statistic:
+    """Share of the records without a true box whose answer has one."""
+    is_empty = np.array([not record.truth for record in records])
+    is_alarm = np.array([not record.truth and record.answer.count > 0 for record in records])
+
+    def score(counts: np.ndarray) -> dict[str, float]:
+        empty = counts @ is_empty
+        return {"false alarms": float(counts @ is_alarm / empty)} if empty else {}
+
+    return score
+
+
 def average_precision(records: Sequence[BoxRecord]) -> Statistic:
     """AP@0.5, AP@0.25 and AP@[.5:.95] as defined by COCO, computed by faster-coco-eval.
 

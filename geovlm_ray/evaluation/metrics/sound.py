@@ -22,6 +22,7 @@ from geovlm_ray.evaluation.metrics.detection import (
     average_precision,
     box_groups,
     f1,
+    false_alarms,
     size_group,
 )
 from geovlm_ray.evaluation.metrics.text import best_cosine, best_meteor, corpus_bleu, over_references, tokens
@@ -94,7 +95,7 @@ def _boxes(records: Records, embedder: Embedder | None) -> Intervals:
         size = record.group or size_group(truth, record.example.frame)
         boxes.append(BoxRecord(answer_boxes(record), truth, size, box_classes(record.example)))
     groups = box_groups(boxes)
-    f1_scores = intervals(grouped(f1(boxes), groups), len(boxes))
+    f1_scores = intervals(grouped(f1(boxes), groups), len(boxes)) | intervals(false_alarms(boxes), len(boxes))
     return f1_scores | intervals(grouped(average_precision(boxes), groups), len(boxes), AP_RESAMPLES)
 
 
