@@ -44,6 +44,11 @@ def prepare_environment(kv_cache_gb: float, workers: int) -> None:
         os.environ.setdefault(name, value)
     if on_cpu:
         torch._dynamo.config.disable = True
+    from vllm import envs
+
+    # An earlier engine of this process has fixed the values that it read; vLLM 0.26 reads them again.
+    if hasattr(envs, "disable_envs_cache"):
+        envs.disable_envs_cache()
 
 
 def version() -> str:

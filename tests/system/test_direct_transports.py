@@ -61,6 +61,7 @@ class Sender(LearnerActor):
     def start(self, config: Config, model: Path, rank: int, size: int, address: str) -> None:
         super().start(config, model, rank, size, address)
         self.random = RandomWeights(self.learner)
+        self.folder = Path(config.run.dir)
         direct.BUFFER_BYTES = 2**16
 
     def weights(self, endpoints: Sequence[Any]) -> Iterator[Any]:
@@ -78,7 +79,7 @@ class KillingSender(Sender):
 
             def killing_push(link: Any, chunk: Any) -> None:
                 if link is victim and next(numbers) == 3:
-                    os.kill(int((Path(endpoints_folder()) / port).read_text()), signal.SIGKILL)
+                    os.kill(int((self.folder / port).read_text()), signal.SIGKILL)
                 push(link, chunk)
 
             direct._Link.push = killing_push  # type: ignore[method-assign]
@@ -86,17 +87,16 @@ class KillingSender(Sender):
 
 
 class MarkedActor(RolloutActor):
-    """Writes its process id into a file that is named after its port."""
+    """Writes its process id into a file of the run that is named after its port."""
+
+    def __init__(self, config: Config, model: Path) -> None:
+        super().__init__(config, model)
+        self.folder = Path(config.run.dir)
 
     def endpoint(self) -> Any:
         endpoint = super().endpoint()
-        (endpoints_folder() / str(endpoint.port)).write_text(str(os.getpid()))
+        (self.folder / str(endpoint.port)).write_text(str(os.getpid()))
         return endpoint
-
-
-def endpoints_folder() -> Path:
-    """The folder of process ids, which actors inherit."""
-    return Path(os.environ["ENDPOINTS"])
 
 
 def max_error(rollouts: RayRollouts, learner: RayLearner, prompts: list[Prompt], version: int) -> float:
@@ -118,10 +118,7 @@ def max_error(rollouts: RayRollouts, learner: RayLearner, prompts: list[Prompt],
         pytest.param("shared_memory", 1, marks=pytest.mark.long),
     ],
 )
-def test_two_engines_get_each_version_and_a_killed_one_is_replaced(
-    transport: str, ranks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ENDPOINTS", str(tmp_path))
+def test_two_engines_get_each_version_and_a_killed_one_is_replaced(transport: str, ranks: int, tmp_path: Path) -> None:
     config = load_config(
         "demo",
         [
