@@ -70,6 +70,18 @@ def test_files_that_refer_to_others_are_refused(tmp_path: Path) -> None:
         scene.read((1,))
 
 
+def test_blocks_that_take_too_much_memory_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "one.tif"
+    tiles = {"tiled": True, "blockxsize": 29_984, "blockysize": 29_984, "compress": "deflate"}
+    write_empty = {"width": 30_000, "height": 30_000, "count": 1, "dtype": "uint8", **tiles}
+    with rasterio.open(path, "w", driver="GTiff", SPARSE_OK=True, **write_empty):
+        pass
+    assert path.stat().st_size < 2**20
+    message = r"one\.tif: expected blocks of at most 512 MiB, found 857 MiB \(29984 x 29984 pixels\)"
+    with pytest.raises(DataError, match=message):
+        Scene(str(path))
+
+
 def test_windows_of_a_scene_are_stretched_alike(tmp_path: Path) -> None:
     values = np.arange(400 * 300, dtype=np.uint16).reshape(300, 400)
     path = write_scene(tmp_path / "scene.tif", 400, 300, count=1, dtype="uint16")

@@ -15,11 +15,13 @@ import numpy as np
 import rasterio
 from affine import Affine
 from rasterio.crs import CRS
+from rasterio.enums import Interleaving
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window as RasterWindow
 
 from geovlm_ray.core.errors import DataError
+from geovlm_ray.data.image_limits import MAX_DECODED_BYTES
 from geovlm_ray.data.images import resolve
 
 SIGNATURES = {
@@ -97,6 +99,7 @@ class Scene:
         with self._errors():
             self.file = rasterio.open(self.path, driver=_driver(self.path))
         self.bands = self.file.count
+        self._check_blocks()
         self._take_grid()
 
     def __enter__(self) -> Self:
@@ -110,6 +113,18 @@ class Scene:
     def close(self) -> None:
         """Close the file."""
         self.file.close()
+
+    def _check_blocks(self) -> None:
+        """Raise DataError if the smallest part that can be decoded takes too much memory."""
+        (rows, columns), size = self.file.block_shapes[0], np.dtype(self.file.dtypes[0]).itemsize
+        bands = self.bands if self.file.interleaving == Interleaving.pixel else 1
+        if rows * columns * size * bands > MAX_DECODED_BYTES:
+            found = f"{rows * columns * size * bands / 2**20:,.0f} MiB ({columns} x {rows} pixels)"
+            self.file.close()
+            raise DataError(
+                f"{self.path}: expected blocks of at most {MAX_DECODED_BYTES // 2**20} MiB, found {found}; "
+                "`gdal_translate -co TILED=YES` makes a tiled file"
+            )
 
     def _take_grid(self) -> None:
         self.width, self.height = self.file.width, self.file.height
