@@ -14,6 +14,7 @@ from geovlm_ray.core.schema import Example
 from geovlm_ray.data.formats import FORMATS
 from geovlm_ray.model.loading import model_folder
 from tests.hostile import CONTENTS, FILES, NAMES, STRINGS, place
+from tests.hostile_arguments import ARGUMENTS, CHAT, PREDICT, SCENE, TRAIN
 from tests.unit.comparison import Model, make_run
 from tests.unit.datasets import example, write_dataset, write_image, write_scenes_dataset
 from tests.unit.test_plan import VALUES
@@ -49,106 +50,6 @@ def write_materials(folder: Path) -> Path:
     return folder
 
 
-TRAIN = ["train", "demo", "--local", "--dry-run"]
-CHAT = ["chat", "tiny", "scene.png"]
-
-ARGUMENTS: dict[str, list[tuple[tuple[str, ...], list[str]]]] = {
-    "train": [
-        ((), ["train", "{}"]),
-        ((), ["train", "{}.yaml", "--dry-run"]),
-        ((), [*TRAIN, "{}=1"]),
-        ((), [*TRAIN, "run.name={}"]),
-        ((), [*TRAIN, "run.dir={}"]),
-        ((), [*TRAIN, "run.steps={}"]),
-        ((), [*TRAIN, "model.path={}"]),
-        ((), [*TRAIN, "data.source=samples", "data.path={}"]),
-        ((), [*TRAIN, "data.stages=[{{steps: 1, tasks: ['{}']}}]"]),
-        ((), [*TRAIN, "reward={}:f"]),
-        ((), [*TRAIN, "plugins=['{}']"]),
-        ((), [*TRAIN, "checkpoint.url={}"]),
-        ((), [*TRAIN, "evaluation.every=1", "evaluation.benchmarks=['{}']"]),
-        ((), ["train", "demo", "--plan", "{}"]),
-        ((), [*TRAIN, "--{}"]),
-    ],
-    "sft": [((), ["sft", "{}", "--out", "x"]), ((), ["sft", "demo", "sft.steps={}", "--out", "x"])],
-    "evaluate": [
-        ((), ["evaluate", "{}", "--benchmarks", "drawn-vqa"]),
-        ((), ["evaluate", "tiny", "--benchmarks", "{}"]),
-        ((), ["evaluate", "tiny", "--benchmarks", "./{}"]),
-        ((), ["evaluate", "tiny", "--benchmarks", "drawn-vqa", "--data", "{}"]),
-        ((), ["evaluate", "--predictions", "{}"]),
-        (("records.jsonl",), ["evaluate", "--predictions", "records.jsonl", "--task", "{}"]),
-        (("records.jsonl",), ["evaluate", "--predictions", "records.jsonl", "--task", "{}", "--format", "earthdial"]),
-        (("records.jsonl",), ["evaluate", "--predictions", "records.jsonl", "reward.{}=1"]),
-        (("records.jsonl",), ["evaluate", "--predictions", "records.jsonl", "--json", "{}/x"]),
-    ],
-    "compare": [
-        (("run",), ["compare", "run", "{}"]),
-        (("run", "other"), ["compare", "run", "other", "--draws", "100", "--out", "{}.html"]),
-        (("run", "other"), ["compare", "run", "other", "--draws", "100", "--json", "{}/x"]),
-    ],
-    "study": [((), ["study", "{}"]), ((), ["study", "kl", "--recipe", "{}"]), ((), ["study", "kl", "{}=1"])],
-    "export": [
-        ((), ["export", "{}", "out"]),
-        ((), ["export", "tiny", "out", "--recipe", "{}"]),
-        ((), ["export", "tiny", "out", "prompt.{}=1"]),
-        ((), ["export", "tiny", "out", "--evaluation", "{}"]),
-    ],
-    "chat": [
-        (("scene.png",), ["chat", "{}", "scene.png", "--question", "?"]),
-        ((), ["chat", "tiny", "{}", "--question", "?"]),
-        (("scene.png",), [*CHAT, "rollout.max_tokens=8", "--question", "{}"]),
-        (("scene.png",), [*CHAT, "--task", "{}", "--question", "?"]),
-        (("scene.png",), [*CHAT, "--out", "{}", "--question", "?"]),
-        (("scene.png",), [*CHAT, "--out", "{}/x.png", "--question", "?"]),
-        (("scene.png",), [*CHAT, "--recipe", "{}", "--question", "?"]),
-    ],
-    "web": [
-        ((), ["web", "{}", "--port", "0"]),
-        ((), ["web", "tiny", "--host", "{}"]),
-        ((), ["web", "tiny", "--port", "{}"]),
-    ],
-    "score": [
-        ((), ["score", "{}"]),
-        (("records.jsonl",), ["score", "records.jsonl", "{}"]),
-        (("records.jsonl",), ["score", "records.jsonl", "reward.{}=1"]),
-        (("records.jsonl",), ["score", "records.jsonl", "reward={}.py:f"]),
-        (("records.jsonl",), ["score", "records.jsonl", "--out", "{}/x"]),
-        (("records.jsonl",), ["score", "records.jsonl", "--recipe", "{}"]),
-        ((), ["score", "--probe", "{}"]),
-    ],
-    "top": [((), ["top", "{}", "--once"])],
-    "report": [((), ["report", "{}"])],
-    "data": [
-        ((), ["data", "{}"]),
-        ((), ["data", "convert", "{}", "x", "out"]),
-        ((), ["data", "convert", "samples", "{}", "out"]),
-        ((), ["data", "convert", "auto", "{}", "out"]),
-        (("source.jsonl", "scene.png"), ["data", "convert", "samples", "source.jsonl", "{}"]),
-        (("source.jsonl", "scene.png"), ["data", "convert", "samples", "source.jsonl", "out", "{}=1"]),
-        (("source.jsonl", "scene.png"), ["data", "convert", "samples", "source.jsonl", "out", "--images", "{}"]),
-        (("source.jsonl", "scene.png"), ["data", "convert", "samples", "source.jsonl", "out", "--dataset", "{}"]),
-        (("source.jsonl", "scene.png"), ["data", "convert", "samples", "source.jsonl", "out", "--split", "{}"]),
-        (("source.jsonl", "scene.png"), ["data", "convert", "samples", "source.jsonl", "out", "--licence", "{}"]),
-        ((), ["data", "validate", "{}"]),
-        (("data",), ["data", "validate", "data", "--root", "{}"]),
-        ((), ["data", "stats", "{}"]),
-        (("data",), ["data", "stats", "data", "--json", "{}/x"]),
-        (("data",), ["data", "preview", "data", "--out", "{}.html", "--each", "1"]),
-        (("data",), ["data", "preview", "data", "--out", "x.html", "--recipe", "{}"]),
-        (("data",), ["data", "preview", "data", "--out", "x.html", "prompt.system={}"]),
-        ((), ["data", "export", "{}", "data", "out"]),
-        ((), ["data", "scenes", "--out", "{}", "--each", "1"]),
-        ((), ["data", "scenes", "--out", "{}/x.png", "--each", "1"]),
-        ((), ["data", "scenes", "--seed", "{}"]),
-    ],
-    "plan": [
-        ((), ["plan", "{}", "--gpus", "4"]),
-        ((), ["plan", "rates.json", "--gpus", "{}"]),
-        (("rates.json",), ["plan", "rates.json", "--gpus", "4", "--json", "{}/x"]),
-    ],
-    "doctor": [((), ["doctor", "{}"])],
-}
 """By command: materials, and arguments with a placeholder for a hostile text."""
 
 REPORTED = (
@@ -200,6 +101,10 @@ INPUTS: dict[str, list[tuple[tuple[str, ...], tuple[str, ...], list[str]]]] = {
             tuple(f"model/{n}" for n in MODEL_FILES),
             ["chat", "model", "scene.png", "--question", "?"],
         ),
+    ],
+    "predict": [
+        ((), ("x.tif",), ["predict", "tiny", "x.tif", "--local", *PREDICT]),
+        (("scene.png",), ("x.csv.unfinished/settings.json",), [*SCENE, *PREDICT]),
     ],
     "score": [((), ("x.jsonl",), ["score", "x.jsonl"]), ((), ("x.jsonl",), ["score", "x.jsonl", "--probe"])],
     "top": [(("run",), tuple(f"run/{name}" for name in WATCHED), ["top", "run", "--once"])],

@@ -141,6 +141,18 @@ def test_interrupted_prediction_goes_on_and_writes_the_same_file(
     assert names[0] == names[1]
 
 
+@pytest.mark.parametrize("line", [{}, {"source": "a"}, {"window": [1]}, {"frame": 3}, {"response": 1}, {"samples": 1}])
+def test_damaged_answers_are_named(line: dict[str, Any], scene: Path, tmp_path: Path, config: Config) -> None:
+    out = tmp_path / "map.geojson"
+    with pytest.raises(KeyboardInterrupt):
+        predicted(scene, out, config, oracle(dies_after=0))
+    good = {"source": 0, "window": [0, 0, 9, 9], "response": "a", "confidence": 1, "frame": "percent", "samples": []}
+    content = {**good, **line} if line else {}
+    (unfinished_folder(out) / "answers.jsonl").write_text(json.dumps(content) + "\n")
+    with pytest.raises(DataError, match=r"answers\.jsonl, line 1: expected an answer about a window, found"):
+        predicted(scene, out, config, oracle())
+
+
 def test_answers_without_boxes_are_polygons_of_their_windows(scene: Path, tmp_path: Path, config: Config) -> None:
     settings = replace(SETTINGS, task="scene_classification", samples=3)
     engines = oracle(answer="Harbour")

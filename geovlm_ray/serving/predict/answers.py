@@ -25,6 +25,7 @@ from geovlm_ray.data.answer_format import AnswerFormat
 from geovlm_ray.data.geo.composites import Composite, Renderer
 from geovlm_ray.data.geo.scene import Scene, Window
 from geovlm_ray.data.geo.windows import covering_windows, number_of_windows
+from geovlm_ray.data.records import frame_from_json, short_repr
 from geovlm_ray.serving.predict.pairs import align
 from geovlm_ray.serving.predict.settings import PredictSettings
 from geovlm_ray.tasks.targets import plain_frame
@@ -56,10 +57,17 @@ class WindowAnswer:
         return json.dumps({**fields, "frame": self.frame, "samples": self.samples}).encode() + b"\n"
 
     @classmethod
-    def of(cls, row: dict[str, Any]) -> WindowAnswer:
-        """From a line of the file of answers."""
-        window, samples = Window(*row["window"]), tuple(row["samples"])
-        return cls(row["source"], window, row["response"], row["confidence"], row["frame"], samples)
+    def of(cls, row: dict[str, Any], where: str) -> WindowAnswer:
+        """From a line of the file of answers; ``where`` names it in the DataError for another content."""
+        try:
+            source, response, confidence = row["source"], row["response"], float(row["confidence"])
+            window, samples = Window(*map(int, row["window"])), tuple(map(str, row["samples"]))
+            if not isinstance(source, int) or not isinstance(response, str | None):
+                raise TypeError
+            frame_from_json(row["frame"])
+        except (KeyError, TypeError, ValueError, DataError) as error:
+            raise DataError(f"{where}: expected an answer about a window, found {short_repr(row)}") from error
+        return cls(source, window, response, confidence, row["frame"], samples)
 
 
 class Answers:
@@ -67,7 +75,8 @@ class Answers:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "answers.jsonl"
-        self.rows = [WindowAnswer.of(row) for row in read_objects(self._path)] if self._path.is_file() else []
+        lines = read_objects(self._path) if self._path.is_file() else []
+        self.rows = [WindowAnswer.of(row, f"{self._path}, line {n}") for n, row in enumerate(lines, 1)]
         self.done = {(row.source, row.window) for row in self.rows}
         self._file: BinaryIO | None = None
 
