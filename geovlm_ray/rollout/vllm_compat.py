@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from vllm import LLM
 
 FILE = "file://"
+_CLIENTS: weakref.WeakSet[Any] = weakref.WeakSet()
+"""Engines of this process."""
 
 
 def prepare_environment(kv_cache_gb: float, workers: int) -> None:
@@ -130,8 +132,8 @@ def settle(llm: LLM) -> None:
     """After the start of an engine, see to its end.
 
     Remove the rendezvous file of its workers, which a killed engine would leave in the temporary folder. Let the
-    engine, when it is garbage collected, release only what is its own: vLLM would also end the process groups, which a
-    newer engine of this process uses.
+    engine, when it is garbage collected, release only what is its own while there is a newer engine in this process:
+    vLLM would also end the process groups, which that one uses.
     """
     for method in llm.collective_rpc(_rendezvous):
         if method.startswith(FILE):
@@ -140,6 +142,7 @@ def settle(llm: LLM) -> None:
     # vLLM 0.26 has no finalizer.
     if finalizer := getattr(client, "_finalizer", None):
         finalizer.detach()
+        _CLIENTS.add(client)
         weakref.finalize(client, _release, client.engine_core)
 
 
@@ -148,6 +151,9 @@ def _rendezvous(worker: Any) -> str:
 
 
 def _release(core: Any) -> None:
+    if not _CLIENTS:
+        core.shutdown()
+        return
     core.structured_output_manager.clear_backend()
     core.model_executor.shutdown()
     core.scheduler.shutdown()

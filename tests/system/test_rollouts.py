@@ -72,6 +72,7 @@ def test_engine_generates_after_an_older_one_of_the_process_is_collected() -> No
     older = make_engine(config, model)
     engine = make_engine(config, model)
     del older
+    gc.unfreeze()
     gc.collect()
     assert engine.generate(PromptSampler(SceneStream(0), config.data, 2).batch(0), group_size=1)
 
