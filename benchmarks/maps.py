@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.maps [--json OUT]`` (about 15 minutes). A drawn scene of 12,000 x 9,000 pixels in a rotated UTM
 grid has 500 ships. Engines that know the answers must give every ship once, to a centimetre, in at most 2 GB; killed in
-the middle, the same command must go on to the same file. The packaged policy then looks for the ships, and its windows
-per second are compared with those of vLLM's own ``generate`` on the same crops.
+the middle, the same command must go on to the same file. The packaged policy then looks for 30 ships in a scene of
+2,744 x 2,352 pixels, and its windows per second are compared with those of vLLM's own ``generate`` on the same crops.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ SHIPS, FEW = 500, 8
 SIDE, OVERLAP = 448, 112
 TINY_SIDE, TINY_OVERLAP = 112, 56
 QUESTION = "find all ships ."
-PART = (2744, 2352)
-"""Size of the scene of the speed comparison: 1,968 windows."""
+POLICY, POLICY_SHIPS = (2744, 2352), 30
+"""The scene of the packaged policy: 1,968 windows."""
 
 
 def main() -> int:
@@ -63,7 +63,7 @@ def main() -> int:
         write_ships(scene, *size, ships)
         figures = [
             *oracle_figures(scene, size, ships),
-            *policy_figures(scene, size, ships, options.smoke),
+            *policy_figures(Path(folder), options.smoke),
         ]
     return publish("maps", figures, options, settings=[f"scene of {size[0]} x {size[1]} pixels", f"{count} ships"])
 
@@ -140,9 +140,13 @@ def _oracle_run(scene: Path, size: tuple[int, int], ships: Sequence[Box], out: P
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def policy_figures(scene: Path, size: tuple[int, int], ships: Sequence[Box], smoke: bool) -> list[Figure]:
-    """What the packaged policy finds, and its speed against bare vLLM."""
-    config = predict_config(scene.parent)
+def policy_figures(folder: Path, smoke: bool) -> list[Figure]:
+    """What the packaged policy finds in a smaller scene, and its speed against bare vLLM on the same windows."""
+    size = SMALL if smoke else POLICY
+    ships = place_ships(FEW if smoke else POLICY_SHIPS, *size)
+    scene = folder / "policy.tif"
+    write_ships(scene, *size, ships)
+    config = predict_config(folder)
     engine = make_engine(config, Path(config.model.path))
     settings = PredictSettings("object_detection", QUESTION, TINY_SIDE, TINY_OVERLAP)
     out = scene.with_name("policy.geojson")
@@ -151,13 +155,11 @@ def policy_figures(scene: Path, size: tuple[int, int], ships: Sequence[Box], smo
     iou = iou_hbb(hbb(ships), hbb(boxes))
     hits = int((iou[match(iou)] >= 0.5).sum())
     precision, recall = hits / max(1, len(boxes)), hits / len(ships)
-    part = scene.with_name("part.tif")
-    write_ships(part, *PART, place_ships(FEW, *PART))
-    crops = list(rendered_windows([(str(part),)], settings, answer_format_of_model(config), set(), scene.parent))
+    crops = list(rendered_windows([(str(scene),)], settings, answer_format_of_model(config), set(), folder))
     prompts = [Prompt(crop.number, crop.example) for crop in crops if crop.example]
     bare = partial(bare_vllm.generate, engine, prompts, group_size=1, greedy=True)
-    again = partial(_predict_part, part, settings, config, engine)
-    bare_s, ours_s = pairs(bare, again, 1 if smoke else 5)
+    again = partial(_predict, scene, settings, config, engine)
+    bare_s, ours_s = pairs(bare, again, 1 if smoke else 3)
     return [
         Figure("packaged policy: features", len(boxes)),
         Figure("packaged policy: precision at IoU 0.5", precision),
@@ -178,13 +180,13 @@ def answer_format_of_model(config: Config) -> AnswerFormat:
     return answer_format_of(config.data, config.prompt, Path(config.model.path))
 
 
-def _predict_part(part: Path, settings: PredictSettings, config: Config, engine: Engine) -> None:
+def _predict(scene: Path, settings: PredictSettings, config: Config, engine: Engine) -> None:
     predict(
-        [(str(part),)],
+        [(str(scene),)],
         settings,
         config,
         lambda _: LocalRollouts(engine),
-        part.with_suffix(".geojson"),
+        scene.with_suffix(".geojson"),
         lambda *_: None,
     )
 
