@@ -106,7 +106,9 @@ def _settings(args: argparse.Namespace, image_size: int) -> PredictSettings:
     from geovlm_ray.tasks import find_task
 
     find_task(args.task, "--")
-    side = args.window or image_size
+    side = image_size if args.window is None else args.window
+    if side < 1 or args.samples < 0:
+        raise ConfigError(f"expected --window of 1 or more and --samples of 0 or more, found {side} and {args.samples}")
     overlap = side // 4 if args.overlap is None else args.overlap
     if not 0 <= overlap < side:
         raise ConfigError(f"--overlap: expected 0 to below the window of {side} pixels, found {overlap}")

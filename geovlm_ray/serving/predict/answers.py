@@ -18,7 +18,7 @@ from PIL import Image
 from transformers import PreTrainedTokenizerBase
 
 from geovlm_ray.core.errors import DataError
-from geovlm_ray.core.files import read_objects, writing
+from geovlm_ray.core.files import read_objects, write_atomically, writing
 from geovlm_ray.core.interfaces import RolloutPool
 from geovlm_ray.core.schema import Example, Prompt, Sample
 from geovlm_ray.data.answer_format import AnswerFormat
@@ -89,7 +89,7 @@ class Answers:
         with writing(self._path):
             if self._file is None:
                 whole = b"".join(row.line() for row in self.rows)
-                self._path.write_bytes(whole)
+                write_atomically(self._path, whole)
                 self._file = self._path.open("ab")
             for answer in answers:
                 self._file.write(answer.line())
