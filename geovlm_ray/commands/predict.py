@@ -56,6 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--samples", type=int, default=0, metavar="K", help="draw K more answers; their agreement is a column"
     )
     answers.add_argument("--reasoning", action="store_true", help="add the reasoning as a column")
+    answers.add_argument(
+        "--accept-changes", action="store_true", help="go on although weights or scenes have changed since"
+    )
     answers.add_argument("--local", action="store_true", help="one engine in this process, without Ray")
     answers.add_argument("--recipe", help="recipe or YAML file of prompt settings (default: those of training)")
 
@@ -91,7 +94,17 @@ def run(args: argparse.Namespace) -> int:
             progress.show(done, f"of {total:,} windows")
 
         build = build_engines(args.local)
-        scenes, files = predict(pairs, settings, config, build, args.out, show, reasoning=args.reasoning)
+        scenes, files = predict(
+            pairs,
+            settings,
+            config,
+            build,
+            args.out,
+            show,
+            reasoning=args.reasoning,
+            accept_changes=args.accept_changes,
+            announce=console.print,
+        )
     for scene in scenes:
         place = scene.georeference.crs.to_string() if scene.georeference else "pixels: the scene has no georeference"
         console.print(f"{scene.name}: {len(scene.features):,} features, in {place}")

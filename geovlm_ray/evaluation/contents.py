@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from geovlm_ray import __version__
@@ -42,6 +42,12 @@ def evaluation_inputs(
 ) -> Inputs:
     """What an evaluation of ``config.model.path`` on the data of ``benchmarks``, by their names, reads."""
     return {**_common_inputs(config, [*tasks], Path(config.model.path), reward), **benchmark_inputs(benchmarks)}
+
+
+def prediction_inputs(config: Config, task: str, scenes: Sequence[str]) -> Inputs:
+    """What answers of ``config.model.path`` about raster files depend on."""
+    files: dict[str, Path | str] = {path: Path(path) for path in scenes}
+    return {**_common_inputs(config, [task], Path(config.model.path), None), "scene": files}
 
 
 def benchmark_inputs(benchmarks: Mapping[str, Path]) -> dict[str, dict[str, Path | str]]:

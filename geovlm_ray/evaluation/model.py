@@ -29,6 +29,7 @@ from geovlm_ray.evaluation.predictions import Predictions
 from geovlm_ray.evaluation.reasoning import VARIANTS, variant_prefills
 from geovlm_ray.evaluation.registry import Benchmark
 from geovlm_ray.evaluation.results import Results, result_of, write_results
+from geovlm_ray.evaluation.settings import MAY_CHANGE
 from geovlm_ray.evaluation.tables import markdown
 from geovlm_ray.model.answer_format import answer_format_of
 from geovlm_ray.rewards.config import RewardConfig
@@ -40,17 +41,6 @@ FOLDER_AND_REMEDY = ("evaluation folder", "choose another --out")
 """For error messages: what ``out`` is, and what the user can do."""
 BATCH = 256
 """Examples per batch and rollout actor."""
-MAY_CHANGE = (
-    "model.path",
-    "evaluation.data",
-    "rollout.stall_s",
-    "run.wait_for_nodes_s",
-    "placement.rollout.actors",
-    "placement.strategy",
-    "data.check_images",
-    "data.max_bad",
-)
-"""Configuration keys that may differ when an evaluation resumes."""
 
 
 @dataclass(frozen=True)

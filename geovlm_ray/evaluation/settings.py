@@ -9,6 +9,17 @@ from geovlm_ray.core.placement import ActorResources
 
 NO_LIMIT = 1_000_000_000
 """More records than any benchmark has."""
+MAY_CHANGE = (
+    "model.path",
+    "evaluation.data",
+    "rollout.stall_s",
+    "run.wait_for_nodes_s",
+    "placement.rollout.actors",
+    "placement.strategy",
+    "data.check_images",
+    "data.max_bad",
+)
+"""Configuration keys that may differ when an evaluation resumes."""
 
 
 def evaluation_config(

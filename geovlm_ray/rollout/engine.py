@@ -9,7 +9,7 @@ import logging
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -123,7 +123,7 @@ class Engine:
         group_size: int | None = None,
         max_tokens: int | None = None,
         greedy: bool = False,
-    ) -> Iterator[list[SampleGroup]]:
+    ) -> Generator[list[SampleGroup], None, None]:
         """Sample ``group_size`` completions per prompt, with log-probs; yields groups as they complete.
 
         A prompt that cannot be rendered or exceeds ``max_model_len`` gives a group with a ``problem``.
@@ -137,7 +137,7 @@ class Engine:
         entering = deque((prompt, self._preparer.submit(self._prepare, prompt, params)) for prompt, params in jobs)
         pending: list[str] = []
         try:
-            if not vllm_compat.takes_request_seeds():
+            if not greedy and not vllm_compat.takes_request_seeds():
                 # Draws depend on the composition of the engine's steps.
                 wait([future for _, future in entering])
             while entering or pending:
@@ -311,10 +311,12 @@ class Engine:
         )
 
     def seeded(self, prompts: Sequence[Prompt], params: Any) -> list[Any]:
-        """Sampling parameters of each prompt of a batch, with the seed of its group.
+        """Sampling parameters of each prompt of a batch, with the seed of its group unless they are greedy.
 
         Where vLLM takes no such seeds, seeds its random numbers for the whole batch.
         """
+        if params.temperature == 0:
+            return [params] * len(prompts)
         seeds = [random_seed(self.seed, prompt.group_id) for prompt in prompts]
         if vllm_compat.takes_request_seeds():
             return [with_seed(params, seed) for seed in seeds]

@@ -68,6 +68,14 @@ def _yolo(folder: Path) -> Path:
     return folder
 
 
+def _geojson(folder: Path) -> Path:
+    write_scene(folder / "a.png")
+    shed = {"type": "Polygon", "coordinates": [[[60, 40], [120, 40], [120, 80], [60, 80], [60, 40]]]}
+    feature = {"type": "Feature", "properties": {"class": "shed"}, "geometry": shed}
+    write(folder / "a.geojson", {"type": "FeatureCollection", "features": [feature]})
+    return folder
+
+
 def _captions(folder: Path) -> Path:
     image = {"filename": "a.png", "sentences": [{"raw": "A shed ."}, {"raw": "One shed ."}], "split": "train"}
     return write(folder / "dataset.json", {"images": [image], "dataset": "ucm"})
@@ -171,6 +179,7 @@ SOURCES: dict[str, tuple[str, Callable[[Path], Path]]] = {
     "dota": ("dota", _dota),
     "voc": ("voc", _voc),
     "yolo": ("yolo", _yolo),
+    "geojson": ("geojson", _geojson),
     "captions": ("captions", _captions),
     "captions by line": ("captions", _jsonl({"filename": "a.png", "captions": ["A shed."]})),
     "caption-files": ("caption-files", _caption_files),

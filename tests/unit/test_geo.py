@@ -45,7 +45,7 @@ def test_window_of_a_scene_is_that_part_of_its_pixels(tmp_path: Path) -> None:
         assert (scene.width, scene.height, scene.bands) == (700, 500, 3)
         assert scene.georeference is not None
         assert scene.georeference.crs == UTM
-        assert scene.georeference.metres_per_pixel == pytest.approx(0.5)
+        assert scene.georeference.metres_per_pixel(700, 500) == pytest.approx(0.5)
         found = scene.read((3, 1), Window(90, 40, 60, 70))
         assert np.array_equal(found, pixels[[2, 0], 40:110, 90:150].transpose(1, 2, 0))
         assert max(scene.read((1,), side=64).shape) == 64

@@ -14,6 +14,7 @@ from geovlm_ray.data.formats.earthdial_results import EARTHDIAL_RESULTS
 from geovlm_ray.data.formats.fmow import FMOW
 from geovlm_ray.data.formats.folders import FOLDERS
 from geovlm_ray.data.formats.geochat import GEOCHAT
+from geovlm_ray.data.formats.geojson import GEOJSON
 from geovlm_ray.data.formats.qa import QA
 from geovlm_ray.data.formats.rsicap import RSICAP
 from geovlm_ray.data.formats.rsvqa import RSVQA
@@ -35,6 +36,7 @@ FORMATS: dict[str, Format] = {
     "dota": DOTA,
     "voc": VOC,
     "yolo": YOLO,
+    "geojson": GEOJSON,
     "captions": CAPTIONS,
     "caption-files": CAPTION_FILES,
     "rsicap": RSICAP,

@@ -21,6 +21,7 @@ from geovlm_ray.data.formats.files import SPLITS
 from geovlm_ray.data.formats.prompts import sensor_of
 from geovlm_ray.data.formats.qa import ANSWER_KEYS, QUESTION_KEYS, QUESTION_ROLES
 from geovlm_ray.data.formats.record_fields import IMAGE_KEYS
+from geovlm_ray.data.geo.layers import ENDINGS as LAYER_ENDINGS
 
 LABEL_SHARE = 0.05
 """Least number of label files per image for a folder of images to be a detection dataset."""
@@ -252,6 +253,11 @@ def _fmow(source: Source, evidence: Evidence) -> str:
     return f"files *{fmow.METADATA_SUFFIXES[0]}" if evidence.with_suffix(*fmow.METADATA_SUFFIXES) else ""
 
 
+def _geojson(source: Source, evidence: Evidence) -> str:
+    layers = evidence.with_suffix(*LAYER_ENDINGS)
+    return f"vector layers such as {layers[0]}" if layers else ""
+
+
 def _chat(source: Source, evidence: Evidence) -> str:
     for key in TURN_KEYS:
         if any(not _is_question(record) for record in _records((key,), evidence)):
@@ -293,6 +299,7 @@ SPECIFIC: dict[str, Rule] = {
     "dota": _dota,
     "voc": _voc,
     "yolo": _yolo,
+    "geojson": _geojson,
     "captions": _captions,
     "caption-files": _caption_files,
     "rsicap": _rsicap,

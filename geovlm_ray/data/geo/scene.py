@@ -18,6 +18,7 @@ from rasterio.crs import CRS
 from rasterio.enums import Interleaving
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.vrt import WarpedVRT
+from rasterio.warp import transform
 from rasterio.windows import Window as RasterWindow
 
 from geovlm_ray.core.errors import DataError
@@ -40,6 +41,9 @@ Others, such as VRT, may refer to files and addresses elsewhere.
 """
 CACHE_BYTES = 2**28
 """Memory of GDAL's block cache."""
+WGS84 = CRS.from_epsg(4326)
+METRES_PER_DEGREE = 111_195.0
+"""Metres of a degree on a sphere of the mean radius of the earth."""
 PREVIEW_SIDE = 1024
 """Longer side of the reduced scene from which the contrast stretch is computed."""
 
@@ -79,12 +83,32 @@ class Georeference:
         a, b, c, d, e, f = list(self.transform)[:6]
         return pixels @ np.array([[a, d], [b, e]]) + np.array([c, f])
 
-    @property
-    def metres_per_pixel(self) -> float | None:
-        """Ground sample distance; None if the CRS is not projected."""
-        if not self.crs.is_projected:
-            return None
-        return math.sqrt(abs(self.transform.determinant)) * self.crs.linear_units_factor[1]
+    def pixels(self, coordinates: np.ndarray) -> np.ndarray:
+        """Pixel corners (column, row) [n, 2] at coordinates [n, 2]: the inverse of `coordinates`."""
+        return Georeference(self.crs, ~self.transform).coordinates(coordinates)
+
+    def degrees(self, pixels: np.ndarray) -> np.ndarray:
+        """Longitude and latitude (WGS 84) [n, 2] of pixel corners (column, row) [n, 2].
+
+        Raises:
+            DataError: the coordinates have no place on the globe.
+        """
+        try:
+            found = np.column_stack(transform(self.crs, WGS84, *self.coordinates(pixels).T))
+        except (RasterioError, ValueError) as error:
+            raise DataError(f"expected coordinates in {self.crs}, found: {error}") from error
+        if not np.isfinite(found).all():
+            raise DataError(f"expected coordinates in {self.crs}, found some that are nowhere on the globe")
+        return found
+
+    def metres_per_pixel(self, width: int, height: int) -> float:
+        """Ground sample distance at the centre of a scene of this size."""
+        if self.crs.is_projected:
+            return math.sqrt(abs(self.transform.determinant)) * self.crs.linear_units_factor[1]
+        corners = np.array([[width, height], [width + 1, height], [width, height + 1]]) / 2
+        degrees = self.degrees(corners)
+        across, down = (degrees[1:] - degrees[0]) * [math.cos(math.radians(degrees[0, 1])), 1.0]
+        return 2 * METRES_PER_DEGREE * math.sqrt(abs(across[0] * down[1] - across[1] * down[0]))
 
 
 class Scene:

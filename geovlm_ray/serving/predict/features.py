@@ -21,9 +21,8 @@ from rasterio.warp import transform
 
 from geovlm_ray.core.errors import ConfigError, DataError
 from geovlm_ray.core.files import write_atomically, writing
-from geovlm_ray.data.geo.scene import Georeference, Scene
+from geovlm_ray.data.geo.scene import WGS84, Georeference, Scene
 
-WGS84 = CRS.from_epsg(4326)
 DEGREE_DIGITS = 9
 """Decimal places of degrees in GeoJSON: 0.1 millimetres."""
 

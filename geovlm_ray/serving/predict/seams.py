@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import shapely
+from scipy.sparse import lil_array
+from scipy.sparse.csgraph import connected_components
 
 from geovlm_ray.core.geometry import polygons, rotated_box
 from geovlm_ray.data.geo.scene import Window
@@ -87,16 +89,18 @@ def _uncovered(parts: Sequence[Detection], whole: Sequence[Detection]) -> list[D
 def _united(parts: Sequence[Detection]) -> list[Detection]:
     """Unite the parts of one object that lie in different windows and overlap; its score is that of the best part."""
     shapes = polygons([d.box for d in parts])
-    group = list(range(len(parts)))
+    same = lil_array((len(parts), len(parts)), dtype=bool)
     for i, j in _overlapping(shapes, shapes):
         if i < j and parts[i].window != parts[j].window:
             smaller = min(shapes[i].area, shapes[j].area)
             if shapely.intersection(shapes[i], shapes[j]).area > TOUCHING * smaller:
-                old, new = group[j], group[i]
-                group = [new if g == old else g for g in group]
+                same[i, j] = True
     united = []
-    for key in dict.fromkeys(group):
-        members = [part for part, g in zip(parts, group, strict=True) if g == key]
+    number, groups = connected_components(same, directed=False)
+    members_of: list[list[Detection]] = [[] for _ in range(number)]
+    for part, group in zip(parts, groups, strict=True):
+        members_of[group].append(part)
+    for members in members_of:
         best = max(members, key=lambda d: d.score)
         united.append(replace(best, box=_around(members)) if len(members) > 1 else best)
     return united

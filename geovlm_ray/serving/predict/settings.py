@@ -1,12 +1,10 @@
-"""Settings of predictions over scenes, and a record of them beside unfinished answers."""
+"""Settings of predictions over scenes."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from geovlm_ray.core.errors import ConfigError
 from geovlm_ray.core.files import read_object, write_atomically
@@ -33,16 +31,15 @@ class PredictSettings:
     samples: int = 0
 
 
-def check_same(record: dict[str, Any], folder: Path) -> None:
-    """Write what determines the answers into the folder of unfinished ones, or compare it with what is there.
+def check_settings(settings: PredictSettings, folder: Path) -> None:
+    """Write the settings into the folder of unfinished answers, or compare them with those that are there.
 
     Raises:
-        ConfigError: the folder has answers of other settings, sources or weights.
+        ConfigError: the folder has answers of other settings.
     """
     file = folder / "settings.json"
-    now = json.loads(json.dumps(record))
+    now = json.loads(json.dumps(asdict(settings)))
     if not file.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
         write_atomically(file, json.dumps(now, indent=1) + "\n")
         return
     before = read_object(file)
@@ -53,11 +50,3 @@ def check_same(record: dict[str, Any], folder: Path) -> None:
             f"{folder}: expected unfinished answers with {key} = {now[key]!r:.200}, found {before.get(key)!r:.200}; "
             "remove the folder to begin again"
         )
-
-
-def settings_record(settings: PredictSettings, sources: Sequence[Sequence[str]], model: str) -> dict[str, Any]:
-    """What determines the answers, as JSON: settings, weights, and path, size and time of every source file."""
-    files = [
-        [(path, Path(path).stat().st_size, Path(path).stat().st_mtime_ns) for path in source] for source in sources
-    ]
-    return {**asdict(settings), "model": model, "sources": files}
