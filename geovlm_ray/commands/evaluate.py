@@ -21,13 +21,18 @@ from geovlm_ray.report.terminal import open_console
 if TYPE_CHECKING:
     from geovlm_ray.config import Config
     from geovlm_ray.core.interfaces import RolloutPool
+    from geovlm_ray.evaluation.metrics.maps import MapObjects
     from geovlm_ray.evaluation.responses import ResponseMetrics
+
+QUESTION = "Give me the location of every {label} in the image."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument(
-        "model", nargs="?", help="tiny, a run, checkpoint, adapter or model folder, or a Hugging Face name"
+        "model",
+        nargs="?",
+        help="tiny, a run, checkpoint, adapter or model folder, a Hugging Face name, or with --geo a map of `predict`",
     )
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="overrides of settings")
     parser.add_argument("--list", action="store_true", help="list all benchmarks and exit")
@@ -44,6 +49,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     accept = "resume although files that are read have changed, and keep the predictions; results list the changes"
     on.add_argument("--accept-changes", action="store_true", help=accept)
     on.add_argument("--local", action="store_true", help="one engine in this process, without Ray")
+    on_map = parser.add_argument_group("evaluating a map")
+    on_map.add_argument(
+        "--geo", type=Path, metavar="TRUTH", help="reference objects: a GeoJSON, GeoPackage, FlatGeobuf or Shapefile"
+    )
+    on_map.add_argument("--scene", type=Path, help="raster file of the reference objects")
+    on_map.add_argument(
+        "--prompt",
+        default=QUESTION,
+        metavar="TEXT",
+        help=f"question about a {{label}} (default: {QUESTION!r})",
+    )
+    on_map.add_argument("--class", dest="column", default="", help="column with the class (default: class, ...)")
+    on_map.add_argument("--label", default="", help="class of all reference objects, instead of a column")
+    on_map.add_argument("--window", type=int, metavar="PIXELS", help="as for `predict`, also --overlap")
+    on_map.add_argument("--overlap", type=int, metavar="PIXELS", help=argparse.SUPPRESS)
     given = parser.add_argument_group("evaluating a file of responses")
     given.add_argument("--predictions", type=Path, help="JSON lines with responses and targets")
     given.add_argument(
@@ -72,6 +92,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(
             f"expected either a model or --predictions FILE, found {'neither' if args.model is None else 'both'}"
         )
+    if args.model and args.geo:
+        return _evaluate_map(args)
     return _evaluate_model(args) if args.model else _evaluate_predictions(args)
 
 
@@ -119,6 +141,68 @@ def _evaluate_model(args: argparse.Namespace) -> int:
     if args.json:
         write_atomically(args.json, read_text(out / RESULTS))
     return 0
+
+
+def _evaluate_map(args: argparse.Namespace) -> int:
+    """Compare a map, or what a model finds, with reference objects, and print the metrics."""
+    from geovlm_ray.data.geo.layers import ENDINGS
+    from geovlm_ray.serving.predict.evaluate_map import PAGE, RESULTS, class_rows, evaluate_map, read_map, read_truth
+
+    if args.scene is None:
+        raise ConfigError("--scene: expected the raster file of the reference objects, found none")
+    out, scene = args.out or Path("evaluations") / f"{args.geo.stem}-{Path(args.model).stem}", str(args.scene)
+    truth = read_truth(args.geo, scene, args.column, args.label)
+    classes = sorted(set(truth.labels))
+    is_map = Path(args.model).suffix.lower() in ENDINGS
+    out.mkdir(parents=True, exist_ok=True)
+    found = read_map(Path(args.model), scene, classes) if is_map else _objects_on_map(args, classes, out)
+    metrics = evaluate_map(found, truth, scene, out)
+    header, rows = class_rows(metrics)
+    table = Table(*header)
+    for row in rows:
+        table.add_row(*row)
+    console = open_console()
+    console.print(table)
+    console.print(f"Report: {(out / PAGE).resolve()}")
+    if args.json:
+        write_atomically(args.json, read_text(out / RESULTS))
+    return 0
+
+
+def _objects_on_map(args: argparse.Namespace, classes: list[str], out: Path) -> MapObjects:
+    """What a model finds in the scene."""
+    from geovlm_ray.evaluation.settings import evaluation_config
+    from geovlm_ray.serving.export.merge import merged_model
+    from geovlm_ray.serving.model_ref import resolve_model
+    from geovlm_ray.serving.predict.evaluate_map import find_objects
+    from geovlm_ray.serving.predict.settings import PredictSettings
+
+    ref = resolve_model(args.model, args.recipe, args.overrides)
+    side, overlap = window_and_overlap(args.window, args.overlap, ref.config.prompt.image_size)
+    settings = PredictSettings("referred_object_detection", args.prompt, side, overlap)
+    config = evaluation_config(ref.config, merged_model(ref, out / "model", replace=args.accept_changes), out)
+    how = f"the answers so far are in {out}; run the same command to go on"
+    with resumable(how), Progress(open_console()) as progress:
+
+        def show(label: str, done: int, total: int) -> None:
+            progress.show(done, f"of {total:,} windows asked for {label}")
+
+        return find_objects(str(args.scene), classes, settings, config, build_engines(args.local), out, show)
+
+
+def window_and_overlap(window: int | None, overlap: int | None, image_size: int) -> tuple[int, int]:
+    """Side and overlap of windows in pixels, by default ``image_size`` and a quarter of the side.
+
+    Raises:
+        ConfigError: one of them is invalid.
+    """
+    side = image_size if window is None else window
+    if side < 1:
+        raise ConfigError(f"--window: expected 1 or more, found {side}")
+    shared = side // 4 if overlap is None else overlap
+    if not 0 <= shared < side:
+        raise ConfigError(f"--overlap: expected 0 to below the window of {side} pixels, found {shared}")
+    return side, shared
 
 
 def build_engines(local: bool) -> Callable[[Config], RolloutPool]:

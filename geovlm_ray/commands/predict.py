@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geovlm_ray.commands.evaluate import build_engines
+from geovlm_ray.commands.evaluate import build_engines, window_and_overlap
 from geovlm_ray.commands.progress import Progress
 from geovlm_ray.core.errors import ConfigError
 from geovlm_ray.core.interrupts import resumable
@@ -119,12 +119,9 @@ def _settings(args: argparse.Namespace, image_size: int) -> PredictSettings:
     from geovlm_ray.tasks import find_task
 
     find_task(args.task, "--")
-    side = image_size if args.window is None else args.window
-    if side < 1 or args.samples < 0:
-        raise ConfigError(f"expected --window of 1 or more and --samples of 0 or more, found {side} and {args.samples}")
-    overlap = side // 4 if args.overlap is None else args.overlap
-    if not 0 <= overlap < side:
-        raise ConfigError(f"--overlap: expected 0 to below the window of {side} pixels, found {overlap}")
+    side, overlap = window_and_overlap(args.window, args.overlap, image_size)
+    if args.samples < 0:
+        raise ConfigError(f"--samples: expected 0 or more, found {args.samples}")
     for name, limits in (("--range", args.range), ("--percentiles", args.percentiles)):
         if limits and not limits[0] < limits[1]:
             raise ConfigError(f"{name}: expected LOW < HIGH, found {limits[0]:g} and {limits[1]:g}")

@@ -14,10 +14,11 @@ import psutil
 import pytest
 
 from tests.system.runs import COMMAND, MINUTES, environment
+from tests.unit.conversion import write_scene
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
-RECORDS = 60_000
+RECORDS = 120_000
 MOMENTS = [(0.7, signal.SIGINT), (2.0, signal.SIGINT), (6.0, signal.SIGINT), (6.0, signal.SIGTERM)]
 """Seconds after the start, at first while modules are imported, and the signal."""
 
@@ -26,6 +27,7 @@ MOMENTS = [(0.7, signal.SIGINT), (2.0, signal.SIGINT), (6.0, signal.SIGINT), (6.
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sources that take several seconds to convert and to score, and a converted dataset."""
     folder = tmp_path_factory.mktemp("inputs")
+    write_scene(folder / "a.png")
     record = {"task": "vqa", "images": ["a.png"], "prompt": "Is there a ship?", "reference": "yes"}
     with (folder / "records.jsonl").open("w") as file:
         for i in range(RECORDS):
@@ -43,7 +45,7 @@ COMMANDS = {
     "data convert": "data convert samples {folder}/records.jsonl {out}/again --workers 2",
     "data validate": "data validate {folder}/data --workers 2",
     "data stats": "data stats {folder}/data --workers 2",
-    "data scenes": "data scenes {out}/scenes.png",
+    "data scenes": "data scenes --out {out}/scenes.png",
     "score": "score {folder}/responses.jsonl",
     "evaluate": "evaluate tiny --benchmarks drawn --local --out {out}/evaluation",
     "export": "export tiny {out}/export",
@@ -73,7 +75,10 @@ def interrupt(words: Sequence[str], number: int, delay: float, temporary: Path) 
         start_new_session=True,
     ) as process:
         time.sleep(delay)
-        children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        if process.poll() is not None:
+            assert process.returncode == 0, process.communicate()
+            pytest.skip("the command ended before the signal")
+        children = psutil.Process(process.pid).children(recursive=True)
         if number == signal.SIGINT:
             os.killpg(process.pid, number)
         else:

@@ -18,7 +18,7 @@ from pycocotools.coco import COCO
 from rasterio.warp import transform
 
 from geovlm_ray.config import Config, load_config
-from geovlm_ray.core.errors import ConfigError, DataError
+from geovlm_ray.core.errors import ConfigError, DataError, RunError
 from geovlm_ray.core.geometry import hbb, iou_hbb
 from geovlm_ray.core.schema import Sample
 from geovlm_ray.data.geo.composites import Composite
@@ -139,6 +139,18 @@ def test_interrupted_prediction_goes_on_and_writes_the_same_file(
     assert rest.asked <= len(rest.windows) - interrupted // 2 * 2
     names = [path.read_text().replace('"map"', '"whole"') for path in (out, tmp_path / "whole.geojson")]
     assert names[0] == names[1]
+
+
+def test_changed_scene_is_refused_until_it_is_accepted(scene: Path, tmp_path: Path, config: Config) -> None:
+    copy, out = tmp_path / "copy.tif", tmp_path / "map.geojson"
+    copy.write_bytes(scene.read_bytes())
+    with pytest.raises(KeyboardInterrupt):
+        predicted(copy, out, config, oracle(dies_after=3))
+    with rasterio.open(copy, "r+") as file:
+        file.write(file.read(1) // 2, 1)
+    with pytest.raises(RunError, match=r"unfinished answers .* was begun with other content: scene .*copy\.tif"):
+        predicted(copy, out, config, oracle())
+    predicted(copy, out, config, oracle(), accept_changes=True)
 
 
 @pytest.mark.parametrize("line", [{}, {"source": "a"}, {"window": [1]}, {"frame": 3}, {"response": 1}, {"samples": 1}])

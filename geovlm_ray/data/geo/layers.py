@@ -38,13 +38,14 @@ MAX_BYTES = 2**31
 class Layer:
     """The polygons [n] of a vector layer, their classes, and the numbers and problems of features that are neither.
 
-    ``crs`` is None if the file states none.
+    ``crs`` is None if the file states none; ``scores`` [n] are those of a column ``score``, else 1.
     """
 
     path: Path
     crs: CRS | None
     shapes: np.ndarray
     labels: tuple[str, ...]
+    scores: np.ndarray
     problems: Mapping[int, str] = field(default_factory=dict)
 
     def in_pixels(self, scene: Scene) -> np.ndarray:
@@ -96,7 +97,8 @@ def read_layer(path: Path, class_column: str = "", label: str = "", layer: str =
         raise DataError(f"{path}: expected polygons, found a table without geometries")
     fields = dict(zip((str(name) for name in meta["fields"]), columns, strict=True))
     values = [label] * len(geometries) if label else list(fields[_class_column(path, fields, class_column)])
-    return _layer(path, crs, shapely.from_wkb(geometries, on_invalid="ignore"), values)
+    scores = _scores(fields.get("score"), len(geometries))
+    return _layer(path, crs, shapely.from_wkb(geometries, on_invalid="ignore"), values, scores)
 
 
 def _check_file(path: Path) -> None:
@@ -123,9 +125,16 @@ def _class_column(path: Path, fields: Mapping[str, Any], wanted: str) -> str:
     return found
 
 
-def _layer(path: Path, crs: CRS | None, shapes: np.ndarray, values: list[Any]) -> Layer:
+def _scores(column: np.ndarray | None, count: int) -> np.ndarray:
+    """Scores [count] of the features; 1 without a column of numbers, 0 for a feature without score."""
+    if column is None or not np.issubdtype(column.dtype, np.number):
+        return np.ones(count)
+    return np.nan_to_num(column.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _layer(path: Path, crs: CRS | None, shapes: np.ndarray, values: list[Any], scores: np.ndarray) -> Layer:
     """The features that are polygons with a class; others are problems by their number, from 1."""
-    kept, labels, problems = [], [], {}
+    kept, labels, chosen, problems = [], [], [], {}
     for number, (shape, value) in enumerate(zip(shapes, values, strict=True), 1):
         polygon = _polygon(shape)
         is_null = value is None or (isinstance(value, float) and math.isnan(value))
@@ -138,7 +147,8 @@ def _layer(path: Path, crs: CRS | None, shapes: np.ndarray, values: list[Any]) -
         else:
             kept.append(polygon)
             labels.append(name)
-    return Layer(path, crs, np.array(kept, dtype=object), tuple(labels), problems)
+            chosen.append(number - 1)
+    return Layer(path, crs, np.array(kept, dtype=object), tuple(labels), scores[chosen], problems)
 
 
 def _polygon(shape: shapely.Geometry | None) -> shapely.Geometry | None:

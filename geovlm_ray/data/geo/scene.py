@@ -155,6 +155,21 @@ class Scene:
         is_placed = self.file.crs is not None and self.file.transform != Affine.identity()
         self.georeference = Georeference(self.file.crs, self.file.transform) if is_placed else None
 
+    def metres(self, pixels: np.ndarray) -> np.ndarray:
+        """Places of pixel corners (column, row) [n, 2] on a plane in metres, x east and y north.
+
+        Without a projected CRS, the plane touches the globe at the centre of the scene; without a georeference, metres
+        are pixels.
+        """
+        where = self.georeference
+        if where is None:
+            return pixels * [1.0, -1.0]
+        if where.crs.is_projected:
+            return where.coordinates(pixels) * where.crs.linear_units_factor[1]
+        centre = where.degrees(np.array([[self.width / 2, self.height / 2]]))[0]
+        scale = METRES_PER_DEGREE * np.array([math.cos(math.radians(centre[1])), 1.0])
+        return (where.degrees(pixels) - centre) * scale
+
     def replace(self, warped: WarpedVRT) -> None:
         """Read from a view of the file on another pixel grid from now on."""
         self.file = warped

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from geovlm_ray.core.files import write_atomically
 from geovlm_ray.data.geo.composites import Composite, Renderer
 from geovlm_ray.data.geo.scene import Scene
-from geovlm_ray.report.boxes import CASING_COLOUR, PREDICTED_COLOUR
+from geovlm_ray.report.boxes import CASING_COLOUR, PREDICTED_COLOUR, TRUE_COLOUR
 from geovlm_ray.report.page import data_uri, render
 from geovlm_ray.serving.predict.features import Feature, SceneFeatures
 
@@ -32,44 +32,49 @@ def write_quick_look(
     files, cards = [], []
     for k, (paths, features) in enumerate(zip(sources, scenes, strict=True), 1):
         # Of a change pair, the later scene.
-        with Scene(paths[-1]) as scene:
-            picture = Image.fromarray(
-                Renderer(scene, (composites or [Composite.default(scene)])[0]).render(side=SIDE)[0]
-            )
-        factor = picture.width / features.width
-        shown = replace(
-            features, features=[Feature(_scaled(f.polygon, factor), f.properties) for f in features.features]
-        )
+        picture, shown = preview(paths[-1], composites, features)
         file = out.with_name(f"{out.stem}{'' if k == 1 else f'-{k}'}.png")
-        drawn(picture, [f.polygon for f in shown.features]).save(file, compress_level=1)
+        drawn(picture, shown.features).save(file, compress_level=1)
         files.append(file)
-        cards.append(_card(picture, shown))
+        cards.append(card(picture, shown))
     note = f"Predictions of {out.name}; features are drawn in orange, windows with an answer dashed."
     page = out.with_suffix(".html")
-    write_atomically(page, render("map.html", title=out.stem, note=note, scenes=cards))
+    write_atomically(page, render("map.html", title=out.stem, note=note, scenes=cards, tables=()))
     return [*files, page]
 
 
-def drawn(picture: Image.Image, shapes: Sequence[shapely.Polygon]) -> Image.Image:
-    """A copy of the picture with the outlines of polygons in its pixels."""
+def preview(path: str, composites: Sequence[Composite], features: SceneFeatures) -> tuple[Image.Image, SceneFeatures]:
+    """A reduced picture of a scene, and its features in pixels of the picture."""
+    with Scene(path) as scene:
+        picture = Image.fromarray(Renderer(scene, (composites or [Composite.default(scene)])[0]).render(side=SIDE)[0])
+    factor = picture.width / features.width
+    scaled = [
+        Feature(shapely.transform(f.polygon, lambda points: points * factor), f.properties) for f in features.features
+    ]
+    return picture, replace(features, features=scaled)
+
+
+def drawn(picture: Image.Image, features: Sequence[Feature]) -> Image.Image:
+    """A copy of the picture with the outlines of features in its pixels; those with ``is_true`` are blue."""
     canvas = picture.copy()
     draw = ImageDraw.Draw(canvas)
     width = max(1, round(max(picture.size) / 700))
-    outlines = [list(map(tuple, shapely.get_coordinates(shape.exterior).tolist())) for shape in shapes]
-    for extra, colour in ((2, CASING_COLOUR), (0, PREDICTED_COLOUR)):
-        for outline in outlines:
-            draw.line(outline, fill=colour, width=width + extra, joint="curve")
+    for feature in features:
+        outline = list(map(tuple, shapely.get_coordinates(feature.polygon.exterior).tolist()))
+        draw.line(outline, fill=CASING_COLOUR, width=width + 2, joint="curve")
+    for feature in features:
+        outline = list(map(tuple, shapely.get_coordinates(feature.polygon.exterior).tolist()))
+        colour = TRUE_COLOUR if "is_true" in feature.properties else PREDICTED_COLOUR
+        draw.line(outline, fill=colour, width=width, joint="curve")
     return canvas
 
 
-def _scaled(polygon: shapely.Polygon, factor: float) -> shapely.Polygon:
-    return shapely.transform(polygon, lambda points: points * factor)
-
-
-def _card(picture: Image.Image, features: SceneFeatures) -> dict[str, Any]:
+def card(picture: Image.Image, features: SceneFeatures) -> dict[str, Any]:
+    """What the page shows of a scene, whose features are in pixels of the picture."""
     scores = defaultdict(list)
     for feature in features.features:
-        scores[_name(feature)].append(feature.properties["score"])
+        if "score" in feature.properties:
+            scores[_name(feature)].append(feature.properties["score"])
     counts = Counter({name: len(values) for name, values in scores.items()})
     place = (
         f"in {features.georeference.crs.to_string()}" if features.georeference else "without a georeference, in pixels"
@@ -86,7 +91,7 @@ def _card(picture: Image.Image, features: SceneFeatures) -> dict[str, Any]:
             {
                 "points": " ".join(f"{x:.1f},{y:.1f}" for x, y in shapely.get_coordinates(feature.polygon.exterior)),
                 "text": _text(feature),
-                "is_answer": "answer" in feature.properties,
+                "kind": next((kind for kind in ("answer", "is_true") if kind in feature.properties), ""),
             }
             for feature in features.features
         ],
@@ -100,6 +105,6 @@ def _name(feature: Feature) -> str:
 
 
 def _text(feature: Feature) -> str:
-    texts = {key: value for key, value in feature.properties.items() if value not in (None, "")}
+    texts = {key: value for key, value in feature.properties.items() if value not in (None, "") and key != "is_true"}
     parts = (f"{key} {value:.2f}" if isinstance(value, float) else f"{key} {value}" for key, value in texts.items())
     return ", ".join(part[:MAX_TEXT] for part in parts)
