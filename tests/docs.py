@@ -127,7 +127,7 @@ def parse(words: list[str]) -> None:
         assert args.recipe in recipe_names()
         load_config(args.recipe, args.overrides)
     elif name == "data" and args.action == "convert":
-        options = {} if args.format == AUTO else FORMATS[args.format].options
+        options = {"negatives": "", **({} if args.format == AUTO else FORMATS[args.format].options)}
         assert {option.split("=")[0] for option in args.overrides} <= set(options)
     elif name == "score":
         reward_config([word for word in args.overrides if "=" in word])

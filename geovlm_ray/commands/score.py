@@ -71,6 +71,7 @@ def score(path: Path, out: Path | None, config: RewardConfig) -> int:
 
 def probe(path: Path | None, out: Path | None, config: RewardConfig) -> int:
     """Print probe tables of the configured rewards and the paper preset; return 1 if a configured one is hackable."""
+    from geovlm_ray.evaluation.probes.confidence import confidence_text, probe_confidence
     from geovlm_ray.evaluation.probes.references import file_references, scene_references
     from geovlm_ray.evaluation.probes.suite import run_probes
     from geovlm_ray.evaluation.probes.table import as_json, as_text, verdict
@@ -94,6 +95,12 @@ def probe(path: Path | None, out: Path | None, config: RewardConfig) -> int:
             console.print(line)
         console.print()
     console.print(verdict(rows["configured"]))
+    stated = [] if config.confidence == "none" else probe_confidence(examples, config, embedder)
+    if stated:
+        console.print()
+        console.print("Mean reward by share of right answers and stated confidence:")
+        for line in confidence_text(stated).splitlines():
+            console.print(line)
     if out:
         out.write_text(json.dumps({name: as_json(table) for name, table in rows.items()}, indent=1))
-    return int(any(row.gamed_by for row in rows["configured"]))
+    return int(any(row.gamed_by for row in rows["configured"]) or any(row.gamed_by for row in stated))

@@ -14,7 +14,7 @@ from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.answers.box_dialects import parse_boxes, replace_boxes
 from geovlm_ray.tasks.answers.box_labels import writes_labels
 from geovlm_ray.tasks.answers.box_reader import without_boxes
-from geovlm_ray.tasks.answers.grammar import Parsed, ThinkMode, parse_response
+from geovlm_ray.tasks.answers.grammar import Parsed, ThinkMode, parse_response, written_response
 
 Reasoning = Literal["empty", "none"]
 THINK_MODES: dict[Reasoning, ThinkMode] = {"empty": "required", "none": "none"}
@@ -38,8 +38,7 @@ def response_text(
     """
     mode = THINK_MODES[reasoning]
     answer = answer_text(example, choice, rotated=rotated)
-    think = f"<think>{_reasoning(example)}</think>" if mode == "required" else ""
-    response = f"{think}<answer>{answer}</answer>"
+    response = written_response(answer, _reasoning(example) if mode == "required" else None)
     if parse_response(response, mode) is None:
         raise DataError(f"record {example.id!r}: expected target and reasoning without response tags, found a tag")
     return response

@@ -14,8 +14,9 @@ from geovlm_ray.core.interfaces import RewardPool
 from geovlm_ray.core.schema import Example, Prompt, Rotated, Sample, SampleGroup
 from geovlm_ray.data.answers import answer_text
 from geovlm_ray.data.sampler import Stream
+from geovlm_ray.rewards.config import RewardConfig
 from geovlm_ray.tasks import TASKS
-from geovlm_ray.tasks.answers.grammar import ThinkMode
+from geovlm_ray.tasks.answers.grammar import written_response
 
 TRAINING_EXAMPLES = 100
 CANDIDATES = 50
@@ -30,7 +31,7 @@ class ConstantAnswer:
 
 
 def best_constant_answers(
-    rewards: RewardPool, stream: Stream, held_out: Sequence[Example], think: ThinkMode, *, rotated: Rotated = "auto"
+    rewards: RewardPool, stream: Stream, held_out: Sequence[Example], config: RewardConfig
 ) -> dict[str, ConstantAnswer]:
     """The best constant answer of every task in the held-out examples.
 
@@ -40,14 +41,14 @@ def best_constant_answers(
     constants = {}
     for task, examples in _by_task(held_out).items():
         training = _training_examples(stream, task)
-        candidates = [answer for answer, _ in _answer_counts(training, rotated).most_common(CANDIDATES)] or [""]
-        means = np.mean(_scores(rewards, training, candidates, think), axis=0)
-        constants[task] = _constant(rewards, examples, candidates[int(means.argmax())], think)
+        candidates = [answer for answer, _ in _answer_counts(training, config.rotated).most_common(CANDIDATES)] or [""]
+        means = np.mean(_scores(rewards, training, candidates, config), axis=0)
+        constants[task] = _constant(rewards, examples, candidates[int(means.argmax())], config)
     return constants
 
 
 def majority_classes(
-    rewards: RewardPool, stream: Stream, held_out: Sequence[Example], think: ThinkMode
+    rewards: RewardPool, stream: Stream, held_out: Sequence[Example], config: RewardConfig
 ) -> dict[str, ConstantAnswer]:
     """The most frequent reference answer of every class or VQA task in the held-out examples.
 
@@ -58,7 +59,7 @@ def majority_classes(
     for task, examples in _by_task(held_out).items():
         if TASKS[task].target_kind in ("classes", "vqa"):
             for answer, _ in _answer_counts(_training_examples(stream, task), rotated="auto").most_common(1):
-                majorities[task] = _constant(rewards, examples, answer, think)
+                majorities[task] = _constant(rewards, examples, answer, config)
     return majorities
 
 
@@ -81,15 +82,17 @@ def _answer_counts(examples: Sequence[Example], rotated: Rotated) -> Counter[str
     return counts
 
 
-def _constant(rewards: RewardPool, examples: Sequence[Example], answer: str, think: ThinkMode) -> ConstantAnswer:
-    return ConstantAnswer(answer, [row[0] for row in _scores(rewards, examples, [answer], think)])
+def _constant(rewards: RewardPool, examples: Sequence[Example], answer: str, config: RewardConfig) -> ConstantAnswer:
+    return ConstantAnswer(answer, [row[0] for row in _scores(rewards, examples, [answer], config)])
 
 
 def _scores(
-    rewards: RewardPool, examples: Sequence[Example], answers: Sequence[str], think: ThinkMode
+    rewards: RewardPool, examples: Sequence[Example], answers: Sequence[str], config: RewardConfig
 ) -> list[tuple[float, ...]]:
-    """Total reward of every answer on every example, [examples][answers]."""
-    reasoning = "" if think == "none" else "<think></think>"
-    samples = tuple(Sample((), (), f"{reasoning}<answer>{answer}</answer>", "stop", 0) for answer in answers)
+    """Total reward of every answer on every example, [examples][answers]; a confidence, if it is wanted, is a half."""
+    reasoning = None if config.think == "none" else ""
+    confidence = None if config.confidence == "none" else 0.5
+    responses = [written_response(answer, reasoning, confidence) for answer in answers]
+    samples = tuple(Sample((), (), response, "stop", 0) for response in responses)
     groups = [SampleGroup(Prompt(i, example), samples) for i, example in enumerate(examples)]
     return [group.rewards for group in rewards.score(groups)]

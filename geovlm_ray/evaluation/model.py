@@ -175,7 +175,7 @@ def _checked_contents(
 
 def default_reward_config(config: RewardConfig) -> RewardConfig:
     """The reward whose accuracy is the benchmark score: default reward functions, with the model's think mode."""
-    kept = ("think", "max_chars", "sbert", "time_limit_s", "memory_limit_gb", "environment")
+    kept = ("think", "confidence", "max_chars", "sbert", "time_limit_s", "memory_limit_gb", "environment")
     return RewardConfig(**{name: getattr(config, name) for name in kept})
 
 

@@ -8,6 +8,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from geovlm_ray.core.errors import ConfigError
 from geovlm_ray.core.schema import Rotated
 from geovlm_ray.core.section import PathText, Section
 from geovlm_ray.tasks import TASKS
@@ -72,6 +73,11 @@ class RewardConfig(Section):
         default_factory=dict, description="task: reward name or path/file.py:function, overriding the preset"
     )
     think: ThinkMode = Field("required", description="none: responses have no reasoning, only <answer>...</answer>")
+    confidence: Literal["none", "brier"] = Field(
+        "none",
+        description="brier: responses end with <confidence>q</confidence>, q from 0 to 1, and accuracy a counts as "
+        "(1 + a - (q - a)^2) / 2, a proper scoring rule (RLCR, arXiv 2507.16806)",
+    )
     max_chars: int = Field(
         32_768, ge=1, description="maximum response length; longer ones score 0 with status too_long"
     )
@@ -127,6 +133,14 @@ class RewardConfig(Section):
     def class_synonyms(self) -> Synonyms:
         """Synonyms of class names."""
         return Synonyms(tuple((name, *others) for name, others in self.synonyms.items()), self.related_names)
+
+    def check_prompt(self, system: str) -> None:
+        """Raise ConfigError if the system prompt does not ask for the confidence that is to be stated."""
+        if self.confidence != "none" and "<confidence>" not in system:
+            raise ConfigError(
+                f"reward.confidence={self.confidence}: expected a prompt.system that asks for a number from 0 to 1 "
+                "between <confidence> and </confidence>, found none"
+            )
 
     def form(self, task: str) -> str:
         """Name of the reward, or of the user function, that scores a task."""

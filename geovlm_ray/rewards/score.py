@@ -11,7 +11,7 @@ from geovlm_ray.rewards.config import RewardConfig, TextWeights, is_function
 from geovlm_ray.rewards.isolated import score_by_user_function
 from geovlm_ray.rewards.registry import REWARDS
 from geovlm_ray.rewards.text_metrics.wordnet import require_wordnet
-from geovlm_ray.tasks.answers.grammar import parse_response
+from geovlm_ray.tasks.answers.grammar import Parsed, parse_response
 
 UNPARSEABLE, TOO_LONG = (RewardScore(0.0, 0.0, 0.0, status=status) for status in ("unparseable", "too_long"))
 
@@ -44,22 +44,23 @@ def score_batch(
 ) -> list[RewardScore]:
     """Score each response against its example; returns scores in the same order.
 
-    Every string gets a score. A response that violates the grammar has format and accuracy 0 and status
-    ``unparseable``; one longer than ``config.max_chars`` is not parsed and has status ``too_long``. A user function
-    receives whole responses, a built-in reward the answers.
+    Every string gets a score. A response that violates the grammar, or states a confidence where none is wanted or the
+    reverse, has format and accuracy 0 and status ``unparseable``; one longer than ``config.max_chars`` is not parsed
+    and has status ``too_long``. A user function receives whole responses, a built-in reward the answers.
 
     Raises:
         ValueError: The sequences differ in length.
         ConfigError: A user function cannot be loaded.
     """
     scores: list[RewardScore] = []
-    answers: dict[int, str] = {}
+    parsed_responses: dict[int, Parsed] = {}
     indices_by_task: defaultdict[str, list[int]] = defaultdict(list)
     for i, (response, example) in enumerate(zip(responses, examples, strict=True)):
         too_long = len(response) > config.max_chars
         scores.append(TOO_LONG if too_long else UNPARSEABLE)
-        if not too_long and (parsed := parse_response(response, config.think)):
-            answers[i] = parsed.answer
+        parsed = None if too_long else parse_response(response, config.think)
+        if parsed and (parsed.confidence is None) == (config.confidence == "none"):
+            parsed_responses[i] = parsed
             indices_by_task[example.task].append(i)
     for task, indices in indices_by_task.items():
         task_examples, form = [examples[i] for i in indices], config.form(task)
@@ -67,23 +68,38 @@ def score_batch(
             task_responses = [responses[i] for i in indices]
             results = score_by_user_function(form, task_responses, task_examples, config)
         else:
-            results = REWARDS[form].score([answers[i] for i in indices], task_examples, config, embedder)
+            results = REWARDS[form].score(
+                [parsed_responses[i].answer for i in indices], task_examples, config, embedder
+            )
         for i, result in zip(indices, results, strict=True):
-            scores[i] = combine(result, task, config)
+            scores[i] = combine(result, task, config, parsed_responses[i].confidence)
     return scores
 
 
-def combine(result: RewardResult, task: str, config: RewardConfig) -> RewardScore:
+def combine(result: RewardResult, task: str, config: RewardConfig, confidence: float | None = None) -> RewardScore:
     """Total reward of a well-formed response (format 1), with the accuracy rescaled by ``config.normalize``.
 
-    ``sum`` is the paper's R = R_format + R_accuracy, in [0, 2]; the other combinations lie in [0, 1].
+    ``sum`` is the paper's R = R_format + R_accuracy, in [0, 2]; the other combinations lie in [0, 1]. A stated
+    confidence enters the total by `calibrated`, and the components.
     """
     low, high = config.normalize.get(task, (0.0, 1.0))
     accuracy = min(max((result.accuracy - low) / (high - low), 0.0), 1.0)
+    components = result.components
+    if confidence is not None:
+        components = {**components, "confidence": confidence, "brier": (confidence - accuracy) ** 2}
+        accuracy = calibrated(accuracy, confidence)
     if config.combine == "sum":
         total = 1.0 + accuracy
     elif config.combine == "weighted":
         total = config.format_weight + (1 - config.format_weight) * accuracy
     else:
         total = accuracy
-    return RewardScore(total, 1.0, result.accuracy, result.components, result.status)
+    return RewardScore(total, 1.0, result.accuracy, components, result.status)
+
+
+def calibrated(accuracy: float, confidence: float) -> float:
+    """Accuracy a with the Brier score of a stated confidence q, (1 + a - (q - a)^2) / 2, in [0, 1].
+
+    Its mean over answers is highest where q is their mean accuracy (RLCR, Damani et al., 2025, arXiv 2507.16806).
+    """
+    return (1 + accuracy - (confidence - accuracy) ** 2) / 2

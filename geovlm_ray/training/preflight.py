@@ -232,6 +232,7 @@ CHECKS = (
     Check("benchmarks", check_benchmarks),
     Check("model", lambda config: model_folder(config.model.path)),
     Check("data", lambda config: open_stream(config.data)),
+    Check("prompt", lambda config: config.reward.check_prompt(config.prompt.system)),
     Check("reward", lambda config: check_function(config.reward)),
     Check("WordNet", check_local_wordnet, needs=("data",)),
     Check("context", check_context, needs=("model",)),

@@ -214,8 +214,7 @@ def _train_and_evaluate(
     if not config.evaluation.num_examples:
         return {"parity_max_abs": train(config, components, sampler, start)}
     held_out = partial(ready.stream.held_out, ready.tasks, config.evaluation.num_examples)
-    think, rotated = config.reward.think, config.reward.rotated
-    constant_answers = partial(best_constant_answers, components.rewards, ready.stream, think=think, rotated=rotated)
+    constant_answers = partial(best_constant_answers, components.rewards, ready.stream, config=config.reward)
     before = _held_out(config, ready.stream, components, held_out(), "before", console)
     examples = held_out()
     constants = constant_answers(examples)
@@ -230,9 +229,9 @@ def _train_and_evaluate(
     if not examples:
         return {"parity_max_abs": parity}
     tracker.warn(config.run.steps, constant_answer_warnings(after, constants, "after training"))
-    majorities = majority_classes(components.rewards, ready.stream, examples, think)
+    majorities = majority_classes(components.rewards, ready.stream, examples, config.reward)
     return {
-        "heldout": validation.held_out_summary(before, after, constants, think, majorities),
+        "heldout": validation.held_out_summary(before, after, constants, config.reward.think, majorities),
         "heldout_rewards": {"before": validation.rewards_of(before), "after": validation.rewards_of(after)},
         "parity_max_abs": parity,
     }

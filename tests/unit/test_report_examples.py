@@ -55,8 +55,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, demo: Config) -> Path:
     write_completions(before, folder / "heldout_before.jsonl")
     write_completions(after, folder / "heldout_after.jsonl")
     rewards, stream = LocalRewards(demo.reward), SceneStream(0)
-    constants = best_constant_answers(rewards, stream, EXAMPLES, "required")
-    majorities = majority_classes(rewards, stream, EXAMPLES, "required")
+    constants = best_constant_answers(rewards, stream, EXAMPLES, rewards.config)
+    majorities = majority_classes(rewards, stream, EXAMPLES, rewards.config)
     heldout = held_out_summary(before, after, constants, majorities=majorities)
     (folder / "summary.json").write_text(
         json.dumps({"steps": 3, "seconds": 4.0, "parity_max_abs": 1e-6, "heldout": heldout})

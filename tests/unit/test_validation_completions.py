@@ -154,7 +154,7 @@ class BinaryStream(SceneStream):
 
 def test_best_constant_answer_is_chosen_on_training_examples(demo: Config) -> None:
     held_out = [Example(str(i), "vqa", ("scene:",), "?", answer) for i, answer in enumerate(["yes", "no", "no"])]
-    result = best_constant_answers(LocalRewards(demo.reward), BinaryStream(0), held_out, "required")
+    result = best_constant_answers(LocalRewards(demo.reward), BinaryStream(0), held_out, demo.reward)
     assert result == {"vqa": ConstantAnswer("yes", [2.0, 1.0, 1.0])}
 
 
@@ -165,7 +165,7 @@ def test_majority_class_is_the_most_frequent_training_answer_of_class_and_vqa_ta
         for i, target in enumerate(targets)
     ]
     boxes = SceneStream(0).held_out(["object_detection"], 2)
-    result = majority_classes(LocalRewards(demo.reward), BinaryStream(0), [*held_out, *boxes], "required")
+    result = majority_classes(LocalRewards(demo.reward), BinaryStream(0), [*held_out, *boxes], demo.reward)
     expected = ConstantAnswer("yes", [2.0, 1.0])
     assert result == {"vqa": expected, "scene_classification": expected}
 
@@ -173,7 +173,7 @@ def test_majority_class_is_the_most_frequent_training_answer_of_class_and_vqa_ta
 @pytest.mark.parametrize("task", ["object_detection", "multilabel_classification"])
 def test_constant_answer_baseline_of_synthetic_scenes_is_in_range(task: str, demo: Config) -> None:
     held_out = SceneStream(0).held_out([task], 50)
-    result = best_constant_answers(LocalRewards(demo.reward), SceneStream(0), held_out, "required")[task]
+    result = best_constant_answers(LocalRewards(demo.reward), SceneStream(0), held_out, demo.reward)[task]
     assert len(result.rewards) == 50
     assert 1.1 < np.mean(result.rewards) < 1.5, result.answer
 
@@ -181,4 +181,4 @@ def test_constant_answer_baseline_of_synthetic_scenes_is_in_range(task: str, dem
 def test_constant_answers_have_no_reasoning_with_think_none(demo: Config) -> None:
     rewards = LocalRewards(demo.reward.model_copy(update={"think": "none"}))
     held_out = [Example("0", "vqa", ("scene:",), "?", "yes")]
-    assert best_constant_answers(rewards, BinaryStream(0), held_out, "none")["vqa"].rewards == [2.0]
+    assert best_constant_answers(rewards, BinaryStream(0), held_out, rewards.config)["vqa"].rewards == [2.0]

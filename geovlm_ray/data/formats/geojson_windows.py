@@ -127,6 +127,7 @@ class PlannedWindow:
 
 
 def layer_files(source: Source) -> list[Path]:
+    """The vector files of a source."""
     return source_files(source, ENDINGS)
 
 

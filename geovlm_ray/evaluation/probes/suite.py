@@ -13,6 +13,7 @@ from geovlm_ray.evaluation.probes.answers import Item
 from geovlm_ray.evaluation.probes.honest import honest
 from geovlm_ray.evaluation.probes.strategies import PROBES, Probe
 from geovlm_ray.rewards import Embedder, RewardConfig, score_batch
+from geovlm_ray.tasks.answers.grammar import written_response
 
 GAMED_SHARE = 0.6
 """A strategy games a reward if it earns at least this share of the honest baseline."""
@@ -74,7 +75,8 @@ def _probe_reward(reward: str, items: list[Item], config: RewardConfig, embedder
 def _accuracies(
     answers: list[str], items: list[Item], probe: Probe, config: RewardConfig, embedder: Embedder | None
 ) -> np.ndarray:
-    """Accuracy rewards in [0, 1], float64 [n]."""
-    think = "" if config.think == "none" else f"<think>{probe.think}</think>"
-    responses = [f"{think}<answer>{answer}</answer>" for answer in answers]
+    """Accuracy rewards in [0, 1], float64 [n], apart from stated confidence."""
+    reasoning = None if config.think == "none" else probe.think
+    confidence = None if config.confidence == "none" else 0.5
+    responses = [written_response(answer, reasoning, confidence) for answer in answers]
     return np.array([s.accuracy for s in score_batch(responses, [i.example for i in items], config, embedder)])
