@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from geovlm_ray.core.interfaces import RewardPool, RolloutPool
 from geovlm_ray.core.schema import Prompt, SampleGroup
 from geovlm_ray.data.bad_records import BadRecord
+from geovlm_ray.evaluation.confidence import Tokenizer
 from geovlm_ray.evaluation.examples import BenchmarkExamples
 from geovlm_ray.evaluation.predictions import Predictions
 
@@ -24,12 +25,13 @@ def generate_predictions(
     on_progress: Callable[[int], None],
     prefills: Mapping[int, str] | None = None,
     max_bad: float = 0.0,
+    tokenizer: Tokenizer | None = None,
 ) -> None:
     """Generate one greedy completion for every example without a prediction, and write them as they complete.
 
     ``on_progress`` receives the number of examples with a prediction. ``prefills`` are the beginnings of completions by
     index of the example; if given, only these examples are generated. Examples that cannot be shown or scored have no
-    prediction.
+    prediction. With ``tokenizer``, predictions have a confidence.
 
     Raises:
         DataError: More than the fraction ``max_bad`` of the examples cannot be shown or scored.
@@ -51,7 +53,7 @@ def generate_predictions(
                 break
             for groups in running.popleft():
                 scored = rewards.score(groups)
-                predictions.add_groups({g.group_id: g for g in scored}, examples, bad)
+                predictions.add_groups({g.group_id: g for g in scored}, examples, bad, tokenizer)
                 completed += len(scored)
                 on_progress(completed)
     finally:

@@ -32,6 +32,7 @@ from geovlm_ray.evaluation.results import Results, result_of, write_results
 from geovlm_ray.evaluation.settings import MAY_CHANGE
 from geovlm_ray.evaluation.tables import markdown
 from geovlm_ray.model.answer_format import answer_format_of
+from geovlm_ray.model.loading import load_processor
 from geovlm_ray.rewards.config import RewardConfig
 from geovlm_ray.rewards.isolated import check_function
 from geovlm_ray.rewards.local import LocalRewards
@@ -239,4 +240,5 @@ def _generate_missing(
 
             batch = BATCH * config.placement.rollout.actors
             max_bad = config.data.max_bad
-            generate_predictions(examples, predictions, start(), rewards, batch, report, prefills, max_bad)
+            tokenizer = load_processor(Path(config.model.path)).tokenizer
+            generate_predictions(examples, predictions, start(), rewards, batch, report, prefills, max_bad, tokenizer)

@@ -11,6 +11,7 @@ from geovlm_ray.evaluation.results import Results
 from geovlm_ray.evaluation.tables import SCALE, SETS, benchmark_lines, header, lines
 from geovlm_ray.report.answers import shown_answer
 from geovlm_ray.report.page import render
+from geovlm_ray.report.reliability import reliability_diagram
 
 WORST = 6
 """Predictions shown per benchmark."""
@@ -42,5 +43,6 @@ def _benchmark(results: Results, name: str, folder: Path) -> dict[str, Any]:
         "name": name,
         "perfect": len(rows) - len(wrong),
         "lines": [line.cells for line in benchmark_lines(results, name)],
+        "reliability": reliability_diagram(bins) if (bins := results.benchmarks[name].reliability) else "",
         "worst": [shown_answer(row) for row in wrong[:WORST]],
     }

@@ -24,6 +24,7 @@ from geovlm_ray.data.sample_rows import (
     schema_with,
     write_rows,
 )
+from geovlm_ray.evaluation.confidence import Tokenizer, mean_probability
 from geovlm_ray.evaluation.examples import BenchmarkExample
 from geovlm_ray.evaluation.metrics.sound import AnsweredExample
 from geovlm_ray.tasks.answers.grammar import ThinkMode, parse_response
@@ -36,14 +37,18 @@ SCHEMA = schema_with(
         "": {"place": pa.int64()},
         "task": {"dataset": pa.string()},
         "dialect": {"labels": pa.list_(pa.string()), "group": pa.string(), "gsd": pa.float64(), "sensor": pa.string()},
-        "completion": {"tokens": pa.int32()},
+        "completion": {"tokens": pa.int32(), "confidence": pa.float64()},
         "format": {"score": pa.float64()},
     }
 )
-"""``place`` is the index of the record; ``score`` in [0, 1] is the accuracy under the default reward."""
+"""``place`` is the index of the record; ``confidence`` is that of `mean_probability`, null if it was not computed;
+``score`` in [0, 1] is the accuracy under the default reward.
+"""
 
 
-def prediction_row(place: int, record: BenchmarkExample, sample: Sample) -> PredictionRow:
+def prediction_row(
+    place: int, record: BenchmarkExample, sample: Sample, confidence: float | None = None
+) -> PredictionRow:
     """A row of `SCHEMA` from a benchmark example and a scored sample."""
     example = record.example
     assert sample.reward is not None
@@ -57,6 +62,7 @@ def prediction_row(place: int, record: BenchmarkExample, sample: Sample) -> Pred
         "gsd": example.gsd,
         "sensor": example.sensor,
         "tokens": len(sample.policy_logprobs),
+        "confidence": confidence,
         "score": sample.reward.accuracy,
     }
 
@@ -64,8 +70,10 @@ def prediction_row(place: int, record: BenchmarkExample, sample: Sample) -> Pred
 def answered_example(row: PredictionRow, think: ThinkMode) -> AnsweredExample:
     """The answer and example of a row; the answer is empty if the completion breaks the answer grammar."""
     parsed = parse_response(row["completion"], think)
-    answer = parsed.answer if parsed else ""
-    return AnsweredExample(answer, row_example(row), row["group"], well_formed=parsed is not None)
+    answer, confidence = (parsed.answer, parsed.confidence) if parsed else ("", None)
+    if confidence is None:
+        confidence = row.get("confidence")
+    return AnsweredExample(answer, row_example(row), row["group"], parsed is not None, confidence)
 
 
 class Predictions:
@@ -99,15 +107,24 @@ class Predictions:
         return bad
 
     def add_groups(
-        self, groups: Mapping[int, SampleGroup], examples: Sequence[BenchmarkExample], bad: BadRecords
+        self,
+        groups: Mapping[int, SampleGroup],
+        examples: Sequence[BenchmarkExample],
+        bad: BadRecords,
+        tokenizer: Tokenizer | None = None,
     ) -> None:
         """Add the first completion of each scored group, keyed by place; records with a problem are set aside.
+
+        With ``tokenizer``, the confidence is computed.
 
         Raises:
             DataError: too many are, or a part cannot be written.
         """
         good = {place: group for place, group in groups.items() if not group.problem}
-        self.add([prediction_row(place, examples[place], group.samples[0]) for place, group in good.items()])
+        for place, group in good.items():
+            sample = group.samples[0]
+            confidence = mean_probability(sample, tokenizer) if tokenizer else None
+            self.add([prediction_row(place, examples[place], sample, confidence)])
         bad.add(BadRecord.of(group.prompt.example, group.problem) for group in groups.values() if group.problem)
 
     def add(self, rows: Sequence[PredictionRow]) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from geovlm_ray.core.files import read_object, write_atomically
-from geovlm_ray.evaluation.metrics.bootstrap import Interval, mean_interval
+from geovlm_ray.evaluation.metrics.bootstrap import Interval, intervals, mean_interval
+from geovlm_ray.evaluation.metrics.calibration import expected_calibration_error, reliability
 from geovlm_ray.evaluation.metrics.paper import paper_metrics
 from geovlm_ray.evaluation.metrics.sound import needs_embedder, sound_metrics
 from geovlm_ray.evaluation.predictions import PredictionRow, answered_example
@@ -27,7 +28,8 @@ class Result:
     """Results of one benchmark.
 
     ``published`` is {metric: {model: percent}}, ``slices`` the score as {dimension: {slice: {"n", "value", "low",
-    "high"}}}, and ``reasoning`` {metric: {"n", "value", "low", "high"}}.
+    "high"}}}, ``reasoning`` {metric: {"n", "value", "low", "high"}}, and ``reliability`` a row for each bin of
+    confidence.
     """
 
     title: str
@@ -39,6 +41,7 @@ class Result:
     slices: dict[str, dict[str, dict[str, float]]]
     published: Mapping[str, Mapping[str, float]]
     reasoning: dict[str, dict[str, float]]
+    reliability: list[dict[str, float]] = field(default_factory=list)
 
 
 @dataclass
@@ -69,17 +72,25 @@ def result_of(
     records = [answered_example(row, rewards.config.think) for row in rows]
     embedder = rewards.embedder if needs_embedder(benchmark.task) else None
     scores = [row["score"] for row in rows]
+    confidences = [r.confidence for r in records if r.confidence is not None]
+    is_known = len(confidences) == len(records)
+    calibration = intervals(expected_calibration_error(confidences, scores), len(scores)) if is_known else {}
     return Result(
         title=benchmark.title,
         task=benchmark.task,
         n=len(rows),
         paper=paper_metrics(records),
-        sound={"format": mean_interval([r.well_formed for r in records]), **sound_metrics(records, embedder)},
+        sound={
+            "format": mean_interval([r.well_formed for r in records]),
+            **sound_metrics(records, embedder),
+            **calibration,
+        },
         score=mean_interval(scores),
         slices=score_slices(records, scores),
         published=benchmark.published,
         reasoning=consistency_metrics(rows)
         | {k: v for name, other in (variants or {}).items() for k, v in variant_metrics(rows, other, name).items()},
+        reliability=reliability(confidences, scores) if is_known else [],
     )
 
 

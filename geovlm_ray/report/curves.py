@@ -63,14 +63,20 @@ def chart(
     Thin lines are values, thick lines their moving average (`smoothed`). Fewer than `SHORT` points are not smoothed.
     """
     lines, title = [replace(line, legend=_label(line.legend)) for line in lines], _label(title)
+    with mpl.rc_context({"text.parse_math": False}):
+        figure = _figure(lines, title, ylabel, levels, from_zero)
+        return as_svg(figure, description(lines, title, ylabel, levels))
+
+
+def as_svg(figure: Figure, alternative: str) -> Markup:
+    """A figure as an SVG element with a text alternative."""
     sink = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "text.parse_math": False}), warnings.catch_warnings():
         # Names that are long, or whose characters Matplotlib's font lacks; the reader of the page has other fonts.
         warnings.simplefilter("ignore", UserWarning)
-        _figure(lines, title, ylabel, levels, from_zero).savefig(sink, format="svg", transparent=True)
+        figure.savefig(sink, format="svg", transparent=True)
     svg = sink.getvalue()[sink.getvalue().index("<svg") :]
-    alt = escape(description(lines, title, ylabel, levels))
-    return Markup(svg.replace(" viewBox=", f' role="img" aria-label="{alt}" viewBox=', 1))
+    return Markup(svg.replace(" viewBox=", f' role="img" aria-label="{escape(alternative)}" viewBox=', 1))
 
 
 def _figure(lines: Sequence[Line], title: str, ylabel: str, levels: Sequence[Level], from_zero: bool) -> Figure:

@@ -22,9 +22,9 @@ from geovlm_ray.core.errors import ConfigError, DataError, RunError
 from geovlm_ray.core.geometry import hbb, iou_hbb
 from geovlm_ray.core.schema import Sample
 from geovlm_ray.data.geo.composites import Composite
+from geovlm_ray.evaluation.confidence import mean_probability
 from geovlm_ray.evaluation.settings import evaluation_config
 from geovlm_ray.model.loading import load_processor, model_folder
-from geovlm_ray.serving.predict.answers import mean_probability
 from geovlm_ray.serving.predict.features import SceneFeatures, write_features
 from geovlm_ray.serving.predict.run import predict, unfinished_folder
 from geovlm_ray.serving.predict.settings import PredictSettings

@@ -2,7 +2,7 @@
 
 Classes and short answers, read as the default rewards read them: accuracy and F1. Boxes: F1 and COCO average precision,
 also by object size and for one or several true boxes. Texts: ROUGE, METEOR, BLEU, CIDEr and cosine of sentence
-embeddings. All are in [0, 1] except CIDEr, in [0, 10].
+embeddings. Where confidences are known: the expected calibration error. All are in [0, 1] except CIDEr, in [0, 10].
 """
 
 from __future__ import annotations
@@ -41,13 +41,15 @@ class AnsweredExample:
     """An example with the model's answer (without think and answer tags).
 
     ``group`` is the category of the record in its dataset: object size or question type. ``well_formed`` is False if
-    the response broke the answer grammar, in which case the answer is empty.
+    the response broke the answer grammar, in which case the answer is empty. ``confidence`` in [0, 1] is stated, else
+    by `geovlm_ray.evaluation.confidence.mean_probability`; None if it is not known.
     """
 
     answer: str
     example: Example
     group: str | None = None
     well_formed: bool = True
+    confidence: float | None = None
 
 
 Records = Sequence[AnsweredExample]

@@ -13,19 +13,19 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 from PIL import Image
 from transformers import PreTrainedTokenizerBase
 
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.files import read_objects, write_atomically, writing
 from geovlm_ray.core.interfaces import RolloutPool
-from geovlm_ray.core.schema import Example, Prompt, Sample
+from geovlm_ray.core.schema import Example, Prompt
 from geovlm_ray.data.answer_format import AnswerFormat
 from geovlm_ray.data.geo.composites import Composite, Renderer
 from geovlm_ray.data.geo.scene import Scene, Window
 from geovlm_ray.data.geo.windows import covering_windows, number_of_windows
 from geovlm_ray.data.records import frame_from_json, short_repr
+from geovlm_ray.evaluation.confidence import mean_probability
 from geovlm_ray.serving.predict.pairs import align
 from geovlm_ray.serving.predict.settings import PredictSettings
 from geovlm_ray.tasks.targets import plain_frame
@@ -196,26 +196,6 @@ class _Batch:
             samples = tuple(s.text for s in more[asked.number].samples) if more else ()
             confidence = mean_probability(sample, tokenizer)
             yield WindowAnswer(asked.source, asked.window, sample.text, confidence, frame, samples)
-
-
-def mean_probability(sample: Sample, tokenizer: PreTrainedTokenizerBase) -> float:
-    """Mean probability of the tokens of the answer; of all tokens of a response without answer tags."""
-
-    def tokens_until(tag: str) -> int:
-        """Number of the first tokens whose text contains a tag."""
-        low, high = 0, len(sample.token_ids)
-        while low < high:
-            middle = (low + high) // 2
-            contains = tag in tokenizer.decode(sample.token_ids[:middle], skip_special_tokens=True)
-            low, high = (low, middle) if contains else (middle + 1, high)
-        return low
-
-    probabilities = np.exp(sample.logprobs)
-    if "<answer>" in sample.text:
-        start = tokens_until("<answer>")
-        end = tokens_until("</answer>") if "</answer>" in sample.text else len(probabilities)
-        probabilities = probabilities[start:end] if start < end else probabilities
-    return float(probabilities.mean())
 
 
 def windows_left(sources: Sequence[Sequence[str]], settings: PredictSettings, answers: Answers) -> int:
