@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geovlm_ray.commands.progress import Progress
+from geovlm_ray.commands.publish import add_push_arguments
+from geovlm_ray.commands.publish import publish as publish_folder
 from geovlm_ray.core.errors import ConfigError, DataError, did_you_mean
 from geovlm_ray.core.files import read_object, write_atomically
 from geovlm_ray.report.terminal import open_console
@@ -70,6 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--recipe", default="geovlm-r1", help="recipe or YAML file of the prompts and answers (default: geovlm-r1)"
     )
     _add_images(preview)
+    published = actions.add_parser("publish", help="write a dataset card, and upload a converted dataset to the Hub")
+    published.add_argument("dir", type=Path, metavar="DIR", help="output folder of `data convert`")
+    add_push_arguments(published)
     scenes = actions.add_parser("scenes", help="an image of synthetic scenes of every task and their boxes")
     scenes.add_argument("--out", type=Path, default=Path("scenes.png"), help="output PNG (default: scenes.png)")
     scenes.add_argument("--seed", type=int, default=0, help="seed of the scenes (default: 0)")
@@ -138,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
         from geovlm_ray.config import load_config
 
         load_config(args.recipe)
-    actions = {action.__name__: action for action in (convert, export, validate, stats, preview, scenes)}
+    actions = {action.__name__: action for action in (convert, export, validate, stats, preview, publish, scenes)}
     actions[args.action](args)
     return 0
 
@@ -279,6 +284,27 @@ def preview(args: argparse.Namespace) -> None:
     page = make_page(datasets, config, answers, each=args.each, seed=args.seed, need_images=args.images == "required")
     write_atomically(args.out, page)
     open_console().print(f"Preview: {args.out.resolve()}")
+
+
+def publish(args: argparse.Namespace) -> None:
+    """Write the card of a dataset into its folder, and upload the folder if a repository is named."""
+    from geovlm_ray.core.hub import Publication
+    from geovlm_ray.data.parquet import open_datasets
+    from geovlm_ray.data.stats import collect_stats
+    from geovlm_ray.report.dataset_card import README, public_files
+
+    if args.push:
+        Publication(args.dir, args.push, "dataset")
+    console = open_console()
+    with Progress(console) as progress:
+        stats = collect_stats(
+            open_datasets(args.dir)[:1], workers=1, on_progress=lambda done: progress.show(done, "records read")
+        )
+    files = public_files(args.dir, stats)
+    write_atomically(args.dir / README, files[README])
+    console.print(f"Card: {(args.dir / README).resolve()}")
+    if args.push:
+        publish_folder(Publication(args.dir, args.push, "dataset", files), args, console)
 
 
 def scenes(args: argparse.Namespace) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from geovlm_ray.commands.publish import add_push_arguments, publish
+from geovlm_ray.core.hub import Publication
 from geovlm_ray.report.terminal import open_console
 
 DTYPES = ("float32", "bfloat16")
@@ -29,10 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="results folder of `geovlm-ray evaluate` to include in the card; repeatable",
     )
+    add_push_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Export the model and print its log-prob difference to the source model."""
+    if args.push:
+        Publication(args.out, args.push, "model")
     from geovlm_ray.serving.export.write import export
     from geovlm_ray.serving.model_ref import resolve_model
 
@@ -42,4 +47,6 @@ def run(args: argparse.Namespace) -> int:
     console = open_console()
     console.print(f"Max log-prob difference to {ref.path}: {difference:.2g}")
     console.print(f"Model: {args.out.resolve()}")
+    if args.push:
+        publish(Publication(args.out, args.push, "model"), args, console)
     return 0

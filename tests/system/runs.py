@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -109,3 +111,12 @@ def check_equal_runs(run: Path, expected: Path) -> None:
     assert [file.name for file in files[0]] == [file.name for file in files[1]]
     for first, second in zip(*files, strict=True):
         assert pq.read_table(first).equals(pq.read_table(second)), first.name
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports on which no process listens."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for sock in sockets:
+            sock.bind(("127.0.0.1", 0))
+        return [sock.getsockname()[1] for sock in sockets]

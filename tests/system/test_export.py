@@ -208,7 +208,7 @@ def test_model_card_code_reproduces_the_answer_of_the_policy(
     export(ref, "run", tmp_path / "out", "float32")
     monkeypatch.chdir(tmp_path)
     write_scene(Path("scene.png"))
-    prompt, transformers, _ = blocks(Path("out/README.md"))
+    prompt, transformers, *_ = blocks(Path("out/README.md"))
     expected = Answerer(ref).answer(["scene.png"], "how many ships are there ?")
     assert printed(f"{prompt}\n{transformers}") == expected.response.strip()
 

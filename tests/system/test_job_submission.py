@@ -6,14 +6,12 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +20,7 @@ import pytest
 import yaml
 
 from tests.system.jobs import RAY, JobClient, check_failed_and_stopped
-from tests.system.runs import COMMAND, MINUTES, arguments, check_samples, environment, metrics
+from tests.system.runs import COMMAND, MINUTES, arguments, check_samples, environment, free_ports, metrics
 
 pytestmark = pytest.mark.slow
 HEAD = yaml.safe_load((Path(__file__).parents[2] / "docker-compose.yml").read_text())["services"]["head"]
@@ -65,15 +63,6 @@ class Cluster:
     def client(self, token: str | None = TOKEN) -> JobClient:
         """A client with a token file, or without a token."""
         return JobClient({**self.environment(token), "RAY_API_SERVER_ADDRESS": self.address})
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports on which no process listens."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return [sock.getsockname()[1] for sock in sockets]
 
 
 @pytest.fixture(scope="module")

@@ -32,8 +32,8 @@ reward double, format double, accuracy double, components string, status string,
 PREDICTION_COLUMNS = """
 place int64, example_id string, task string, dataset string, images list<element: string>, pixels string,
 question string, target string, frame string, dialect string, labels list<element: string>, group string, gsd double,
-sensor string, completion string, tokens int32, confidence double, finish_reason string, format double, score double, components string,
-status string
+sensor string, completion string, tokens int32, confidence double, finish_reason string, format double, score double,
+components string, status string
 """
 
 

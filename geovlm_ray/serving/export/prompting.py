@@ -22,7 +22,7 @@ EXPORTED_KEYS: dict[str, Any] = {
     "prompt": True,
     "data": {"frame", "dialect"},
     "rollout": {"max_tokens", "max_model_len", "temperature"},
-    "reward": {"think"},
+    "reward": {"think", "confidence"},
 }
 """Config sections that define prompts and answer parsing, with the keys to export (True: all)."""
 

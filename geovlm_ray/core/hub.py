@@ -1,0 +1,79 @@
+"""Publishing of folders on the Hugging Face Hub, with the token of ``hf auth login`` or of ``HF_TOKEN``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from geovlm_ray.core.errors import ConfigError, RunError
+
+Kind = Literal["model", "dataset"]
+
+
+@dataclass(frozen=True)
+class Publication:
+    """A folder that is to become a repository ``owner/name`` of the Hub, without its hidden files.
+
+    ``replaced`` has the content of files that differ from those in the folder, or are only published.
+
+    Raises:
+        ConfigError: the name is no name of a repository.
+    """
+
+    folder: Path
+    repository: str
+    kind: Kind
+    replaced: Mapping[str, bytes] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        from huggingface_hub.errors import HFValidationError
+        from huggingface_hub.utils import validate_repo_id
+
+        try:
+            validate_repo_id(self.repository)
+            is_valid = "/" in self.repository
+        except HFValidationError:
+            is_valid = False
+        if not is_valid:
+            raise ConfigError(f"--push: expected owner/name on the Hugging Face Hub, found {self.repository!r:.200}")
+
+    @property
+    def files(self) -> Mapping[str, int]:
+        """Paths below the folder, with their sizes in bytes."""
+        found = sorted(path for path in self.folder.rglob("*") if path.is_file())
+        sizes = {path.relative_to(self.folder): path.stat().st_size for path in found}
+        shown = {path.as_posix(): n for path, n in sizes.items() if not any(p.startswith(".") for p in path.parts)}
+        return dict(sorted((shown | {name: len(content) for name, content in self.replaced.items()}).items()))
+
+    @property
+    def description(self) -> str:
+        """What `push` would do, in one sentence."""
+        total = sum(self.files.values())
+        return f"{len(self.files):,} files, {total / 1e6:,.1f} MB, to the {self.kind} {self.repository}"
+
+    def push(self, *, private: bool) -> str:
+        """Create the repository, if it does not exist, and upload the files in one commit; returns its address.
+
+        Raises:
+            RunError: the Hub cannot be reached or refuses, for instance without a token.
+        """
+        import httpx
+        from huggingface_hub import CommitOperationAdd, HfApi
+        from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+
+        api = HfApi(library_name="geovlm_ray")
+        try:
+            url = api.create_repo(self.repository, repo_type=self.kind, private=private, exist_ok=True)
+            contents = {name: self.replaced.get(name, self.folder / name) for name in self.files}
+            operations = [CommitOperationAdd(name, content) for name, content in contents.items()]
+            message = "Upload by geovlm_ray"
+            api.create_commit(url.repo_id, operations, commit_message=message, repo_type=self.kind)
+        except (LocalTokenNotFoundError, HfHubHTTPError, httpx.HTTPError, OSError) as error:
+            reason = " ".join(str(error).split())
+            raise RunError(
+                f"--push {self.repository}: expected the Hub to accept {self.folder}, found: {reason:.500}; "
+                "`hf auth login` stores a token that may write"
+            ) from error
+        return str(url)
