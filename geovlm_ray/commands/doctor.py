@@ -1,10 +1,18 @@
-"""``geovlm-ray doctor``: checks of this machine and cluster."""
+"""``geovlm-ray doctor``: checks of this machine, and of every node of the cluster at RAY_ADDRESS."""
 
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
 
 from geovlm_ray.report.terminal import open_console
+
+if TYPE_CHECKING:
+    from geovlm_ray.observability.doctor import Finding
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,7 +23,19 @@ def run(args: argparse.Namespace) -> int:
     """Print one line per check; return 1 if a requirement is missing."""
     from geovlm_ray.observability.doctor import check_environment
 
-    findings, console = check_environment(), open_console()
-    for finding in findings:
-        console.print(f"{'ok  ' if finding.ok else 'MISS'}  {finding.name}: {finding.text}")
+    console = open_console()
+    findings = check_environment()
+    _print(findings, console)
+    if address := os.environ.get("RAY_ADDRESS"):
+        from actors.node_checks import check_nodes
+
+        for node, found in check_nodes().items():
+            console.print(f"\nNode {node} of the cluster at {address}:", markup=False)
+            _print(found, console)
+            findings += found
     return int(not all(f.ok for f in findings))
+
+
+def _print(findings: Sequence[Finding], console: Console) -> None:
+    for finding in findings:
+        console.print(f"{'ok  ' if finding.ok else 'MISS'}  {finding.name}: {finding.text}", markup=False)
