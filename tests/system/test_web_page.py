@@ -21,8 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+import rasterio
 from PIL import Image
+from rasterio.transform import from_origin
+from rasterio.warp import transform
 from starlette.testclient import TestClient
 from websockets.sync.client import ClientConnection, connect
 
@@ -78,6 +82,25 @@ def test_answer_includes_boxes_drawn_on_the_last_image(client: TestClient, answe
     )
     assert two.json()["answer"]
     assert two.json()["boxes"] == []
+
+
+def test_boxes_on_a_geotiff_are_offered_as_geojson(client: TestClient, tmp_path: Path) -> None:
+    pixels = np.asarray(Image.open(io.BytesIO(png()))).transpose(2, 0, 1)
+    where = {"crs": "EPSG:32633", "transform": from_origin(500_000, 4_100_000, 0.5, 0.5)}
+    with rasterio.open(tmp_path / "a.tif", "w", "GTiff", 112, 112, 3, dtype="uint8", **where) as file:
+        file.write(pixels)
+    files = [("images", ("port.tif", (tmp_path / "a.tif").read_bytes()))]
+    answer = client.post("/answer", data={"question": QUESTION, "task": "object_detection"}, files=files).json()
+    features = json.loads(answer["geojson"])["features"]
+    assert len(features) == len(answer["boxes"]) > 0
+    assert features[0]["properties"]["scene"] == "port.tif"
+    ring = np.array(features[0]["geometry"]["coordinates"][0])
+    x, y = transform("EPSG:4326", "EPSG:32633", *ring.T)
+    left, top, right, bottom = (v * 1.12 * 0.5 for v in answer["boxes"][0]["coords"][:4])  # percent of 112 pixels
+    assert (min(x), max(x)) == pytest.approx((500_000 + left, 500_000 + right), abs=0.01)
+    assert (min(y), max(y)) == pytest.approx((4_100_000 - bottom, 4_100_000 - top), abs=0.01)
+    plain = client.post("/answer", data={"question": QUESTION, "task": "object_detection"}, files=upload(png())).json()
+    assert plain["geojson"] is None
 
 
 def test_invalid_uploads_are_rejected_by_their_file_name(client: TestClient) -> None:
@@ -361,8 +384,14 @@ def test_uploaded_image_is_answered_and_hostile_text_is_escaped(
         assert page.value("document.querySelector('.reasoning').textContent") == expected.reasoning
         assert page.value("document.querySelectorAll('.boxes li').length") == len(expected.boxes)
         assert page.wait("document.querySelector('article img').naturalWidth") == 1024
+        page.value("document.querySelector('[data-task=change_captioning]').click()")
+        page.wait("document.querySelectorAll('article').length === 2")
+        assert page.value("document.querySelectorAll('#chosen img').length") == 2
+        assert page.value("document.querySelector('.map').classList.contains('placed')") is False
+        page.value("document.querySelector('[data-task=object_detection]').click()")
+        page.wait("document.querySelectorAll('article').length === 3")
         page.ask(HOSTILE)
-        page.wait("document.querySelectorAll('article').length === 2 || at('state').className === 'wrong'")
+        page.wait("document.querySelectorAll('article').length === 4 || at('state').className === 'wrong'")
         assert page.value("document.querySelector('.asked').textContent") == HOSTILE
         (tmp_path / "broken.png").write_bytes(b"no picture")
         page.choose(tmp_path / "broken.png")

@@ -23,6 +23,8 @@ from geovlm_ray.data.images import image_header
 from geovlm_ray.model.prompts import MAX_IMAGES
 from geovlm_ray.report.page import data_uri, render
 from geovlm_ray.serving.answering import Answerer
+from geovlm_ray.serving.web.examples import page_examples, picture
+from geovlm_ray.serving.web.on_map import geojson_of
 from geovlm_ray.tasks import TASKS, find_task
 
 MAX_UPLOAD_BYTES = 64 * 2**20
@@ -35,6 +37,7 @@ LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
 def make_app(answerer: Answerer, name: str, host: str) -> FastAPI:
     """Build the app for a model; ``name`` is shown on the page, ``host`` is the address that the server listens on."""
+    examples = page_examples()
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     page = render(
         "web.html",
@@ -44,6 +47,7 @@ def make_app(answerer: Answerer, name: str, host: str) -> FastAPI:
         limit=MAX_UPLOAD_BYTES,
         max_images=MAX_IMAGES,
         max_chars=MAX_QUESTION_CHARS,
+        examples=examples,
     )
     headers = _headers(page)
     _handle_errors(app, headers)
@@ -65,6 +69,12 @@ def make_app(answerer: Answerer, name: str, host: str) -> FastAPI:
     async def script() -> Response:
         code = (files("geovlm_ray.serving.web") / "page.js").read_text(encoding="utf-8")
         return Response(code, media_type="text/javascript")
+
+    @app.get("/examples/{k}/{number}.png")
+    def example_picture(k: int, number: int) -> Response:
+        if not 0 <= k < len(examples) or not 0 <= number < len(examples[k].images):
+            raise HTTPException(404, "no such picture")
+        return Response(picture(examples[k], number), media_type="image/png")
 
     @app.post("/answer")
     def answer(
@@ -126,6 +136,7 @@ def _answer(
         "boxes": [{"coords": box.coords, "label": box.label} for box in answer.boxes],
         "units": answer.frame.kind,
         "picture": data_uri(annotated),
+        "geojson": geojson_of(paths[-1], images[-1].filename or "image", answer),
         "seconds": answer.seconds,
     }
 

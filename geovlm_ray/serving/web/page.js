@@ -25,7 +25,21 @@ function preview(file) {
 function showChosen() {
   const files = [...images.files];
   chosen.replaceChildren(...files.map(preview));
-  at("prompt").textContent = files.length ? "Choose other images" : at("prompt").dataset.first;
+  at("prompt").textContent = files.length ? "Choose other images" : async function useExample(button) {
+  const { example, images: count, task, question } = button.dataset;
+  const files = new DataTransfer();
+  for (let k = 0; k < count; k++) {
+    const picture = await (await fetch(`examples/${example}/${k}.png`)).blob();
+    files.items.add(new File([picture], `drawn-${k}.png`, { type: "image/png" }));
+  }
+  images.files = files.files;
+  at("question").value = question;
+  at("task").value = task;
+  showChosen();
+  await ask();
+}
+
+at("prompt").dataset.first;
 }
 
 function showAnswer(question, answer) {
@@ -37,6 +51,12 @@ function showAnswer(question, answer) {
   entry.querySelector(".said").classList.toggle("unread", answer.answer === null);
   put("reasoning", answer.reasoning ?? "");
   put("seconds", answer.seconds.toFixed(1) + " s" + (answer.answer === null ? ", not in the trained response format" : ""));
+  if (answer.geojson) {
+    const link = entry.querySelector(".map a");
+    link.href = URL.createObjectURL(new Blob([answer.geojson], { type: "application/geo+json" }));
+    link.download = "answer.geojson";
+    entry.querySelector(".map").classList.add("placed");
+  }
   for (const box of answer.boxes) {
     const item = document.createElement("li");
     item.textContent = `${box.label ? box.label + " " : ""}[${box.coords.join(", ")}] ${answer.units}`;
@@ -67,12 +87,29 @@ async function ask() {
   }
 }
 
+async function useExample(button) {
+  const { example, images: count, task, question } = button.dataset;
+  const files = new DataTransfer();
+  for (let k = 0; k < count; k++) {
+    const picture = await (await fetch(`examples/${example}/${k}.png`)).blob();
+    files.items.add(new File([picture], `drawn-${k}.png`, { type: "image/png" }));
+  }
+  images.files = files.files;
+  at("question").value = question;
+  at("task").value = task;
+  showChosen();
+  await ask();
+}
+
 at("prompt").dataset.first = at("prompt").textContent;
 images.addEventListener("change", showChosen);
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   ask();
 });
+for (const button of document.querySelectorAll("[data-example]")) {
+  button.addEventListener("click", () => useExample(button));
+}
 for (const name of ["dragover", "dragleave", "drop"]) {
   drop.addEventListener(name, (event) => {
     event.preventDefault();
