@@ -33,6 +33,7 @@ COMMANDS = {
     "top": "show what the actors of a run are doing",
     "report": "regenerate a run's self-contained report.html",
     "data": "convert, validate, count and preview datasets",
+    "config": "show settings with their descriptions, as YAML that can be used",
     "plan": "plan the GPU split between engines and learner from measured rates",
     "doctor": "check this machine and cluster",
 }

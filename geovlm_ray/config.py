@@ -56,7 +56,7 @@ class RunConfig(Section):
     dir: PathText = Field(
         "runs", description="parent directory of all runs; on a cluster, on storage shared by all nodes"
     )
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="seed of data order, sampling and new weights")
     steps: int = Field(100, ge=1, description="learner steps")
     wait_for_nodes_s: float = Field(
         0, ge=0, description="seconds to wait until the cluster, or its autoscaler, has the resources for all actors"

@@ -5,6 +5,7 @@ from __future__ import annotations
 TRAIN = ["train", "demo", "--local", "--dry-run"]
 CHAT = ["chat", "tiny", "scene.png"]
 SCENE = ["predict", "tiny", "scene.png", "--local"]
+ON_MAP = ["evaluate", "truth.geojson", "--geo", "truth.geojson", "--scene", "scene.png"]
 PREDICT = ["--task", "vqa", "--prompt", "?", "--out", "x.csv"]
 
 ARGUMENTS: dict[str, list[tuple[tuple[str, ...], list[str]]]] = {
@@ -36,6 +37,11 @@ ARGUMENTS: dict[str, list[tuple[tuple[str, ...], list[str]]]] = {
         (("records.jsonl",), ["evaluate", "--predictions", "records.jsonl", "--task", "{}", "--format", "earthdial"]),
         (("records.jsonl",), ["evaluate", "--predictions", "records.jsonl", "reward.{}=1"]),
         (("records.jsonl",), ["evaluate", "--predictions", "records.jsonl", "--json", "{}/x"]),
+        (("scene.png",), ["evaluate", "x.geojson", "--geo", "{}", "--scene", "scene.png"]),
+        (("scene.png", "truth.geojson"), ["evaluate", "{}.gpkg", "--geo", "truth.geojson", "--scene", "scene.png"]),
+        (("truth.geojson",), ["evaluate", "truth.geojson", "--geo", "truth.geojson", "--scene", "{}"]),
+        (("scene.png", "truth.geojson"), [*ON_MAP, "--label", "{}"]),
+        (("scene.png", "truth.geojson"), [*ON_MAP, "--class", "{}"]),
     ],
     "compare": [
         (("run",), ["compare", "run", "{}"]),
@@ -48,6 +54,7 @@ ARGUMENTS: dict[str, list[tuple[tuple[str, ...], list[str]]]] = {
         ((), ["export", "tiny", "out", "--recipe", "{}"]),
         ((), ["export", "tiny", "out", "prompt.{}=1"]),
         ((), ["export", "tiny", "out", "--evaluation", "{}"]),
+        ((), ["export", "tiny", "out", "--push", "{}", "--dry-run"]),
     ],
     "chat": [
         (("scene.png",), ["chat", "{}", "scene.png", "--question", "?"]),
@@ -97,6 +104,9 @@ ARGUMENTS: dict[str, list[tuple[tuple[str, ...], list[str]]]] = {
         (("source.jsonl", "scene.png"), ["data", "convert", "samples", "source.jsonl", "out", "--dataset", "{}"]),
         (("source.jsonl", "scene.png"), ["data", "convert", "samples", "source.jsonl", "out", "--split", "{}"]),
         (("source.jsonl", "scene.png"), ["data", "convert", "samples", "source.jsonl", "out", "--licence", "{}"]),
+        (("scene.png", "truth.geojson"), ["data", "convert", "geojson", "truth.geojson", "out", "label={}"]),
+        ((), ["data", "publish", "{}"]),
+        (("data",), ["data", "publish", "data", "--push", "{}", "--dry-run"]),
         ((), ["data", "validate", "{}"]),
         (("data",), ["data", "validate", "data", "--root", "{}"]),
         ((), ["data", "stats", "{}"]),
@@ -115,4 +125,11 @@ ARGUMENTS: dict[str, list[tuple[tuple[str, ...], list[str]]]] = {
         (("rates.json",), ["plan", "rates.json", "--gpus", "4", "--json", "{}/x"]),
     ],
     "doctor": [((), ["doctor", "{}"])],
+    "config": [
+        ((), ["config", "{}"]),
+        ((), ["config", "demo", "{}=1"]),
+        ((), ["config", "demo", "--grep", "{}"]),
+        ((), ["config", "demo", "--diff", "{}"]),
+        ((), ["config", "demo", "prompt.system={}"]),
+    ],
 }

@@ -14,7 +14,7 @@ from geovlm_ray.core.schema import Example
 from geovlm_ray.data.formats import FORMATS
 from geovlm_ray.model.loading import model_folder
 from tests.hostile import CONTENTS, FILES, NAMES, STRINGS, place
-from tests.hostile_arguments import ARGUMENTS, CHAT, PREDICT, SCENE, TRAIN
+from tests.hostile_arguments import ARGUMENTS, CHAT, ON_MAP, PREDICT, SCENE, TRAIN
 from tests.unit.comparison import Model, make_run
 from tests.unit.datasets import example, write_dataset, write_image, write_scenes_dataset
 from tests.unit.test_plan import VALUES
@@ -45,6 +45,9 @@ def write_materials(folder: Path) -> Path:
     (folder / "records.jsonl").write_text(json.dumps(record) + "\n")
     sample = {"id": 1, "task": "vqa", "images": ["scene.png"], "prompt": "what ?", "reference": "x"}
     (folder / "source.jsonl").write_text(json.dumps(sample) + "\n")
+    shape = {"type": "Polygon", "coordinates": [[[1, 1], [30, 1], [30, 20], [1, 20], [1, 1]]]}
+    feature = {"type": "Feature", "properties": {"label": "ship"}, "geometry": shape}
+    (folder / "truth.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
     (folder / "rates.json").write_text(json.dumps({"rates": VALUES}))
     shutil.copytree(model_folder("tiny"), folder / "model")
     return folder
@@ -85,6 +88,8 @@ INPUTS: dict[str, list[tuple[tuple[str, ...], tuple[str, ...], list[str]]]] = {
         ((), ("x.jsonl",), ["evaluate", "--predictions", "x.jsonl"]),
         ((), ("x.jsonl",), ["evaluate", "--predictions", "x.jsonl", "--task", "rs_detection", "--format", "earthdial"]),
         ((), ("x.jsonl",), ["evaluate", "tiny", "--local", "--benchmarks", "./x.jsonl"]),
+        (("scene.png", "truth.geojson"), ("scene.png", "truth.geojson"), ON_MAP),
+        (("scene.png",), ("x.gpkg",), ["evaluate", "x.gpkg", "--geo", "x.gpkg", "--scene", "scene.png"]),
     ],
     "compare": [
         (("run", "other"), tuple(f"run/{n}" for n in COMPARED), ["compare", "run", "other", "--draws", "100"]),
@@ -120,7 +125,10 @@ INPUTS: dict[str, list[tuple[tuple[str, ...], tuple[str, ...], list[str]]]] = {
         (("data",), ("data/vqa-0-0.png",), ["data", "validate", "data"]),
         (("data",), ("data/vqa-0-0.png",), ["data", "preview", "data", "--out", "x.html", "--each", "1"]),
         (("data",), ("data/dataset.json",), ["data", "export", "coco", "data", "out"]),
+        (("data",), ("data/dataset.json",), ["data", "publish", "data"]),
+        (("scene.png",), ("truth.geojson",), ["data", "convert", "geojson", ".", "out"]),
     ],
+    "config": [((), ("x.yaml",), ["config", "x.yaml"])],
     "plan": [
         ((), ("rates.json",), ["plan", "rates.json", "--gpus", "4"]),
         (("run",), ("run/config.yaml", "run/metrics.jsonl"), ["plan", "run", "--gpus", "4"]),

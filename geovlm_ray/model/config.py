@@ -59,8 +59,8 @@ class PromptConfig(Section):
 class LoraSettings(Section):
     """LoRA adapter on the linear layers."""
 
-    rank: int = Field(16, ge=1, le=256)
-    alpha: float = Field(32, gt=0)
+    rank: int = Field(16, ge=1, le=256, description="rank of the adapter")
+    alpha: float = Field(32, gt=0, description="scale of the adapter, divided by its rank")
     targets: Literal["language", "all"] = Field(
         "language",
         description="language: language layers only, synced to the engines as an adapter; all: also the vision tower, "
@@ -75,7 +75,7 @@ class ModelConfig(Section):
         TINY,
         description="'tiny' or 'tiny-start', which ship with the package, a model folder, or a Hugging Face model ID",
     )
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="dtype in which weights are computed with")
     lora: LoraSettings | None = Field(None, description="train a LoRA adapter; null: train all weights")
     freeze_vision: bool = Field(False, description="do not train the vision tower")
     fp32_head: bool = Field(

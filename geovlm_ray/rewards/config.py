@@ -36,10 +36,10 @@ class SbertConfig(Section):
 class TextWeights(Section):
     """Weights of the metrics in a combined text reward; normalized to sum to 1."""
 
-    sbert: float = Field(0.5, ge=0)
-    rouge1: float = Field(1 / 6, ge=0)
-    rougeL: float = Field(1 / 6, ge=0)  # noqa: N815 - metric name
-    meteor: float = Field(1 / 6, ge=0, description="a weight above 0 requires WordNet")
+    sbert: float = Field(0.5, ge=0, description="weight of the cosine of sentence embeddings")
+    rouge1: float = Field(1 / 6, ge=0, description="weight of ROUGE-1")
+    rougeL: float = Field(1 / 6, ge=0, description="weight of ROUGE-L")  # noqa: N815 - metric name
+    meteor: float = Field(1 / 6, ge=0, description="weight of METEOR; above 0 it requires WordNet")
 
     @model_validator(mode="after")
     def _any_weight(self) -> Self:
