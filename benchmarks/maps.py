@@ -41,7 +41,7 @@ from geovlm_ray.rollout.engine import Engine
 from geovlm_ray.serving.predict.answers import rendered_windows
 from geovlm_ray.serving.predict.run import predict
 from geovlm_ray.serving.predict.settings import PredictSettings
-from geovlm_ray.training.local import LocalRollouts, make_engine
+from geovlm_ray.training.local import StreamedRollouts, make_engine
 
 SIZE, SMALL = (12_000, 9_000), (900, 700)
 SHIPS, FEW = 500, 8
@@ -150,7 +150,9 @@ def policy_figures(folder: Path, smoke: bool) -> list[Figure]:
     engine = make_engine(config, Path(config.model.path))
     settings = PredictSettings("object_detection", QUESTION, TINY_SIDE, TINY_OVERLAP)
     out = scene.with_name("policy.geojson")
-    (features,), _ = predict([(str(scene),)], settings, config, lambda _: LocalRollouts(engine), out, lambda *_: None)
+    (features,), _ = predict(
+        [(str(scene),)], settings, config, lambda _: StreamedRollouts(engine), out, lambda *_: None
+    )
     boxes = [feature.polygon.bounds for feature in features.features]
     iou = iou_hbb(hbb(ships), hbb(boxes))
     hits = int((iou[match(iou)] >= 0.5).sum())
@@ -185,7 +187,7 @@ def _predict(scene: Path, settings: PredictSettings, config: Config, engine: Eng
         [(str(scene),)],
         settings,
         config,
-        lambda _: LocalRollouts(engine),
+        lambda _: StreamedRollouts(engine),
         scene.with_suffix(".geojson"),
         lambda *_: None,
     )

@@ -211,9 +211,9 @@ def build_engines(local: bool) -> Callable[[Config], RolloutPool]:
 
 
 def _local(config: Config) -> RolloutPool:
-    from geovlm_ray.training.local import LocalRollouts, make_engine
+    from geovlm_ray.training.local import StreamedRollouts, make_engine
 
-    return LocalRollouts(make_engine(config, Path(config.model.path)))
+    return StreamedRollouts(make_engine(config, Path(config.model.path)))
 
 
 def _cluster(config: Config) -> RolloutPool:

@@ -27,8 +27,8 @@ NAMES = {int: "integer", float: "number", bool: "true | false", str: "text", typ
 HEADER = ["| key | type | default | description | set by |", "| --- | --- | --- | --- | --- |"]
 PAGE = """# Settings
 
-Every key of a recipe or YAML file, and of `section.key=value` on the command line. `geovlm-ray config RECIPE` prints the
-values of a recipe with these descriptions, `--grep WORD` those about a word, `--diff RECIPE` the differences from
+Every key of a recipe or YAML file, and of `section.key=value` on the command line. `geovlm-ray config RECIPE` prints
+the values of a recipe with these descriptions, `--grep WORD` those about a word, `--diff RECIPE` the differences from
 another recipe. "Set by" names the recipes that change a default, with their value.
 
 """

@@ -9,8 +9,8 @@ import logging
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -47,6 +47,18 @@ class _Request:
     weight_updates: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
 
 
+@dataclass
+class _Stream:
+    """Prompts of a call of `Engine.stream`: those that are being rendered, the keys of those in the engine, and groups.
+
+    ``rejected`` are the groups of prompts that cannot be shown.
+    """
+
+    entering: deque[tuple[Prompt, Future[_Request]]]
+    pending: list[str] = field(default_factory=list)
+    rejected: list[SampleGroup] = field(default_factory=list)
+
+
 class Engine:
     """An in-process vLLM engine and its weight version."""
 
@@ -78,6 +90,7 @@ class Engine:
         self._preparer = ThreadPoolExecutor(1)
         self._finished: dict[str, Any] = {}
         self._requests: dict[str, _Request] = {}
+        self._streams: list[_Stream] = []
         self._adapter: Any = None
         self._sleep_level, self._asleep = sleep_level, False
         arguments = {
@@ -123,49 +136,65 @@ class Engine:
         group_size: int | None = None,
         max_tokens: int | None = None,
         greedy: bool = False,
-    ) -> Generator[list[SampleGroup], None, None]:
+    ) -> Iterator[list[SampleGroup]]:
         """Sample ``group_size`` completions per prompt, with log-probs; yields groups as they complete.
 
         A prompt that cannot be rendered or exceeds ``max_model_len`` gives a group with a ``problem``.
 
-        Several threads may stream at once; their prompts share the engine's batches. With one thread, completions
-        depend only on the seed, the prompts and the weights, so a resumed run reproduces them.
+        Several calls may be iterated in turns or by several threads; their prompts share the engine's batches. With one
+        call at a time, completions depend only on the seed, the prompts and the weights, so a resumed run reproduces
+        them.
         """
         params = self.sampling(group_size, max_tokens, greedy)
         seeded = self.seeded(prompts, params)
         jobs = zip(prompts, seeded, strict=True)
-        entering = deque((prompt, self._preparer.submit(self._prepare, prompt, params)) for prompt, params in jobs)
-        pending: list[str] = []
+        stream = _Stream(
+            deque((prompt, self._preparer.submit(self._prepare, prompt, params)) for prompt, params in jobs)
+        )
+        with self._lock:
+            self._streams.append(stream)
+        return self._groups(stream, wait_for_all=not greedy and not vllm_compat.takes_request_seeds())
+
+    def _groups(self, stream: _Stream, *, wait_for_all: bool) -> Iterator[list[SampleGroup]]:
+        """Run the engine, and yield the groups of a stream; the prompts of other streams enter it too.
+
+        ``wait_for_all``: draws depend on the composition of the engine's steps, so all prompts must enter at once.
+        """
         try:
-            if not greedy and not vllm_compat.takes_request_seeds():
-                # Draws depend on the composition of the engine's steps.
-                wait([future for _, future in entering])
-            while entering or pending:
-                if not pending:
-                    wait([entering[0][1]])
-                groups = []
+            if wait_for_all:
+                wait([future for _, future in stream.entering])
+            while stream.entering or stream.pending or stream.rejected:
+                if not stream.pending and stream.entering:
+                    wait([stream.entering[0][1]])
                 with self._lock:
                     self._load_pending_weights()
-                    while entering and entering[0][1].done():
-                        prompt, future = entering.popleft()
-                        key = str(next(self._keys))
-                        try:
-                            self._add(key, future.result())
-                        except DataError as error:
-                            groups.append(SampleGroup(prompt, (), str(error)))
-                        else:
-                            pending.append(key)
-                    if pending and not any(key in self._finished for key in pending):
+                    for other in self._streams:
+                        self._enter(other)
+                    if stream.pending and not any(key in self._finished for key in stream.pending):
                         self._step()
-                    groups += [self._group(key) for key in pending if key in self._finished]
-                    pending = [key for key in pending if key in self._requests]
+                    groups = [*stream.rejected, *(self._group(key) for key in stream.pending if key in self._finished)]
+                    stream.rejected.clear()
+                    stream.pending = [key for key in stream.pending if key in self._requests]
                 if groups:
                     yield groups
         finally:
-            for _, future in entering:
+            for _, future in stream.entering:
                 future.cancel()
             with self._lock:
-                self._abort(pending)
+                self._streams.remove(stream)
+                self._abort(stream.pending)
+
+    def _enter(self, stream: _Stream) -> None:
+        """Give the prompts of a stream that are rendered to the engine."""
+        while stream.entering and stream.entering[0][1].done():
+            prompt, future = stream.entering.popleft()
+            key = str(next(self._keys))
+            try:
+                self._add(key, future.result())
+            except DataError as error:
+                stream.rejected.append(SampleGroup(prompt, (), str(error)))
+            else:
+                stream.pending.append(key)
 
     def sleep(self) -> None:
         """Give back the GPU memory of weights and KV cache, until the next weights arrive.

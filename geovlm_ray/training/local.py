@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +22,6 @@ from geovlm_ray.rollout.engine import Engine
 from geovlm_ray.training.preflight import Ready
 from geovlm_ray.transport.base import Transport
 from geovlm_ray.transport.choice import AUTO
-
-GREEDY_BATCHES = 2
-"""Greedy batches that share the engine, so that it does not idle at the end of one."""
 
 
 def make_encoder(config: Config, model: Path) -> PromptEncoder:
@@ -75,68 +70,48 @@ def make_learner(config: Config, model: Path, ranks: Ranks = SINGLE_PROCESS) -> 
 
 
 class LocalRollouts:
-    """Rollout pool of one engine.
-
-    Greedy batches share the engine with one another. Everything else waits until they are complete, so that sampled
-    completions do not depend on them, and blocks until it is complete itself.
-    """
+    """Rollout pool of one engine; `submit` generates the batch synchronously."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._endpoint = engine.endpoint("127.0.0.1")
-        self._threads = ThreadPoolExecutor(GREEDY_BATCHES)
-        self._greedy: list[Future[list[SampleGroup]]] = []
-        self._closed = threading.Event()
 
-    def submit(self, prompts: Sequence[Prompt], **sampling: Any) -> Iterator[list[SampleGroup]]:
-        """Start the completions of a greedy batch, or generate those of another one."""
-        if sampling.get("greedy"):
-            batch = self._threads.submit(self._generate, prompts, sampling)
-            self._greedy = [b for b in self._greedy if not b.done()] + [batch]
-            return _result_of(batch)
+    def submit(self, prompts: Sequence[Prompt], **sampling: Any) -> list[list[SampleGroup]]:
+        """Generate the completions of a batch, blocking until they are complete."""
         with HEARTBEAT.busy("submit"):
-            return iter([self.generate(prompts, **sampling)])
+            return [self.engine.generate(prompts, **sampling)]
 
     def generate(self, prompts: Sequence[Prompt], **sampling: Any) -> list[SampleGroup]:
         """Sample completions of each prompt."""
-        wait(self._greedy)
         return self.engine.generate(prompts, **sampling)
 
     def probe(self, prompts: Sequence[Prompt], max_tokens: int) -> list[list[SampleGroup]]:
         """Short completions from the only engine, [1][prompts]."""
-        return [self.generate(prompts, group_size=1, max_tokens=max_tokens)]
+        return [self.engine.generate(prompts, group_size=1, max_tokens=max_tokens)]
 
     def update_weights(self, weights: Weights) -> None:
         """Load the weights into the engine, which receives beside the sender: a transport may need both at once."""
-        wait(self._greedy)
         with ThreadPoolExecutor(1) as receiver:
             for receipt in [receiver.submit(self.engine.receive, chunk) for chunk in weights([self._endpoint])]:
                 receipt.result()
 
     def sleep(self) -> None:
         """Give back the engine's GPU memory."""
-        wait(self._greedy)
         self.engine.sleep()
 
     def close(self) -> None:
-        """Abandon greedy batches; the engine ends with the process."""
-        self._closed.set()
-        self._threads.shutdown(cancel_futures=True)
-
-    def _generate(self, prompts: Sequence[Prompt], sampling: dict[str, Any]) -> list[SampleGroup]:
-        groups: dict[int, SampleGroup] = {}
-        with closing(self.engine.stream(prompts, **sampling)) as stream:
-            for finished in stream:
-                groups |= {group.group_id: group for group in finished}
-                if self._closed.is_set():
-                    raise CancelledError
-        return [groups[prompt.group_id] for prompt in prompts]
+        """Do nothing: the engine ends with the process."""
 
 
-def _result_of(batch: Future[list[SampleGroup]]) -> Iterator[list[SampleGroup]]:
-    with HEARTBEAT.busy("submit"):
-        groups = batch.result()
-    yield groups
+class StreamedRollouts(LocalRollouts):
+    """Rollout pool of one engine whose batches share its steps.
+
+    For a single thread that submits batches ahead: the engine works while any of them is iterated.
+    """
+
+    def submit(self, prompts: Sequence[Prompt], **sampling: Any) -> Iterator[list[SampleGroup]]:  # type: ignore[override]
+        """Give a batch to the engine; yields groups as they complete."""
+        return self.engine.stream(prompts, **sampling)
 
 
 def in_one_process(config: Config) -> Config:

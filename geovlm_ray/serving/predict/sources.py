@@ -41,4 +41,4 @@ def _paths(source: str) -> Iterator[str]:
     elif path.exists():
         yield str(resolve(source))
     else:
-        yield from (str(Path(file).resolve()) for file in sorted(glob.glob(source, recursive=True)))
+        yield from (str(resolve(file)) for file in sorted(glob.glob(source, recursive=True)))
