@@ -33,9 +33,12 @@ def relative(path: Path, source: Source) -> str:
 
 
 def external_link(path: Path, source: Source) -> Unit | None:
-    """A unit with a problem for a symbolic link out of the source, which is never read; None for other files."""
-    if path.resolve().is_relative_to(source.folder.resolve()):
-        return None
+    """A unit with a problem for a symbolic link out of the source or to itself, which is never read; else None."""
+    try:
+        if path.resolve().is_relative_to(source.folder.resolve()):
+            return None
+    except (OSError, RuntimeError) as error:
+        return Unit(relative(path, source), 1, problem=f"expected a file, found a symbolic link: {error}")
     return Unit(relative(path, source), 1, problem="expected a file inside the source, found a symbolic link out of it")
 
 
