@@ -122,18 +122,20 @@ def stored_mask_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: SharedPrefix,
+    attention_mask: object,
+    *,
+    spans: SharedPrefix,
     scaling: float | None = None,
     **settings: object,
 ) -> tuple[torch.Tensor, None]:
     """The same attention with one mask of the row's size, which all layers share."""
-    if attention_mask not in _masks:
+    if spans not in _masks:
         blocked = torch.full((query.shape[2], query.shape[2]), float("-inf"))
-        for sequence in (s for group in attention_mask._groups for s in group):
+        for sequence in (s for group in spans._groups for s in group):
             causal = sequence.keys[None] <= sequence.queries[:, None]
             blocked[sequence.queries[:, None], sequence.keys] = torch.where(causal, 0.0, float("-inf"))
-        _masks[attention_mask] = blocked
-    mask = _masks[attention_mask]
+        _masks[spans] = blocked
+    mask = _masks[spans]
     output = scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling, enable_gqa=True)
     return output.transpose(1, 2), None
 
@@ -148,7 +150,7 @@ def bare_pass(model: torch.nn.Module, micro: MicroBatch) -> Callable[[], None]:
     positions = row.positions(model)[:, None]
     inputs = {
         "input_ids": row.input_ids[None],
-        "attention_mask": {"full_attention": SharedPrefix(row.groups, model.device)},
+        "spans": SharedPrefix(row.groups, model.device),
         "pixel_values": row.images.pixel_values,
         "image_grid_thw": row.images.grid_thw,
     }
