@@ -25,21 +25,7 @@ function preview(file) {
 function showChosen() {
   const files = [...images.files];
   chosen.replaceChildren(...files.map(preview));
-  at("prompt").textContent = files.length ? "Choose other images" : async function useExample(button) {
-  const { example, images: count, task, question } = button.dataset;
-  const files = new DataTransfer();
-  for (let k = 0; k < count; k++) {
-    const picture = await (await fetch(`examples/${example}/${k}.png`)).blob();
-    files.items.add(new File([picture], `drawn-${k}.png`, { type: "image/png" }));
-  }
-  images.files = files.files;
-  at("question").value = question;
-  at("task").value = task;
-  showChosen();
-  await ask();
-}
-
-at("prompt").dataset.first;
+  at("prompt").textContent = files.length ? "Choose other images" : at("prompt").dataset.first;
 }
 
 function showAnswer(question, answer) {
