@@ -78,8 +78,7 @@ class Engine:
         vllm_compat.prepare_environment(config.kv_cache_gb, config.tensor_parallel)
         from vllm import LLM
 
-        self.encoder = encoder
-        self.config = config
+        self.encoder, self.config = encoder, config
         self.transport = transport
         self.seed = seed
         self.version = 0

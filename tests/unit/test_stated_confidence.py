@@ -82,7 +82,9 @@ def test_probe_says_that_constants_do_not_pay(tmp_path: Path, capsys: pytest.Cap
     assert by_share[0.5].honest == by_share[0.5].constants[0.5] > by_share[0.5].constants[1.0]
     assert by_share[1.0].honest > by_share[1.0].constants[0.5]
     records = tmp_path / "a.jsonl"
-    records.write_text(json.dumps({"id": "1", "task": "vqa", "target": "yes", "question": "Is there a ship?"}) + "\n")
+    answers = ("yes", "no", "3", "red", "north", "a forest", "12", "beside the road")
+    lines = [{"id": a, "task": "vqa", "target": a, "question": "What is there?"} for a in answers]
+    records.write_text("".join(json.dumps(line) + "\n" for line in lines))
     code = main(["score", "--probe", str(records), "reward.confidence=brier"])
     output = capsys.readouterr()
     assert code == 0, output.err
