@@ -185,7 +185,7 @@ def _objects_on_map(args: argparse.Namespace, classes: list[str], out: Path) -> 
     with resumable(how), Progress(open_console()) as progress:
 
         def show(label: str, done: int, total: int) -> None:
-            progress.show(done, f"of {total:,} windows asked for {label}")
+            progress.show(done, f"of {total:,} windows about {label} answered")
 
         return find_objects(str(args.scene), classes, settings, config, build_engines(args.local), out, show)
 

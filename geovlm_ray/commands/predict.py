@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     with resumable(how), Progress(console) as progress:
 
         def show(done: int, total: int) -> None:
-            progress.show(done, f"of {total:,} windows")
+            progress.show(done, f"of {total:,} windows answered")
 
         build = build_engines(args.local)
         scenes, files = predict(
