@@ -156,6 +156,15 @@ def test_folders_named_after_splits_decide(source: Path, tmp_path: Path) -> None
     assert {row.example.split for row in found.rows} == {"validation"}
 
 
+def test_scene_in_the_place_of_a_test_scene_is_test_data_too(source: Path, tmp_path: Path) -> None:
+    (source / "test").mkdir()
+    for name in ("port.tif", "port.geojson"):
+        (source / "test" / name.replace("port", "later")).write_bytes((source / name).read_bytes())
+    found = run_convert("geojson", source, tmp_path / "out", **ALL_TRAIN)
+    assert {row.example.id.split("/detection")[0].split("/")[-2] for row in found.rows} == {"port", "later"}
+    assert {row.example.split for row in found.rows} == {"test"}
+
+
 def test_features_without_area_or_class_are_quarantined(source: Path, tmp_path: Path) -> None:
     shapes = [shape_of(SHIP), shapely.Point(15, 37), shape_of(TANK)]
     write_layer(source / "port.geojson", shapes, **{"class": ["ship", "ship", None]})

@@ -153,6 +153,16 @@ def test_changed_scene_is_refused_until_it_is_accepted(scene: Path, tmp_path: Pa
     predicted(copy, out, config, oracle(), accept_changes=True)
 
 
+def test_sources_in_another_order_are_refused(scene: Path, tmp_path: Path, config: Config) -> None:
+    other, out = tmp_path / "other.tif", tmp_path / "map.geojson"
+    other.write_bytes(scene.read_bytes())
+    pair = (str(scene), str(other))
+    with pytest.raises(KeyboardInterrupt):
+        predict([pair], SETTINGS, config, lambda _: oracle(dies_after=1), out, lambda *_: None)  # type: ignore[arg-type,return-value]
+    with pytest.raises(ConfigError, match="expected unfinished answers with sources = "):
+        predict([pair[::-1]], SETTINGS, config, lambda _: oracle(), out, lambda *_: None)  # type: ignore[arg-type,return-value]
+
+
 @pytest.mark.parametrize("line", [{}, {"source": "a"}, {"window": [1]}, {"frame": 3}, {"response": 1}, {"samples": 1}])
 def test_damaged_answers_are_named(line: dict[str, Any], scene: Path, tmp_path: Path, config: Config) -> None:
     out = tmp_path / "map.geojson"

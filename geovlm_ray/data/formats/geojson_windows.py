@@ -153,8 +153,9 @@ def plan_windows(source: Source, settings: WindowSettings) -> tuple[list[Planned
             cells = touched_cells(scene, name, windows, side if scene.georeference else BLOCK * settings.size)
         names = tuple(map(str, layers))
         found += [(PlannedWindow(name, w, split, names), c) for w, c in zip(windows, cells, strict=True)]
-    free = {cell for planned, touched in found if not planned.split for cell in touched}
-    splits = split_of_cells(free, dict(zip(SPLITS, settings.shares, strict=True)))
+    fixed = {cell: planned.split for planned, touched in found if planned.split for cell in touched}
+    free = {cell for _, touched in found for cell in touched} - fixed.keys()
+    splits = split_of_cells(free, dict(zip(SPLITS, settings.shares, strict=True))) | fixed
     chosen = []
     for planned, touched in found:
         possible = {planned.split} if planned.split else {splits[cell] for cell in touched}

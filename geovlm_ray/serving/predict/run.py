@@ -58,7 +58,7 @@ def predict(
     folder = unfinished_folder(out)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, "folder of unfinished answers", "choose another --out"):
-        check_settings(settings, folder)
+        check_settings(settings, sources, folder)
         check_unchanged(config, folder / "config.yaml", MAY_CHANGE, *FOLDER_AND_REMEDY)
         contents = ContentRecord(folder / CONTENTS_FILE)
         description, remedy = FOLDER_AND_REMEDY

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -31,14 +32,16 @@ class PredictSettings:
     samples: int = 0
 
 
-def check_settings(settings: PredictSettings, folder: Path) -> None:
-    """Write the settings into the folder of unfinished answers, or compare them with those that are there.
+def check_settings(settings: PredictSettings, sources: Sequence[Sequence[str]], folder: Path) -> None:
+    """Write settings and sources into the folder of unfinished answers, or compare them with those that are there.
+
+    Answers name their source by its place, so that the order of the sources counts.
 
     Raises:
-        ConfigError: the folder has answers of other settings.
+        ConfigError: the folder has answers of other settings or sources.
     """
     file = folder / "settings.json"
-    now = json.loads(json.dumps(asdict(settings)))
+    now = json.loads(json.dumps({**asdict(settings), "sources": sources}))
     if not file.is_file():
         write_atomically(file, json.dumps(now, indent=1) + "\n")
         return
