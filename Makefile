@@ -48,8 +48,7 @@ test: setup
 
 test-all: test
 	@echo "Long tests (nodes, images, studies, pages of docs, faults, benchmarks) ..."
-	@$(BIN)/pytest tests/system -m long --durations=10
-	@$(BIN)/pytest tests/long --durations=20
+	@$(BIN)/pytest tests/system tests/long -m long -n 2 --dist loadfile --durations=20
 
 lint: $(READY)
 	@$(BIN)/ruff check .
