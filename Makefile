@@ -3,22 +3,30 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3,$(if $(shell com
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TOOLS := $(VENV)/.tools
 WORDNET := $(VENV)/.wordnet
-INSTALL := $(BIN)/uv pip install --no-deps --require-build-hashes --build-constraints requirements/cpu.txt
+INSTALL := $(BIN)/uv pip install --preview-features build-dependency-hashes --no-deps --require-build-hashes \
+	--build-constraints requirements/cpu.txt
+SHELL := bash
+.SHELLFLAGS := -o pipefail -c
+# uv names what it downloads, then every package that it installed: the latter are left out.
+WITHOUT_NAMES := 2>&1 | sed --unbuffered '/^ [+~-] /d'
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-all lint bench clean
+.PHONY: help setup tools demo test test-all lint bench clean
 
 help:
 	@echo "make demo      set up, train the tiny policy on synthetic scenes, write a report"
 	@echo "make test      set up, run the tests"
 	@echo "make test-all  those and the long ones"
-	@echo "make setup     set up only"
+	@echo "make setup     set up only; make tools adds the tools of developers"
 	@echo "make lint      formatting, types, architecture"
 	@echo "make bench     all benchmarks, results in benchmarks/results"
 	@echo "make clean     remove what the other commands made, .venv included"
 
 setup: $(READY) $(WORDNET)
+
+tools: setup $(TOOLS)
 
 $(READY): requirements/uv.txt requirements/cpu.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)) and "needs Python 3.11 or 3.12, found " + sys.version.split()[0] + "; name one with PYTHON=")'
@@ -27,9 +35,14 @@ $(READY): requirements/uv.txt requirements/cpu.txt pyproject.toml
 	@echo "[2/4] Installing the installer ($$(grep -o '^uv==[^ ]*' requirements/uv.txt)) ..."
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/uv.txt
 	@echo "[3/4] Installing torch, vLLM for CPU, Ray and the rest (7 GB on disk; one to ten minutes) ..."
-	@$(INSTALL) --require-hashes --requirements requirements/cpu.txt
+	@$(INSTALL) --require-hashes --requirements requirements/cpu.txt $(WITHOUT_NAMES)
 	@echo "[4/4] Installing geovlm_ray itself ..."
 	@$(INSTALL) --quiet --editable .
+	@touch $@
+
+$(TOOLS): requirements/dev.txt $(READY)
+	@echo "Installing the tools of developers (pytest, ruff, mypy and others) ..."
+	@$(INSTALL) --require-hashes --requirements requirements/dev.txt $(WITHOUT_NAMES)
 	@touch $@
 
 $(WORDNET): $(READY)
@@ -40,7 +53,7 @@ $(WORDNET): $(READY)
 demo: setup
 	@$(BIN)/geovlm-ray train demo
 
-test: setup
+test: tools
 	@echo "Unit tests (no Ray, no vLLM) ..."
 	@$(BIN)/pytest tests/unit -n 2 --dist loadfile --durations=10
 	@echo "System tests (real engines, real Ray; about 15 minutes on two slow cores) ..."
@@ -50,13 +63,13 @@ test-all: test
 	@echo "Long tests (nodes, images, studies, pages of docs, faults, benchmarks) ..."
 	@$(BIN)/pytest tests/system tests/long -m long -n 2 --dist loadfile --durations=20
 
-lint: $(READY)
+lint: $(TOOLS)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: setup
+bench: tools
 	@$(BIN)/python -m benchmarks.throughput --json benchmarks/results/throughput.json
 	@for name in shared_prefix learner sync checkpoint_memory overlap control_plane plan endurance evaluation host_work; do \
 		$(BIN)/python -m benchmarks.$$name --json benchmarks/results/$$name.json || exit 1; done

@@ -105,6 +105,11 @@ def build(model_type: str, width: int = 1, seed: int = 0) -> tuple[PreTrainedMod
     )
     torch.manual_seed(seed)
     model = FAMILIES[model_type].model_class(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            # transformers begins with biases of 0, which would hide that one is lost.
+            if name.endswith("bias"):
+                parameter.normal_(std=0.1)
     model.generation_config.update(**ends)
     return model, make_processor(vision["patch_size"])
 

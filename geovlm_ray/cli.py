@@ -9,12 +9,14 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
 from geovlm_ray import __version__
-from geovlm_ray.core.errors import UserError
+from geovlm_ray.commands.examples import EXAMPLES
+from geovlm_ray.core.errors import UserError, did_you_mean
 from geovlm_ray.core.interrupts import Interrupted, end_at_once, interruptible
 from geovlm_ray.core.terminal import inert, inert_streams
 from geovlm_ray.core.third_party_logs import silence_third_party_logs
@@ -38,9 +40,17 @@ COMMANDS = {
     "doctor": "check this machine and cluster",
 }
 
+INVALID_CHOICE = re.compile(r"invalid choice: '(.*)' \(choose from (.*)\)")
+"""How argparse names a value that is none of an argument's choices."""
+
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter, **settings})
+
     def error(self, message: str) -> NoReturn:
+        if wrong := INVALID_CHOICE.search(message):
+            message += did_you_mean(wrong[1], re.findall(r"[\w-]+", wrong[2]))
         super().error(inert(message))
 
 
@@ -57,8 +67,29 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parsed(argv: list[str]) -> argparse.Namespace:
+    parser = _parser(argv)
+    if not argv:
+        parser.print_help()
+        sys.exit(0)
+    args, rest = parser.parse_known_args(argv)
+    # argparse rejects positional arguments on both sides of options; overrides are accepted there.
+    unknown = [a for a in rest if a.startswith("-") or "=" not in a or not hasattr(args, "overrides")]
+    if unknown:
+        setting = next((a.lstrip("-") for a in unknown if a.startswith("--") and "." in a), None)
+        hint = f"; settings have no dashes: {setting.partition('=')[0]}=VALUE" if setting else ""
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+    if rest:
+        args.overrides = [*args.overrides, *rest]
+    _expand_home(args)
+    return args
+
+
+def _parser(argv: list[str]) -> argparse.ArgumentParser:
+    """The parser of a command line; of all commands, only the one called has its arguments."""
     parser = _Parser(
-        prog="geovlm-ray", description="Reinforcement fine-tuning of vision-language models for remote sensing."
+        prog="geovlm-ray",
+        description="Reinforcement fine-tuning of vision-language models for remote sensing.",
+        epilog="geovlm-ray COMMAND --help shows the arguments and examples of a command.",
     )
     parser.add_argument("--version", action="version", version=f"geovlm-ray {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -68,16 +99,9 @@ def _parsed(argv: list[str]) -> argparse.Namespace:
         if name == called:
             module = importlib.import_module(f"geovlm_ray.commands.{name}")
             module.add_arguments(sub)
+            sub.epilog = "examples:\n" + "\n".join(f"  {line}" for line in EXAMPLES[name])
             sub.set_defaults(run=module.run)
-    args, rest = parser.parse_known_args(argv)
-    # argparse rejects positional arguments on both sides of options; overrides are accepted there.
-    unknown = [a for a in rest if a.startswith("-") or "=" not in a or not hasattr(args, "overrides")]
-    if unknown:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    if rest:
-        args.overrides = [*args.overrides, *rest]
-    _expand_home(args)
-    return args
+    return parser
 
 
 def _run(args: argparse.Namespace) -> int:

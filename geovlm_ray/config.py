@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from geovlm_ray.core.errors import ConfigError, did_you_mean
 from geovlm_ray.core.files import read_text
 from geovlm_ray.core.placement import PlacementConfig
 from geovlm_ray.core.redaction import has_password
 from geovlm_ray.core.section import PathText, Section
+from geovlm_ray.core.setting_errors import explain
 from geovlm_ray.core.yaml_text import parse_yaml
 from geovlm_ray.data.config import DataConfig
 from geovlm_ray.learner.config import LearnerConfig
@@ -37,6 +38,7 @@ RENAMED = {
     "evaluation.scenes": "evaluation.num_examples",
     "learner.decay": "learner.lr_decay",
     "learner.tis_cap": "learner.importance_high",
+    "run.wandb": "run.trackers",
 }
 """Renamed keys: old name to current name."""
 
@@ -47,6 +49,22 @@ REFUSED = dict.fromkeys(
     "learner applies too",
 )
 """Keys that users of other libraries may expect, and why there is no such setting."""
+
+SYNONYMS = {
+    **dict.fromkeys(("learning_rate", "actor_lr"), "learner.lr"),
+    **dict.fromkeys(("beta", "kl_coef", "kl_loss_coef", "init_kl_coef"), "learner.kl_beta"),
+    **dict.fromkeys(("epsilon", "cliprange", "clip_ratio", "clip_ratio_low"), "learner.clip_low"),
+    **dict.fromkeys(("epsilon_high", "clip_ratio_high"), "learner.clip_high"),
+    **dict.fromkeys(("n", "num_generations", "n_samples_per_prompt", "rollouts_per_example"), "rollout.group_size"),
+    **dict.fromkeys(("max_completion_length", "max_response_length", "max_new_tokens"), "rollout.max_tokens"),
+    **dict.fromkeys(("batch_size", "train_batch_size", "rollout_batch_size"), "rollout.prompts_per_step"),
+    **dict.fromkeys(("max_steps", "total_training_steps"), "run.steps"),
+    **dict.fromkeys(("model_name_or_path", "pretrain"), "model.path"),
+    **dict.fromkeys(("tensor_parallel_size", "tensor_model_parallel_size"), "rollout.tensor_parallel"),
+    **dict.fromkeys(("report_to", "logger", "wandb"), "run.trackers"),
+    **dict.fromkeys(("reward_funcs", "reward_func", "custom_reward_function"), "reward.function"),
+}
+"""Names of settings in TRL, verl, EasyR1, OpenRLHF and prime-rl, and the key here."""
 
 
 class RunConfig(Section):
@@ -77,7 +95,13 @@ class RunConfig(Section):
     trace_steps: list[Annotated[int, Field(ge=1)]] = Field(
         [], description="steps, counted from 1, for which a trace is written"
     )
-    wandb: str | None = Field(None, min_length=1, description="Weights & Biases project to log metrics to")
+    trackers: list[str] = Field(
+        [], description="experiment trackers beside TensorBoard: wandb, mlflow, trackio, or one of a plugin"
+    )
+    project: str = Field("geovlm_ray", min_length=1, description="project or experiment of the trackers")
+    completions_every: int = Field(
+        50, ge=0, description="steps between pictures and tables of completions in TensorBoard and trackers; 0: none"
+    )
     log_level: Literal["info", "debug"] = Field(
         "info", description="log level of driver and actors; debug adds every weight update"
     )
@@ -345,37 +369,7 @@ def _assign(values: dict[str, Any], keys: list[str], value: Any) -> None:
 
 
 def _explain(error: Mapping[str, Any], source: str) -> str:
-    location = [str(part) for part in error["loc"]]
-    key = ".".join(location)
-    if error["type"] != "extra_forbidden":
-        message = error["msg"].removeprefix("Value error, ")
-        if not isinstance(error.get("input"), (dict, BaseModel)) and ", found " not in message:
-            message += f", found {error['input']!r}"
-        # Checks of a whole section begin with the field that they are about.
-        separator = "." if message.partition(":")[0].partition("=")[0] in _fields(location) else ": "
-        return f"{source}: {key}{separator if key else ''}{message}"
-    if key in RENAMED:
-        return f"{source}: unknown key {key!r}; it is now {RENAMED[key]!r}"
-    if key in REFUSED:
-        return f"{source}: unknown key {key!r}; {REFUSED[key]}"
-    fields = _fields(location[:-1])
-    hint = did_you_mean(location[-1], fields) or f"; expected one of {', '.join(fields)}"
-    return f"{source}: unknown key {key!r}{hint}"
-
-
-def _fields(path: list[str]) -> list[str]:
-    """Keys of a section, or of the sections in a list or mapping; empty if the path leads to a value."""
-    model: Any = Config
-    for part in path:
-        if part not in model.model_fields:
-            # An index of a list, or a key of a mapping.
-            continue
-        annotation = model.model_fields[part].annotation
-        candidates = [annotation, *getattr(annotation, "__args__", ())]
-        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
-        if model is None:
-            return []
-    return list(model.model_fields)
+    return explain(error, source, Config, renamed=RENAMED, refused=REFUSED, synonyms=SYNONYMS)
 
 
 def check_unchanged(config: Config, file: Path, may_change: Sequence[str], what: str, remedy: str) -> None:

@@ -82,9 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_formatted(actions: Any, name: str, summary: str) -> argparse.ArgumentParser:
-    parser = actions.add_parser(
-        name, help=summary, add_help=False, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = actions.add_parser(name, help=summary, add_help=False)
     parser.add_argument(
         "-h", "--help", nargs=0, action=_HelpWithFormats, help="show this help with the list of formats"
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from geovlm_ray.report.terminal import open_console
 NONE = "-"
 TERMINAL_STATES = ("ended", "failed", "interrupted")
 """States of a process that has exited."""
+UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,11 +51,17 @@ def view(folder: Path, now: float) -> Group:
     if not config.is_file():
         raise RunError(f"{folder}: expected a run directory with a config.yaml, found none")
     heartbeats = read_heartbeats(folder)
-    table = Table("actor", "state", "since", "weights", "queue", "rate", "idle", "memory", "heartbeat")
+    end = next((h["state"] for h in heartbeats if h["kind"] == "driver" and h["state"] in TERMINAL_STATES), None)
+    columns = ("actor", "state", "for", "weights", "queue", "rate", "idle", "GiB", "seen")
+    table = Table(*columns, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heartbeat in heartbeats:
+        if end and heartbeat["state"] not in TERMINAL_STATES:
+            # The driver ends the processes of its actors, which write no last heartbeat then.
+            heartbeat["state"] = "ended"
         lost = heartbeat["state"] not in TERMINAL_STATES and silent(heartbeat, now)
         table.add_row(*row(heartbeat, now), style="red" if lost else "")
-    return Group(head(folder), table if heartbeats else "No actor has written a heartbeat yet.")
+    outcome = f"  {end}" if end else ""
+    return Group(head(folder) + outcome, table if heartbeats else "No actor has written a heartbeat yet.")
 
 
 class _Run(BaseModel):
@@ -92,11 +98,17 @@ def row(heartbeat: dict[str, Any], now: float) -> list[str]:
     return [
         heartbeat["actor"],
         state,
-        f"{datetime.fromtimestamp(heartbeat['since']):%H:%M:%S} ({max(now - heartbeat['since'], 0):.0f} s)",
+        duration(now - heartbeat["since"]),
         weights,
         queue,
         f"{heartbeat['rate']:,.0f} {heartbeat['unit']}/s" if heartbeat["unit"] else NONE,
         f"{heartbeat['idle']:.0%}",
-        f"{heartbeat['memory_bytes'] / 2**30:.1f} GiB",
-        f"{max(now - heartbeat['time'], 0):.0f} s ago",
+        f"{heartbeat['memory_bytes'] / 2**30:.1f}",
+        duration(now - heartbeat["time"]),
     ]
+
+
+def duration(seconds: float) -> str:
+    """A time span in the largest unit of which it has at least two, such as ``90 s`` or ``3 h``."""
+    size, unit = next(((size, unit) for size, unit in UNITS if seconds >= 2 * size), (1, "s"))
+    return f"{max(seconds, 0) / size:.0f} {unit}"

@@ -88,20 +88,40 @@ def _check_cluster(config: Config) -> None:
 
 
 def dry_run(config: Config, local: bool, console: Console) -> int:
-    """Print the checks and the requested actors; return 1 if a check fails."""
-    from geovlm_ray.training.capacity import check_fits, describe_node, resource_requests, this_machine, total_resources
+    """Print the checks, the requested actors and a verdict; return 1 if a check fails."""
     from geovlm_ray.training.preflight import CHECKS, problems
 
-    failed = False
+    failed: list[str] = []
     results: dict[str, Any] = {}
+
+    def show(name: str, problem: UserError | None) -> None:
+        if problem:
+            failed.append(name)
+            _print_lines([f"FAILED: {name}: {problem}"], console, style="bold red")
+        else:
+            _print_lines([f"{name}: ok"], console)
+
     for name, problem in problems(config, CHECKS, results):
-        console.print(f"{name}: {problem or 'ok'}")
-        failed |= problem is not None
+        show(name, problem)
     if "records" in results:
         _print_lines([results["data"].bad.summary, *results["records"].lines], console)
     if local:
         console.print("placement: everything in this process")
-        return int(failed)
+    else:
+        show("placement", _placement_problem(config, console))
+    if "model" in results and not local:
+        _print_gpu_memory(config, results["model"], console)
+    if failed:
+        console.print(f"Not ready to train; mend first: {', '.join(failed)}", style="bold red", markup=False)
+        return 1
+    console.print("Ready to train", style="bold green")
+    return 0
+
+
+def _placement_problem(config: Config, console: Console) -> UserError | None:
+    """Print the actors and the resources, of this machine or of the cluster; what keeps the actors from starting."""
+    from geovlm_ray.training.capacity import check_fits, describe_node, resource_requests, this_machine, total_resources
+
     address = os.environ.get("RAY_ADDRESS")
     nodes = _cluster_nodes() if address else [this_machine()]
     title = "Actors, packed" if config.placement.strategy == "pack" else "Actors, spread over the nodes"
@@ -112,22 +132,19 @@ def dry_run(config: Config, local: bool, console: Console) -> int:
     console.print(table)
     target = f"cluster {address}, {len(nodes)} nodes" if address else "this machine"
     console.print(f"{target}: {describe_node(total_resources(nodes))}")
-    if "model" in results:
-        _print_gpu_memory(config, results["model"], console)
     try:
         if address:
             _check_cluster(config)
         else:
             check_fits(config, nodes)
     except UserError as error:
-        console.print(f"placement: {error}")
-        return 1
-    return int(failed)
+        return error
+    return None
 
 
-def _print_lines(lines: Iterable[str], console: Console) -> None:
+def _print_lines(lines: Iterable[str], console: Console, style: str = "") -> None:
     for line in filter(None, lines):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(line, markup=False, highlight=False, soft_wrap=True, style=style)
 
 
 def _print_gpu_memory(config: Config, model: Path, console: Console) -> None:

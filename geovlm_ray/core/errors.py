@@ -65,3 +65,9 @@ def did_you_mean(name: str, known: Iterable[str], similarity: float = 0.6) -> st
     """``; did you mean 'X'?``, where X is the known name closest to ``name``; empty if none is as similar (0 to 1)."""
     close = difflib.get_close_matches(name, list(known), 1, similarity)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def expected_one_of(known: Iterable[str], found: str) -> str:
+    """``expected one of A, B, found 'X'; did you mean 'A'?``."""
+    names = list(known)
+    return f"expected one of {', '.join(names)}, found {found!r}{did_you_mean(found, names)}"

@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, PositiveInt, field_validator, model_validator
 
+from geovlm_ray.core.errors import expected_one_of
 from geovlm_ray.core.geometry import Frame
 from geovlm_ray.core.section import PathText, Section
 from geovlm_ray.data.answer_format import AnswerFormat
@@ -26,7 +27,7 @@ class Stage(Section):
     def _check_tasks(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
         for task in tasks:
             if task not in TASKS:
-                raise ValueError(f"expected one of {', '.join(TASKS)}, found {task!r}")
+                raise ValueError(expected_one_of(TASKS, task))
         return tasks
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from geovlm_ray.core.errors import ConfigError, DataError
+from geovlm_ray.core.errors import ConfigError, DataError, expected_one_of
 from geovlm_ray.data.bad_records import BadRecord
 from geovlm_ray.data.config import DataConfig
 from geovlm_ray.data.convert import MetadataOverrides, convert
@@ -39,8 +39,7 @@ def _open_records(config: DataConfig) -> RecordStream:
     elif config.source in FORMATS:
         table, unreadable = read_source(config.source, path, root)
     else:
-        known = ", ".join(["scenes", "parquet", *FORMATS])
-        raise ConfigError(f"data.source: expected one of {known}, found {config.source!r}")
+        raise ConfigError(f"data.source: {expected_one_of(['scenes', 'parquet', *FORMATS], config.source)}")
     stream = RecordStream(table, config, name=config.path)
     stream.bad.total += len(unreadable)
     stream.bad.add(unreadable)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.errors import DataError, expected_one_of
 from geovlm_ray.core.files import text_lines
 from geovlm_ray.data.records import scoring_record
 from geovlm_ray.evaluation.metrics.bootstrap import Interval, mean_interval
@@ -69,7 +69,7 @@ def evaluate_earthdial(path: Path, folder: str, config: RewardConfig) -> Respons
 def _read_records(path: Path, task: str | None, config: RewardConfig) -> dict[str, list[AnsweredExample]]:
     """Records of a file by task."""
     if task is not None and task not in TASKS:
-        raise DataError(f"task {task!r}: expected one of {', '.join(TASKS)}, or an EarthDial folder with its format")
+        raise DataError(f"--task, or an EarthDial folder with its format: {expected_one_of(TASKS, task)}")
     by_task: dict[str, list[AnsweredExample]] = {}
     for number, value in _lines(path):
         try:

@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from geovlm_ray.core.errors import expected_one_of
 from geovlm_ray.core.section import Section
 from geovlm_ray.learner.advantages import AdvantageSettings, Center, Scale
 from geovlm_ray.learner.importance import Correction, Importance, Level
@@ -111,7 +112,7 @@ class LearnerConfig(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.objective not in OBJECTIVES:
-            raise ValueError(f"objective: expected one of {', '.join(OBJECTIVES)}, found {self.objective!r}")
+            raise ValueError(f"objective: {expected_one_of(OBJECTIVES, self.objective)}")
         registered = OBJECTIVES[self.objective]
         if not isinstance(registered, Objective):
             raise ValueError(f"objective={self.objective}: expected an Objective in OBJECTIVES, found {registered!r}")

@@ -12,22 +12,22 @@ from geovlm_ray.core.interrupts import Interrupted
 from geovlm_ray.observability.heartbeat import HEARTBEAT, remove_heartbeats
 from geovlm_ray.observability.logs import close_log, log_failure, open_log
 from geovlm_ray.observability.trace import Tracer
-from geovlm_ray.observability.wandb_log import WandbLog
+from geovlm_ray.observability.trackers import TRACKERS
 from geovlm_ray.observability.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
 
 class RunMonitor:
-    """Forwards the metrics of each step to their consumers."""
+    """Forwards the metrics of each step to their consumers; keeps the run's experiment trackers."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.wandb = WandbLog(config, config.run.wandb) if config.run.wandb else None
+        self.trackers = [TRACKERS[name](config) for name in config.run.trackers]
 
     def combine_reports(self, report: Report | None, timeline: Timeline | None) -> Report:
-        """One callback for heartbeat, backend (``report``), trace and Weights & Biases."""
-        consumers = [report, Tracer(self.config.run.folder, self.config.run.trace_steps, timeline), self.wandb]
+        """One callback for heartbeat, backend (``report``) and trace."""
+        consumers = [report, Tracer(self.config.run.folder, self.config.run.trace_steps, timeline)]
 
         def report_all(metrics: dict[str, float]) -> None:
             HEARTBEAT.count(metrics["rollout/tokens"])
@@ -42,8 +42,8 @@ def monitor_run(config: Config) -> Iterator[RunMonitor]:
     """Run the driver's heartbeat, log and watchdog for the duration of the context.
 
     Raises:
-        ConfigError: ``run.wandb`` is set and the package wandb is not installed.
-        RunError: Weights & Biases rejects the run.
+        ConfigError: the package of an experiment tracker is not installed.
+        RunError: a tracker rejects the run.
     """
     run = config.run
     monitor = RunMonitor(config)
@@ -68,5 +68,5 @@ def monitor_run(config: Config) -> Iterator[RunMonitor]:
         watchdog.close()
         HEARTBEAT.stop(state)
         close_log()
-        if monitor.wandb:
-            monitor.wandb.close(failed=state != "ended")
+        for tracker in monitor.trackers:
+            tracker.close(failed=state != "ended")

@@ -19,7 +19,8 @@ from geovlm_ray.core.files import UNDONE, move_aside, read_objects, write_atomic
 from geovlm_ray.core.interfaces import TRAINED, GroupsByStatus, Report
 from geovlm_ray.core.schema import SampleGroup
 from geovlm_ray.data.sample_rows import SampleRow, example_columns, sample_columns, schema_with, write_rows
-from geovlm_ray.observability.event_file import EventFile
+from geovlm_ray.observability.trackers.base import ExperimentTracker, shown_completions
+from geovlm_ray.observability.trackers.tensorboard import TensorBoardTracker
 
 log = logging.getLogger(__name__)
 
@@ -70,23 +71,36 @@ class Monitor(Protocol):
 
 
 class RunTracker:
-    """Writes the records of one run directory."""
+    """Writes the records of one run directory, and forwards them to experiment trackers.
+
+    Every ``completions_every`` steps, TensorBoard and the trackers also get completions and pictures; 0: never.
+    """
 
     def __init__(
-        self, folder: Path, total_steps: int, console: Console, monitor: Monitor, advantages: Advantages
+        self,
+        folder: Path,
+        total_steps: int,
+        console: Console,
+        monitor: Monitor,
+        advantages: Advantages,
+        *,
+        trackers: Sequence[ExperimentTracker] = (),
+        completions_every: int = 0,
     ) -> None:
         self.folder = folder
         self.total_steps = total_steps
         self.console = console
         self.monitor = monitor
         self.advantages = advantages
+        self.trackers = trackers
+        self.completions_every = completions_every
         self.report: Report | None = None
         self._metrics = folder / "metrics.jsonl"
         self._warnings = folder / "warnings.jsonl"
         self._rollouts = folder / "rollouts"
         self._rollouts.mkdir(parents=True, exist_ok=True)
         self._events = folder / "tensorboard"
-        self._board: EventFile | None = None
+        self._board: TensorBoardTracker | None = None
         self._progress = Progress(
             TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
             BarColumn(),
@@ -115,7 +129,7 @@ class RunTracker:
         for number, file in files.items():
             if number > step:
                 move_aside(file, self._rollouts / UNDONE)
-        self._board = EventFile(self._events, first_step=step + 1)
+        self._board = TensorBoardTracker(self._events, first_step=step + 1)
         self._progress.reset(self._bar, completed=step, total=self.total_steps)
 
     def log_step(self, step: int, metrics: dict[str, float], groups_by_status: GroupsByStatus) -> str | None:
@@ -133,8 +147,12 @@ class RunTracker:
         metrics = {**metrics, **answer_metrics}
         with writing(self._metrics), self._metrics.open("a") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
-        if self._board is not None:
-            self._board.add(step, metrics)
+        is_shown = self.completions_every > 0 and step % self.completions_every == 0
+        completions = shown_completions(step, rows) if is_shown else []
+        for tracker in (*filter(None, [self._board]), *self.trackers):
+            tracker.log_metrics(step, metrics)
+            if completions:
+                tracker.log_completions(step, completions)
         if self.report is not None:
             self.report({"step": step, **metrics})
         self._show(step, metrics)
@@ -154,7 +172,7 @@ class RunTracker:
         """Stop the progress bar and close the file of TensorBoard's events."""
         self._progress.stop()
         if self._board is not None:
-            self._board.close()
+            self._board.close(failed=False)
 
     def _show(self, step: int, metrics: dict[str, float]) -> None:
         figures = (

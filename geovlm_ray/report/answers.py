@@ -9,6 +9,8 @@ import string
 import textwrap
 from dataclasses import dataclass
 
+from PIL import Image
+
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.schema import Box, Example, GroundedText, target_boxes
 from geovlm_ray.data.images import load_image
@@ -29,11 +31,16 @@ MAX_ALT_CHARS = 160
 
 @dataclass(frozen=True)
 class Picture:
-    """An image as a data URI, its text alternative, and a caption."""
+    """An image, its text alternative, and a caption."""
 
-    uri: str
+    image: Image.Image
     alt: str
     caption: str = ""
+
+    @property
+    def uri(self) -> str:
+        """The image as a data URI."""
+        return data_uri(self.image)
 
 
 def shown_answer(row: SampleRow) -> SampleRow:
@@ -63,7 +70,7 @@ def pictures(*rows: SampleRow) -> list[Picture]:
     images = [fitted(load_image(reference, example.pixels), IMAGE_SIDE) for reference in example.images]
     question = textwrap.shorten(example.question, MAX_ALT_CHARS, placeholder=" ...")
     names = [f"image {k} of {len(images)}" if len(images) > 1 else "" for k in range(1, len(images) + 1)]
-    shown = [Picture(data_uri(i), f"{n or 'image'}: {question}", n) for i, n in zip(images, names, strict=True)]
+    shown = [Picture(i, f"{n or 'image'}: {question}", n) for i, n in zip(images, names, strict=True)]
     if not _has_boxes(example.task):
         return shown
     true = target_boxes(example.target)
@@ -73,7 +80,7 @@ def pictures(*rows: SampleRow) -> list[Picture]:
         predicted, caption = predicted_boxes(row), row.get("caption", names[-1])
         drawn = draw_boxes(image, predicted, example.frame, PREDICTED_COLOUR, dashed=True, letters=PREDICTED_LETTERS)
         counts = f"true boxes (blue, solid): {len(true)}; predicted boxes (orange, dashed): {len(predicted)}"
-        shown.append(Picture(data_uri(drawn), f"{caption or 'image'}: {question} {counts}", caption))
+        shown.append(Picture(drawn, f"{caption or 'image'}: {question} {counts}", caption))
     return shown
 
 

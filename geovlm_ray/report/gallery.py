@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,19 +32,20 @@ def shown_steps(rollouts: Path) -> list[ShownStep]:
 def _step(file: Path) -> ShownStep:
     name = re.sub("^step-0*", "", file.stem)
     try:
-        return ShownStep(name, _groups(file))
+        return ShownStep(name, [[_shown(row) for row in group] for group in best_median_worst(read_rows(file))])
     except UNREADABLE as error:
         return ShownStep(name, missing=f"{file.name} cannot be shown: {reason_of(error)}")
 
 
-def _groups(file: Path) -> list[list[SampleRow]]:
+def best_median_worst(rows: Iterable[SampleRow]) -> list[list[SampleRow]]:
+    """The completions of one group per task with the highest, the median and the lowest reward."""
     groups: dict[int, list[SampleRow]] = {}
-    for row in read_rows(file):
+    for row in rows:
         groups.setdefault(row["group_id"], []).append(row)
     by_task: dict[str, list[SampleRow]] = {}
-    for rows in groups.values():
-        by_task.setdefault(rows[0]["task"], sorted(rows, key=lambda row: -row["reward"]))
-    return [[_shown(rows[k]) for k in sorted({0, len(rows) // 2, len(rows) - 1})] for rows in by_task.values()]
+    for group in groups.values():
+        by_task.setdefault(group[0]["task"], sorted(group, key=lambda row: -row["reward"]))
+    return [[group[k] for k in sorted({0, len(group) // 2, len(group) - 1})] for group in by_task.values()]
 
 
 def _shown(row: SampleRow) -> SampleRow:

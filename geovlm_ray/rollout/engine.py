@@ -222,6 +222,7 @@ class Engine:
         Raises:
             RunError: the chunk is corrupt, or belongs to an older version than the one being received.
         """
+        vllm_compat.adopt_number_of_threads()
         with transport_errors(self.transport, "receive weights"):
             update = self.transport.receive(chunk)
             if not isinstance(update, WeightUpdate | WorkerUpdate | None):

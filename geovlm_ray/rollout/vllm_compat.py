@@ -198,6 +198,15 @@ def _extend_logprobs(values: list[float], output: Any) -> None:
         values.extend(output.new_logprobs.logprobs[:, 0].tolist())
 
 
+def adopt_number_of_threads() -> None:
+    """Let this thread compute with as many OpenMP threads as the process, before its first computation.
+
+    A new thread has OpenMP's default number until torch sets it. oneDNN would then repack weights for that number with
+    a plan that it keeps for all threads, and leave a part of them uninitialised.
+    """
+    torch.get_num_threads()
+
+
 def load_weights(llm: LLM, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
     """Replace weights in place; names are those of the Hugging Face model."""
     llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(tensors), "is_checkpoint_format": True})

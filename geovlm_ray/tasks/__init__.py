@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.errors import DataError, expected_one_of
 
 TargetKind = Literal["classes", "vqa", "boxes", "captions", "grounded"]
 
@@ -61,5 +61,5 @@ def find_task(name: str, where: str = "") -> Task:
         DataError: There is no such task.
     """
     if name not in TASKS:
-        raise DataError(f"{where}task: expected one of {', '.join(TASKS)}, found {name!r}")
+        raise DataError(f"{where}task: {expected_one_of(TASKS, name)}")
     return TASKS[name]

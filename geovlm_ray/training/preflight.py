@@ -24,7 +24,7 @@ from geovlm_ray.model.answer_format import answer_format_of
 from geovlm_ray.model.config import check_attention
 from geovlm_ray.model.loading import load_processor, model_folder
 from geovlm_ray.model.prompts import MAX_IMAGES, PromptEncoder
-from geovlm_ray.observability.wandb_log import load_wandb
+from geovlm_ray.observability.trackers import check_trackers
 from geovlm_ray.rewards.isolated import check_function
 from geovlm_ray.rewards.score import check_wordnet
 from geovlm_ray.training.benchmark_evaluation import check_benchmarks
@@ -83,8 +83,7 @@ def check_external_services(config: Config) -> None:
     mirror = open_mirror(config.checkpoint.url, config.run.name)
     if mirror:
         mirror.names()
-    if config.run.wandb:
-        load_wandb(config.run.wandb)
+    check_trackers(config.run.trackers)
 
 
 def check_local_attention(config: Config) -> None:
@@ -227,7 +226,7 @@ def check_records(config: Config, model: Path, stream: Stream, answers: AnswerFo
 
 CHECKS = (
     Check("run directory", lambda config: check_directory(config.run.folder)),
-    Check("copies and W&B", check_external_services),
+    Check("copies and trackers", check_external_services),
     Check("attention", check_local_attention),
     Check("benchmarks", check_benchmarks),
     Check("model", lambda config: model_folder(config.model.path)),

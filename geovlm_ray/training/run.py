@@ -54,7 +54,8 @@ MAY_CHANGE = (
     *(f"placement.sbert.{key}" for key in RESERVED),
     *("placement.strategy", "placement.colocate", "placement.gpu_memory_gb"),
     *("rollout.tensor_parallel", "model.offload", "data.check_images", "data.max_bad"),
-    *("run.step_limit_s", "run.stop_if_stuck", "run.trace_steps", "run.wandb", "run.log_level"),
+    *("run.step_limit_s", "run.stop_if_stuck", "run.trace_steps", "run.log_level"),
+    *("run.trackers", "run.project", "run.completions_every"),
 )
 """Settings that may change when a run is resumed; of paths, the content counts (`geovlm_ray.core.contents`)."""
 
@@ -186,7 +187,15 @@ def _attempt(
     start = latest[0] if latest else 0
     advantages = partial(batch_advantages, config=config.learner, max_completion_tokens=config.rollout.max_tokens)
     monitor = HealthMonitor(config.reward.think, config.rollout.max_tokens, config.run.stop_if_stuck)
-    tracker = RunTracker(config.run.folder, config.run.steps, console, monitor, advantages)
+    tracker = RunTracker(
+        config.run.folder,
+        config.run.steps,
+        console,
+        monitor,
+        advantages,
+        trackers=run_monitor.trackers,
+        completions_every=config.run.completions_every,
+    )
     tracker.rewind(start)
     if not latest:
         tracker.warn(0, settings_warnings(config))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from inspect import isabstract
 from typing import Any
 
+from geovlm_ray.core.errors import expected_one_of
 from geovlm_ray.core.placement import PlacementConfig
 from geovlm_ray.transport import TRANSPORTS
 from geovlm_ray.transport.base import Transport
@@ -27,7 +28,7 @@ def fitting_transport(placement: PlacementConfig, tensor_parallel: int, sends_ad
 def check_transport(name: str) -> None:
     """Raise ValueError if the name is not that of a complete transport."""
     if name not in TRANSPORTS:
-        raise ValueError(f"sync.transport: expected one of {', '.join((AUTO, *TRANSPORTS))}, found {name!r}")
+        raise ValueError(f"sync.transport: {expected_one_of((AUTO, *TRANSPORTS), name)}")
     registered: Any = TRANSPORTS[name]
     if not (isinstance(registered, type) and issubclass(registered, Transport)) or isabstract(registered):
         raise ValueError(

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.errors import DataError, expected_one_of
 from geovlm_ray.core.geometry import Frame
 from geovlm_ray.core.schema import Box, Example, Target
 from geovlm_ray.data.formats.base import Format, Settled, Source, Unit, field_of, image_reference, short_repr
@@ -57,7 +57,7 @@ def raw_rows(unit: Unit, source: Source) -> Iterable[RawRow]:
     name = field_of(record, "task")
     task = name if name in TASKS else TASK_ALIASES.get(name)
     if task is None:
-        raise DataError(f"task: expected one of {', '.join([*TASKS, *TASK_ALIASES])}, found {name!r}")
+        raise DataError(f"task: {expected_one_of([*TASKS, *TASK_ALIASES], name)}")
     images = field_of(record, "images", list)
     if not images:
         raise DataError(f"images: expected a list of at least one path, found {images!r}")
