@@ -98,9 +98,17 @@ def uninterrupted() -> Iterator[None]:
             raise Interrupted(number)
 
 
-def children_ignore_sigint() -> AbstractContextManager[None]:
-    """Child processes started in the block ignore SIGINT, so that Ctrl-C reaches only the parent, which stops them."""
-    return _handled([signal.SIGINT], signal.SIG_IGN)
+@contextmanager
+def children_ignore_sigint() -> Iterator[None]:
+    """Child processes started in the block never receive SIGINT: Ctrl-C reaches only the parent, which stops them.
+
+    They inherit that it is blocked. The parent receives one that comes in the block at its end.
+    """
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
 def preserve_signal_handlers() -> AbstractContextManager[None]:

@@ -53,7 +53,9 @@ class Workers(ExitStack):
         running: deque[Future[Result]] = deque()
         try:
             for job in remaining:
-                running.append(self._pool.submit(function, job))
+                # A job may start another process.
+                with children_ignore_sigint():
+                    running.append(self._pool.submit(function, job))
                 if len(running) > JOBS_PER_WORKER * self.count:
                     yield running.popleft().result()
             while running:
@@ -68,9 +70,6 @@ class Workers(ExitStack):
         spawn = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(self.count, spawn, initializer=_start_worker, initargs=(active(),))
         self.callback(pool.shutdown, cancel_futures=True)
-        with children_ignore_sigint():
-            # The first job starts all processes.
-            pool.submit(int)
         return pool
 
 

@@ -54,7 +54,7 @@ COMMANDS = {
     "web": "web tiny --port 0",
     "doctor": "doctor",
     "train": "train demo --local run.dir={out} run.steps=50 evaluation.num_examples=0",
-    "sft": "sft tiny-sft run.dir={out}",
+    "sft": "sft tiny-sft --scratch --out {out}/sft",
 }
 
 

@@ -73,11 +73,20 @@ def test_second_signal_kills_the_process() -> None:
     assert subprocess.run([sys.executable, "-c", code], timeout=30, check=False).returncode == -signal.SIGTERM
 
 
-def test_children_ignore_sigint() -> None:
-    code = "import signal; print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
-    with children_ignore_sigint():
-        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert child.communicate(timeout=30)[0].strip() == "True"
+def test_children_ignore_sigint_and_the_parent_receives_it_later() -> None:
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGINT); print('alive')"
+    children = []
+
+    def start_and_interrupt() -> None:
+        with children_ignore_sigint():
+            child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+            os.kill(os.getpid(), signal.SIGINT)
+            children.append(child)
+
+    with pytest.raises(KeyboardInterrupt):
+        start_and_interrupt()
+    (child,) = children
+    assert child.communicate(timeout=30)[0].strip() == "alive"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

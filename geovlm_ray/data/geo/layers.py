@@ -18,6 +18,7 @@ from rasterio.errors import CRSError, RasterioError
 from rasterio.warp import transform
 
 from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.files import open_plain
 from geovlm_ray.data.geo.scene import Scene
 
 ENDINGS = (".geojson", ".gpkg", ".fgb", ".shp")
@@ -103,7 +104,7 @@ def read_layer(path: Path, class_column: str = "", label: str = "", layer: str =
 
 def _check_file(path: Path) -> None:
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             start = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n")
         size = path.stat().st_size
     except OSError as error:

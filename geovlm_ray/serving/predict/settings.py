@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ def check_settings(settings: PredictSettings, sources: Sequence[Sequence[str]], 
     """
     file = folder / "settings.json"
     now = json.loads(json.dumps({**asdict(settings), "sources": sources}))
-    if not file.is_file():
+    if not os.path.lexists(file):
         write_atomically(file, json.dumps(now, indent=1) + "\n")
         return
     before = read_object(file)
