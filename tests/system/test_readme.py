@@ -1,4 +1,4 @@
-"""Every command of the README runs."""
+"""Every command of the README and of docs/commands.md runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from geovlm_ray.cli import main
-from tests.docs import README, TOP, environment, readme_commands, run
+from tests.docs import TOP, environment, readme_commands, run
 from tests.unit.conversion import dialogue, write_json
 from tests.unit.oracle import write_scene
 
@@ -29,6 +29,8 @@ SKIPPED = {
 SUBSTITUTIONS = {
     "runs/NAME": "runs/demo",
     "runs/first": "runs/demo",
+    "runs/geovlm-r1": "runs/demo",
+    "downloads/DIOR": "GeoChat_Instruct.json",
     "MODEL": "runs/demo",
     "ROOT": "datasets",
     "OUT": "exported",
@@ -114,7 +116,7 @@ for name in sys.argv[1:]:
 
 def test_readme_benchmarks_print_help() -> None:
     """Runs in one process because all benchmarks import the same modules."""
-    names = sorted(set(re.findall(r"-m (benchmarks\.\w+)", README.read_text())))
+    names = sorted(set(re.findall(r"-m (benchmarks\.\w+)", (TOP / "docs" / "benchmarks.md").read_text())))
     command = [sys.executable, "-c", PRINT_HELP, *names]
     result = subprocess.run(command, cwd=TOP, env=environment(), capture_output=True, text=True, check=False)
     helps = re.findall(r"^usage: .*?(?=^usage: |\Z)", result.stdout, re.M | re.S)

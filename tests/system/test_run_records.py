@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections import Counter
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from geovlm_ray.config import load_config, to_yaml
 from geovlm_ray.core.errors import DataError, RunError
@@ -20,6 +23,7 @@ from geovlm_ray.data.sample_rows import write_rows
 from geovlm_ray.data.sampler import PromptSampler, SceneStream
 from geovlm_ray.data.scenes import demonstration
 from geovlm_ray.learner.batch_advantages import batch_advantages
+from geovlm_ray.observability.trackers.base import COLUMNS
 from geovlm_ray.observability.tracking import ROLLOUT_SCHEMA, RunTracker
 from geovlm_ray.report.html import write_report
 from geovlm_ray.rewards.groups import score_groups
@@ -178,3 +182,22 @@ def test_failed_metrics_write_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"{tmp_path}/metrics.jsonl cannot be written: No space left"):
         log(tracker, 1, scored_batch(0))
     tracker.close()
+
+
+def test_pictures_and_tables_of_completions_are_in_tensorboard_every_few_steps(tmp_path: Path) -> None:
+    monitor = HealthMonitor("required", 64)
+    tracker = RunTracker(tmp_path, 4, Console(quiet=True), monitor, ADVANTAGES, completions_every=2)
+    tracker.rewind(0)
+    for step in (1, 2, 3, 4):
+        log(tracker, step, scored_batch(step))
+    tracker.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"images": 0, "tensors": 0})
+    events.Reload()
+    assert {e.step for e in events.Images("completions/object_detection/best")} == {2, 4}
+    picture = Image.open(io.BytesIO(events.Images("completions/object_detection/best")[0].encoded_image_string))
+    assert max(picture.size) == 320
+    (text, _) = (e.tensor_proto.string_val[0].decode() for e in events.Tensors("completions/table"))
+    header, _, *rows = text.splitlines()
+    assert header == f"| {' | '.join(COLUMNS)} |"
+    assert all(row.count("|") == header.count("|") for row in rows)
+    assert {"object_detection", "vqa"} <= {row.split(" | ")[1] for row in rows}

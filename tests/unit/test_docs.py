@@ -26,7 +26,8 @@ MAX_BLOCK_LINES = 40
 FILES = (".json", ".jsonl", ".html", ".yaml", ".py", ".pt", ".md", ".txt", ".safetensors")
 GROUP_SUFFIX = re.compile(r" (small|medium|large|single|multiple)$")
 _CODE = re.compile(r"`([^`\n]+)`")
-_LINK = re.compile(r"\[[^\]]*\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)")
+_LINK = re.compile(r"\[[^\]]*\]\((?!https?:|\.\./\.\./(?:issues|actions))([^)#]*)(?:#([^)]*))?\)")
+"""Links to files; those to the issues and workflows of a forge are left out."""
 _SETTING = re.compile(rf"(?<![\w./-])(?:{'|'.join(Config.model_fields)})\.[a-zA-Z_][\w.]*(?=[=\s,]|$)")
 
 

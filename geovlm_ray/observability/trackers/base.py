@@ -17,7 +17,7 @@ from geovlm_ray.data.sample_rows import SampleRow
 from geovlm_ray.report.answers import pictures_or_reason, reference_text
 from geovlm_ray.report.gallery import best_median_worst
 
-COLUMNS = ("step", "task", "id", "question", "completion", "reference", "reward", "format", "accuracy")
+COLUMNS = ("step", "task", "example_id", "question", "completion", "reference", "reward", "format", "accuracy")
 """Columns of a table of completions."""
 
 
