@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from geovlm_ray import __version__
-from geovlm_ray.commands.examples import EXAMPLES
 from geovlm_ray.core.errors import UserError, did_you_mean
 from geovlm_ray.core.interrupts import Interrupted, end_at_once, interruptible
 from geovlm_ray.core.terminal import inert, inert_streams
@@ -62,9 +61,8 @@ def main(argv: list[str] | None = None) -> int:
     """
     if argv is None:
         if "_ARGCOMPLETE" in os.environ:
-            from geovlm_ray.commands.completion import complete, typed_words
-
-            complete(_parser(typed_words()))
+            completion = _module("completion")
+            completion.complete(_parser(completion.typed_words()))
         end_at_once()
         argv = sys.argv[1:]
     with inert_streams():
@@ -102,11 +100,15 @@ def _parser(argv: list[str]) -> argparse.ArgumentParser:
     for name, summary in COMMANDS.items():
         sub = commands.add_parser(name, help=summary, description=summary)
         if name == called:
-            module = importlib.import_module(f"geovlm_ray.commands.{name}")
+            module = _module(name)
             module.add_arguments(sub)
-            sub.epilog = "examples:\n" + "\n".join(f"  {line}" for line in EXAMPLES[name])
+            sub.epilog = "examples:\n" + "\n".join(f"  {line}" for line in _module("examples").EXAMPLES[name])
             sub.set_defaults(run=module.run)
     return parser
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"geovlm_ray.commands.{name}")
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -99,7 +99,7 @@ def _image_root(folder: Path) -> Path:
     try:
         root = (folder / configured).resolve()
         is_below = root.is_relative_to(folder.resolve())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise DataError(f"{card}, image_root: expected the path of a folder, found: {error}") from error
     if root == Path(root.anchor) or not (Path(configured).is_absolute() or is_below):
         raise DataError(

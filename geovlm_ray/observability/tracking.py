@@ -19,7 +19,7 @@ from geovlm_ray.core.files import UNDONE, move_aside, read_objects, write_atomic
 from geovlm_ray.core.interfaces import TRAINED, GroupsByStatus, Report
 from geovlm_ray.core.schema import SampleGroup
 from geovlm_ray.data.sample_rows import SampleRow, example_columns, sample_columns, schema_with, write_rows
-from geovlm_ray.observability.trackers.base import ExperimentTracker, shown_completions
+from geovlm_ray.observability.trackers.base import ExperimentTracker, ShownCompletion
 from geovlm_ray.observability.trackers.tensorboard import TensorBoardTracker
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,9 @@ ROLLOUT_SCHEMA = schema_with(
     }
 )
 
+
+Select = Callable[[int, Sequence[SampleRow]], Sequence[ShownCompletion]]
+"""The completions that trackers show, of the rows of a step."""
 
 MAX_GAPS = 10
 """Steps without records that a warning names."""
@@ -73,7 +76,8 @@ class Monitor(Protocol):
 class RunTracker:
     """Writes the records of one run directory, and forwards them to experiment trackers.
 
-    Every ``completions_every`` steps, TensorBoard and the trackers also get completions and pictures; 0: never.
+    Every ``completions_every`` steps, TensorBoard and the trackers also get the completions that ``select`` chooses;
+    0: never.
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class RunTracker:
         *,
         trackers: Sequence[ExperimentTracker] = (),
         completions_every: int = 0,
+        select: Select = lambda step, rows: (),
     ) -> None:
         self.folder = folder
         self.total_steps = total_steps
@@ -94,6 +99,7 @@ class RunTracker:
         self.advantages = advantages
         self.trackers = trackers
         self.completions_every = completions_every
+        self.select = select
         self.report: Report | None = None
         self._metrics = folder / "metrics.jsonl"
         self._warnings = folder / "warnings.jsonl"
@@ -148,7 +154,7 @@ class RunTracker:
         with writing(self._metrics), self._metrics.open("a") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
         is_shown = self.completions_every > 0 and step % self.completions_every == 0
-        completions = shown_completions(step, rows) if is_shown else []
+        completions = self.select(step, rows) if is_shown else ()
         for tracker in (*filter(None, [self._board]), *self.trackers):
             tracker.log_metrics(step, metrics)
             if completions:

@@ -37,7 +37,7 @@ def public_files(folder: Path, stats: Stats) -> dict[str, bytes]:
     has_images = facts.get("image_root") == "."
     public = {**facts, "source": Path(str(facts.get("source", ""))).name, "image_root": "."}
     text = dataset_card(folder, public, stats, has_images=has_images)
-    return {README: text.encode(), CARD: (json.dumps(public, indent=2, ensure_ascii=False) + "\n").encode()}
+    return {README: text.encode(), CARD: (json.dumps(public, indent=2) + "\n").encode()}
 
 
 def dataset_card(folder: Path, facts: Mapping[str, Any], stats: Stats, *, has_images: bool) -> str:

@@ -37,6 +37,7 @@ from geovlm_ray.training.checkpoint import CheckpointFolder, open_mirror
 from geovlm_ray.training.health import HealthMonitor, constant_answer_warnings, settings_warnings
 from geovlm_ray.training.loop import train
 from geovlm_ray.training.preflight import Ready
+from geovlm_ray.training.shown_completions import shown_completions
 
 log = logging.getLogger(__name__)
 
@@ -195,6 +196,7 @@ def _attempt(
         advantages,
         trackers=run_monitor.trackers,
         completions_every=config.run.completions_every,
+        select=shown_completions,
     )
     tracker.rewind(start)
     if not latest:

@@ -30,6 +30,7 @@ from geovlm_ray.rewards.groups import score_groups
 from geovlm_ray.rewards.sbert import SbertEmbedder
 from geovlm_ray.training.batch_metrics import batch_metrics
 from geovlm_ray.training.health import HealthMonitor
+from geovlm_ray.training.shown_completions import shown_completions
 
 CONFIG = load_config("demo", ["data.stages=[]", "rollout.prompts_per_step=12"])
 
@@ -186,7 +187,8 @@ def test_failed_metrics_write_is_reported(tmp_path: Path) -> None:
 
 def test_pictures_and_tables_of_completions_are_in_tensorboard_every_few_steps(tmp_path: Path) -> None:
     monitor = HealthMonitor("required", 64)
-    tracker = RunTracker(tmp_path, 4, Console(quiet=True), monitor, ADVANTAGES, completions_every=2)
+    how = {"completions_every": 2, "select": shown_completions}
+    tracker = RunTracker(tmp_path, 4, Console(quiet=True), monitor, ADVANTAGES, **how)
     tracker.rewind(0)
     for step in (1, 2, 3, 4):
         log(tracker, step, scored_batch(step))

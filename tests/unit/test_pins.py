@@ -18,7 +18,7 @@ def installations(name: str) -> list[str]:
     text = (TOP / name).read_text()
     if name.endswith(".yaml"):
         text = "\n".join(yaml.safe_load(text)["setup_commands"])
-    return re.findall(r"\bpip install (.*?)(?= && |$)", text.replace("\\\n", " "), re.M)
+    return re.findall(r"\bpip install (.*?)(?= && |$)", re.sub(r"\s*\\\n\s*", " ", text), re.M)
 
 
 def test_images_of_others_are_pinned_by_digest_and_ours_by_version() -> None:

@@ -62,7 +62,7 @@ def _check_image(record_image: RecordImage, entry: np.void, faults: dict[str, in
 
 def is_absent(image: RecordImage) -> bool:
     """Whether the path lies below the root and does not exist."""
-    path = (image.root / image.name).resolve()
+    path = Path(os.path.realpath(image.root / image.name))
     return path.is_relative_to(image.root) and not path.exists()
 
 

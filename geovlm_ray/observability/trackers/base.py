@@ -13,9 +13,6 @@ from PIL import Image
 
 from geovlm_ray.core.errors import ConfigError
 from geovlm_ray.core.files import read_text, write_atomically
-from geovlm_ray.data.sample_rows import SampleRow
-from geovlm_ray.report.answers import pictures_or_reason, reference_text
-from geovlm_ray.report.gallery import best_median_worst
 
 COLUMNS = ("step", "task", "example_id", "question", "completion", "reference", "reward", "format", "accuracy")
 """Columns of a table of completions."""
@@ -46,24 +43,6 @@ class ShownCompletion:
     values: tuple[Any, ...]
     picture: Image.Image | None
     caption: str
-
-
-def shown_completions(step: int, rows: Sequence[SampleRow]) -> list[ShownCompletion]:
-    """The best, median and worst completion of one group per task."""
-    shown = []
-    for group in best_median_worst(rows):
-        for rank, row in zip(("best", "median", "worst"), group, strict=False):
-            pictures, _ = pictures_or_reason(row)
-            values = {**row, "step": step, "reference": reference_text(row)}
-            shown.append(
-                ShownCompletion(
-                    name=f"{row['task']}/{rank}",
-                    values=tuple(values[column] for column in COLUMNS),
-                    picture=pictures[-1].image if pictures else None,
-                    caption=f"{row['question']} {row['completion']} (reward {row['reward']:.3f})",
-                )
-            )
-    return shown
 
 
 def import_tracker(package: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def _paths(source: str) -> Iterator[str]:
                 for _, _, row in dataset.rows():
                     yield from (str(resolve(f"{dataset.root}{ROOT_END}{image}")) for image in row.example.images)
             return
-        yield from (str(file.resolve()) for file in sorted(path.rglob("*")) if file.suffix.lower() in ENDINGS)
+        yield from (os.path.realpath(file) for file in sorted(path.rglob("*")) if file.suffix.lower() in ENDINGS)
     elif path.exists():
         yield str(resolve(source))
     else:
