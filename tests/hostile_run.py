@@ -9,6 +9,7 @@ import argparse
 import importlib
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -50,6 +51,13 @@ def main() -> int:
             sys.stdout.write(f"{wrong}\n")
             sys.stdout.flush()
     return int(failed)
+
+
+def wrong_cases(command: str) -> str:
+    """What the cases of a command did wrong, in a process of its own; empty if nothing."""
+    words = [sys.executable, "-m", "tests.hostile_run", command]
+    found = subprocess.run(words, capture_output=True, text=True, check=False)
+    return found.stdout or (found.stderr if found.returncode else "")
 
 
 def _problems(cases: list[Case], folder: Path) -> Iterator[str]:

@@ -55,10 +55,8 @@ def test_resumed_evaluation_equals_uninterrupted_evaluation(tmp_path: Path) -> N
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 300
     while not count_finished(killed):
         assert process.poll() is None
-        assert time.monotonic() < deadline
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from geovlm_ray.cli import COMMANDS
 from tests.hostile import STRINGS, problem
 from tests.hostile_cases import hostile_heartbeat
 
@@ -21,16 +20,6 @@ pytestmark = pytest.mark.slow
 
 RICH = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 """The control sequences of Rich: styles and movements of the cursor."""
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("command", COMMANDS)
-def test_hostile_input_ends_every_command_with_at_most_one_error(command: str) -> None:
-    found = subprocess.run(
-        [sys.executable, "-m", "tests.hostile_run", command], capture_output=True, text=True, check=False
-    )
-    assert found.stdout == ""
-    assert found.returncode == 0, found.stderr
 
 
 def test_hostile_texts_have_no_effect_on_a_terminal(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Hostile texts inside the inputs of commands; `tests.system.test_hostile_inputs` has the whole list, one by one."""
+"""Hostile texts inside the inputs of commands; `tests.long.test_hostile_commands` has the whole list, one by one."""
 
 from __future__ import annotations
 
