@@ -13,7 +13,7 @@ SHELL := bash
 WITHOUT_NAMES := 2>&1 | sed --unbuffered '/^ [+~-] /d'
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup tools demo test test-all lint bench clean
+.PHONY: help setup tools docs demo test test-all lint bench clean
 
 help:
 	@echo "make demo      set up, train the tiny policy on synthetic scenes, write a report"
@@ -21,6 +21,7 @@ help:
 	@echo "make test-all  those and the long ones"
 	@echo "make setup     set up only; make tools adds the tools of developers"
 	@echo "make lint      formatting, types, architecture"
+	@echo "make docs      the documentation site, in build/site"
 	@echo "make bench     all benchmarks, results in benchmarks/results"
 	@echo "make clean     remove what the other commands made, .venv included"
 
@@ -68,6 +69,10 @@ lint: $(TOOLS)
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+docs: $(READY)
+	@$(INSTALL) --quiet --require-hashes --requirements requirements/docs.txt
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean
 
 bench: tools
 	@$(BIN)/python -m benchmarks.throughput --json benchmarks/results/throughput.json

@@ -33,7 +33,7 @@ def test_no_other_image_is_pulled_to_build_ours() -> None:
     assert not re.search(r"^# *syntax *=|\bfrom=", (DEPLOY / "Dockerfile").read_text(), re.M | re.I)
 
 
-@pytest.mark.parametrize("name", ["cpu", "dev", "gpu", "uv"])
+@pytest.mark.parametrize("name", ["cpu", "dev", "docs", "gpu", "uv"])
 def test_every_requirement_has_hashes(name: str) -> None:
     text = (TOP / "requirements" / f"{name}.txt").read_text()
     for line in text.replace("\\\n", " ").splitlines():
