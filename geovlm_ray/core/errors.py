@@ -67,7 +67,8 @@ def did_you_mean(name: str, known: Iterable[str], similarity: float = 0.6) -> st
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def expected_one_of(known: Iterable[str], found: str) -> str:
+def expected_one_of(known: Iterable[str], found: object) -> str:
     """``expected one of A, B, found 'X'; did you mean 'A'?``."""
     names = list(known)
-    return f"expected one of {', '.join(names)}, found {found!r}{did_you_mean(found, names)}"
+    hint = did_you_mean(found, names) if isinstance(found, str) else ""
+    return f"expected one of {', '.join(names)}, found {found!r}{hint}"

@@ -94,7 +94,7 @@ DETECTION = {"answer": "[[1, 2, 3, 4, 0]]", "gt_bbox": "[[1, 2, 3, 4, 0]]", "siz
         ([record_of("vqa", "yes", "yes")], ["--task", "object_detection"], "at least one record of object_detection"),
         ([record_of("vqa", "yes", "yes"), "{"], [], "in.jsonl, line 2: expected one JSON object"),
         ([{"id": 1, "task": "vqa", "response": ""}], [], "in.jsonl, line 1: expected the key 'target'"),
-        ([record_of("vqa", "yes", "yes")], ["--task", "rs_vqa"], "task 'rs_vqa': expected one of scene_classification"),
+        ([record_of("vqa", "yes", "yes")], ["--task", "rs_vqa"], "found 'rs_vqa'; did you mean 'vqa'?"),
         ([DETECTION], ["--format", "earthdial"], "--format earthdial: expected --task"),
         ([DETECTION], ["--format", "earthdial", "--task", "vqa"], "'vqa': expected an evaluation folder"),
         (
