@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 from geovlm_ray.config import Config
-from geovlm_ray.observability.trackers.base import COLUMNS, ShownCompletion, import_tracker
+from geovlm_ray.observability.trackers.base import import_tracker
+from geovlm_ray.observability.trackers.wandb import WandbApi
 
 
-class TrackioTracker:
+class TrackioTracker(WandbApi):
     """Logs to Trackio; a resumed training run continues the Trackio run of its name."""
 
     def __init__(self, config: Config) -> None:
         """Start or resume the Trackio run; raises ConfigError without trackio."""
-        self._trackio = import_tracker("trackio")
-        self._run = self._trackio.init(
+        trackio = import_tracker("trackio")
+        run = trackio.init(
             project=config.run.project,
             name=config.run.name,
             config=config.model_dump(mode="json"),
             resume="allow",
             embed=False,
         )
-
-    def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Send the metrics of a step."""
-        self._run.log(dict(metrics), step=step)
-
-    def log_completions(self, step: int, completions: Sequence[ShownCompletion]) -> None:
-        """Send a table of completions, and their pictures."""
-        pictures = {
-            f"completions/{c.name}": self._trackio.Image(c.picture, caption=c.caption) for c in completions if c.picture
-        }
-        table = self._trackio.Table(columns=list(COLUMNS), data=[list(c.values) for c in completions])
-        self._run.log({"completions/table": table, **pictures}, step=step)
+        super().__init__(trackio, run)
 
     def close(self, failed: bool) -> None:
         """Send what is left; Trackio does not record whether a run failed."""
-        self._run.finish()
+        self.run.finish()
