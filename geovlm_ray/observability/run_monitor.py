@@ -67,6 +67,7 @@ def monitor_run(config: Config) -> Iterator[RunMonitor]:
     finally:
         watchdog.close()
         HEARTBEAT.stop(state)
-        close_log()
+        # Trackers log what they could not send.
         for tracker in monitor.trackers:
             tracker.close(failed=state != "ended")
+        close_log()
