@@ -117,7 +117,7 @@ class CountingLearner:
 
 
 class SampleCounter:
-    """A tracker that counts the trained samples and records the driver's memory after every step."""
+    """A recorder that counts the trained samples and records the driver's memory after every step."""
 
     def __init__(self) -> None:
         self.samples = 0
@@ -145,10 +145,10 @@ class SegmentedRun:
         run = {"run": self.config.run.model_copy(update={"name": f"{self.config.run.name}-{self.steps}"})}
         rollouts = RayRollouts(self.config.model_copy(update=run), Path(), InstantActor)
         learner = CountingLearner(self.steps)
-        self._train(1, Components(rollouts, rewards, learner, tracker=SampleCounter()))
+        self._train(1, Components(rollouts, rewards, learner, recorder=SampleCounter()))
         counts = SampleCounter()
         wall, cpu = time.perf_counter(), time.process_time()
-        self._train(steps, Components(rollouts, rewards, learner, tracker=counts))
+        self._train(steps, Components(rollouts, rewards, learner, recorder=counts))
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         expected = steps * PROMPTS * GROUP
         assert counts.samples == expected, f"expected {expected} samples, trained on {counts.samples}"

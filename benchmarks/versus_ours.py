@@ -44,7 +44,7 @@ class Loop:
         ready = prepare(config)
         self.steps = Steps(config.rollout.max_tokens)
         built: Components = build(config, ready)
-        self.components = replace(built, rewards=TextRewards(built.rewards), tracker=self.steps)
+        self.components = replace(built, rewards=TextRewards(built.rewards), recorder=self.steps)
         self.prompts = PromptSampler(ready.stream, config.data, config.rollout.prompts_per_step)
         self.done = 0
 
@@ -88,7 +88,7 @@ class TextRewards:
 
 
 class Steps:
-    """A tracker of step end times and sample counts; every completion must have the maximum length."""
+    """A recorder of step end times and sample counts; every completion must have the maximum length."""
 
     def __init__(self, tokens: int) -> None:
         self.tokens = tokens

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-TRAIN = ["train", "demo", "--local", "--dry-run"]
+TRAIN = ["train", "demo", "--local", "--dry-run", "evaluation.num_examples=12"]
 CHAT = ["chat", "tiny", "scene.png"]
 SCENE = ["predict", "tiny", "scene.png", "--local"]
 ON_MAP = ["evaluate", "truth.geojson", "--geo", "truth.geojson", "--scene", "scene.png"]

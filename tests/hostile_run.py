@@ -6,6 +6,7 @@ Prints what is wrong, one case a line, and exits with 1 if anything is.
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import os
 import shutil
@@ -18,6 +19,8 @@ from pathlib import Path
 import torch
 
 from geovlm_ray.cli import COMMANDS
+from geovlm_ray.model.config import TINY
+from geovlm_ray.model.loading import load_processor, model_folder
 from tests.forked import GIB, run_forked
 from tests.hostile import page_problem, problem
 from tests.hostile_cases import Case, cases_of, write_materials
@@ -41,6 +44,10 @@ def main() -> int:
     torch.set_num_threads(1)
     for name in (*(f"commands.{command}" for command in COMMANDS), *LOADED):
         importlib.import_module(f"geovlm_ray.{name}")
+    # It imports a hundred modules of transformers. Children share the pages of what their collector leaves alone.
+    load_processor(model_folder(TINY))
+    gc.collect()
+    gc.freeze()
     failed = False
     with tempfile.TemporaryDirectory(prefix="hostile-") as name:
         folder = Path(name)

@@ -25,7 +25,7 @@ class Progress:
         self.status = Status("", console=console)
 
     def __enter__(self) -> Self:
-        if self.console.is_terminal:
+        if self.console.is_interactive:
             self.status.start()
         return self
 
@@ -39,7 +39,7 @@ class Progress:
             self.label, self.start, self.offset = label, now, done
         rate = f", {(done - self.offset) / (now - self.start):,.0f}/s" if now > self.start else ""
         text = f"{done:,} {label}{rate}{suffix}"
-        if self.console.is_terminal:
+        if self.console.is_interactive:
             self.status.update(Text(inert(text)))
         elif now - self.shown >= INTERVAL_S:
             self.shown = now

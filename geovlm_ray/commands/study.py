@@ -7,8 +7,6 @@ import shlex
 import sys
 from pathlib import Path
 
-from rich.markdown import Markdown
-
 from geovlm_ray.commands.progress import Progress
 from geovlm_ray.core.errors import ConfigError, RunError
 from geovlm_ray.core.files import read_text
@@ -38,12 +36,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Execute the missing runs of a study and write its page; return 1 if a run failed."""
-    from geovlm_ray.config import load_config
-    from geovlm_ray.evaluation.studies.page import write_study
-    from geovlm_ray.evaluation.studies.processes import run_all
-    from geovlm_ray.evaluation.studies.publish import publish
-    from geovlm_ray.evaluation.studies.results import read_runs
-    from geovlm_ray.evaluation.studies.runs import StudyPlan
     from geovlm_ray.evaluation.studies.study import load_study, study_names
 
     console = open_console()
@@ -52,6 +44,15 @@ def run(args: argparse.Namespace) -> int:
             study = load_study(name)
             console.print(f"{name:<18} {study.seeds:>2} seeds  {study.title}")
         return 0
+    from rich.markdown import Markdown
+
+    from geovlm_ray.config import load_config
+    from geovlm_ray.evaluation.studies.page import write_study
+    from geovlm_ray.evaluation.studies.processes import run_all
+    from geovlm_ray.evaluation.studies.publish import publish
+    from geovlm_ray.evaluation.studies.results import read_runs
+    from geovlm_ray.evaluation.studies.runs import StudyPlan
+
     if args.name is None:
         raise ConfigError(f"NAME: expected a study, one of {', '.join(study_names())}, found none")
     if args.jobs < 1:

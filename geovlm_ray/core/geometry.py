@@ -13,7 +13,6 @@ from typing import Literal
 
 import numpy as np
 import shapely
-from scipy.optimize import linear_sum_assignment
 
 FrameKind = Literal["percent", "permille", "pixel"]
 Coords = Sequence[float]
@@ -190,4 +189,6 @@ def iou_matrix(a: Sequence[Coords], b: Sequence[Coords], rotated: bool = False) 
 
 def match(iou: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """One-to-one assignment with maximum total IoU: row and column indices, each of length min(n, m)."""
+    from scipy.optimize import linear_sum_assignment
+
     return linear_sum_assignment(iou, maximize=True)

@@ -123,7 +123,7 @@ class Prompts(Protocol):
         """
 
 
-class Tracker(Protocol):
+class Recorder(Protocol):
     """Records metrics and completions."""
 
     def log_step(self, step: int, metrics: dict[str, float], groups_by_status: GroupsByStatus) -> str | None:
@@ -166,7 +166,7 @@ Timeline = Callable[[float, float], dict[str, list[Span]]]
 
 
 class NoRecords:
-    """Tracker and checkpointer that write nothing."""
+    """Recorder and checkpointer that write nothing."""
 
     def log_step(self, step: int, metrics: dict[str, float], groups_by_status: GroupsByStatus) -> None:
         """Write nothing."""
@@ -191,7 +191,7 @@ class Components:
     learner: Learner
     report: Report | None = None
     timeline: Timeline | None = None
-    tracker: Tracker = field(default_factory=NoRecords)
+    recorder: Recorder = field(default_factory=NoRecords)
     checkpoints: Checkpointer = field(default_factory=NoRecords)
     evaluator: Evaluator | None = None
     release: Callable[[], None] = lambda: None

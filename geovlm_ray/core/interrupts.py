@@ -104,6 +104,10 @@ def children_ignore_sigint() -> Iterator[None]:
 
     They inherit that it is blocked. The parent receives one that comes in the block at its end.
     """
+    from multiprocessing import resource_tracker
+
+    # Its start, which the first process of multiprocessing causes, unblocks the signal.
+    resource_tracker.ensure_running()
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield

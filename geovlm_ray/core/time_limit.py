@@ -20,11 +20,13 @@ def time_limit(seconds: float) -> Iterator[None]:
     """
     thread = ctypes.c_ulong(threading.get_ident())
     lock = threading.Lock()
-    ended = False
+    ended = is_raised = False
 
     def stop() -> None:
+        nonlocal is_raised
         with lock:
             if not ended:
+                is_raised = True
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(OutOfTime))
 
     timer = threading.Timer(seconds, stop)
@@ -37,6 +39,7 @@ def time_limit(seconds: float) -> Iterator[None]:
     finally:
         with lock:
             ended = True
-            # It may be pending.
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, None)
+            # It may be pending. This call makes the interpreter look for exceptions before every call from then on.
+            if is_raised:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, None)
         timer.cancel()

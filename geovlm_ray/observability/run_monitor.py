@@ -13,6 +13,7 @@ from geovlm_ray.observability.heartbeat import HEARTBEAT, remove_heartbeats
 from geovlm_ray.observability.logs import close_log, log_failure, open_log
 from geovlm_ray.observability.trace import Tracer
 from geovlm_ray.observability.trackers import TRACKERS
+from geovlm_ray.observability.trackers.several import Trackers
 from geovlm_ray.observability.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ class RunMonitor:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.trackers = [TRACKERS[name](config) for name in config.run.trackers]
+        self.trackers = Trackers(config, TRACKERS)
 
     def combine_reports(self, report: Report | None, timeline: Timeline | None) -> Report:
         """One callback for heartbeat, backend (``report``) and trace."""
@@ -68,6 +69,5 @@ def monitor_run(config: Config) -> Iterator[RunMonitor]:
         watchdog.close()
         HEARTBEAT.stop(state)
         # Trackers log what they could not send.
-        for tracker in monitor.trackers:
-            tracker.close(failed=state != "ended")
+        monitor.trackers.close(failed=state != "ended")
         close_log()

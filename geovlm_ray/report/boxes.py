@@ -27,8 +27,8 @@ def draw_boxes(
 ) -> Image.Image:
     """A copy of the image with outlines of horizontal and rotated boxes, whose coordinates are in ``frame``.
 
-    Labels are written above the upper left corner of the boxes (``dashed``: below the lower right one) if there is
-    room; a label that all boxes share is written once. With ``letters``, several boxes are marked with one letter each
+    Labels are written at a corner of the boxes where there is room: first above the upper left one (``dashed``: below
+    the lower right one); a label that all boxes share is written once. With ``letters``, several boxes are marked with one letter each
     instead, in order; boxes after the last letter have none.
     """
     canvas = image.copy()
@@ -70,19 +70,24 @@ def _dashes(outline: Sequence[Point], length: float) -> Iterator[list[Point]]:
 def _write_label(
     draw: ImageDraw.ImageDraw, label: str, box: Rectangle, below: bool, colour: str, written: list[Rectangle]
 ) -> None:
-    """Write a label on a coloured patch above or ``below`` a box, moved to fit into the image.
+    """Write a label on a coloured patch at the first corner of a box where it overlaps none in ``written``.
 
-    A label that would overlap one in ``written`` is omitted; a written one is appended to it.
+    It is moved to fit into the image, and appended to ``written``; without such a corner it is omitted. Labels go above
+    the box, or ``below`` it, if they can.
     """
     width, height = draw.im.size
     font = ImageFont.load_default(max(14, max(width, height) / 40))
     text = inert(" ".join(label[:MAX_LABEL_CHARS].split()))
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     label_width, label_height = right - left + 4, bottom - top + 4
-    corner = (box[2] - label_width, box[3]) if below else (box[0], box[1] - label_height)
-    x = min(max(corner[0], 0.0), max(width - label_width, 0.0))
-    y = min(max(corner[1], 0.0), max(height - label_height, 0.0))
-    if any(x < x2 and x1 < x + label_width and y < y2 and y1 < y + label_height for x1, y1, x2, y2 in written):
+    above = [(box[0], box[1] - label_height), (box[2] - label_width, box[1] - label_height)]
+    under = [(box[2] - label_width, box[3]), (box[0], box[3])]
+    for corner in under + above if below else above + under:
+        x = min(max(corner[0], 0.0), max(width - label_width, 0.0))
+        y = min(max(corner[1], 0.0), max(height - label_height, 0.0))
+        if not any(x < x2 and x1 < x + label_width and y < y2 and y1 < y + label_height for x1, y1, x2, y2 in written):
+            break
+    else:
         return
     written.append((x, y, x + label_width, y + label_height))
     draw.rectangle(written[-1], fill=colour)

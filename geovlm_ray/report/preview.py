@@ -121,7 +121,7 @@ def _card(row: Row, dataset: Dataset, config: Config, answers: AnswerFormat, nee
     references = tuple(f"{dataset.root.resolve()}{ROOT_END}{name}" for name in example.images)
     asked = replace(answers.of(replace(example, images=references)), images=example.images)
     ideal = response_text(asked, config.sft.reasoning, rotated=config.reward.rotated)
-    metadata = (example.split, example.dataset, example.sensor, None if example.gsd is None else f"{example.gsd:g} m")
+    metadata = (example.split, example.dataset, example.sensor, None if example.gsd is None else f"GSD {example.gsd:g} m/px")
     boxes = target_boxes(example.target)
     is_boxed = TASKS[example.task].target_kind == "boxes" or isinstance(example.target, GroundedText)
     return {

@@ -20,10 +20,14 @@ WIDTH = 140
 class InertConsole(Console):
     """A console without markup and emoji codes: a string is one line, whatever it contains, and control sequences come
     from Rich alone.
+
+    It is interactive on a terminal only: in notebooks and CI, `FORCE_COLOR` makes Rich take a pipe for a terminal.
     """
 
     def __init__(self, *, file: IO[str] | None = None, **options: Any) -> None:
         file = file or unguarded(sys.stdout)
+        if "force_terminal" not in options:
+            options["force_interactive"] = file.isatty()
         super().__init__(file=file, soft_wrap=True, markup=False, emoji=False, highlight=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
@@ -52,4 +56,4 @@ class InertConsole(Console):
 def open_console() -> InertConsole:
     """A console on standard output, wide enough for tables if that is not a terminal."""
     console = InertConsole()
-    return console if console.is_terminal else InertConsole(width=WIDTH)
+    return console if console.is_interactive else InertConsole(width=WIDTH)

@@ -16,7 +16,7 @@ from geovlm_ray.core.schema import Example, SampleGroup, target_texts
 from geovlm_ray.data.answers import answer_text
 from geovlm_ray.evaluation.constant_answers import ConstantAnswer
 from geovlm_ray.evaluation.validation import Completion, rewards_of
-from geovlm_ray.observability.tracking import TrainingWarning
+from geovlm_ray.observability.run_recorder import TrainingWarning
 from geovlm_ray.rewards.monitor import HackingMonitor
 from geovlm_ray.tasks.answers.grammar import ThinkMode, parse_response
 from geovlm_ray.training.stuck import StuckMonitor

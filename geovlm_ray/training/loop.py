@@ -121,7 +121,7 @@ def _steps(
             metrics |= {f"groups/{status}": float(len(groups)) for status, groups in groups_by_status.items()}
             metrics |= clock.lap(metrics) | (components.evaluator.results() if components.evaluator else {})
             with clock("records"):
-                stuck = components.tracker.log_step(step + 1, metrics, groups_by_status)
+                stuck = components.recorder.log_step(step + 1, metrics, groups_by_status)
             progress.logged, progress.metrics = step + 1, metrics
             if (step + 1) % config.checkpoint.every == 0 or step + 1 == config.run.steps or evaluating:
                 with clock("checkpoint"):

@@ -30,7 +30,7 @@ from geovlm_ray.evaluation.contents import run_inputs
 from geovlm_ray.learner.batch_advantages import batch_advantages
 from geovlm_ray.observability.heartbeat import HEARTBEAT
 from geovlm_ray.observability.run_monitor import RunMonitor, monitor_run
-from geovlm_ray.observability.tracking import RunTracker
+from geovlm_ray.observability.run_recorder import RunRecorder
 from geovlm_ray.report.html import write_report
 from geovlm_ray.training.benchmark_evaluation import EVALUATIONS, in_loop_evaluation
 from geovlm_ray.training.checkpoint import CheckpointFolder, open_mirror
@@ -188,7 +188,7 @@ def _attempt(
     start = latest[0] if latest else 0
     advantages = partial(batch_advantages, config=config.learner, max_completion_tokens=config.rollout.max_tokens)
     monitor = HealthMonitor(config.reward.think, config.rollout.max_tokens, config.run.stop_if_stuck)
-    tracker = RunTracker(
+    recorder = RunRecorder(
         config.run.folder,
         config.run.steps,
         console,
@@ -198,28 +198,28 @@ def _attempt(
         completions_every=config.run.completions_every,
         select=shown_completions,
     )
-    tracker.rewind(start)
+    recorder.rewind(start)
     if not latest:
-        tracker.warn(0, settings_warnings(config))
+        recorder.warn(0, settings_warnings(config))
     console.print(f"Starting engines and learner for {ready.model.name} ...")
     with HEARTBEAT.busy("start"):
         components = build(config, ready)
-    tracker.report = run_monitor.combine_reports(components.report, components.timeline)
+    recorder.report = run_monitor.combine_reports(components.report, components.timeline)
     try:
         if latest:
             components.learner.load(latest[1])
             console.print(f"Resuming after step {start} from {latest[1]}")
         evaluation = in_loop_evaluation(config, ready.stream.answers, components.rollouts, checkpoints, start)
-        components = replace(components, tracker=tracker, checkpoints=checkpoints, evaluator=evaluation)
-        return _train_and_evaluate(config, ready, components, tracker, start, console)
+        components = replace(components, recorder=recorder, checkpoints=checkpoints, evaluator=evaluation)
+        return _train_and_evaluate(config, ready, components, recorder, start, console)
     finally:
         components.close()
         checkpoints.abandon()
-        tracker.close()
+        recorder.close()
 
 
 def _train_and_evaluate(
-    config: Config, ready: Ready, components: Components, tracker: RunTracker, start: int, console: Console
+    config: Config, ready: Ready, components: Components, recorder: RunRecorder, start: int, console: Console
 ) -> dict[str, Any]:
     sampler = PromptSampler(ready.stream, config.data, config.rollout.prompts_per_step)
     if not config.evaluation.num_examples:
@@ -230,7 +230,7 @@ def _train_and_evaluate(
     examples = held_out()
     constants = constant_answers(examples)
     if not start:
-        tracker.warn(0, constant_answer_warnings(before, constants, "before training"))
+        recorder.warn(0, constant_answer_warnings(before, constants, "before training"))
     parity = train(config, components, sampler, start)
     after = _held_out(config, ready.stream, components, examples, "after", console)
     if len(held_out()) < len(examples):
@@ -239,7 +239,7 @@ def _train_and_evaluate(
         validation.write_completions(before, _held_out_file(config, "before"))
     if not examples:
         return {"parity_max_abs": parity}
-    tracker.warn(config.run.steps, constant_answer_warnings(after, constants, "after training"))
+    recorder.warn(config.run.steps, constant_answer_warnings(after, constants, "after training"))
     majorities = majority_classes(components.rewards, ready.stream, examples, config.reward)
     return {
         "heldout": validation.held_out_summary(before, after, constants, config.reward.think, majorities),

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from geovlm_ray.core.schema import RewardScore, SampleGroup
 from geovlm_ray.learner.advantages import AdvantageSettings, is_counted, is_tied
-from geovlm_ray.observability.tracking import TrainingWarning
+from geovlm_ray.observability.run_recorder import TrainingWarning
 
 STUCK_STEPS = 10
 """Steps in a row for which a cause must last before the run counts as stuck."""

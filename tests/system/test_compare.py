@@ -85,8 +85,10 @@ def test_run_and_its_copy_have_no_difference(weak: Path, tmp_path: Path) -> None
     assert len(tests) == 8
     assert all((test.difference.value, test.p) == (0, 1) for test in tests)
     assert not any(row.higher or row.lower for row in found.benchmarks)
+    assert {row.verdict for row in (*found.held_out, *found.benchmarks)} == {"no difference"}
     assert not found.settings
     page = comparison_page(found)
+    assert "B against A: no difference on 2." in page
     assert "No setting differs" in page
     assert "All 12 records score the same" in page
 

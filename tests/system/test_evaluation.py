@@ -107,8 +107,10 @@ def test_results_predictions_and_page_are_written(tmp_path: Path) -> None:
     assert all(row["completion"] == wrong(None) for row in rows)  # type: ignore[arg-type]
     assert "drawn-vqa" in (tmp_path / "results.md").read_text()
     page = (tmp_path / "results.html").read_text()
-    assert page.count('<div class="case">') == 12
-    assert page.count("data:image/jpeg") >= 12
+    # Four of the best and of the worst of each benchmark.
+    assert page.count('<div class="case">') == 16
+    assert page.count("<h4>Lowest scores</h4>") == page.count("<h4>Highest scores</h4>") == 2
+    assert page.count("data:image/jpeg") >= 16
 
 
 @pytest.mark.parametrize("dies_after", [0, 1, 70, 100, 199])

@@ -16,7 +16,7 @@ from geovlm_ray.core.schema import Example, Prompt, RewardScore, Sample, SampleG
 from geovlm_ray.data.answers import answer_text
 from geovlm_ray.data.scenes import SCENE_TASKS, scene_example
 from geovlm_ray.evaluation.constant_answers import ConstantAnswer
-from geovlm_ray.observability.tracking import RunTracker, TrainingWarning
+from geovlm_ray.observability.run_recorder import RunRecorder, TrainingWarning
 from geovlm_ray.training.health import (
     HealthMonitor,
     constant_answer_warnings,
@@ -143,25 +143,25 @@ def test_task_that_is_not_above_its_best_constant_answer_is_reported() -> None:
 
 def test_warnings_are_recorded_and_rewound(tmp_path: Path) -> None:
     console = Console(record=True, width=200)
-    tracker = RunTracker(tmp_path, 3, console, HealthMonitor("required", 64), lambda groups: {})
-    tracker.rewind(0)
-    tracker.warn(1, [TrainingWarning("all_cut_off", "first")])
-    tracker.warn(2, [TrainingWarning("no_variance", "second")])
-    tracker.rewind(1)
+    recorder = RunRecorder(tmp_path, 3, console, HealthMonitor("required", 64), lambda groups: {})
+    recorder.rewind(0)
+    recorder.warn(1, [TrainingWarning("all_cut_off", "first")])
+    recorder.warn(2, [TrainingWarning("no_variance", "second")])
+    recorder.rewind(1)
     rows = [json.loads(line) for line in (tmp_path / "warnings.jsonl").read_text().splitlines()]
     assert rows == [{"step": 1, "kind": "all_cut_off", "message": "first"}]
     assert "Warning, step 2: second" in console.export_text()
-    tracker.warn(0, [TrainingWarning("settings", "of the start")])
-    tracker.rewind(0)
-    tracker.close()
+    recorder.warn(0, [TrainingWarning("settings", "of the start")])
+    recorder.rewind(0)
+    recorder.close()
     assert (tmp_path / "warnings.jsonl").read_text() == ""
 
 
 def test_unwritable_warnings_are_an_error(tmp_path: Path) -> None:
-    tracker = RunTracker(tmp_path, 3, Console(quiet=True), HealthMonitor("required", 64), lambda groups: {})
-    tracker.rewind(0)
+    recorder = RunRecorder(tmp_path, 3, Console(quiet=True), HealthMonitor("required", 64), lambda groups: {})
+    recorder.rewind(0)
     (tmp_path / "warnings.jsonl").unlink()
     (tmp_path / "warnings.jsonl").symlink_to("/dev/full")
     with pytest.raises(DataError, match=r"warnings.jsonl cannot be written: No space left"):
-        tracker.warn(1, [TrainingWarning("all_cut_off", "first")])
-    tracker.close()
+        recorder.warn(1, [TrainingWarning("all_cut_off", "first")])
+    recorder.close()

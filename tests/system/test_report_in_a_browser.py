@@ -19,7 +19,7 @@ from geovlm_ray.data.sample_rows import example_columns
 from geovlm_ray.data.scenes import scene_example
 from geovlm_ray.evaluation.constant_answers import ConstantAnswer
 from geovlm_ray.evaluation.validation import held_out_summary, write_completions
-from geovlm_ray.observability.tracking import RunTracker, TrainingWarning
+from geovlm_ray.observability.run_recorder import RunRecorder, TrainingWarning
 from geovlm_ray.report.html import write_report
 from geovlm_ray.training.health import HealthMonitor
 from tests.system.test_run_records import ADVANTAGES, log
@@ -63,12 +63,12 @@ def hostile_run(tmp_path: Path) -> Path:
     )
     sample = Sample((1,), (-0.5,), HOSTILE, "stop", 0, RewardScore(0.0, 0.0, 0.0, {HOSTILE: 1.0}, HOSTILE))
     other = dataclasses.replace(sample, reward=RewardScore(1.0, 1.0, 0.0))
-    tracker = RunTracker(tmp_path, 1, Console(quiet=True), HealthMonitor("required", 64), ADVANTAGES)
-    tracker.rewind(0)
+    recorder = RunRecorder(tmp_path, 1, Console(quiet=True), HealthMonitor("required", 64), ADVANTAGES)
+    recorder.rewind(0)
     for step in (1, 2):
-        log(tracker, step, [SampleGroup(Prompt(0, example), (sample, other))])
-    tracker.warn(2, [TrainingWarning(HOSTILE, HOSTILE)])
-    tracker.close()
+        log(recorder, step, [SampleGroup(Prompt(0, example), (sample, other))])
+    recorder.warn(2, [TrainingWarning(HOSTILE, HOSTILE)])
+    recorder.close()
     columns = example_columns(example)
     row = {"mode": "greedy", "id": columns.pop("example_id"), **columns, "response": HOSTILE, "reward": 0.0}
     rows = [{**row, "mode": mode} for mode in ("sampled", "greedy")]

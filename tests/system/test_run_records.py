@@ -24,7 +24,7 @@ from geovlm_ray.data.sampler import PromptSampler, SceneStream
 from geovlm_ray.data.scenes import demonstration
 from geovlm_ray.learner.batch_advantages import batch_advantages
 from geovlm_ray.observability.trackers.base import COLUMNS
-from geovlm_ray.observability.tracking import ROLLOUT_SCHEMA, RunTracker
+from geovlm_ray.observability.run_recorder import ROLLOUT_SCHEMA, RunRecorder
 from geovlm_ray.report.html import write_report
 from geovlm_ray.rewards.groups import score_groups
 from geovlm_ray.rewards.sbert import SbertEmbedder
@@ -54,9 +54,9 @@ def scored_batch(step: int) -> list[SampleGroup]:
 ADVANTAGES = partial(batch_advantages, config=CONFIG.learner, max_completion_tokens=CONFIG.rollout.max_tokens)
 
 
-def log(tracker: RunTracker, step: int, groups: list[SampleGroup]) -> None:
+def log(recorder: RunRecorder, step: int, groups: list[SampleGroup]) -> None:
     timings = {f"seconds/{part}": 0.1 for part in ("rollout", "reward", "learner", "sync", "step")}
-    tracker.log_step(
+    recorder.log_step(
         step, {**batch_metrics(groups, step), **timings, "throughput/tokens_per_s": 1.0}, {"trained": groups}
     )
 
@@ -65,12 +65,12 @@ def log(tracker: RunTracker, step: int, groups: list[SampleGroup]) -> None:
 def run(tmp_path: Path) -> Path:
     """A run directory with three logged steps."""
     (tmp_path / "config.yaml").write_text(to_yaml(CONFIG))
-    tracker = RunTracker(tmp_path, 3, Console(quiet=True), HealthMonitor("required", 64), ADVANTAGES)
-    tracker.rewind(0)
+    recorder = RunRecorder(tmp_path, 3, Console(quiet=True), HealthMonitor("required", 64), ADVANTAGES)
+    recorder.rewind(0)
     groups = scored_batch(0)
     for step in (1, 2, 3):
-        log(tracker, step, groups)
-    tracker.close()
+        log(recorder, step, groups)
+    recorder.close()
     return tmp_path
 
 
@@ -89,14 +89,14 @@ def test_every_completion_is_stored_with_reward_and_weight_version(run: Path) ->
 
 
 def test_completions_of_a_record_that_cannot_be_scored_are_stored_apart(run: Path) -> None:
-    tracker = RunTracker(run, 4, Console(quiet=True), HealthMonitor("required", 64), ADVANTAGES)
-    tracker.rewind(3)
+    recorder = RunRecorder(run, 4, Console(quiet=True), HealthMonitor("required", 64), ADVANTAGES)
+    recorder.rewind(3)
     shown, unscorable, *groups = scored_batch(0)
     invalid = tuple(replace(s, reward=RewardScore(0, 0, 0, status="invalid_record")) for s in unscorable.samples)
     bad = [replace(shown, samples=(), problem="no image"), replace(unscorable, samples=invalid, problem="no target")]
     metrics = {**batch_metrics(groups, 3), "seconds/step": 1.0, "throughput/tokens_per_s": 1.0}
-    tracker.log_step(4, metrics, {"trained": groups, "bad": bad})
-    tracker.close()
+    recorder.log_step(4, metrics, {"trained": groups, "bad": bad})
+    recorder.close()
     rows = pq.read_table(run / "rollouts" / "step-000004.parquet").to_pylist()
     assert Counter(row["group_status"] for row in rows) == {"trained": 30, "bad": 3}
     assert {row["status"] for row in rows if row["group_status"] == "bad"} == {"invalid_record"}
@@ -106,9 +106,9 @@ def test_completions_of_a_record_that_cannot_be_scored_are_stored_apart(run: Pat
 def test_rewind_discards_steps_after_the_checkpoint(run: Path) -> None:
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "rew')
-    tracker = RunTracker(run, 3, Console(quiet=True), HealthMonitor("required", 64), ADVANTAGES)
-    tracker.rewind(2)
-    tracker.close()
+    recorder = RunRecorder(run, 3, Console(quiet=True), HealthMonitor("required", 64), ADVANTAGES)
+    recorder.rewind(2)
+    recorder.close()
     assert [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()] == [1, 2]
     assert sorted(f.name for f in (run / "rollouts").glob("*.parquet")) == [
         "step-000001.parquet",
@@ -119,10 +119,10 @@ def test_rewind_discards_steps_after_the_checkpoint(run: Path) -> None:
 def test_completions_of_repeated_steps_are_moved_to_undone(run: Path) -> None:
     original = (run / "rollouts" / "step-000003.parquet").read_bytes()
     for _ in range(2):
-        tracker = RunTracker(run, 3, Console(quiet=True), HealthMonitor("required", 64), ADVANTAGES)
-        tracker.rewind(2)
-        log(tracker, 3, scored_batch(0))
-        tracker.close()
+        recorder = RunRecorder(run, 3, Console(quiet=True), HealthMonitor("required", 64), ADVANTAGES)
+        recorder.rewind(2)
+        log(recorder, 3, scored_batch(0))
+        recorder.close()
     undone = run / "rollouts" / "undone"
     assert sorted(f.name for f in undone.iterdir()) == ["step-000003-1.parquet", "step-000003-2.parquet"]
     assert (undone / "step-000003-1.parquet").read_bytes() == original
@@ -147,12 +147,12 @@ def test_charts_and_images_have_text_alternatives(run: Path) -> None:
 
 
 def test_samples_that_were_not_trained_have_no_advantage_in_the_report(run: Path) -> None:
-    tracker = RunTracker(run, 4, Console(quiet=True), HealthMonitor("required", 64), ADVANTAGES)
-    tracker.rewind(3)
+    recorder = RunRecorder(run, 4, Console(quiet=True), HealthMonitor("required", 64), ADVANTAGES)
+    recorder.rewind(3)
     groups = scored_batch(0)
     metrics = {**batch_metrics(groups, 4), "seconds/step": 1.0, "throughput/tokens_per_s": 1.0}
-    tracker.log_step(4, metrics, {"trained": groups[:1], "stale": groups[1:]})
-    tracker.close()
+    recorder.log_step(4, metrics, {"trained": groups[:1], "stale": groups[1:]})
+    recorder.close()
     page = write_report(run).read_text()
     assert page.count("stale, not trained") == 3 * 11
     assert "advantage +" in page
@@ -176,23 +176,23 @@ def test_report_rejects_a_folder_without_a_run(tmp_path: Path) -> None:
 
 
 def test_failed_metrics_write_is_reported(tmp_path: Path) -> None:
-    tracker = RunTracker(tmp_path, 3, Console(quiet=True), HealthMonitor("required", 64), ADVANTAGES)
-    tracker.rewind(0)
+    recorder = RunRecorder(tmp_path, 3, Console(quiet=True), HealthMonitor("required", 64), ADVANTAGES)
+    recorder.rewind(0)
     (tmp_path / "metrics.jsonl").unlink()
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
     with pytest.raises(DataError, match=f"{tmp_path}/metrics.jsonl cannot be written: No space left"):
-        log(tracker, 1, scored_batch(0))
-    tracker.close()
+        log(recorder, 1, scored_batch(0))
+    recorder.close()
 
 
 def test_pictures_and_tables_of_completions_are_in_tensorboard_every_few_steps(tmp_path: Path) -> None:
     monitor = HealthMonitor("required", 64)
     how = {"completions_every": 2, "select": shown_completions}
-    tracker = RunTracker(tmp_path, 4, Console(quiet=True), monitor, ADVANTAGES, **how)
-    tracker.rewind(0)
+    recorder = RunRecorder(tmp_path, 4, Console(quiet=True), monitor, ADVANTAGES, **how)
+    recorder.rewind(0)
     for step in (1, 2, 3, 4):
-        log(tracker, step, scored_batch(step))
-    tracker.close()
+        log(recorder, step, scored_batch(step))
+    recorder.close()
     events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"images": 0, "tensors": 0})
     events.Reload()
     assert {e.step for e in events.Images("completions/object_detection/best")} == {2, 4}

@@ -27,7 +27,7 @@ from geovlm_ray.evaluation.constant_answers import ConstantAnswer
 from geovlm_ray.evaluation.predictions import Predictions, prediction_row
 from geovlm_ray.evaluation.results import RESULTS
 from geovlm_ray.evaluation.validation import held_out_summary, rewards_of, validation_completions, write_completions
-from geovlm_ray.observability.tracking import RunTracker
+from geovlm_ray.observability.run_recorder import RunRecorder
 from geovlm_ray.report.terminal import InertConsole
 from geovlm_ray.rewards.local import LocalRewards
 from geovlm_ray.training.benchmark_evaluation import in_loop_evaluation
@@ -87,13 +87,13 @@ def make_run(
     folder.mkdir(parents=True)
     write_atomically(folder / "config.yaml", to_yaml(config))
     rewards, sampler = LocalRewards(config.reward), PromptSampler(SceneStream(0), config.data, 4)
-    tracker = RunTracker(folder, steps, Console(quiet=True), HealthMonitor("required", 64), ADVANTAGES)
-    tracker.rewind(0)
+    recorder = RunRecorder(folder, steps, Console(quiet=True), HealthMonitor("required", 64), ADVANTAGES)
+    recorder.rewind(0)
     for step in range(1, steps + 1):
         improving = Model(model.skill * (0.4 + 0.6 * step / steps), f"{model.name} {step}")
         prompts = sampler.batch(step)
-        log(tracker, step, rewards.score(improving.generate(prompts, 3, False)))
-    tracker.close()
+        log(recorder, step, rewards.score(improving.generate(prompts, 3, False)))
+    recorder.close()
     prompts = [Prompt(i, e) for i, e in enumerate(SceneStream(0).held_out(TASKS, scenes))]
     rows = validation_completions(model, rewards, prompts, SceneStream(0).set_aside)
     found = rewards_of(rows)

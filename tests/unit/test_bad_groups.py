@@ -78,7 +78,7 @@ def run(
     stream: RecordStream, pool: Pool, learner: Learner, *overrides: str, rewards: Rewards | None = None
 ) -> Recorder:
     recorder = Recorder()
-    components = Components(pool, rewards or Rewards(), learner, tracker=recorder, checkpoints=recorder)
+    components = Components(pool, rewards or Rewards(), learner, recorder=recorder, checkpoints=recorder)
     train(settings(*overrides), components, PromptSampler(stream, stream.config, PROMPTS), learner.version)
     return recorder
 

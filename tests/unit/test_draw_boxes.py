@@ -68,6 +68,14 @@ def test_true_letters_are_above_and_predicted_ones_below() -> None:
     assert rows[295:][below].size > 8
 
 
+def test_labels_that_begin_at_one_corner_are_both_written() -> None:
+    one, other = Box((10, 40, 90, 60), "one"), Box((10, 40, 60, 90), "other")
+    outlines = drawn([Box(box.coords) for box in (one, other)])
+    patches = drawn([one, other]) & ~outlines
+    alone = [(drawn([box]) & ~drawn([Box(box.coords)])).sum() for box in (one, other)]
+    assert patches.sum() > 0.8 * sum(alone)
+
+
 def test_rotated_boxes_are_outlined_along_their_sides() -> None:
     horizontal, rotated = (drawn([Box((20, 40, 80, 60, angle))]) for angle in (0, 90))
     assert horizontal[160, 64]

@@ -94,6 +94,18 @@ def test_children_ignore_sigint_and_the_parent_receives_it_later() -> None:
     assert child.communicate(timeout=30)[0].strip() == "alive"
 
 
+def test_first_process_of_multiprocessing_ignores_sigint() -> None:
+    code = (
+        "import multiprocessing, os, signal\nfrom geovlm_ray.core.interrupts import children_ignore_sigint\n"
+        "if __name__ == '__main__':\n"
+        "    child = multiprocessing.get_context('spawn').Process(target=signal.raise_signal, args=(signal.SIGINT,))\n"
+        "    with children_ignore_sigint():\n        child.start()\n"
+        "    child.join()\n    print(child.exitcode)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    assert (result.stdout.strip(), result.stderr) == ("0", "")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_before_the_work_of_a_command_ends_the_process_with_one_line(number: int) -> None:
     code = (

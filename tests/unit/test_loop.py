@@ -134,7 +134,7 @@ class Evaluator:
 
 
 class Recorder:
-    """Tracker and checkpointer that records its calls."""
+    """Recorder and checkpointer that records its calls."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
@@ -172,7 +172,7 @@ def run(
     evaluator = Evaluator(pool) if config.evaluation.every else None
     recorder.evaluator = evaluator
     components = Components(
-        pool, rewards or Rewards(), learner, tracker=recorder, checkpoints=recorder, evaluator=evaluator
+        pool, rewards or Rewards(), learner, recorder=recorder, checkpoints=recorder, evaluator=evaluator
     )
     train(config, components, sampler, start)
     return recorder, pool, learner

@@ -75,7 +75,7 @@ def test_dota_image_gives_its_boxes_in_pixels(tmp_path: Path, config: Config) ->
         tmp_path,
     )
     assert metrics["all"]["recall"] == metrics["all"]["precision"] == 1.0
-    assert metrics["all"]["its 90th percentile"] < 0.01
+    assert metrics["all"]["position error p90, m"] < 0.01
 
 
 def test_pair_of_levir_is_shown_as_two_pictures_of_each_window(tmp_path: Path, config: Config) -> None:

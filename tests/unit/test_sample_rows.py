@@ -18,7 +18,7 @@ from geovlm_ray.data.sample_rows import example_columns, read_rows, row_example,
 from geovlm_ray.data.scenes import SCENE_TASKS, scene_example
 from geovlm_ray.evaluation import predictions
 from geovlm_ray.evaluation.examples import BenchmarkExample
-from geovlm_ray.observability.tracking import ROLLOUT_SCHEMA, rollout_rows
+from geovlm_ray.observability.run_recorder import ROLLOUT_SCHEMA, rollout_rows
 
 SAMPLE = Sample((1, 2), (-0.1, -0.2), "<think>é", "stop", 3, RewardScore(1.5, 1.0, 0.5, {"iou": 0.5}), ((1, 4),))
 ROLLOUT_COLUMNS = """

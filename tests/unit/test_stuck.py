@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from geovlm_ray.core.schema import Example, Prompt, RewardScore, Sample, SampleGroup
-from geovlm_ray.observability.tracking import TrainingWarning
+from geovlm_ray.observability.run_recorder import TrainingWarning
 from geovlm_ray.training.stuck import MIN_GROUPS, STUCK_STEPS, StuckMonitor
 
 GROUPS = 4

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from geovlm_ray.cli import main
+from geovlm_ray.commands.progress import Progress
 from geovlm_ray.core.terminal import MAX_CHARS, InertStream, LineFormatter, inert, inert_streams
 from geovlm_ray.report.terminal import InertConsole
 from tests.hostile import NAMES, STRINGS, problem
@@ -131,3 +132,15 @@ def _calls(path: Path) -> list[str]:
     """Calls that make a console of Rich, or texts from markup."""
     calls = [ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
     return [c for c in calls if c.startswith("Console(") or "from_markup(" in c or "markup=True" in c]
+
+
+def test_forced_colour_shows_no_live_display_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    sink = io.StringIO()
+    console = InertConsole(file=sink)
+    with Progress(console) as progress:
+        for n in range(3):
+            progress.show(n, "records read")
+    console.print("done", style="red")
+    assert "records" not in sink.getvalue()
+    assert "\x1b[31mdone" in sink.getvalue()

@@ -12,7 +12,7 @@ from rich.console import Console
 from geovlm_ray.config import load_config, to_yaml
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.files import read_objects, write_atomically
-from geovlm_ray.observability.tracking import RunTracker
+from geovlm_ray.observability.run_recorder import RunRecorder
 from geovlm_ray.report.html import write_report
 from geovlm_ray.training.benchmark_evaluation import _rewind
 from geovlm_ray.training.checkpoint import CheckpointFolder
@@ -54,12 +54,12 @@ def test_torn_metrics_and_completions_are_named_and_the_report_is_written(tmp_pa
 
 
 def test_resumed_run_drops_a_torn_line_and_names_the_steps_without_records(tmp_path: Path, caplog: Log) -> None:
-    tracker = RunTracker(tmp_path, 9, Console(quiet=True), HealthMonitor("required", 64), ADVANTAGES)
+    recorder = RunRecorder(tmp_path, 9, Console(quiet=True), HealthMonitor("required", 64), ADVANTAGES)
     lines = "".join(f'{{"step": {step}}}\n' for step in (1, 3))
     (tmp_path / "metrics.jsonl").write_text(lines + '{"step": 4, "rew')
     (tmp_path / "rollouts" / "step-000001.parquet").touch()
-    tracker.rewind(4)
-    tracker.close()
+    recorder.rewind(4)
+    recorder.close()
     assert (tmp_path / "metrics.jsonl").read_text() == lines
     assert caplog.messages == [
         f"{tmp_path}/metrics.jsonl, line 3 is incomplete, as after a kill or a power failure, and left out",
@@ -68,7 +68,7 @@ def test_resumed_run_drops_a_torn_line_and_names_the_steps_without_records(tmp_p
     ]
     (tmp_path / "warnings.jsonl").write_text('{"kind": "stuck"}\n')
     with pytest.raises(DataError, match=r"warnings\.jsonl, line 1: expected a number 'step', found None"):
-        RunTracker(tmp_path, 9, Console(quiet=True), HealthMonitor("required", 64), ADVANTAGES).rewind(4)
+        RunRecorder(tmp_path, 9, Console(quiet=True), HealthMonitor("required", 64), ADVANTAGES).rewind(4)
 
 
 @pytest.mark.parametrize("content", ["", '{"vqa": {"step": 1, "val', '{"vqa": 3}', "\0\0"])

@@ -8,7 +8,7 @@ from geovlm_ray.evaluation.comparison.paired import ALPHA, PairedTest
 
 TEST_COLUMNS = ("records", "mean", "against", "difference", "95% interval", "p", "p (Holm)", "verdict")
 """Columns after those that name the measurement."""
-HIGHER, LOWER, UNCLEAR = "higher", "lower", "unclear"
+HIGHER, LOWER, UNCLEAR, EQUAL = "higher", "lower", "unclear", "no difference"
 
 
 class PairedRow:
@@ -27,7 +27,9 @@ class PairedRow:
 
     @property
     def verdict(self) -> str:
-        """Whether ``other`` is significantly higher or lower than ``first``."""
+        """Whether ``other`` is significantly higher or lower than ``first``, or equal on every resample."""
+        if not any(vars(self.test.difference).values()):
+            return EQUAL
         if self.p_holm >= ALPHA:
             return UNCLEAR
         return HIGHER if self.test.difference.value > 0 else LOWER

@@ -9,7 +9,7 @@ from typing import Any
 from geovlm_ray.evaluation.comparison.benchmarks import BenchmarkComparison
 from geovlm_ray.evaluation.comparison.compare import Comparison, Setting
 from geovlm_ray.evaluation.comparison.paired import ALPHA
-from geovlm_ray.evaluation.comparison.rows import HIGHER, LOWER, UNCLEAR, PairedRow
+from geovlm_ray.evaluation.comparison.rows import EQUAL, HIGHER, LOWER, UNCLEAR, PairedRow
 from geovlm_ray.evaluation.comparison.sources import EVALUATION, ComparedRun
 
 METHOD = (
@@ -20,6 +20,12 @@ METHOD = (
     "{alpha:g} are significant. With fewer than 50 records, intervals are somewhat too narrow and p values somewhat "
     "too small. The tests do not cover variation between training seeds."
 )
+WORDS = {
+    HIGHER: "significantly higher",
+    LOWER: "significantly lower",
+    UNCLEAR: "no significant difference",
+    EQUAL: "no difference",
+}
 
 
 def setting_tables(comparison: Comparison) -> list[tuple[list[str], list[tuple[str, ...]]]]:
@@ -87,12 +93,11 @@ def verdicts(comparison: Comparison) -> list[str]:
             sentences.append(f"Held-out reward, {line.task}, {line.mode}: {compared}.")
     for first, other in dict.fromkeys((line.first, line.other) for line in comparison.benchmarks):
         pair = [line for line in comparison.benchmarks if (line.first, line.other) == (first, other)]
-        named = {sign: [line.benchmark for line in pair if line.verdict == sign] for sign in (HIGHER, LOWER)}
-        rest = len(pair) - sum(map(len, named.values()))
-        counts = [
-            f"significantly {sign} on {len(names)} ({', '.join(names)})" for sign, names in named.items() if names
-        ]
-        counts += [f"no significant difference on {rest}"] if rest else []
+        counts = []
+        for sign, words in WORDS.items():
+            names = [line.benchmark for line in pair if line.verdict == sign]
+            listed = f" ({', '.join(names)})" if sign in (HIGHER, LOWER) else ""
+            counts += [f"{words} on {len(names)}{listed}"] if names else []
         sentences.append(f"Score on {_benchmarks(len(pair))}, {other} against {first}: {', '.join(counts)}.")
     return sentences
 
@@ -110,9 +115,9 @@ def _compared(line: PairedRow, rows: int) -> str:
     (_, other), (_, first) = line.means
     difference, interval, _, p_holm = line.statistics
     p = f"p {p_holm}" if p_holm.startswith("<") else f"p = {p_holm}"
-    verdict = (
-        "no significant difference" if line.verdict == UNCLEAR else f"{line.other} is significantly {line.verdict}"
-    )
+    verdict = WORDS[line.verdict]
+    if line.verdict in (HIGHER, LOWER):
+        verdict = f"{line.other} is {verdict}"
     return (
         f"{line.other} {other}, {line.first} {first}, difference {difference} (95% interval {interval}; {p}, "
         f"Holm-corrected for {rows} rows): {verdict}"

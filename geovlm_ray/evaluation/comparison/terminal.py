@@ -10,9 +10,9 @@ from rich.table import Table
 
 from geovlm_ray.evaluation.comparison import tables
 from geovlm_ray.evaluation.comparison.compare import Comparison
-from geovlm_ray.evaluation.comparison.rows import HIGHER, LOWER, TEST_COLUMNS, UNCLEAR, PairedRow
+from geovlm_ray.evaluation.comparison.rows import HIGHER, LOWER, TEST_COLUMNS, PairedRow
 
-STYLES = {HIGHER: "green", LOWER: "red", UNCLEAR: ""}
+STYLES = {HIGHER: "green", LOWER: "red"}
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
@@ -35,7 +35,7 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
 
 def _print_tests(console: Console, title: str, labels: Sequence[str], rows: Sequence[PairedRow]) -> None:
     if rows:
-        styles = [STYLES[row.verdict] for row in rows]
+        styles = [STYLES.get(row.verdict, "") for row in rows]
         _print_table(console, title, [*labels, *TEST_COLUMNS], [row.cells for row in rows], styles)
 
 

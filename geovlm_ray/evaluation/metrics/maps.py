@@ -127,7 +127,7 @@ def _counts(matched: Sequence[_Matched]) -> dict[str, float]:
     distances = np.concatenate([_distances(m) for m in matched])
     return counts | {
         "position error, m": float(np.median(distances)),
-        "its 90th percentile": float(np.percentile(distances, 90)),
+        "position error p90, m": float(np.percentile(distances, 90)),
     }
 
 

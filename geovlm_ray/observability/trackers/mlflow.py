@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +10,6 @@ from geovlm_ray.config import Config, flat
 from geovlm_ray.core.errors import RunError
 from geovlm_ray.observability.trackers.base import COLUMNS, ShownCompletion, import_tracker, kept_id
 
-log = logging.getLogger(__name__)
 MAX_PARAMETER_CHARS, PARAMETERS_PER_CALL = 500, 100
 """Limits of MLflow's servers of every version."""
 
@@ -41,23 +39,17 @@ class MlflowTracker:
         self._client.log_batch(self._run_id, metrics=values, synchronous=False)
 
     def log_completions(self, step: int, completions: Sequence[ShownCompletion]) -> None:
-        """Send completions as JSON, and their pictures; a failure is logged."""
+        """Send completions as JSON, and their pictures."""
         rows = [dict(zip(COLUMNS, c.values, strict=True)) for c in completions]
-        try:
-            self._client.log_text(self._run_id, json.dumps(rows, indent=1), f"completions/step-{step:06d}.json")
-            for c in completions:
-                if c.picture:
-                    self._client.log_image(self._run_id, c.picture, key=f"completions/{c.name}", step=step)
-        except self._mlflow.exceptions.MlflowException as error:
-            log.warning("mlflow: completions of step %d were not recorded: %s", step, error)
+        self._client.log_text(self._run_id, json.dumps(rows, indent=1), f"completions/step-{step:06d}.json")
+        for c in completions:
+            if c.picture:
+                self._client.log_image(self._run_id, c.picture, key=f"completions/{c.name}", step=step)
 
     def close(self, failed: bool) -> None:
-        """Send what is left, and mark the run as finished or failed; a failure is logged."""
-        try:
-            self._mlflow.flush_async_logging()
-            self._client.set_terminated(self._run_id, "FAILED" if failed else "FINISHED")
-        except self._mlflow.exceptions.MlflowException as error:
-            log.warning("mlflow: the end of the run was not recorded: %s", error)
+        """Send what is left, and mark the run as finished or failed."""
+        self._mlflow.flush_async_logging()
+        self._client.set_terminated(self._run_id, "FAILED" if failed else "FINISHED")
 
     def _new_run(self, config: Config) -> str:
         run = config.run

@@ -67,10 +67,11 @@ def split_terms(text: str) -> list[Term]:
     found: list[Term] = []
     named = Term("one")
     i = 0
+    known = _known()
     pairs = [*itertools.pairwise(words), None]
     while i < len(words):
         word = words[i]
-        term, length = _longest(words, i) if pairs[i] in TERM_STARTS else (_KNOWN.get(word) or _other(word), 1)
+        term, length = _longest(words, i) if pairs[i] in TERM_STARTS else (known.get(word) or _other(word), 1)
         if term.facts and found:
             if len(found) > 1 and found[-1].text in ("and", ",") and _same_kind(found[-2], term):
                 found.pop()
@@ -120,11 +121,12 @@ def _words(text: str) -> list[str]:
 
 def _longest(words: list[str], at: int) -> tuple[Term, int]:
     """The longest term that begins at an index, and its number of words."""
+    known = _known()
     for length in range(min(TERM_STARTS[words[at], words[at + 1]], len(words) - at), 1, -1):
-        term = _KNOWN.get(" ".join(words[at : at + length]))
+        term = known.get(" ".join(words[at : at + length]))
         if term:
             return term, length
-    return _KNOWN.get(words[at]) or _other(words[at]), 1
+    return known.get(words[at]) or _other(words[at]), 1
 
 
 def _make_term(text: str, facts: tuple[Fact, ...]) -> Term:
@@ -146,7 +148,9 @@ def _make_term(text: str, facts: tuple[Fact, ...]) -> Term:
     )
 
 
-_KNOWN = {text: _make_term(text, facts) for text, facts in FACTS.items()}
+@functools.cache
+def _known() -> dict[str, Term]:
+    return {text: _make_term(text, facts) for text, facts in FACTS.items()}
 
 
 @functools.lru_cache(maxsize=1 << 16)

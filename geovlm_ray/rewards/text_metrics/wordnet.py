@@ -72,6 +72,9 @@ def data_directory() -> Path:
 
 def is_installed() -> bool:
     """Whether the corpus is on nltk's search path, as a folder or a zip file; does not load it."""
+    if (data_directory() / "data.noun").is_file():
+        return True
+    # Slow to import.
     import nltk
 
     try:

@@ -73,7 +73,7 @@ class Monitor(Protocol):
         """Further metrics of a batch, given those of its step, and the warnings that are new in it."""
 
 
-class RunTracker:
+class RunRecorder:
     """Writes the records of one run directory, and forwards them to experiment trackers.
 
     Every ``completions_every`` steps, TensorBoard and the trackers also get the completions that ``select`` chooses;
@@ -88,7 +88,7 @@ class RunTracker:
         monitor: Monitor,
         advantages: Advantages,
         *,
-        trackers: Sequence[ExperimentTracker] = (),
+        trackers: ExperimentTracker | None = None,
         completions_every: int = 0,
         select: Select = lambda step, rows: (),
     ) -> None:
@@ -155,7 +155,7 @@ class RunTracker:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
         is_shown = self.completions_every > 0 and step % self.completions_every == 0
         completions = self.select(step, rows) if is_shown else ()
-        for tracker in (*filter(None, [self._board]), *self.trackers):
+        for tracker in filter(None, (self._board, self.trackers)):
             tracker.log_metrics(step, metrics)
             if completions:
                 tracker.log_completions(step, completions)
@@ -185,7 +185,7 @@ class RunTracker:
             f"reward {metrics['reward/mean']:.3f}  {metrics['throughput/tokens_per_s']:,.0f} tokens/s  "
             f"staleness {metrics['staleness/max']:.0f}"
         )
-        if self.console.is_terminal:
+        if self.console.is_interactive:
             if not self._progress.live.is_started:
                 self._progress.start()
             self._progress.update(self._bar, completed=step, figures=figures)
