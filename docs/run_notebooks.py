@@ -1,6 +1,6 @@
 """Run a notebook of `docs/notebooks` in an empty folder and keep its outputs.
 
-    python docs/run_notebooks.py first-run own-data
+python docs/run_notebooks.py first-run own-data
 """
 
 from __future__ import annotations
@@ -56,7 +56,6 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             notebook = without_folder(run_notebook(name, Path(folder)), Path(folder))
         nbformat.write(notebook, NOTEBOOKS / f"{name}.ipynb")
-        print(f"{name}: {len(notebook.cells)} cells")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,8 @@ def run(args: argparse.Namespace) -> int:
         from actors.node_checks import check_nodes
 
         for node, found in check_nodes().items():
-            console.print(f"\nNode {node} of the cluster at {address}:", markup=False)
+            console.print()
+            console.print(f"Node {node} of the cluster at {address}:")
             _print(found, console)
             findings += found
     return int(not all(f.ok for f in findings))
@@ -38,4 +39,4 @@ def run(args: argparse.Namespace) -> int:
 
 def _print(findings: Sequence[Finding], console: Console) -> None:
     for finding in findings:
-        console.print(f"{'ok  ' if finding.ok else 'MISS'}  {finding.name}: {finding.text}", markup=False)
+        console.print(f"{'ok  ' if finding.ok else 'MISS'}  {finding.name}: {finding.text}")

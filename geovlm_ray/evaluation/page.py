@@ -1,4 +1,4 @@
-"""``results.html``: metrics, scores by slice, and the best and worst predictions of each benchmark with their images."""
+"""``results.html``: metrics, scores by slice, and the best and worst predictions of each benchmark, with images."""
 
 from __future__ import annotations
 

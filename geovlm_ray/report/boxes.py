@@ -28,8 +28,8 @@ def draw_boxes(
     """A copy of the image with outlines of horizontal and rotated boxes, whose coordinates are in ``frame``.
 
     Labels are written at a corner of the boxes where there is room: first above the upper left one (``dashed``: below
-    the lower right one); a label that all boxes share is written once. With ``letters``, several boxes are marked with one letter each
-    instead, in order; boxes after the last letter have none.
+    the lower right one); a label that all boxes share is written once. With ``letters``, several boxes are marked with
+    one letter each instead, in order; boxes after the last letter have none.
     """
     canvas = image.copy()
     draw = ImageDraw.Draw(canvas)

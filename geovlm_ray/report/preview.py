@@ -121,7 +121,7 @@ def _card(row: Row, dataset: Dataset, config: Config, answers: AnswerFormat, nee
     references = tuple(f"{dataset.root.resolve()}{ROOT_END}{name}" for name in example.images)
     asked = replace(answers.of(replace(example, images=references)), images=example.images)
     ideal = response_text(asked, config.sft.reasoning, rotated=config.reward.rotated)
-    metadata = (example.split, example.dataset, example.sensor, None if example.gsd is None else f"GSD {example.gsd:g} m/px")
+    gsd = None if example.gsd is None else f"GSD {example.gsd:g} m/px"
     boxes = target_boxes(example.target)
     is_boxed = TASKS[example.task].target_kind == "boxes" or isinstance(example.target, GroundedText)
     return {
@@ -129,7 +129,7 @@ def _card(row: Row, dataset: Dataset, config: Config, answers: AnswerFormat, nee
         "views": _views(asked, response_boxes(ideal, asked), dataset.root, need_images),
         "prompt": config.prompt.question(asked),
         "ideal": ideal,
-        "metadata": [text for text in metadata if text],
+        "metadata": [text for text in (example.split, example.dataset, example.sensor, gsd) if text],
         "texts": target_texts(example.target),
         "labels": Counter(box.label for box in boxes if box.label).most_common(12),
         "boxes": [", ".join(f"{c:g}" for c in b.coords) + (f"  {b.label}" if b.label else "") for b in boxes]

@@ -110,7 +110,8 @@ def test_skypilot_task_trains_on_all_nodes(folder: Path) -> None:
 def test_doctor_checks_every_node_of_the_cluster(folder: Path) -> None:
     settings = {**marked(folder), "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "1" * 64}
     ray = str(Path(COMMAND).with_name("ray"))
-    port = 20000 + os.getpid() % 20000
+    # Below the ports that the system gives to connections.
+    port = 20000 + os.getpid() % 10000
     options = ["--disable-usage-stats", "--num-cpus=1", "--block"]
     head = [ray, "start", "--head", f"--port={port}", "--include-dashboard=false", *options]
     worker = [ray, "start", f"--address=127.0.0.1:{port}", *options]
@@ -120,8 +121,9 @@ def test_doctor_checks_every_node_of_the_cluster(folder: Path) -> None:
         time.sleep(1)
     subprocess.Popen(worker, env=settings, stdout=subprocess.DEVNULL)
     known = {**settings, "RAY_ADDRESS": f"127.0.0.1:{port}"}
-    output = ""
+    output, end = "", time.monotonic() + 3 * MINUTES
     while output.count("\nNode ") < 2:
+        assert time.monotonic() < end, output
         result = subprocess.run([COMMAND, "doctor"], env=known, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stdout + result.stderr
         output = result.stdout

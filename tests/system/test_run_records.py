@@ -23,8 +23,8 @@ from geovlm_ray.data.sample_rows import write_rows
 from geovlm_ray.data.sampler import PromptSampler, SceneStream
 from geovlm_ray.data.scenes import demonstration
 from geovlm_ray.learner.batch_advantages import batch_advantages
-from geovlm_ray.observability.trackers.base import COLUMNS
 from geovlm_ray.observability.run_recorder import ROLLOUT_SCHEMA, RunRecorder
+from geovlm_ray.observability.trackers.base import COLUMNS
 from geovlm_ray.report.html import write_report
 from geovlm_ray.rewards.groups import score_groups
 from geovlm_ray.rewards.sbert import SbertEmbedder

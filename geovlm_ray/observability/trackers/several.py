@@ -46,5 +46,5 @@ class Trackers:
         for name, tracker in self._opened.items():
             try:
                 call(tracker)
-            except Exception as error:  # noqa: BLE001 - each package raises errors of its own
+            except Exception as error:
                 log.warning("tracker %s: the %s was not recorded: %s: %s", name, what, type(error).__name__, error)
