@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from geovlm_ray import __version__
 from geovlm_ray.core.errors import UserError, did_you_mean
-from geovlm_ray.core.interrupts import Interrupted, end_at_once, interruptible
+from geovlm_ray.core.interrupts import Interrupted, end_at_once, interruptible, replaced_interrupt
 from geovlm_ray.core.terminal import inert, inert_streams
 from geovlm_ray.core.third_party_logs import silence_third_party_logs
 
@@ -116,12 +116,16 @@ def _run(args: argparse.Namespace) -> int:
     try:
         with interruptible():
             return int(args.run(args))
-    except (Interrupted, UserError) as error:
+    except Interrupted as error:
         return _ended(args.command, str(error), error.exit_code)
-    except OSError as error:
-        if error.filename is None:
-            raise
-        return _ended(args.command, f"{error.filename}: {error.strerror}", 1)
+    except Exception as error:
+        if interrupt := replaced_interrupt():
+            return _ended(args.command, str(interrupt), interrupt.exit_code)
+        if isinstance(error, UserError):
+            return _ended(args.command, str(error), error.exit_code)
+        if isinstance(error, OSError) and error.filename is not None:
+            return _ended(args.command, f"{error.filename}: {error.strerror}", 1)
+        raise
 
 
 def _ended(command: str, message: str, exit_code: int) -> int:

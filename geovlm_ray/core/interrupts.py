@@ -28,6 +28,7 @@ class _Signals:
     def __init__(self) -> None:
         self.depth = 0
         self.received: int | None = None
+        self.raised: Interrupted | None = None
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Handle the first signal; the default handlers are restored, so a second one kills the process."""
@@ -36,7 +37,8 @@ class _Signals:
         if self.depth:
             self.received = number
         else:
-            raise Interrupted(number)
+            self.raised = Interrupted(number)
+            raise self.raised
 
 
 _signals = _Signals()
@@ -72,8 +74,17 @@ def interruptible() -> AbstractContextManager[None]:
 
     No effect in other threads, because Python delivers signals to the main thread only.
     """
+    _signals.raised = None
     in_main_thread = threading.current_thread() is threading.main_thread()
     return _handled(SIGNALS, _signals.handle) if in_main_thread else nullcontext()
+
+
+def replaced_interrupt() -> Interrupted | None:
+    """The `Interrupted` that was raised in the latest `interruptible` block.
+
+    A library may replace it by an exception of its own, above all while it is imported.
+    """
+    return _signals.raised
 
 
 @contextmanager

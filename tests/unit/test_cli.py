@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -248,3 +250,21 @@ def test_unwritable_output_path_is_named(tmp_path: Path, capsys: pytest.CaptureF
     records.write_text('{"id": 1, "task": "vqa", "response": "x", "target": "y"}\n')
     assert main(["score", str(records), "--out", str(tmp_path / "absent" / "out")]) == 1
     assert str(tmp_path / "absent" / "out") in capsys.readouterr().err
+
+
+def test_interrupt_that_a_library_replaces_by_its_own_error_is_still_an_interrupt(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted_import(args: argparse.Namespace) -> int:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt as error:
+            raise ModuleNotFoundError("Could not import module 'AutoModel'") from error
+        return 0
+
+    monkeypatch.setattr("geovlm_ray.commands.doctor.run", interrupted_import)
+    assert main(["doctor"]) == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == "geovlm-ray doctor: interrupted\n"
+    monkeypatch.setattr("geovlm_ray.commands.doctor.run", lambda args: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["doctor"])

@@ -18,7 +18,7 @@ import numpy as np
 import shapely
 from PIL import Image
 
-from geovlm_ray.core.geometry import Frame
+from geovlm_ray.core.geometry import Frame, intersections
 from geovlm_ray.core.schema import Box, Example, Target
 from geovlm_ray.data.formats.base import Format, Settled, Source, Unit
 from geovlm_ray.data.formats.files import question_for
@@ -144,7 +144,7 @@ def _visible_objects(opened: _Opened, window: Window, settings: WindowSettings) 
     found = []
     for i in sorted(opened.tree.query(outline, predicate="intersects").tolist()):
         shape = opened.shapes[i]
-        part = shapely.intersection(shape, outline)
+        (part,) = intersections(np.array([shape]), np.array([outline]))
         if part.area == 0:
             continue
         moved = shapely.transform(part, lambda xy: xy - [window.left, window.top])

@@ -11,7 +11,7 @@ import numpy as np
 import shapely
 
 from geovlm_ray.core.errors import UNREADABLE, DataError
-from geovlm_ray.core.geometry import rotated_corners
+from geovlm_ray.core.geometry import intersections, rotated_corners
 from geovlm_ray.core.schema import Example, target_boxes, target_texts
 from geovlm_ray.data.answers import MIN_IOU, response_text
 from geovlm_ray.data.formats.base import short_repr
@@ -147,7 +147,7 @@ def fraction_inside(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     shapes = shapely.polygons(rotated_corners(boxes[valid]))
     images = shapely.box(0.0, 0.0, sizes[valid, 0], sizes[valid, 1])
     area = shapely.area(shapes)
-    inside = shapely.area(shapely.intersection(shapes, images))
+    inside = shapely.area(intersections(shapes, images))
     fraction[valid] = np.divide(inside, area, out=np.full(len(area), np.nan), where=area > 0)
     return fraction
 

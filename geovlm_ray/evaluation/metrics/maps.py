@@ -16,6 +16,8 @@ import shapely
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
+from geovlm_ray.core.geometry import intersections
+
 THRESHOLD = 0.5
 COCO_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALL_LEVELS = np.linspace(0, 1, 101)
@@ -98,7 +100,7 @@ def _pairs(found: np.ndarray, true: np.ndarray) -> _Pairs:
         none = np.zeros(0, dtype=np.int64)
         return _Pairs(none, none, np.zeros(0))
     i, j = shapely.STRtree(true).query(found, predicate="intersects")
-    common = shapely.area(shapely.intersection(found[i], true[j]))
+    common = shapely.area(intersections(found[i], true[j]))
     return _Pairs(i, j, common / (shapely.area(found[i]) + shapely.area(true[j]) - common))
 
 

@@ -10,6 +10,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_geom
 
 from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.geometry import intersections
 from geovlm_ray.data.geo.scene import Georeference, Scene
 
 MIN_OVERLAP = 0.5
@@ -34,7 +35,8 @@ def align(later: Scene, earlier: Scene) -> None:
     if same_size and here.crs == there.crs and here.transform.almost_equals(there.transform):
         return
     outline = _outline(earlier, here, here.crs)
-    share = outline.intersection(_outline(later, there, here.crs)).area / outline.area
+    (common,) = intersections(np.array([outline]), np.array([_outline(later, there, here.crs)]))
+    share = common.area / outline.area
     if share < MIN_OVERLAP:
         raise DataError(
             f"{later.path}: expected a scene that covers at least {MIN_OVERLAP:.0%} of {earlier.path}, "

@@ -14,7 +14,7 @@ import shapely
 from scipy.sparse import lil_array
 from scipy.sparse.csgraph import connected_components
 
-from geovlm_ray.core.geometry import polygons, rotated_box
+from geovlm_ray.core.geometry import intersections, polygons, rotated_box
 from geovlm_ray.data.geo.scene import Window
 
 EDGE = 0.01
@@ -72,7 +72,7 @@ def _distinct(detections: Sequence[Detection]) -> list[Detection]:
     kept = np.ones(len(ordered), dtype=bool)
     for i, j in _overlapping(shapes, shapes):
         if i < j and kept[i] and kept[j]:
-            common = shapely.intersection(shapes[i], shapes[j]).area
+            common = _common_area(shapes[i], shapes[j])
             kept[j] = common < SAME_IOU * (areas[i] + areas[j] - common)
     return [d for d, keep in zip(ordered, kept, strict=True) if keep]
 
@@ -82,7 +82,7 @@ def _uncovered(parts: Sequence[Detection], whole: Sequence[Detection]) -> list[D
     shapes, others = polygons([d.box for d in parts]), polygons([d.box for d in whole])
     kept = np.ones(len(parts), dtype=bool)
     for i, j in _overlapping(shapes, others):
-        kept[i] &= shapely.intersection(shapes[i], others[j]).area < COVERED * shapes[i].area
+        kept[i] &= _common_area(shapes[i], others[j]) < COVERED * shapes[i].area
     return [d for d, keep in zip(parts, kept, strict=True) if keep]
 
 
@@ -93,7 +93,7 @@ def _united(parts: Sequence[Detection]) -> list[Detection]:
     for i, j in _overlapping(shapes, shapes):
         if i < j and parts[i].window != parts[j].window:
             smaller = min(shapes[i].area, shapes[j].area)
-            if shapely.intersection(shapes[i], shapes[j]).area > TOUCHING * smaller:
+            if _common_area(shapes[i], shapes[j]) > TOUCHING * smaller:
                 same[i, j] = True
     united = []
     number, groups = connected_components(same, directed=False)
@@ -121,6 +121,10 @@ def _overlapping(a: np.ndarray, b: np.ndarray) -> list[tuple[int, int]]:
         return []
     pairs = shapely.STRtree(b).query(a, predicate="intersects").T
     return sorted((int(i), int(j)) for i, j in pairs)
+
+
+def _common_area(a: shapely.Geometry, b: shapely.Geometry) -> float:
+    return float(shapely.area(intersections(np.array([a]), np.array([b])))[0])
 
 
 def _shape(detection: Detection) -> shapely.Geometry:
