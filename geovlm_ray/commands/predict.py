@@ -73,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
     from geovlm_ray.serving.export.merge import merged_model
     from geovlm_ray.serving.model_ref import resolve_model
     from geovlm_ray.serving.predict.features import check_format
+    from geovlm_ray.serving.predict.outputs import check_outputs
     from geovlm_ray.serving.predict.run import predict, unfinished_folder
     from geovlm_ray.serving.predict.sources import scene_paths
 
@@ -81,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
     if later and len(later) != len(first):
         raise ConfigError(f"--after: expected {len(first)} scenes, one for each SOURCE, found {len(later)}")
     pairs = list(zip(first, later, strict=True)) if later else [(path,) for path in first]
+    check_outputs(args.out, pairs)
     console = open_console()
     ref = resolve_model(args.model, args.recipe, args.overrides)
     settings = _settings(args, ref.config.prompt.image_size)
@@ -125,6 +127,9 @@ def _settings(args: argparse.Namespace, image_size: int) -> PredictSettings:
     for name, limits in (("--range", args.range), ("--percentiles", args.percentiles)):
         if limits and not limits[0] < limits[1]:
             raise ConfigError(f"{name}: expected LOW < HIGH, found {limits[0]:g} and {limits[1]:g}")
+    if args.percentiles and not (args.percentiles[0] >= 0 and args.percentiles[1] <= 100):
+        low, high = args.percentiles
+        raise ConfigError(f"--percentiles: expected numbers from 0 to 100, found {low:g} and {high:g}")
     if not args.prompt.strip():
         raise ConfigError("--prompt: expected a question, found none")
     return PredictSettings(

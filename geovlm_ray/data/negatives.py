@@ -77,10 +77,14 @@ def negative_rows(folder: Path, share: float, seed: int = 0) -> Iterator[Row]:
 
 def _about(picture: _Picture, name: str) -> Row:
     example = picture.row.example
-    question = _named(picture.label).sub(lambda _: name, example.question)
     identity = f"{example.id}, no {name}"
+    is_raw = picture.label in example.question and re.search("[-_]", picture.label)
+    words = name if is_raw else re.sub("[-_]", " ", name)
+    question = _named(picture.label).sub(lambda _: words, example.question)
     return replace(picture.row, example=replace(example, id=identity, question=question))
 
 
 def _named(label: str) -> re.Pattern[str]:
-    return re.compile(rf"(?<!\w){re.escape(label)}(?!\w)", re.IGNORECASE)
+    """A label in a question, in which spaces may stand for its underscores and hyphens."""
+    words = map(re.escape, re.split("[-_]", label))
+    return re.compile(rf"(?<!\w){'[-_ ]'.join(words)}(?!\w)", re.IGNORECASE)

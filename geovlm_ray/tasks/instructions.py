@@ -36,6 +36,13 @@ _STATES_FORM = re.compile(
 )
 _SENTENCE_END = re.compile(r"(?<=[.?!])\s+|\n")
 _STATES_BOX_FORM = re.compile(r"\bform(?:at)?\b[^\[{]{0,80}[\[{]", re.IGNORECASE)
+_IN_THE_FORM = re.compile(
+    r",?\s*\b(?:in|using|with|as|by)\s+(?:(?:the|a|this|following|json|bbox|box|bounding|output)\s+)*"
+    r"form(?:at)?\b[^\[{]{0,80}[\[{].*[\]}]+",
+    re.IGNORECASE,
+)
+_FEWEST_WORDS = 4
+"""Words of a part of a sentence that asks for something."""
 
 
 def question_and_instruction(example: Example, *, list_classes: int = 0, caption_words: int | None = None) -> str:
@@ -44,15 +51,22 @@ def question_and_instruction(example: Example, *, list_classes: int = 0, caption
     The names of an example's ``labels`` are listed if the answer names some of them, there are at most
     ``list_classes``, and the question does not list them. ``caption_words`` is the length that captions should have; by
     default that of the task's instruction.
-    A sentence of the question that states the notation of boxes gives way to the instruction.
+    What the question says of the notation of boxes gives way to the instruction.
     """
     kind = TASKS[example.task].target_kind
     question = example.question
     if kind in ("boxes", "grounded"):
-        kept = [part for part in _SENTENCE_END.split(question) if not _STATES_BOX_FORM.search(part)]
-        question = " ".join(kept) or question
+        question = " ".join(filter(None, map(_without_box_form, _SENTENCE_END.split(question)))) or question
     parts = [question, " ".join(_sentences(example, question, list_classes, caption_words))]
     return "\n".join(part for part in parts if part)
+
+
+def _without_box_form(sentence: str) -> str:
+    """The sentence without the notation of boxes; empty if it says nothing else."""
+    if not _STATES_BOX_FORM.search(sentence):
+        return sentence
+    rest = _IN_THE_FORM.sub("", sentence)
+    return rest if rest != sentence and len(rest.split()) >= _FEWEST_WORDS else ""
 
 
 def box_format(dialect: str, unit: str, *, named: bool = False, rotated: bool = False) -> str:

@@ -114,7 +114,7 @@ def test_real_rsvqa_answers_join_questions(tmp_path: Path) -> None:
 
 def write_coco(path: Path) -> Path:
     """A COCO file of edge cases: unsorted entries, mixed id types, crowds, images without objects, unknown keys."""
-    awkward = [0.1, 0.2, 0.3, 0.7000000000000001]
+    awkward = [1.1, 0.2, 0.3, 0.7000000000000001]
     annotations = [
         {"id": 7, "image_id": "a", "category_id": 3, "bbox": [1, 2, 3, 4], "area": 12, "iscrowd": 0},
         {"id": 8, "image_id": 1, "category_id": 3, "bbox": awkward, "iscrowd": 1, "segmentation": {"counts": "abc"}},

@@ -376,6 +376,28 @@ def test_placeholders_of_all_images_may_stand_in_every_question(tmp_path: Path) 
     assert convert(tmp_path, records).reasons == {}
 
 
+def test_boxes_of_swift_on_another_image_than_the_last_are_refused(tmp_path: Path) -> None:
+    record = CHAT["ms-swift"][0]
+    on_it = record | {"objects": record["objects"] | {"image_id": [0]}}
+    assert convert(tmp_path, [on_it]).reasons == {}
+    (reason,) = convert(tmp_path / "b", [record | {"objects": record["objects"] | {"image_id": [1]}}]).reasons.values()
+    assert "objects.image_id: expected boxes on the last image, 0, found one on image 1" in reason
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "The airplane is in the top left corner, not in the center.",
+        "The airplanes are parked, not flying.",
+        "The runway is empty; the airplanes are at the terminal.",
+    ],
+)
+def test_text_with_a_negation_is_no_empty_target(answer: str, tmp_path: Path) -> None:
+    record = {"messages": messages("<image>Detect all airplanes.", answer), "images": ["a.png"]}
+    rows = convert(tmp_path, [record]).rows
+    assert all(row.example.target for row in rows)
+
+
 def test_norm1_boxes_of_swift_are_fractions_and_quadrilaterals_are_rotated(tmp_path: Path) -> None:
     record = CHAT["ms-swift"][0] | {"objects": {"ref": ["x"], "bbox": [[0.3, 0.25, 0.6, 0.5]], "bbox_type": "norm1"}}
     assert target_boxes(only(convert(tmp_path, [record])).target)[0].coords == pytest.approx((30, 25, 60, 50))

@@ -14,6 +14,7 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
+from PIL import Image
 from rasterio.warp import transform
 
 from geovlm_ray.core.errors import DataError
@@ -184,6 +185,25 @@ def test_scene_without_georeference_has_a_layer_in_pixels(tmp_path: Path) -> Non
     found = run_convert("geojson", folder, tmp_path / "out", **ALL_TRAIN)
     assert boxes_of(found) == {"a/0,0/detection/ship": [SHIP]}
     assert found.rows[0].example.gsd is None
+
+
+def test_layers_belong_to_the_scene_beside_them(tmp_path: Path) -> None:
+    folder = tmp_path / "maps"
+    for name, box in (("a", SHIP), ("b", TANK)):
+        (folder / name).mkdir(parents=True)
+        write_scene(folder / name / "scene.tif", 200, 200, crs=None, transform=Affine.identity())
+        write_layer(folder / name / "scene.geojson", [shapely.box(*box)], label=["ship"])
+    found = run_convert("geojson", folder, tmp_path / "out", **ALL_TRAIN)
+    assert boxes_of(found) == {"a/scene/0,0/detection/ship": [SHIP], "b/scene/0,0/detection/ship": [TANK]}
+
+
+def test_picture_of_a_map_is_no_scene(source: Path, tmp_path: Path) -> None:
+    expected = boxes_of(run_convert("geojson", source, tmp_path / "out", **ALL_TRAIN))
+    (source / "port.geojson").rename(source / "ships.geojson")
+    write_scene(tmp_path / "look.tif", 400, 200, crs=None, transform=Affine.identity())
+    Image.open(tmp_path / "look.tif").save(source / "ships.png")
+    (source / "ships.html").write_text("<p>the page of a map</p>")
+    assert boxes_of(run_convert("geojson", source, tmp_path / "again", **ALL_TRAIN)) == expected
 
 
 def test_composites_are_several_images(source: Path, tmp_path: Path) -> None:

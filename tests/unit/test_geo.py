@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.features
+import rasterio.warp
 from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
@@ -138,6 +139,75 @@ def test_later_scene_is_warped_onto_the_earlier_one(tmp_path: Path) -> None:
     rows, columns = np.nonzero(bright)
     found = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
     assert found == pytest.approx(square, abs=1.01)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
+def test_what_lies_outside_of_a_warped_scene_is_masked(dtype: str, tmp_path: Path) -> None:
+    earlier = write_scene(tmp_path / "earlier.tif", 200, 200, dtype=dtype)
+    shifted = TURNED @ Affine.translation(10, 0)
+    later = write_scene(tmp_path / "later.tif", 200, 200, dtype=dtype, transform=shifted)
+    with Scene(str(earlier)) as first, Scene(str(later)) as second:
+        align(second, first)
+        outside = np.ma.getmaskarray(second.read((1,)))[..., 0]
+        assert outside.sum() == pytest.approx(2000, abs=400)
+        assert not Renderer(second, Composite.default(second)).render(Window(0, 0, 8, 200))[1]
+
+
+def test_later_scene_with_an_alpha_band_is_warped(tmp_path: Path) -> None:
+    earlier = write_scene(tmp_path / "earlier.tif", 100, 100)
+    shifted = TURNED @ Affine.translation(10, 0)
+    later = write_scene(tmp_path / "later.tif", 100, 100, count=4, transform=shifted, photometric="rgb", alpha="yes")
+    with Scene(str(earlier)) as first, Scene(str(later)) as second:
+        align(second, first)
+        assert second.georeference == first.georeference
+
+
+@pytest.mark.parametrize("shift", [0.0, 3.0])
+def test_grids_in_degrees_are_compared_in_pixels(shift: float, tmp_path: Path) -> None:
+    grid = Affine.translation(15, 37) @ Affine.scale(2.7e-6, -2.7e-6)
+    earlier = write_scene(tmp_path / "earlier.tif", 200, 200, crs="EPSG:4326", transform=grid)
+    moved = grid @ Affine.translation(-shift, -shift)
+    later = write_scene(tmp_path / "later.tif", 200, 200, [(100, 100, 120, 120)], crs="EPSG:4326", transform=moved)
+    with Scene(str(earlier)) as first, Scene(str(later)) as second:
+        align(second, first)
+        rows, columns = np.nonzero(second.read((1,))[..., 0].filled(0) > 200)
+    found = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+    assert found == pytest.approx([100 - shift] * 2 + [120 - shift] * 2, abs=1.01)
+
+
+def test_numbers_that_are_not_finite_are_no_data(tmp_path: Path) -> None:
+    path = write_scene(tmp_path / "scene.tif", 100, 50, dtype="float32")
+    with rasterio.open(path, "r+") as file:
+        values = file.read()
+        values[:, :, :50], values[:, :10, 60] = np.nan, np.inf
+        file.write(values)
+    with Scene(str(path)) as scene:
+        renderer = Renderer(scene, Composite.default(scene))
+        assert not renderer.render(Window(0, 0, 50, 50))[1]
+        assert renderer.render(Window(50, 0, 50, 50))[1]
+
+
+def test_palette_picture_has_its_colours(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    colours = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)).resize(
+        (40, 40), Image.Resampling.NEAREST
+    )
+    indexed = colours.quantize(16)
+    indexed.save(tmp_path / "indexed.png")
+    with Scene(str(tmp_path / "indexed.png")) as scene:
+        shown, _ = Renderer(scene, Composite.default(scene)).render()
+    assert np.array_equal(shown, np.asarray(indexed.convert("RGB")))
+
+
+def test_metres_in_web_mercator_are_metres_on_the_ground(tmp_path: Path) -> None:
+    (x,), (y,) = rasterio.warp.transform("EPSG:4326", "EPSG:3857", [10.0], [60.0])
+    mercator = Affine.translation(x, y) @ Affine.scale(1.0, -1.0)
+    path = write_scene(tmp_path / "scene.tif", 100, 100, crs="EPSG:3857", transform=mercator)
+    with Scene(str(path)) as scene:
+        assert scene.georeference is not None
+        assert scene.georeference.metres_per_pixel(100, 100) == pytest.approx(0.5, rel=0.01)
+        a, b = scene.metres(np.array([[10.0, 10.0], [50.0, 40.0]]))
+        assert np.hypot(*(b - a)) == pytest.approx(25, rel=0.01)
 
 
 def test_pairs_that_do_not_fit_are_refused_with_their_overlap(tmp_path: Path) -> None:

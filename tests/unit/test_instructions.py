@@ -108,6 +108,21 @@ def test_notation_in_a_question_gives_way_to_the_configured_one() -> None:
     assert "x_min" not in text
 
 
+@pytest.mark.parametrize(
+    ("question", "kept"),
+    [
+        (
+            "Give the box of the white ship at the pier in the format [x1, y1, x2, y2]. Be precise.",
+            "Give the box of the white ship at the pier. Be precise.",
+        ),
+        ("Provide the box of the red car, in the form [xmin, ymin, xmax, ymax].", "Provide the box of the red car."),
+        ("Locate the ship. The format is [x1, y1, x2, y2].", "Locate the ship."),
+    ],
+)
+def test_what_a_question_asks_for_stays_when_its_notation_goes(question: str, kept: str) -> None:
+    assert prompt("visual_grounding", question, SHIP).startswith(f"{kept}\n")
+
+
 def test_unit_of_a_box_in_a_question_is_stated() -> None:
     text = prompt("region_captioning", "What is in [10, 20, 30, 40]?", ("a",), answers=AnswerFormat(Frame("permille")))
     assert text.startswith("What is in [100, 200, 300, 400]?\n")

@@ -53,6 +53,16 @@ def test_negatives_are_a_share_of_the_records_and_ask_about_classes_that_are_abs
     assert main(["data", "validate", str(tmp_path / "out")]) == 0
 
 
+def test_negatives_are_worded_like_positives(voc: Path, tmp_path: Path) -> None:
+    for file in voc.glob("*.xml"):
+        file.write_text(file.read_text().replace("storage tank", "storage_tank"))
+    assert main(["data", "convert", "voc", str(voc), str(tmp_path / "out"), "negatives=0.4"]) == 0
+    (dataset,) = open_datasets(tmp_path / "out")
+    questions = {row.example.question for _, _, row in dataset.rows()}
+    assert any("storage tank" in question for question in questions)
+    assert not any("_" in question for question in questions)
+
+
 def test_without_the_option_there_are_none(voc: Path, tmp_path: Path) -> None:
     assert main(["data", "convert", "voc", str(voc), str(tmp_path / "out")]) == 0
     assert not list((tmp_path / "out").glob(FILE))

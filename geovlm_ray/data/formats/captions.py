@@ -24,6 +24,7 @@ from geovlm_ray.core.schema import Example
 from geovlm_ray.data.formats.base import Format, Source, Unit, field_of, image_reference, short_repr
 from geovlm_ray.data.formats.files import choice_option, first_existing, image_exists, normalize_split, split_from_name
 from geovlm_ray.data.formats.json_members import json_members
+from geovlm_ray.data.formats.record_fields import optional_text
 from geovlm_ray.data.formats.record_files import unread_keys
 from geovlm_ray.data.formats.streams import external_link, json_records, relative, source_files
 from geovlm_ray.data.table import Row
@@ -68,7 +69,7 @@ def convert(unit: Unit, source: Source) -> Iterable[Row]:
         return
     pair = _image_pair(record, name, source)
     stem = Path(unit.file).stem
-    split = field_of(record, "split") if "split" in record else None
+    split = optional_text(record, "split")
     example = Example(
         id=f"{Path(unit.file).with_suffix('').as_posix()}/{unit.number}",
         task="change_captioning" if pair else "image_captioning",

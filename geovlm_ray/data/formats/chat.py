@@ -31,7 +31,7 @@ from geovlm_ray.data.formats.record_fields import (
 )
 from geovlm_ray.data.formats.record_files import record_of, record_units, stores_images, unread_keys
 from geovlm_ray.data.formats.references import check_task, raw_example, reference_of
-from geovlm_ray.data.formats.swift_objects import fill_placeholders, stated_unit
+from geovlm_ray.data.formats.swift_objects import check_image, fill_placeholders, stated_unit
 from geovlm_ray.data.table import Row
 
 TURN_KEYS = ("messages", "conversations", "conversation")
@@ -63,6 +63,7 @@ def raw_rows(unit: Unit, source: Source) -> Iterable[RawRow | Unit]:
         check_placeholders([turn["value"] for turn in turns if turn["from"] == "human"], images)
     objects = record.get("objects")
     if objects is not None:
+        check_image(objects, len(images))
         turns = fill_placeholders(turns, objects)
     dataset, split = optional_text(record, "dataset") or "", split_of(record, unit, source)
     sensor, gsd = optional_text(record, "sensor"), positive_number(record, "gsd")

@@ -29,6 +29,11 @@ SPLITS = {
     "val": "validation",
     "valid": "validation",
     "validation": "validation",
+    "validate": "validation",
+    "dev": "validation",
+    "eval": "validation",
+    "evaluation": "validation",
+    "minival": "validation",
     "test": "test",
     "testing": "test",
 }

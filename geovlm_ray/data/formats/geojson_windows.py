@@ -164,18 +164,27 @@ def plan_windows(source: Source, settings: WindowSettings) -> tuple[list[Planned
     return chosen, len(found) - len(chosen)
 
 
+def _is_placed(raster: Path) -> bool:
+    with Scene(str(raster)) as scene:
+        return scene.georeference is not None
+
+
 def _scenes_with_layers(source: Source) -> dict[Path, list[Path]]:
     """The files of the scenes below the image root, each with its layers."""
     rasters = sorted(p for p in source.images.rglob("*") if p.suffix.lower() in IMAGE_ENDINGS and p.is_file())
     layers = [path for path in layer_files(source) if external_link(path, source) is None]
     if len(rasters) == len(layers) == 1:
         return {rasters[0]: layers}
+    placed = {raster: _is_placed(raster) for raster in rasters}
+    # The picture that `geovlm-ray predict` writes beside a map and a page is no scene.
+    rasters = [path for path in rasters if placed[path] or not path.with_suffix(".html").is_file()]
     stems = {path.stem for path in rasters}
+    taken = {path for path in layers for raster in rasters if path.with_suffix("") == raster.with_suffix("")}
     found = {}
     for raster in rasters:
-        with Scene(str(raster)) as scene:
-            is_placed = scene.georeference is not None
-        own = [path for path in layers if path.stem == raster.stem or (is_placed and path.stem not in stems)]
+        beside = [path for path in layers if path.with_suffix("") == raster.with_suffix("")]
+        named = beside or [path for path in layers if path.stem == raster.stem and path not in taken]
+        own = [path for path in layers if path in named or (placed[raster] and path.stem not in stems)]
         if own:
             found[raster] = own
     if not found:

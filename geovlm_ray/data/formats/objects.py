@@ -114,10 +114,12 @@ def check_inside(box: Box, frame: Frame) -> Box:
     """The box, if it is a horizontal one inside the image up to rounding, or a rotated one centred inside it.
 
     Raises:
-        DataError: it is not, or it has no area.
+        DataError: it is not, or it has no area, or it lies in the first pixel, as fractions of the image do.
     """
     x1, y1, x2, y2 = box.coords[:4]
     width, height = frame.scale
+    if max(map(abs, box.coords[:4])) <= 1 < min(width, height):
+        raise DataError(f"expected a box in pixels, found fractions of the image: {list(box.coords)}")
     across, down = MAX_OUTSIDE * width + 1, MAX_OUTSIDE * height + 1
     if len(box.coords) == 5:
         x1 = x2 = (x1 + x2) / 2

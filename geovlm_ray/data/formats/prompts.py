@@ -16,7 +16,7 @@ from geovlm_ray.data.formats.base import question_words, short_repr
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.answers.box_dialects import parse_boxes, strip_boxes
 from geovlm_ray.tasks.answers.labels import BIGEARTHNET, label_keys, split_labels
-from geovlm_ray.tasks.answers.no_boxes import says_none
+from geovlm_ray.tasks.answers.no_boxes import denies_first, says_none
 
 SENSORS = {
     "hr": "high-resolution optical",
@@ -332,7 +332,7 @@ def denies_boxes(prompt: str, answer: str) -> bool:
     plain = answer.strip(" .").lower()
     if plain.isdigit() or (plain in ("yes", "no") and prompt.rstrip().endswith("?")):
         return False
-    return not _BOX.search(answer) and requests_boxes(prompt) and says_none(answer)
+    return not _BOX.search(answer) and requests_boxes(prompt) and says_none(answer) and denies_first(answer)
 
 
 def lists_classes(prompt: str, names: Sequence[str]) -> bool:

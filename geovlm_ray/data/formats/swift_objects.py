@@ -31,6 +31,19 @@ def stated_unit(objects: Any) -> str | None:
     return UNITS[kind] if kind is not None else None
 
 
+def check_image(objects: Any, images: int) -> None:
+    """Check that boxes refer to the last of ``images`` images, as they do without ``image_id``.
+
+    Raises:
+        DataError: a box refers to another image.
+    """
+    for index in _list(objects, "image_id"):
+        if index != images - 1:
+            raise DataError(
+                f"objects.image_id: expected boxes on the last image, {images - 1}, found one on image {index!r:.20}"
+            )
+
+
 def fill_placeholders(turns: Any, objects: Any) -> list[dict[str, str]]:
     """The turns with their placeholders replaced in order; a name directly before its box becomes its label.
 

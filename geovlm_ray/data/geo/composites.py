@@ -88,7 +88,10 @@ class Renderer:
             values = np.ma.divide(first - second, first + second)[..., None]
             has_data = ~np.ma.getmaskarray(values).all(axis=2)
         filled = values.filled(0)
-        if self._ranges is None:
+        palette = self.scene.palette()
+        if palette is not None and filled.dtype == np.uint8:
+            rgb = palette[filled[..., 0]]
+        elif self._ranges is None:
             rgb = to_rgb(filled, PixelSettings(bands=tuple(range(1, filled.shape[2] + 1))))
         else:
             channels = [

@@ -14,8 +14,9 @@ from typing import Self
 import numpy as np
 import rasterio
 from affine import Affine
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
-from rasterio.enums import Interleaving
+from rasterio.enums import ColorInterp, Interleaving
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform
@@ -44,6 +45,8 @@ CACHE_BYTES = 2**28
 WGS84 = CRS.from_epsg(4326)
 METRES_PER_DEGREE = 111_195.0
 """Metres of a degree on a sphere of the mean radius of the earth."""
+MAX_DISTORTION = 0.02
+"""Relative difference of a length in a projected CRS from that on the ground, above which the globe is measured."""
 PREVIEW_SIDE = 1024
 """Longer side of the reduced scene from which the contrast stretch is computed."""
 
@@ -95,7 +98,7 @@ class Georeference:
         """
         try:
             found = np.column_stack(transform(self.crs, WGS84, *self.coordinates(pixels).T))
-        except (RasterioError, ValueError) as error:
+        except (RasterioError, CPLE_BaseError, ValueError) as error:
             raise DataError(f"expected coordinates in {self.crs}, found: {error}") from error
         if not np.isfinite(found).all():
             raise DataError(f"expected coordinates in {self.crs}, found some that are nowhere on the globe")
@@ -103,8 +106,27 @@ class Georeference:
 
     def metres_per_pixel(self, width: int, height: int) -> float:
         """Ground sample distance at the centre of a scene of this size."""
-        if self.crs.is_projected:
-            return math.sqrt(abs(self.transform.determinant)) * self.crs.linear_units_factor[1]
+        if self.is_metric(width, height):
+            return self._projected_metres_per_pixel()
+        return self._metres_on_the_globe(width, height)
+
+    def is_metric(self, width: int, height: int) -> bool:
+        """Whether lengths in the CRS are lengths on the ground in a scene of this size, up to `MAX_DISTORTION`.
+
+        They are in UTM, and not in degrees or in Web Mercator.
+        """
+        if not self.crs.is_projected:
+            return False
+        try:
+            ratio = self._projected_metres_per_pixel() / self._metres_on_the_globe(width, height)
+        except DataError:
+            return True
+        return abs(ratio - 1) < MAX_DISTORTION
+
+    def _projected_metres_per_pixel(self) -> float:
+        return math.sqrt(abs(self.transform.determinant)) * float(self.crs.linear_units_factor[1])
+
+    def _metres_on_the_globe(self, width: int, height: int) -> float:
         corners = np.array([[width, height], [width + 1, height], [width, height + 1]]) / 2
         degrees = self.degrees(corners)
         across, down = (degrees[1:] - degrees[0]) * [math.cos(math.radians(degrees[0, 1])), 1.0]
@@ -158,13 +180,13 @@ class Scene:
     def metres(self, pixels: np.ndarray) -> np.ndarray:
         """Places of pixel corners (column, row) [n, 2] on a plane in metres, x east and y north.
 
-        Without a projected CRS, the plane touches the globe at the centre of the scene; without a georeference, metres
-        are pixels.
+        Without a CRS whose lengths are those on the ground, the plane touches the globe at the centre of the scene;
+        without a georeference, metres are pixels.
         """
         where = self.georeference
         if where is None:
             return pixels * [1.0, -1.0]
-        if where.crs.is_projected:
+        if where.is_metric(self.width, self.height):
             return where.coordinates(pixels) * where.crs.linear_units_factor[1]
         centre = where.degrees(np.array([[self.width / 2, self.height / 2]]))[0]
         scale = METRES_PER_DEGREE * np.array([math.cos(math.radians(centre[1])), 1.0])
@@ -176,7 +198,9 @@ class Scene:
         self._take_grid()
 
     def read(self, bands: tuple[int, ...], window: Window | None = None, side: int | None = None) -> np.ma.MaskedArray:
-        """Bands (numbered from 1) of a window, [rows, columns, bands]; nodata, alpha and mask bands are masked.
+        """Bands (numbered from 1) of a window, [rows, columns, bands].
+
+        Masked are nodata, what alpha and mask bands hide, and numbers that are not finite.
 
         With ``side``, the longer side is reduced to at most this many pixels.
 
@@ -191,7 +215,18 @@ class Scene:
         part = RasterWindow(area.left, area.top, area.width, area.height)
         with self._errors():
             values = self.file.read(list(bands), window=part, out_shape=shape, masked=True)
+        if values.dtype.kind in "fc":
+            values = np.ma.masked_invalid(values, copy=False)
         return values.transpose(1, 2, 0)
+
+    def palette(self) -> np.ndarray | None:
+        """Colours [256, 3] of the values of the first band, uint8; None if they are no indices of colours."""
+        if self.bands != 1 or self.file.colorinterp[0] != ColorInterp.palette:
+            return None
+        colours = np.zeros((256, 3), dtype=np.uint8)
+        for index, colour in self.file.colormap(1).items():
+            colours[index] = colour[:3]
+        return colours
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import shapely
 from rasterio.crs import CRS
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_geom
 
@@ -32,7 +34,7 @@ def align(later: Scene, earlier: Scene) -> None:
                 f"have no georeference in common, found {later.width} x {later.height}"
             )
         return
-    if same_size and here.crs == there.crs and here.transform.almost_equals(there.transform):
+    if same_size and here.crs == there.crs and _is_same_grid(here, there, earlier):
         return
     outline = _outline(earlier, here, here.crs)
     (common,) = intersections(np.array([outline]), np.array([_outline(later, there, here.crs)]))
@@ -50,9 +52,26 @@ def align(later: Scene, earlier: Scene) -> None:
             width=earlier.width,
             height=earlier.height,
             resampling=Resampling.bilinear,
-            add_alpha=later.file.nodata is None,
+            **_masked(later),
         )
     )
+
+
+def _is_same_grid(here: Georeference, there: Georeference, scene: Scene) -> bool:
+    """Whether the corners of a scene lie at the same place in both, up to a hundredth of a pixel."""
+    corners = np.array([[0, 0], [scene.width, 0], [scene.width, scene.height], [0, scene.height]], dtype=np.float64)
+    return bool(np.abs(here.pixels(there.coordinates(corners)) - corners).max() < 0.01)
+
+
+def _masked(scene: Scene) -> dict[str, Any]:
+    """Options of a warped view by which what lies outside of the scene is masked."""
+    if scene.file.nodata is not None or ColorInterp.alpha in scene.file.colorinterp:
+        return {}
+    kind = np.dtype(scene.file.dtypes[0])
+    if kind in (np.uint8, np.uint16):
+        return {"add_alpha": True}
+    # GDAL ignores an alpha band of other types.
+    return {"nodata": float("nan") if kind.kind in "fc" else int(np.iinfo(kind).min)}
 
 
 def _outline(scene: Scene, where: Georeference, crs: CRS) -> shapely.Polygon:

@@ -18,6 +18,7 @@ from geovlm_ray.data.geo.scene import Scene
 from geovlm_ray.report.boxes import CASING_COLOUR, PREDICTED_COLOUR, TRUE_COLOUR
 from geovlm_ray.report.page import data_uri, render
 from geovlm_ray.serving.predict.features import Feature, SceneFeatures
+from geovlm_ray.serving.predict.outputs import quick_look_page, quick_look_pictures
 
 SIDE = 2048
 """Longer side of the pictures in pixels."""
@@ -30,15 +31,15 @@ def write_quick_look(
 ) -> list[Path]:
     """Write ``OUT.png`` (``OUT-2.png``, ... for further scenes) and ``OUT.html``; returns the files."""
     files, cards = [], []
-    for k, (paths, features) in enumerate(zip(sources, scenes, strict=True), 1):
+    pictures = quick_look_pictures(out, len(scenes))
+    for paths, features, file in zip(sources, scenes, pictures, strict=True):
         # Of a change pair, the later scene.
         picture, shown = preview(paths[-1], composites, features)
-        file = out.with_name(f"{out.stem}{'' if k == 1 else f'-{k}'}.png")
         drawn(picture, shown.features).save(file, compress_level=1)
         files.append(file)
         cards.append(card(picture, shown))
     note = f"Predictions of {out.name}; features are drawn in orange, windows with an answer dashed."
-    page = out.with_suffix(".html")
+    page = quick_look_page(out)
     write_atomically(page, render("map.html", title=out.stem, note=note, scenes=cards, tables=()))
     return [*files, page]
 

@@ -25,8 +25,8 @@ _DENIES = re.compile(
     r"|(?:is|are|was|were|be)(?: not|n['’]?t) "
     r"(?:any\b|a\b|visible|present|found|detected|seen|in (?:the|this)\b|there\b)"
     r"|but (?:no|none)\b"
-    r"|[:,.!;] ?(?:no|not|zero|0|none)\b"
-    r"|\b(?:is|are) empty\b|\bempty list\b"
+    r"|[:,.!;] ?(?:no|zero|0|none)\b|: ?not\b"
+    r"|\b(?:list|answer|result|output|set|it|they)(?: of [a-z ]{1,30})? (?:is|are) empty\b|\bempty list\b"
     r"|\babsent\b|\bwithout any\b|\bdevoid of\b)",
     re.IGNORECASE,
 )
@@ -42,7 +42,10 @@ _REFUSES = re.compile(
 )
 _AFFIRMS = re.compile(
     r"\b(?:(?:there (?:is|are)|contains|shows|(?:i|can) see) "
-    r"(?:a|an|one|two|three|four|five|some|several|many|multiple|[1-9]\d*)|not sure)\b",
+    r"(?:a|an|one|two|three|four|five|some|several|many|multiple|[1-9]\d*)|not sure"
+    r"|(?:: ?|found |see |detect(?:ed)? )(?:one|two|three|four|five|several|many|[1-9]\d*)"
+    r"|it (?:contains|has|shows) (?!no|none|nothing|zero|neither|any)\w+)\b"
+    r"|\A\W*(?:one|two|three|four|five|several|many|[1-9]\d*) [a-z]",
     re.IGNORECASE,
 )
 _CONTRASTS = re.compile(
@@ -50,6 +53,29 @@ _CONTRASTS = re.compile(
     r"apart from)\b",
     re.IGNORECASE,
 )
+
+
+_CLAUSE_END = re.compile(r"[.,;:!?\n]+")
+_NEGATES = re.compile(
+    r"\b(?:no|not|none|nothing|zero|0|neither|cannot|without|devoid|absent|empty|unable|failed)\b|n['’]t\b",
+    re.IGNORECASE,
+)
+_STATES = re.compile(
+    r"\b(?:is|are|was|were|has|have|can|shows?|contains?|depicts?|located|parked|found|visible)\b", re.IGNORECASE
+)
+
+
+def denies_first(text: str) -> bool:
+    """Whether the first clause of a text that states something says that there is no object.
+
+    "In this image, there are no ships." does; "The ship is at the left, not in the centre." does not.
+    """
+    for clause in _CLAUSE_END.split(text):
+        if _NEGATES.search(clause):
+            return says_none(clause.strip())
+        if _STATES.search(clause):
+            return False
+    return says_none(text)
 
 
 def says_none(text: str) -> bool:

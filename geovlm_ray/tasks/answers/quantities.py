@@ -215,19 +215,20 @@ def _value(words: Sequence[str], start: int) -> tuple[float, int]:
     """The number at a position, of one or several words ("two hundred and five"), and the position after it."""
     if words[start] in _FACTORS:
         return _FACTORS[words[start]], start + 1 + (words[start + 1 : start + 2] in (["a"], ["an"]))
-    total, value, end = 0.0, float(words[start]), start + 1
+    total, value, end, is_spelled = 0.0, float(words[start]), start + 1, False
     if end == len(words) or not (words[end] in _MULTIPLIERS or _is_number(words[end]) or words[end] == "and"):
         return value, end
     while end < len(words):
         factor = _MULTIPLIERS.get(words[end])
         if factor is not None:
-            value, end = value * factor, end + 1
+            value, end, is_spelled = value * factor, end + 1, True
             if factor >= 1000:
                 total, value = total + value, 0.0
             continue
         after = end + 1 if words[end] == "and" and words[end - 1] in _MULTIPLIERS else end
         following = words[after] if after < len(words) else ""
-        tens = 20 <= value < 100 and value % 10 == 0 and len(following) == 1
+        # "Twenty one", "one hundred twenty one"; but "120 1" are two numbers.
+        tens = value % 100 >= 20 and value % 10 == 0 and len(following) == 1 and (value < 100 or is_spelled)
         if not (following.isdecimal() and len(following) <= 3 and (tens or words[end - 1] in _MULTIPLIERS)):
             break
         value, end = value + int(following), after + 1
