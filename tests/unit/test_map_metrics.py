@@ -15,9 +15,11 @@ from faster_coco_eval import COCO, COCOeval_faster
 from rasterio.warp import transform
 
 from geovlm_ray.cli import main
+from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.geometry import iou_hbb, match
 from geovlm_ray.data.geo.scene import Scene
 from geovlm_ray.evaluation.metrics.maps import MapObjects, map_metrics
+from geovlm_ray.serving.predict.evaluate_map import read_map
 from tests.unit.oracle import PLACE, UTM, scattered, write_scene
 from tests.unit.test_formats_geojson import shape_of, write_layer
 
@@ -160,3 +162,21 @@ def test_reference_elsewhere_is_refused(tmp_path: Path, capsys: pytest.CaptureFi
     assert f"expected polygons in {scene}, found none of 1 features there" in capsys.readouterr().err
     assert main(words) == 1
     assert "--scene: expected the raster file of the reference objects, found none" in capsys.readouterr().err
+
+
+def test_classes_of_a_map_are_those_of_the_reference(tmp_path: Path) -> None:
+    scene = str(write_scene(tmp_path / "port.tif", 600, 500))
+    shapes = [shape_of(box) for box in scattered(3, 600, 500, (20, 60))]
+    one = write_layer(tmp_path / "one.geojson", shapes, label=["ship", "tank", None])
+    assert read_map(one, scene, ["ship"]).labels == ("ship", "tank", "ship")
+    with pytest.raises(
+        DataError, match=r"one\.geojson, feature 3: expected the name of a class.*the truth has 2 classes"
+    ):
+        read_map(one, scene, ["ship", "tank"])
+    spelled = write_layer(tmp_path / "spelled.geojson", shapes, label=["Storage tank", "storage_tank", "Ship"])
+    assert read_map(spelled, scene, ["storage-tank", "ship"]).labels == ("storage-tank", "storage-tank", "ship")
+    bare = write_layer(tmp_path / "bare.geojson", shapes, note=["a", "b", "c"])
+    assert read_map(bare, scene, ["ship"]).labels == ("ship",) * 3
+    empty = tmp_path / "empty.geojson"
+    empty.write_text('{"type": "FeatureCollection", "features": []}')
+    assert read_map(empty, scene, ["ship", "tank"]).labels == ()

@@ -14,6 +14,7 @@ import pyogrio.raw
 import pytest
 import rasterio
 import shapely
+from affine import Affine
 from pycocotools.coco import COCO
 from rasterio.warp import transform
 
@@ -22,14 +23,16 @@ from geovlm_ray.core.errors import ConfigError, DataError, RunError
 from geovlm_ray.core.geometry import hbb, iou_hbb
 from geovlm_ray.core.schema import Sample
 from geovlm_ray.data.geo.composites import Composite
+from geovlm_ray.data.geo.scene import Scene
 from geovlm_ray.evaluation.confidence import mean_probability
 from geovlm_ray.evaluation.settings import evaluation_config
 from geovlm_ray.model.loading import load_processor, model_folder
-from geovlm_ray.serving.predict.features import SceneFeatures, write_features
+from geovlm_ray.serving.predict.features import Feature, SceneFeatures, write_features
+from geovlm_ray.serving.predict.quick_look import preview
 from geovlm_ray.serving.predict.run import predict, unfinished_folder
 from geovlm_ray.serving.predict.settings import PredictSettings
 from geovlm_ray.serving.predict.sources import scene_paths
-from tests.unit.oracle import PLACE, UTM, Oracle, scattered, write_scene
+from tests.unit.oracle import PLACE, TURNED, UTM, Oracle, scattered, write_scene
 
 WIDTH, HEIGHT, SIDE, OVERLAP = 1100, 800, 300, 90
 OBJECTS = scattered(25, WIDTH, HEIGHT, (12, 85))
@@ -230,6 +233,29 @@ def test_change_pairs_and_composites_are_several_pictures(tmp_path: Path, config
 def test_absent_sources_are_named(change: Callable[[Path], Path], message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message):
         scene_paths([str(change(tmp_path))])
+
+
+def test_polygons_become_their_smallest_rectangles(tmp_path: Path, config: Config) -> None:
+    path = write_scene(tmp_path / "scene.tif", 400, 200)
+    answering = Oracle([], 400, 200, SIDE, OVERLAP, answer="[[10, 10, 20, 10, 20, 20, 10, 20]]")
+    found = predicted(path, tmp_path / "map.gpkg", config, answering)
+    assert len(found.features) == len(answering.windows)
+    first = answering.windows[0]
+    box = shapely.box(*(np.array([10, 10, 20, 20]) / 100 * [first.width, first.height, first.width, first.height]))
+    assert min(box.hausdorff_distance(feature.polygon) for feature in found.features) < 1
+
+
+def test_quick_look_of_a_pair_is_on_the_grid_of_the_earlier_scene(tmp_path: Path) -> None:
+    earlier = write_scene(tmp_path / "earlier.tif", 200, 100)
+    finer = write_scene(tmp_path / "later.tif", 400, 200, [(100, 60, 140, 80)], transform=TURNED @ Affine.scale(0.5))
+    with Scene(str(earlier)) as scene:
+        features = SceneFeatures.of(scene, [Feature(shapely.box(50, 30, 70, 40), {})])
+    picture, shown = preview(str(finer), (), features, str(earlier))
+    assert picture.size == (200, 100)
+    rows, columns = np.nonzero(np.asarray(picture.convert("L")) > 200)
+    assert shown.features[0].polygon.bounds == pytest.approx(
+        (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1), abs=1.01
+    )
 
 
 def test_sources_are_files_folders_and_patterns(tmp_path: Path) -> None:

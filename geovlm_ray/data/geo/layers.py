@@ -35,6 +35,9 @@ MAX_BYTES = 2**31
 """Largest layer file that is read; a layer is in memory as a whole."""
 
 
+NO_CLASS = "expected the name of a class"
+
+
 @dataclass(frozen=True)
 class Layer:
     """The polygons [n] of a vector layer, their classes, and the numbers and problems of features that are neither.
@@ -72,11 +75,11 @@ class Layer:
             raise DataError(f"{self.path}: expected coordinates in {crs}, found: {error}") from error
 
 
-def read_layer(path: Path, class_column: str = "", label: str = "", layer: str = "") -> Layer:
+def read_layer(path: Path, class_column: str = "", label: str = "", layer: str = "", default: str = "") -> Layer:
     """Read the polygons of a layer file.
 
-    The class is in ``class_column``, by default the first of `CLASS_COLUMNS`, or ``label`` for all. ``layer`` names the
-    layer of a file with several.
+    The class is in ``class_column``, by default the first of `CLASS_COLUMNS`, or ``label`` for all, or ``default`` for
+    features without one. ``layer`` names the layer of a file with several.
 
     Raises:
         DataError: the file, the layer or the column does not exist, or the file cannot be read.
@@ -97,7 +100,12 @@ def read_layer(path: Path, class_column: str = "", label: str = "", layer: str =
     if geometries is None:
         raise DataError(f"{path}: expected polygons, found a table without geometries")
     fields = dict(zip((str(name) for name in meta["fields"]), columns, strict=True))
-    values = [label] * len(geometries) if label else list(fields[_class_column(path, fields, class_column)])
+    has_classes = any(name.lower() in CLASS_COLUMNS for name in fields)
+    if label or not len(geometries) or (default and not has_classes and not class_column):
+        values = [label or default] * len(geometries)
+    else:
+        column = fields[_class_column(path, fields, class_column)]
+        values = [default if default and _is_null(value) else value for value in column]
     scores = _scores(fields.get("score"), len(geometries))
     return _layer(path, crs, shapely.from_wkb(geometries, on_invalid="ignore"), values, scores)
 
@@ -138,18 +146,21 @@ def _layer(path: Path, crs: CRS | None, shapes: np.ndarray, values: list[Any], s
     kept, labels, chosen, problems = [], [], [], {}
     for number, (shape, value) in enumerate(zip(shapes, values, strict=True), 1):
         polygon = _polygon(shape)
-        is_null = value is None or (isinstance(value, float) and math.isnan(value))
-        name = "" if is_null else " ".join(str(value).split())
+        name = "" if _is_null(value) else " ".join(str(value).split())
         if polygon is None:
             found = "none" if shape is None else shape.geom_type
             problems[number] = f"expected a polygon with an area, found {found}"
         elif not name:
-            problems[number] = f"expected the name of a class, found {value!r}"
+            problems[number] = f"{NO_CLASS}, found {value!r}"
         else:
             kept.append(polygon)
             labels.append(name)
             chosen.append(number - 1)
     return Layer(path, crs, np.array(kept, dtype=object), tuple(labels), scores[chosen], problems)
+
+
+def _is_null(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _polygon(shape: shapely.Geometry | None) -> shapely.Geometry | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from geovlm_ray.config import Config
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.files import write_atomically
 from geovlm_ray.core.interfaces import RolloutPool
-from geovlm_ray.data.geo.layers import read_layer
+from geovlm_ray.data.geo.layers import NO_CLASS, read_layer
 from geovlm_ray.data.geo.scene import Scene
 from geovlm_ray.evaluation.metrics.maps import THRESHOLD, MapObjects, map_metrics
 from geovlm_ray.report.page import render
@@ -63,14 +64,26 @@ def find_objects(
 
 
 def read_map(file: Path, scene: str, classes: Sequence[str]) -> MapObjects:
-    """Read what was found from a vector file; if there is one class, every object is of it.
+    """Read what was found from a vector file.
+
+    Classes are spelled as in ``classes``, those of the truth, from which case, hyphens and underscores may differ. If
+    there is only one, an object without a class is of it.
 
     Raises:
-        DataError: the file cannot be read, or has no column with classes.
+        DataError: the file cannot be read, or an object has no class and could be of several.
     """
-    layer = read_layer(file, label=classes[0] if len(classes) == 1 else "")
+    layer = read_layer(file, default=classes[0] if len(classes) == 1 else "")
+    unnamed = next((f"{n}: {text}" for n, text in layer.problems.items() if text.startswith(NO_CLASS)), None)
+    if unnamed:
+        raise DataError(f"{file}, feature {unnamed}; the truth has {len(classes)} classes")
+    spelled = {_plain(name): name for name in classes}
+    labels = tuple(spelled.get(_plain(name), name) for name in layer.labels)
     with Scene(scene) as opened:
-        return MapObjects(layer.in_pixels(opened), layer.labels, layer.scores)
+        return MapObjects(layer.in_pixels(opened), labels, layer.scores)
+
+
+def _plain(name: str) -> str:
+    return re.sub("[-_ ]+", " ", name).casefold()
 
 
 def read_truth(file: Path, scene: str, class_column: str = "", label: str = "") -> MapObjects:

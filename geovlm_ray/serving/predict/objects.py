@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import shapely
 
-from geovlm_ray.core.geometry import Frame, convert_coords, iou_matrix, polygons
+from geovlm_ray.core.geometry import Frame, convert_coords, iou_matrix, polygons, rotated_box
 from geovlm_ray.core.schema import Box
 from geovlm_ray.data.geo.scene import Window
 from geovlm_ray.data.records import frame_from_json
@@ -60,8 +60,10 @@ def _boxes(response: str, answer: WindowAnswer) -> list[Box]:
     read = read_boxes(_split(response)[1], frame=frame)
     pixels = Frame("pixel", window.width, window.height)
     pairs = zip(read.boxes, read.labels, strict=True) if read else ()
-    found = [(convert_coords(c, frame, pixels), label) for c, label in pairs if len(c) in (4, 5)]
-    return [Box(_moved(c, window), label) for c, label in found if _is_inside(c, window)]
+    placed = [(convert_coords(c, frame, pixels), label) for c, label in pairs]
+    # The smallest rectangle around a polygon; None for one without area.
+    found = [(rotated_box(c) if len(c) > 5 else c, label) for c, label in placed]
+    return [Box(_moved(c, window), label) for c, label in found if c and _is_inside(c, window)]
 
 
 def _moved(coords: Sequence[float], window: Window) -> tuple[float, ...]:

@@ -19,6 +19,7 @@ from geovlm_ray.report.boxes import CASING_COLOUR, PREDICTED_COLOUR, TRUE_COLOUR
 from geovlm_ray.report.page import data_uri, render
 from geovlm_ray.serving.predict.features import Feature, SceneFeatures
 from geovlm_ray.serving.predict.outputs import quick_look_page, quick_look_pictures
+from geovlm_ray.serving.predict.pairs import align
 
 SIDE = 2048
 """Longer side of the pictures in pixels."""
@@ -34,7 +35,7 @@ def write_quick_look(
     pictures = quick_look_pictures(out, len(scenes))
     for paths, features, file in zip(sources, scenes, pictures, strict=True):
         # Of a change pair, the later scene.
-        picture, shown = preview(paths[-1], composites, features)
+        picture, shown = preview(paths[-1], composites, features, paths[0] if len(paths) > 1 else "")
         drawn(picture, shown.features).save(file, compress_level=1)
         files.append(file)
         cards.append(card(picture, shown))
@@ -44,13 +45,18 @@ def write_quick_look(
     return [*files, page]
 
 
-def preview(path: str, composites: Sequence[Composite], features: SceneFeatures) -> tuple[Image.Image, SceneFeatures]:
-    """A reduced picture of a scene, and its features in pixels of the picture."""
+def preview(
+    path: str, composites: Sequence[Composite], features: SceneFeatures, earlier: str = ""
+) -> tuple[Image.Image, SceneFeatures]:
+    """A reduced picture of a scene, on the pixel grid of an earlier one if given, and its features in its pixels."""
     with Scene(path) as scene:
+        if earlier:
+            with Scene(earlier) as first:
+                align(scene, first)
         picture = Image.fromarray(Renderer(scene, (composites or [Composite.default(scene)])[0]).render(side=SIDE)[0])
-    factor = picture.width / features.width
+    factors = [picture.width / features.width, picture.height / features.height]
     scaled = [
-        Feature(shapely.transform(f.polygon, lambda points: points * factor), f.properties) for f in features.features
+        Feature(shapely.transform(f.polygon, lambda points: points * factors), f.properties) for f in features.features
     ]
     return picture, replace(features, features=scaled)
 
