@@ -41,14 +41,14 @@ _CANONICAL = {
         "dense": "dense densely", "sparse": "sparse sparsely", "picture": "photograph photo",
         "agriculture": "agricultural",
         "industry": "industrial", "residence": "residential", "commerce": "commercial",
-        "car": "car automobile", "circle": "circular round", "rectangle": "rectangular", "none": "nothing none",
+        "car": "car automobile", "circle": "circular round", "rectangle": "rectangular", "triangle": "triangular", "none": "nothing none",
         "forest": "forested", "mountain": "mountainous", "sand": "sandy", "grass": "grassy",
         "not": " ".join(NEGATORS - {"rather", "instead"}),
         "build": "built build constructed", "adjacent": "next beside",
         "below": "below under beneath underneath", "above": "above over", "inside": "inside within",
         "outside": "outside",
     }.items()
-    for spelling in spellings.split()
+    for spelling in (name, *spellings.split())
 }  # fmt: skip
 _NOT_INFLECTED = word_set(
     "building parking housing string spring ceiling crossing wing king bed red shed seed feed reed weed"
