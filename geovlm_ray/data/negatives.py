@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from geovlm_ray.core.files import writing
 from geovlm_ray.core.schema import target_boxes
 from geovlm_ray.data.convert import Counts
 from geovlm_ray.data.parquet import Dataset
-from geovlm_ray.data.table import Row, to_table
+from geovlm_ray.data.table import UNCLEAR, Row, to_table
 from geovlm_ray.tasks import TASKS
 
 FILE = "part-negatives.parquet"
@@ -24,11 +24,10 @@ FILE = "part-negatives.parquet"
 
 @dataclass
 class _Picture:
-    """A detection record of the images of a record, without its boxes, and the classes that all their records show."""
+    """A detection record of one class, without its boxes."""
 
     row: Row
     label: str
-    shown: set[str] = field(default_factory=set)
 
 
 def write_negatives(share: float, folder: Path) -> Counts:
@@ -50,9 +49,10 @@ def negative_rows(folder: Path, share: float, seed: int = 0) -> Iterator[Row]:
 
     Each asks about a class of the dataset that its picture does not show, in the words of a record about a class that
     it shows; the right answer is that there are none. A dataset whose questions name no class, or with one class, has
-    none. The classes of a picture are those of all its records.
+    none. The classes of a picture are those of all its records, and those that it may show (`UNCLEAR`).
     """
     pictures: dict[tuple[str, ...], _Picture] = {}
+    shown: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)
     classes: dict[str, None] = {}
     positives = 0
     for _, _, row in Dataset(folder, folder).rows():
@@ -65,9 +65,8 @@ def negative_rows(folder: Path, share: float, seed: int = 0) -> Iterator[Row]:
         if len(labels) == 1 and _named(next(iter(labels))).search(example.question):
             template = replace(row, example=replace(example, target=()), extra={}, parts=0)
             pictures.setdefault(example.images, _Picture(template, next(iter(labels))))
-        if example.images in pictures:
-            pictures[example.images].shown |= labels
-    absent = [(key, name) for key, picture in pictures.items() for name in classes if name not in picture.shown]
+        shown[example.images] |= labels | set(row.extra.get(UNCLEAR, ()))
+    absent = [(key, name) for key in pictures for name in classes if name not in shown[key]]
     wanted = min(len(absent), round(share / (1 - share) * positives))
     chosen = np.random.default_rng(seed).permutation(len(absent))[:wanted]
     for k in sorted(chosen.tolist()):

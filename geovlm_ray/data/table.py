@@ -22,6 +22,8 @@ from geovlm_ray.tasks.answers.box_dialects import DIALECTS, MAX_COORDINATE
 VERSION = 1
 _DEFAULT_PIXELS = PixelSettings()
 _PLAIN_FIELDS = ("id", "task", "question", "dataset", "split", "dialect", "reasoning", "gsd", "sensor")
+UNCLEAR = "unclear"
+"""Key in ``extra``: classes of which a picture may show more objects than its records have, such as invalid ones."""
 _TEXTS = ("id", "task", "question", "dataset", "split", "dialect", "licence", "source_file", "extra")
 """Text columns without null."""
 _MAX_CHARS = {"id": 1_000, "question": 100_000, "reasoning": 100_000}

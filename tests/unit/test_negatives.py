@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from geovlm_ray.cli import main
 from geovlm_ray.core.schema import Box, Example
-from geovlm_ray.data.negatives import FILE
+from geovlm_ray.data.negatives import FILE, negative_rows
 from geovlm_ray.data.parquet import open_datasets
+from geovlm_ray.data.table import Row, to_table
 from geovlm_ray.evaluation.metrics.sound import AnsweredExample, sound_metrics
 from tests.unit.datasets import write_image
 
@@ -51,6 +53,51 @@ def test_negatives_are_a_share_of_the_records_and_ask_about_classes_that_are_abs
     assert len({(e.images, e.question) for e in asked}) == len(asked)
     assert len({example.id for _, example in rows}) == len(rows)
     assert main(["data", "validate", str(tmp_path / "out")]) == 0
+
+
+def test_no_negative_is_about_a_class_with_an_invalid_object(voc: Path, tmp_path: Path) -> None:
+    broken = voc / "2.xml"
+    assert "plane" not in broken.read_text()
+    broken.write_text(
+        broken.read_text().replace(
+            "</annotation>",
+            "<object><name>plane</name><bndbox><xmin>50</xmin><ymin>5</ymin><xmax>500</xmax><ymax>9</ymax></bndbox>"
+            "</object></annotation>",
+        )
+    )
+    words = ["data", "convert", "voc", str(voc), str(tmp_path / "out"), "negatives=0.6", "--max-bad", "0.2"]
+    assert main(words) == 0
+    (dataset,) = open_datasets(tmp_path / "out")
+    asked = [row.example for shard, _, row in dataset.rows() if shard.name == FILE]
+    questions = {(example.images, example.question) for example in asked}
+    of_it = [question for (image,), question in questions if image.endswith("2.png") and "12" not in image]
+    assert any("storage tank" in question for question in of_it)
+    assert not any("plane" in question for question in of_it)
+
+
+def test_classes_of_records_before_the_first_template_are_shown(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", 0)
+    write_image(tmp_path / "b.png", 1)
+    lines = [
+        ("both", "a.png", "Find all ships and planes.", [[1, 1, 20, 20], [30, 30, 60, 60]], ["ship", "plane"]),
+        ("one", "a.png", "Where is every ship?", [[1, 1, 20, 20]], ["ship"]),
+        ("other", "b.png", "Where is every plane?", [[1, 1, 20, 20]], ["plane"]),
+    ]
+    rows = [
+        Row(
+            Example(
+                name,
+                "object_detection",
+                (image,),
+                question,
+                tuple(Box(tuple(map(float, box)), label) for box, label in zip(boxes, labels, strict=True)),
+            )
+        )
+        for name, image, question, boxes, labels in lines
+    ]
+    pq.write_table(to_table(rows), tmp_path / "part-00000.parquet")
+    asked = {(row.example.images[0], row.example.question) for row in negative_rows(tmp_path, 0.9)}
+    assert asked == {("b.png", "Where is every ship?")}
 
 
 def test_negatives_are_worded_like_positives(voc: Path, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ from geovlm_ray.data.formats.quads import smallest_rotated_box
 from geovlm_ray.data.formats.streams import external_link, relative
 from geovlm_ray.data.geo.composites import Composite, Renderer
 from geovlm_ray.data.geo.scene import Scene, Window
-from geovlm_ray.data.table import Row
+from geovlm_ray.data.table import UNCLEAR, Row
 
 COVERS = 0.05
 """Share of a window from which a class is present, however little of the object is in the window."""
@@ -91,9 +91,11 @@ def convert(unit: Unit, source: Source) -> Iterable[Row]:
         gsd=opened.gsd,
     )
     files = {image: _png(picture) for image, (picture, _) in zip(images, pictures, strict=True)}
+    cut = sorted({o.label for o in objects if not o.is_shown})
+    extra = {UNCLEAR: cut} if cut else {}
     for task in settings.tasks:
         for example, parts in _RECORDS[task](common, objects, opened, source):
-            yield Row(example, files=files, parts=parts)
+            yield Row(example, files=files, parts=parts, extra=extra)
 
 
 @dataclass(frozen=True)

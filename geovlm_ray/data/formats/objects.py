@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
+from typing import Any
 
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.geometry import Frame
@@ -14,7 +15,7 @@ from geovlm_ray.data.formats.box_frames import check_upright
 from geovlm_ray.data.formats.files import IMAGE_ENDINGS, IMAGE_FOLDERS, choice_option, image_exists, question_for
 from geovlm_ray.data.formats.quads import horizontal_box, smallest_rotated_box
 from geovlm_ray.data.images import ROOT_END, image_header, upright_size
-from geovlm_ray.data.table import Row
+from geovlm_ray.data.table import UNCLEAR, Row
 
 QUESTION = "Give me the location of every {label} in the image."
 BOXES = ("rotated", "horizontal")
@@ -90,10 +91,13 @@ def pixel_frame(image: str, source: Source, stated: tuple[float, float] | None =
     return Frame("pixel", float(size[0]), float(size[1]))
 
 
-def class_rows(common: Example, boxes: Sequence[tuple[Box, bool]], source: Source) -> Iterator[Row]:
+def class_rows(
+    common: Example, boxes: Sequence[tuple[Box, bool]], source: Source, unclear: Collection[str] = ()
+) -> Iterator[Row]:
     """One referred detection per class of an image's boxes, each given with whether it is marked as difficult.
 
-    ``common`` has the fields that all records of the image share. Boxes are put in order.
+    ``common`` has the fields that all records of the image share; ``unclear`` are the classes of its invalid objects.
+    Boxes are put in order.
     """
     by_class: dict[str, list[tuple[Box, bool]]] = {}
     for box, difficult in boxes:
@@ -107,7 +111,8 @@ def class_rows(common: Example, boxes: Sequence[tuple[Box, bool]], source: Sourc
             question=question_for(source, QUESTION, name),
             target=tuple(box for box, _ in members),
         )
-        yield Row(example, extra={"difficult": marked} if marked else {}, parts=len(members))
+        extra: dict[str, Any] = {"difficult": marked} if marked else {}
+        yield Row(example, extra=extra | ({UNCLEAR: sorted(unclear)} if unclear else {}), parts=len(members))
 
 
 def check_inside(box: Box, frame: Frame) -> Box:

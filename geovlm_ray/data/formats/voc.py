@@ -97,6 +97,7 @@ def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
     image = _image(unit.file, name.strip(), source)
     frame = pixel_frame(image, source, _stated_size(root))
     boxes: list[tuple[Box, bool]] = []
+    unclear: set[str] = set()
     described: list[tuple[int, str, Box]] = []
     unread: list[str] = []
     for number, element in enumerate(elements, 1):
@@ -104,6 +105,7 @@ def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
             box = check_inside(_box(element, source), frame)
         except DataError as error:
             yield Unit(unit.file, number, ET.tostring(element, "unicode"), f"object {number}: {error}")
+            unclear.add((element.findtext("name") or "").strip())
             continue
         description = (element.findtext("description") or "").strip()
         if description:
@@ -121,7 +123,7 @@ def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
         frame=frame,
         gsd=_gsd(root),
     )
-    rows = list(_grounding(common, described)) if described else list(class_rows(common, boxes, source))
+    rows = list(_grounding(common, described)) if described else list(class_rows(common, boxes, source, unclear - {""}))
     yield from (replace(row, unread=() if i else tuple(dict.fromkeys(unread))) for i, row in enumerate(rows))
 
 

@@ -79,7 +79,7 @@ def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
         return
     image = image_of_labels(unit.file, source)
     frame = pixel_frame(image, source)
-    boxes, bad = [], []
+    boxes, bad, unclear = [], [], set()
     for line in content:
         try:
             if line.problem is not None:
@@ -87,6 +87,7 @@ def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
             boxes.append((_object(line.value, dataset.names, frame, source), False))
         except DataError as error:
             bad.append(replace(line, problem=f"line {line.number}: {error}"))
+            unclear |= _class_of(str(line.value), dataset.names)
             if len(bad) > MAX_INVALID_LINES:
                 raise DataError(f"expected a label file, found more than {MAX_INVALID_LINES} invalid lines") from error
     yield from bad
@@ -101,7 +102,7 @@ def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
         frame=frame,
         labels=tuple(dataset.names.values()),
     )
-    yield from class_rows(common, boxes, source)
+    yield from class_rows(common, boxes, source, unclear)
 
 
 @lru_cache(maxsize=4)
@@ -200,6 +201,12 @@ def _split(file: str, image: str, dataset: Dataset, source: Source) -> str:
     if len({dataset.folders[f] for f in below}) == 1:
         return dataset.folders[below[0]]
     return split_of_file(file, source)
+
+
+def _class_of(line: str, names: Mapping[int, str]) -> set[str]:
+    """The class that an invalid line names; all classes if it names none."""
+    number = line.partition(" ")[0]
+    return {names[int(number)]} if _CLASS.fullmatch(number) and int(number) in names else set(names.values())
 
 
 def _object(line: str, names: Mapping[int, str], frame: Frame, source: Source) -> Box:
