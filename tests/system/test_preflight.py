@@ -11,6 +11,7 @@ import pytest
 from geovlm_ray.cli import main
 from geovlm_ray.config import Config, load_config
 from geovlm_ray.core.errors import ConfigError, DataError, ModelError, UserError
+from geovlm_ray.rewards.text_metrics import wordnet
 from geovlm_ray.training.preflight import CHECKS, Check, prepare, problems
 from geovlm_ray.transport import TRANSPORTS
 from tests.unit.datasets import example, write_dataset, write_image
@@ -169,9 +170,10 @@ def test_transport_fits_the_placement(overrides: list[str], transport: str) -> N
 
 @pytest.mark.parametrize(("task", "needed"), [("change_captioning", True), ("image_captioning", False)])
 def test_wordnet_is_required_before_the_start_of_a_run_with_meteor(
-    task: str, needed: bool, settings: list[str], monkeypatch: pytest.MonkeyPatch
+    task: str, needed: bool, settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nltk.data, "path", [])
+    monkeypatch.setattr(wordnet, "data_directory", lambda: tmp_path)
     config = load_config("demo", [*settings, f"data.stages=[{{tasks: [{task}], steps: 1}}]"])
     error = reported(config)["WordNet"]
     assert (error is not None) == needed
