@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from geovlm_ray.core.errors import ConfigError, DataError
-from geovlm_ray.data.geo.scene import Scene
+from geovlm_ray.data.geo.scene import Georeference, Scene
+
+IN_DEGREES = (".geojson", ".csv")
+"""Endings of maps that hold longitudes and latitudes; others hold the coordinates of the scene, if it is one CRS."""
 
 
 def quick_look_pictures(out: Path, scenes: int) -> list[Path]:
@@ -26,7 +29,7 @@ def check_outputs(out: Path, pairs: Sequence[Sequence[str]]) -> None:
 
     Raises:
         ConfigError: an output is a source or a folder, or some scenes have a georeference and others none.
-        DataError: a scene cannot be read, or lies nowhere on the globe.
+        DataError: a scene cannot be read, or the map is in degrees and the scene lies nowhere on the globe.
     """
     sources = {Path(path).resolve() for pair in pairs for path in pair}
     for file in (out, quick_look_page(out), *quick_look_pictures(out, len(pairs))):
@@ -37,19 +40,26 @@ def check_outputs(out: Path, pairs: Sequence[Sequence[str]]) -> None:
             )
         if file.is_dir():
             raise ConfigError(f"--out {out}: expected a file at {file}, found a folder")
-    placed = {pair[0]: _is_placed(pair[0]) for pair in pairs}
-    if len(set(placed.values())) > 1:
-        without = next(path for path, is_placed in placed.items() if not is_placed)
+    places = {pair[0]: _place(pair[0]) for pair in pairs}
+    without = next((path for path, place in places.items() if not place), None)
+    if without and any(places.values()):
         raise ConfigError(f"--out {out}: expected scenes with a georeference, or all without, found none in {without}")
+    if out.suffix.lower() in IN_DEGREES or len({place.crs for place, _ in filter(None, places.values())}) > 1:
+        for path, place in places.items():
+            _check_degrees(path, place)
 
 
-def _is_placed(path: str) -> bool:
+def _place(path: str) -> tuple[Georeference, np.ndarray] | None:
+    """The georeference of a scene and its corners in pixels; None without a georeference."""
     with Scene(path) as scene:
-        if scene.georeference is None:
-            return False
         corners = np.array([[0, 0], [scene.width, 0], [scene.width, scene.height], [0, scene.height]])
+        return None if scene.georeference is None else (scene.georeference, corners)
+
+
+def _check_degrees(path: str, place: tuple[Georeference, np.ndarray] | None) -> None:
+    if place:
+        georeference, corners = place
         try:
-            scene.georeference.degrees(corners)
+            georeference.degrees(corners)
         except DataError as error:
-            raise DataError(f"{scene.path}: {error}") from error
-        return True
+            raise DataError(f"{path}: {error}") from error
