@@ -60,8 +60,8 @@ def test_horizontal_iou_equals_pixel_count(a: list[tuple[int, ...]], b: list[tup
 
 def test_boxes_that_differ_by_rounding_intersect() -> None:
     rng = np.random.default_rng(0)
-    corners = rng.integers(0, 40, (4000, 2))
-    boxes = np.column_stack([corners, corners + rng.integers(1, 40, (4000, 2)), rng.integers(-90, 91, 4000)])
+    corners = rng.integers(0, 40, (20_000, 2))
+    boxes = np.column_stack([corners, corners + rng.integers(1, 40, (20_000, 2)), rng.integers(-90, 91, 20_000)])
     ours = polygons(boxes.astype(float).tolist())
     theirs = np.array([shapely.affinity.rotate(shapely.box(*box[:4]), box[4]) for box in boxes.tolist()])
     assert (shapely.area(shapely.intersection(ours, theirs)) == 0).any(), "GEOS has mended this: drop `intersections`"
