@@ -24,12 +24,13 @@ import pyarrow.parquet as pq
 
 from geovlm_ray.core.errors import UNREADABLE, DataError, reason_of
 from geovlm_ray.core.files import write_atomically, writing
+from geovlm_ray.core.schema import target_boxes
 from geovlm_ray.data.formats import FORMATS
 from geovlm_ray.data.formats.base import Settled, Source, Unit
 from geovlm_ray.data.formats.detect import other_format, refuse_other_format
 from geovlm_ray.data.parallel import Workers
 from geovlm_ray.data.quarantine import QuarantineEntry, write_quarantine
-from geovlm_ray.data.table import VERSION, Row, to_table
+from geovlm_ray.data.table import UNCLEAR, VERSION, Row, to_table
 
 UNITS_PER_SHARD = 5_000
 UNITS_WITH_IMAGES_PER_SHARD = 200
@@ -52,8 +53,9 @@ class Counts:
 
     ``parts`` counts source entries in converted records; ``passed_over`` counts units without a usable record;
     ``set_aside`` counts quarantined entries, ``reasons`` by kind; ``unread`` counts records by key that the format does
-    not use. ``absent`` counts records with an image that was not found, ``absent_names`` has the first of each shard.
-    ``notes`` say what was decided for the whole source.
+    not use. ``incomplete`` counts records that lack objects of their class (`UNCLEAR`), ``absent`` those with an image
+    that was not found, of which ``absent_names`` has the first of each shard. ``notes`` say what was decided for the
+    whole source.
     """
 
     records: int = 0
@@ -64,6 +66,7 @@ class Counts:
     splits: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     unread: Counter[str] = field(default_factory=Counter)
+    incomplete: int = 0
     absent: int = 0
     absent_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -149,7 +152,7 @@ def _convert_into(
                 quarantine(quarantined)
                 on_progress(counts)
         counts.add(more(partial))
-        counts.notes += _absence(counts, source)
+        counts.notes += (*_incompleteness(counts), *_absence(counts, source))
         write_atomically(partial / CARD, json.dumps(_card(name, source, counts), indent=2, ensure_ascii=False) + "\n")
         if out.exists():
             out.rmdir()
@@ -216,6 +219,7 @@ def _write_shard(job: _Job) -> tuple[Counts, list[QuarantineEntry]]:
     counts.splits.update(row.example.split for row in kept)
     counts.reasons.update(item.kind for item in quarantined)
     counts.unread.update(key for row in kept for key in row.unread)
+    counts.incomplete = sum(map(_is_incomplete, kept))
     names = {name for row in kept for name in row.example.images}
     absent = {name for name in names if not os.path.exists(job.images / name)}
     if absent:
@@ -239,6 +243,23 @@ def _convert_unit(unit: Unit, job: _Job) -> tuple[list[Row], list[QuarantineEntr
             example = replace(item.example, **given)
             rows.append(replace(item, example=example, source_file=unit.file, source_record=unit.number, **licence))
     return rows, bad
+
+
+def _is_incomplete(row: Row) -> bool:
+    """Whether the picture may show more objects of the classes of the row's boxes than those."""
+    unclear = row.extra.get(UNCLEAR)
+    return bool(unclear) and any(box.label in unclear for box in target_boxes(row.example.target))
+
+
+def _incompleteness(counts: Counts) -> tuple[str, ...]:
+    """A note about records without all the objects that they ask for."""
+    if not counts.incomplete:
+        return ()
+    return (
+        f"boxes: {counts.incomplete:,} of {counts.records:,} records lack objects of their class, which are invalid "
+        "(quarantined), crowds or cut by the border, so that an answer with all objects would not be the best; they "
+        f"have the class in extra.{UNCLEAR}",
+    )
 
 
 def _absence(counts: Counts, source: Source) -> tuple[str, ...]:

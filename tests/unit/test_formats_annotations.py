@@ -13,6 +13,7 @@ from PIL import Image
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.schema import Box
 from geovlm_ray.data.formats import FORMATS
+from geovlm_ray.data.negatives import negative_rows
 from tests.rs import RS, needs_rs
 from tests.unit.conversion import Conversion, run_convert, write, write_scene
 
@@ -236,6 +237,48 @@ def test_only_the_invalid_coco_entry_is_quarantined(changes: dict, reason: str, 
     assert next(iter(changes)) in outcome.quarantine[0].reason
     restored = json.loads(outcome.export("coco", tmp_path / "again.json").read_text())
     assert (len(restored["images"]), len(restored["annotations"])) == (1, 2)
+    has_bad_box = changes.get("annotations") not in ("text", None) and changes["annotations"]["bbox"] != GOOD["bbox"]
+    assert any("1 of 1 records lack objects" in note for note in outcome.counts.notes) == has_bad_box
+
+
+def test_crowds_make_the_record_of_their_class_incomplete(tmp_path: Path) -> None:
+    outcome = run_convert("coco", write_coco(tmp_path / "c.json"), tmp_path / "out")
+    boats, tanks = outcome.rows
+    assert boats.extra["unclear"] == ["boat", "storage_tank"]
+    assert "unclear" not in tanks.extra
+    (note,) = [note for note in outcome.counts.notes if note.startswith("boxes: ")]
+    assert note.startswith("boxes: 1 of 2 records lack objects of their class")
+
+
+@pytest.mark.parametrize("bbox", [[5, 5, -3, 4], [5, 5, 400, 4]])
+def test_no_negative_is_about_a_coco_class_whose_boxes_are_all_invalid(bbox: list[int], tmp_path: Path) -> None:
+    content = {
+        "images": [{"id": k, "file_name": f"{k}.png", "width": 96, "height": 96} for k in (1, 2)],
+        "categories": [{"id": 1, "name": "ship"}, {"id": 2, "name": "plane"}, {"id": 3, "name": "tank"}],
+        "annotations": [
+            {"image_id": image, "category_id": category, "bbox": box}
+            for image, category, box in [(1, 1, GOOD["bbox"]), (1, 2, bbox), (2, 2, GOOD["bbox"]), (2, 3, GOOD["bbox"])]
+        ],
+    }
+    outcome = run_convert("coco", write(tmp_path / "c.json", content), tmp_path / "out")
+    assert outcome.counts.set_aside == 1
+    negatives = {(row.example.images[0], row.example.question) for row in negative_rows(tmp_path / "out", 0.9)}
+    where = "Give me the location of every {} in the image."
+    assert negatives == {("1.png", where.format("tank")), ("2.png", where.format("ship"))}
+
+
+@pytest.mark.parametrize(("size", "is_right"), [((96, 64), True), ((64, 96), False), ((960, 640), False)])
+def test_coco_states_the_size_of_its_images(size: tuple[int, int], is_right: bool, tmp_path: Path) -> None:
+    Image.new("RGB", (96, 64)).save(tmp_path / "a.png")
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "width": size[0], "height": size[1]}],
+        "categories": [{"id": 1, "name": "ship"}],
+        "annotations": [GOOD],
+    }
+    outcome = run_convert("coco", write(tmp_path / "c.json", content), tmp_path / "out")
+    assert len(outcome.rows) == is_right
+    expected = [] if is_right else [f"size: expected that of a.png, 96 x 64, found {size[0]} x {size[1]}"]
+    assert list(outcome.reasons.values()) == expected
 
 
 @pytest.mark.parametrize(

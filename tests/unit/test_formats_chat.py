@@ -384,6 +384,12 @@ def test_boxes_of_swift_on_another_image_than_the_last_are_refused(tmp_path: Pat
     assert "objects.image_id: expected boxes on the last image, 0, found one on image 1" in reason
 
 
+def test_unknown_keys_of_the_objects_of_swift_are_named(tmp_path: Path) -> None:
+    record = CHAT["ms-swift"][0]
+    outcome = convert(tmp_path, [record | {"objects": record["objects"] | {"score": [0.9], "image_id": None}}])
+    assert dict(outcome.counts.unread) == {"objects.score": 1}
+
+
 @pytest.mark.parametrize(
     "answer",
     [

@@ -101,6 +101,8 @@ def test_only_invalid_dota_lines_are_quarantined(line: str, reason: str, tmp_pat
     assert [(row.example.gsd, len(row.example.target)) for row in outcome.rows] == [(None, 1)]
     assert list(outcome.reasons) == [2]
     assert reason in outcome.reasons[2]
+    has_other_class = line.startswith("1 2 3 4 5 6 7 ship")
+    assert any("lack objects of their class" in note for note in outcome.counts.notes) != has_other_class
 
 
 def test_dota_file_without_image_is_quarantined_and_without_objects_skipped(tmp_path: Path) -> None:

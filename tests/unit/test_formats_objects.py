@@ -140,6 +140,7 @@ def test_only_the_invalid_voc_object_is_quarantined(bad: str, reason: str, tmp_p
     (item,) = outcome.quarantine
     assert reason in item.reason
     assert item.reason.startswith("object 2: ")
+    assert any("1 of 1 records lack objects" in note for note in outcome.counts.notes)
 
 
 @pytest.mark.parametrize(
@@ -301,6 +302,7 @@ def test_only_the_invalid_yolo_line_is_quarantined(line: str, reason: str, tmp_p
     assert [row.example.target for row in outcome.rows] == [(SHED,)]
     assert reason in outcome.reasons[1]
     assert outcome.reasons[1].startswith("line 1: ")
+    assert any("1 of 1 records lack objects" in note for note in outcome.counts.notes)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ from geovlm_ray.data.formats.record_fields import (
 )
 from geovlm_ray.data.formats.record_files import record_of, record_units, stores_images, unread_keys
 from geovlm_ray.data.formats.references import check_task, raw_example, reference_of
+from geovlm_ray.data.formats.swift_objects import KNOWN_KEYS as OBJECT_KEYS
 from geovlm_ray.data.formats.swift_objects import check_image, fill_placeholders, stated_unit
 from geovlm_ray.data.table import Row
 
@@ -77,6 +78,8 @@ def raw_rows(unit: Unit, source: Source) -> Iterable[RawRow | Unit]:
 
     rows, bad = conversation_rows(unit, turns, record_id(record, unit, "id"), example)
     licence, unread = licence_of(record), unread_keys(record, KNOWN_KEYS)
+    if isinstance(objects, dict):
+        unread = (*unread, *(f"objects.{key}" for key in unread_keys(objects, OBJECT_KEYS)))
     if isinstance(turns, list) and any(turn["from"] == "system" and turn["value"].strip() for turn in turns):
         unread = (*unread, "system message")
     stated = stated_unit(objects)

@@ -20,13 +20,11 @@ from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.geometry import Frame
 from geovlm_ray.core.schema import Box, Example, target_boxes
 from geovlm_ray.data.formats.base import Format, Source, Unit, image_reference
-from geovlm_ray.data.formats.box_frames import check_upright
 from geovlm_ray.data.formats.coco_join import Group, Join, is_crowd
 from geovlm_ray.data.formats.files import image_exists, image_in_split, question_for, split_from_name
-from geovlm_ray.data.formats.objects import check_inside
+from geovlm_ray.data.formats.objects import check_inside, pixel_frame
 from geovlm_ray.data.formats.streams import external_link, relative, source_files
-from geovlm_ray.data.images import ROOT_END, image_header
-from geovlm_ray.data.table import Row
+from geovlm_ray.data.table import UNCLEAR, Row
 
 QUESTION = "Give me the location of every {label} in the image."
 ITEM_KEYS = ("images", "annotations")
@@ -48,10 +46,12 @@ def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
     annotations = [pickle.loads(a) for a in group.annotations]
     frame = Frame("pixel", float(image["width"]), float(image["height"]))
     kept: list[tuple[int, dict[str, Any], Box | None]] = []
+    unclear = set(group.unclear)
     for place, annotation in zip(group.positions, annotations, strict=True):
         try:
             box = None if is_crowd(annotation) else check_inside(_box(annotation["bbox"], group.category), frame)
         except DataError as error:
+            unclear.add(group.category)
             yield replace(unit, value=annotation, number=place + 1, problem=f"annotations, number {place + 1}: {error}")
         else:
             kept.append((place, annotation, box))
@@ -60,8 +60,7 @@ def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
     file = PurePosixPath(unit.file)
     name = image_in_split(source, unit.file, image_reference(image["file_name"]))
     if image_exists(source, name):
-        header = image_header(f"{source.images}{ROOT_END}{name}")
-        check_upright(name, header, frame.scale)
+        pixel_frame(name, source, frame.scale)
     example = Example(
         id=f"{file.with_suffix('')}/{image['id']}/{annotations[0]['category_id']}",
         task="referred_object_detection",
@@ -77,7 +76,7 @@ def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
         "image_place": group.image_position,
         "annotations": [_without_bbox(annotation, box) for _, annotation, box in kept],
         "places": [place for place, _, _ in kept],
-    }
+    } | ({UNCLEAR: sorted(unclear)} if unclear else {})
     licence = group.licences.get(repr(image.get("license")), "")
     yield Row(example, licence=licence, extra=extra, parts=len(target_boxes(example.target)))
 

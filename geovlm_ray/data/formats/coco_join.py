@@ -22,6 +22,7 @@ ARRAYS = ("images", "annotations", "categories")
 _TABLES = """
 CREATE TABLE images (id TEXT UNIQUE, position INTEGER, value BLOB);
 CREATE TABLE annotations (position INTEGER, image TEXT, category INTEGER, crowd INTEGER, value BLOB);
+CREATE TABLE invalid (image TEXT, category INTEGER, UNIQUE (image, category));
 """
 _WITH_IMAGE = """
 SELECT annotations.*, images.position AS image_position, images.value AS image_value
@@ -34,12 +35,14 @@ class Group:
     """The annotations of one category in one image.
 
     ``image`` and ``annotations`` are pickled as read; ``image_position`` and ``positions`` are their indices in the
-    lists of the file. ``licences`` maps the ``repr`` of the file's licence ids to licence names.
+    lists of the file. ``unclear`` are the other categories annotated in the image, and this one if a box of it is
+    invalid or a crowd. ``licences`` maps the ``repr`` of the file's licence ids to licence names.
     """
 
     image: bytes
     image_position: int
     category: str
+    unclear: tuple[str, ...]
     licences: Mapping[str, str]
     annotations: tuple[bytes, ...]
     positions: tuple[int, ...]
@@ -93,16 +96,18 @@ class Join:
             problem = f"{key}: expected the id of {kind} in the file, found {short_repr(annotation[key])}"
             yield Unit(file, number, annotation, f"annotations, number {number}: {problem}")
         licences = self._licences()
-        for rows in self._grouped():
-            group = Group(
-                image=rows[0]["image_value"],
-                image_position=rows[0]["image_position"],
-                category=self.category_names[rows[0]["category"]],
-                licences=licences,
-                annotations=tuple(row["value"] for row in rows),
-                positions=tuple(row["position"] for row in rows),
-            )
-            yield Unit(file, group.positions[0] + 1, group)
+        for _, groups in itertools.groupby(self._grouped(), key=lambda rows: rows[0]["image"]):
+            for rows, unclear in self._with_unclear(list(groups)):
+                group = Group(
+                    image=rows[0]["image_value"],
+                    image_position=rows[0]["image_position"],
+                    category=self.category_names[rows[0]["category"]],
+                    unclear=unclear,
+                    licences=licences,
+                    annotations=tuple(row["value"] for row in rows),
+                    positions=tuple(row["position"] for row in rows),
+                )
+                yield Unit(file, group.positions[0] + 1, group)
 
     def unconverted(self) -> dict[str, Any]:
         """Data outside the records: keys, categories, unused images and crowd-only annotations, with positions."""
@@ -119,6 +124,16 @@ class Join:
             "images": [[row["position"], pickle.loads(row["value"])] for row in images if row["id"] not in used],
             "annotations": [[row["position"], pickle.loads(row["value"])] for row in crowd_only],
         }
+
+    def _with_unclear(self, groups: list[list[sqlite3.Row]]) -> Iterator[tuple[list[sqlite3.Row], tuple[str, ...]]]:
+        """The groups of one image, each with its `Group.unclear`."""
+        query = "SELECT category FROM invalid WHERE image = ?"
+        unclear = {row["category"] for row in self.database.execute(query, (groups[0][0]["image"],))}
+        unclear |= {row["category"] for rows in groups for row in rows if row["crowd"]}
+        annotated = {rows[0]["category"] for rows in groups}
+        for rows in groups:
+            codes = unclear | (annotated - {rows[0]["category"]})
+            yield rows, tuple(sorted(self.category_names[code] for code in codes & self.category_names.keys()))
 
     def _grouped(self) -> Iterator[list[sqlite3.Row]]:
         """The annotations that share a known image and category, in file order, with their image."""
@@ -152,6 +167,7 @@ class Join:
         category = self._code(field_of(unit.value, "category_id", (int, str)))
         bbox = field_of(unit.value, "bbox", list)
         if len(bbox) != 4 or not all(map(is_coordinate, bbox)) or bbox[2] <= 0 or bbox[3] <= 0:
+            self.database.execute("INSERT OR IGNORE INTO invalid VALUES (?, ?)", (image, category))
             raise DataError(f"bbox: expected x, y and a positive width and height, found {short_repr(bbox)}")
         row = (unit.number - 1, image, category, is_crowd(unit.value), _pickled(unit.value))
         self.database.execute("INSERT INTO annotations VALUES (?, ?, ?, ?, ?)", row)

@@ -21,7 +21,7 @@ from geovlm_ray.data.formats.files import IMAGE_ENDINGS, choice_option, image_ex
 from geovlm_ray.data.formats.quads import horizontal_box, smallest_rotated_box
 from geovlm_ray.data.formats.streams import file_units, lines, relative
 from geovlm_ray.data.images import ROOT_END, image_size
-from geovlm_ray.data.table import Row
+from geovlm_ray.data.table import UNCLEAR, Row
 from geovlm_ray.tasks.answers.box_dialects import MAX_COORDINATE
 
 QUESTION = "Give me the location of every {label} in the image."
@@ -41,6 +41,9 @@ def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
     path = Path(unit.value)
     objects_by_class, metadata, bad = _read(path, source)
     yield from bad
+    unclear = {_named(str(line.value).split()[8:])[0] for line in bad}
+    if "" in unclear:
+        unclear = unclear - {""} | objects_by_class.keys()
     if not objects_by_class:
         return
     image = _image_of(path, source)
@@ -60,7 +63,8 @@ def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
             sensor=metadata.get("imagesource"),
         )
         difficult = [i for i, (_, is_difficult) in enumerate(objects) if is_difficult]
-        yield Row(example, extra={"difficult": difficult} if difficult else {}, parts=len(objects))
+        extra = {key: value for key, value in (("difficult", difficult), (UNCLEAR, sorted(unclear))) if value}
+        yield Row(example, extra=extra, parts=len(objects))
 
 
 def _read(path: Path, source: Source) -> tuple[dict[str, list[tuple[Box, bool]]], dict[str, str], list[Unit]]:
@@ -97,15 +101,21 @@ def _horizontal(source: Source) -> bool:
 def _object(line: str, horizontal: bool) -> tuple[Box, bool]:
     """The box of a line, and whether it is marked as difficult; class names may contain spaces."""
     words = line.split()
-    numbers, name = words[:8], words[8:]
-    difficult = len(name) > 1 and name[-1] in ("0", "1", "2") and name.pop() != "0"
+    numbers, (name, difficult) = words[:8], _named(words[8:])
     if len(numbers) < 8 or not all(map(_NUMBER.fullmatch, numbers)) or not name:
         raise DataError(f"expected x1 y1 x2 y2 x3 y3 x4 y4 class difficult, found {short_repr(line)}")
     corners = list(map(float, numbers))
     if max(map(abs, corners)) > MAX_COORDINATE:
         raise DataError(f"expected corners in pixels, found {short_repr(line)}")
     rotated = smallest_rotated_box(corners)  # rejects corners without area, which may have an envelope with one
-    return Box(horizontal_box(corners) if horizontal else rotated, " ".join(name)), difficult
+    return Box(horizontal_box(corners) if horizontal else rotated, name), difficult
+
+
+def _named(words: list[str]) -> tuple[str, bool]:
+    """The class name, which may contain spaces, and the mark as difficult, of the words after the corners."""
+    if len(words) > 1 and words[-1] in ("0", "1", "2"):
+        return " ".join(words[:-1]), words[-1] != "0"
+    return " ".join(words), False
 
 
 def _image_of(labels: Path, source: Source) -> str:

@@ -16,6 +16,7 @@ from geovlm_ray.data.formats.references import box_of
 
 UNITS = {"real": "pixel", "norm1": "fraction", "norm1000": "permille"}
 """Unit of boxes by ``bbox_type``."""
+KNOWN_KEYS = ("ref", "bbox", "bbox_type", "image_id")
 _PLACEHOLDERS = re.compile(r"<ref-object>\s*<bbox>|<ref-object>|<bbox>")
 
 

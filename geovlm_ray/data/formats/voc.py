@@ -105,7 +105,7 @@ def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
             box = check_inside(_box(element, source), frame)
         except DataError as error:
             yield Unit(unit.file, number, ET.tostring(element, "unicode"), f"object {number}: {error}")
-            unclear.add((element.findtext("name") or "").strip())
+            unclear.add(_name(element))
             continue
         description = (element.findtext("description") or "").strip()
         if description:
@@ -123,7 +123,9 @@ def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
         frame=frame,
         gsd=_gsd(root),
     )
-    rows = list(_grounding(common, described)) if described else list(class_rows(common, boxes, source, unclear - {""}))
+    if "" in unclear:
+        unclear = unclear - {""} | {str(box.label) for box, _ in boxes}
+    rows = list(_grounding(common, described)) if described else list(class_rows(common, boxes, source, unclear))
     yield from (replace(row, unread=() if i else tuple(dict.fromkeys(unread))) for i, row in enumerate(rows))
 
 
@@ -178,12 +180,18 @@ def _gsd(root: ET.Element) -> float | None:
     return value if 0 < value < 1e4 else None
 
 
+def _name(element: ET.Element) -> str:
+    """The class of an object; empty if it has none."""
+    if element.tag == "HRSC_Object":
+        return HRSC_CLASS
+    return (element.findtext("name") or element.findtext("possibleresult/name") or "").strip()
+
+
 def _box(element: ET.Element, source: Source) -> Box:
     """The box of an object, with its class as label."""
+    name = _name(element)
     if element.tag == "HRSC_Object":
-        centre = [_child(element, f"mbox_{key}") for key in ("cx", "cy", "w", "h", "ang")]
-        return _rotated(centre, HRSC_CLASS, source)
-    name = (element.findtext("name") or element.findtext("possibleresult/name") or "").strip()
+        return _rotated([_child(element, f"mbox_{key}") for key in ("cx", "cy", "w", "h", "ang")], name, source)
     if not name:
         raise DataError("name: expected a class, found none")
     if (points := element.find("points")) is not None:
