@@ -6,13 +6,12 @@ one word" or "describe the image in detail", the instruction does not.
 
 from __future__ import annotations
 
-import re
-
 from geovlm_ray.core.geometry import Frame
 from geovlm_ray.core.schema import Example, is_rotated
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.answers.box_labels import needs_labels, writes_labels
 from geovlm_ray.tasks.answers.box_reader import without_boxes
+from geovlm_ray.tasks.stated_form import states_form, without_box_form
 
 BOXES = "{boxes}"
 """Placeholder of a task's instruction for the notation and the unit of boxes."""
@@ -29,44 +28,20 @@ _NOTATIONS = {
 """A box in each dialect, without and with the name of its class."""
 _GEOCHAT_ROTATED = "{{<x1><y1><x2><y2>|<angle>}}"
 
-_STATES_FORM = re.compile(
-    r"\b(?:words?|phrases?|sentences?|paragraphs?|detail(?:ed|s)?|briefly|brief|short|concise(?:ly)?|json|yes or no"
-    r"|(?:answer|respond|reply|output) (?:with|in|using|only|as|by)|separated by|comma-separated)\b",
-    re.IGNORECASE,
-)
-_SENTENCE_END = re.compile(r"(?<=[.?!])\s+|\n")
-_STATES_BOX_FORM = re.compile(r"\bform(?:at)?\b[^\[{]{0,80}[\[{]", re.IGNORECASE)
-_IN_THE_FORM = re.compile(
-    r",?\s*\b(?:in|using|with|as|by)\s+(?:(?:the|a|this|following|json|bbox|box|bounding|output)\s+)*"
-    r"form(?:at)?\b[^\[{]{0,80}[\[{].*[\]}]+",
-    re.IGNORECASE,
-)
-_FEWEST_WORDS = 4
-"""Words of a part of a sentence that asks for something."""
-
 
 def question_and_instruction(example: Example, *, list_classes: int = 0, caption_words: int | None = None) -> str:
     """The question and, on a new line, the instruction of its task, if there is something to say.
 
     The names of an example's ``labels`` are listed if the answer names some of them, there are at most
     ``list_classes``, and the question does not list them. ``caption_words`` is the length that captions should have; by
-    default that of the task's instruction.
-    What the question says of the notation of boxes gives way to the instruction.
+    default that of the task's instruction. What a question says of the notation of boxes gives way to the instruction.
     """
     kind = TASKS[example.task].target_kind
     question = example.question
     if kind in ("boxes", "grounded"):
-        question = " ".join(filter(None, map(_without_box_form, _SENTENCE_END.split(question)))) or question
+        question = without_box_form(question)
     parts = [question, " ".join(_sentences(example, question, list_classes, caption_words))]
     return "\n".join(part for part in parts if part)
-
-
-def _without_box_form(sentence: str) -> str:
-    """The sentence without the notation of boxes; empty if it says nothing else."""
-    if not _STATES_BOX_FORM.search(sentence):
-        return sentence
-    rest = _IN_THE_FORM.sub("", sentence)
-    return rest if rest != sentence and len(rest.split()) >= _FEWEST_WORDS else ""
 
 
 def box_format(dialect: str, unit: str, *, named: bool = False, rotated: bool = False) -> str:
@@ -93,7 +68,7 @@ def unit_of(frame: Frame) -> str:
 def _sentences(example: Example, question: str, list_classes: int, caption_words: int | None) -> list[str]:
     task = TASKS[example.task]
     sentences = []
-    if task.target_kind in ("boxes", "grounded") or not _STATES_FORM.search(question):
+    if task.target_kind in ("boxes", "grounded") or not states_form(question):
         if task.target_kind == "captions" and caption_words:
             sentences.append(f"Answer with about {caption_words} words.")
         else:

@@ -88,6 +88,9 @@ def test_classes_are_listed_up_to_a_limit_and_not_twice() -> None:
         ("change_captioning", "Briefly, what has changed?"),
         ("vqa", "How many ships are there? Answer with one word."),
         ("vqa", "Is there a ship? Answer yes or no."),
+        ("vqa", "Which colours do the roofs have? Return a JSON object."),
+        ("multilabel_classification", "What is shown? Give a bulleted list."),
+        ("multilabel_classification", "What is shown? Return a Python list of names."),
     ],
 )
 def test_instruction_does_not_contradict_a_question_that_states_its_form(task: str, question: str) -> None:
@@ -117,6 +120,20 @@ def test_notation_in_a_question_gives_way_to_the_configured_one() -> None:
         ),
         ("Provide the box of the red car, in the form [xmin, ymin, xmax, ymax].", "Provide the box of the red car."),
         ("Locate the ship. The format is [x1, y1, x2, y2].", "Locate the ship."),
+        ("Locate every ship, output its bbox coordinates using JSON format.", "Locate every ship."),
+        ("Detect all ships and return a JSON list with keys bbox_2d and label.", "Detect all ships."),
+        ('Report the planes in JSON like {"bbox_2d": [x1, y1, x2, y2], "label": "plane"}.', "Report the planes."),
+        ("Where are the tanks? Coordinates should be normalized to 0-1000.", "Where are the tanks?"),
+        ("Where is the ship? Give its box in absolute pixel coordinates.", "Where is the ship?"),
+        ("Give me the location of the ship in percent of the image.", "Give me the location of the ship."),
+        ("Return the boxes of all ships as a list of [x1, y1, x2, y2].", "Return the boxes of all ships."),
+        ("Return the boxes of all ships as xmin, ymin, xmax, ymax.", "Return the boxes of all ships."),
+        ("Return the box of the ship in YOLO format.", "Return the box of the ship."),
+        ("Where is the ship? Output the box as <box>(x1,y1),(x2,y2)</box>.", "Where is the ship?"),
+        ("Find the vehicle (red, on the left side).", "Find the vehicle (red, on the left side)."),
+        ('Find the building with the name "Hotel".', 'Find the building with the name "Hotel".'),
+        ("Find the ships in the form of a cross,\nand the pier.", "Find the ships in the form of a cross,\nand the pier."),
+        ("Give the coordinates in JSON.", "Give the coordinates in JSON."),
     ],
 )
 def test_what_a_question_asks_for_stays_when_its_notation_goes(question: str, kept: str) -> None:
