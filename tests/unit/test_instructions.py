@@ -132,7 +132,10 @@ def test_notation_in_a_question_gives_way_to_the_configured_one() -> None:
         ("Where is the ship? Output the box as <box>(x1,y1),(x2,y2)</box>.", "Where is the ship?"),
         ("Find the vehicle (red, on the left side).", "Find the vehicle (red, on the left side)."),
         ('Find the building with the name "Hotel".', 'Find the building with the name "Hotel".'),
-        ("Find the ships in the form of a cross,\nand the pier.", "Find the ships in the form of a cross,\nand the pier."),
+        (
+            "Find the ships in the form of a cross,\nand the pier.",
+            "Find the ships in the form of a cross,\nand the pier.",
+        ),
         ("Give the coordinates in JSON.", "Give the coordinates in JSON."),
     ],
 )

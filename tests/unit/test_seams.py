@@ -16,11 +16,11 @@ WINDOWS = list(covering_windows(WIDTH, HEIGHT, SIDE, OVERLAP))
 Box = tuple[float, ...]
 
 
-def seen(objects: list[tuple[Box, str]], noise: float = 0.0) -> list[Detection]:
+def seen(objects: list[tuple[Box, str]], noise: float = 0.0, windows: list[Window] = WINDOWS) -> list[Detection]:
     """What every window shows of objects: their visible part, horizontal or rotated as they are."""
     rng = np.random.default_rng(0)
     found = []
-    for window in WINDOWS:
+    for window in windows:
         frame = shapely.box(window.left, window.top, window.right, window.bottom)
         for box, label in objects:
             part = polygons([box])[0].intersection(frame)
@@ -63,6 +63,20 @@ def test_objects_on_every_seam_are_found_once(size: int) -> None:
 def test_object_longer_than_several_windows_is_one() -> None:
     objects: list[tuple[Box, str]] = [((100.0, 500.0, 1900.0, 540.0), "runway"), ((900.0, 20.0, 960.0, 1480.0), "road")]
     check(objects, merged(seen(objects), WIDTH, HEIGHT))
+
+
+def test_parts_of_a_long_object_are_united_however_small_the_overlap() -> None:
+    windows = list(covering_windows(WIDTH, HEIGHT, 410, 12))
+    objects: list[tuple[Box, str]] = [((100.0, 500.0, 1900.0, 540.0), "runway"), ((50.0, 50.0, 1000.0, 430.0), "lake")]
+    check(objects, merged(seen(objects, windows=windows), WIDTH, HEIGHT))
+
+
+@pytest.mark.parametrize("gap", [0.0, 4.0])
+def test_long_neighbours_that_one_seam_cuts_stay_apart(gap: float) -> None:
+    objects: list[tuple[Box, str]] = [
+        ((40.0 + 5 * k, 20.0 + k * (30 + gap), 900.0, 50.0 + k * (30 + gap)), "greenhouse") for k in range(30)
+    ]
+    check(objects, merged(seen(objects, noise=4.0), WIDTH, HEIGHT), least=0.7)
 
 
 def test_inexact_boxes_classes_and_neighbours_stay_apart() -> None:

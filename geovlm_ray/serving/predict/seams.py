@@ -6,8 +6,9 @@ only kept where no window shows it whole; the parts of one object on both sides 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 import shapely
@@ -25,7 +26,8 @@ SAME_IOU = 0.5
 COVERED = 0.5
 """Share of a cut box within a whole one from which it is a part of it."""
 TOUCHING = 0.1
-"""Share of the smaller of two cut boxes within the other from which they are parts of one object."""
+"""Share of the smaller of two cut boxes within the other, where their windows overlap, from which they may be parts of
+one object."""
 
 
 @dataclass(frozen=True)
@@ -87,14 +89,26 @@ def _uncovered(parts: Sequence[Detection], whole: Sequence[Detection]) -> list[D
 
 
 def _united(parts: Sequence[Detection]) -> list[Detection]:
-    """Unite the parts of one object that lie in different windows and overlap; its score is that of the best part."""
+    """Unite the parts of one object that several windows show; its score is that of the best part.
+
+    Where two windows overlap, both show the same piece of an object: of their parts there, those that agree best are of
+    one object, so that two windows never give more than one part each.
+    """
     shapes = polygons([d.box for d in parts])
     same = lil_array((len(parts), len(parts)), dtype=bool)
+    candidates: defaultdict[tuple[Window, Window], list[tuple[float, int, int]]] = defaultdict(list)
     for i, j in _overlapping(shapes, shapes):
-        if i < j and parts[i].window != parts[j].window:
-            smaller = min(shapes[i].area, shapes[j].area)
-            if _common_area(shapes[i], shapes[j]) > TOUCHING * smaller:
+        if i >= j:
+            continue
+        one, other = sorted((i, j), key=lambda k: astuple(parts[k].window))
+        if (iou := _agreement(parts[one], parts[other], shapes[one], shapes[other])) is not None:
+            candidates[parts[one].window, parts[other].window].append((iou, one, other))
+    for found in candidates.values():
+        taken: set[int] = set()
+        for _, i, j in sorted(found, key=lambda pair: (-pair[0], *pair[1:])):
+            if i not in taken and j not in taken:
                 same[i, j] = True
+                taken |= {i, j}
     united = []
     number, groups = connected_components(same, directed=False)
     members_of: list[list[Detection]] = [[] for _ in range(number)]
@@ -104,6 +118,17 @@ def _united(parts: Sequence[Detection]) -> list[Detection]:
         best = max(members, key=lambda d: d.score)
         united.append(replace(best, box=_around(members)) if len(members) > 1 else best)
     return united
+
+
+def _agreement(one: Detection, other: Detection, a: shapely.Geometry, b: shapely.Geometry) -> float | None:
+    """IoU of two cut boxes of one window, or of two where these overlap; None if they are different objects."""
+    if one.window != other.window:
+        zone = shapely.intersection(_frame(one.window), _frame(other.window))
+        a, b = intersections(np.array([a, b]), np.array([zone, zone]))
+    common = _common_area(a, b)
+    iou = common / max(a.area + b.area - common, 1e-9)
+    is_same = iou >= SAME_IOU if one.window == other.window else common > TOUCHING * min(a.area, b.area)
+    return iou if is_same else None
 
 
 def _around(members: Sequence[Detection]) -> tuple[float, ...]:
@@ -125,6 +150,10 @@ def _overlapping(a: np.ndarray, b: np.ndarray) -> list[tuple[int, int]]:
 
 def _common_area(a: shapely.Geometry, b: shapely.Geometry) -> float:
     return float(shapely.area(intersections(np.array([a]), np.array([b])))[0])
+
+
+def _frame(window: Window) -> shapely.Geometry:
+    return shapely.box(window.left, window.top, window.right, window.bottom)
 
 
 def _shape(detection: Detection) -> shapely.Geometry:
