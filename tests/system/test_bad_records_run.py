@@ -1,4 +1,4 @@
-"""A run on Ray whose dataset has records that cannot be shown: the run replaces, lists and counts them."""
+"""A run whose dataset has records that cannot be shown: the run replaces, lists and counts them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_run_replaces_lists_and_counts_bad_records(tmp_path: Path) -> None:
         "evaluation.num_examples=4",
     )
     limits = ("data.check_images=0", "data.max_bad=0.2", "rollout.max_model_len=2048")
-    run = train(tmp_path, "broken", STEPS, *data, *limits)
+    run = train(tmp_path, "broken", STEPS, "--local", *data, *limits)
     check_samples(run, STEPS)
     listed = [json.loads(line) for line in (run / "bad_records.jsonl").read_text().splitlines()]
     assert {row["id"]: row["step"] > 0 for row in listed} == {"r26": False, "r5": True, "r17": True}

@@ -110,14 +110,8 @@ def max_error(rollouts: RayRollouts, learner: RayLearner, prompts: list[Prompt],
     return float(max(difference.max() for difference in differences))
 
 
-@pytest.mark.parametrize(
-    ("transport", "ranks"),
-    [
-        ("gloo", 1),
-        pytest.param("gloo", 2, marks=pytest.mark.long),
-        pytest.param("shared_memory", 1, marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("transport", "ranks"), [("gloo", 1), ("gloo", 2), ("shared_memory", 1)])
 def test_two_engines_get_each_version_and_a_killed_one_is_replaced(transport: str, ranks: int, tmp_path: Path) -> None:
     config = load_config(
         "demo",

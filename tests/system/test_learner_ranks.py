@@ -21,5 +21,12 @@ def test_learner_in_host_memory_trains_like_one_on_its_device(tmp_path: Path) ->
     (plain,) = train_ranks(1, settings, tmp_path, "", "plain")
     (offloaded,) = train_ranks(1, (*settings, offload), tmp_path, "", "offloaded")
     check_equal(plain, offloaded)
+
+
+@pytest.mark.long
+def test_state_moves_between_host_memory_and_device_and_between_ranks(tmp_path: Path) -> None:
+    settings, offload = ("learner.kl_beta=0.1",), "model.offload=true"
+    train_ranks(1, settings, tmp_path, "", "plain")
+    train_ranks(1, (*settings, offload), tmp_path, "", "offloaded")
     (resumed,) = train_ranks(1, settings, tmp_path, "offloaded", "resumed")
     check_equal(resumed, train_ranks(2, (*settings, offload), tmp_path, "plain", "two")[0])

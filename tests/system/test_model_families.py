@@ -135,6 +135,7 @@ def test_run_on_ray_trains_on_every_sample(model_type: str, folders: dict[str, P
     assert max(row["parity/max_abs"] for row in metrics(run)) < tolerance
 
 
-@pytest.mark.parametrize("model_type", in_test("qwen3_vl"))
+@pytest.mark.long
+@pytest.mark.parametrize("model_type", CONFIGS)
 def test_two_ranks_equal_one(model_type: str, folders: dict[str, Path], tmp_path: Path) -> None:
     check_two_ranks_equal_one((f"model.path={folders[model_type]}",), tmp_path, resume=False)

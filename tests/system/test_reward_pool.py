@@ -96,7 +96,7 @@ def actor_pid(actor: ray.actor.ActorHandle) -> int:
     return ray.get(actor.__ray_call__.remote(lambda _: os.getpid()))
 
 
-@pytest.mark.parametrize("size", [2_000, pytest.param(SIZE, marks=pytest.mark.long)])
+@pytest.mark.parametrize("size", [1_000, pytest.param(SIZE, marks=pytest.mark.long)])
 def test_every_adversarial_response_is_scored_once_when_an_actor_is_killed(pool: Pool, size: int) -> None:
     groups = batch(list(corpus(size)))
     rewards = pool()

@@ -25,7 +25,7 @@ def logprob_differences(learner_logprobs: list[np.ndarray], groups: list[SampleG
     return [np.abs(values - np.array(s.logprobs)) for values, s in zip(learner_logprobs, samples, strict=True)]
 
 
-@pytest.mark.parametrize("lora", ["null", "{rank: 8}"])
+@pytest.mark.parametrize("lora", [pytest.param("null", marks=pytest.mark.long), "{rank: 8}"])
 def test_in_flight_completions_continue_with_new_weights_and_record_the_update(
     lora: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
