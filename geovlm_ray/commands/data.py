@@ -287,7 +287,7 @@ def preview(args: argparse.Namespace) -> None:
 def publish(args: argparse.Namespace) -> None:
     """Write the card of a dataset into its folder, and upload the folder if a repository is named."""
     from geovlm_ray.core.hub import Publication
-    from geovlm_ray.data.parquet import open_datasets
+    from geovlm_ray.data.parquet import QUARANTINE, open_datasets
     from geovlm_ray.data.stats import collect_stats
     from geovlm_ray.report.dataset_card import README, public_files
 
@@ -302,7 +302,8 @@ def publish(args: argparse.Namespace) -> None:
     write_atomically(args.dir / README, files[README])
     console.print(f"Card: {(args.dir / README).resolve()}")
     if args.push:
-        publish_folder(Publication(args.dir, args.push, "dataset", files), args, console)
+        # Reasons in the quarantine name local paths.
+        publish_folder(Publication(args.dir, args.push, "dataset", files, {QUARANTINE}), args, console)
 
 
 def scenes(args: argparse.Namespace) -> None:

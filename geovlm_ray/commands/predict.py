@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ from geovlm_ray.report.terminal import open_console
 
 if TYPE_CHECKING:
     from geovlm_ray.serving.predict.settings import PredictSettings
+
+_OVERRIDE = re.compile(r"[a-z_]+(\.\w+)+=")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Predict, and print where the map is."""
-    args.overrides += [source for source in args.sources if "=" in source and not Path(source).exists()]
+    args.overrides += [source for source in args.sources if _OVERRIDE.match(source) and not Path(source).exists()]
     args.sources = [source for source in args.sources if source not in args.overrides]
     if not args.out.absolute().parent.is_dir():
         raise ConfigError(f"--out {args.out}: expected an existing folder, found no {args.out.absolute().parent}")
@@ -78,7 +81,8 @@ def run(args: argparse.Namespace) -> int:
     from geovlm_ray.serving.predict.sources import scene_paths
 
     check_format(args.out)
-    first, later = scene_paths(args.sources), scene_paths(args.after) if args.after else []
+    first = scene_paths(args.sources, repeated=bool(args.after))
+    later = scene_paths(args.after, repeated=True) if args.after else []
     if later and len(later) != len(first):
         raise ConfigError(f"--after: expected {len(first)} scenes, one for each SOURCE, found {len(later)}")
     pairs = list(zip(first, later, strict=True)) if later else [(path,) for path in first]

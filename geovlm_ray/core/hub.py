@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -16,7 +16,8 @@ Kind = Literal["model", "dataset"]
 class Publication:
     """A folder that is to become a repository ``owner/name`` of the Hub, without its hidden files.
 
-    ``replaced`` has the content of files that differ from those in the folder, or are only published.
+    ``replaced`` has the content of files that differ from those in the folder, or are only published; ``left_out`` are
+    names of files that stay.
 
     Raises:
         ConfigError: the name is no name of a repository.
@@ -26,6 +27,7 @@ class Publication:
     repository: str
     kind: Kind
     replaced: Mapping[str, bytes] = field(default_factory=dict)
+    left_out: Collection[str] = ()
 
     def __post_init__(self) -> None:
         from huggingface_hub.errors import HFValidationError
@@ -45,6 +47,7 @@ class Publication:
         found = sorted(path for path in self.folder.rglob("*") if path.is_file())
         sizes = {path.relative_to(self.folder): path.stat().st_size for path in found}
         shown = {path.as_posix(): n for path, n in sizes.items() if not any(p.startswith(".") for p in path.parts)}
+        shown = {name: n for name, n in shown.items() if name not in self.left_out}
         return dict(sorted((shown | {name: len(content) for name, content in self.replaced.items()}).items()))
 
     @property

@@ -35,7 +35,9 @@ def public_files(folder: Path, stats: Stats) -> dict[str, bytes]:
         raise DataError(f"{folder}: expected a dataset of `geovlm-ray data convert` with its {CARD}, found none")
     facts = read_object(folder / CARD)
     has_images = facts.get("image_root") == "."
-    public = {**facts, "source": Path(str(facts.get("source", ""))).name, "image_root": "."}
+    local = {str(facts.get(key, "")) for key in ("source", "image_root")} - {"", "."}
+    notes = [note for note in facts.get("notes", ()) if not any(path in note for path in local)]
+    public = {**facts, "source": Path(str(facts.get("source", ""))).name, "image_root": ".", "notes": notes}
     text = dataset_card(folder, public, stats, has_images=has_images)
     return {README: text.encode(), CARD: (json.dumps(public, indent=2) + "\n").encode()}
 

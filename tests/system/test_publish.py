@@ -86,9 +86,11 @@ def dataset(tmp_path: Path) -> Path:
     """A converted dataset whose images are beside it."""
     write_scene(tmp_path / "private" / "a.png")
     record = {"id": "1", "task": "vqa", "images": ["a.png"], "prompt": "Is there a shed?", "reference": "yes"}
-    source = write_json(tmp_path / "private" / "records.jsonl", [record])
+    records = [record, record | {"id": "2", "images": ["absent.png"]}, {"id": "3"}]
+    source = write_json(tmp_path / "private" / "records.jsonl", records)
     out = tmp_path / "data"
     words = ["data", "convert", "samples", str(source), str(out), "--licence", "CC-BY-4.0", "--dataset", "Sheds"]
+    words += ["--max-bad", "0.5"]
     assert main(words) == 0
     return out
 
@@ -115,12 +117,13 @@ def test_dry_run_lists_files_without_the_network(hub: Hub, dataset: Path, capsys
 def test_dataset_is_uploaded_with_its_card_and_without_local_paths(hub: Hub, dataset: Path) -> None:
     assert main(["data", "publish", str(dataset), "--push", "me/sheds"]) == 0
     assert sorted(hub.files) == ["README.md", "dataset.json", "part-00000.parquet"]
+    assert (dataset / "quarantine.parquet").is_file(), "its reasons name local paths"
     assert str(dataset.parent) not in hub.files["dataset.json"].decode()
     assert str(dataset.parent) in (dataset / "dataset.json").read_text()
     card = DatasetCard(hub.files["README.md"].decode())
     assert card.data.configs == [{"config_name": "default", "data_files": "part-*.parquet"}]
-    assert "| Sheds | train | vqa | 1 |" in card.text
-    assert "| CC-BY-4.0 | 1 |" in card.text
+    assert "| Sheds | train | vqa | 2 |" in card.text
+    assert "| CC-BY-4.0 | 2 |" in card.text
     assert "The images are not part of this repository" in card.text
 
 

@@ -268,3 +268,8 @@ def test_interrupt_that_a_library_replaces_by_its_own_error_is_still_an_interrup
     monkeypatch.setattr("geovlm_ray.commands.doctor.run", lambda args: 1 // 0)
     with pytest.raises(ZeroDivisionError):
         main(["doctor"])
+
+
+def test_package_runs_as_a_module() -> None:
+    command = [sys.executable, "-m", "geovlm_ray", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.startswith("geovlm-ray ")

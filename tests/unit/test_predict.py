@@ -23,15 +23,17 @@ from geovlm_ray.core.errors import ConfigError, DataError, RunError
 from geovlm_ray.core.geometry import hbb, iou_hbb
 from geovlm_ray.core.schema import Sample
 from geovlm_ray.data.geo.composites import Composite
-from geovlm_ray.data.geo.scene import Scene
+from geovlm_ray.data.geo.scene import Scene, Window
 from geovlm_ray.evaluation.confidence import mean_probability
 from geovlm_ray.evaluation.settings import evaluation_config
 from geovlm_ray.model.loading import load_processor, model_folder
 from geovlm_ray.serving.predict.features import Feature, SceneFeatures, write_features
+from geovlm_ray.serving.predict.objects import with_one_spelling
 from geovlm_ray.serving.predict.quick_look import preview
 from geovlm_ray.serving.predict.run import predict, unfinished_folder
+from geovlm_ray.serving.predict.seams import Detection, merged
 from geovlm_ray.serving.predict.settings import PredictSettings
-from geovlm_ray.serving.predict.sources import scene_paths
+from geovlm_ray.serving.predict.sources import scene_names, scene_paths
 from tests.unit.oracle import PLACE, TURNED, UTM, Oracle, scattered, write_scene
 
 WIDTH, HEIGHT, SIDE, OVERLAP = 1100, 800, 300, 90
@@ -264,6 +266,28 @@ def test_sources_are_files_folders_and_patterns(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"")
     found = scene_paths([str(tmp_path / "b"), str(tmp_path / "*.png"), str(tmp_path / "b/1.tif")])
     assert [Path(path).name for path in found] == ["1.tif", "2.tif", "a.png"]
+    before = scene_paths([str(tmp_path / "a.png"), str(tmp_path / "a.png")], repeated=True)
+    assert [Path(path).name for path in before] == ["a.png", "a.png"], "one scene before several later ones"
+
+
+def test_scenes_of_one_name_are_told_apart_by_their_folders() -> None:
+    assert scene_names(["/data/a/1.tif", "/data/a/2.tif"]) == ["1.tif", "2.tif"]
+    assert scene_names(["/data/a/1.tif", "/data/b/1.tif"]) == ["a/1.tif", "b/1.tif"]
+    assert scene_names(["/data/a/1.tif", "/data/a/1.tif"]) == ["1.tif", "1.tif"]
+
+
+def test_spelling_of_labels_is_one_over_all_windows() -> None:
+    window, other = Window(0, 0, 448, 448), Window(336, 0, 448, 448)
+    box = (350.0, 20.0, 380.0, 60.0)
+    found = [
+        Detection(box, "Storage Tanks", 0.5, window),
+        Detection(box, "storage-tank", 0.9, other),
+        Detection((10.0, 10.0, 40.0, 40.0), "storage-tank", 0.6, window),
+        Detection((60.0, 10.0, 90.0, 40.0), None, 0.6, window),
+    ]
+    spelled = with_one_spelling(found)
+    assert [d.label for d in spelled] == ["storage-tank"] * 3 + [None]
+    assert len(merged(spelled, 784, 448)) == 3
 
 
 def test_confidence_is_of_the_tokens_of_the_answer() -> None:

@@ -29,6 +29,7 @@ from geovlm_ray.data.formats.geojson_windows import (
     WindowSettings,
     layer_files,
     plan_windows,
+    raster_files,
 )
 from geovlm_ray.data.formats.objects import QUESTION
 from geovlm_ray.data.formats.quads import smallest_rotated_box
@@ -61,7 +62,10 @@ def settle(source: Source) -> Settled:
     counts = Counter(window.split for window in planned)
     found = ", ".join(f"{count:,} {split}" for split, count in counts.items())
     left = f"; {crossing:,} windows on the border of areas of different splits are left out" if crossing else ""
-    return Settled(notes=(f"windows: {found}{left}",))
+    used = {window.scene for window in planned}
+    unused = [name for path in raster_files(source) if (name := path.relative_to(source.images).as_posix()) not in used]
+    without = f"scenes: {len(unused):,} rasters without a layer are left out, the first {unused[0]!r}" if unused else ""
+    return Settled(notes=tuple(filter(None, (f"windows: {found}{left}", without))))
 
 
 def convert(unit: Unit, source: Source) -> Iterable[Row]:

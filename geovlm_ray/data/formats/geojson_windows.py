@@ -131,6 +131,11 @@ def layer_files(source: Source) -> list[Path]:
     return source_files(source, ENDINGS)
 
 
+def raster_files(source: Source) -> list[Path]:
+    """The rasters below the image root, in order."""
+    return sorted(p for p in source.images.rglob("*") if p.suffix.lower() in IMAGE_ENDINGS and p.is_file())
+
+
 def plan_windows(source: Source, settings: WindowSettings) -> tuple[list[PlannedWindow], int]:
     """The windows of all scenes that have layers, and the number of those between areas of different splits.
 
@@ -171,7 +176,7 @@ def _is_placed(raster: Path) -> bool:
 
 def _scenes_with_layers(source: Source) -> dict[Path, list[Path]]:
     """The files of the scenes below the image root, each with its layers."""
-    rasters = sorted(p for p in source.images.rglob("*") if p.suffix.lower() in IMAGE_ENDINGS and p.is_file())
+    rasters = raster_files(source)
     layers = [path for path in layer_files(source) if external_link(path, source) is None]
     if len(rasters) == len(layers) == 1:
         return {rasters[0]: layers}

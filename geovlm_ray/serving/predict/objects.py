@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from geovlm_ray.serving.predict.features import Feature
 from geovlm_ray.serving.predict.seams import SAME_IOU, Detection, merged
 from geovlm_ray.tasks import find_task
 from geovlm_ray.tasks.answers.box_reader import read_boxes
+from geovlm_ray.tasks.answers.class_names import spelling_of
 from geovlm_ray.tasks.answers.grammar import parse_response
 
 WITH_BOXES = ("boxes", "grounded")
@@ -34,7 +37,7 @@ def features_of(
     answered = [answer for answer in answers if answer.response is not None]
     features = []
     if kind in WITH_BOXES:
-        detections = [d for answer in answered for d in detections_of(answer)]
+        detections = with_one_spelling([d for answer in answered for d in detections_of(answer)])
         thoughts = {answer.window: _split(answer.response)[0] for answer in answered}
         for found in merged(detections, width, height):
             columns: dict[str, Any] = {"label": found.label, "score": found.score, "agreement": found.agreement}
@@ -44,6 +47,16 @@ def features_of(
     if kind != "boxes":
         features += [_window_feature(answer, reasoning) for answer in answered]
     return features
+
+
+def with_one_spelling(detections: Sequence[Detection]) -> list[Detection]:
+    """The detections, with the most frequent spelling of each label: windows may answer "ship", "Ship" and "ships"."""
+    keys = {d.label: d.label and (spelling_of(d.label).key or d.label) for d in detections}
+    counts: defaultdict[str | None, Counter[str | None]] = defaultdict(Counter)
+    for detection in detections:
+        counts[keys[detection.label]][detection.label] += 1
+    chosen = {key: max(sorted(found.items(), key=str), key=lambda item: item[1])[0] for key, found in counts.items()}
+    return [replace(d, label=chosen[keys[d.label]]) for d in detections]
 
 
 def detections_of(answer: WindowAnswer) -> list[Detection]:

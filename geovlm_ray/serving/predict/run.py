@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from geovlm_ray.config import Config, check_unchanged, to_yaml
@@ -23,6 +24,7 @@ from geovlm_ray.serving.predict.features import SceneFeatures, write_features
 from geovlm_ray.serving.predict.objects import features_of
 from geovlm_ray.serving.predict.quick_look import write_quick_look
 from geovlm_ray.serving.predict.settings import PredictSettings, check_settings
+from geovlm_ray.serving.predict.sources import scene_names
 
 FOLDER_AND_REMEDY = ("unfinished answers", "remove the folder to begin again")
 """For error messages: what the folder is, and what the user can do."""
@@ -81,7 +83,11 @@ def predict(
                     ask_about_windows(
                         sources, settings, answer_format, tokenizer, rollouts, answers, folder, on_progress
                     )
-            scenes = [_features(k, paths[0], settings, answers, reasoning=reasoning) for k, paths in enumerate(sources)]
+            names = scene_names([paths[0] for paths in sources])
+            scenes = [
+                replace(_features(k, paths[0], settings, answers, reasoning=reasoning), name=name)
+                for k, (paths, name) in enumerate(zip(sources, names, strict=True))
+            ]
         write_features(scenes, out)
         files = [out, *write_quick_look(sources, settings.composites, scenes, out)]
     shutil.rmtree(folder)

@@ -15,19 +15,31 @@ ENDINGS = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2", ".webp", ".bmp", ".
 """Files that are taken from a folder."""
 
 
-def scene_paths(sources: Sequence[str]) -> list[str]:
-    """The raster files of sources, in order, each once: in a folder all with a known ending, in a dataset its images.
+def scene_paths(sources: Sequence[str], *, repeated: bool = False) -> list[str]:
+    """The raster files of sources, in order: in a folder all with a known ending, in a dataset its images.
+
+    Each is there once, or with ``repeated`` as often as it is named.
 
     Raises:
         DataError: a source is absent or holds no raster.
     """
-    found: dict[str, None] = {}
+    found: list[str] = []
     for source in sources:
         paths = dict.fromkeys(_paths(source))
         if not paths:
             raise DataError(f"{source}: expected a raster file, a folder of them or a converted dataset, found none")
-        found |= paths
-    return list(found)
+        found += paths
+    return found if repeated else list(dict.fromkeys(found))
+
+
+def scene_names(paths: Sequence[str]) -> list[str]:
+    """The names of scenes: those of their files, with as many folders above as tell different files apart."""
+    parts = [Path(path).parts for path in paths]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(each[-depth:]) for each in parts]
+        if len(set(names)) == len(set(paths)):
+            break
+    return names
 
 
 def _paths(source: str) -> Iterator[str]:
