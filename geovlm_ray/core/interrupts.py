@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_AGAIN_S = 0.02
+"""Delay until an ignored interrupt is sent again, when the callback that it met has ended."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -69,14 +72,37 @@ def _end(number: int, frame: FrameType | None) -> None:
     os._exit(128 + number)
 
 
-def interruptible() -> AbstractContextManager[None]:
+@contextmanager
+def interruptible() -> Iterator[None]:
     """Raise `Interrupted` in the main thread on the first SIGINT or SIGTERM; a second signal kills the process.
 
     No effect in other threads, because Python delivers signals to the main thread only.
     """
     _signals.raised = None
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    return _handled(SIGNALS, _signals.handle) if in_main_thread else nullcontext()
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = sys.unraisablehook
+    sys.unraisablehook = _raise_again(previous)
+    try:
+        with _handled(SIGNALS, _signals.handle):
+            yield
+    finally:
+        sys.unraisablehook = previous
+
+
+def _raise_again(otherwise: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A hook for exceptions that Python ignores, in callbacks and finalizers: it sends an ignored interrupt again."""
+
+    def hook(ignored: Any) -> None:
+        if ignored.exc_value is None or ignored.exc_value is not _signals.raised:
+            otherwise(ignored)
+            return
+        for handled in SIGNALS:
+            signal.signal(handled, _signals.handle)
+        threading.Timer(_AGAIN_S, os.kill, (os.getpid(), _signals.raised.number)).start()
+
+    return hook
 
 
 def replaced_interrupt() -> Interrupted | None:

@@ -64,6 +64,30 @@ def test_previous_signal_handlers_are_restored() -> None:
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
+def test_interrupt_in_a_callback_whose_exceptions_are_ignored_is_not_lost() -> None:
+    code = """
+import os, signal, time, weakref
+from geovlm_ray.core.interrupts import *
+
+class Thing: pass
+
+def callback(_):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.01)
+
+thing = Thing()
+reference = weakref.ref(thing, callback)
+try:
+    with interruptible():
+        del thing
+        time.sleep(30)
+except Interrupted as error:
+    print(error.exit_code)
+"""
+    result = subprocess.run([sys.executable, "-c", code], timeout=20, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "143\n", "")
+
+
 def test_second_signal_kills_the_process() -> None:
     code = (
         "import os, signal, time\nfrom geovlm_ray.core.interrupts import *\n"
