@@ -17,6 +17,8 @@ _CHANGED = frozenset(
     | {"transformation", "transformed", "variation", "variations", "discrepancy", "discrepancies", "alter"}
     | {"dissimilarity", "dissimilarities", "distinction", "distinctions", "deviation", "deviations"}
 )
+_DENIES = frozenset({"true", "case", "correct", "that"})
+"""Words between two negations of which the second is denied: "it is not true that nothing has changed"."""
 _HAPPENED = frozenset(
     {
         "happened",
@@ -100,7 +102,9 @@ def _states(clause: list[Term]) -> list[bool]:
     seems = not (_CHANGED | _UNCHANGED | _STILL).isdisjoint(texts)
     for i, term in enumerate(clause):
         following = texts[i + 1] if i + 1 < len(texts) else "."
-        if term.text in _NEGATORS or (term.text in _SLIGHT and following in _CHANGED | {"has", "have"}):
+        if negated and term.text in _NEGATORS and not _DENIES.isdisjoint(texts[:i]):
+            negated = False
+        elif term.text in _NEGATORS or (term.text in _SLIGHT and following in _CHANGED | {"has", "have"}):
             negated = True
         elif term.text in _CHANGED and (negated or following not in ("from", "kinds", "types")):
             states.append(not negated)

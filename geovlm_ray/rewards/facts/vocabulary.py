@@ -12,7 +12,10 @@ from geovlm_ray.rewards.facts.objects import OBJECTS
 Fact = tuple[str, str]
 """Kind and value. The kinds are those of `ATTRIBUTES`, direction, change, negation and object."""
 
-ATTRIBUTES = ("number", "density", "colour", "size", "width", "length", "height", "shape", "depth", "rank", "distance")
+ATTRIBUTES = (
+    *("number", "density", "colour", "material", "size", "width", "length", "height", "shape", "depth", "rank"),
+    "distance",
+)
 """Kinds of facts that an adjective or a number states of an object."""
 
 _NUMBERS = (
@@ -80,6 +83,15 @@ _COLOURS = {
     "beige": "beige,khaki,tan,cream",
     "purple": "purple,violet",
     "pink": "pink,pinkish",
+}
+_MATERIALS = {
+    "wood": "wooden,timber",
+    "metal": "metal,metallic,steel,iron",
+    "concrete": "concrete,cement",
+    "brick": "brick",
+    "glass": "glass",
+    "tile": "tiled",
+    "thatch": "thatched",
 }
 _ORDINALS = (
     *("first,1 st", "second,2 nd", "third,3 rd", "fourth,4 th", "fifth,5 th", "sixth,6 th", "seventh,7 th"),
@@ -156,7 +168,13 @@ _NO_FACT = (
 
 def _table() -> dict[str, tuple[Fact, ...]]:
     table: dict[str, tuple[Fact, ...]] = {word: (("number", str(n)),) for n, word in enumerate(_NUMBERS, 2)}
-    kinds = (("number", _MORE_NUMBERS), ("density", _DENSITY), ("colour", _COLOURS), ("change", _CHANGES))
+    kinds = (
+        ("number", _MORE_NUMBERS),
+        ("density", _DENSITY),
+        ("colour", _COLOURS),
+        ("material", _MATERIALS),
+        ("change", _CHANGES),
+    )
     for kind, spellings in kinds:
         table |= {term: ((kind, value),) for value, terms in spellings.items() for term in terms.split(",")}
     for size, terms in _SIZES.items():

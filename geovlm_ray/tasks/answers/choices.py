@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Mapping
+
+from geovlm_ray.tasks.answers.words import tokens
 
 _OPTION = re.compile(r"(?:^|(?<=[\s(\[*]))([A-H])[).:]\s", re.MULTILINE)
 _LETTER_ALONE = re.compile(r"[\W_]*([A-Ha-h])[\W_]*", re.ASCII)
@@ -24,6 +27,7 @@ _DENIED_BEFORE = re.compile(
     r"(?:not\b|n['’]t\b|wrong|incorrect|false|excluded|ruled out))",
     re.ASCII,
 )
+_BETWEEN = re.compile(r"[,;/]\s*(?:and\s)?|\s(?:and|&)\s")
 _ONE_LETTER = re.compile(r"\b[A-Ha-h]\b")
 _AT_START = re.compile(r"\s*\**\(?([A-Ha-h])[).:]\**\s*(?=\S)")
 
@@ -46,6 +50,23 @@ def chosen_letters(answer: str) -> list[str]:
     found += [letter for match in _SEVERAL.finditer(answer) for letter in match.groups()]
     denied = denied_letters(answer) if found else frozenset()
     return [letter for letter in dict.fromkeys(letter.lower() for letter in found) if letter not in denied]
+
+
+def several_letters(text: str, known: Collection[str]) -> list[str]:
+    """Letters, in lower case, of a text that lists several of the ``known`` options and nothing else: "A, C", "AC"."""
+    words = [word for word in re.findall(r"[^\W_]+", text) if word.lower() != "and"]
+    letters = list(words[0].lower()) if len(words) == 1 and words[0].isupper() else [word.lower() for word in words]
+    return letters if len(letters) > 1 and len({*letters}) == len(letters) and {*letters} <= {*known} else []
+
+
+def true_letters(truth: str, known: Mapping[str, str]) -> frozenset[str]:
+    """Letters of the options that a truth chooses, by letters or by texts; empty unless it chooses several."""
+    found = several_letters(truth, known) or [letter for letter in chosen_letters(truth) if letter in known]
+    if len(found) < 2 and known:
+        parts = [tokens(part) for part in _BETWEEN.split(truth)]
+        named = [key for part in parts for key, text in known.items() if tokens(text) == part]
+        found = named if len(named) == len(parts) else []
+    return frozenset(found) if len(found) > 1 else frozenset()
 
 
 def denied_letters(answer: str) -> frozenset[str]:

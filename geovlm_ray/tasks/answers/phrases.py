@@ -92,8 +92,9 @@ def affirmed(words: Sequence[str]) -> list[str]:
     for i, word in enumerate(words):
         if word == "not" and words[i + 1 : i + 2] == ["only"]:
             continue
-        negated = (negated or word in NEGATORS) and word not in DELIMITERS and word != "but"
-        if not negated:
+        ends = negated and word == "but"
+        negated = (negated or word in NEGATORS) and word not in DELIMITERS and not ends
+        if not negated and not ends:
             found.append(word)
     return found
 

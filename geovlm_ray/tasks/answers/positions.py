@@ -19,10 +19,11 @@ _SIDES = {
     }.items()
     for spelling in spellings.split()
 }  # fmt: skip
-_FILLER = word_set(
+POSITION_WORDS = word_set(
     "corner side part area region portion edge half quadrant section hand the a an of in at on to toward towards image "
     "picture photo scene it is located direction end border position frame margin most near very third"
 )
+"""Words that stand around the names of sides."""
 _ABBREVIATIONS = word_set("n s w e")
 _OPPOSITE = ({"left", "right"}, {"top", "bottom"})
 _DIRECTED = {
@@ -42,9 +43,17 @@ _ELSEWHERE_PAIRS = frozenset((("far", "from"), ("anywhere", "but"), ("everywhere
 _GENERAL = frozenset(("amount", "size"))
 
 
+def is_side(word: str) -> bool:
+    """Whether a token names a side."""
+    return word in _SIDES
+
+
 def whole_position(words: Sequence[str]) -> frozenset[str] | None:
     """The sides that a text names if it names nothing else."""
-    if any(word not in _SIDES and word not in _FILLER and word not in DELIMITERS for word in words) or "from" in words:
+    if (
+        any(word not in _SIDES and word not in POSITION_WORDS and word not in DELIMITERS for word in words)
+        or "from" in words
+    ):
         return None
     found = positions(words)
     return found if found and not (len(words) == 1 and words[0] in _ABBREVIATIONS) else None

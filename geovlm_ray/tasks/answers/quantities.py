@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from geovlm_ray.tasks.answers.hedges import is_unsure
-from geovlm_ray.tasks.answers.words import DELIMITERS, LINE, RANGE, SENTENCE, word_set
+from geovlm_ray.tasks.answers.words import COMMA, DELIMITERS, LINE, RANGE, SENTENCE, word_set
 
 ZERO_WORDS = word_set("none nil")
 UNITS = {
@@ -24,6 +24,9 @@ UNITS = {
 }
 """Spellings of units, in the normal form of `geovlm_ray.tasks.answers.words`, and the unit of each."""
 
+_RATES = {"km/h": "kmh", "mile/h": "mph"}
+_TIMES = frozenset(("h", "s", "day", "month", "year"))
+_PER = frozenset(("per", "a", "an", COMMA))
 _NUMBER_STARTS = frozenset("0123456789-.")
 _SQUARE = word_set("square sq")
 _MULTIPLIERS = {"hundred": 100.0, "thousand": 1e3, "million": 1e6, "dozen": 12.0, "billion": 1e9, "k": 1e3}
@@ -236,7 +239,15 @@ def _value(words: Sequence[str], start: int) -> tuple[float, int]:
 
 
 def _unit(words: Sequence[str], end: int) -> tuple[str | None, int]:
-    """The unit at a position and the position after it."""
+    """The unit at a position, which may be a rate ("km/h", "metres per second"), and the position after it."""
+    unit, end = _plain_unit(words, end)
+    if unit and end + 1 < len(words) and words[end] in _PER and UNITS.get(words[end + 1]) in _TIMES:
+        rate = f"{unit}/{UNITS[words[end + 1]]}"
+        return _RATES.get(rate, rate), end + 2
+    return unit, end
+
+
+def _plain_unit(words: Sequence[str], end: int) -> tuple[str | None, int]:
     if end >= len(words):
         return None, end
     if words[end] in _SQUARE and end + 1 < len(words) and words[end + 1] in UNITS:

@@ -34,12 +34,10 @@ from geovlm_ray.tasks.answers.positions import (
     asked_direction,
     comparison,
     directions,
-    located,
-    position_agreement,
     whole_comparison,
-    whole_position,
 )
 from geovlm_ray.tasks.answers.quantities import stated_quantity, whole_quantity
+from geovlm_ray.tasks.answers.relations import Place
 from geovlm_ray.tasks.answers.words import COMMA, DELIMITERS, tokens, word_set
 
 MAX_NAME_CHARS = 128
@@ -90,11 +88,12 @@ class Truth:
         self.joined = "".join(self.content)
         self.content_set = frozenset(self.content)
         self.options = choices.options(question)
-        self.letter, self.option = self._choice(question)
-        self.polar = None if self.letter or not is_polar(self.words) else self.words[0] in TRUE_WORDS
+        self.letters = choices.true_letters(self.text, self.options)
+        self.letter, self.option = (None, self.text) if self.letters else self._choice(question)
+        self.polar = None if self.letter or self.letters or not is_polar(self.words) else self.words[0] in TRUE_WORDS
         self.quantity = whole_quantity(self.tokens, FILLER) if self._may_be_quantity() else None
         self.counted = frozenset((*self.question, *(self.quantity.noun if self.quantity else ())))
-        self.position = whole_position(self.tokens)
+        self.place = Place.of(self.tokens, self.question)
         self.direction = whole_comparison(self.words)
         self.comparison = comparison(self.tokens)
         self.negated = not NEGATORS.isdisjoint(self.tokens)
@@ -110,9 +109,10 @@ class Truth:
 
         others = (
             self.letter,
+            self.letters,
             self.direction is not None,
             self.comparison,
-            self.position,
+            self.place,
             self.items,
             self.alternatives,
             self.negated,
@@ -145,15 +145,15 @@ class Truth:
 
     def _by_type(self, answer: str, words: list[str]) -> Agreement:
         """Agreement of an answer, and its tokens, by the type of the truth."""
-        if self.letter:
-            return self._choice_agreement(answer, words)
+        if self.letters or self.letter:
+            return self._choices_agreement(answer) if self.letters else self._choice_agreement(answer, words)
         if self.polar is not None:
             return EQUAL if polarity(words, self.question) is self.polar else DIFFERENT
         if self.quantity:
             return self._quantity_agreement(words) or self._overlap(words)
         if len(words) <= _MAX_SENTENCE:
-            if self.position:
-                return Agreement(position_agreement(located(affirmed(words)), self.position), True)
+            if self.place and (value := self.place.agreement(words)) is not None:
+                return Agreement(value, True)
             if self.direction is not None and (found := directions(affirmed(words))):
                 return EQUAL if found == {self.direction} else DIFFERENT
         return self._phrase_agreement(words)
@@ -179,7 +179,7 @@ class Truth:
         return (same[0], self.text) if len(same) == 1 else (None, self.text)
 
     def _may_be_quantity(self) -> bool:
-        return not self.letter and any(word[-1].isdecimal() or word in _COUNTS for word in self.words)
+        return not (self.letter or self.letters) and any(word[-1].isdecimal() or word in _COUNTS for word in self.words)
 
     def _is_list(self) -> bool:
         listed = [word for word in self.tokens if word in DELIMITERS or word == "and"]
@@ -191,6 +191,13 @@ class Truth:
         words = [word for word in self.question if word not in ("a", "an", "the")]
         near = {w for i, word in enumerate(words) if word == "or" for w in (*words[i - 1 : i], *words[i + 1 : i + 2])}
         return frozenset(phrase_words(sorted(near))) - {*self.content}
+
+    def _choices_agreement(self, answer: str) -> Agreement:
+        """Jaccard similarity of the options that an answer chooses, by letters or by texts, and the true ones."""
+        found = {*(choices.several_letters(answer, self.options) or choices.chosen_letters(answer))}
+        if not found:
+            found = {key for key, text in self.options.items() if _truth(text, "", self.synonyms).named_in(answer)}
+        return Agreement(len(found & self.letters) / len(found | self.letters), True)
 
     def _choice_agreement(self, answer: str, words: list[str]) -> Agreement:
         letters = choices.chosen_letters(answer)
@@ -242,6 +249,8 @@ class Truth:
             return compared
         if self._offers_alternatives(words):
             return DIFFERENT
+        if self._denies_the_other(words):
+            return EQUAL
         stated = comparison(words) if self.comparison else None
         if stated and self.comparison and {*stated[1:]} == {*self.comparison[1:]} and stated[0] == self.comparison[0]:
             return EQUAL if stated == self.comparison else DIFFERENT
@@ -256,6 +265,16 @@ class Truth:
         if "or" in words and "or" not in self.tokens:
             return True
         return not self.negated and not self.alternatives.isdisjoint(phrase_words(affirmed(words)))
+
+    def _denies_the_other(self, words: list[str]) -> bool:
+        """Whether an answer only denies the other of two alternatives of the question: "not urban"."""
+        content = {*phrase_words(words)} - {*NEGATORS}
+        return (
+            len(self.alternatives) == 1
+            and content == self.alternatives
+            and COMMA not in self.question
+            and not phrase_words(affirmed(words))
+        )
 
     def _means(self, statement: Sequence[str]) -> bool:
         """Whether a statement means the truth: the same words, joined words, or a synonym."""

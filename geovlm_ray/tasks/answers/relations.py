@@ -1,0 +1,90 @@
+"""Where one object is relative to another: "the ship is left of the pier" is "the pier is right of the ship"."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from geovlm_ray.tasks.answers.phrases import affirmed, phrase_words
+from geovlm_ray.tasks.answers.positions import (
+    POSITION_WORDS,
+    is_side,
+    located,
+    position_agreement,
+    positions,
+    whole_position,
+)
+from geovlm_ray.tasks.answers.words import word_set
+
+_MIRRORED = {"left": "right", "right": "left", "top": "bottom", "bottom": "top", "center": "center"}
+_ASKED = (("relative", "to"), ("respect", "to"), ("relation", "to"), ("compared", "to"))
+_ASKING = word_set("where in which what direction position location located side")
+
+
+class Relation(NamedTuple):
+    """Content words of the subject and of the reference, and the sides of the reference on which the subject is."""
+
+    subject: frozenset[str]
+    sides: frozenset[str]
+    reference: frozenset[str]
+
+    def seen_from(self, other: Relation) -> frozenset[str]:
+        """The sides, mirrored if subject and reference are exchanged in ``other``."""
+        is_exchanged = bool(self.reference & other.subject) and not self.reference & other.reference
+        return frozenset(_MIRRORED[side] for side in self.sides) if is_exchanged else self.sides
+
+
+def relation(words: Sequence[str]) -> Relation | None:
+    """The relation that tokens state: "A is left of B", or "left of B" without a subject; None for other texts."""
+    for i, word in enumerate(words):
+        if not is_side(word):
+            continue
+        end = next((k for k in range(i + 1, len(words)) if words[k] not in POSITION_WORDS or words[k] == "of"), None)
+        if end is None or words[end] not in ("of", "from"):
+            continue
+        reference = _objects(words[end + 1 :])
+        if reference:
+            return Relation(_objects(words[:i]), positions(words[i:end]), reference)
+    return None
+
+
+def asked_relation(question: Sequence[str]) -> Relation | None:
+    """Subject and reference of a question: "Where is A relative to B?"; None for other questions."""
+    pairs = list(itertools.pairwise(question))
+    at = next((i for i, pair in enumerate(pairs) if pair in _ASKED), None)
+    if at is None:
+        at = next((i for i, word in enumerate(question) if word == "from" and "direction" in question[:i]), None)
+    if at is None:
+        return None
+    subject, reference = _objects(question[:at]), _objects(question[at + 1 :])
+    return Relation(subject - reference, frozenset(), reference - subject) if subject and reference else None
+
+
+class Place(NamedTuple):
+    """A truth that is a position in the image, or on a side of a reference."""
+
+    sides: frozenset[str]
+    relation: Relation | None
+    is_position: bool
+
+    @classmethod
+    def of(cls, truth: Sequence[str], question: Sequence[str]) -> Place | None:
+        """The place that the tokens of a truth state; None for other truths."""
+        if sides := whole_position(truth):
+            return cls(sides, asked_relation(question), True)
+        stated = relation(truth)
+        return cls(stated.sides, stated, False) if stated else None
+
+    def agreement(self, words: Sequence[str]) -> float | None:
+        """Agreement of the place that the tokens of an answer state, in [0, 1]; None if they state none."""
+        said = affirmed(words)
+        if self.relation and (stated := relation(said)):
+            return position_agreement(stated.seen_from(self.relation), self.sides)
+        sides = located(said) if self.is_position else whole_position(words)
+        return None if sides is None else position_agreement(sides, self.sides)
+
+
+def _objects(words: Sequence[str]) -> frozenset[str]:
+    named = [w for w in words if w not in POSITION_WORDS and w not in _ASKING and not is_side(w)]
+    return frozenset(phrase_words(named))
