@@ -133,6 +133,7 @@ def test_errors_about_missing_and_empty_sources_name_them(tmp_path: Path, capsys
     [
         ("dota", "labelTxt", "60 40 120 40 120 80 60 80 shed 0", "this line is no box at all"),
         ("yolo", "labels", "0 0.45 0.375 0.3 0.25", "0 0.45 0.375 0.3 0.25 0.9"),
+        ("yolo", "labels", f"1 {' '.join(['0.1 0.1 0.5 0.2 0.4 0.6'] * 50)}", "0 0.45 0.375"),
     ],
 )
 @pytest.mark.parametrize("odd_files", [1, 2])

@@ -38,8 +38,8 @@ RECORD_FORMATS = frozenset(
 _GEOCHAT = re.compile(r"\[(?:refer|grounding|identify)\]|\{\s*<\d")
 _VRSBENCH = re.compile(r"vrsbench", re.IGNORECASE)
 _NUMBER = re.compile(r"-?\d+(?:\.\d*)?(?:e-?\d+)?", re.IGNORECASE)
-_YOLO_COUNTS = (5, 6, 9, 10)
-"""Numbers of a line: class and box or four corners, each also with a confidence."""
+_LEAST_OF_YOLO = 5
+"""Numbers of a line: class and box; more are a confidence, four corners or those of a segment."""
 Rule = Callable[[Source, Evidence], str]
 
 
@@ -215,7 +215,7 @@ def _is_dota_line(line: str) -> bool:
 
 def _is_yolo_line(line: str) -> bool:
     words = line.split()
-    if len(words) not in _YOLO_COUNTS or not all(map(_NUMBER.fullmatch, words)) or not words[0].isdigit():
+    if len(words) < _LEAST_OF_YOLO or not all(map(_NUMBER.fullmatch, words)) or not words[0].isdigit():
         return False
     return all(-0.5 <= float(word) <= 1.5 for word in words[1:])
 
