@@ -187,6 +187,19 @@ def test_numbers_that_are_not_finite_are_no_data(tmp_path: Path) -> None:
         assert renderer.render(Window(50, 0, 50, 50))[1]
 
 
+def test_complex_numbers_are_shown_by_their_amplitude(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    amplitude = rng.uniform(1, 9, (40, 60))
+    pictures = []
+    for name, values in (("sar", amplitude * np.exp(2j * np.pi * rng.uniform(size=(40, 60)))), ("plain", amplitude)):
+        form = {"width": 60, "height": 40, "count": 1, "dtype": "complex64" if name == "sar" else "float32"}
+        with rasterio.open(tmp_path / f"{name}.tif", "w", driver="GTiff", **form) as file:
+            file.write(values.astype(form["dtype"]), 1)
+        with Scene(str(tmp_path / f"{name}.tif")) as scene:
+            pictures.append(Renderer(scene, Composite.default(scene)).render()[0].astype(int))
+    assert np.abs(pictures[0] - pictures[1]).max() <= 1
+
+
 def test_palette_picture_has_its_colours(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     colours = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)).resize(

@@ -200,7 +200,8 @@ class Scene:
     def read(self, bands: tuple[int, ...], window: Window | None = None, side: int | None = None) -> np.ma.MaskedArray:
         """Bands (numbered from 1) of a window, [rows, columns, bands].
 
-        Masked are nodata, what alpha and mask bands hide, and numbers that are not finite.
+        Masked are nodata, what alpha and mask bands hide, and numbers that are not finite. Complex numbers, as of SAR,
+        are read as their amplitudes.
 
         With ``side``, the longer side is reduced to at most this many pixels.
 
@@ -215,7 +216,9 @@ class Scene:
         part = RasterWindow(area.left, area.top, area.width, area.height)
         with self._errors():
             values = self.file.read(list(bands), window=part, out_shape=shape, masked=True)
-        if values.dtype.kind in "fc":
+        if values.dtype.kind == "c":
+            values = np.abs(values)
+        if values.dtype.kind == "f":
             values = np.ma.masked_invalid(values, copy=False)
         return values.transpose(1, 2, 0)
 
