@@ -16,6 +16,7 @@ import rasterio
 import shapely
 from affine import Affine
 from pycocotools.coco import COCO
+from rasterio.crs import CRS
 from rasterio.warp import transform
 
 from geovlm_ray.config import Config, load_config
@@ -23,7 +24,7 @@ from geovlm_ray.core.errors import ConfigError, DataError, RunError
 from geovlm_ray.core.geometry import hbb, iou_hbb
 from geovlm_ray.core.schema import Sample
 from geovlm_ray.data.geo.composites import Composite
-from geovlm_ray.data.geo.scene import Scene, Window
+from geovlm_ray.data.geo.scene import Georeference, Scene, Window
 from geovlm_ray.evaluation.confidence import mean_probability
 from geovlm_ray.evaluation.settings import evaluation_config
 from geovlm_ray.model.loading import load_processor, model_folder
@@ -110,6 +111,16 @@ def test_coco_and_csv(scene: Path, tmp_path: Path, config: Config) -> None:
     xs, _ = transform("EPSG:4326", UTM, longitudes, latitudes)
     centres = on_the_map(OBJECTS).mean(axis=1)
     assert np.abs(np.sort(xs) - np.sort(centres[:, 0])).max() < 0.01
+
+
+def test_csv_polygon_across_the_antimeridian_is_in_one_piece(tmp_path: Path) -> None:
+    where = Georeference(CRS.from_epsg(32701), Affine(10, 0, 179_000, 0, -10, 8_000_000))
+    features = [Feature(shapely.box(0, 0, 3000, 100), {"label": "reef"})]
+    write_features([SceneFeatures("sea", 3000, 100, where, features)], tmp_path / "map.csv")
+    (row,) = csv.DictReader((tmp_path / "map.csv").read_text().splitlines())
+    west, _, east, _ = shapely.from_wkt(row["polygon_wgs84"]).bounds
+    assert (west, east) == pytest.approx((179.9677, 180.2509), abs=1e-3)
+    assert float(row["longitude"]) == pytest.approx(-179.8907, abs=1e-3)
 
 
 def test_scene_without_georeference_gives_pixels(tmp_path: Path, config: Config) -> None:

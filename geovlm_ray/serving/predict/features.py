@@ -192,13 +192,22 @@ def _write_csv(scenes: Sequence[SceneFeatures], file: Path) -> None:
     shapes = [feature.polygon for scene in scenes for feature in scene.features]
     columns |= _corners(shapes, ("column", "row"), "pixels")
     if common_crs(scenes):
-        placed = [shape for scene in scenes for shape in scene.placed(WGS84)]
+        placed = [_across_180(shape) for scene in scenes for shape in scene.placed(WGS84)]
         columns |= _corners(placed, ("longitude", "latitude"), "wgs84")
+        columns["longitude"] = [(value + 180) % 360 - 180 for value in columns["longitude"]]
     sink = io.StringIO()
     rows = csv.writer(sink, lineterminator="\n")
     rows.writerow(columns)
     rows.writerows([map(_cell, row) for row in zip(*columns.values(), strict=True)])
     write_atomically(file, sink.getvalue())
+
+
+def _across_180(shape: shapely.Polygon) -> shapely.Polygon:
+    """A polygon in degrees; one that crosses the antimeridian with longitudes beyond 180, so that it is in one piece."""
+    west, _, east, _ = shape.bounds
+    if east - west <= 180:
+        return shape
+    return shapely.transform(shape, lambda points: np.column_stack([points[:, 0] % 360, points[:, 1]]))
 
 
 def _cell(value: Any) -> Any:
