@@ -203,7 +203,7 @@ def _write_csv(scenes: Sequence[SceneFeatures], file: Path) -> None:
 
 
 def _across_180(shape: shapely.Polygon) -> shapely.Polygon:
-    """A polygon in degrees; one that crosses the antimeridian with longitudes beyond 180, so that it is in one piece."""
+    """A polygon in degrees: in one piece, with longitudes beyond 180 if it crosses the antimeridian."""
     west, _, east, _ = shape.bounds
     if east - west <= 180:
         return shape

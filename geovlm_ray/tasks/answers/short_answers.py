@@ -249,12 +249,10 @@ class Truth:
             return compared
         if self._offers_alternatives(words):
             return DIFFERENT
-        if self._denies_the_other(words):
-            return EQUAL
         stated = comparison(words) if self.comparison else None
         if stated and self.comparison and {*stated[1:]} == {*self.comparison[1:]} and stated[0] == self.comparison[0]:
             return EQUAL if stated == self.comparison else DIFFERENT
-        if any(map(self._means, statements(words))):
+        if self._denies_the_other(words) or any(map(self._means, statements(words))):
             return EQUAL
         if self.items:
             return max(map(self._list_agreement, [words, *statements(words)]))
