@@ -247,8 +247,8 @@ def _convert_unit(unit: Unit, job: _Job) -> tuple[list[Row], list[QuarantineEntr
 
 def _is_incomplete(row: Row) -> bool:
     """Whether the picture may show more objects of the classes of the row's boxes than those."""
-    unclear = row.extra.get(UNCLEAR)
-    return bool(unclear) and any(box.label in unclear for box in target_boxes(row.example.target))
+    unclear = row.extra.get(UNCLEAR, ())
+    return any(box.label in unclear for box in target_boxes(row.example.target))
 
 
 def _incompleteness(counts: Counts) -> tuple[str, ...]:
