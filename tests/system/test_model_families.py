@@ -56,8 +56,7 @@ def settings(model_type: str) -> tuple[tuple[str, ...], float]:
 @pytest.mark.parametrize(
     ("model_type", "lora"),
     [
-        pytest.param(name, lora, marks=() if (name, lora) in fast else pytest.mark.long)
-        for fast in ({("qwen3_vl", FULL), ("qwen3_5", LORA)},)
+        pytest.param(name, lora, marks=() if (name, lora) == ("qwen3_5", LORA) else pytest.mark.long)
         for name in ON_THE_CPU
         for lora in (FULL, LORA, LORA_ALL)
     ],
