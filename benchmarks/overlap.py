@@ -23,6 +23,7 @@ from geovlm_ray.model.loading import model_folder
 
 RECIPE = "demo"
 SETTINGS = ("rollout.prompts_per_step=64", "learner.lr=1.0e-6", "learner.warmup_steps=0", "learner.threads=1")
+SMOKE = ("rollout.prompts_per_step=8",)
 ROUNDS = 6
 """Including one warm-up round."""
 
@@ -33,7 +34,7 @@ def main() -> int:
     arguments.add_argument("overrides", nargs="*", metavar="section.key=value")
     options = arguments.parse_args()
     silence_third_party_logs()
-    settings = [*SETTINGS, *options.overrides]
+    settings = [*SETTINGS, *(SMOKE if options.smoke else ()), *options.overrides]
     rounds = 2 if options.smoke else ROUNDS
     with tempfile.TemporaryDirectory(prefix="geovlm-ray-bench-") as folder:
         model = endless(model_folder("tiny"), Path(folder) / "endless")

@@ -42,6 +42,7 @@ ROUNDS = 3
 ROLLOUT_ROUNDS = 12
 """Including one warm-up round."""
 LOOP_STEPS = 6
+SMOKE = ("rollout.prompts_per_step=8",)
 
 
 def main() -> int:
@@ -51,14 +52,15 @@ def main() -> int:
     arguments.add_argument("overrides", nargs="*", metavar="section.key=value")
     options = arguments.parse_args()
     silence_third_party_logs()
+    overrides = [*(SMOKE if options.smoke else ()), *options.overrides]
     loop_steps, rollout_rounds, rounds = (3, 2, 1) if options.smoke else (LOOP_STEPS, ROLLOUT_ROUNDS, ROUNDS)
     with tempfile.TemporaryDirectory(prefix="geovlm-throughput-") as folder:
-        config = load_config(options.recipe, [*options.overrides, f"run.dir={folder}", "run.name=parts"])
+        config = load_config(options.recipe, [*overrides, f"run.dir={folder}", "run.name=parts"])
         ready = prepare(config)
         prompts = PromptSampler(ready.stream, config.data, config.rollout.prompts_per_step)
         batches = [prompts.batch(i) for i in range(rollout_rounds)]
         print("Whole loop on Ray ...")
-        loop = loop_metrics(options.recipe, options.overrides, Path(folder), loop_steps)
+        loop = loop_metrics(options.recipe, overrides, Path(folder), loop_steps)
         figures = whole_loop(loop)
         print("Rollout actor against the bare engine ...")
         figures += rollout(config, ready.model, batches)
@@ -72,7 +74,7 @@ def main() -> int:
     unseen = (prompts.batch(i) for i in itertools.count(len(batches)))
     rates = measure(config, engine, learner, unseen, loop)
     figures += [Figure(f"whole loop, idle share of {kind}", share) for kind, share in rates["loop"]["idle"].items()]
-    run = {"recipe": options.recipe, "overrides": options.overrides}
+    run = {"recipe": options.recipe, "overrides": overrides}
     return publish("throughput", figures, options, **run, rates=rates)
 
 
