@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,16 @@ def run_evaluation(out: Path, *more: str) -> dict[str, Any]:
     )
     assert result.returncode == 0, f"{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
     return json.loads((out / "results.json").read_text())
+
+
+def values(results: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The numbers and texts of nested results, by path."""
+    if isinstance(results, dict | list):
+        items = results.items() if isinstance(results, dict) else enumerate(results)
+        for key, value in items:
+            yield from values(value, f"{path}/{key}")
+    else:
+        yield path, results
 
 
 def count_finished(out: Path) -> int:
@@ -62,7 +73,8 @@ def test_resumed_evaluation_equals_uninterrupted_evaluation(tmp_path: Path) -> N
     process.wait()
     assert count_finished(killed) < len(TASKS), "the evaluation finished before it was killed"
     resumed = run_evaluation(killed, *benchmarks, *actors)
-    assert resumed["benchmarks"] == uninterrupted["benchmarks"]
+    # Embeddings differ in the last digits with the batch.
+    assert dict(values(resumed["benchmarks"])) == pytest.approx(dict(values(uninterrupted["benchmarks"])), abs=1e-6)
 
 
 def test_run_evaluates_during_training_and_keeps_its_best_checkpoints(tmp_path: Path) -> None:
