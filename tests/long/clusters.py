@@ -15,7 +15,11 @@ from actors.cluster import connect
 
 @contextmanager
 def cluster(head: dict[str, float], *workers: dict[str, float]) -> Iterator[Cluster]:
-    """A cluster of nodes with the given logical resources; clears any Ray settings from the environment."""
+    """A cluster of nodes with the given logical resources; clears any Ray settings from the environment.
+
+    Ends the cluster that this process is connected to, if any.
+    """
+    ray.shutdown()
     with pytest.MonkeyPatch.context() as patch:
         for name in [n for n in os.environ if n.startswith("RAY_")]:
             patch.delenv(name)

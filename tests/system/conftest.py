@@ -14,16 +14,21 @@ from tests.system.golden import GoldenRun, golden_run
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[None]:
-    """A local Ray cluster; ignores any cluster address in the environment."""
-    from actors.cluster import connect
-
+def without_ray_settings() -> Iterator[None]:
+    """No address or setting of Ray in the environment; at the end of the session, no cluster."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [n for n in os.environ if n.startswith("RAY_")]:
             patch.delenv(name)
-        connect()
         yield
         ray.shutdown()
+
+
+@pytest.fixture
+def cluster(without_ray_settings: None) -> None:
+    """A local Ray cluster, which tests share until `tests.long.clusters` ends it."""
+    from actors.cluster import connect
+
+    connect()
 
 
 @pytest.fixture(scope="session")

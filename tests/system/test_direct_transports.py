@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 
-from actors.cluster import connect
 from actors.failures import fetch
 from actors.learner import LearnerActor, RayLearner
 from actors.rollout import RolloutActor
@@ -112,7 +111,9 @@ def max_error(rollouts: RayRollouts, learner: RayLearner, prompts: list[Prompt],
 
 @pytest.mark.long
 @pytest.mark.parametrize(("transport", "ranks"), [("gloo", 1), ("gloo", 2), ("shared_memory", 1)])
-def test_two_engines_get_each_version_and_a_killed_one_is_replaced(transport: str, ranks: int, tmp_path: Path) -> None:
+def test_two_engines_get_each_version_and_a_killed_one_is_replaced(
+    transport: str, ranks: int, cluster: None, tmp_path: Path
+) -> None:
     config = load_config(
         "demo",
         [
@@ -120,7 +121,6 @@ def test_two_engines_get_each_version_and_a_killed_one_is_replaced(transport: st
             *("placement.rollout.num_cpus=0", "placement.learner.num_cpus=0", f"run.dir={tmp_path}"),
         ],
     )
-    connect()
     prompts = PromptSampler(SceneStream(0), config.data, 3).batch(0)
     rollouts = RayRollouts(config, model_folder("tiny"), MarkedActor)
     learner = RayLearner(config, model_folder("tiny"), KillingSender)
@@ -151,7 +151,7 @@ def test_engine_of_two_workers_gets_each_version(lora: str, tmp_path: Path) -> N
 
 
 @pytest.mark.long
-def test_actor_with_two_workers_gets_each_version_from_two_ranks(tmp_path: Path) -> None:
+def test_actor_with_two_workers_gets_each_version_from_two_ranks(cluster: None, tmp_path: Path) -> None:
     write_model(tmp_path / "model", EVEN)
     config = load_config(
         "demo",
@@ -160,7 +160,6 @@ def test_actor_with_two_workers_gets_each_version_from_two_ranks(tmp_path: Path)
             *("placement.rollout.num_cpus=0", "placement.learner.num_cpus=0", f"run.dir={tmp_path}"),
         ],
     )
-    connect()
     prompts = PromptSampler(SceneStream(0), config.data, 3).batch(0)
     rollouts = RayRollouts(config, tmp_path / "model")
     learner = RayLearner(config, tmp_path / "model", Sender)
