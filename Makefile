@@ -57,12 +57,12 @@ demo: setup
 test: tools
 	@echo "Unit tests (no Ray, no vLLM) ..."
 	@$(BIN)/pytest tests/unit -n 2 --dist loadfile --durations=10
-	@echo "System tests (real engines, real Ray; about 15 minutes on two slow cores) ..."
-	@$(BIN)/pytest tests/system -m "not long" -n 2 --dist loadfile --durations=10
+	@echo "System tests (real engines, real Ray; about 10 minutes on two slow cores) ..."
+	@$(BIN)/pytest tests/system -m "not long" -n 3 --dist loadfile --durations=10
 
 test-all: test
 	@echo "Long tests (nodes, images, studies, pages of docs, faults, benchmarks) ..."
-	@$(BIN)/pytest tests/system tests/long -m long -n 2 --dist loadfile --durations=20
+	@$(BIN)/pytest tests/system tests/long -m long -n 3 --dist loadfile --durations=20
 
 lint: $(TOOLS)
 	@$(BIN)/ruff check .

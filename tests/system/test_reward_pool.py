@@ -169,7 +169,7 @@ def test_hanging_or_crashing_user_function_fails_only_its_own_samples(pool: Pool
 @pytest.mark.parametrize("part", ["reward", pytest.param("sbert", marks=pytest.mark.long)])
 def test_stalled_actor_is_replaced_and_its_samples_are_scored(pool: Pool, part: str) -> None:
     groups = batch([response(SAMPLES[task][1]) for task in TASKS for _ in range(GROUP)])
-    rewards = pool("reward.stall_s=10")
+    rewards = pool("reward.stall_s=40")
     expected = [g.rewards for g in rewards.score(groups)]
     slots = rewards.slots if part == "reward" else rewards.sbert
     assert slots is not None
