@@ -55,7 +55,13 @@ _ABOUT_FORM = re.compile(
 )
 """Words of sentences that say nothing but what form the boxes have."""
 _FORM = re.compile(
-    rf"\b(?:{_LANGUAGES}|{_NOTATIONS}|{_UNITS}|normali[sz]ed|absolute|form(?:at)?|list|array|tuple|bbox_2d)\b|{_TEMPLATE}",
+    rf"\b(?:{_LANGUAGES}|{_NOTATIONS}|{_UNITS}|normali[sz]ed|absolute|form(?:at)?|(?:a|the) list|array|tuple|bbox_2d)\b"
+    rf"|{_TEMPLATE}",
+    re.IGNORECASE,
+)
+_ASKS = re.compile(
+    r"\?|\b(?:find|detect|locate|localize|identify|point|show|mark|list|give|provide|output|return|report|where|which"
+    r"|what|outline|highlight|ground|draw|describe|box|tell)\b",
     re.IGNORECASE,
 )
 _WORD = re.compile(r"[^\W\d_]\w*")
@@ -70,27 +76,33 @@ def states_form(question: str) -> bool:
 
 
 def without_box_form(question: str) -> str:
-    """A question about boxes without what it says of their notation and unit; the question, if it says nothing else."""
+    """A question about boxes without what it says of their notation and unit.
+
+    Sentences that say nothing else go, unless nothing that asks for something would be left.
+    """
     sentences = _SENTENCE_END.split(question)
-    kept = list(map(_without_box_form, sentences))
-    return question if kept == sentences else " ".join(filter(None, kept)) or question
+    shorter = list(map(_without_forms, sentences))
+    if shorter == sentences and not any(map(_is_about_form, sentences)):
+        return question
+    kept = [short for short, whole in zip(shorter, sentences, strict=True) if not _is_about_form(whole)]
+    return " ".join(filter(None, kept if any(map(_ASKS.search, kept)) else shorter)) or question
 
 
-def _without_box_form(sentence: str) -> str:
-    """The sentence without clauses and phrases about the form of boxes; empty if nothing else is left."""
+def _without_forms(sentence: str) -> str:
+    """The sentence without the clauses and phrases about the form of boxes."""
     if len(sentence) > _MAX_CHARS:
         return sentence
-    _, *others = _CLAUSE.split(sentence)
+    others = _CLAUSE.split(sentence)[1:]
     if others and _is_about_form(others[-1]):
         end = sentence[-1] if sentence[-1] in ".?!" else ""
         sentence = sentence[: sentence.rindex(others[-1])]
         sentence = re.sub(r"(?:,|\s+and|\s+then|\s)*$", "", sentence) + end
-    if _is_about_form(sentence):
-        return ""
     return _FORMS.sub("", sentence)
 
 
 def _is_about_form(text: str) -> bool:
     """Whether a text says of what form the boxes are, and nothing else."""
+    if len(text) > _MAX_CHARS:
+        return False
     words = _WORD.findall(re.sub(_TEMPLATE, " ", text).lower())
     return _FORM.search(text) is not None and all(map(_ABOUT_FORM.fullmatch, words))

@@ -136,7 +136,12 @@ def test_notation_in_a_question_gives_way_to_the_configured_one() -> None:
             "Find the ships in the form of a cross,\nand the pier.",
             "Find the ships in the form of a cross,\nand the pier.",
         ),
-        ("Give the coordinates in JSON.", "Give the coordinates in JSON."),
+        ("Give the coordinates in JSON.", "Give the coordinates."),
+        (
+            "This is a port. Give the location of each object in pixels.",
+            "This is a port. Give the location of each object.",
+        ),
+        ("Aerial image. List the coordinates of all objects.", "Aerial image. List the coordinates of all objects."),
     ],
 )
 def test_what_a_question_asks_for_stays_when_its_notation_goes(question: str, kept: str) -> None:
