@@ -34,6 +34,7 @@ _FACTORS = {"half": 0.5, "dozen": 12.0, "pair": 2.0, "couple": 2.0, "hundred": 1
 _SIGNS = word_set("minus negative")
 _ABOVE = word_set("more greater over above exceeding exceed exceeds > larger higher least beyond upward")
 _BELOW = word_set("less under below fewer < smaller lower most up within")
+_INCLUSIVE = word_set("least most up within")
 _AT_LEAST = word_set("+ more greater above over higher larger plus")
 _AT_MOST = word_set("less fewer below under lower smaller")
 _PREPOSITIONS = word_set("over above exceeding exceed exceeds > under below < least most within beyond")
@@ -71,7 +72,7 @@ class Quantity(NamedTuple):
         if self.noun and truth.noun and self.noun[-1] not in truth.noun and truth.noun[-1] not in self.noun:
             return False
         if truth.low == truth.high or self.low != self.high:
-            return (self.low, self.high) == (truth.low, truth.high)
+            return math.isclose(self.low, truth.low) and math.isclose(self.high, truth.high)
         return truth.low <= self.low <= truth.high
 
 
@@ -203,7 +204,9 @@ def _bounded(words: Sequence[str], value: float, first: int, end: int) -> tuple[
     linked = first - 1 - i > 0 or sign in _PREPOSITIONS
     if linked and (sign in _ABOVE or sign in _BELOW):
         denied = i > 0 and words[i - 1] in ("no", "not")
-        low, high = (value, math.inf) if (sign in _ABOVE) != denied else (-math.inf, value)
+        is_strict = not denied and sign not in _INCLUSIVE
+        above, below = (math.nextafter(value, side) if is_strict else value for side in (math.inf, -math.inf))
+        low, high = (above, math.inf) if (sign in _ABOVE) != denied else (-math.inf, below)
         return low, high, i - denied, end
     after = end + 1 if end < len(words) and words[end] in ("or", "and") else end
     sign = words[after] if after < len(words) else ""
