@@ -29,10 +29,19 @@ class Relation(NamedTuple):
     sides: frozenset[str]
     reference: frozenset[str]
 
-    def seen_from(self, other: Relation) -> frozenset[str]:
-        """The sides, mirrored if subject and reference are exchanged in ``other``."""
-        is_exchanged = bool(self.reference & other.subject) and not self.reference & other.reference
-        return frozenset(_MIRRORED[side] for side in self.sides) if is_exchanged else self.sides
+    def sides_for(self, other: Relation) -> frozenset[str] | None:
+        """The sides for subject and reference of ``other``: mirrored if they are exchanged; None for other objects.
+
+        A missing subject is the one that fits the reference.
+        """
+        if self._is_about(other.subject, other.reference):
+            return self.sides
+        if self._is_about(other.reference, other.subject):
+            return frozenset(_MIRRORED[side] for side in self.sides)
+        return None
+
+    def _is_about(self, subject: frozenset[str], reference: frozenset[str]) -> bool:
+        return bool(self.reference & reference) and (not self.subject or bool(self.subject & subject))
 
 
 def relation(words: Sequence[str]) -> Relation | None:
@@ -79,9 +88,10 @@ class Place(NamedTuple):
     def agreement(self, words: Sequence[str]) -> float | None:
         """Agreement of the place that the tokens of an answer state, in [0, 1]; None if they state none."""
         said = affirmed(words)
-        if self.relation and (stated := relation(said)):
-            return position_agreement(stated.seen_from(self.relation), self.sides)
-        sides = located(said) if self.is_position else whole_position(words)
+        stated = relation(said) if self.relation else None
+        sides = stated.sides_for(self.relation) if stated and self.relation else None
+        if sides is None:
+            sides = located(said) if self.is_position else whole_position(words)
         return None if sides is None else position_agreement(sides, self.sides)
 
 
