@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +18,11 @@ from geovlm_ray.rewards.registry import REWARDS
 from geovlm_ray.tasks import TASKS, extensions
 
 REGISTRIES: tuple[dict[str, Any], ...] = (TASKS, REWARDS, FORMATS, OBJECTIVES, extensions._tasks)
+
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # As in what a shell starts in the background; commands that tests interrupt would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
