@@ -17,8 +17,8 @@ GIB = 2**30
 STREAMS = ("stdin", "stdout", "stderr")
 FAILED = 70
 """Exit code after a traceback."""
-MAX_SECONDS = 30
-"""Seconds after which a signal kills a command."""
+MAX_CPU_SECONDS, MAX_SECONDS = 30, 120
+"""Seconds of CPU, and in all on a busy machine, after which a signal kills a command."""
 MAX_GROWTH = 2 * GIB
 """Bytes of private memory that a child may add to that of this process."""
 
@@ -56,8 +56,10 @@ def _be_command(arguments: list[str], folder: Path) -> NoReturn:
         sys.stdin, sys.stdout, sys.stderr = (os.fdopen(n, mode, closefd=False) for n, mode in enumerate("rww"))
         resource.setrlimit(resource.RLIMIT_DATA, (_data_bytes() + MAX_GROWTH,) * 2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        signal.setitimer(signal.ITIMER_REAL, MAX_SECONDS)
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        for timer, limit in ((signal.ITIMER_PROF, MAX_CPU_SECONDS), (signal.ITIMER_REAL, MAX_SECONDS)):
+            signal.setitimer(timer, limit)
+        for number in (signal.SIGPROF, signal.SIGALRM):
+            signal.signal(number, signal.SIG_DFL)
         code = main(arguments)
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1
