@@ -61,8 +61,10 @@ def several_letters(text: str, known: Collection[str]) -> list[str]:
 
 def true_letters(truth: str, known: Mapping[str, str]) -> frozenset[str]:
     """Letters of the options that a truth chooses, by letters or by texts; empty unless it chooses several."""
+    if not known:
+        return frozenset()
     found = several_letters(truth, known) or [letter for letter in chosen_letters(truth) if letter in known]
-    if len(found) < 2 and known:
+    if len(found) < 2:
         parts = [tokens(part) for part in _BETWEEN.split(truth)]
         named = [key for part in parts for key, text in known.items() if tokens(text) == part]
         found = named if len(named) == len(parts) else []
