@@ -139,17 +139,19 @@ def uninterrupted() -> Iterator[None]:
 def children_ignore_sigint() -> Iterator[None]:
     """Child processes started in the block never receive SIGINT: Ctrl-C reaches only the parent, which stops them.
 
-    They inherit that it is blocked. The parent receives one that comes in the block at its end.
+    They inherit that it is blocked. The parent receives one that comes in the block at its end, also where another
+    of its threads takes the signal.
     """
     from multiprocessing import resource_tracker
 
     # Its start, which the first process of multiprocessing causes, unblocks the signal.
     resource_tracker.ensure_running()
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+    with uninterrupted():
+        previous = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
 def preserve_signal_handlers() -> AbstractContextManager[None]:
