@@ -63,6 +63,8 @@ COMPARED = (
     *("config.yaml", "metrics.jsonl", "summary.json", "evaluations/step-000003/results.json"),
     "evaluations/step-000003/predictions/drawn-vqa.parquet",
 )
+UNFINISHED = "x.csv.unfinished/settings.json"
+"""Settings of an earlier, unfinished `predict`."""
 WATCHED = ("config.yaml", "metrics.jsonl", "actors/driver.json")
 """Files of a run that report, compare and top read."""
 MODEL_FILES = (
@@ -109,7 +111,7 @@ INPUTS: dict[str, list[tuple[tuple[str, ...], tuple[str, ...], list[str]]]] = {
     ],
     "predict": [
         ((), ("x.tif",), ["predict", "tiny", "x.tif", "--local", *PREDICT]),
-        (("scene.png",), ("x.csv.unfinished/settings.json",), [*SCENE, *PREDICT]),
+        (("scene.png",), (UNFINISHED,), [*SCENE, *PREDICT]),
     ],
     "score": [((), ("x.jsonl",), ["score", "x.jsonl"]), ((), ("x.jsonl",), ["score", "x.jsonl", "--probe"])],
     "top": [(("run",), tuple(f"run/{name}" for name in WATCHED), ["top", "run", "--once"])],
@@ -159,6 +161,8 @@ def input_cases(command: str) -> Iterator[Case]:
     for needs, files, arguments in INPUTS.get(command, []):
         for file in files:
             for kind in FILES:
+                if (file, kind) == (UNFINISHED, "absent"):
+                    continue  # Nothing is hostile then: an engine runs.
                 prepare = partial(_place, file, kind)
                 yield Case(f"{' '.join(arguments)}, {file}: {kind}", arguments, needs, prepare)
 

@@ -31,8 +31,7 @@ LOADED = (
     *("serving.export.write", "training.run", "training.preflight", "training.sft"),
 )
 """Modules that commands import when they run, imported before the first fork."""
-MAX_MEMORY = 3 * GIB
-"""A command with an engine takes 2 GiB."""
+MAX_MEMORY = 2 * GIB
 
 
 def main() -> int:
