@@ -22,7 +22,7 @@ help:
 	@echo "make setup     set up only; make tools adds the tools of developers"
 	@echo "make lint      formatting, types, architecture"
 	@echo "make docs      the documentation site, in build/site"
-	@echo "make bench     all benchmarks, results in benchmarks/results"
+	@echo "make bench     benchmarks that need no root, GPU or TRL, results in benchmarks/results"
 	@echo "make clean     remove what the other commands made, .venv included"
 
 setup: $(READY) $(WORDNET)
@@ -76,7 +76,8 @@ docs: $(READY)
 
 bench: tools
 	@$(BIN)/python -m benchmarks.throughput --json benchmarks/results/throughput.json
-	@for name in shared_prefix learner sync checkpoint_memory overlap control_plane plan endurance evaluation host_work; do \
+	@for name in shared_prefix learner sync checkpoint_memory overlap control_plane plan endurance evaluation host_work \
+		families maps collapse answers; do \
 		$(BIN)/python -m benchmarks.$$name --json benchmarks/results/$$name.json || exit 1; done
 	@$(BIN)/python -m benchmarks.learns --json benchmarks/results/learns.json
 	@$(BIN)/python -m benchmarks.rewards --json benchmarks/results/rewards.json

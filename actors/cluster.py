@@ -22,6 +22,7 @@ from actors.rollout import RolloutActor
 from actors.rollout_pool import RayRollouts
 from actors.timeline import RayTimeline
 from geovlm_ray.config import Config
+from geovlm_ray.core.cluster_address import cluster_address
 from geovlm_ray.core.errors import RunError, UserError
 from geovlm_ray.core.interfaces import Components
 from geovlm_ray.core.interrupts import preserve_signal_handlers
@@ -41,7 +42,7 @@ def connect() -> None:
         RunError: the cluster cannot be reached or started.
     """
     if not ray.is_initialized():
-        local = "RAY_ADDRESS" not in os.environ
+        local = cluster_address() is None
         if local and "RAY_AUTH_MODE" not in os.environ:
             # Ray then enables token authentication, with this token instead of the one in the home folder.
             os.environ["RAY_AUTH_TOKEN"] = _local_token()
@@ -55,7 +56,7 @@ def connect() -> None:
                     runtime_env={"worker_process_setup_hook": silence_third_party_logs},
                 )
         except (ConnectionError, RuntimeError) as error:
-            where = os.environ.get("RAY_ADDRESS", "this machine")
+            where = cluster_address() or "this machine"
             raise RunError(f"Ray on {where} cannot be reached or started: {error}") from error
 
 

@@ -36,7 +36,7 @@ class LearnerActor:
         check_attention(model)
         with socket.socket() as free:
             free.bind(("", 0))
-            return f"tcp://{ray.util.get_node_ip_address()}:{free.getsockname()[1]}"
+            return f"{ray.util.get_node_ip_address()}:{free.getsockname()[1]}"
 
     def start(self, config: Config, model: Path, rank: int, size: int, address: str) -> None:
         """Join the process group and load the model."""

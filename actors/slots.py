@@ -102,13 +102,16 @@ class ActorSlots:
         """Kill an actor because of an error and start another in its slot, unless it was already replaced.
 
         Raises:
-            LostError: the slot reached `MAX_CONSECUTIVE_CRASHES`, or the actors are closed.
+            LostError: the slot reached `MAX_CONSECUTIVE_CRASHES`, its actor is an engine with a part of a GPU, or the
+                actors are closed.
         """
         with self._lock:
             if self._closed:
                 raise error
             if self.actors[slot] is not actor:
                 return
+            if self._kind == "rollout" and 0 < self.config.placement.rollout.num_gpus < 1:
+                raise LostError(f"{error}; a replacement cannot start on a GPU that others use meanwhile") from error
             self._crashes[slot] += not died_before_start(error)
             if self._crashes[slot] >= MAX_CONSECUTIVE_CRASHES:
                 cause = StartError if isinstance(error, StartError) else LostError

@@ -32,7 +32,7 @@ from geovlm_ray.config import load_config
 from geovlm_ray.core.schema import Box, Example, Prompt, Sample, SampleGroup
 from geovlm_ray.core.third_party_logs import silence_third_party_logs
 from geovlm_ray.rewards import RewardConfig, needs_embedder, score_batch
-from geovlm_ray.rewards.facts import agreement
+from geovlm_ray.rewards.facts import fact_agreement
 from geovlm_ray.rewards.registry import REWARDS
 from geovlm_ray.rewards.sbert import SbertEmbedder
 from geovlm_ray.rewards.text_metrics.lexical import meteor, rouge_f
@@ -152,7 +152,7 @@ def against_loops(scale: Scale) -> list[Figure]:
         ),
         Figure(
             "facts, completions/s",
-            rate(scale, "image_captioning", lambda b: [agreement(*pair) for pair in b.pairs]),
+            rate(scale, "image_captioning", lambda b: [fact_agreement(*pair) for pair in b.pairs]),
         ),
     ]
 

@@ -10,7 +10,7 @@ import rasterio
 from affine import Affine
 from rasterio.windows import Window
 
-from geovlm_ray.data.scene_draw import SCENE_SIZE, Scene, Thing, render
+from geovlm_ray.data.scene_draw import SCENE_SIZE, DrawnScene, Thing, render
 
 UTM = "EPSG:32633"
 TURNED = Affine.translation(500_000, 4_100_000) @ Affine.rotation(20) @ Affine.scale(0.5, -0.5)
@@ -41,7 +41,7 @@ def place_ships(count: int, width: int, height: int, seed: int = 0) -> list[Box]
 def write_ships(path: Path, width: int, height: int, boxes: Sequence[Box], seed: int = 0) -> None:
     """Draw ships on water, strip by strip, so that memory does not grow with the scene."""
     rng = np.random.default_rng(seed)
-    water = [np.asarray(render(Scene(("water",), texture_seed=k))) for k in range(TEXTURES)]
+    water = [np.asarray(render(DrawnScene(("water",), texture_seed=k))) for k in range(TEXTURES)]
     level = np.mean([tile.mean(axis=(0, 1)) for tile in water], axis=0)
     # One colour of water, so that tiles have no visible edges.
     water = [np.clip(tile + (level - tile.mean(axis=(0, 1))), 0, 255).astype(np.uint8) for tile in water]
@@ -66,7 +66,7 @@ def _drawn(box: Box, seed: int, level: np.ndarray) -> np.ndarray:
     rng = np.random.default_rng(seed)
     paint = ("red", "white", "yellow")[int(rng.integers(3))]
     x, y = (SCENE_SIZE - w) // 2, (SCENE_SIZE - h) // 2
-    scene = Scene(("water",), (Thing("ship", paint, (x, y, x + w, y + h)),), texture_seed=seed, light_seed=seed)
+    scene = DrawnScene(("water",), (Thing("ship", paint, (x, y, x + w, y + h)),), texture_seed=seed, light_seed=seed)
     tile = np.asarray(render(scene)).astype(np.float64)
     edge = np.concatenate([tile[:8].reshape(-1, 3), tile[-8:].reshape(-1, 3)]).mean(axis=0)
     tile = np.clip(tile + level - edge, 0, 255).astype(np.uint8)

@@ -3,7 +3,6 @@
 Each command is a module in ``geovlm_ray.commands`` with ``add_arguments(parser)`` and ``run(args) -> int``.
 Only the module of the invoked command is imported, which keeps ``--help`` fast.
 """
-# PYTHON_ARGCOMPLETE_OK
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ from typing import Any, NoReturn
 
 from geovlm_ray import __version__
 from geovlm_ray.core.errors import UserError, did_you_mean
-from geovlm_ray.core.interrupts import Interrupted, end_at_once, interruptible, replaced_interrupt
+from geovlm_ray.core.interrupts import Interrupted, interruptible, replaced_interrupt
 from geovlm_ray.core.terminal import inert, inert_streams
 from geovlm_ray.core.third_party_logs import silence_third_party_logs
 
@@ -63,7 +62,6 @@ def main(argv: list[str] | None = None) -> int:
         if "_ARGCOMPLETE" in os.environ:
             completion = _module("completion")
             completion.complete(_parser(completion.typed_words()))
-        end_at_once()
         argv = sys.argv[1:]
     with inert_streams():
         return _run(_parsed(argv))

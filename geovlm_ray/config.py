@@ -6,10 +6,11 @@ are errors; no value is corrected silently.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -20,6 +21,7 @@ from geovlm_ray.core.placement import PlacementConfig
 from geovlm_ray.core.redaction import has_password
 from geovlm_ray.core.section import PathText, Section
 from geovlm_ray.core.setting_errors import explain
+from geovlm_ray.core.setting_names import REFUSED, RENAMED, SYNONYMS
 from geovlm_ray.core.yaml_text import parse_yaml
 from geovlm_ray.data.config import DataConfig
 from geovlm_ray.learner.config import LearnerConfig
@@ -29,42 +31,13 @@ from geovlm_ray.rewards.config import RewardConfig
 from geovlm_ray.rewards.registry import check_reward
 from geovlm_ray.rollout.config import RolloutConfig
 from geovlm_ray.tasks import TASKS
-from geovlm_ray.tasks.extensions import Extensions, activate
+from geovlm_ray.tasks.extensions import Extensions, activate, active
 from geovlm_ray.transport import TRANSPORTS
 from geovlm_ray.transport.base import Transport
 from geovlm_ray.transport.choice import AUTO, check_transport, fitting_transport
+from geovlm_ray.transport.config import SyncConfig
 
-RENAMED = {
-    "evaluation.scenes": "evaluation.num_examples",
-    "learner.decay": "learner.lr_decay",
-    "learner.tis_cap": "learner.importance_high",
-    "run.wandb": "run.trackers",
-}
-"""Renamed keys: old name to current name."""
-
-REFUSED = dict.fromkeys(
-    ("rollout.top_p", "rollout.top_k", "rollout.min_p"),
-    "completions are sampled from the whole distribution, because the learner's log-probs, and with them every "
-    "probability ratio, would otherwise be those of another policy; lower rollout.temperature instead, which the "
-    "learner applies too",
-)
-"""Keys that users of other libraries may expect, and why there is no such setting."""
-
-SYNONYMS = {
-    **dict.fromkeys(("learning_rate", "actor_lr"), "learner.lr"),
-    **dict.fromkeys(("beta", "kl_coef", "kl_loss_coef", "init_kl_coef"), "learner.kl_beta"),
-    **dict.fromkeys(("epsilon", "cliprange", "clip_ratio", "clip_ratio_low"), "learner.clip_low"),
-    **dict.fromkeys(("epsilon_high", "clip_ratio_high"), "learner.clip_high"),
-    **dict.fromkeys(("n", "num_generations", "n_samples_per_prompt", "rollouts_per_example"), "rollout.group_size"),
-    **dict.fromkeys(("max_completion_length", "max_response_length", "max_new_tokens"), "rollout.max_tokens"),
-    **dict.fromkeys(("batch_size", "train_batch_size", "rollout_batch_size"), "rollout.prompts_per_step"),
-    **dict.fromkeys(("max_steps", "total_training_steps"), "run.steps"),
-    **dict.fromkeys(("model_name_or_path", "pretrain"), "model.path"),
-    **dict.fromkeys(("tensor_parallel_size", "tensor_model_parallel_size"), "rollout.tensor_parallel"),
-    **dict.fromkeys(("report_to", "logger", "wandb"), "run.trackers"),
-    **dict.fromkeys(("reward_funcs", "reward_func", "custom_reward_function"), "reward.function"),
-}
-"""Names of settings in TRL, verl, EasyR1, OpenRLHF and prime-rl, and the key here."""
+SectionT = TypeVar("SectionT", bound=Section)
 
 
 class RunConfig(Section):
@@ -125,28 +98,6 @@ class LoopConfig(Section):
         description="rounds of dynamic sampling: replace groups with equal rewards, or outside learner.group_accuracy, "
         "by groups of other prompts of the same task before training; 0: train on them unchanged",
     )
-
-
-class SyncConfig(Section):
-    """Weight sync, and the parity check of engine and learner log-probs after it."""
-
-    mode: Literal["drained", "in_flight"] = Field(
-        "drained",
-        description="drained: engines finish the batches submitted earlier before they load new weights; in_flight: "
-        "they load them between two decoding steps, and running completions continue with the new weights",
-    )
-    transport: str = Field(
-        AUTO,
-        description="how weights get from the learner to the engines: object_store, nccl, ipc, gloo, shared_memory; "
-        "auto: ipc or nccl for model weights on GPUs, else object_store",
-    )
-    parity_tolerance: float = Field(
-        1e-3, gt=0, description="largest allowed absolute log-prob difference of a token; bf16 needs about 0.5"
-    )
-    parity_prompts: int = Field(
-        4, ge=1, description="prompts in the probe batch; one with image files again in other bands"
-    )
-    parity_tokens: int = Field(4, ge=1, description="tokens per completion in the probe batch")
 
 
 class CheckpointConfig(Section):
@@ -220,7 +171,8 @@ class Config(Extensions):
         gpus = rollout.num_gpus + learner.num_gpus
         problems = {
             f"placement.learner.actors={rollout.actors}, one for each rollout actor": learner.actors != rollout.actors,
-            "placement.rollout.num_gpus and placement.learner.num_gpus to make one GPU": gpus not in (0, 1),
+            "placement.rollout.num_gpus and placement.learner.num_gpus to make one GPU, or both 0": gpus not in (0, 1)
+            or (gpus == 1 and 1 in (rollout.num_gpus, learner.num_gpus)),
             "loop.max_staleness=0": self.loop.max_staleness > 0,
             "sync.mode=drained": self.sync.mode != "drained",
             "rollout.tensor_parallel=1": self.rollout.tensor_parallel > 1,
@@ -228,6 +180,19 @@ class Config(Extensions):
         if any(problems.values()):
             raise ValueError(
                 f"placement.colocate=true: expected {'; '.join(k for k, found in problems.items() if found)}"
+            )
+
+    def _check_advantage_per_reward(self) -> None:
+        without_effect = {
+            f"reward.confidence={self.reward.confidence}": self.reward.confidence != "none",
+            f"reward.combine={self.reward.combine}": self.reward.combine != "sum",
+            "reward.normalize": bool(self.reward.normalize),
+            "learner.kl_in=reward": self.learner.kl_beta > 0 and not self.learner.kl_in_loss,
+        }
+        if found := [name for name, is_set in without_effect.items() if is_set]:
+            raise ValueError(
+                "learner.advantage_per_reward=true: expected rewards that are the sum of format and accuracy, each of "
+                f"which it scales by itself, found {', '.join(found)}"
             )
 
     @model_validator(mode="after")
@@ -251,14 +216,21 @@ class Config(Extensions):
                 f"rollout.max_tokens ({rollout.max_tokens}) must be below rollout.max_model_len "
                 f"({rollout.max_model_len}), which includes the prompt"
             )
-        ranks = self.placement.learner
+        ranks, engines = self.placement.learner, self.placement.rollout
         if self.placement.colocate:
             self._check_colocated()
+        elif engines.actors > 1 and 0 < engines.num_gpus <= 0.5:
+            raise ValueError(
+                f"placement.rollout.num_gpus: expected more than half a GPU for each of {engines.actors} rollout "
+                f"actors, found {engines.num_gpus:g}: vLLM counts what another engine on its GPU allocates as its own"
+            )
         elif ranks.actors > 1 and 0 < ranks.num_gpus <= 0.5:
             raise ValueError(
                 f"placement.learner.num_gpus: expected more than half a GPU for each of {ranks.actors} learner actors, "
                 f"found {ranks.num_gpus:g}: NCCL does not run two of them on one GPU"
             )
+        if self.learner.advantage_per_reward:
+            self._check_advantage_per_reward()
         if has_password(self.checkpoint.url or ""):
             raise ValueError(
                 "checkpoint.url: expected a URL without a password, since the configuration is saved in the run "
@@ -277,17 +249,43 @@ def recipe_names() -> list[str]:
     return sorted(p.name.removesuffix(".yaml") for p in (files("geovlm_ray.training") / "recipes").iterdir())
 
 
-def load_config(source: str, overrides: Iterable[str] = (), *, variables: bool = True) -> Config:
-    """Load a recipe by name, or a YAML file, and apply ``section.key=value`` overrides.
+def load_config(source: str, overrides: Iterable[str] = ()) -> Config:
+    """Load a recipe by name, or a YAML file, that the user names, and apply ``section.key=value`` overrides.
 
-    Its plugins are imported and its tasks registered in this process (`activate`). Without ``variables``, the source
-    does not read environment variables (`parse_yaml`).
+    Its plugins are imported and its tasks registered in this process (`activate`).
 
     Raises:
         ConfigError: the source is neither a recipe nor a file or not a mapping, a key or value is invalid, or a plugin
             cannot be imported.
     """
-    return _validated(_overridden(_read(source, variables), overrides), source)
+    return _validated(_overridden(_read(source), overrides), source)
+
+
+def load_stored(file: Path, overrides: Iterable[str] = (), *, sections: Sequence[str] = ()) -> Config:
+    """Load settings found in a folder, which may come from elsewhere: they import nothing and read no variables.
+
+    With ``sections``, only these are read.
+
+    Raises:
+        ConfigError: as `load_config`; also for a plugin or task that is not active in this process.
+    """
+    found = _read(str(file), variables=False)
+    values = {key: value for key, value in found.items() if not sections or key in sections}
+    stored = _extensions(values, str(file))
+    plugins = set(map(os.path.realpath, active().plugins))
+    missing = [p for p in stored.plugins if not p.isprintable() or os.path.realpath(p) not in plugins]
+    missing += [name for name, task in stored.tasks.items() if active().tasks.get(name) != task]
+    if missing:
+        raise ConfigError(
+            f"{file}: expected settings without plugins and tasks of their own, found {', '.join(missing)}; pass "
+            f"--recipe {file} to use them: that runs their code"
+        )
+    return _validated(_overridden(values, overrides), str(file))
+
+
+def import_plugins(overrides: Iterable[str]) -> None:
+    """Import the plugins, and register the tasks, that overrides name; raises ConfigError as `load_config`."""
+    activate(_extensions(_overridden({}, overrides), "command line"))
 
 
 def reward_config(overrides: Iterable[str] = (), recipe: str | None = None) -> RewardConfig:
@@ -308,7 +306,7 @@ def to_yaml(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
-def flat(config: Config) -> dict[str, Any]:
+def flat(config: Extensions) -> dict[str, Any]:
     """All values of a configuration, YAML-serialisable, keyed by ``section.key``."""
     return dict(_leaves(config.model_dump(mode="json")))
 
@@ -336,12 +334,21 @@ def _overridden(values: dict[str, Any], overrides: Iterable[str]) -> dict[str, A
 
 
 def _validated(values: dict[str, Any], source: str) -> Config:
+    # Other sections may name what plugins and tasks add.
+    activate(_extensions(values, source))
+    return _valid(Config, values, source)
+
+
+def _extensions(values: dict[str, Any], source: str) -> Extensions:
+    return _valid(Extensions, {key: values[key] for key in Extensions.model_fields if key in values}, source)
+
+
+def _valid(section: type[SectionT], values: dict[str, Any], source: str) -> SectionT:
     try:
-        # Other sections may name what plugins and tasks add.
-        activate(Extensions.model_validate({key: values[key] for key in Extensions.model_fields if key in values}))
-        return Config.model_validate(values)
+        return section.model_validate(values)
     except ValidationError as error:
-        raise ConfigError("; ".join(_explain(e, source) for e in error.errors())) from error
+        names = {"renamed": RENAMED, "refused": REFUSED, "synonyms": SYNONYMS}
+        raise ConfigError("; ".join(explain(e, source, Config, **names) for e in error.errors())) from error
 
 
 def _read(source: str, variables: bool = True) -> dict[str, Any]:
@@ -368,10 +375,6 @@ def _assign(values: dict[str, Any], keys: list[str], value: Any) -> None:
     values[keys[-1]] = value
 
 
-def _explain(error: Mapping[str, Any], source: str) -> str:
-    return explain(error, source, Config, renamed=RENAMED, refused=REFUSED, synonyms=SYNONYMS)
-
-
 def check_unchanged(config: Config, file: Path, may_change: Sequence[str], what: str, remedy: str) -> None:
     """Compare a configuration with the one stored in ``file``, if it exists, before a run is resumed.
 
@@ -382,8 +385,12 @@ def check_unchanged(config: Config, file: Path, may_change: Sequence[str], what:
     """
     if not file.is_file():
         return
-    old = flat(load_config(str(file)))
-    new = flat(config)
+    values = _read(str(file), variables=False)
+    stored, current = _extensions(values, str(file)), Extensions(plugins=config.plugins, tasks=config.tasks)
+    if stored == current:
+        # The plugins and tasks are active: other values may name what they add.
+        stored, current = _valid(Config, values, str(file)), config
+    old, new = flat(stored), flat(current)
     changed = [k for k in {**old, **new} if old.get(k) != new.get(k) and k not in may_change]
     if changed:
         key = changed[0]

@@ -71,6 +71,7 @@ ARGUMENTS: dict[str, list[tuple[tuple[str, ...], list[str]]]] = {
         (("scene.png",), [*SCENE, "--task", "{}", "--prompt", "?", "--out", "x.csv"]),
         (("scene.png",), [*SCENE, *PREDICT, "--after", "{}"]),
         (("scene.png",), [*SCENE, *PREDICT, "--bands", "{}"]),
+        (("scene.png",), [*SCENE, *PREDICT, "--classes", "{}"]),
         (("scene.png",), [*SCENE, *PREDICT, "--window", "{}"]),
         (("scene.png",), [*SCENE, *PREDICT, "--recipe", "{}"]),
         (("scene.png",), [*SCENE, *PREDICT, "prompt.{}=1"]),

@@ -46,7 +46,8 @@ def _recipes(**_: Any) -> list[str]:
 def _settings(**_: Any) -> list[str]:
     from geovlm_ray.report.settings import settings
 
-    return [f"{setting.key}=" for setting in settings()]
+    keys = (each.key for setting in settings() for each in (setting, *setting.entries))
+    return [f"{key}=" for key in keys if "[]" not in key and "NAME" not in key]
 
 
 _COMPLETERS = {"recipe": _recipes, "diff": _recipes, "overrides": _settings}

@@ -171,7 +171,7 @@ def convert(args: argparse.Namespace) -> None:
     with Progress(console) as progress:
         counts = run_conversion(
             name,
-            Source(args.source, images, options),
+            Source(args.source, images, options, with_empty=negatives > 0),
             args.out,
             MetadataOverrides(args.dataset, args.split, args.licence),
             workers=args.workers,

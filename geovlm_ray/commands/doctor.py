@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from geovlm_ray.core.cluster_address import cluster_address
 from geovlm_ray.report.terminal import open_console
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     console = open_console()
     findings = check_environment()
     _print(findings, console)
-    if address := os.environ.get("RAY_ADDRESS"):
+    if address := cluster_address():
         from actors.node_checks import check_nodes
 
         for node, found in check_nodes().items():

@@ -62,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     on_map.add_argument("--class", dest="column", default="", help="column with the class (default: class, ...)")
     on_map.add_argument("--label", default="", help="class of all reference objects, instead of a column")
+    add_boxes(on_map)
     on_map.add_argument("--window", type=int, metavar="PIXELS", help="as for `predict`, also --overlap")
     on_map.add_argument("--overlap", type=int, metavar="PIXELS", help=argparse.SUPPRESS)
     given = parser.add_argument_group("evaluating a file of responses")
@@ -130,7 +131,7 @@ def _evaluate_model(args: argparse.Namespace) -> int:
     out.mkdir(parents=True, exist_ok=True)
     model = merged_model(ref, out / "model", replace=args.accept_changes)
     config = evaluation_config(ref.config, model, out, args.data, args.limit)
-    how = f"the answers so far are in {out}; run the same command to go on"
+    how = f"the answers so far are in {out}; run the same command to resume"
     with resumable(how), Progress(console) as progress:
         benchmarks += custom_benchmarks([Path(name) for name in names if is_path(name)], out, progress.show)
         spec = EvaluationSpec(args.model, benchmarks, args.data, args.limit, args.reasoning)
@@ -179,15 +180,25 @@ def _objects_on_map(args: argparse.Namespace, classes: list[str], out: Path) -> 
 
     ref = resolve_model(args.model, args.recipe, args.overrides)
     side, overlap = window_and_overlap(args.window, args.overlap, ref.config.prompt.image_size)
-    settings = PredictSettings("referred_object_detection", args.prompt, side, overlap)
+    settings = PredictSettings("referred_object_detection", args.prompt, side, overlap, rotated=args.boxes == "rotated")
     config = evaluation_config(ref.config, merged_model(ref, out / "model", replace=args.accept_changes), out)
-    how = f"the answers so far are in {out}; run the same command to go on"
+    how = f"the answers so far are in {out}; run the same command to resume"
     with resumable(how), Progress(open_console()) as progress:
 
         def show(label: str, done: int, total: int) -> None:
             progress.show(done, f"of {total:,} windows about {label} answered")
 
         return find_objects(str(args.scene), classes, settings, config, build_engines(args.local), out, show)
+
+
+def add_boxes(group: argparse._ArgumentGroup) -> None:
+    """Add the argument for the boxes that a model was trained to give."""
+    group.add_argument(
+        "--boxes",
+        choices=("horizontal", "rotated"),
+        default="horizontal",
+        help="boxes that are asked for: rotated if the training data had angles (default: horizontal)",
+    )
 
 
 def window_and_overlap(window: int | None, overlap: int | None, image_size: int) -> tuple[int, int]:

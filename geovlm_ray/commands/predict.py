@@ -7,13 +7,14 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geovlm_ray.commands.evaluate import build_engines, window_and_overlap
+from geovlm_ray.commands.evaluate import add_boxes, build_engines, window_and_overlap
 from geovlm_ray.commands.progress import Progress
 from geovlm_ray.core.errors import ConfigError
 from geovlm_ray.core.interrupts import resumable
 from geovlm_ray.report.terminal import open_console
 
 if TYPE_CHECKING:
+    from geovlm_ray.serving.predict.features import SceneFeatures
     from geovlm_ray.serving.predict.settings import PredictSettings
 
 _OVERRIDE = re.compile(r"[a-z_]+(\.\w+)+=")
@@ -33,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--after", nargs="+", default=(), metavar="SOURCE", help="later scenes of change pairs, in the order of SOURCE"
     )
+    asked = parser.add_argument_group("form of the answers, as in training")
+    asked.add_argument("--classes", default="", metavar="A,B,C", help="names that answers may give")
+    add_boxes(asked)
     pixels = parser.add_argument_group("windows and pixels")
     pixels.add_argument(
         "--window", type=int, metavar="PIXELS", help="side of a window in pixels of the scene (default: image_size)"
@@ -60,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     answers.add_argument("--reasoning", action="store_true", help="add the reasoning as a column")
     answers.add_argument(
-        "--accept-changes", action="store_true", help="go on although weights or scenes have changed since"
+        "--accept-changes", action="store_true", help="continue although weights or scenes have changed since"
     )
     answers.add_argument("--local", action="store_true", help="one engine in this process, without Ray")
     answers.add_argument("--recipe", help="recipe or YAML file of prompt settings (default: those of training)")
@@ -92,8 +96,8 @@ def run(args: argparse.Namespace) -> int:
     settings = _settings(args, ref.config.prompt.image_size)
     folder = unfinished_folder(args.out)
     folder.mkdir(exist_ok=True)
-    config = evaluation_config(ref.config, merged_model(ref, folder / "model"), folder)
-    how = f"the answers so far are in {folder}; run the same command to go on"
+    config = evaluation_config(ref.config, merged_model(ref, folder / "model", replace=args.accept_changes), folder)
+    how = f"the answers so far are in {folder}; run the same command to resume"
     with resumable(how), Progress(console) as progress:
 
         def show(done: int, total: int) -> None:
@@ -112,10 +116,17 @@ def run(args: argparse.Namespace) -> int:
             announce=console.print,
         )
     for scene in scenes:
-        place = scene.georeference.crs.to_string() if scene.georeference else "pixels: the scene has no georeference"
-        console.print(f"{scene.name}: {len(scene.features):,} features, in {place}")
+        console.print(f"{scene.name}: {len(scene.features):,} features, in {_place(scene)}")
     console.print("Files: " + ", ".join(str(file) for file in files))
     return 0
+
+
+def _place(scene: SceneFeatures) -> str:
+    if scene.georeference:
+        return scene.georeference.crs.to_string()
+    if scene.has_control_points:
+        return f"pixels: {scene.name} has ground control points only; `gdalwarp` writes a copy with a georeference"
+    return "pixels: the scene has no georeference"
 
 
 def _settings(args: argparse.Namespace, image_size: int) -> PredictSettings:
@@ -136,6 +147,9 @@ def _settings(args: argparse.Namespace, image_size: int) -> PredictSettings:
         raise ConfigError(f"--percentiles: expected numbers from 0 to 100, found {low:g} and {high:g}")
     if not args.prompt.strip():
         raise ConfigError("--prompt: expected a question, found none")
+    classes = tuple(dict.fromkeys(name.strip() for name in args.classes.split(",")))
+    if args.classes and not all(classes):
+        raise ConfigError(f"--classes: expected names separated by commas, found {args.classes!r}")
     return PredictSettings(
         args.task,
         args.prompt.strip(),
@@ -145,4 +159,6 @@ def _settings(args: argparse.Namespace, image_size: int) -> PredictSettings:
         tuple(args.percentiles) if args.percentiles else PERCENTILES,
         tuple(args.range) if args.range else None,
         args.samples,
+        classes if args.classes else (),
+        args.boxes == "rotated",
     )

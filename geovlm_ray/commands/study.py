@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     load_config(args.recipe, args.overrides)
     out = (args.out or Path("studies") / args.name).absolute()
     plan = StudyPlan(study, out, args.recipe, tuple(args.overrides), args.cluster)
-    how = f"what the runs have saved is in {out}; run the same command to go on"
+    how = f"what the runs have saved is in {out}; run the same command to resume"
     with resumable(how), Progress(console) as progress:
         failed = run_all(plan, args.jobs, progress.show)
     runs = read_runs(plan)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from geovlm_ray.config import Config, load_config, recipe_names
+from geovlm_ray.core.cluster_address import cluster_address
 from geovlm_ray.core.errors import ConfigError, UserError
 from geovlm_ray.core.files import read_objects
 from geovlm_ray.core.placement import GIB
@@ -112,7 +112,7 @@ def dry_run(config: Config, local: bool, console: Console) -> int:
     if "model" in results and not local:
         _print_gpu_memory(config, results["model"], console)
     if failed:
-        console.print(f"Not ready to train; mend first: {', '.join(failed)}", style="bold red", markup=False)
+        console.print(f"Not ready to train; fix first: {', '.join(failed)}", style="bold red", markup=False)
         return 1
     console.print("Ready to train", style="bold green")
     return 0
@@ -122,7 +122,7 @@ def _placement_problem(config: Config, console: Console) -> UserError | None:
     """Print the actors and the resources, of this machine or of the cluster; what keeps the actors from starting."""
     from geovlm_ray.training.capacity import check_fits, describe_node, resource_requests, this_machine, total_resources
 
-    address = os.environ.get("RAY_ADDRESS")
+    address = cluster_address()
     nodes = _cluster_nodes() if address else [this_machine()]
     title = "Actors, packed" if config.placement.strategy == "pack" else "Actors, spread over the nodes"
     table = Table("actor", "count", "CPUs each", "GPUs each", "GiB each", title=title)

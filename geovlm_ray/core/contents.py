@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter
 
 from geovlm_ray.core.errors import DataError, RunError
 from geovlm_ray.core.files import digest_of, read_object, text_digest, write_atomically
+from geovlm_ray.core.validation import validated
+
+log = logging.getLogger(__name__)
 
 FILE = "contents.json"
 Inputs = Mapping[str, Mapping[str, Path | str]]
@@ -22,6 +27,9 @@ ANNOUNCED_BYTES = 2**30
 """Bytes to read from which `ContentRecord.measure` announces itself."""
 SETTLED_S = 2.0
 """Age of a file from which its time tells whether it has changed: file systems store times in steps of up to this."""
+INSTALLED = ("node_modules", "site-packages")
+MAX_MODULES = 2_000
+MAX_MODULE_FOLDERS = 10_000
 SHOWN = 20
 """Differences that an error message lists."""
 
@@ -56,12 +64,7 @@ class ContentRecord:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        try:
-            self._stored = _Stored.model_validate(read_object(file) if file.is_file() else {})
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise DataError(f"{file}: {where}: {first['msg']}, found {first['input']!r:.200}") from error
+        self._stored = validated(TypeAdapter(_Stored), read_object(file) if file.is_file() else {}, file)
 
     @property
     def contents(self) -> Digests:
@@ -103,7 +106,7 @@ class ContentRecord:
             more = f"; and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
             raise RunError(
                 f"{description} {self.file.parent} was begun with other content: {'; '.join(lines[:SHOWN])}{more}; "
-                f"restore it, {remedy}, or go on with --accept-changes, which is recorded in {self.file.name}"
+                f"restore it, {remedy}, or continue with --accept-changes, which is recorded in {self.file.name}"
             )
         if lines:
             now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -155,10 +158,32 @@ class ContentRecord:
 
 
 def python_files(file: Path) -> dict[str, Path]:
-    """A Python file and what it may import from its folder: the modules beside it, and packages with all they hold."""
+    """A Python file and what it may import from its folder: all modules in it and below it.
+
+    Folders need no ``__init__.py`` for that. Hidden ones and installed packages are left out. Of more than
+    `MAX_MODULES` modules or `MAX_MODULE_FOLDERS` folders, the first are returned, with a warning.
+    """
     folder = file.parent
-    packages = (init.parent for init in folder.glob("*/__init__.py"))
-    modules = [*folder.glob("*.py"), *(module for package in packages for module in package.rglob("*.py"))]
+    modules: list[Path] = []
+    visited: set[Path] = set()
+    for top, subfolders, names in os.walk(folder, followlinks=True):
+        here = Path(top)
+        if len(modules) > MAX_MODULES or len(visited) > MAX_MODULE_FOLDERS:
+            log.warning(
+                "%s has more than %d modules or %d folders beside it; changes in those from %s on are not noticed",
+                *(file, MAX_MODULES, MAX_MODULE_FOLDERS, here),
+            )
+            break
+        visited.add(here.resolve())
+        modules += [here / name for name in names if name.endswith(".py") and (here / name).is_file()]
+        subfolders[:] = sorted(
+            name
+            for name in subfolders
+            if not name.startswith((".", "__pycache__"))
+            and name not in INSTALLED
+            and not (here / name / "pyvenv.cfg").exists()
+            and (here / name).resolve() not in visited
+        )
     return {module.relative_to(folder).as_posix(): module for module in sorted(modules)}
 
 

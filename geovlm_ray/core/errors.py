@@ -28,6 +28,10 @@ class RunError(UserError):
     """A run cannot start or continue because of a directory, port, resource or component."""
 
 
+class PartialStepError(RunError):
+    """A step failed after some of its updates: the weights are those of no step and must not be saved."""
+
+
 class StuckError(RunError):
     """A run has learnt nothing for many steps; it can be resumed from its checkpoint."""
 

@@ -9,8 +9,9 @@ import logging
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import xxhash
 
@@ -29,7 +30,7 @@ def check_plain(path: Path) -> None:
         raise DataError(f"{path}: expected a file, found {found if os.path.lexists(path) else 'none'}")
 
 
-def open_plain(path: Path) -> BinaryIO:
+def open_plain(path: Path) -> BufferedReader:
     """Open a regular file for reading; raises DataError for others, as `check_plain` does."""
     check_plain(path)
     return path.open("rb")
@@ -134,10 +135,14 @@ def write_atomically(path: Path, content: str | bytes, *, durable: bool = True) 
 
 
 def digest_of(files: Iterable[Path]) -> str:
-    """64-bit XXH3 hex digest of the concatenated file contents, in path order."""
+    """64-bit XXH3 hex digest of the concatenated contents of regular files, in path order.
+
+    Raises:
+        DataError: a path leads to no regular file.
+    """
     digest = xxhash.xxh3_64()
     for file in sorted(files):
-        with file.open("rb") as stream:
+        with open_plain(file) as stream:
             hashlib.file_digest(stream, lambda: digest)
     return digest.hexdigest()
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from geovlm_ray.core.errors import ConfigError, RunError
+from geovlm_ray.core.errors import ConfigError, DataError, RunError
 
 Kind = Literal["model", "dataset"]
 
@@ -43,12 +43,23 @@ class Publication:
 
     @property
     def files(self) -> Mapping[str, int]:
-        """Paths below the folder, with their sizes in bytes."""
-        found = sorted(path for path in self.folder.rglob("*") if path.is_file())
-        sizes = {path.relative_to(self.folder): path.stat().st_size for path in found}
-        shown = {path.as_posix(): n for path, n in sizes.items() if not any(p.startswith(".") for p in path.parts)}
-        shown = {name: n for name, n in shown.items() if name not in self.left_out}
-        return dict(sorted((shown | {name: len(content) for name, content in self.replaced.items()}).items()))
+        """Paths below the folder, with their sizes in bytes.
+
+        Raises:
+            DataError: one is a symbolic link out of the folder.
+        """
+        root = self.folder.resolve()
+        sizes = {name: len(content) for name, content in self.replaced.items()}
+        for path in self.folder.rglob("*"):
+            below = path.relative_to(self.folder)
+            name = below.as_posix()
+            is_hidden = any(part.startswith(".") for part in below.parts)
+            if is_hidden or name in self.left_out or name in self.replaced or not path.is_file():
+                continue
+            if not path.resolve().is_relative_to(root):
+                raise DataError(f"{path}: expected a file of the folder, found a symbolic link to {path.resolve()}")
+            sizes[name] = path.stat().st_size
+        return dict(sorted(sizes.items()))
 
     @property
     def description(self) -> str:
@@ -60,16 +71,17 @@ class Publication:
         """Create the repository, if it does not exist, and upload the files in one commit; returns its address.
 
         Raises:
+            DataError: as `files` does; then nothing is created.
             RunError: the Hub cannot be reached or refuses, for instance without a token.
         """
-        import httpx
         from huggingface_hub import CommitOperationAdd, HfApi
         from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+        from huggingface_hub.utils import httpx
 
         api = HfApi(library_name="geovlm_ray")
+        contents = {name: self.replaced.get(name, self.folder / name) for name in self.files}
         try:
             url = api.create_repo(self.repository, repo_type=self.kind, private=private, exist_ok=True)
-            contents = {name: self.replaced.get(name, self.folder / name) for name in self.files}
             operations = [CommitOperationAdd(name, content) for name, content in contents.items()]
             message = "Upload by geovlm_ray"
             api.create_commit(url.repo_id, operations, commit_message=message, repo_type=self.kind)

@@ -115,7 +115,7 @@ def replaced_interrupt() -> Interrupted | None:
 
 @contextmanager
 def resumable(how: str) -> Iterator[None]:
-    """Say how to go on, such as ``run the same command to go on``, if the block is interrupted."""
+    """Say how to continue, such as ``run the same command to resume``, if the block is interrupted."""
     try:
         yield
     except Interrupted as error:

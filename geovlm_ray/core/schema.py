@@ -50,8 +50,8 @@ Rotated = bool | Literal["auto"]
 
 
 def is_rotated(target: Target) -> bool:
-    """Whether a box of a target is turned; the angles 0 and 180 do not turn a box."""
-    return any(len(box.coords) == 5 and box.coords[4] % 180 for box in target_boxes(target))
+    """Whether a box of a target has an angle, also of 0: what is asked for must not tell how the true boxes lie."""
+    return any(len(box.coords) == 5 for box in target_boxes(target))
 
 
 def keeps_angles(rotated: Rotated, target: Target) -> bool:
@@ -72,8 +72,9 @@ class Example:
 
     ``images`` are image references (see `geovlm_ray.data.images.load_image`) in prompt order. ``labels`` is the
     dataset's label vocabulary and ``reasoning`` its chain of thought, if it has them. ``gsd`` is the ground sample
-    distance in metres per pixel. ``pixels`` configures the conversion of image bands to RGB. ``origin`` is the shard
-    and row that a record was read from; ids need not be unique.
+    distance in metres per pixel. ``pixels`` configures the conversion of image bands to RGB. ``rotated`` says that
+    answers have boxes with angles although the target shows none, as that of a record without objects. ``origin`` is
+    the shard and row that a record was read from; ids need not be unique.
     """
 
     id: str
@@ -90,6 +91,7 @@ class Example:
     gsd: float | None = None
     sensor: str | None = None
     pixels: PixelSettings = field(default_factory=PixelSettings)
+    rotated: bool = False
     origin: str = ""
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import types
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -59,12 +60,16 @@ def _keys_hint(name: str, root: type[BaseModel], synonyms: Mapping[str, str]) ->
 
 
 def _descriptions(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str]]:
-    """Each key of a configuration with its description."""
+    """Each key of a configuration, those of a section that may be null included, with its description."""
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from _descriptions(field.annotation, f"{prefix}{name}.")
-        else:
-            yield prefix + name, field.description or ""
+            continue
+        yield prefix + name, field.description or ""
+        if get_origin(field.annotation) in (Union, types.UnionType):
+            for section in get_args(field.annotation):
+                if isinstance(section, type) and issubclass(section, BaseModel):
+                    yield from _descriptions(section, f"{prefix}{name}.")
 
 
 def _fields(root: type[BaseModel], path: list[str]) -> list[str]:

@@ -1,6 +1,6 @@
 """Strict YAML: the types of YAML 1.2's core schema, no key twice, environment variables as ``${NAME}``.
 
-Texts are limited in length, and so are the values that repeated references to anchors stand for.
+Texts are limited in length, and so are the values that repeated references to anchors and merge keys stand for.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from geovlm_ray.core.errors import ConfigError
 
 MAX_CHARS = 2**18
 MAX_VALUES = 100_000
+_MERGE = "tag:yaml.org,2002:merge"
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _TYPES = (
     ("bool", re.compile(r"true|True|TRUE|false|False|FALSE"), "tTfF"),
@@ -38,18 +39,35 @@ class _Loader(yaml.SafeLoader):
 
     yaml_implicit_resolvers = {}  # noqa: RUF012 - as in its base class
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """The mapping; raises ConstructorError for a key that is given twice."""
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._flattened: set[yaml.MappingNode] = set()
+        self._merged = 0
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Replace merge keys by what they refer to; raises ConstructorError for a key given twice, or too many."""
+        if node in self._flattened:
+            return
+        self._flattened.add(node)
         seen: set[str] = set()
-        for key, _ in node.value:
-            if key.tag.endswith(":merge") or not isinstance(key, yaml.ScalarNode):
-                continue
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value!r} is given twice", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
+        for key, value in node.value:
+            if key.tag == _MERGE:
+                self._count_merged(value)
+            elif isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    problem = f"the key {key.value!r} is given twice"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                seen.add(key.value)
+        super().flatten_mapping(node)
+
+    def _count_merged(self, value: yaml.Node) -> None:
+        for node in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+            if isinstance(node, yaml.MappingNode):
+                self.flatten_mapping(node)
+                self._merged += len(node.value)
+            if self._merged > MAX_VALUES:
+                problem = f"expected at most {MAX_VALUES:,} merged values, found more"
+                raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
 for _name, _pattern, _first in _TYPES:

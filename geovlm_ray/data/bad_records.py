@@ -86,7 +86,7 @@ class BadRecords:
         bad = list(found)
         if len(bad) > self.max_bad * among:
             more = f"; and {len(bad) - NAMED:,} more" if len(bad) > NAMED else ""
-            more += f"; once they are mended, remove {self.file}" if self.file else ""
+            more += f"; once they are fixed, remove {self.file}" if self.file else ""
             raise DataError(
                 f"{self.name}: expected at most {self.max_bad:.2%} bad records (data.max_bad), found {len(bad):,} of "
                 f"{among:,}: {'; '.join(map(str, bad[:NAMED]))}{more}"
@@ -103,7 +103,7 @@ class BadRecords:
         listed = {record.origin: record for record in _read(file)} if file.is_file() else {}
         self._records = listed | self._records
         self.file = file
-        if rewrite and self._records:
+        if rewrite and (self._records or file.is_file()):
             write_atomically(file, _lines(self))
         self.check(self, self.total)
 

@@ -16,7 +16,7 @@ from geovlm_ray.tasks import TASKS
 class Stage(Section):
     """A curriculum stage: a number of learner steps on a set of tasks. Stages run in order, as in the paper."""
 
-    tasks: tuple[str, ...] = Field(min_length=1)
+    tasks: tuple[str, ...] = Field(min_length=1, description="tasks of the records that this stage trains on")
     weights: tuple[PositiveInt, ...] = Field(
         (), description="sampling weight of each of the tasks; empty: as data.mixture determines"
     )

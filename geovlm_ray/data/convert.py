@@ -35,6 +35,8 @@ from geovlm_ray.data.table import UNCLEAR, VERSION, Row, to_table
 UNITS_PER_SHARD = 5_000
 UNITS_WITH_IMAGES_PER_SHARD = 200
 CARD = "dataset.json"
+EMPTY = "without-objects"
+"""Folder of shards of pictures without objects, while a dataset is converted."""
 _NOT_STORABLE = (pa.ArrowException, UnicodeError, ValueError, OverflowError, TypeError)
 
 
@@ -203,15 +205,11 @@ def _write_shard(job: _Job) -> tuple[Counts, list[QuarantineEntry]]:
             with writing(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
-        counts.passed_over += not converted and not bad
+        counts.passed_over += not bad and all(row.is_empty for row in converted)
         rows += converted
         quarantined += bad
-    kept, table, rejected = _writable(rows)
-    quarantined += rejected
-    if kept:
-        path = job.folder / f"part-{job.number:05d}.parquet"
-        with writing(path), path.open("wb") as file:
-            pq.write_table(table, file, compression="zstd")
+    kept = _write([row for row in rows if not row.is_empty], job.folder, job.number, quarantined)
+    _write([row for row in rows if row.is_empty], job.folder / EMPTY, job.number, quarantined)
     counts.records = len(kept)
     counts.parts = sum(row.parts for row in kept)
     counts.set_aside = len(quarantined)
@@ -227,6 +225,19 @@ def _write_shard(job: _Job) -> tuple[Counts, list[QuarantineEntry]]:
         counts.absent = len(missing)
         counts.absent_names = (next(n for n in missing[0] if n in absent),)
     return counts, quarantined
+
+
+def _write(rows: list[Row], folder: Path, number: int, quarantined: list[QuarantineEntry]) -> list[Row]:
+    """Write a shard of the rows that can be stored, and return them; the others are added to ``quarantined``."""
+    kept, table, rejected = _writable(rows)
+    quarantined += rejected
+    if kept:
+        path = folder / f"part-{number:05d}.parquet"
+        with writing(path):
+            folder.mkdir(exist_ok=True)
+            with path.open("wb") as file:
+                pq.write_table(table, file, compression="zstd")
+    return kept
 
 
 def _convert_unit(unit: Unit, job: _Job) -> tuple[list[Row], list[QuarantineEntry]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ MAX_SCANS = 32
 MAX_TILES = 2**14
 """Of a JPEG 2000 image; OpenJPEG reserves 13 kB for each."""
 PPM_HEADER_BYTES = 1024
+TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _MEMORY_HUNGRY = ("WEBP", "AVIF", "JPEG2000")
 _SIXTEEN_BIT_COLOUR = ("RGB;16B", "RGBA;16B")
 _START_OF_SCAN, _START_OF_CODESTREAM = b"\xff\xda", b"\xff\x4f\xff\x51"
@@ -60,14 +62,19 @@ def decoded_bytes(image: ImageFile.ImageFile) -> int:
 
 
 def check_before_opening(file: BinaryIO) -> None:
-    """Refuse a PPM whose header is long, because Pillow reads it byte by byte; rewinds the file.
+    """Refuse a large file, because decoders of some formats read it whole, and a PPM whose header is long, because
+    Pillow reads it byte by byte; rewinds the file.
 
     Raises:
-        ValueError: The header is longer than `PPM_HEADER_BYTES`.
+        ValueError: The header is longer than `PPM_HEADER_BYTES`, or the file, which is no TIFF, than
+            `MAX_DECODED_BYTES`.
     """
+    size = file.seek(0, os.SEEK_END)
     file.seek(0)
     head = file.read(PPM_HEADER_BYTES)
     file.seek(0)
+    if size > MAX_DECODED_BYTES and not head.startswith(TIFF_SIGNATURES):
+        raise ValueError(f"a file of {size / 2**20:,.0f} MiB, more than {MAX_DECODED_BYTES / 2**20:,.0f} MiB")
     is_ppm = re.match(rb"P[0-6fy]", head)
     if is_ppm and len(re.sub(rb"#[^\r\n]*", b"", head).split()) < (3 if head[1:2] in b"14" else 4):
         raise ValueError(f"a PPM header of more than {PPM_HEADER_BYTES} bytes")

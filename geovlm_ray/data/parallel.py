@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -74,5 +76,14 @@ class Workers(ExitStack):
 
 
 def _start_worker(extensions: Extensions) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     silence_third_party_logs()
     activate(extensions)
+
+
+def _end_with_parent() -> None:
+    """End this process after its parent, however that ends: a worker that waits for a job would never notice."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

@@ -147,15 +147,19 @@ class RecordTable:
         Raises:
             DataError: A value is null or invalid.
         """
-        part = self._part_of(i)
-        (values,) = self._batches[part].slice(i - self._starts[part], 1).to_pylist()
-        origin, root = self.origin(i), self._parts[part].root
+        origin, root = self.origin(i), self._parts[self._part_of(i)].root
         try:
-            row = to_row(values)
+            row = to_row(self.values(i))
         except DataError as error:
             raise DataError(f"{origin}: {error}") from error
         images = tuple(f"{root}//{image}" for image in row.example.images)
         return replace(row, example=replace(row.example, images=images, origin=origin))
+
+    def values(self, i: int) -> dict[str, Any]:
+        """Record i as in ``to_pylist``."""
+        part = self._part_of(i)
+        values: dict[str, Any] = self._batches[part].slice(i - self._starts[part], 1).to_pylist()[0]
+        return values
 
     def origin(self, i: int) -> str:
         """Shard and row of record i; the shard's path is relative to the folder that all datasets have in common."""

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.files import check_plain
+from geovlm_ray.data.arrow_limits import open_parquet, read_decoded
 
 BATCH_ROWS = 2_000
 VERSION_KEY = b"geovlm_ray.schema_version"
@@ -20,17 +20,18 @@ def read_batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """Read a file in batches.
 
     Raises:
-        DataError: It is not a plain file, not a readable Parquet file, has another schema, or a text that is not UTF-8.
+        DataError: It is not a plain file, not a readable Parquet file, too large, has another schema, or a text that is
+            not UTF-8.
     """
     check_plain(path)
     start = 0
     try:
-        file = pq.ParquetFile(path)
-        _check_schema(path, file.schema_arrow, schema)
-        for batch in file.iter_batches(BATCH_ROWS):
-            _check_texts(path, batch, start)
-            start += len(batch)
-            yield batch
+        with open_parquet(path) as (file, found):
+            _check_schema(path, found, schema)
+            for batch in read_decoded(path, file, found, BATCH_ROWS):
+                _check_texts(path, batch, start)
+                start += len(batch)
+                yield batch
     except (pa.ArrowException, OSError, UnicodeError) as error:
         raise DataError(f"{path}: expected a readable Parquet file, found: {' '.join(str(error).split())}") from error
 

@@ -12,12 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from geovlm_ray.core.errors import UNREADABLE, DataError, reason_of
-from geovlm_ray.core.files import open_plain, write_atomically
+from geovlm_ray.core.files import check_plain, write_atomically
 from geovlm_ray.core.schema import Example, Sample
+from geovlm_ray.data.arrow_limits import open_parquet, read_decoded
+from geovlm_ray.data.parquet_files import BATCH_ROWS
 from geovlm_ray.data.records import frame_from_json, pixels_from_json, target_from_json
 from geovlm_ray.tasks.targets import plain_frame, plain_target
 
 SampleRow = dict[str, Any]
+MAX_FILE_BYTES = 2**30
+"""Maximum size of the values that are read of a file, because all are in memory, as Python objects."""
 COMMON = pa.schema(
     [
         ("example_id", pa.string()),
@@ -116,15 +120,23 @@ def read_rows(path: Path, columns: Sequence[str] | None = None) -> list[SampleRo
     """Read the rows of a Parquet file, or only some of their columns.
 
     Raises:
-        DataError: the file cannot be read, or lacks a common column.
+        DataError: the file cannot be read, is too large, or lacks a common column.
     """
+    check_plain(path)
+    rows: list[SampleRow] = []
+    size = 0
     try:
-        with open_plain(path) as file:
-            table = pq.read_table(file, columns=columns)
-    except (pa.ArrowException, OSError) as error:
+        with open_parquet(path) as (file, schema):
+            for name in COMMON.names if columns is None else columns:
+                if name not in schema.names:
+                    raise DataError(f"{path}: expected the column {name!r}, found only {', '.join(schema.names)}")
+            wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+            for batch in read_decoded(path, file, wanted, BATCH_ROWS):
+                size += batch.nbytes
+                if size > MAX_FILE_BYTES:
+                    raise DataError(f"{path}: expected at most {MAX_FILE_BYTES // 2**20:,} MiB of values, found more")
+                rows += batch.to_pylist()
+    except (pa.ArrowException, OSError, UnicodeError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: expected a Parquet file of completions, found: {reason}") from error
-    for name in COMMON.names if columns is None else columns:
-        if name not in table.column_names:
-            raise DataError(f"{path}: expected the column {name!r}, found only {', '.join(table.column_names)}")
-    return table.to_pylist()
+    return rows

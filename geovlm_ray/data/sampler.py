@@ -7,10 +7,10 @@ therefore one integer, and a resumed run samples the same sequence.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -23,6 +23,8 @@ from geovlm_ray.data.mixture import Schedule, task_weights
 from geovlm_ray.data.parquet import RecordTable
 from geovlm_ray.data.scene_tasks import BUILDERS
 from geovlm_ray.data.scenes import SCENE_TASKS, scene_example
+from geovlm_ray.data.validation.checks import check_records
+from geovlm_ray.data.validation.tally import MAX_NAME_LENGTH
 from geovlm_ray.tasks import TASKS
 
 HELD_OUT_SEED = 1_000_000_007
@@ -30,6 +32,11 @@ REPLACEMENT_OFFSET = 2**40
 """Sample indices from here on are replacements of other samples; no run samples as many prompts."""
 SUBSTITUTES = 2**62
 """In place of an epoch, which is smaller, in the seed of the order of substitutes for a bad record."""
+
+
+def record_name(values: Mapping[str, Any]) -> str:
+    """The id of a record, which may be malformed."""
+    return (values["id"] or "")[:MAX_NAME_LENGTH]
 
 
 def step_of(group_id: int, batch_size: int) -> int:
@@ -188,11 +195,16 @@ class RecordStream:
         origin = self.table.origin(i)
         if origin in self.bad:
             return None
-        try:
-            return self.example(i)
-        except DataError as error:
-            self.bad.add([BadRecord(origin, "", str(error).removeprefix(f"{origin}: "))])
-            return None
+        values = self.table.values(i)
+        (check,) = check_records([values], need_images=True, answers=False)
+        fault = check.fault
+        if fault is None:
+            try:
+                return self.example(i)
+            except DataError as error:
+                fault = str(error).removeprefix(f"{origin}: ")
+        self.bad.add([BadRecord(origin, record_name(values), fault)])
+        return None
 
     def _substitutes(self, task: str, k: int) -> Iterator[int]:
         """Positions of records among the task's, for a bad one at sample k."""

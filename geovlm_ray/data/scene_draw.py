@@ -71,7 +71,7 @@ class Thing:
 
 
 @dataclass(frozen=True)
-class Scene:
+class DrawnScene:
     """Content of one image. A second land cover, if any, fills the half at ``side`` (left, right, top or bottom).
 
     The sensor shows colours (``optical``), grey values, or grey values with multiplicative speckle (``sar``).
@@ -85,7 +85,7 @@ class Scene:
     sensor: Sensor = "optical"
 
 
-def render(scene: Scene) -> Image.Image:
+def render(scene: DrawnScene) -> Image.Image:
     """Render a scene as an RGB image with a side of `SCENE_SIZE` pixels."""
     side = SCENE_SIZE * SCALE
     rng = np.random.default_rng(scene.texture_seed)

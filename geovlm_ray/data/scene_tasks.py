@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from geovlm_ray.core.schema import Box, GroundedText, Target
-from geovlm_ray.data.scene_draw import COVERS, GROUND, OBJECTS, PAINT, SCENE_SIZE, Scene, Sensor, Thing
+from geovlm_ray.data.scene_draw import COVERS, GROUND, OBJECTS, PAINT, SCENE_SIZE, DrawnScene, Sensor, Thing
 
 Rng = np.random.Generator
 T = TypeVar("T")
@@ -25,7 +25,7 @@ SENSORS: dict[Sensor, float] = {"optical": 0.8, "grey": 0.1, "sar": 0.1}
 class Record:
     """One synthetic record: scenes of its images, question, target and reference response."""
 
-    scenes: tuple[Scene, ...]
+    scenes: tuple[DrawnScene, ...]
     question: str
     target: Target
     reasoning: str
@@ -260,24 +260,24 @@ def _plural(kind: str, n: int) -> str:
     return kind if n == 1 else f"{kind}s"
 
 
-def _scene(rng: Rng, covers: tuple[str, ...], things: tuple[Thing, ...] = ()) -> Scene:
+def _scene(rng: Rng, covers: tuple[str, ...], things: tuple[Thing, ...] = ()) -> DrawnScene:
     seeds = rng.integers(0, 2**31, 2)
     side = _pick(rng, ("left", "right", "top", "bottom"))
-    return Scene(covers, things, side, texture_seed=int(seeds[0]), light_seed=int(seeds[1]))
+    return DrawnScene(covers, things, side, texture_seed=int(seeds[0]), light_seed=int(seeds[1]))
 
 
-def _any_sensor(rng: Rng, scene: Scene) -> Scene:
+def _any_sensor(rng: Rng, scene: DrawnScene) -> DrawnScene:
     """The same scene seen by a sensor of `SENSORS`."""
     index = int(rng.choice(len(SENSORS), p=list(SENSORS.values())))
     return replace(scene, sensor=list(SENSORS)[index])
 
 
-def _relight(rng: Rng, scene: Scene) -> Scene:
+def _relight(rng: Rng, scene: DrawnScene) -> DrawnScene:
     """The same scene with a different illumination."""
     return replace(scene, light_seed=int(rng.integers(0, 2**31)))
 
 
-def _pair(rng: Rng, event: str) -> tuple[Scene, Scene, Thing]:
+def _pair(rng: Rng, event: str) -> tuple[DrawnScene, DrawnScene, Thing]:
     """Scenes before and after an event, and the building that may appear or vanish."""
     (thing,) = _things(rng, "building", 1)
     empty = _scene(rng, (_pick(rng, ("farmland", "forest", "bare ground")),))

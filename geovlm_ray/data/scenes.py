@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from geovlm_ray.core.schema import Example
-from geovlm_ray.data.scene_draw import Scene, render
+from geovlm_ray.data.scene_draw import DrawnScene, render
 from geovlm_ray.data.scene_tasks import BUILDERS, Record
 
 SCENE_TASKS = tuple(BUILDERS)
@@ -73,7 +73,7 @@ def demonstration(example: Example) -> str:
     return f"<think>{record.reasoning}</think><answer>{record.answer}</answer>"
 
 
-def scenes_of(example: Example) -> tuple[Scene, ...]:
+def scenes_of(example: Example) -> tuple[DrawnScene, ...]:
     """Scene descriptions behind the images of a synthetic example."""
     return _record_of(example).scenes
 

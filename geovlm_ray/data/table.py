@@ -24,6 +24,8 @@ _DEFAULT_PIXELS = PixelSettings()
 _PLAIN_FIELDS = ("id", "task", "question", "dataset", "split", "dialect", "reasoning", "gsd", "sensor")
 UNCLEAR = "unclear"
 """Key in ``extra``: classes of which a picture may show more objects than its records have, such as invalid ones."""
+ROTATED = "answers_rotated"
+"""Key in the column ``extra`` for `Example.rotated`."""
 _TEXTS = ("id", "task", "question", "dataset", "split", "dialect", "licence", "source_file", "extra")
 """Text columns without null."""
 _MAX_CHARS = {"id": 1_000, "question": 100_000, "reasoning": 100_000}
@@ -39,7 +41,8 @@ class Row:
     that a format can be written back without loss. ``parts`` is the number of source entries in the record (such as the
     annotations of a class in an image), for the fraction of quarantined entries. ``files`` are to be written below the
     output folder (path: content). ``unread`` names the keys of the source record that the format does not use, for the
-    summary of the conversion. None of the three is stored.
+    summary of the conversion. With ``is_empty``, the row is no record but a picture that is known to show no objects,
+    for `geovlm_ray.data.negatives`; it needs no question. None of the four is stored.
     """
 
     example: Example
@@ -50,6 +53,7 @@ class Row:
     parts: int = 1
     files: Mapping[str, bytes] = field(default_factory=dict)
     unread: Sequence[str] = ()
+    is_empty: bool = False
 
 
 _BOX = pa.struct([("coords", pa.list_(pa.float64())), ("label", pa.string())])
@@ -63,6 +67,12 @@ _PIXELS = pa.struct(
         ("nodata", pa.float64()),
     ]
 )
+
+
+def _extra_text(row: Row) -> str:
+    extra = {**row.extra, ROTATED: True} if row.example.rotated else row.extra
+    return json.dumps(extra, ensure_ascii=False) if extra else "{}"
+
 
 # Name, type, description and getter of each column.
 _COLUMNS: tuple[tuple[str, pa.DataType, str, Callable[[Row], Any]], ...] = (
@@ -108,7 +118,7 @@ _COLUMNS: tuple[tuple[str, pa.DataType, str, Callable[[Row], Any]], ...] = (
         "extra",
         pa.string(),
         "JSON object of the source fields that the other columns do not reproduce",
-        lambda r: json.dumps(r.extra, ensure_ascii=False) if r.extra else "{}",
+        _extra_text,
     ),
 )
 
@@ -145,15 +155,17 @@ def to_row(values: Mapping[str, Any]) -> Row:
     kind = find_task(values["task"], f"record {values['id']!r}: ").target_kind
     if values["dialect"] not in DIALECTS:
         raise DataError(f"dialect: expected one of {', '.join(DIALECTS)}, found {short_repr(values['dialect'])}")
+    extra = _extra(values["extra"])
     example = Example(
         images=_texts("images", values["images"]),
         target=_typed_target(kind, values["target"]),
         frame=_frame(values["frame"]),
         labels=_texts("labels", values["labels"]),
         pixels=_DEFAULT_PIXELS if values["pixels"] is None else _pixels(values["pixels"]),
+        rotated=extra.pop(ROTATED, False) is True,
         **{name: values[name] for name in _PLAIN_FIELDS},
     )
-    return Row(example, values["source_file"], values["source_record"], values["licence"], _extra(values["extra"]))
+    return Row(example, values["source_file"], values["source_record"], values["licence"], extra)
 
 
 def _plain_target(target: Target) -> dict[str, Any]:

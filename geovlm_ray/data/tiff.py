@@ -19,10 +19,9 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from geovlm_ray.data.image_limits import MIN_BYTES_PER_PIXEL, Header
+from geovlm_ray.data.image_limits import MIN_BYTES_PER_PIXEL, TIFF_SIGNATURES, Header
 from geovlm_ray.data.tiff_checks import MAX_CHUNKS, check_chunks, check_compression, check_directories
 
-SIGNATURES = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 READ_BYTES = 2**24
 """Compressed bytes that are in memory at once."""
 _BUILT_IN = (OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
@@ -54,7 +53,7 @@ def is_tiff(file: BinaryIO) -> bool:
     file.seek(0)
     signature = file.read(4)
     file.seek(0)
-    return signature in SIGNATURES
+    return signature in TIFF_SIGNATURES
 
 
 def read_header(file: BinaryIO) -> Header:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from geovlm_ray.evaluation.metrics.bootstrap import Interval
 from geovlm_ray.evaluation.results import Results
-from geovlm_ray.report.page import plain
+from geovlm_ray.report.page import escape_markdown
 
 SETS = {
     "score": "mean accuracy under the default reward",
@@ -105,8 +105,8 @@ def terminal_table(results: Results) -> Table:
 def markdown(results: Results) -> str:
     """The results as a Markdown document."""
     rows = [header(results), ["---"] * len(header(results)), *(line.cells for line in lines(results))]
-    table = "\n".join("| " + " | ".join(map(plain, row)) + " |" for row in rows)
-    parts = [f"# Evaluation of {plain(results.model)}", SCALE, _list(SETS), table]
+    table = "\n".join("| " + " | ".join(map(escape_markdown, row)) + " |" for row in rows)
+    parts = [f"# Evaluation of {escape_markdown(results.model)}", SCALE, _list(SETS), table]
     parts += ["Not evaluated:", _list(results.absent)] if results.absent else []
     parts += ["Skipped and quarantined records:", _list(results.left_out)] if results.left_out else []
     parts += ["Accepted changes:", "\n".join(f"- {change}" for change in results.changes)] if results.changes else []
@@ -114,4 +114,4 @@ def markdown(results: Results) -> str:
 
 
 def _list(items: Mapping[str, str]) -> str:
-    return "\n".join(f"- {plain(name)}: {plain(text)}" for name, text in items.items())
+    return "\n".join(f"- {escape_markdown(name)}: {escape_markdown(text)}" for name, text in items.items())

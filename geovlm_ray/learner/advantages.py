@@ -27,6 +27,11 @@ class AdvantageSettings:
     mask_truncated: bool = False
     group_accuracy: tuple[float, float] = (0.0, 1.0)
 
+    @property
+    def within_groups(self) -> bool:
+        """Whether a group in which all rewards are equal has no advantages."""
+        return self.per_reward or self.center in ("group", "leave_one_out")
+
 
 def is_counted(sample: Sample, mask_truncated: bool = False) -> bool:
     """Whether a completion gets an advantage: it was scored, and not cut off if ``mask_truncated``."""

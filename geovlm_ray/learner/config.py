@@ -22,7 +22,7 @@ class LearnerConfig(Section):
     threads: int = Field(1, ge=1, description="CPU threads of the learner; fixed for reproducibility")
     lr: float = Field(1e-6, gt=0, description="peak learning rate, reached at the last step of warm-up")
     warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up from 0 to the peak")
-    lr_decay: Decay = Field("constant", description="decay of the learning rate after warm-up: constant: none")
+    lr_decay: Decay = Field("constant", description="decay of the learning rate after warm-up; constant: none")
     lr_end: float = Field(
         0.1, ge=0, le=1, description="learning rate of the last step as a fraction of the peak, unless it is constant"
     )

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from peft import get_peft_model_state_dict
 
-from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.errors import DataError, PartialStepError, RunError, reason_of
 from geovlm_ray.core.schema import Example, Prompt, SampleGroup
 from geovlm_ray.learner.batch_advantages import batch_advantages
 from geovlm_ray.learner.config import LearnerConfig
@@ -32,7 +32,10 @@ from geovlm_ray.model.prompts import EncodedPrompt, PromptEncoder, banned_token_
 from geovlm_ray.model.sharding import full_tensor, unsharded_params
 from geovlm_ray.transport.base import Transport, WeightUpdate, transport_errors
 
-PROMPT_CACHE_SIZE = 512
+OTHER_PROMPTS = 64
+"""Encoded prompts that are kept beside those of a step and the next: of the parity check, and replacements."""
+MAX_NAMED = 8
+"""Records of a failed batch that its error names."""
 SUMMED_METRICS = (
     "policy",
     "kl",
@@ -51,7 +54,8 @@ class GrpoLearner(TrainedPolicy):
     """The policy under reinforcement learning; only the learner increments the weight version.
 
     With several ranks, each process has a learner. All make the same calls with the same groups, train on their own
-    shard of the groups, and return the same results.
+    shard of the groups, and return the same results. One that ``shares_gpu`` with an engine, of which one sleeps while
+    the other works, gives back the memory that it does not keep.
     """
 
     def __init__(
@@ -67,6 +71,8 @@ class GrpoLearner(TrainedPolicy):
         seed: int,
         transport: Transport,
         on_gpu: bool = False,
+        shares_gpu: bool = False,
+        prompts_per_step: int = 256,
         ranks: Ranks = SINGLE_PROCESS,
     ) -> None:
         torch.set_num_threads(config.threads)
@@ -89,8 +95,9 @@ class GrpoLearner(TrainedPolicy):
             ranks=ranks,
         )
         self.reference = self._frozen_copy(folder, seed) if config.needs_reference and not model_config.lora else None
+        self._shares_gpu = shares_gpu and device.type == "cuda"
         self._encoder_thread = ThreadPoolExecutor(1)
-        self._encoded = lru_cache(maxsize=PROMPT_CACHE_SIZE)(self._start_encoding)
+        self._encoded = lru_cache(maxsize=2 * prompts_per_step + OTHER_PROMPTS)(self._start_encoding)
 
     @property
     def version(self) -> int:
@@ -134,7 +141,9 @@ class GrpoLearner(TrainedPolicy):
         mean. ``upcoming`` are prompts of the next step, which are encoded in the background.
 
         Raises:
-            ValueError: no groups, a group without rewards, or a gradient norm that is not finite.
+            ValueError: no groups, or a group without rewards.
+            RunError: a gradient norm is not finite; the weights are unchanged.
+            PartialStepError: this or any other error, after earlier mini-batches of the step changed the weights.
         """
         if not groups:
             raise ValueError("expected at least one group, found none")
@@ -153,18 +162,35 @@ class GrpoLearner(TrainedPolicy):
         norms = []
         lr = self.lr
         for batch in batches:
-            self._accumulate(batch, values, old, sums)
-            norms.append(self.clip_gradient(self.config.max_grad_norm))
-            if not np.isfinite(norms[-1]["grad_norm"]):
-                found = norms[-1]["grad_norm"]
-                raise ValueError(f"version {self.version}: expected a finite gradient norm, found {found}")
-            self.update()
+            try:
+                norms.append(self._update_on(batch, values, old, sums))
+            except Exception as error:
+                if not norms:
+                    raise
+                raise PartialStepError(reason_of(error)) from error
         self.finish_step()
+        self._give_back_memory()
         return {
             **_metrics(self.ranks.all_reduce_sum(sums), len(batches)),
             **{name: float(np.mean([norm[name] for norm in norms])) for name in norms[0]},
             "lr": lr,
         }
+
+    def _update_on(
+        self, batch: Sequence[SampleGroup], values: dict[int, np.ndarray], old: Logprobs | None, sums: dict[str, float]
+    ) -> dict[str, float]:
+        """One optimizer step on a mini-batch; returns the gradient norms."""
+        self._accumulate(batch, values, old, sums)
+        norms = self.clip_gradient(self.config.max_grad_norm)
+        if not np.isfinite(norms["grad_norm"]):
+            self.zero_grad()
+            ids = ", ".join(repr(group.prompt.example.id) for group in batch[:MAX_NAMED])
+            raise RunError(
+                f"step {self.steps + 1}: expected a finite gradient norm, found {norms['grad_norm']} on the records "
+                f"{ids}; lower learner.lr, or inspect the records"
+            )
+        self.update()
+        return norms
 
     def logprobs(self, groups: Sequence[SampleGroup]) -> list[np.ndarray]:
         """Log-probs of each sample's tokens that the policy wrote, under the current weights, [samples][T]."""
@@ -173,6 +199,7 @@ class GrpoLearner(TrainedPolicy):
             for part in split_into_micro_batches(groups, self.encode, self.config.tokens_per_micro_batch):
                 micro = MicroBatch.of(part, self.encode, self.encoder)
                 rows.extend(row.numpy() for row in self.scores(micro.row).cpu().split(micro.lengths))
+        self._give_back_memory()
         return rows
 
     def weights(self, endpoints: Sequence[Any]) -> Iterator[Any]:
@@ -187,6 +214,10 @@ class GrpoLearner(TrainedPolicy):
         with transport_errors(self.transport, "send weights"):
             update = WeightUpdate(self.version, full_tensors, adapter)
             yield from self.transport.send(update, self.ranks.rank, self.ranks.size, endpoints)
+
+    def _give_back_memory(self) -> None:
+        if self._shares_gpu:
+            torch.cuda.empty_cache()
 
     def close(self) -> None:
         """Do nothing: the process frees the learner's resources when it exits."""
@@ -316,7 +347,9 @@ class GrpoLearner(TrainedPolicy):
         if lora is None:
             dtype = getattr(torch, self.model_config.dtype)
             parameters = self.model.named_parameters()
-            return ((n, self.family.in_files(n, p.detach().to(self.device, dtype))) for n, p in parameters), None
+            family = self.family
+            sent = ((n, p.detach().to(self.device, family.dtype_of(n, dtype))) for n, p in parameters)
+            return ((n, family.in_files(n, tensor)) for n, tensor in sent), None
         if self.model_config.sends_adapter:
             return get_peft_model_state_dict(self.model).items(), engine_adapter_config(lora, self.family)
         return self._merged(), None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -13,8 +14,11 @@ import torch.distributed as dist
 from geovlm_ray.core.balance import balance_by_length
 from geovlm_ray.core.schema import SampleGroup
 from geovlm_ray.model.config import ModelConfig
+from geovlm_ray.transport.rendezvous import open_store
 
 T = TypeVar("T")
+RENDEZVOUS_TIMEOUT = timedelta(minutes=30)
+"""Time in which all ranks must join, whose models load at different speeds."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +30,11 @@ class Ranks:
 
     @classmethod
     def join(cls, rank: int, size: int, address: str) -> Ranks:
-        """Join the process group at rank 0's ``tcp://host:port``; NCCL for GPU tensors, Gloo for CPU tensors."""
+        """Join the process group at rank 0's ``host:port``; NCCL for GPU tensors, Gloo for CPU tensors."""
         if size > 1:
-            dist.init_process_group(_backend(), init_method=address, rank=rank, world_size=size)
+            host, _, port = address.rpartition(":")
+            store = open_store(host, int(port), rank, size, RENDEZVOUS_TIMEOUT)
+            dist.init_process_group(_backend(), store=store, rank=rank, world_size=size)
         return cls(rank, size)
 
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -194,7 +195,7 @@ class TrainedPolicy:
             for name, values in state["optimizer"].items():
                 parameter = self.trained[name]
                 whole = {k: self._read(files, f"{name}.{k}", parameter) for k in state["in_files"][name]}
-                by_parameter[id(parameter)].state[parameter] = values | whole
+                by_parameter[id(parameter)].state[parameter] = on_device(values, parameter.device) | whole
         self.steps = state["version"]
         self._resume_schedule()
         torch.set_rng_state(state["rng"])
@@ -228,6 +229,11 @@ class TrainedPolicy:
     def _read(self, files: TensorFiles, name: str, parameter: torch.Tensor) -> torch.Tensor:
         """A tensor from the files, which rank 0 reads, sharded like a parameter."""
         return scattered(parameter, files.read(name) if self.ranks.rank == 0 else None)
+
+
+def on_device(state: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """The optimizer state of a parameter, with the number of steps, which fused optimizers read on the device."""
+    return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in state.items()}
 
 
 def _grad_norm(parameters: Sequence[nn.Parameter]) -> float:

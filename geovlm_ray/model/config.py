@@ -75,7 +75,9 @@ class ModelConfig(Section):
         TINY,
         description="'tiny' or 'tiny-start', which ship with the package, a model folder, or a Hugging Face model ID",
     )
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="dtype in which weights are computed with")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="dtype of the computation; trained weights are kept in float32"
+    )
     lora: LoraSettings | None = Field(None, description="train a LoRA adapter; null: train all weights")
     freeze_vision: bool = Field(False, description="do not train the vision tower")
     fp32_head: bool = Field(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -14,7 +15,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
-from transformers import AutoConfig, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.initialization import no_init_weights
 from transformers.utils import logging as transformers_logging
 
@@ -35,6 +36,10 @@ Shape = tuple[int, ...]
 MAX_FILE_BYTES = 2**32
 """Size of the files that a model is divided into."""
 TEXT_ENDINGS = (".json", ".jinja", ".txt")
+TEMPLATE_ERRORS = (TemplateError, ValueError, TypeError, KeyError, OverflowError, RecursionError, OutOfTime)
+"""What rendering a chat template may raise."""
+OPENED_REASONING = re.compile(r"<think>\s*(?:</think>\s*)?\Z")
+"""Reasoning that a chat template begins for the model."""
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 
 
@@ -46,7 +51,9 @@ def model_folder(path: str, *, weights: bool = True) -> Path:
     """
     folder = Path(str(files("geovlm_ray.model") / "assets" / PACKAGED[path])) if path in PACKAGED else Path(path)
     if not folder.is_dir():
-        folder = _from_hub(path, weights)
+        folder = _from_hub(path)
+        family_of_folder(folder)
+        folder = _from_hub(path, "*.safetensors") if weights else folder
     check_plain_files(folder)
     family_of_folder(folder)
     if weights and not any(folder.glob("*.safetensors")):
@@ -61,7 +68,7 @@ def model_folder(path: str, *, weights: bool = True) -> Path:
 def check_plain_files(folder: Path) -> None:
     """Raise ModelError if a model or adapter folder holds something that is neither a file nor a folder.
 
-    So it does for texts that are too large to be read at once.
+    Also raised for a text that is larger than ``MAX_BYTES``.
     """
     for entry in sorted(folder.iterdir()):
         if entry.suffix in TEXT_ENDINGS and entry.is_file() and entry.stat().st_size > MAX_BYTES:
@@ -80,13 +87,13 @@ def _check_weights(file: Path) -> None:
         raise ModelError(f"model weights {file}: expected a complete safetensors file, found: {error}") from error
 
 
-def _from_hub(name: str, weights: bool) -> Path:
+def _from_hub(name: str, *patterns: str) -> Path:
+    """The folder of a model of the Hugging Face Hub, with its texts and the files that match the patterns."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        patterns = ["*.json", "*.txt", "*.jinja", *(["*.safetensors"] if weights else [])]
-        return Path(snapshot_download(name, allow_patterns=patterns))
+        return Path(snapshot_download(name, allow_patterns=[*(f"*{ending}" for ending in TEXT_ENDINGS), *patterns]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(
@@ -97,21 +104,30 @@ def _from_hub(name: str, weights: bool) -> Path:
 def load_processor(folder: Path) -> ProcessorMixin:
     """The tokenizer and image processor of a model folder.
 
+    Templates of reasoning models open the reasoning themselves: ``<think>`` after the start of the answer, or an empty
+    ``<think></think>``. The response format has the model write these tags, so the processor leaves them out.
+
     Raises:
         ModelError: the processor cannot be loaded, or its chat template fails or takes more than `TEMPLATE_SECONDS`.
     """
     try:
-        processor = AutoProcessor.from_pretrained(folder)
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
         # Settings that are no Unicode text could not be saved with a checkpoint.
         json.dumps(processor.tokenizer.init_kwargs, ensure_ascii=False, default=str).encode()
     except UNREADABLE as error:
         raise ModelError(f"model {folder}: the processor cannot be loaded: {reason_of(error)}") from error
-    turn = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "question"}]}]
+    user = {"role": "user", "content": [{"type": "image"}, {"type": "image"}, {"type": "text", "text": "question"}]}
+    system = {"role": "system", "content": [{"type": "text", "text": "system"}]}
     try:
         with time_limit(TEMPLATE_SECONDS):
-            processor.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-    except (TemplateError, ValueError, TypeError, KeyError, OverflowError, RecursionError, OutOfTime) as error:
+            for turns in ([user], [system, user]):
+                rendered = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    except TEMPLATE_ERRORS as error:
         raise ModelError(f"model {folder}: expected a chat template that renders a question, found: {error}") from error
+    if opened := OPENED_REASONING.search(rendered):
+        template = processor.chat_template
+        template = f"{{% set text %}}{template}{{% endset %}}{{{{ text.removesuffix({opened[0]!r}) }}}}"
+        processor.chat_template = processor.tokenizer.chat_template = template
     return processor
 
 
@@ -169,9 +185,18 @@ def load_pretrained(folder: Path, **settings: Any) -> PreTrainedModel:
 
 def _without_weights(folder: Path, **settings: Any) -> PreTrainedModel:
     """The model of a folder before its weights are read."""
+    model_class = family_of_folder(folder).model_class
     with no_init_weights():
-        model = family_of_folder(folder).model_class._from_config(AutoConfig.from_pretrained(folder), **settings)
+        model = model_class._from_config(model_class.config_class.from_pretrained(folder), **settings)
     model.tie_weights()
+    return convert(model, settings["dtype"])
+
+
+def convert(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """The model with its parameters in ``dtype``, but those that engines keep in fp32."""
+    family = family_of(model)
+    for name, parameter in model.named_parameters():
+        parameter.data = parameter.data.to(family.dtype_of(name, dtype))
     return model
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jinja2 import TemplateError
 from PIL import Image
 from transformers import ProcessorMixin
 
@@ -92,7 +93,12 @@ class PromptEncoder:
         messages: list[dict] = [{"role": "user", "content": content}]
         if self.config.system:
             messages.insert(0, {"role": "system", "content": [{"type": "text", "text": self.config.system}]})
-        text = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        try:
+            text = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        except TemplateError as error:
+            raise DataError(
+                f"record {example.id!r:.200}: expected a question that the chat template renders, found: {error}"
+            ) from error
         if len(text) > MAX_CHARS:
             expected = f"expected a prompt of at most {MAX_CHARS:,} characters"
             raise DataError(f"record {example.id!r:.200}: {expected}, found {len(text):,}")

@@ -94,7 +94,9 @@ def response_boxes(response: str, example: Example) -> list[Box]:
     if not _has_boxes(example.task):
         return []
     parsed = parse_response(response) or parse_response(response, "none")
-    read = read_boxes(parsed.answer, example.dialect, box_classes(example), example.frame) if parsed else None
+    if parsed is None:
+        return []
+    read = read_boxes(parsed.answer, example.dialect, box_classes(example), example.frame, example.question)
     if read is None:
         return []
     return [Box(c, label) for c, label in zip(read.boxes, read.labels, strict=True) if len(c) in (4, 5)]

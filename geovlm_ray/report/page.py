@@ -15,7 +15,7 @@ from geovlm_ray.core.terminal import inert, inert_lines
 from geovlm_ray.report.boxes import PREDICTED_COLOUR, TRUE_COLOUR
 
 
-def plain(value: object) -> str:
+def escape_markdown(value: object) -> str:
     """A value as text on one line that has no effect in Markdown and HTML."""
     text = "".join(f"\\{c}" if c in "\\|[]*_~" else "'" if c == "`" else c for c in " ".join(str(value).split()))
     return inert(html.escape(text, quote=False), limit=None)
@@ -40,14 +40,14 @@ _TEMPLATES = Environment(
     keep_trailing_newline=True,
 )
 _TEMPLATES.globals |= {"TRUE_COLOUR": TRUE_COLOUR, "PREDICTED_COLOUR": PREDICTED_COLOUR}
-_TEMPLATES.filters |= {"plain": plain, "code": code}
+_TEMPLATES.filters |= {"escape_markdown": escape_markdown, "code": code}
 
 
 def render(template: str, **values: Any) -> str:
     """A self-contained HTML page (``*.html``) or a Markdown document (``*.md``).
 
     Values are inert text: HTML templates escape everything but `markupsafe.Markup`; Markdown templates escape what
-    passes their filters ``plain`` and ``code``.
+    passes their filters ``escape_markdown`` and ``code``.
     """
     return _TEMPLATES.get_template(template).render(values)
 

@@ -8,12 +8,13 @@ import textwrap
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, TypeGuard, Union, get_args, get_origin
 
 import annotated_types
 import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
 from geovlm_ray.config import Config, load_config, recipe_names
 
@@ -24,6 +25,8 @@ SIGNS = {annotated_types.Ge: (">=", "ge"), annotated_types.Gt: (">", "gt")} | {
 }
 """Limits of a value, and the attribute that has the limit."""
 NAMES = {int: "integer", float: "number", bool: "true | false", str: "text", type(None): "null"}
+REQUIRED = "required"
+"""In place of the default of a setting that has none."""
 HEADER = ["| key | type | default | description | set by |", "| --- | --- | --- | --- | --- |"]
 PAGE = """# Settings
 
@@ -36,12 +39,17 @@ another recipe. "Set by" names the recipes that change a default, with their val
 
 @dataclass(frozen=True)
 class Setting:
-    """A key ``section.name``; ``kind`` is its type with its range as text."""
+    """A key ``section.name``; ``kind`` is its type with its range as text.
+
+    ``entries`` are the settings in its value, such as ``data.stages[].steps``: of a section that may be null, of each
+    section in a list, or of each in a mapping.
+    """
 
     key: str
     kind: str
     default: Any
     description: str
+    entries: tuple[Setting, ...] = ()
 
 
 def settings() -> list[Setting]:
@@ -50,13 +58,24 @@ def settings() -> list[Setting]:
 
 
 def _settings(section: type[BaseModel], prefix: str) -> Iterator[Setting]:
-    defaults = section().model_dump(mode="json")
     for name, field in section.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from _settings(kind, f"{prefix}{name}.")
-        else:
-            yield Setting(prefix + name, _kind(field), defaults[name], field.description or "")
+        key, kind = prefix + name, field.annotation
+        if _is_section(kind):
+            yield from _settings(kind, f"{key}.")
+            continue
+        default = REQUIRED if field.is_required() else to_jsonable_python(field.get_default(call_default_factory=True))
+        yield Setting(key, _kind(field), default, field.description or "", tuple(_entries(key, kind)))
+
+
+def _is_section(kind: Any) -> TypeGuard[type[BaseModel]]:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _entries(key: str, kind: Any) -> Iterator[Setting]:
+    """The settings of sections in the value of a setting."""
+    suffix = {tuple: "[]", dict: ".NAME"}.get(get_origin(kind), "")
+    for section in filter(_is_section, get_args(kind)):
+        yield from _settings(section, f"{key}{suffix}.")
 
 
 def _kind(field: FieldInfo) -> str:
@@ -100,6 +119,11 @@ def as_yaml(config: Config, chosen: Callable[[Setting], bool], notes: Mapping[st
         open_sections, indent = path, "  " * len(path)
         text = f"{setting.description} ({setting.kind})" if setting.description else setting.kind
         lines += textwrap.wrap(text, WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
+        for entry in setting.entries:
+            entry_text = f"{entry.key}: {entry.description} ({entry.kind}; default: {_plain(entry.default)})"
+            lines += textwrap.wrap(
+                entry_text, WIDTH, initial_indent=f"{indent}#   ", subsequent_indent=f"{indent}#     "
+            )
         note = f"  # {notes[setting.key]}" if notes and setting.key in notes else ""
         lines.append(f"{indent}{name}: {_plain(values[setting.key])}{note}")
     return "".join(f"{line}\n" for line in lines)
@@ -133,9 +157,10 @@ def reference() -> str:
         if section != last:
             parts += [f"\n## {section}\n", *HEADER]
             last = section
-        changed = [f"{name} ({_cell(found[setting.key])})" for name, found in by_recipe.items() if setting.key in found]
-        row = [f"`{setting.key}`", _escaped(setting.kind), _cell(setting.default), _escaped(setting.description)]
-        parts.append(f"| {' | '.join([*row, ', '.join(changed)])} |")
+        for each in (setting, *setting.entries):
+            changed = [f"{name} ({_cell(found[each.key])})" for name, found in by_recipe.items() if each.key in found]
+            row = [f"`{each.key}`", _escaped(each.kind), _cell(each.default), _escaped(each.description)]
+            parts.append(f"| {' | '.join([*row, ', '.join(changed)])} |")
     return "\n".join(parts) + "\n"
 
 
@@ -158,8 +183,8 @@ def _plain(value: Any) -> str:
 
 
 def is_about(setting: Setting, word: str) -> bool:
-    """Whether a key or its description contains a word, in any case."""
-    return word.lower() in f"{setting.key} {setting.description}".lower()
+    """Whether the key or description of a setting, or of one of its entries, contains a word, in any case."""
+    return any(word.lower() in f"{each.key} {each.description}".lower() for each in (setting, *setting.entries))
 
 
 if __name__ == "__main__":

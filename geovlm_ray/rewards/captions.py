@@ -17,7 +17,7 @@ from rapidfuzz.distance import LCSseq, Levenshtein
 from geovlm_ray.core.schema import Example, target_texts
 from geovlm_ray.rewards.base import Embedder, RewardFn, RewardResult
 from geovlm_ray.rewards.config import RewardConfig, TextWeights
-from geovlm_ray.rewards.facts import MAX_CAPTION_CHARS, agreement, facts
+from geovlm_ray.rewards.facts import MAX_CAPTION_CHARS, fact_agreement, facts
 from geovlm_ray.rewards.text_metrics.lexical import meteor, rouge_f
 
 MAX_LENGTH_RATIO = 1.6
@@ -66,7 +66,7 @@ def with_gates(values: np.ndarray, pairs: Pairs, config: RewardConfig) -> tuple[
     """Values multiplied by the gates, and the gates in [0, 1]: ``length`` (length and repetition) and ``facts``."""
     length = np.array([_length_gate(a, r) for a, r in pairs])
     weight = config.fact_weight
-    agreed = 1 - weight + weight * np.array([agreement(a, r) for a, r in pairs])
+    agreed = 1 - weight + weight * np.array([fact_agreement(a, r) for a, r in pairs])
     return values * length * agreed, {"length": length, "facts": agreed}
 
 

@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from geovlm_ray.core.errors import ConfigError
+from geovlm_ray.core.errors import ConfigError, expected_one_of
 from geovlm_ray.core.schema import Rotated
 from geovlm_ray.core.section import PathText, Section
 from geovlm_ray.tasks import TASKS
@@ -121,9 +121,10 @@ class RewardConfig(Section):
 
     @model_validator(mode="after")
     def _tasks_exist(self) -> Self:
-        for task in (*self.forms, *self.normalize):
-            if task not in TASKS:
-                raise ValueError(f"expected a task of {', '.join(TASKS)}, found {task!r}")
+        for key in ("forms", "normalize"):
+            for task in getattr(self, key):
+                if task not in TASKS:
+                    raise ValueError(f"{key}: {expected_one_of(TASKS, task)}")
         for task, (low, high) in self.normalize.items():
             if not 0 <= low < high <= 1:
                 raise ValueError(f"normalize.{task}: expected 0 <= low < high <= 1, found {low}, {high}")

@@ -32,7 +32,7 @@ def box_reward(measure: Measure) -> RewardFn:
     def score(answer: str, example: Example, config: RewardConfig) -> RewardResult:
         truth = target_boxes(example.target)
         names = box_classes(example, config.class_synonyms)
-        read = read_boxes(answer, example.dialect, names, example.frame)
+        read = read_boxes(answer, example.dialect, names, example.frame, example.question)
         if read is None or not truth:
             return _without_truth(read)
         iou = _iou(read, truth, keeps_angles(config.rotated, example.target), config)

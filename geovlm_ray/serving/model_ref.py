@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from geovlm_ray.config import Config, load_config
+from geovlm_ray.config import Config, import_plugins, load_config, load_stored
 from geovlm_ray.core.errors import RunError
 from geovlm_ray.core.files import read_object
 from geovlm_ray.model.config import TINY
 from geovlm_ray.model.loading import model_folder
-from geovlm_ray.training.checkpoint import NAME, STATE_FILE, _verified
+from geovlm_ray.training.checkpoint import NAME, STATE_FILE, verified_state
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,8 @@ class ModelRef:
 def resolve_model(model: str, recipe: str | None = None, overrides: Iterable[str] = ()) -> ModelRef:
     """Resolve a model and its inference settings.
 
+    Only ``recipe`` and ``overrides`` import plugins and read environment variables: a folder may come from elsewhere.
+
     Args:
         model: ``tiny``, a Hugging Face name, a model folder, a PEFT adapter folder, a checkpoint, or a run directory
             (its newest intact checkpoint).
@@ -54,23 +56,24 @@ def resolve_model(model: str, recipe: str | None = None, overrides: Iterable[str
     Raises:
         ModelError: the model does not exist.
         RunError: the run has no intact checkpoint.
-        ConfigError: a setting is invalid.
+        ConfigError: a setting is invalid, or the settings in a folder name plugins or tasks that ``recipe`` does not.
     """
+    overrides = list(overrides)
+    # Before the model: plugins may add its family.
+    import_plugins(overrides)
+    given = load_config(recipe, overrides) if recipe else None
     folder = Path(model)
     settings = _run_settings(folder)
+    trained = load_stored(settings) if settings else None
     run = settings.parent if settings else None
-    is_run = run == folder and not _is_model(folder)
+    is_run = run == folder and not _has_weights(folder)
     folder = _newest(folder) if is_run else folder
     adapter = (folder / ADAPTER_FILE).is_file()
     path = folder if adapter else model_folder(model if not is_run else str(folder))
     exported = path / SETTINGS_FILE
     stored = settings or (exported if exported.is_file() else None)
-    source = recipe or (str(stored) if stored else TINY_RECIPE if _is_tiny(path, adapter) else DEFAULT_RECIPE)
-    trained = load_config(str(settings)) if settings else None
-    # A model folder is data from elsewhere: it does not read the environment, and code that it names is not run.
-    is_foreign = source == str(exported)
-    only_data = ("plugins=[]", "tasks={}") if is_foreign else ()
-    config = load_config(source, [*only_data, *overrides], variables=not is_foreign)
+    default = load_stored(stored, overrides) if stored and not given else None
+    config = given or default or load_config(TINY_RECIPE if _is_tiny(path, adapter) else DEFAULT_RECIPE, overrides)
     return ModelRef(path, adapter, run, config, trained)
 
 
@@ -81,8 +84,8 @@ def _run_settings(folder: Path) -> Path | None:
     if (folder / STATE_FILE).is_file():
         candidates += parents[1:2]
     files = [candidate / name for candidate in candidates for name in RUN_FILES]
-    # A config.yaml beside model weights may come from the model's publisher.
-    return next((f for f in files if f.is_file() and not (f.name == RUN_FILES[0] and _is_model(f.parent))), None)
+    # `train` writes none beside weights: a config.yaml there is of another tool.
+    return next((f for f in files if f.is_file() and not (f.name == RUN_FILES[0] and _has_weights(f.parent))), None)
 
 
 def _newest(run: Path) -> Path:
@@ -91,7 +94,7 @@ def _newest(run: Path) -> Path:
     problem: object = "none"
     for folder in sorted(checkpoints, key=lambda f: int(f.name.removeprefix("step-")), reverse=True):
         try:
-            _verified(folder)
+            verified_state(folder)
             return folder
         except RunError as error:
             log.warning("%s", error)
@@ -101,6 +104,10 @@ def _newest(run: Path) -> Path:
 
 def _is_model(folder: Path) -> bool:
     return (folder / MODEL_FILE).is_file()
+
+
+def _has_weights(folder: Path) -> bool:
+    return _is_model(folder) or (folder / ADAPTER_FILE).is_file()
 
 
 def adapter_base(folder: Path) -> str:

@@ -1,7 +1,8 @@
 """Instructions that follow a question: form of the answer, notation and unit of boxes, names of the classes.
 
 An instruction never contradicts the question: where a question states the form of its answer itself, as in "answer with
-one word" or "describe the image in detail", the instruction does not.
+one word" or "describe the image in detail", the instruction does not. It must not tell whether there are objects or
+whether their boxes are turned: records without objects have ``labels`` and ``rotated`` as those with objects would.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def _sentences(example: Example, question: str, list_classes: int, caption_words
                 example.dialect,
                 unit_of(example.frame),
                 named=writes_labels(example),
-                rotated=is_rotated(example.target),
+                rotated=example.rotated or is_rotated(example.target),
             )
             sentences.append(task.instruction.replace(BOXES, boxes))
     has_choice = task.target_kind == "classes" or needs_labels(example)

@@ -5,8 +5,15 @@ from __future__ import annotations
 import re
 
 _STATES_FORM = re.compile(
-    r"\b(?:words?|phrases?|sentences?|paragraphs?|detail(?:ed|s)?|briefly|brief|short|concise(?:ly)?|json|yaml|xml"
-    r"|markdown|yes or no|one per line|(?:bullet(?:ed)?|numbered)\s(?:points?|list)"
+    r"\b(?:(?:\d+|one|two|three|few|several|single|fewer|own|these|following) words?"
+    r"|words? (?:or (?:less|fewer|phrases?)|limit|long|only)"
+    r"|phrases?|sentences?|paragraphs?|briefly|concise(?:ly)?|json|yaml|xml|markdown"
+    r"|in (?:great(?:er)? |more |full |much |as much )?details?|with (?:\w+ )?details?"
+    r"|(?:give|provide|include|add) (?:\w+ )?details?"
+    r"|be (?:very |as )?(?:brief|short|detailed)|in (?:brief|short)|keep (?:it|your \w+) (?:brief|short)"
+    r"|(?:short|brief|detailed|one-word|single-word)(?:,? (?:and )?\w+)? "
+    r"(?:answers?|captions?|descriptions?|explanations?|replies|reply|responses?|summar(?:y|ies)|account|reports?)"
+    r"|yes or no|one per line|(?:bullet(?:ed)?|numbered)\s(?:points?|list)"
     r"|(?:answer|respond|reply|output) (?:with|in|using|only|as|by)|separated by|comma-separated"
     r"|(?:as|in|return|output|give|provide) an? (?:[\w-]+ )?(?:list|array|table|tuple|dictionary))\b",
     re.IGNORECASE,

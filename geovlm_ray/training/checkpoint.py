@@ -164,9 +164,9 @@ class CheckpointFolder:
                     partial = self._partial()
                     with _removed_on_error(partial):
                         self.mirror.fetch(name, partial)
-                        _verified(partial)
+                        verified_state(partial)
                         partial.rename(target)
-                return _verified(target)["step"], target
+                return verified_state(target)["step"], target
             except RunError as error:
                 log.warning("%s; falling back to the previous checkpoint", error)
                 problem = error
@@ -279,7 +279,7 @@ def _state(folder: Path) -> dict[str, Any]:
     return state
 
 
-def _verified(folder: Path) -> dict[str, Any]:
+def verified_state(folder: Path) -> dict[str, Any]:
     """Read the state file and verify all files of a checkpoint; raises RunError if one is missing or corrupt."""
     state = _state(folder)
     found = _digests(folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import fsspec
 
@@ -69,7 +69,10 @@ class CheckpointMirror:
         with self._wrap_errors(name):
             root = f"{self._root}/{name}"
             for path in self._files.find(root):
-                target = folder / path[path.index(f"{name}/") + len(name) + 1 :]
+                below = PurePosixPath(path[path.index(f"{name}/") + len(name) + 1 :])
+                if below.is_absolute() or ".." in below.parts:
+                    raise ValueError(f"expected files of the checkpoint, found {path!r}, which leads out of its folder")
+                target = folder / below
                 target.parent.mkdir(parents=True, exist_ok=True)
                 self._files.get_file(path, str(target))
 

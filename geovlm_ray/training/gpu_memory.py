@@ -14,12 +14,12 @@ from typing import get_args
 
 import torch
 from torch import nn
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import PreTrainedConfig
 
 from geovlm_ray.config import Config
 from geovlm_ray.core.errors import RunError
 from geovlm_ray.core.placement import GIB
-from geovlm_ray.model.families import FAMILIES
+from geovlm_ray.model.families import FAMILIES, family_of_folder
 from geovlm_ray.model.families.base import LoraTargets, ModelFamily
 from geovlm_ray.model.logprobs import MAX_LOGITS
 from geovlm_ray.model.prompts import DEFAULT_VISUAL_TOKENS
@@ -33,8 +33,8 @@ LOGITS_COPIES = 5
 """Tensors of the size of a chunk of fp32 logits that a loss needs at the same time."""
 
 
-RESIDENT = ("weights", "gradients and optimizer", "reference", "CUDA")
-"""What a learner keeps between its steps."""
+BESIDE_ENGINE = ("weights", "gradients and optimizer", "reference", "CUDA", "bf16 copies", "gathered layers")
+"""What a learner needs while the engine on its GPU is awake: what it keeps, and a forward pass of the parity check."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,9 @@ class ModelShape:
     """Sizes of a vision-language model.
 
     ``embeddings`` counts the weights of input embeddings and output layer, ``caching_layers`` the layers whose keys and
-    values an engine caches; ``pixels_per_token`` is the side of a visual token; a LoRA adapter has
-    ``adapters[targets]`` weights for each unit of its rank.
+    values an engine caches, ``recurrent_state`` the bytes that it keeps of a sequence for the others;
+    ``pixels_per_token`` is the side of a visual token; a LoRA adapter has ``adapters[targets]`` weights for each unit
+    of its rank.
     """
 
     language: Tower
@@ -79,6 +80,7 @@ class ModelShape:
     patches_per_token: int
     pixels_per_token: int
     caching_layers: int
+    recurrent_state: int
     adapters: Mapping[LoraTargets, int]
 
     @property
@@ -114,6 +116,7 @@ class ModelShape:
             patches_per_token=vision.spatial_merge_size**2,
             pixels_per_token=vision.spatial_merge_size * vision.patch_size,
             caching_layers=sum(kind != "linear_attention" for kind in kinds),
+            recurrent_state=family.recurrent_state(text),
             adapters={targets: _adapter_weights(model, family, targets) for targets in get_args(LoraTargets)},
         )
 
@@ -175,7 +178,8 @@ def engine_memory(config: Config, shape: ModelShape, gpu_bytes: float) -> ActorM
     """Memory of a rollout actor on each of its GPUs; its KV cache takes the rest of its ``gpu_memory_utilization``."""
     element = 2 if config.model.dtype == "bfloat16" else 4
     workers = config.rollout.tensor_parallel
-    sequence = 2 * shape.caching_layers * shape.language.keys * element * config.rollout.max_model_len / workers
+    keys_and_values = 2 * shape.caching_layers * shape.language.keys * element * config.rollout.max_model_len
+    sequence = (keys_and_values + shape.recurrent_state) / workers
     parts = {"weights": shape.weights * element / workers, "CUDA": CUDA_BYTES + GRAPH_BYTES}
     limit = gpu_bytes * config.rollout.gpu_memory_utilization
     if config.rollout.kv_cache_gb:
@@ -183,9 +187,8 @@ def engine_memory(config: Config, shape: ModelShape, gpu_bytes: float) -> ActorM
     else:
         cache = limit - sum(parts.values())
     if config.placement.colocate:
-        # The learner keeps these meanwhile.
         kept = learner_memory(config, shape, gpu_bytes).parts
-        limit = gpu_bytes - sum(kept.get(name, 0) for name in RESIDENT)
+        limit = gpu_bytes - sum(kept.get(name, 0) for name in BESIDE_ENGINE)
     return ActorMemory("rollout", {**parts, "KV cache": max(cache, sequence)}, limit)
 
 
@@ -194,7 +197,8 @@ def actors_on_gpus(config: Config, model: Path, gpu_bytes: float) -> list[ActorM
     placement = config.placement
     actors = []
     if placement.learner.num_gpus or placement.rollout.num_gpus:
-        shape = ModelShape.of(AutoConfig.from_pretrained(model))
+        model_class = family_of_folder(model).model_class
+        shape = ModelShape.of(model_class.config_class.from_pretrained(model))
         if placement.learner.num_gpus:
             actors.append(learner_memory(config, shape, gpu_bytes))
         if placement.rollout.num_gpus:
@@ -258,7 +262,7 @@ def _adapter_weights(model: nn.Module, family: ModelFamily, targets: LoraTargets
 def _image_tokens(config: Config, side: int) -> int:
     """Visual tokens of a prompt with one image, at ``side`` pixels a token."""
     prompt = config.prompt
-    fixed = (prompt.image_size // side) ** 2
+    fixed = max(1, round(prompt.image_size / side)) ** 2
     if prompt.resolution == "native":
         return prompt.max_pixels // side**2 if prompt.max_pixels else DEFAULT_VISUAL_TOKENS
     return fixed * (1 + prompt.max_tiles) if prompt.resolution == "tiles" else fixed

@@ -65,6 +65,8 @@ def make_learner(config: Config, model: Path, ranks: Ranks = SINGLE_PROCESS) -> 
         seed=config.run.seed,
         transport=make_transport(config),
         on_gpu=config.placement.learner.num_gpus > 0,
+        shares_gpu=config.placement.colocate,
+        prompts_per_step=config.rollout.prompts_per_step,
         ranks=ranks,
     )
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from geovlm_ray.config import Config
-from geovlm_ray.core.errors import RunError, StuckError, UserError
+from geovlm_ray.core.errors import PartialStepError, RunError, StuckError, UserError
 from geovlm_ray.core.interfaces import TRAINED, Components, Evaluator, Prompts
 from geovlm_ray.core.interrupts import Interrupted, uninterrupted
 from geovlm_ray.core.schema import SampleGroup
@@ -34,7 +34,8 @@ def train(config: Config, components: Components, prompts: Prompts, start: int) 
     """Run learner steps ``start`` to ``config.run.steps``.
 
     Returns the largest parity error (absolute log-prob difference between engine and learner) over all weight syncs.
-    When a step fails, an engine is lost or the run is interrupted, the completed steps are checkpointed.
+    When a step fails, an engine is lost or the run is interrupted, the completed steps are checkpointed, unless the
+    step has changed the weights.
 
     Raises:
         RunError: the parity check failed, or every group of a batch was too stale to train on.
@@ -48,6 +49,9 @@ def train(config: Config, components: Components, prompts: Prompts, start: int) 
     progress = LoopProgress(start, start, start, {})
     try:
         return _steps(config, components, prompts, progress, scorer)
+    except PartialStepError:
+        components.checkpoints.finish()
+        raise
     except (UserError, Interrupted):
         _save_progress(components, progress)
         raise
@@ -184,7 +188,9 @@ def resample(
     settings = config.learner.advantages
     replaced: list[SampleGroup] = []
     for attempt in range(1, config.loop.resample + 1):
-        uninformative = [g for g in scored if is_tied(g, settings) or not in_accuracy_range(g, settings)]
+        uninformative = [
+            g for g in scored if (settings.within_groups and is_tied(g, settings)) or not in_accuracy_range(g, settings)
+        ]
         if not uninformative:
             break
         replacements = {group.group_id: prompts.replacement(group.prompt, attempt) for group in uninformative}

@@ -11,22 +11,27 @@ from typing import Any
 import psutil
 
 from geovlm_ray.config import Config
-from geovlm_ray.core.errors import DataError, RunError, UserError
+from geovlm_ray.core.cluster_address import cluster_address
+from geovlm_ray.core.errors import ConfigError, DataError, RunError, UserError
 from geovlm_ray.core.files import read_object
 from geovlm_ray.core.placement import GIB
 from geovlm_ray.core.schema import Example
 from geovlm_ray.data.answer_format import AnswerFormat
+from geovlm_ray.data.answers import answer_text
 from geovlm_ray.data.image_cache import open_cache
 from geovlm_ray.data.sampler import Stream
 from geovlm_ray.data.sources import open_stream
 from geovlm_ray.data.validation.before_training import RecordReport, check_stream
 from geovlm_ray.model.answer_format import answer_format_of
 from geovlm_ray.model.config import check_attention
+from geovlm_ray.model.families import family_of_folder
 from geovlm_ray.model.loading import load_processor, model_folder
 from geovlm_ray.model.prompts import MAX_IMAGES, PromptEncoder
 from geovlm_ray.observability.trackers import check_trackers
-from geovlm_ray.rewards.isolated import check_function
+from geovlm_ray.rewards.config import is_function
+from geovlm_ray.rewards.isolated import check_function, isolated
 from geovlm_ray.rewards.score import check_wordnet
+from geovlm_ray.tasks.answers.grammar import written_response
 from geovlm_ray.training.benchmark_evaluation import check_benchmarks
 from geovlm_ray.training.checkpoint import open_mirror
 from geovlm_ray.training.gpu_memory import check_gpu_memory
@@ -91,7 +96,7 @@ def check_local_attention(config: Config) -> None:
 
     On a remote cluster (RAY_ADDRESS is set), the learner's node checks this.
     """
-    if "RAY_ADDRESS" not in os.environ:
+    if cluster_address() is None:
         check_attention(config.model)
 
 
@@ -100,7 +105,7 @@ def check_local_wordnet(config: Config, stream: Stream) -> None:
 
     On a remote cluster (RAY_ADDRESS is set), the nodes of the reward actors check this.
     """
-    if "RAY_ADDRESS" not in os.environ:
+    if cluster_address() is None:
         check_wordnet(config.reward, trained_tasks(config, stream))
 
 
@@ -129,7 +134,7 @@ def check_memory(config: Config, model: Path) -> None:
     if on_gpu and not config.rollout.kv_cache_gb:
         return
     cache = int(max(config.rollout.kv_cache_gb, 0 if on_gpu else 1) * GIB)
-    needed = kv_bytes_per_token(model, config.model.dtype) * config.rollout.max_model_len
+    needed = sequence_bytes(model, config.model.dtype, config.rollout.max_model_len)
     if needed > cache:
         raise RunError(
             f"rollout.kv_cache_gb: expected at least {needed / GIB:.2f} GiB for one sequence of rollout.max_model_len="
@@ -169,13 +174,15 @@ def check_tensor_parallel(config: Config, model: Path) -> None:
         )
 
 
-def kv_bytes_per_token(model: Path, dtype: str) -> int:
-    """Bytes of the KV cache per token."""
-    text = _text_config(model)
-    heads = text["num_attention_heads"]
-    head_dim = text.get("head_dim") or text["hidden_size"] // heads
+def sequence_bytes(model: Path, dtype: str, tokens: int) -> int:
+    """Bytes that an engine keeps of a sequence: keys and values of its tokens, and states of linear attention."""
+    family = family_of_folder(model)
+    text = family.model_class.config_class.from_pretrained(model).get_text_config()
+    kinds = getattr(text, "layer_types", None) or ["full_attention"] * text.num_hidden_layers
+    caching = sum(kind != "linear_attention" for kind in kinds)
+    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     width = 2 if dtype == "bfloat16" else 4
-    return 2 * text["num_hidden_layers"] * text.get("num_key_value_heads", heads) * head_dim * width
+    return 2 * caching * text.num_key_value_heads * head * width * tokens + family.recurrent_state(text)
 
 
 def _text_config(model: Path) -> dict[str, Any]:
@@ -224,6 +231,37 @@ def check_records(config: Config, model: Path, stream: Stream, answers: AnswerFo
     return check_stream(stream, tasks, held_out, check, images=config.data.check_images)
 
 
+def check_reward_of_records(config: Config, stream: Stream, report: RecordReport) -> None:
+    """Call each user function with the reference answer of a checked record of every task that it scores.
+
+    Raises:
+        ConfigError: A function raises, or returns no number.
+    """
+    for task in trained_tasks(config, stream):
+        form = config.reward.form(task)
+        if is_function(form):
+            example, response = _reference(config, stream, task)
+            _, problem = isolated(form, config.reward).score(response, example)
+            if problem:
+                raise ConfigError(
+                    f"reward function {form!r}: expected a number for the reference answer of record {example.id!r} "
+                    f"of {task}, found: {problem}"
+                )
+
+
+def _reference(config: Config, stream: Stream, task: str) -> tuple[Example, str]:
+    """A record of a task and its reference response; records without one are set aside."""
+    reasoning = "" if config.reward.think == "required" else None
+    confidence = None if config.reward.confidence == "none" else 1.0
+    while True:
+        example = stream.of_task(task, 0)
+        try:
+            answer = answer_text(example, rotated=config.reward.rotated)
+            return example, written_response(answer, reasoning, confidence)
+        except DataError as error:
+            stream.set_aside(example, str(error))
+
+
 CHECKS = (
     Check("run directory", lambda config: check_directory(config.run.folder)),
     Check("copies and trackers", check_external_services),
@@ -241,5 +279,6 @@ CHECKS = (
     Check("held-out examples", check_held_out, needs=("data",)),
     Check("answer format", set_answer_format, needs=("model", "data")),
     Check("records", check_records, needs=("model", "data", "answer format")),
+    Check("reward of records", check_reward_of_records, needs=("data", "records")),
 )
 """The checks of a training run, in order: the quick ones before a download of the model."""

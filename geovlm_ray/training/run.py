@@ -45,7 +45,8 @@ Build = Callable[[Config, Ready], Components]
 NAMES = ("run directory", "choose another run.name")
 RESERVED = ("num_cpus", "num_gpus", "memory_gb")
 CONFIG_FILE = "config.yaml"
-HELD_OUT_BEFORE = "heldout_before.jsonl"
+SUMMARY_FILE = "summary.json"
+HELD_OUT_BEFORE, HELD_OUT_AFTER = "heldout_before.jsonl", "heldout_after.jsonl"
 MAY_CHANGE = (
     *("data.path", "model.path", "evaluation.data"),
     *("run.steps", "run.dir", "run.wait_for_nodes_s", "run.restarts"),
@@ -84,7 +85,7 @@ def execute(
             for name in (CONFIG_FILE, CONTENTS_FILE):
                 mirror.fetch_file(folder / name)
         check_unchanged(config, folder / CONFIG_FILE, MAY_CHANGE, *NAMES)
-        summary = read_object(folder / "summary.json") if (folder / "summary.json").is_file() else {}
+        summary = read_object(folder / SUMMARY_FILE) if (folder / SUMMARY_FILE).is_file() else {}
         if summary.get("steps") == config.run.steps:
             console.print(
                 f"Run {config.run.name} is finished; remove {folder} or choose another run.name to start a new run"
@@ -93,6 +94,10 @@ def execute(
             return summary
         latest = checkpoints.latest()
         contents, change = _check_contents(config, ready, latest[0] if latest else 0, accept_changes, console)
+        # What was found after fewer steps is not shown beside the metrics of more, nor taken for the end of the run.
+        for name in (SUMMARY_FILE, HELD_OUT_AFTER):
+            if (folder / name).is_file():
+                move_aside(folder / name, folder / UNDONE)
         write_atomically(folder / CONFIG_FILE, to_yaml(config))
         if mirror:
             for name in (CONFIG_FILE, CONTENTS_FILE):
@@ -110,7 +115,7 @@ def execute(
             summary["heldout"] = {"incomparable": f"the base model has changed since ({other_base.text})"}
         seconds = time.time() - begun
         summary = {"seconds": seconds, "steps": config.run.steps, "bad_records": len(bad), **summary}
-        write_atomically(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+        write_atomically(folder / SUMMARY_FILE, json.dumps(summary, indent=2) + "\n")
         write_report(folder)
     return summary
 
@@ -236,7 +241,7 @@ def _train_and_evaluate(
     if len(held_out()) < len(examples):
         examples = held_out()
         before, constants = validation.completions_of(before, examples), constant_answers(examples)
-        validation.write_completions(before, _held_out_file(config, "before"))
+        validation.write_completions(before, config.run.folder / HELD_OUT_BEFORE)
     if not examples:
         return {"parity_max_abs": parity}
     recorder.warn(config.run.steps, constant_answer_warnings(after, constants, "after training"))
@@ -255,7 +260,7 @@ def _held_out(
 
     Until the first weight sync, engines have the base weights, so those from before training can also be made later.
     """
-    path = config.run.folder / (HELD_OUT_BEFORE if when == "before" else "heldout_after.jsonl")
+    path = config.run.folder / (HELD_OUT_BEFORE if when == "before" else HELD_OUT_AFTER)
     if when == "before" and path.is_file():
         rows = validation.read_completions(path)
         if validation.are_of(rows, examples):
@@ -268,7 +273,3 @@ def _held_out(
         rows = validation.validation_completions(components.rollouts, components.rewards, prompts, set_aside)
     validation.write_completions(rows, path)
     return rows
-
-
-def _held_out_file(config: Config, when: str) -> Path:
-    return config.run.folder / f"heldout_{when}.jsonl"

@@ -40,7 +40,7 @@ from geovlm_ray.learner.sft.trainer import SftTrainer
 from geovlm_ray.model.answer_format import answer_format
 from geovlm_ray.model.config import check_attention
 from geovlm_ray.model.families import FAMILIES, family_of_folder
-from geovlm_ray.model.loading import load_model, load_processor, model_folder, restore_adapter, save_model
+from geovlm_ray.model.loading import convert, load_model, load_processor, model_folder, restore_adapter, save_model
 from geovlm_ray.model.prompts import PromptEncoder
 from geovlm_ray.model.tiny import FAMILY, build_model, build_processor
 from geovlm_ray.training.checkpoint import CheckpointFolder, fill
@@ -295,7 +295,7 @@ def _publish(config: Config, ready: _Ready, checkpoints: CheckpointFolder, out: 
             shutil.rmtree(adapter, ignore_errors=True)
             partial.rename(adapter)
             model = model.merge_and_unload()
-        fill(partial, lambda folder: save_model(model.to(dtype), ready.processor, folder))
+        fill(partial, lambda folder: save_model(convert(model, dtype), ready.processor, folder))
         for file in sorted(partial.iterdir(), key=lambda f: f.name == "config.json"):
             os.replace(file, out / file.name)
         partial.rmdir()

@@ -15,14 +15,18 @@ AUTO = "auto"
 
 
 def fitting_transport(placement: PlacementConfig, tensor_parallel: int, sends_adapter: bool) -> str:
-    """Name of the fastest transport between learner and engines."""
+    """Name of the fastest transport between learner and engines.
+
+    NCCL does not run where two of them may share a GPU.
+    """
     rollout, learner = placement.rollout, placement.learner
     if sends_adapter:
         return "object_store"
     if not (rollout.num_gpus and learner.num_gpus):
         return "gloo" if tensor_parallel > 1 else "object_store"
-    share_one = rollout.actors == learner.actors == 1 and rollout.num_gpus + learner.num_gpus <= 1
-    return "ipc" if placement.colocate or share_one else "nccl"
+    if rollout.num_gpus + learner.num_gpus > 1:
+        return "nccl"
+    return "ipc" if placement.colocate or rollout.actors == learner.actors == 1 else "object_store"
 
 
 def check_transport(name: str) -> None:

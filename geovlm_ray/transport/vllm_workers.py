@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed import BroadcastOptions, ProcessGroupGloo, TCPStore
+from torch.distributed import BroadcastOptions, ProcessGroupGloo
 from vllm.distributed.weight_transfer.base import (
     WeightTransferEngine,
     WeightTransferInitInfo,
@@ -28,6 +28,7 @@ from vllm.distributed.weight_transfer.packed_tensor import unpack_tensor
 
 from geovlm_ray.core.errors import RunError
 from geovlm_ray.transport.digest import digest_values, tensor_digest
+from geovlm_ray.transport.rendezvous import open_store
 
 NCCL, IPC, GLOO, SHARED_MEMORY = "geovlm_nccl", "geovlm_ipc", "geovlm_gloo", "geovlm_shared_memory"
 """Names of the engines in vLLM's factory."""
@@ -39,7 +40,7 @@ Weights = Iterable[tuple[str, torch.Tensor]]
 
 def gloo_group(host: str, port: int, rank: int, size: int) -> ProcessGroupGloo:
     """Join a Gloo process group of its own, apart from the default one; rank 0 is the learner's."""
-    store = TCPStore(host, port, size, is_master=rank == 0, timeout=RENDEZVOUS_TIMEOUT)
+    store = open_store(host, port, rank, size, RENDEZVOUS_TIMEOUT)
     return ProcessGroupGloo(store, rank, size, RENDEZVOUS_TIMEOUT)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from geovlm_ray.learner.ranks import Ranks
 from geovlm_ray.model.loading import model_folder
 from geovlm_ray.training.local import make_learner
 from tests.saving import save_whole
+from tests.system.remote_calls import listening_addresses
 
 
 def group(group_id: int, rewards: list[float], length: int, *, image: bool = True) -> SampleGroup:
@@ -54,7 +56,8 @@ def train_rank(
     logprobs = [torch.from_numpy(row) for row in learner.logprobs(GROUPS)]
     (folder / save).mkdir(exist_ok=True)
     save_whole(learner, folder / save)
-    torch.save({"rows": rows, "weights": weights, "logprobs": logprobs}, folder / save / f"seen-{rank}.pt")
+    seen = {"rows": rows, "weights": weights, "logprobs": logprobs, "sockets": listening_addresses(os.getpid())}
+    torch.save(seen, folder / save / f"seen-{rank}.pt")
     if size > 1:
         # Exiting while the peer still communicates may abort this process.
         dist.barrier()
@@ -64,7 +67,7 @@ def train_rank(
 def train_ranks(size: int, overrides: tuple[str, ...], folder: Path, load: str, save: str) -> list[dict[str, Any]]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        address = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
     mp.spawn(train_rank, args=(size, address, overrides, folder, load, save), nprocs=size)
     return [torch.load(folder / save / f"seen-{rank}.pt") for rank in range(size)]
 
@@ -81,6 +84,8 @@ def check_two_ranks_equal_one(overrides: tuple[str, ...], tmp_path: Path, *, res
     for expected, found in pairs:
         check_equal(expected, found)
     assert first["rows"] == second["rows"]
+    addresses = {host for found in (first, second) for host, _ in found["sockets"]}
+    assert addresses == {"127.0.0.1"}, "ranks on one machine listen beyond it"
 
 
 def check_equal(expected: dict[str, Any], found: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from geovlm_ray.evaluation.results import Result, Results, write_results
 from geovlm_ray.model.config import LoraSettings, ModelConfig
 from geovlm_ray.model.loading import load_model, load_processor, model_folder, save_adapter
 from geovlm_ray.serving.answering import Answerer
+from geovlm_ray.serving.export import write
 from geovlm_ray.serving.export.merge import merged_model
 from geovlm_ray.serving.export.write import export
 from geovlm_ray.serving.model_ref import resolve_model
@@ -239,6 +241,26 @@ def test_weights_that_differ_from_the_policy_are_rejected(tmp_path: Path) -> Non
         export(ref, "run", tmp_path / "out", "float32")
 
 
+def test_source_model_is_freed_before_the_merge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[weakref.ref[Any]] = []
+
+    def load_in_a_cycle(*args: Any) -> Any:
+        model: Any = load(*args)
+        model.itself = [model]
+        loaded.append(weakref.ref(model))
+        return model
+
+    def merge(*args: Any) -> None:
+        assert [model() for model in loaded] == [None]
+        write_merged(*args)
+
+    load, write_merged = write.load_for_inference, write.write_merged
+    monkeypatch.setattr(write, "load_for_inference", load_in_a_cycle)
+    monkeypatch.setattr(write, "write_merged", merge)
+    export(resolve_model("tiny"), "tiny", tmp_path / "out", "float32")
+    assert len(loaded) == 2
+
+
 def test_missing_base_model_of_an_adapter_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     adapter = tmp_path / "adapter"
@@ -274,5 +296,12 @@ def test_adapter_is_merged_once(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="found other content"):
         merged_model(one, tmp_path / "merged")
     assert merged_model(resolve_model("tiny"), tmp_path / "unused") == TINY
+    base = shutil.copytree(TINY, tmp_path / "base")
+    settings = json.loads((adapters[0] / "adapter_config.json").read_text())
+    (adapters[0] / "adapter_config.json").write_text(json.dumps({**settings, "base_model_name_or_path": str(base)}))
+    merged = merged_model(resolve_model(str(adapters[0])), tmp_path / "of_a_folder")
+    shutil.copy(model_folder("tiny-start") / "model.safetensors", base)
+    with pytest.raises(ModelError, match=r"expected no such folder or the adapter .*one merged into .*base, found oth"):
+        merged_model(resolve_model(str(adapters[0])), merged)
     config: Config = one.config
     assert config.model.dtype == "float32"

@@ -18,7 +18,7 @@ from geovlm_ray.evaluation.constant_answers import ConstantAnswer
 from geovlm_ray.evaluation.validation import held_out_summary
 from geovlm_ray.report.held_out import ANSWER_COLUMNS, COLUMNS, held_out_results, task_answers
 from geovlm_ray.report.html import write_report
-from geovlm_ray.report.page import plain, render
+from geovlm_ray.report.page import escape_markdown, render
 from geovlm_ray.report.terminal import InertConsole
 from tests.system.test_run_records import run as run  # noqa: PLC0414
 
@@ -55,7 +55,7 @@ def test_templates_load_nothing_from_the_network(template: str) -> None:
     ],
 )
 def test_plain_text_has_no_effect_in_markdown(text: object, expected: str) -> None:
-    assert plain(text) == expected
+    assert escape_markdown(text) == expected
 
 
 # --- held-out rewards

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import nltk
 import pytest
 
+from benchmarks.random_families import save
 from geovlm_ray.cli import main
 from geovlm_ray.config import Config, load_config
 from geovlm_ray.core.errors import ConfigError, DataError, ModelError, UserError
 from geovlm_ray.rewards.text_metrics import wordnet
-from geovlm_ray.training.preflight import CHECKS, Check, prepare, problems
+from geovlm_ray.training.preflight import CHECKS, Check, prepare, problems, sequence_bytes
 from geovlm_ray.transport import TRANSPORTS
 from tests.unit.datasets import example, write_dataset, write_image
 
@@ -51,6 +53,7 @@ def test_all_problems_are_reported_and_checks_without_their_input_skipped(settin
         "held-out examples",
         "answer format",
         "records",
+        "reward of records",
     ]
     assert {name: type(error) for name, error in found.items() if error} == {
         "model": ModelError,
@@ -70,6 +73,7 @@ def test_other_data_checks_run_when_only_the_model_is_missing(settings: list[str
         "GPU memory",
         "answer format",
         "records",
+        "reward of records",
     ]
     assert found["held-out examples"] is None
 
@@ -133,7 +137,10 @@ HALVES = ["placement.rollout.num_gpus=0.5", "placement.learner.num_gpus=0.5"]
             [*COLOCATED, "placement.rollout.actors=2"],
             "expected placement.learner.actors=2, one for each rollout actor$",
         ),
-        ([*COLOCATED, *ON_GPUS], "expected placement.rollout.num_gpus and placement.learner.num_gpus to make one GPU$"),
+        (
+            [*COLOCATED, *ON_GPUS],
+            "expected placement.rollout.num_gpus and placement.learner.num_gpus to make one GPU, or both 0$",
+        ),
         (
             [*COLOCATED, "sync.mode=in_flight", "rollout.tensor_parallel=2"],
             "sync.mode=drained; rollout.tensor_parallel=1",
@@ -179,3 +186,35 @@ def test_wordnet_is_required_before_the_start_of_a_run_with_meteor(
     assert (error is not None) == needed
     if error:
         assert "python -m geovlm_ray.rewards.text_metrics.wordnet" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("def f(prompts, completions, **kw): return [0.5 for _ in completions]", r"\[0, 1\], .*, found \[0\.5, "),
+        ("def f(response, target): return target['answer']", "TypeError: string indices must be integers"),
+        ("def f(response, target): return None", "found None"),
+        ("def f(response, target, task): return float(task == 'vqa' and '<answer>' in response)", None),
+    ],
+)
+def test_reward_function_is_called_before_the_start(
+    code: str, found: str | None, settings: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(code)
+    own = [f"reward={tmp_path}/mine.py:f", "data.stages=[{tasks: [vqa], steps: 1}]", "evaluation.num_examples=0"]
+    error = reported(load_config("demo", [*settings, *own]))["reward of records"]
+    assert (error is None) == (found is None)
+    if found:
+        message = r"reward function '.*/mine\.py:f': expected a number for the reference answer of record '.*' of vqa, "
+        assert re.search(rf"{message}found: .*{found}", str(error))
+
+
+def test_layers_of_linear_attention_cache_no_keys_and_values(tmp_path: Path) -> None:
+    folder = save("qwen3_5", tmp_path)
+    text = json.loads((folder / "config.json").read_text())["text_config"]
+    layers = text["layer_types"]
+    assert set(layers) == {"full_attention", "linear_attention"}
+    of_a_token = sequence_bytes(folder, "bfloat16", 2) - sequence_bytes(folder, "bfloat16", 1)
+    keys = text["num_key_value_heads"] * text["head_dim"]
+    assert of_a_token == 2 * 2 * keys * layers.count("full_attention")
+    assert sequence_bytes(folder, "bfloat16", 0) > 0, "the states of linear attention"

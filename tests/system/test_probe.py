@@ -21,7 +21,7 @@ from geovlm_ray.evaluation.probes.suite import Cell, ProbeResult, run_probes
 from geovlm_ray.evaluation.probes.swap import swapped
 from geovlm_ray.evaluation.probes.table import as_text, verdict
 from geovlm_ray.rewards import RewardConfig
-from geovlm_ray.rewards.facts import agreement
+from geovlm_ray.rewards.facts import fact_agreement
 from geovlm_ray.tasks import TASKS
 from geovlm_ray.tasks.answers.box_dialects import parse_boxes
 from tests.rs import RS, needs_rs
@@ -180,14 +180,14 @@ def test_reward_is_gamed_from_60_percent_of_the_honest_baseline() -> None:
 )
 def test_fact_swap_changes_the_meaning(text: str, other: str) -> None:
     assert swapped(text) == other
-    assert agreement(other, text) <= 0.2
+    assert fact_agreement(other, text) <= 0.2
 
 
 def test_paraphrase_preserves_the_facts() -> None:
     for record in scene_references():
         if record.task.endswith("captioning"):
             text = str(record.target[0])  # type: ignore[index]
-            assert agreement(paraphrase(text), text) >= 0.5
+            assert fact_agreement(paraphrase(text), text) >= 0.5
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from geovlm_ray.core.errors import ConfigError, RunError
+from geovlm_ray.core.errors import ConfigError, RunError, StartError
 from geovlm_ray.report.html import write_report
 from geovlm_ray.training.sft_log import sft_summary
 from tests.unit.datasets import write_dataset, write_image
@@ -56,6 +56,20 @@ def test_fewer_steps_than_reached_are_refused(stopped: SmallRun) -> None:
             stopped.train("run.steps=1")
         stopped.train("run.steps=2")
     assert json.loads((stopped.run / "summary.json").read_text())["steps"] == 2
+
+
+def test_results_of_fewer_steps_are_set_aside_when_a_run_is_extended(stopped: SmallRun) -> None:
+    finished = stopped.train()
+    assert stopped.train() == json.loads(json.dumps(finished))
+    with pytest.raises(StartError):
+        stopped.train(f"run.steps={STEPS + 4}", stop_after=STEPS + 2)
+    with pytest.raises(ConfigError, match=rf"run\.steps: expected at least {STEPS + 2}, the step .* found {STEPS};"):
+        stopped.train()
+    for name in ("summary.json", "heldout_after.jsonl"):
+        assert not (stopped.run / name).exists()
+        assert (stopped.run / "undone" / f"{Path(name).stem}-1{Path(name).suffix}").is_file()
+    write_report(stopped.run)
+    assert stopped.train(f"run.steps={STEPS + 4}")["steps"] == STEPS + 4
 
 
 def test_answers_before_training_are_made_again_for_other_held_out_records(stopped: SmallRun) -> None:

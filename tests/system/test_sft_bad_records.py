@@ -117,7 +117,7 @@ def test_step_with_a_failed_evaluation_is_repeated(tmp_path: Path, monkeypatch: 
 
     with monkeypatch.context() as patch:
         patch.setattr(SftTrainer, "step", step_during_which_the_image_is_lost)
-        with pytest.raises(DataError, match=rf"record 'r1' .*b\.png.*; once they are mended, remove {listed}$"):
+        with pytest.raises(DataError, match=rf"record 'r1' .*b\.png.*; once they are fixed, remove {listed}$"):
             fine_tune(config, tmp_path / "out", QUIET)
     assert logged_and_saved(tmp_path / "out") == (1, [])
     Image.new("RGB", (60, 60)).save(image)

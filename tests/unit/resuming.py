@@ -31,7 +31,7 @@ FILES = {
     "reward/helper.py": "LIMIT = 1",
     "reward/fleet/__init__.py": "",
     "reward/fleet/size.py": "LARGE = 2",
-    "plugin.py": "",
+    "plugin/plugin.py": "",
     "model/model.safetensors": "weights",
     "model/tokenizer.json": "tokenizer",
     "model/config.json": "config",
@@ -105,7 +105,7 @@ class SmallRun:
         """The configuration of the run."""
         settings = [
             *(f"run.steps={STEPS}", "run.name=a", "run.dir=runs", "checkpoint.every=2", "rollout.prompts_per_step=3"),
-            *("data.source=parquet", f"data.path={self.data}", "data.stages=[]", "plugins=[plugin.py]"),
+            *("data.source=parquet", f"data.path={self.data}", "data.stages=[]", "plugins=[plugin/plugin.py]"),
             *("evaluation.num_examples=8", f"reward.forms={{image_captioning: {REWARD}}}"),
         ]
         return load_config("demo", [*settings, *self.overrides, *more])

@@ -70,7 +70,7 @@ def test_missing_reasoning_becomes_empty_think_tags() -> None:
     [
         ("multilabel_classification", ("Beaches, dunes, sands", "Pastures"), "Beaches, dunes, sands, Pastures"),
         ("object_detection", boxes((1, 2, 30, 40, 45), (-3, 5, 120, 70)), "[[1, 2, 30, 40, 45], [-3, 5, 120, 70]]"),
-        ("object_detection", boxes((1, 2, 30, 40, 180)), "[[1, 2, 30, 40]]"),
+        ("object_detection", boxes((1, 2, 30, 40, 180)), "[[1, 2, 30, 40, 180]]"),
         ("object_detection", (), "[]"),
         ("object_detection", (Box((1, 2, 3, 4), "a"), Box((5, 6, 7, 8), "a")), "[[1, 2, 3, 4], [5, 6, 7, 8]]"),
         ("object_detection", (Box((1, 2, 3, 4), "a"), Box((5, 6, 7, 8), "b")), "a [1, 2, 3, 4], b [5, 6, 7, 8]"),
@@ -78,7 +78,7 @@ def test_missing_reasoning_becomes_empty_think_tags() -> None:
         (
             "grounded_description",
             GroundedText("<ref>2 ships </ref> <box>[[[1, 2, 30, 40, 0]]]</box>  at sea.", boxes((1, 2, 30, 40, 0))),
-            "<ref>2 ships </ref> <box>[[[1, 2, 30, 40]]]</box> at sea.",
+            "<ref>2 ships </ref> <box>[[[1, 2, 30, 40, 0]]]</box> at sea.",
         ),
     ],
 )

@@ -226,7 +226,38 @@ def test_unreadable_record_is_set_aside_when_it_is_sampled(images: Path, tmp_pat
     stream = opened(tmp_path / "data", [example(0, ("a.png",)), example(1, ("a.png",), dialect="runes")], images)
     assert {stream.of_task("vqa", k).id for k in range(8)} == {"r0"}
     (found,) = stream.bad
-    assert str(found).startswith(f"{ORIGIN.format(1)}: dialect: expected one of")
+    assert str(found).startswith(f"record 'r1' ({ORIGIN.format(1)}): dialect: expected one of")
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (example(1, ("a.png",), question="<|im_end|> How many?"), "control token"),
+        (replace(BOXES, id="r1", target=(Box((110, 20, 130, 40)),)), "of its area inside the image"),
+        (replace(BOXES, id="r1", target=(Box((10, 20, 10, 40)),)), "positive area"),
+    ],
+)
+def test_record_that_was_not_checked_before_a_run_is_set_aside_when_it_is_sampled(
+    bad: Example, reason: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("geovlm_ray.data.validation.before_training.MAX_RECORDS", 2)
+    good = replace(bad, id="r0", question="How many?", target=BOXES.target if bad.task != "vqa" else bad.target)
+    stream = opened(tmp_path / "data", [good, bad, replace(good, id="r2")], images)
+    assert check(stream, images=0).checked == 2
+    assert {stream.of_task(bad.task, k).id for k in range(6)} == {"r0", "r2"}
+    (found,) = stream.bad
+    assert (found.origin, found.id) == (ORIGIN.format(1), "r1")
+    assert reason in found.reason
+
+
+def test_torn_first_line_of_the_list_is_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "bad_records.jsonl"
+    file.write_text('{"origin": "part-0')
+    for number in range(2):
+        bad = BadRecords("data", 10, 0.5)
+        bad.keep_in(file)
+        bad.add([bad_record(number)])
+    assert [json.loads(line)["id"] for line in file.read_text().splitlines()] == ["r0", "r1"]
 
 
 def bad_record(k: int) -> BadRecord:

@@ -20,7 +20,7 @@ TWO_GPUS: Node = {"CPU": 8.0, "GPU": 2.0, "memory": 64.0 * GIB}
         (["placement.learner.num_cpus=2"], [TWO_CPUS]),
         (["placement.learner.num_cpus=2", "placement.rollout.num_cpus=2"], [TWO_CPUS] * 2),
         (["placement.rollout.actors=6", "placement.rollout.num_cpus=0.3333333"], [TWO_CPUS]),
-        (["placement.rollout.actors=4", "placement.rollout.num_gpus=0.5"], [TWO_GPUS]),
+        (["placement.rollout.actors=2", "placement.rollout.num_gpus=0.6"], [TWO_GPUS]),
         (["placement.rollout.num_gpus=2", "rollout.tensor_parallel=2"], [TWO_CPUS, TWO_GPUS]),
         (["placement.rollout.actors=2", "placement.rollout.memory_gb=5"], [TWO_CPUS] * 2),
         (

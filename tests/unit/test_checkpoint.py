@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 
 from geovlm_ray.core.errors import ConfigError, DataError, RunError
 from geovlm_ray.core.files import write_atomically
@@ -222,6 +223,21 @@ def test_corrupted_mirror_copy_is_skipped_for_the_previous_one(tmp_path: Path) -
         other = tmp_path / f"other-{number}"
         assert CheckpointFolder(other, 2, None, mirror(remote)).latest() == (1, other / "step-000001"), (file, content)
         file.write_bytes(before)
+
+
+@pytest.mark.parametrize("key", ["../../../stolen", "a/../../../stolen", "{outside}/stolen"])
+def test_a_key_of_the_mirror_that_leads_out_of_the_checkpoint_is_refused(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MemoryFileSystem, "store", {})
+    remote = CheckpointMirror("memory://mirror", STATE_FILE)
+    save_checkpoints(CheckpointFolder(tmp_path / "local", 1, None, remote), 0)
+    path = f"/mirror/step-000001/{key.format(outside=tmp_path)}"
+    MemoryFileSystem.store[path] = MemoryFile(None, path, b"stolen")
+    checkpoints = CheckpointFolder(tmp_path / "a" / "b" / "c", 1, None, remote)
+    with pytest.raises(RunError, match=r"checkpoint memory://mirror/step-000001: .*leads out of its folder"):
+        checkpoints.latest()
+    assert not [*tmp_path.rglob("stolen")]
 
 
 def test_newer_local_checkpoint_is_preferred_to_the_mirror(tmp_path: Path) -> None:

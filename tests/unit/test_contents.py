@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from geovlm_ray.core import contents
 from geovlm_ray.core.contents import AcceptedChange, ContentRecord, python_files
 from geovlm_ray.core.errors import DataError, RunError
 from geovlm_ray.data.parquet import RecordTable, open_datasets
@@ -80,7 +81,14 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str]] = {
         writes("model/chat_template.jinja", "{{ messages }}"),
         rf"model model/chat_template\.jinja: expected nothing, found {DIGEST}",
     ),
-    "plugin": (writes("plugin.py", "import this"), rf"plugin plugin\.py plugin\.py: expected {DIGEST}, found {DIGEST}"),
+    "plugin": (
+        writes("plugin/plugin.py", "import this"),
+        rf"plugin plugin/plugin\.py plugin/plugin\.py: expected {DIGEST}, found {DIGEST}",
+    ),
+    "module in a folder without __init__.py": (
+        writes("reward/helpers/iou.py", ""),
+        rf"reward \S+ reward/helpers/iou\.py: expected nothing, found {DIGEST}",
+    ),
 }
 
 
@@ -93,7 +101,7 @@ def test_change_is_refused_with_kind_file_and_digests_until_it_is_accepted(name:
     ) as error:
         record(run)
     assert str(error.value).endswith(
-        "; restore it, choose another, or go on with --accept-changes, which is recorded in contents.json"
+        "; restore it, choose another, or continue with --accept-changes, which is recorded in contents.json"
     )
     accepted = record(run, accept=True, step=7)
     assert accepted is not None
@@ -128,7 +136,7 @@ def test_other_version_and_other_definition_of_a_task_are_refused(
 def test_unchanged_files_may_be_touched_moved_and_joined_by_files_that_are_not_read(run: SmallRun) -> None:
     for file in (run.folder / "model").iterdir():
         os.utime(file)
-    others = {"model/README.md": "Other", "model/.git/config.json": "", "data/notes.txt": "", "reward/tests/a.py": ""}
+    others = {"model/README.md": "Other", "model/.git/config.json": "", "data/notes.txt": "", "reward/.git/a.py": ""}
     write_files(run.folder, others)
     (run.folder / "data").rename(run.folder / "moved")
     run.data = "moved"
@@ -185,9 +193,30 @@ def test_records_that_do_not_fit_on_the_temporary_disk_are_reported(tmp_path: Pa
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_modules_outside_packages_are_not_beside_a_file(tmp_path: Path) -> None:
-    write_files(tmp_path, {"a.py": "", "b.py": "", "c/d.py": "", "e/__init__.py": "", "e/f/g.py": "", "h.txt": ""})
-    assert list(python_files(tmp_path / "a.py")) == ["a.py", "b.py", "e/__init__.py", "e/f/g.py"]
+def test_all_modules_below_the_folder_of_a_file_count(tmp_path: Path) -> None:
+    wanted = ["a.py", "b.py", "c/d.py", "e/__init__.py", "e/f/g.py"]
+    others = [".git/h.py", "env/pyvenv.cfg", "env/lib/i.py", "node_modules/j.py", "__pycache__/k.py", "l.txt"]
+    write_files(tmp_path, dict.fromkeys([*wanted, *others], ""))
+    (tmp_path / "e" / "loop").symlink_to(tmp_path)
+    os.mkfifo(tmp_path / "pipe.py")
+    assert list(python_files(tmp_path / "a.py")) == wanted
+
+
+@pytest.mark.parametrize("limit", ["MAX_MODULES", "MAX_MODULE_FOLDERS"])
+def test_modules_above_a_limit_are_left_out_with_a_warning(
+    limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(contents, limit, 1)
+    write_files(tmp_path, {"a.py": "", "b/c.py": "", "b/d.py": "", "e/f.py": ""})
+    assert list(python_files(tmp_path / "a.py")) == ["a.py", "b/c.py", "b/d.py"]
+    assert f"{tmp_path / 'a.py'} has more than " in caplog.text
+    assert f"changes in those from {tmp_path / 'e'} on are not noticed" in caplog.text
+
+
+def test_a_pipe_among_the_data_is_an_error(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet: expected a file, found a pipe"):
+        ContentRecord(tmp_path / "new.json").measure({"data": dataset_files(tmp_path, converted=True)})
 
 
 def test_unreadable_files_are_reported(tmp_path: Path) -> None:

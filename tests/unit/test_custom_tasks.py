@@ -139,6 +139,13 @@ def test_configuration_with_a_task_is_restored_from_its_file() -> None:
         check_unchanged(changed, Path("saved.yaml"), (), "folder", "choose another")
 
 
+def test_plugins_of_a_stored_run_are_compared_and_not_imported() -> None:
+    Path("evil.py").write_text("raise SystemExit")
+    Path("saved.yaml").write_text("plugins: [evil.py]\nlearner: {objective: of_the_plugin}\n")
+    with pytest.raises(ConfigError, match=r"plugins was \['evil\.py'\], is now \[\]"):
+        check_unchanged(load_config("demo"), Path("saved.yaml"), (), "folder", "choose another")
+
+
 @pytest.mark.parametrize(
     ("tasks", "message"),
     [

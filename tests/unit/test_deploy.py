@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import re
 import shlex
@@ -137,7 +138,8 @@ def ray_commands() -> Iterator[list[str]]:
         yield command if isinstance(command, list) else shlex.split(command)
     launcher = read(DEPLOY / "ray-cluster.yaml")
     for line in launcher["head_start_ray_commands"] + launcher["worker_start_ray_commands"]:
-        yield [Path(word).name if word.endswith("/ray") else word for word in shlex.split(line) if "AUTH" not in word]
+        words = [Path(word).name if word.endswith("/ray") else word for word in shlex.split(line)]
+        yield words[words.index("ray") :]
     for params, head in [(g["rayStartParams"], False) for g in cluster_specs()[0]["workerGroupSpecs"]] + [
         (cluster_specs()[0]["headGroupSpec"]["rayStartParams"], True)
     ]:
@@ -258,7 +260,8 @@ def test_every_compose_node_requires_a_token() -> None:
     nodes = {name: s for name, s in services.items() if s["image"].startswith("geovlm-ray:")}
     assert set(nodes) == {"head", "gpu-worker", "cpu-worker", "reward-worker"}
     for service in nodes.values():
-        assert service["environment"] == {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "/run/secrets/ray-token"}
+        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "/run/secrets/ray-token"}
+        assert token.items() <= service["environment"].items()
         assert service["secrets"] == ["ray-token"]
     scraped = read(DEPLOY / "prometheus.yml")["scrape_configs"][0]["dns_sd_configs"][0]
     assert set(scraped["names"]) == set(nodes)
@@ -271,6 +274,21 @@ def test_every_deployment_starts_ray_with_token_authentication() -> None:
     starts = launcher["head_start_ray_commands"][1:] + launcher["worker_start_ray_commands"][1:]
     assert all(line.startswith("RAY_AUTH_MODE=token ") for line in starts)
     assert launcher["file_mounts"]["~/.ray/auth_token"] == "deploy/secrets/ray-token"
+
+
+def test_stopped_jobs_have_time_to_save_wherever_ray_takes_jobs() -> None:
+    from ray.dashboard.modules.job import job_supervisor
+
+    name, seconds = "RAY_JOB_STOP_WAIT_TIME_S", 600
+    assert name in inspect.getsource(job_supervisor), "read by the actor on the head that starts a job"
+    assert compose()["services"]["head"]["environment"][name] == str(seconds)
+    for spec in cluster_specs():
+        (head,) = spec["headGroupSpec"]["template"]["spec"]["containers"]
+        assert head["env"] == [{"name": name, "value": str(seconds)}]
+    assert f"{name}={seconds}" in shlex.split(read(DEPLOY / "ray-cluster.yaml")["head_start_ray_commands"][-1])
+    assert f"export {name}={seconds}" in (TOP / "docs/cluster.md").read_text()
+    for file in ("slurm.sh", "skypilot.yaml"):
+        assert "--include-dashboard=false" in (DEPLOY / file).read_text(), "without one, there are no jobs"
 
 
 def test_compose_ports_are_bound_to_the_loopback_address() -> None:

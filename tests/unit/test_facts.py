@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geovlm_ray.rewards.facts import agreement, facts
+from geovlm_ray.rewards.facts import fact_agreement, facts
 
 PAIRS = [json.loads(line) for line in (Path(__file__).parents[1] / "data/fact_pairs.jsonl").open()]
 MAX_WRONG = 0.02
@@ -38,7 +38,7 @@ def test_facts_of_every_kind_are_extracted_and_bound_to_their_object() -> None:
 def test_gate_is_right_on_pairs_written_like_the_datasets(kind: str) -> None:
     """It keeps at least half of the score of captions that agree, and at most half of those that do not."""
     pairs = [pair for pair in PAIRS if pair["kind"] == kind]
-    values = [(agreement(pair["answer"], pair["reference"]), pair["agrees"]) for pair in pairs]
+    values = [(fact_agreement(pair["answer"], pair["reference"]), pair["agrees"]) for pair in pairs]
     wrong = sum(value < 0.5 if agrees else value > 0.5 for value, agrees in values)
     assert len(pairs) >= 100
     assert wrong <= MAX_WRONG * len(pairs)
@@ -84,8 +84,8 @@ CHANGE = (
 @pytest.mark.parametrize("text", NO_CHANGE)
 def test_no_change_is_one_fact_in_all_its_wordings(text: str) -> None:
     assert facts(text).no_change
-    assert {agreement(text, other) for other in NO_CHANGE} == {1.0}
-    assert all(agreement(text, other) == agreement(other, text) == 0.2 for other in CHANGE)
+    assert {fact_agreement(text, other) for other in NO_CHANGE} == {1.0}
+    assert all(fact_agreement(text, other) == fact_agreement(other, text) == 0.2 for other in CHANGE)
 
 
 @pytest.mark.parametrize(
@@ -104,12 +104,15 @@ def test_captions_of_one_image_do_not_state_that_nothing_has_changed(text: str) 
     ],
 )
 def test_words_that_look_alike_are_different_objects(text: str, reference: str) -> None:
-    assert agreement(text, reference) <= 0.5
+    assert fact_agreement(text, reference) <= 0.5
 
 
 def test_facts_swapped_between_two_things_of_one_kind_disagree() -> None:
-    assert agreement("a grey plane and two white planes", "a white plane and two grey planes") <= 0.4
-    assert agreement("a ship on the left and a boat on the right", "a ship on the right and a boat on the left") <= 0.4
+    assert fact_agreement("a grey plane and two white planes", "a white plane and two grey planes") <= 0.4
+    assert (
+        fact_agreement("a ship on the left and a boat on the right", "a ship on the right and a boat on the left")
+        <= 0.4
+    )
 
 
 def test_many_objects_and_changes_take_linear_time() -> None:
@@ -147,12 +150,15 @@ def test_many_objects_and_changes_take_linear_time() -> None:
         ("a road with the surrounding trees", "trees surround a road"),
         ("a ship and another ship are moored at a pier", "two ships are moored at a pier"),
         ("the 2nd plane", "the second plane"),
+        ("twenty-five cars", "25 cars"),
+        ("two thousand three hundred and five cars", "2,305 cars"),
+        ("two dozen boats", "24 boats"),
         ("cars and trucks", "cars"),
         ("houses", "buildings"),
     ],
 )
 def test_paraphrases_agree_fully(text: str, paraphrase: str) -> None:
-    assert agreement(text, paraphrase) == agreement(paraphrase, text) == 1.0
+    assert fact_agreement(text, paraphrase) == fact_agreement(paraphrase, text) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -181,6 +187,8 @@ def test_paraphrases_agree_fully(text: str, paraphrase: str) -> None:
         ("two buses", "two lorries"),
         ("circular farmland", "rectangular farmland"),
         ("the first plane from the right", "the second plane from the right"),
+        ("twenty-five cars", "twenty-six cars"),
+        ("1,200 cars", "200 cars"),
         ("the last car", "the 3rd car"),
         ("the ship second from the left", "the ship third from the left"),
         ("the vegetation has become less dense", "the vegetation has become denser"),
@@ -194,30 +202,32 @@ def test_paraphrases_agree_fully(text: str, paraphrase: str) -> None:
     ],
 )
 def test_swapped_fact_removes_most_of_the_agreement(text: str, swapped: str) -> None:
-    assert agreement(text, swapped) <= 0.2
-    assert agreement(swapped, text) <= 0.2
+    assert fact_agreement(text, swapped) <= 0.2
+    assert fact_agreement(swapped, text) <= 0.2
 
 
 def test_fact_in_only_one_text_costs_little() -> None:
-    assert 0.5 < agreement("two ships on water", "two ships on the water at the left") < 1
-    assert agreement("a red ship", "an image") < agreement("a ship", "an image") < 1
+    assert 0.5 < fact_agreement("two ships on water", "two ships on the water at the left") < 1
+    assert fact_agreement("a red ship", "an image") < fact_agreement("a ship", "an image") < 1
 
 
 def test_shape_of_something_else_is_no_contradiction() -> None:
-    assert agreement("several straight lines are in the meadow", "it is a meadow") > 0.5
-    assert agreement("curved roads and straight roads", "curved roads") > 0.5
+    assert fact_agreement("several straight lines are in the meadow", "it is a meadow") > 0.5
+    assert fact_agreement("curved roads and straight roads", "curved roads") > 0.5
 
 
 def test_more_swapped_facts_cost_more() -> None:
-    assert agreement("three ships on the right", "two ships on the left") < agreement("3 ships left", "two ships left")
+    assert fact_agreement("three ships on the right", "two ships on the left") < fact_agreement(
+        "3 ships left", "two ships left"
+    )
 
 
 @given(st.text(max_size=200), st.text(max_size=200))
 def test_agreement_is_symmetric_and_between_0_and_1(a: str, b: str) -> None:
-    assert agreement(a, a) == 1.0
-    assert 0.0 <= agreement(a, b) == agreement(b, a) <= 1.0
+    assert fact_agreement(a, a) == 1.0
+    assert 0.0 <= fact_agreement(a, b) == fact_agreement(b, a) <= 1.0
 
 
 @given(st.permutations(["two ships", "a red plane at the left", "no buildings", "3 blue cars"]))
 def test_clause_order_does_not_matter(clauses: list[str]) -> None:
-    assert agreement(", ".join(clauses), "two ships, a red plane at the left, no buildings, 3 blue cars") == 1.0
+    assert fact_agreement(", ".join(clauses), "two ships, a red plane at the left, no buildings, 3 blue cars") == 1.0

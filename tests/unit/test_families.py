@@ -16,7 +16,8 @@ from torch import nn
 from transformers import PreTrainedModel, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from benchmarks.random_families import CONFIGS, build, save
-from geovlm_ray.config import load_config
+from geovlm_ray.cli import main
+from geovlm_ray.config import load_config, to_yaml
 from geovlm_ray.core.errors import ModelError
 from geovlm_ray.core.schema import Prompt
 from geovlm_ray.data.scenes import scene_example
@@ -29,6 +30,7 @@ from geovlm_ray.model.families.base import LoraTargets
 from geovlm_ray.model.families.qwen2_5_vl import Qwen25VL
 from geovlm_ray.model.loading import load_model, load_processor, model_folder
 from geovlm_ray.model.prompts import PromptEncoder
+from tests.unit.datasets import write_image
 
 pytestmark = pytest.mark.slow
 
@@ -112,3 +114,25 @@ def test_family_registered_from_outside_trains_like_the_original(
         results.append((type(family_of(model)), [tuple(row.values()) for row in rows]))
     assert [kind for kind, _ in results] == [Renamed, Qwen25VL]
     assert np.array_equal(results[0][1], results[1][1])
+
+
+def test_family_of_a_plugin_is_exported_and_answers_by_its_recipe(
+    renamed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(FAMILIES, "renamed_vl", Renamed())
+    del FAMILIES["renamed_vl"]
+    plugin, recipe, image = (tmp_path / name for name in ("mine.py", "recipe.yaml", "image.png"))
+    plugin.write_text(
+        "from geovlm_ray.model.families import FAMILIES\nfrom tests.unit.test_families import Renamed\n"
+        "FAMILIES['renamed_vl'] = Renamed()\n"
+    )
+    recipe.write_text(to_yaml(load_config("demo")).replace("plugins: []", f"plugins: [{plugin}]"))
+    write_image(image, 0)
+    assert main(["chat", str(renamed), str(image), "--question", "what is it ?"]) == 1
+    assert "found model_type 'renamed_vl'" in capsys.readouterr().err
+    model = [str(renamed), "--recipe", str(recipe)]
+    answer = ["--question", "what is it ?", "--out", str(tmp_path / "answer.png")]
+    assert main(["chat", *model, str(image), *answer]) == 0
+    assert main(["export", *model, str(tmp_path / "out")]) == 0
+    assert "based on" in (tmp_path / "out" / "README.md").read_text()
+    assert "Renamed" in (tmp_path / "out" / "README.md").read_text()

@@ -246,7 +246,7 @@ QA: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "Alpaca": (
         {"images": ["a.png"], "instruction": "<image>Answer.", "input": "Is there a shed?", "output": "yes"},
-        {"task": "vqa", "question": "Answer. Is there a shed?", "target": "yes"},
+        {"task": "vqa", "question": "Answer.\nIs there a shed?", "target": "yes"},
     ),
 }
 

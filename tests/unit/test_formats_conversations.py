@@ -93,7 +93,7 @@ BENCH: list[tuple[dict[str, Any], tuple[Any, ...] | None]] = [
     ),
     (
         {"question_id": 4, "image": "1.tif", "text": "Any water?\nAnswer in one word.", "ground_truth": "no"},
-        ("vqa", "1.tif", "Any water? Answer in one word.", "no"),
+        ("vqa", "1.tif", "Any water?\nAnswer in one word.", "no"),
     ),
     ({"question_id": 5, "image": "1.tif", "text": "Any water?\nAnswer in one word."}, None),
 ]
@@ -196,6 +196,14 @@ def test_vrsbench_annotations_yield_captions_boxes_and_questions(tmp_path: Path,
     ]
     assert outcome.rows[1].extra == {"obj_cls": "ship"}
     assert [entry.reason.split(":")[0] for entry in outcome.quarantine] == ["objects-3", "qa_pairs-2"]
+
+
+def test_vrsbench_annotations_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    text = json.dumps({"image": "P1.png", "caption": "A port."}, indent=1)
+    (tmp_path / "P1.json").write_text(text, encoding="utf-8-sig")
+    outcome = run_convert("vrsbench", tmp_path / "P1.json", tmp_path / "out")
+    assert len(outcome.rows) == 1
+    assert not outcome.quarantine
 
 
 def test_vrsbench_boxes_keep_their_angle_on_request(tmp_path: Path) -> None:

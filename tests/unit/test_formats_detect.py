@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from contextlib import suppress
 from pathlib import Path
@@ -48,6 +49,16 @@ def test_auto_recognizes_every_format_and_says_why(
     output = capsys.readouterr().out
     assert output.startswith(f"{source} looks like {name}: ")
     assert json.loads((tmp_path / "out" / "dataset.json").read_text())["format"] == name
+
+
+@pytest.mark.parametrize("ending", ["txt", "json", "xml", "parquet"])
+@pytest.mark.parametrize("key", ["yolo", "dota"])
+def test_pipes_and_broken_links_are_no_evidence(key: str, ending: str, tmp_path: Path) -> None:
+    name, write_source = SOURCES[key]
+    source = write_source(tmp_path / "in")
+    os.mkfifo(source / f"a.{ending}")
+    (source / f"b.{ending}").symlink_to("absent")
+    assert recognized_format(source_of(source))[0] == name
 
 
 @pytest.mark.parametrize("key", SOURCES)

@@ -15,7 +15,7 @@ from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.geometry import iou_polygons, rotated_corners
 from geovlm_ray.core.schema import Box
 from tests.rs import RS, needs_rs
-from tests.unit.conversion import run_convert
+from tests.unit.conversion import run_convert, write_scene
 
 
 def write_dota(folder: Path, *lines: str, size: tuple[int, int] = (200, 100)) -> Path:
@@ -92,6 +92,10 @@ def test_dota_yields_one_record_per_image_and_class(tmp_path: Path) -> None:
         ("1 2 1e99 4 5 6 7 8 ship 0", "corners in pixels"),
         ("5 5 5 5 5 5 5 5 ship 0", "polygon with positive area"),
         ("0 0 1 1 2 2 3 3 ship 0", "polygon with positive area"),
+        ("0.1 0.2 0.3 0.2 0.3 0.4 0.1 0.4 ship 0", "expected corners in pixels, found fractions of the image"),
+        ("0.9 0.5 1.0 0.9 0.9 1.0 0.8 0.6 ship 0", "expected corners in pixels, found fractions of the image"),
+        ("300 10 340 10 340 30 300 30 ship 0", "expected a box inside the image, 200 x 100 pixels, found 300, 10, 340"),
+        ("-90 10 -20 10 -20 30 -90 30 ship 0", "expected a box inside the image"),
         ("\x00\x01", "expected x1 y1"),
     ],
 )
@@ -113,6 +117,28 @@ def test_dota_file_without_image_is_quarantined_and_without_objects_skipped(tmp_
     outcome = run_convert("dota", folder, tmp_path / "out")
     assert (outcome.rows, outcome.counts.passed_over) == ([], 1)
     assert "expected an image P1.png (or .jpg, ...) below" in outcome.quarantine[0].reason
+
+
+@pytest.mark.parametrize("boxes", ["rotated", "horizontal"])
+def test_dota_corners_may_exceed_the_image_slightly(boxes: str, tmp_path: Path) -> None:
+    folder = write_dota(tmp_path / "in", "150 10 204.5 10 204.5 30 150 30 ship 0", "-3 -2 20 -2 20 30 -3 30 ship 0")
+    outcome = run_convert("dota", folder, tmp_path / "out", boxes=boxes)
+    assert [len(row.example.target) for row in outcome.rows] == [2]
+    assert outcome.quarantine == []
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_dota_labels_of_pictures_with_an_exif_rotation_are_quarantined(orientation: int, tmp_path: Path) -> None:
+    folder = write_dota(tmp_path / "in", f"{quad((50, 50), 20, 10, 30)} ship 0")
+    (folder / "images" / "P1.png").unlink()
+    write_scene(folder / "images" / "P1.jpg", orientation=orientation)
+    outcome = run_convert("dota", folder, tmp_path / "out")
+    assert outcome.rows == []
+    (item,) = outcome.quarantine
+    assert (
+        f"expected an upright image, because boxes may refer to it as stored or as displayed; found the EXIF "
+        f"orientation {orientation}" in item.reason
+    )
 
 
 @needs_rs

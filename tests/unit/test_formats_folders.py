@@ -17,7 +17,7 @@ from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.schema import Box
 from geovlm_ray.tasks.answers.labels import BIGEARTHNET_19, BIGEARTHNET_43
 from tests.rs import RS, needs_rs
-from tests.unit.conversion import run_convert, write
+from tests.unit.conversion import run_convert, write, write_scene
 
 
 def write_patch(folder: Path, labels: Any, bands: tuple[str, ...] = ("B02", "B03", "B04"), value: float = 1000) -> Path:
@@ -169,6 +169,8 @@ def test_number_of_xbd_buildings_is_an_option(tmp_path: Path) -> None:
         (building("destroyed", 0, 0) | {"wkt": "POLYGON EMPTY"}, "polygon with positive area"),
         (building("destroyed", 0, 0) | {"wkt": 5}, "wkt: expected str"),
         (building("destroyed", float("inf"), 0), "polygon"),
+        (building("destroyed", 1200, 50), "expected a box inside the image, 1000 x 500 pixels, found 1200, 50, 1210"),
+        (building("destroyed", 0.2, 0.2, 0.5), "expected a box in pixels, found fractions of the image"),
         ({"wkt": "POLYGON ((0 0, 1 0, 1 1, 0 0))"}, "'properties'"),
         (None, "expected an object"),
     ],
@@ -179,6 +181,26 @@ def test_only_invalid_xbd_buildings_are_quarantined(bad: Any, reason: str, tmp_p
     assert len(outcome.rows) == 3
     assert list(outcome.reasons) == [1]
     assert reason in outcome.reasons[1]
+
+
+@pytest.mark.parametrize(
+    ("size", "orientation", "reason"),
+    [
+        ((1000, 500), 1, ""),
+        ((1000, 500), 3, "expected an upright image"),
+        ((500, 1000), 8, ""),
+        ((512, 512), 1, "size: expected that of images/storm_1_post_disaster.png, 512 x 512, found 1000 x 500"),
+    ],
+)
+def test_xbd_images_must_have_the_stated_size(
+    size: tuple[int, int], orientation: int, reason: str, tmp_path: Path
+) -> None:
+    write_disaster(tmp_path / "in", building("destroyed", 100, 50))
+    write_scene(tmp_path / "in" / "images" / "storm_1_post_disaster.png", size, orientation)
+    outcome = run_convert("xbd", tmp_path / "in", tmp_path / "out")
+    assert len(outcome.rows) == (0 if reason else 3)
+    assert [item.reason for item in outcome.quarantine if reason not in item.reason] == []
+    assert len(outcome.quarantine) == bool(reason)
 
 
 def test_invalid_xbd_files_are_quarantined_and_unpaired_pre_disaster_files_skipped(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.schema import target_boxes
 from geovlm_ray.data.formats.geojson_windows import OPTIONS
 from geovlm_ray.data.geo.layers import read_layer
+from geovlm_ray.data.geo.scene import Scene
 from tests.unit.conversion import Conversion, run_convert
 from tests.unit.oracle import PLACE, UTM, write_scene
 
@@ -254,6 +255,27 @@ def test_layer_without_coordinate_system_is_refused_on_a_map(source: Path, tmp_p
     write_layer(source / "port.shp", [shape_of(SHIP)], None, label=["ship"])
     found = run_convert("geojson", source, tmp_path / "out", **ALL_TRAIN)
     assert "expected a layer with a coordinate system, found none" in found.reasons[1]
+
+
+@pytest.mark.parametrize("crs", [UTM, "EPSG:2154", "EPSG:3035", "EPSG:3857", "EPSG:3413"])
+def test_layer_of_the_whole_world_lies_on_any_scene(crs: str, tmp_path: Path) -> None:
+    (x,), (y,) = transform("EPSG:4326", crs, [15.0], [37.0])
+    scene = write_scene(tmp_path / "scene.tif", 400, 200, crs=crs, transform=Affine(10, 0, x, 0, -10, y))
+    around = shapely.transform(
+        shapely.box(x + 100, y - 300, x + 400, y - 100), lambda xy: np.column_stack(transform(crs, "EPSG:4326", *xy.T))
+    )
+    cells = [shapely.box(lon, lat, lon + 10, lat + 10) for lon in range(-180, 180, 10) for lat in range(-90, 90, 10)]
+    world = shapely.box(-180, -90, 180, 90)
+    layer = read_layer(write_layer(tmp_path / "a.geojson", [*cells, world, around], label=["land"] * 650))
+    with Scene(str(scene)) as opened:
+        shapes = layer.in_pixels(opened)
+    assert len(shapes) == len(layer.labels) == 650
+    assert all(np.isfinite(shapely.get_coordinates(shape)).all() for shape in shapes)
+    outline = shapely.box(0, 0, 400, 200)
+    found = shapely.STRtree(shapes).query(outline, predicate="intersects")
+    assert sorted(found.tolist()) == [cells.index(shapely.box(10, 30, 20, 40)), 648, 649]
+    assert shapes[648].covers(outline)
+    assert shapes[649].bounds == pytest.approx((10, 10, 40, 30), abs=0.01)
 
 
 def test_a_column_or_one_name_gives_the_class(source: Path) -> None:

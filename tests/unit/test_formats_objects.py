@@ -270,6 +270,11 @@ def test_names_of_yolo_classes_in_a_file_or_an_option(tmp_path: Path) -> None:
     assert (target_boxes(outcome.rows[0].example.target)[0].label, outcome.quarantine) == ("barn", [])
 
 
+def test_yolo_classes_may_be_words_that_yaml_1_1_reads_as_booleans(tmp_path: Path) -> None:
+    outcome = run_convert("yolo", write_yolo(tmp_path / "in", names="names: [no, yes, 007]"), tmp_path / "out")
+    assert outcome.rows[0].example.labels == ("no", "yes", "007")
+
+
 def test_yolo_splits_from_lists_of_images(tmp_path: Path) -> None:
     source = write_yolo(tmp_path / "in")
     for name in ("a", "b", "c"):
@@ -307,7 +312,13 @@ def test_only_the_invalid_yolo_line_is_quarantined(line: str, reason: str, tmp_p
 
 @pytest.mark.parametrize(
     ("config", "reason"),
-    [("names: [", "expected YAML"), ("3", "expected keys such as names"), ("names: 5", "names: expected the classes")],
+    [
+        ("names: [", "data.yaml: not valid YAML"),
+        ("3", "expected keys such as names"),
+        ("names: 5", "names: expected the classes"),
+        ("names: [true]", "names: expected the classes"),
+        ("names: [shed]\nnames: [tree]", "the key 'names' is given twice"),
+    ],
 )
 def test_invalid_yolo_configuration_is_an_error(config: str, reason: str, tmp_path: Path) -> None:
     source = write_yolo(tmp_path / "in")

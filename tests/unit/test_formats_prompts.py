@@ -8,7 +8,7 @@ import pytest
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.geometry import rotated_corners
 from geovlm_ray.core.schema import Box
-from geovlm_ray.data.formats.prompts import example_of, listed_classes, sensor_of, target_of, task_of
+from geovlm_ray.data.formats.prompts import example_of, listed_classes, question_of, sensor_of, target_of, task_of
 from geovlm_ray.data.formats.quads import smallest_rotated_box
 from geovlm_ray.tasks.answers.labels import BIGEARTHNET_43, split_labels
 
@@ -153,3 +153,17 @@ def test_rotated_box_is_recovered_from_corners_in_any_order(angle: float, start:
 def test_collinear_corners_are_rejected() -> None:
     with pytest.raises(DataError, match="polygon with positive area"):
         smallest_rotated_box([0, 0, 1, 1, 2, 2, 3, 3])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "question"),
+    [
+        ("<image>\nWhich is it?\nA. ship\r\n \n  B.   plane \n", "Which is it?\nA. ship\nB. plane"),
+        ("Which is it?\\nA. ship\\nB. plane", "Which is it?\nA. ship\nB. plane"),
+        ("[s2_rgb_10] <image> <image>\n Is it?", "[s2_rgb_10] Is it?"),
+        ("Image 1: <image>\nImage 2: <image>\nWhat changed?", "Image 1: Image 2: What changed?"),
+        ("Is it?\n<video>", "Is it?"),
+    ],
+)
+def test_questions_keep_their_lines_but_not_those_of_placeholders(prompt: str, question: str) -> None:
+    assert question_of(prompt) == question

@@ -14,8 +14,10 @@ from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from rasterio.control import GroundControlPoint
 
 from geovlm_ray.core.errors import ConfigError, DataError
+from geovlm_ray.data.geo.areas import touched_cells
 from geovlm_ray.data.geo.composites import Composite, Renderer
 from geovlm_ray.data.geo.scene import Scene, Window
 from geovlm_ray.data.geo.windows import covering_windows, number_of_windows
@@ -234,3 +236,86 @@ def test_pairs_that_do_not_fit_are_refused_with_their_overlap(tmp_path: Path) ->
             align(b, a)
         with pytest.raises(DataError, match=r"c\.png: expected 200 x 200 pixels as .*a\.tif.*found 200 x 100"):
             align(c, a)
+
+
+def test_scene_with_control_points_alone_says_so(tmp_path: Path) -> None:
+    corners = ((0, 0, 15.0, 37.0), (0, 50, 15.1, 37.0), (50, 0, 15.0, 36.9))
+    points = [GroundControlPoint(row, column, x, y) for row, column, x, y in corners]
+    form = {"width": 50, "height": 50, "count": 1, "dtype": "uint8", "gcps": points, "crs": "EPSG:4326"}
+    with rasterio.open(tmp_path / "sar.tif", "w", driver="GTiff", **form) as file:
+        file.write(np.ones((1, 50, 50), np.uint8))
+    with Scene(str(tmp_path / "sar.tif")) as scene:
+        assert scene.georeference is None
+        assert scene.has_control_points
+    with Scene(str(write_scene(tmp_path / "scene.tif", 50, 50))) as scene:
+        assert not scene.has_control_points
+
+
+def test_georeference_and_nodata_in_a_file_beside_the_raster_are_read(tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(1, 255, (20, 30, 3), dtype=np.uint8)
+    picture[:, :9] = 0
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    with rasterio.open(tmp_path / "a.png", "r+") as file:
+        file.crs, file.transform, file.nodata = UTM, TURNED, 0
+    assert (tmp_path / "a.png.aux.xml").is_file()
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with Scene(str(tmp_path / "a.png")) as scene:
+        assert scene.georeference == PLACE
+        assert np.ma.getmaskarray(scene.read((1,))).sum() == 20 * 9
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("place", ["metadata", "aux.xml", "ovr", "msk"])
+def test_overviews_elsewhere_are_refused(place: str, tmp_path: Path) -> None:
+    path = write_scene(tmp_path / "scene.tif", 200, 200)
+    elsewhere = f"<VRTDataset rasterXSize='50' rasterYSize='50'><!-- {tmp_path} --></VRTDataset>"
+    if place == "metadata":
+        with rasterio.open(path, "r+") as file:
+            file.update_tags(ns="OVERVIEWS", OVERVIEW_FILE="/vsicurl/http://127.0.0.1/a.tif")
+    elif place == "aux.xml":
+        text = '<Metadata domain="OVERVIEWS"><MDI key="OVERVIEW_FILE">/etc/a.tif</MDI></Metadata>'
+        (tmp_path / "scene.tif.aux.xml").write_text(f"<PAMDataset>{text}</PAMDataset>")
+    else:
+        (tmp_path / f"scene.tif.{place}").write_text(elsewhere)
+    with pytest.raises(DataError, match=r"scene\.tif: expected overviews in the file|expected a raster file"):
+        Scene(str(path))
+
+
+ACROSS_180 = [
+    ("EPSG:32701", -179.99, -17, 10.0),
+    ("EPSG:32760", 179.99, -17, 10.0),
+    ("EPSG:3857", 179.995, -17, 10.0),
+    ("EPSG:4326", 179.995, -17, 1e-4),
+    ("EPSG:3413", 179.99, 82, 10.0),
+]
+
+
+def around(path: Path, crs: str, longitude: float, latitude: float, pixel: float) -> Path:
+    """A scene of 1000 x 1000 pixels around a place."""
+    (x,), (y,) = rasterio.warp.transform("EPSG:4326", crs, [longitude], [latitude])
+    place = Affine(pixel, 0, x - 500 * pixel, 0, -pixel, y + 500 * pixel)
+    return write_scene(path, 1000, 1000, crs=crs, transform=place)
+
+
+@pytest.mark.parametrize(("crs", "longitude", "latitude", "pixel"), ACROSS_180)
+def test_scene_across_the_antimeridian_has_its_size(
+    crs: str, longitude: float, latitude: float, pixel: float, tmp_path: Path
+) -> None:
+    path = around(tmp_path / "scene.tif", crs, longitude, latitude, pixel)
+    with Scene(str(path)) as scene:
+        assert scene.georeference is not None
+        assert scene.georeference.metres_per_pixel(1000, 1000) == pytest.approx(10, rel=0.1)
+        sides = np.diff(scene.metres(np.array([[0.0, 0.0], [1000.0, 0.0], [1000.0, 1000.0]])), axis=0)
+        assert np.hypot(*sides.T) == pytest.approx(1e4, rel=0.12)
+        cells = touched_cells(scene, "a", list(covering_windows(1000, 1000, 200, 0)), side=8000.0)
+    assert max(map(len, cells)) <= 6
+
+
+def test_one_place_at_the_antimeridian_is_in_the_same_cells_on_both_grids(tmp_path: Path) -> None:
+    touched = []
+    for crs, longitude in (("EPSG:32701", -179.999), ("EPSG:32760", -179.999), ("EPSG:32760", 179.999)):
+        path = around(tmp_path / f"{crs[5:]}.tif", crs, longitude, -17, 1.0)
+        with Scene(str(path)) as scene:
+            touched.append(touched_cells(scene, "a", [Window(0, 0, 1000, 1000)], side=8000.0)[0])
+    assert touched[0] == touched[1] == touched[2]
+    assert len({column for _, _, column in touched[0]}) == 2

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from geovlm_ray.config import Config
+from geovlm_ray.core.errors import PartialStepError, RunError
 from geovlm_ray.core.pixels import PixelSettings
 from geovlm_ray.core.schema import Prompt, RewardScore, Sample, SampleGroup
 from geovlm_ray.data.scenes import scene_example
@@ -18,6 +19,7 @@ from geovlm_ray.learner.grpo_learner import GrpoLearner
 from geovlm_ray.learner.loss_inputs import Clip, LossInputs, Objective, Surrogate
 from geovlm_ray.learner.micro_batches import MicroBatch
 from geovlm_ray.learner.objectives import OBJECTIVES
+from geovlm_ray.learner.trained_policy import on_device
 from geovlm_ray.model import logprobs
 from geovlm_ray.model.config import LoraSettings, ModelConfig
 from geovlm_ray.model.loading import load_model, model_folder
@@ -282,6 +284,44 @@ def test_kl_with_an_adapter_needs_no_reference_model(encoder: PromptEncoder) -> 
     groups = [group(0, [0.0, 1.0, 2.0])]
     assert policy.step(groups)["loss/kl"] == pytest.approx(0, abs=1e-6)
     assert policy.step(groups)["loss/kl"] > 0
+
+
+@pytest.mark.parametrize(("bad", "error"), [(0, RunError), (1, PartialStepError)])
+def test_non_finite_gradient_ends_the_run_and_names_the_records(
+    encoder: PromptEncoder, monkeypatch: pytest.MonkeyPatch, bad: int, error: type[Exception]
+) -> None:
+    trained = learner(encoder, mini_batches=2)
+    clip = trained.clip_gradient
+    norms = [{"grad_norm": float("nan")} if i == bad else {} for i in range(2)]
+    monkeypatch.setattr(trained, "clip_gradient", lambda limit: clip(limit) | norms.pop(0))
+    groups = [group(0, [0.0, 1.0]), group(1, [0.0, 1.0])]
+    with pytest.raises(error, match=f"step 1: expected a finite.*nan.*{groups[bad].prompt.example.id!r}") as found:
+        trained.step(groups)
+    assert type(found.value) is error
+    assert all(parameter.grad is None for parameter in trained.trained.values())
+
+
+def test_any_error_after_the_first_update_of_a_step_says_that_the_weights_are_of_no_step(
+    encoder: PromptEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = learner(encoder, mini_batches=2)
+    backward, updates = trained.backward, trained.update
+    seen: list[str] = []
+    monkeypatch.setattr(trained, "update", lambda: (seen.append("update"), updates()))
+
+    def out_of_memory(*arguments: object) -> None:
+        if seen:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        backward(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(trained, "backward", out_of_memory)
+    with pytest.raises(PartialStepError, match="CUDA out of memory"):
+        trained.step([group(0, [0.0, 1.0]), group(1, [0.0, 1.0])])
+
+
+def test_optimizer_state_is_put_on_the_device_of_its_parameter() -> None:
+    state = on_device({"step": torch.tensor(3.0), "lr": 0.1}, torch.device("meta"))
+    assert (state["step"].device.type, state["lr"]) == ("meta", 0.1)
 
 
 def test_temperature_and_seed_reach_the_learner(demo: Config, encoder: PromptEncoder) -> None:

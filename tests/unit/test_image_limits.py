@@ -66,6 +66,16 @@ def test_header_states_the_decoded_size(name: str, tmp_path: Path) -> None:
         image_header(str(tmp_path / name), limit=size - 1)
 
 
+@pytest.mark.parametrize("name", ["a.jpg", "a.webp", "a.avif", "a.png"])
+def test_file_larger_than_any_decoded_image_is_refused(name: str, tmp_path: Path) -> None:
+    Image.new("RGB", (30, 20)).save(tmp_path / name, progressive=True)
+    with (tmp_path / name).open("r+b") as file:
+        file.truncate(20 * 2**30)
+    for read in (load_image, image_header):
+        with pytest.raises(DataError, match=rf"image .*{name}: .*a file of 20,480 MiB, more than 512 MiB"):
+            read(str(tmp_path / name))
+
+
 @pytest.mark.parametrize("compression", ["jpeg", "webp", "jpeg2000", "lerc"])
 def test_tiff_chunks_that_are_files_are_decoded(compression: str, tmp_path: Path) -> None:
     values = np.dstack([np.add.outer(np.arange(96), np.arange(80)).astype(np.uint8)] * 3)

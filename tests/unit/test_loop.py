@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from geovlm_ray.config import Config, load_config
-from geovlm_ray.core.errors import LostError, RunError, StuckError
+from geovlm_ray.core.errors import LostError, PartialStepError, RunError, StuckError
 from geovlm_ray.core.interfaces import Components, GroupsByStatus, Saver, Weights
 from geovlm_ray.core.schema import Prompt, RewardScore, Sample, SampleGroup
 from geovlm_ray.data.sampler import REPLACEMENT_OFFSET, PromptSampler, SceneStream
@@ -161,12 +161,13 @@ def run(
     logprob: float = -1.0,
     start: int = 0,
     rewards: Rewards | None = None,
+    learner: Learner | None = None,
     recorder: Recorder | None = None,
 ) -> tuple[Recorder, Pool, Learner]:
     config: Config = load_config(
         "demo", ["run.steps=6", "rollout.prompts_per_step=3", "checkpoint.every=4", *overrides]
     )
-    recorder, pool, learner = recorder or Recorder(), Pool(logprob), Learner()
+    recorder, pool, learner = recorder or Recorder(), Pool(logprob), learner or Learner()
     learner.version = start
     sampler = PromptSampler(SceneStream(0), config.data, 3)
     evaluator = Evaluator(pool) if config.evaluation.every else None
@@ -271,6 +272,27 @@ def test_failed_step_saves_the_completed_ones(error: Exception, saved: list[int]
     recorder = Recorder()
     with pytest.raises(type(error), match=str(error)):
         run(rewards=FailingRewards(error, step=5), recorder=recorder)
+    assert recorder.saved == saved
+
+
+class FailingLearner(Learner):
+    """Raises an error in its last step."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def step(self, groups: Sequence[SampleGroup], upcoming: Sequence[Prompt] = ()) -> dict[str, float]:
+        if self.version == 5:
+            raise self.error
+        return super().step(groups, upcoming)
+
+
+@pytest.mark.parametrize(("error", "saved"), [(RunError("not finite"), [4, 5]), (PartialStepError("half"), [4])])
+def test_weights_of_no_step_are_not_saved(error: Exception, saved: list[int]) -> None:
+    recorder = Recorder()
+    with pytest.raises(type(error), match=str(error)):
+        run(learner=FailingLearner(error), recorder=recorder)
     assert recorder.saved == saved
 
 

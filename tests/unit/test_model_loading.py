@@ -7,16 +7,20 @@ import os
 import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from geovlm_ray.core.errors import ModelError
+from benchmarks.random_families import save
+from geovlm_ray.core.errors import DataError, ModelError
+from geovlm_ray.data.scenes import scene_example
 from geovlm_ray.model import loading
-from geovlm_ray.model.config import LoraSettings, ModelConfig
+from geovlm_ray.model.config import LoraSettings, ModelConfig, PromptConfig
 from geovlm_ray.model.loading import load_model, load_pretrained, load_processor, model_folder, restore_adapter
+from geovlm_ray.model.prompts import PromptEncoder
 
 CPU = torch.device("cpu")
 LORA = ModelConfig(lora=LoraSettings(rank=4))
@@ -122,6 +126,7 @@ def test_pipes_in_a_model_folder_are_refused(folder: Path, name: str) -> None:
         ("{{ raise_exception('no images') }}", "no images"),
         ("{{ undefined.attribute }}", "undefined"),
         ("{% if %}", "Expected an expression"),
+        ("{% if messages[0].role == 'system' %}{{ raise_exception('no system turn') }}{% endif %}", "no system turn"),
     ],
 )
 def test_chat_templates_that_fail_or_do_not_end_are_refused(
@@ -136,3 +141,45 @@ def test_chat_templates_that_fail_or_do_not_end_are_refused(
     # Not only in the main thread.
     with ThreadPoolExecutor(1) as executor, pytest.raises(ModelError, match=problem):
         executor.submit(load_processor, folder).result()
+
+
+@pytest.mark.parametrize("opened", ["<think>\\n", "<think>\\n\\n</think>\\n\\n"])
+def test_reasoning_that_the_template_opens_is_left_to_the_model(folder: Path, opened: str, tmp_path: Path) -> None:
+    start = "<|im_start|>assistant\\n"
+    example = replace(scene_example("vqa", 0, 0), question="Is {{ x }} there? <think>")
+    expected = PromptEncoder(load_processor(folder), PromptConfig(image_size=112)).text(example)
+    assert expected.endswith("<|im_start|>assistant\n")
+    template = folder / "chat_template.jinja"
+    template.write_text(template.read_text().replace(start, start + opened))
+    processor = load_processor(folder)
+    processor.save_pretrained(tmp_path / "saved")
+    for each in (processor, load_processor(tmp_path / "saved")):
+        assert PromptEncoder(each, PromptConfig(image_size=112)).text(example) == expected
+        turn = [{"role": "user", "content": "?"}]
+        assert "<think>" not in each.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+
+
+def test_question_that_the_template_refuses_is_named(folder: Path) -> None:
+    template = folder / "chat_template.jinja"
+    condition = "{% if 'forbidden' in (messages | string) %}{{ raise_exception('not this') }}{% endif %}"
+    template.write_text(condition + template.read_text())
+    example = replace(scene_example("vqa", 0, 0), question="forbidden?")
+    with pytest.raises(DataError, match=f"record {example.id!r}: expected a question .*, found: not this"):
+        PromptEncoder(load_processor(folder), PromptConfig(image_size=112)).text(example)
+
+
+def test_parameters_that_engines_keep_in_fp32_are_not_rounded(tmp_path: Path) -> None:
+    folder = save("qwen3_5", tmp_path / "model")
+    files = {k: v for file in folder.glob("*.safetensors") for k, v in load_file(file).items() if k.endswith("A_log")}
+    assert any((rates != rates.bfloat16()).any() for rates in files.values())
+    config = ModelConfig(dtype="bfloat16", lora=LoraSettings(rank=4))
+    adapted = load_model(config, folder, CPU, seed=0)
+    others = load_model(config, folder, CPU, seed=0, shard_rank=1)
+    whole = loading.convert(load_pretrained(folder, dtype=torch.float32), torch.bfloat16)
+    for model in (adapted, whole):
+        found = {name: p for name, p in model.named_parameters() if name.endswith("A_log")}
+        assert all(any(torch.equal(p, rates) for rates in files.values()) for p in found.values())
+        assert len(found) == len(files)
+    dtypes = {name: p.dtype for name, p in adapted.named_parameters() if "lora_" not in name}
+    assert set(dtypes.values()) == {torch.float32, torch.bfloat16}
+    assert {name: p.dtype for name, p in others.named_parameters() if "lora_" not in name} == dtypes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from geovlm_ray.config import load_config, to_yaml
 from geovlm_ray.core.errors import ConfigError, ModelError, RunError
 from geovlm_ray.model.loading import model_folder
+from geovlm_ray.serving.export.sources import provenance_of
 from geovlm_ray.serving.model_ref import ModelRef, resolve_model
 from geovlm_ray.training.checkpoint import CheckpointFolder
 
@@ -131,16 +133,73 @@ def test_recipe_and_overrides_take_precedence_over_settings_of_the_model(tmp_pat
     assert replaced.trained.prompt.image_size == 84, "the recipe does not change the training settings"
 
 
-def test_code_that_the_settings_of_a_model_folder_name_is_not_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+PLUGIN = """
+from pathlib import Path
+from geovlm_ray.learner.objectives import OBJECTIVES
+
+Path("imported").touch()
+OBJECTIVES["mine"] = OBJECTIVES["grpo"]
+"""
+CODE = "plugins: [FOLDER/mine.py]\ntasks: {counts: {target: vqa, instruction: Count., reward: FOLDER/mine.py:count}}\n"
+
+
+def copy_tiny(folder: Path) -> Path:
+    return Path(shutil.copytree(TINY, folder))
+
+
+@pytest.mark.parametrize("write", [copy_tiny, write_adapter])
+@pytest.mark.parametrize("settings", ["sft.yaml", "config.yaml", "geovlm_ray.yaml"])
+def test_code_that_a_folder_names_is_not_run(
+    write: Callable[[Path], Path], settings: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("mine.py").write_text("raise SystemExit")
-    model = shutil.copytree(TINY, tmp_path / "model")
-    tasks = "{counts: {target: vqa, instruction: Count., reward: mine.py:count}}"
-    (model / "geovlm_ray.yaml").write_text(f"plugins: [mine.py]\ntasks: {tasks}\n")
-    found = resolve_model("model").config
-    assert (found.plugins, found.tasks) == ((), {})
+    monkeypatch.setenv("SECRET_TOKEN", "hidden")
+    folder = write(Path("model"))
+    (folder / "mine.py").write_text(PLUGIN)
+    (folder / settings).write_text(CODE.replace("FOLDER", "model"))
+    if settings == "config.yaml":
+        assert resolve_model("model").run is None, "`train` writes no config.yaml beside weights"
+    else:
+        with pytest.raises(ConfigError, match=rf"{settings}: expected settings without plugins and tasks .* counts;"):
+            resolve_model("model")
+    (folder / settings).write_text("prompt: {system: '${SECRET_TOKEN}'}\n")
+    found = resolve_model("model")
+    assert found.config.prompt.system != "hidden"
+    assert found.trained is None or found.trained.prompt.system == "${SECRET_TOKEN}"
+    assert not Path("imported").exists()
+
+
+def test_code_that_a_base_model_names_is_not_run_by_an_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    base, run = copy_tiny(Path("base")), write_run(Path("run"), (2,))
+    (base / "mine.py").write_text(PLUGIN)
+    (base / "sft.yaml").write_text(CODE.replace("FOLDER", "base") + "sft: {steps: 3}\nmodel: {path: tiny}\n")
+    (run / "config.yaml").write_text(to_yaml(load_config("demo", ["model.path=base"])))
+    found = provenance_of(resolve_model("run"), "run")
+    assert found.sft
+    assert (found.sft.sft.steps, found.base) == (3, "tiny")
+    assert not Path("imported").exists()
+
+
+def test_run_with_plugins_and_tasks_asks_for_its_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = write_run(Path("run"), (2,))
+    Path("mine.py").write_text(PLUGIN + "\ndef count(response, target): return 1.0\n")
+    stages = "data: {stages: [{tasks: [counts], steps: 1}]}\nlearner: {objective: mine}\nprompt: {image_size: 84}\n"
+    (run / "config.yaml").write_text(CODE.replace("FOLDER/", "") + stages)
+    for model in ("run", "run/checkpoints/step-000002"):
+        with pytest.raises(ConfigError, match=r"found mine\.py, counts; pass --recipe \S*run/config.yaml to use them"):
+            resolve_model(model)
+    assert not Path("imported").exists()
+    found = resolve_model("run", "run/config.yaml", ["rollout.max_tokens=20"])
+    assert (found.trained, found.run) == (load_config("run/config.yaml"), Path("run"))
+    assert (found.config.learner.objective, found.config.rollout.max_tokens) == ("mine", 20)
+    assert list(found.config.tasks) == ["counts"]
+    assert found.config.plugins == ("mine.py",)
+    other = "tasks: {counts: {target: boxes, instruction: Find., reward: mine.py:count}}\n"
+    (run / "config.yaml").write_text("plugins: [mine.py]\n" + other)
+    with pytest.raises(ConfigError, match="found counts; pass"):
+        resolve_model("run")
 
 
 def test_missing_or_invalid_model_is_named_in_the_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

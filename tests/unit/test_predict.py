@@ -15,26 +15,33 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
+from PIL import Image
 from pycocotools.coco import COCO
 from rasterio.crs import CRS
 from rasterio.warp import transform
 
+from geovlm_ray.cli import main
 from geovlm_ray.config import Config, load_config
 from geovlm_ray.core.errors import ConfigError, DataError, RunError
 from geovlm_ray.core.geometry import hbb, iou_hbb
-from geovlm_ray.core.schema import Sample
+from geovlm_ray.core.schema import Box, Example, Sample
+from geovlm_ray.data.answer_format import AnswerFormat
 from geovlm_ray.data.geo.composites import Composite
 from geovlm_ray.data.geo.scene import Georeference, Scene, Window
 from geovlm_ray.evaluation.confidence import mean_probability
 from geovlm_ray.evaluation.settings import evaluation_config
+from geovlm_ray.model.config import PromptConfig
 from geovlm_ray.model.loading import load_processor, model_folder
+from geovlm_ray.serving.predict.answers import WindowAnswer, rendered_windows
 from geovlm_ray.serving.predict.features import Feature, SceneFeatures, write_features
-from geovlm_ray.serving.predict.objects import with_one_spelling
+from geovlm_ray.serving.predict.objects import features_of, with_one_name
+from geovlm_ray.serving.predict.outputs import save_picture
 from geovlm_ray.serving.predict.quick_look import preview
 from geovlm_ray.serving.predict.run import predict, unfinished_folder
 from geovlm_ray.serving.predict.seams import Detection, merged
 from geovlm_ray.serving.predict.settings import PredictSettings
 from geovlm_ray.serving.predict.sources import scene_names, scene_paths
+from geovlm_ray.tasks.answers.class_names import class_names
 from tests.unit.oracle import PLACE, TURNED, UTM, Oracle, scattered, write_scene
 
 WIDTH, HEIGHT, SIDE, OVERLAP = 1100, 800, 300, 90
@@ -277,6 +284,11 @@ def test_sources_are_files_folders_and_patterns(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"")
     found = scene_paths([str(tmp_path / "b"), str(tmp_path / "*.png"), str(tmp_path / "b/1.tif")])
     assert [Path(path).name for path in found] == ["1.tif", "2.tif", "a.png"]
+    (tmp_path / "b/map.geojson.unfinished/pictures").mkdir(parents=True)
+    (tmp_path / "b/map.geojson.unfinished/pictures/1.bmp").write_bytes(b"")
+    save_picture(Image.new("RGB", (9, 9)), tmp_path / "b/map.png")
+    assert scene_paths([str(tmp_path / "b"), str(tmp_path / "b/**/*.[tpb]*[fgp]"), str(tmp_path / "a.png")]) == found
+    assert scene_paths([str(tmp_path / "b/map.png")]) == [str(tmp_path / "b/map.png")], "a file that is named"
     before = scene_paths([str(tmp_path / "a.png"), str(tmp_path / "a.png")], repeated=True)
     assert [Path(path).name for path in before] == ["a.png", "a.png"], "one scene before several later ones"
 
@@ -296,9 +308,46 @@ def test_spelling_of_labels_is_one_over_all_windows() -> None:
         Detection((10.0, 10.0, 40.0, 40.0), "storage-tank", 0.6, window),
         Detection((60.0, 10.0, 90.0, 40.0), None, 0.6, window),
     ]
-    spelled = with_one_spelling(found)
+    spelled = with_one_name(found, class_names(()))
     assert [d.label for d in spelled] == ["storage-tank"] * 3 + [None]
     assert len(merged(spelled, 784, 448)) == 3
+
+
+def test_names_of_one_class_are_one_over_all_windows() -> None:
+    window, other = Window(0, 0, 448, 448), Window(336, 0, 448, 448)
+    box = (350.0, 20.0, 380.0, 60.0)
+    found = [Detection(box, "airplane", 0.5, window), Detection(box, "plane", 0.4, other)]
+    found += [Detection((x, 90.0, x + 20, 99.0), name, 0.3, window) for x, name in ((10.0, "ship"), (50.0, "boat"))]
+    assert [d.label for d in merged(with_one_name(found, class_names(())), 784, 448)] == ["airplane", "ship", "boat"]
+    known = with_one_name([*found, replace(found[0], label="white jet")], class_names(("plane", "ship")))
+    assert [d.label for d in known] == ["plane", "plane", "ship", "ship", "plane"]
+
+
+def test_words_beside_boxes_are_labels() -> None:
+    window = Window(0, 0, 400, 400)
+    text = "<think>look</think><answer>ship [10,10,30,30], plane [60,60,80,80]</answer>"
+    answer = WindowAnswer(0, window, text, 0.9, samples=(text.replace("ship", "Ships"), "[60,60,80,80]"))
+    found = features_of([answer], "object_detection", 400, 400)
+    assert [(f.properties["label"], f.properties["agreement"], f.polygon.bounds) for f in found] == [
+        ("ship", 0.5, (40, 40, 120, 120)),
+        ("plane", 1.0, (240, 240, 320, 320)),
+    ]
+
+
+@pytest.mark.parametrize("dialect", ["brackets", "json"])
+def test_windows_are_asked_as_records_in_training(dialect: str, tmp_path: Path) -> None:
+    path = write_scene(tmp_path / "scene.tif", 200, 200)
+    names = ("ship", "plane")
+    for task, rotated, target in (
+        ("object_detection", True, (Box((1, 2, 3, 4, 0), "ship"), Box((1, 2, 9, 9, 5), "plane"))),
+        ("referred_object_detection", False, (Box((1, 2, 3, 4), "ship"),)),
+        ("scene_classification", False, ("ship",)),
+    ):
+        settings = PredictSettings(task, "Which objects are shown?", 200, 0, classes=names, rotated=rotated)
+        (asked,) = rendered_windows([(str(path),)], settings, AnswerFormat(None, dialect), set(), tmp_path)
+        record = Example("a", task, (), settings.question, target, labels=names, dialect=dialect)
+        assert asked.example is not None
+        assert PromptConfig().question(asked.example) == PromptConfig().question(record)
 
 
 def test_confidence_is_of_the_tokens_of_the_answer() -> None:
@@ -322,3 +371,10 @@ def test_formulas_and_escapes_stay_text(scene: Path, tmp_path: Path, config: Con
     assert "\x1b" not in page
     assert "<script>x()" not in page
     assert json.dumps(hostile)[1:-1] not in page
+
+
+def test_classes_are_names_between_commas(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_scene(tmp_path / "scene.tif", 60, 60)
+    words = ["predict", "tiny", str(path), "--task", "object_detection", "--prompt", "Find.", "--local"]
+    assert main([*words, "--out", str(tmp_path / "map.geojson"), "--classes", "ship,,plane"]) == 1
+    assert "--classes: expected names separated by commas, found 'ship,,plane'" in capsys.readouterr().err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import shapely
@@ -87,6 +89,70 @@ def test_inexact_boxes_classes_and_neighbours_stay_apart() -> None:
     ]
     objects = row + same_place
     check(objects, merged(seen(objects, noise=1.5), WIDTH, HEIGHT), least=0.75)
+
+
+UPRIGHT_OF_DIAGONAL: list[tuple[Box, str]] = [
+    ((107.5, 107.5, 192.5, 192.5), "ship"),
+    ((122.5, 92.5, 207.5, 177.5), "ship"),
+]
+"""Two ships of 100 x 20 pixels, side by side at 45 degrees: the IoU of their upright boxes is 0.51."""
+
+
+@pytest.mark.parametrize("windows", [1, 2, 3])
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_diagonal_neighbours_stay_apart(order: tuple[int, int], windows: int) -> None:
+    shown = [Window(60 * k, 0, SIDE, SIDE) for k in range(windows)]
+    scores = np.linspace(0.9, 0.1, 2 * windows)
+    found = [
+        Detection(tuple(v + k for v in UPRIGHT_OF_DIAGONAL[order[n]][0]), "ship", float(scores[n * windows + k]), w)
+        for n in range(2)
+        for k, w in enumerate(shown)
+    ]
+    check(UPRIGHT_OF_DIAGONAL, merged(found, WIDTH, HEIGHT), least=0.9)
+
+
+def test_diagonal_neighbours_that_a_seam_cuts_stay_apart() -> None:
+    shifted: list[tuple[Box, str]] = [
+        ((x1 + 260, y1, x2 + 260, y2), label) for (x1, y1, x2, y2), label in UPRIGHT_OF_DIAGONAL
+    ]
+    windows = [Window(0, 0, SIDE, SIDE), Window(336, 0, SIDE, SIDE)]
+    check(shifted, merged(seen(shifted, windows=windows), WIDTH, HEIGHT))
+
+
+def test_repeated_box_of_one_window_is_one() -> None:
+    window = Window(0, 0, SIDE, SIDE)
+    found = [Detection((10.0, 10.0, 60.0, 60.0 + k), "ship", 0.5, window) for k in range(3)]
+    assert len(merged(found, WIDTH, HEIGHT)) == 1
+
+
+def test_box_without_a_label_is_the_labelled_one_of_its_place() -> None:
+    one, other = Window(0, 0, SIDE, SIDE), Window(336, 0, SIDE, SIDE)
+    found = [
+        Detection((350.0, 20.0, 390.0, 60.0), None, 0.9, one),
+        Detection((352.0, 20.0, 391.0, 60.0), "ship", 0.5, other),
+        Detection((350.0, 200.0, 390.0, 240.0), None, 0.5, one),
+        # Only the first window cuts this one.
+        Detection((400.0, 300.0, 448.0, 340.0), None, 0.5, one),
+        Detection((400.0, 300.0, 500.0, 340.0), "plane", 0.5, other),
+    ]
+    assert [(d.label, d.box[1]) for d in merged(found, WIDTH, HEIGHT)] == [
+        ("ship", 20.0),
+        (None, 200.0),
+        ("plane", 300.0),
+    ]
+
+
+def test_many_cut_parts_take_seconds() -> None:
+    rng = np.random.default_rng(0)
+    windows = list(covering_windows(20_000, 20_000, SIDE, OVERLAP))
+    found = []
+    for k in rng.integers(len(windows), size=20_000):
+        (x, y), window = rng.uniform(0, 400, 2), windows[k]
+        box = (window.right - min(x, 90) - 5, window.top + y, window.right - 0.5, window.top + y + 20)
+        found.append(Detection(box, "ship", float(rng.uniform()), window))
+    start = time.process_time()
+    merged(found, 20_000, 20_000)
+    assert time.process_time() - start < 20
 
 
 def test_rotated_boxes_on_seams_are_found_once() -> None:

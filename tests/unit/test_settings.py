@@ -14,7 +14,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "settings.md"
 
 
 def test_every_setting_has_a_description_and_a_kind() -> None:
-    assert [s.key for s in settings() if not s.description] == []
+    assert [each.key for s in settings() for each in (s, *s.entries) if not each.description] == []
     assert len(settings()) > 150
     assert len({s.key for s in settings()}) == len(settings())
 
@@ -39,6 +39,17 @@ def test_overrides_search_and_differences(capsys: pytest.CaptureFixture[str], tm
     ours, theirs = (flat_values(load_config(name)) for name in ("geovlm-r1", "qwen3-vl"))
     assert len(values) == sum(ours[key] != theirs[key] for key in ours)
     assert any(line.startswith("  path: Qwen/Qwen2.5-VL-3B-Instruct  # qwen3-vl: Qwen/Qwen3-VL") for line in values)
+
+
+def test_settings_within_a_setting_are_found(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "geovlm-r1", "--grep", "adapter"]) == 0
+    output = capsys.readouterr().out
+    assert "model.lora.rank: rank of the adapter (integer >= 1, <= 256; default: 16)" in output
+    assert "\n  lora: null\n" in output
+    documented = reference()
+    assert all(f"`{key}`" in documented for key in ("data.stages[].steps", "tasks.NAME.reward", "model.lora.alpha"))
+    assert main(["config", "demo", "rank=3"]) == 1
+    assert "did you mean 'model.lora.rank'" in capsys.readouterr().err
 
 
 def test_unknown_words_and_recipes_are_named(capsys: pytest.CaptureFixture[str]) -> None:

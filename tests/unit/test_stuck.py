@@ -14,10 +14,15 @@ GROUPS = 4
 
 
 def batch(
-    rewards: Sequence[float] = (0.0, 2.0), *, status: str = "ok", finish_reason: str = "stop", formatted: float = 1.0
+    rewards: Sequence[float] = (0.0, 2.0),
+    *,
+    task: str = "vqa",
+    status: str = "ok",
+    finish_reason: str = "stop",
+    formatted: float = 1.0,
 ) -> list[SampleGroup]:
-    """Groups with these rewards."""
-    prompt = Prompt(0, Example("a", "vqa", (), "Is there a ship?", "yes"))
+    """Groups of a task with these rewards."""
+    prompt = Prompt(0, Example("a", task, (), "Is there a ship?", "yes"))
     scores = [RewardScore(reward, formatted, reward / 2, status=status) for reward in rewards]
     samples = tuple(Sample((1,), (-0.5,), "<answer>yes</answer>", finish_reason, 0, score) for score in scores)
     return [SampleGroup(prompt, samples)] * GROUPS
@@ -96,3 +101,54 @@ def test_run_ends_after_ten_steps_in_a_row_without_learning(kind: str) -> None:
     assert monitor.reason_to_stop("always")
     assert monitor.reason_to_stop("never") is None
     assert bool(monitor.reason_to_stop("nothing_scored")) == (kind == "nothing_scored")
+
+
+OTHER = batch(task="image_captioning")
+
+
+@pytest.mark.parametrize(
+    ("groups", "kind", "words"),
+    [
+        (batch((0.0, 0.0), status="error"), "nothing_scored", "no well-formed completion was scored (status: error)"),
+        (batch(finish_reason="length"), "all_cut_off", "cut off at rollout.max_tokens=64"),
+        (
+            batch((0.0, 0.0), status="unparseable", formatted=0.0),
+            "format_never_right",
+            "no completion has the expected",
+        ),
+        (batch((1.0, 1.0)), "constant_reward", "every completion has the reward 1; check that the reward depends"),
+    ],
+)
+def test_task_that_teaches_nothing_beside_one_that_does_is_named_once_after_ten_batches(
+    groups: list[SampleGroup], kind: str, words: str
+) -> None:
+    assert warnings_of([[*groups, *OTHER]] * (STUCK_STEPS - 1), grad_norm=0.1) == []
+    (warning,) = warnings_of([[*groups, *OTHER], OTHER] * 2 * STUCK_STEPS, grad_norm=0.1)
+    assert warning.kind == kind
+    assert warning.message.startswith("vqa: in the last 10 batches with this task, ")
+    assert words in warning.message
+    monitor = StuckMonitor(64)
+    for _ in range(2 * STUCK_STEPS):
+        monitor.update([*groups, *OTHER], {})
+    assert monitor.reason_to_stop("always") is None
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        [batch((2.0, 2.0))],
+        [batch((1.0, 1.0)), batch((1.5, 1.5))],
+        [[*batch((1.0, 1.0)), *batch((2.0, 2.0))]],
+        [*([batch((1.0, 1.0))] * (STUCK_STEPS - 1)), batch((1.0, 1.5))],
+    ],
+)
+def test_task_whose_groups_tie_but_whose_rewards_differ_or_are_full_raises_no_warning(
+    groups: list[list[SampleGroup]],
+) -> None:
+    assert warnings_of([[*own, *OTHER] for own in groups * 30], grad_norm=0.1) == []
+
+
+def test_cause_of_the_whole_batch_is_not_repeated_for_its_task() -> None:
+    assert [w.kind for w in warnings_of([batch(status="timeout")] * 3 * STUCK_STEPS)] == ["nothing_scored"]
+    both = [*batch((1.0, 1.0)), *batch((1.0, 1.0), task="image_captioning")]
+    assert [w.kind for w in warnings_of([both] * 3 * STUCK_STEPS)] == ["no_variance"]

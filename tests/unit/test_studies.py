@@ -21,7 +21,7 @@ from geovlm_ray.core.schema import target_boxes
 from geovlm_ray.data.scene_tasks import BUILDERS
 from geovlm_ray.data.scenes import demonstration, scene_example
 from geovlm_ray.evaluation.studies.page import write_study
-from geovlm_ray.evaluation.studies.processes import cpu_share, run_commands
+from geovlm_ray.evaluation.studies.processes import cpu_share, is_complete, run_commands
 from geovlm_ray.evaluation.studies.publish import publish
 from geovlm_ray.evaluation.studies.results import ALL, Difference, RunResult, difference
 from geovlm_ray.evaluation.studies.runs import Command, StudyPlan, run_name
@@ -326,9 +326,9 @@ def test_study_command_rejects_a_number_of_seeds_below_1(capsys: pytest.CaptureF
 
 
 def test_completed_command_is_skipped_and_a_changed_one_is_run(tmp_path: Path) -> None:
-    def run(each: str) -> tuple[dict[str, str], int]:
+    def run(each: str, digest: str = "a") -> tuple[dict[str, str], int]:
         image = tmp_path / "scenes.png"
-        command = Command("scenes", ("data", "scenes", "--out", str(image), "--each", each), image)
+        command = Command("scenes", ("data", "scenes", "--out", str(image), "--each", each), image, digest)
         failed = run_commands([command], tmp_path, 1, lambda done, text: None)
         return failed, image.stat().st_mtime_ns
 
@@ -337,9 +337,41 @@ def test_completed_command_is_skipped_and_a_changed_one_is_run(tmp_path: Path) -
     assert not failed
     assert 0 < cpu_share(tmp_path, "scenes") < 10
     assert run("1") == ({}, first)
+    failed, unchanged = run("1", "b")
+    assert unchanged == first
+    assert failed["scenes"].startswith(f"{tmp_path} was made with other settings in the recipe, or other data")
     assert run("2")[1] > first
     failed, _ = run("0")
     assert "expected --seed of 0 or more and --each of 1 or more" in failed["scenes"]
+
+
+def test_results_of_another_recipe_or_reward_are_not_used(tmp_path: Path) -> None:
+    recipe, reward = tmp_path / "my.yaml", tmp_path / "mine.py"
+    reward.write_text("def score(response, target): return 1.0")
+    recipe.write_text(f"learner: {{lr: 1.0e-4}}\nreward: {{function: '{reward}:score'}}\nprompt: {{image_size: 112}}\n")
+
+    def runs_of_seed_0() -> list[Command]:
+        plan = StudyPlan(load_study("sft-or-rl-noisy").with_seeds(1), tmp_path / "out", str(recipe))
+        return [plan.run_command("RL", 0), plan.sft_command("SFT on noisy labels", 0)]
+
+    first = runs_of_seed_0()
+    for command in first:
+        command.result.parent.mkdir(parents=True)
+        command.result.touch()
+        usage = {"command": command.arguments, "digest": command.digest}
+        (tmp_path / "out" / "logs" / f"{command.name}.json").write_text(json.dumps(usage))
+
+    def complete() -> list[bool]:
+        return [is_complete(command, tmp_path / "out" / "logs") for command in runs_of_seed_0()]
+
+    assert complete() == [True, True]
+    reward.write_text("def score(response, target): return 0.0")
+    assert complete() == [False, False]
+    reward.write_text("def score(response, target): return 1.0")
+    assert complete() == [True, True]
+    recipe.write_text(recipe.read_text().replace("112", "56"))
+    assert [command.arguments for command in runs_of_seed_0()] == [command.arguments for command in first]
+    assert complete() == [False, False]
 
 
 def noisy_pairs(task: str, n: int) -> list[tuple[Any, Any]]:

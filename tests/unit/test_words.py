@@ -7,7 +7,8 @@ import math
 import pytest
 
 from geovlm_ray.tasks.answers.conclusions import conclusion
-from geovlm_ray.tasks.answers.quantities import quantities, stated_quantity
+from geovlm_ray.tasks.answers.measures import quantities
+from geovlm_ray.tasks.answers.quantities import stated_quantity
 from geovlm_ray.tasks.answers.words import singular, tokens, words
 
 
@@ -88,6 +89,14 @@ def test_quantities_have_bounds_and_units(text: str, low: float, high: float, un
         ("4 planes and 2 ships", 2),
         ("no ships", 0),
         ("There is a ship.", 1),
+        ("There is a group of ships.", None),
+        ("There is a car.", None),
+        ("There are no cars.", None),
+        ("I do not see any ships.", 0),
+        ("The ships are not clearly visible.", None),
+        ("There are 3 large ones.", 3),
+        ("There are 4 ships, one of which is taxiing.", 4),
+        ("There are 2 ships on the left and 3 on the right.", 5),
         ("2 or 3", None),
         ("several", None),
         ("1. ships\n2. planes", None),

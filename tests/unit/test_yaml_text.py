@@ -53,6 +53,11 @@ def test_a_key_given_twice_is_refused(text: str, tmp_path: Path, capsys: pytest.
     assert "Traceback" not in error
 
 
+def test_a_merged_key_may_be_given_again() -> None:
+    text = "base: &b {x: 1}\na: {n: {m: &d {<<: *b, x: 2}}}\ne: {<<: *d}\nf: {<<: [*b, *d], x: 3}"
+    assert parse_yaml(text, "here") == {"base": {"x": 1}, "a": {"n": {"m": {"x": 2}}}, "e": {"x": 2}, "f": {"x": 3}}
+
+
 def test_environment_variables_have_an_explicit_form(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODEL_FOLDER", "/models")
     assert parse_yaml("path: ${MODEL_FOLDER}/a", "here") == {"path": "/models/a"}
@@ -98,12 +103,16 @@ def test_byte_order_marks_are_read_over(tmp_path: Path, capsys: pytest.CaptureFi
             "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{f'*a{n - 1}, ' * 9}]\n" for n in range(1, 20)),
             "expected at most 100,000 values, found more",
         ),
+        (
+            "a0: &a0 {k: v}\n" + "".join(f"a{n}: &a{n} {{<<: [{f'*a{n - 1}, ' * 9}]}}\n" for n in range(1, 11)),
+            "not valid YAML: expected at most 100,000 merged values, found more",
+        ),
         ("a: &a {b: *a}", "not valid YAML"),
         ("[" * 10_000, "not valid YAML"),
         ("{[a, b]: 1, {}: 2}", "not valid YAML"),
         ("a: !!python/object/apply:os.system [ls]", "not valid YAML"),
     ],
-    ids=["long", "aliases", "cycle", "nested", "keys", "tag"],
+    ids=["long", "aliases", "merges", "cycle", "nested", "keys", "tag"],
 )
 @pytest.mark.parametrize("variables", [True, False])
 def test_texts_that_would_exhaust_memory_are_errors(text: str, message: str, variables: bool) -> None:

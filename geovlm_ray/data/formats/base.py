@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,14 +13,21 @@ from geovlm_ray.core.errors import DataError
 from geovlm_ray.data.records import field_of, short_repr  # noqa: F401 (formats use both)
 from geovlm_ray.data.table import Row
 
+_PLACEHOLDER = re.compile(r"(?:<image>|<video>)\s*")
+
 
 @dataclass(frozen=True)
 class Source:
-    """A file or folder to convert, the folder that image paths are relative to, and the format's options."""
+    """A file or folder to convert, the folder that image paths are relative to, and the format's options.
+
+    With ``with_empty``, formats of objects also yield rows with ``is_empty``, of pictures that are annotated as showing
+    no object.
+    """
 
     path: Path
     images: Path
     options: Mapping[str, str] = field(default_factory=dict)
+    with_empty: bool = False
 
     @property
     def folder(self) -> Path:
@@ -87,8 +95,10 @@ def image_reference(path: Any) -> str:
 
 
 def question_words(prompt: str) -> str:
-    """A prompt without image placeholders, its white space collapsed.
+    """A prompt without image placeholders, its lines without blank ones and superfluous white space.
 
-    The two characters backslash and n, which some datasets store for a line break, count as white space.
+    The two characters backslash and n, which some datasets store for a line break, count as one. A break after a
+    placeholder belongs to that.
     """
-    return " ".join(prompt.replace("<image>", " ").replace("<video>", " ").replace("\\n", " ").split())
+    text = _PLACEHOLDER.sub(" ", prompt.replace("\\n", "\n"))
+    return "\n".join(words for line in text.splitlines() if (words := " ".join(line.split())))

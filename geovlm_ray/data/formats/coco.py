@@ -37,6 +37,8 @@ def units(source: Source) -> Iterator[Unit]:
         join = Join()
         yield from join.read(path, source)
         yield from join.groups(relative(path, source))
+        if source.with_empty:
+            yield from join.without_annotations(relative(path, source))
 
 
 def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
@@ -55,21 +57,31 @@ def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
             yield replace(unit, value=annotation, number=place + 1, problem=f"annotations, number {place + 1}: {error}")
         else:
             kept.append((place, annotation, box))
-    if not any(box for _, _, box in kept):
+    if annotations and not any(box for _, _, box in kept):
         return
     file = PurePosixPath(unit.file)
     name = image_in_split(source, unit.file, image_reference(image["file_name"]))
     if image_exists(source, name):
         pixel_frame(name, source, frame.scale)
-    example = Example(
-        id=f"{file.with_suffix('')}/{image['id']}/{annotations[0]['category_id']}",
+    licence = group.licences.get(repr(image.get("license")), "")
+    common = Example(
+        id=f"{file.with_suffix('')}/{image['id']}",
         task="referred_object_detection",
         images=(name,),
-        question=question_for(source, QUESTION, group.category),
-        target=tuple(box for _, _, box in kept if box),
+        question="",
+        target=(),
         dataset=file.stem,
         split=split_from_name(file.stem),
         frame=frame,
+    )
+    if not annotations:
+        yield Row(common, licence=licence, is_empty=True)
+        return
+    example = replace(
+        common,
+        id=f"{common.id}/{annotations[0]['category_id']}",
+        question=question_for(source, QUESTION, group.category),
+        target=tuple(box for _, _, box in kept if box),
     )
     extra = {
         "image": image,
@@ -77,7 +89,6 @@ def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
         "annotations": [_without_bbox(annotation, box) for _, annotation, box in kept],
         "places": [place for place, _, _ in kept],
     } | ({UNCLEAR: sorted(unclear)} if unclear else {})
-    licence = group.licences.get(repr(image.get("license")), "")
     yield Row(example, licence=licence, extra=extra, parts=len(target_boxes(example.target)))
 
 

@@ -109,6 +109,16 @@ class Join:
                 )
                 yield Unit(file, group.positions[0] + 1, group)
 
+    def without_annotations(self, file: str) -> Iterator[Unit]:
+        """A group without annotations for each image that has none; nothing if the file annotates no image at all."""
+        query = """
+        SELECT * FROM images WHERE EXISTS (SELECT 1 FROM annotations)
+        AND id NOT IN (SELECT image FROM annotations) AND id NOT IN (SELECT image FROM invalid) ORDER BY rowid
+        """
+        licences = self._licences()
+        for row in self.database.execute(query):
+            yield Unit(file, row["position"] + 1, Group(row["value"], row["position"], "", (), licences, (), ()))
+
     def unconverted(self) -> dict[str, Any]:
         """Data outside the records: keys, categories, unused images and crowd-only annotations, with positions."""
         crowd_only: list[sqlite3.Row] = []

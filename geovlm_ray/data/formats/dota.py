@@ -3,25 +3,25 @@
 One text file per image: lines ``imagesource:`` and ``gsd:``, then ``x1 y1 x2 y2 x3 y3 x4 y4 class difficult`` in
 pixels. A quadrilateral becomes the smallest enclosing rotated rectangle, with the angle of
 `geovlm_ray.core.geometry.rotated_corners` at sense 1, or with ``boxes=horizontal`` the axis-aligned envelope of its
-corners. The image size is read from the image's header.
+corners. The image size is read from the image's header; boxes must lie in the image.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from geovlm_ray.core.errors import DataError
-from geovlm_ray.core.geometry import Frame
 from geovlm_ray.core.schema import Box, Example
 from geovlm_ray.data.formats.base import Format, Source, Unit, short_repr
 from geovlm_ray.data.formats.files import IMAGE_ENDINGS, choice_option, image_exists, question_for, split_of_folder
+from geovlm_ray.data.formats.objects import check_inside, class_rows, pixel_frame
 from geovlm_ray.data.formats.quads import horizontal_box, smallest_rotated_box
 from geovlm_ray.data.formats.streams import file_units, lines, relative
-from geovlm_ray.data.images import ROOT_END, image_size
-from geovlm_ray.data.table import UNCLEAR, Row
+from geovlm_ray.data.table import Row
 from geovlm_ray.tasks.answers.box_dialects import MAX_COORDINATE
 
 QUESTION = "Give me the location of every {label} in the image."
@@ -37,61 +37,56 @@ def units(source: Source) -> Iterator[Unit]:
 
 
 def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
-    """One record per class of a file, and a problem for each invalid line."""
+    """One record per class of a file, and a problem for each invalid line; none for a file without objects."""
     path = Path(unit.value)
-    objects_by_class, metadata, bad = _read(path, source)
-    yield from bad
-    unclear = {_named(str(line.value).split()[8:])[0] for line in bad}
-    if "" in unclear:
-        unclear = unclear - {""} | objects_by_class.keys()
-    if not objects_by_class:
+    metadata: dict[str, str] = {}
+    objects = _object_lines(path, source, metadata)
+    first = list(itertools.islice(objects, 1))
+    if not first and not source.with_empty:
         return
     image = _image_of(path, source)
-    width, height = image_size(f"{source.images}{ROOT_END}{image}")
+    frame = pixel_frame(image, source)
+    boxes: list[tuple[Box, bool]] = []
+    unclear: set[str] = set()
+    for number, line in enumerate(itertools.chain(first, objects)):
+        try:
+            if line.problem is not None:
+                raise DataError(line.problem)
+            box, difficult = _object(line.value, _horizontal(source))
+            boxes.append((check_inside(box, frame), difficult))
+        except DataError as error:
+            yield replace(line, problem=f"line {line.number}: {error}")
+            unclear.add(_named(str(line.value).split()[8:])[0])
+            if number - len(boxes) >= MAX_INVALID_LINES:
+                raise DataError(f"expected a label file, found more than {MAX_INVALID_LINES} invalid lines") from error
+    if "" in unclear:
+        unclear = unclear - {""} | {str(box.label) for box, _ in boxes}
     gsd = metadata.get("gsd", "")
-    for name, objects in objects_by_class.items():
-        example = Example(
-            id=f"{unit.file.removesuffix(path.suffix)}/{name}",
-            task="referred_object_detection",
-            images=(image,),
-            question=question_for(source, QUESTION, name),
-            target=tuple(box for box, _ in objects),
-            dataset="DOTA",
-            split=split_of_folder(path.parent, source),
-            frame=Frame("pixel", width, height),
-            gsd=float(gsd) if _NUMBER.fullmatch(gsd) and 0 < float(gsd) < MAX_COORDINATE else None,
-            sensor=metadata.get("imagesource"),
-        )
-        difficult = [i for i, (_, is_difficult) in enumerate(objects) if is_difficult]
-        extra = {key: value for key, value in (("difficult", difficult), (UNCLEAR, sorted(unclear))) if value}
-        yield Row(example, extra=extra, parts=len(objects))
+    common = Example(
+        id=unit.file.removesuffix(path.suffix),
+        task="referred_object_detection",
+        images=(image,),
+        question="",
+        target=(),
+        dataset="DOTA",
+        split=split_of_folder(path.parent, source),
+        frame=frame,
+        gsd=float(gsd) if _NUMBER.fullmatch(gsd) and 0 < float(gsd) < MAX_COORDINATE else None,
+        sensor=metadata.get("imagesource"),
+    )
+    if not first:
+        yield Row(common, is_empty=True)
+    yield from class_rows(common, boxes, source, unclear)
 
 
-def _read(path: Path, source: Source) -> tuple[dict[str, list[tuple[Box, bool]]], dict[str, str], list[Unit]]:
-    """A file's boxes by class, with whether each is difficult; its metadata lines by key; a unit for each bad line."""
-    objects_by_class: dict[str, list[tuple[Box, bool]]] = {}
-    metadata: dict[str, str] = {}
-    bad = []
-    horizontal = _horizontal(source)
+def _object_lines(path: Path, source: Source, metadata: dict[str, str]) -> Iterator[Unit]:
+    """The lines of a file that are neither blank nor metadata, which are added to ``metadata`` by their keys."""
     for line in lines(path, source):
-        if line.problem is not None:
-            bad.append(line)
-            continue
-        key, colon, value = line.value.partition(":")
+        key, colon, value = ("", "", "") if line.problem is not None else line.value.partition(":")
         if colon and key.strip().lower() in ("imagesource", "gsd"):
             metadata[key.strip().lower()] = value.strip()
-        elif line.value.strip():
-            try:
-                box, difficult = _object(line.value, horizontal)
-            except DataError as error:
-                bad.append(replace(line, problem=f"line {line.number}: {error}"))
-                if len(bad) > MAX_INVALID_LINES:
-                    raise DataError(
-                        f"expected a label file, found more than {MAX_INVALID_LINES} invalid lines"
-                    ) from error
-                continue
-            objects_by_class.setdefault(str(box.label), []).append((box, difficult))
-    return objects_by_class, metadata, bad
+        elif line.problem is not None or line.value.strip():
+            yield line
 
 
 def _horizontal(source: Source) -> bool:
@@ -105,6 +100,8 @@ def _object(line: str, horizontal: bool) -> tuple[Box, bool]:
     if len(numbers) < 8 or not all(map(_NUMBER.fullmatch, numbers)) or not name:
         raise DataError(f"expected x1 y1 x2 y2 x3 y3 x4 y4 class difficult, found {short_repr(line)}")
     corners = list(map(float, numbers))
+    if max(map(abs, corners)) <= 1:
+        raise DataError(f"expected corners in pixels, found fractions of the image: {short_repr(line)}")
     if max(map(abs, corners)) > MAX_COORDINATE:
         raise DataError(f"expected corners in pixels, found {short_repr(line)}")
     rotated = smallest_rotated_box(corners)  # rejects corners without area, which may have an envelope with one

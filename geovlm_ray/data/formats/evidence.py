@@ -77,7 +77,7 @@ def collect_evidence(source: Source) -> Evidence:
             if isinstance(unit.value, ShardRecord):
                 found.records.append(unit.value.fields | unit.value.images)
     for name in sample_evenly(found.with_suffix(".txt"), FILES_EACH):
-        head = _head(source.folder / name).decode("utf-8", "replace")
+        head = _head(source.folder / name).decode("utf-8-sig", "replace")
         found.lines[name] = [line.strip() for line in head.splitlines()[:RECORDS_EACH] if line.strip()]
     for name in sample_evenly(found.with_suffix(".xml"), FILES_EACH):
         found.tags |= {tag.decode() for tag in _TAG.findall(_head(source.folder / name))}
@@ -85,7 +85,7 @@ def collect_evidence(source: Source) -> Evidence:
 
 
 def _names(source: Source) -> Iterator[str]:
-    """The files of a source, without hidden ones and links out of it."""
+    """The regular files of a source, without hidden ones and links out of it."""
     if source.path.is_file():
         if external_link(source.path, source) is None:
             yield source.path.name
@@ -95,7 +95,7 @@ def _names(source: Source) -> Iterator[str]:
             return
         subfolders[:] = sorted(s for s in subfolders if not s.startswith(HIDDEN_PREFIXES))
         for path in (Path(folder) / name for name in sorted(files) if not name.startswith(HIDDEN_PREFIXES)):
-            if not path.is_symlink() or external_link(path, source) is None:
+            if (not path.is_symlink() or external_link(path, source) is None) and path.is_file():
                 yield relative(path, source)
 
 

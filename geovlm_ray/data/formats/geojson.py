@@ -69,12 +69,13 @@ def settle(source: Source) -> Settled:
 
 
 def convert(unit: Unit, source: Source) -> Iterable[Row]:
-    """The records of a window: none without data or objects."""
+    """The records of a window: none without data; without objects, the window for negatives if these are wanted."""
     planned: PlannedWindow = unit.value
     settings = WindowSettings.of(source)
     opened = _opened(str(source.images / planned.scene), planned.layers, settings)
     objects = _visible_objects(opened, planned.window, settings)
-    if not any(o.is_shown or o.covers >= COVERS for o in objects):
+    has_objects = any(o.is_shown or o.covers >= COVERS for o in objects)
+    if not has_objects and not source.with_empty:
         return
     pictures = [renderer.render(planned.window) for renderer in opened.renderers]
     if not all(has_data for _, has_data in pictures):
@@ -97,6 +98,9 @@ def convert(unit: Unit, source: Source) -> Iterable[Row]:
     files = {image: _png(picture) for image, (picture, _) in zip(images, pictures, strict=True)}
     cut = sorted({o.label for o in objects if not o.is_shown})
     extra = {UNCLEAR: cut} if cut else {}
+    if not has_objects:
+        yield Row(replace(common, task="referred_object_detection"), files=files, extra=extra, is_empty=True)
+        return
     for task in settings.tasks:
         for example, parts in _RECORDS[task](common, objects, opened, source):
             yield Row(example, files=files, parts=parts, extra=extra)

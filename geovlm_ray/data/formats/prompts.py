@@ -311,7 +311,7 @@ def _describes_changes(answer: str, prompt: str) -> bool:
     words = re.findall(r"\w+", answer.lower())
     if len(words) < 2 or (_CLOSED.match(prompt) and words[0] in ("yes", "no")):
         return False
-    return len(words) >= MIN_CHANGE_WORDS or says_none(answer)
+    return len(words) >= MIN_CHANGE_WORDS or says_none(answer, prompt)
 
 
 def requests_boxes(prompt: str) -> bool:
@@ -332,7 +332,7 @@ def denies_boxes(prompt: str, answer: str) -> bool:
     plain = answer.strip(" .").lower()
     if plain.isdigit() or (plain in ("yes", "no") and prompt.rstrip().endswith("?")):
         return False
-    return not _BOX.search(answer) and requests_boxes(prompt) and says_none(answer) and denies_first(answer)
+    return not _BOX.search(answer) and requests_boxes(prompt) and says_none(answer, prompt) and denies_first(answer)
 
 
 def lists_classes(prompt: str, names: Sequence[str]) -> bool:

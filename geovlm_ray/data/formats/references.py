@@ -110,7 +110,7 @@ def _says_none(task: str, prompt: str, reference: Reference) -> bool:
         return False
     if task == "auto":
         return denies_boxes(prompt, reference.text)
-    return TASKS[task].target_kind == "boxes" and says_none(reference.text) and "[" not in reference.text
+    return TASKS[task].target_kind == "boxes" and says_none(reference.text, prompt) and "[" not in reference.text
 
 
 def check_task(source: Source) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from geovlm_ray.core.errors import DataError
+from geovlm_ray.data.arrow_limits import MAX_BATCH_BYTES, bounded_slices, check_compressed, open_parquet
 from geovlm_ray.data.formats.base import Source, Unit, short_repr
 from geovlm_ray.data.formats.streams import external_link, relative
 
@@ -22,6 +24,8 @@ BATCH_ROWS = 32
 
 READ_BUFFER = 2**20
 """Bytes of a column that are read at once, so that a row group may be larger than memory."""
+FILE_HEADER_BYTES = 8
+"""Bytes of an Arrow file before its stream."""
 
 _CACHE_PREFIX = "cache-"
 _SIGNATURES = (
@@ -63,8 +67,8 @@ def holds_images(path: Path) -> bool:
         if path.suffix.lower() == ".parquet":
             return bool(_image_columns(pq.read_schema(path)))
         with pa.memory_map(str(path)) as mapped:
-            batch = next(_arrow_batches(mapped), None)
-            return batch is not None and bool(_image_columns(batch.schema))
+            _find_stream(mapped)
+            return bool(_image_columns(pa.ipc.open_stream(mapped).schema))
     except (pa.ArrowException, OSError, ValueError):
         return False
 
@@ -79,12 +83,13 @@ def shard_units(path: Path, source: Source) -> Iterator[Unit]:
         return
     name, number = relative(path, source), 0
     try:
-        for batch in _batches(path):
-            image_columns = _image_columns(batch.schema)
-            for values in batch.to_pylist():
-                number += 1
-                yield _unit(name, number, values, image_columns)
-    except (pa.ArrowException, OSError, ValueError) as error:
+        for batch, schema in _batches(path):
+            image_columns = _image_columns(schema)
+            for part in bounded_slices(batch, BATCH_ROWS):
+                for values in part.to_pylist():
+                    number += 1
+                    yield _unit(name, number, values, image_columns)
+    except (pa.ArrowException, OSError, ValueError, struct.error, DataError) as error:
         reason = " ".join(str(error).split())[:300]
         yield Unit(name, number + 1, problem=f"expected a shard, found an error; nothing after it was read: {reason}")
 
@@ -102,29 +107,30 @@ def stored_name(content: bytes) -> str:
     return f"images/{digest[:2]}/{digest}.{ending}"
 
 
-def _batches(path: Path) -> Iterator[pa.RecordBatch]:
+def _batches(path: Path) -> Iterator[tuple[pa.RecordBatch, pa.Schema]]:
+    """The batches of a shard, in which texts may be dictionaries, and its schema, without these."""
     if path.suffix.lower() == ".parquet":
-        with pq.ParquetFile(path, buffer_size=READ_BUFFER, pre_buffer=False) as file:
-            columns = _columns(file.schema_arrow)
-            yield from file.iter_batches(BATCH_ROWS, columns=columns)
+        with open_parquet(path, buffer_size=READ_BUFFER, pre_buffer=False) as (file, schema):
+            for number in range(file.num_row_groups):
+                group = file.metadata.row_group(number)
+                most = MAX_BATCH_BYTES * group.num_rows // max(group.total_byte_size, 1)
+                rows = min(max(most, 1), BATCH_ROWS)
+                for batch in file.iter_batches(rows, row_groups=[number], columns=_columns(schema)):
+                    yield batch, schema
         return
     with pa.memory_map(str(path)) as mapped:
-        for batch in _arrow_batches(mapped):
+        check_compressed(_find_stream(mapped))
+        for batch in pa.ipc.open_stream(_find_stream(mapped)):
             # Without validation, a damaged batch is read beyond its end.
             batch.validate(full=True)
-            wanted = batch.select(_columns(batch.schema))
-            for start in range(0, len(batch), BATCH_ROWS):
-                yield wanted.slice(start, BATCH_ROWS)
+            yield batch.select(_columns(batch.schema)), batch.schema
 
 
-def _arrow_batches(mapped: pa.MemoryMappedFile) -> Iterator[pa.RecordBatch]:
-    """The batches of an Arrow file or of an Arrow stream; the datasets library writes streams."""
-    if mapped.read(6) == b"ARROW1":
-        reader = pa.ipc.open_file(mapped)
-        yield from map(reader.get_batch, range(reader.num_record_batches))
-    else:
-        mapped.seek(0)
-        yield from pa.ipc.open_stream(mapped)
+def _find_stream(mapped: pa.MemoryMappedFile) -> pa.MemoryMappedFile:
+    """Move to the stream in an Arrow file, or to the start of an Arrow stream, which the datasets library writes."""
+    mapped.seek(0)
+    mapped.seek(FILE_HEADER_BYTES if mapped.read(6) == b"ARROW1" else 0)
+    return mapped
 
 
 def _columns(schema: pa.Schema) -> list[str]:

@@ -1,9 +1,14 @@
-"""Lists of splits: text files ``train.txt``, ``test.txt``, ``uc_merced-val.txt``, ... that name a dataset's files."""
+"""Lists of splits: text files ``train.txt``, ``test.txt``, ``uc_merced-val.txt``, ... that name a dataset's files.
+
+Those of DIOR-RSVG (ZhanYang-nwpu/RSVG-pytorch, data_loader.py) number its objects instead, which are counted from 0
+over the XML files in the order of their names.
+"""
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -18,6 +23,7 @@ MAX_NAME_CHARS = 1_000
 """A file with a longer line is no list of files."""
 _TRAINVAL = re.compile(r"train[_-]?val(?![a-z])", re.IGNORECASE)
 _LABEL = re.compile(r"[\s,;]+-?\d+$")
+_NUMBER = re.compile(r"0|[1-9]\d{0,8}", re.ASCII)
 _ANNOTATION = re.compile(r"\s-?\d+(?:\.\d+)?\s+-?\d")
 
 
@@ -31,6 +37,29 @@ class SplitLists:
     def of(self, file: str) -> str:
         """The split of a file, given relative to the source; `UNLISTED` if no list names it."""
         return next((self.by_key[key] for key in _keys(file) if key in self.by_key), UNLISTED)
+
+    def are_numbers(self, files: Iterable[str]) -> bool:
+        """Whether the lists hold numbers, most of which are not the name of any of the files."""
+        named = len(self.by_key.keys() & {PurePosixPath(file).stem for file in files})
+        return 2 * named < len(self.by_key) and all(map(_NUMBER.fullmatch, self.by_key))
+
+    def of_objects(self, counts: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
+        """The splits of the objects of each file, if the lists number the objects; ``counts`` are those of the files.
+
+        Raises:
+            DataError: the lists are of another number of objects.
+        """
+        total, listed = sum(counts.values()), max(map(int, self.by_key)) + 1
+        if listed > total or listed == len(self.by_key) != total:
+            raise DataError(
+                f"{', '.join(self.names)}: expected numbers of the {total} objects of {len(counts)} XML files, found "
+                f"numbers up to {listed - 1}; give all XML files of the dataset and no others, or lists of their names"
+            )
+        numbers = itertools.count()
+        return {
+            file: tuple(self.by_key.get(str(next(numbers)), UNLISTED) for _ in range(count))
+            for file, count in counts.items()
+        }
 
 
 def keys_of(file: str) -> set[str]:

@@ -2,6 +2,7 @@
 
 - VOC, DIOR, NWPU VHR-10 and others: ``object`` with ``name`` and ``bndbox``.
 - DIOR-RSVG (ZhanYang-nwpu/RSVG-pytorch): each ``object`` also has a ``description``, and gives one visual grounding.
+  Its lists of splits number the objects.
 - DIOR-R and roLabelImg: ``robndbox`` with the corners ``x_left_top`` etc., or with ``cx, cy, w, h, angle`` in radians.
 - FAIR1M: ``objects/object`` with ``possibleresult/name`` and ``points/point`` as ``x,y``.
 - HRSC2016: ``HRSC_Object`` with ``mbox_cx, mbox_cy, mbox_w, mbox_h, mbox_ang`` in radians and ``Class_ID``.
@@ -15,7 +16,7 @@ from __future__ import annotations
 import itertools
 import math
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +40,7 @@ from geovlm_ray.data.formats.objects import (
 from geovlm_ray.data.formats.prompts import question_of
 from geovlm_ray.data.formats.quads import horizontal_box
 from geovlm_ray.data.formats.record_fields import split_of_file
-from geovlm_ray.data.formats.split_lists import split_lists
+from geovlm_ray.data.formats.split_lists import UNLISTED, SplitLists, split_lists
 from geovlm_ray.data.formats.streams import file_units
 from geovlm_ray.data.table import Row
 from geovlm_ray.tasks.answers.box_dialects import MAX_COORDINATE
@@ -57,19 +58,22 @@ _DECLARATIONS = (b"<!DOCTYPE", b"<!ENTITY")
 
 
 def units(source: Source) -> Iterator[Unit]:
-    """The XML files, each with its split if lists of splits name it."""
+    """The XML files, each with its split if lists name it, and with those of its objects if lists number objects."""
     check_options(source)
     choice_option(source, "first_pixel", FIRST_PIXEL)
-    splits = split_lists(source)
+    lists = split_lists(source)
+    by_object = _object_splits(source, lists)
     for unit in file_units(source, (".xml",)):
-        split = splits.of(unit.file) if splits else None
-        yield replace(unit, value=(unit.value, split)) if unit.problem is None else unit
+        split = UNLISTED if by_object else lists.of(unit.file) if lists else None
+        value = (unit.value, split, by_object.get(unit.file, ()))
+        yield replace(unit, value=value) if unit.problem is None else unit
 
 
 def settle(source: Source) -> Settled:
-    """The number of the first pixel."""
+    """The number of the first pixel, and a note if lists of splits number the objects."""
+    notes = _split_notes(source)
     if choice_option(source, "first_pixel", FIRST_PIXEL) != "auto":
-        return Settled()
+        return Settled({}, notes)
     lowest = math.inf
     for unit in itertools.islice(file_units(source, (".xml",)), HEAD):
         with suppress(DataError, OSError):
@@ -78,20 +82,70 @@ def settle(source: Source) -> Settled:
                     with suppress(DataError):
                         lowest = min(lowest, _child(box, side))
     if lowest is math.inf:
-        return Settled({"first_pixel": "1"})
+        return Settled({"first_pixel": "1"}, notes)
     if lowest < 1:
-        return Settled({"first_pixel": "0"}, ("first_pixel=0: a bndbox begins at 0, before VOC's first pixel 1",))
-    return Settled({"first_pixel": "1"}, ("first_pixel=1, as in VOC: no bndbox begins before it",))
+        note = "first_pixel=0: a bndbox begins at 0, before VOC's first pixel 1"
+        return Settled({"first_pixel": "0"}, (note, *notes))
+    return Settled({"first_pixel": "1"}, ("first_pixel=1, as in VOC: no bndbox begins before it", *notes))
+
+
+def _split_notes(source: Source) -> tuple[str, ...]:
+    """Whether lists of splits number the objects, and how many pictures are then in several splits."""
+    by_object = _object_splits(source, split_lists(source))
+    if not by_object:
+        return ()
+    shared = sum(len({*splits} - {UNLISTED}) > 1 for splits in by_object.values())
+    note = "splits: the lists number the objects, counted from 0 over the sorted XML files, as in DIOR-RSVG"
+    leak = (
+        f"{shared:,} of {len(by_object):,} pictures have objects in several splits, so that training shows pictures of "
+        "the others; `data validate` sets such training records aside"
+    )
+    return (f"{note}; {leak}",) if shared else (note,)
+
+
+def _object_splits(source: Source, lists: SplitLists | None) -> dict[str, tuple[str, ...]]:
+    """The splits of the objects of each XML file, if the lists number objects with descriptions; else empty.
+
+    Raises:
+        DataError: a file cannot be read, so that its objects cannot be counted, or the lists do not suit the files.
+    """
+    units = list(file_units(source, (".xml",))) if lists else []
+    if not lists or not lists.are_numbers(unit.file for unit in units):
+        return {}
+    counts: dict[str, int] = {}
+    problem = ""
+    described = False
+    for unit in units:
+        try:
+            if unit.problem is not None:
+                raise DataError(unit.problem)
+            elements = _elements(_parse(Path(unit.value)))
+        except (DataError, OSError) as error:
+            names = ", ".join(lists.names)
+            problem = problem or f"{unit.file}: expected an XML file, whose objects {names} number, found: {error}"
+            continue
+        counts[unit.file] = len(elements)
+        described = described or any(element.find("description") is not None for element in elements)
+    if not described:
+        return {}
+    if problem:
+        raise DataError(f"{source.path}: {problem}")
+    return lists.of_objects(counts)
+
+
+def _elements(root: ET.Element) -> list[ET.Element]:
+    """The annotated objects of a file."""
+    return [*root.findall("object"), *root.findall("objects/object"), *root.iter("HRSC_Object")]
 
 
 def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
     """The records of a file, and a problem for each invalid object; none if it has no objects."""
-    file, split = unit.value
+    file, split, object_splits = unit.value
     root = _parse(Path(file))
-    elements = [*root.findall("object"), *root.findall("objects/object"), *root.iter("HRSC_Object")]
+    elements = _elements(root)
     if root.tag not in ("annotation", "Annotation", "HRSC_Image"):
         raise DataError(f"expected an XML file of annotation or HRSC_Image, found {short_repr(root.tag)}")
-    if not elements:
+    if not elements and not source.with_empty:
         return
     name = next(filter(None, map(root.findtext, ("source/filename", "filename", "Img_FileName"))), "")
     image = _image(unit.file, name.strip(), source)
@@ -101,13 +155,15 @@ def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
     described: list[tuple[int, str, Box]] = []
     unread: list[str] = []
     for number, element in enumerate(elements, 1):
+        description = " ".join((element.findtext("description") or "").split())
         try:
+            if object_splits and not description:
+                raise DataError("description: expected one, as in DIOR-RSVG, found none")
             box = check_inside(_box(element, source), frame)
         except DataError as error:
             yield Unit(unit.file, number, ET.tostring(element, "unicode"), f"object {number}: {error}")
             unclear.add(_name(element))
             continue
-        description = (element.findtext("description") or "").strip()
         if description:
             described.append((number, description, box))
         boxes.append((box, (element.findtext("difficult") or "0").strip() == "1"))
@@ -125,14 +181,19 @@ def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
     )
     if "" in unclear:
         unclear = unclear - {""} | {str(box.label) for box, _ in boxes}
-    rows = list(_grounding(common, described)) if described else list(class_rows(common, boxes, source, unclear))
+    if not elements:
+        yield Row(replace(common, task="referred_object_detection"), is_empty=True)
+    rows = _grounding(common, described, object_splits) if described else class_rows(common, boxes, source, unclear)
     yield from (replace(row, unread=() if i else tuple(dict.fromkeys(unread))) for i, row in enumerate(rows))
 
 
-def _grounding(common: Example, described: Iterable[tuple[int, str, Box]]) -> Iterator[Row]:
+def _grounding(
+    common: Example, described: Iterable[tuple[int, str, Box]], object_splits: Sequence[str]
+) -> Iterator[Row]:
     for number, description, box in described:
+        split = object_splits[number - 1] if object_splits else common.split
         question, target = question_of(description), (box,)
-        yield Row(replace(common, id=f"{common.id}/{number}", question=question, target=target))
+        yield Row(replace(common, id=f"{common.id}/{number}", question=question, target=target, split=split))
 
 
 def _parse(path: Path) -> ET.Element:

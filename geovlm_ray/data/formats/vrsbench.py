@@ -163,7 +163,7 @@ def _is_rotated(source: Source) -> bool:
 def _spans_several_lines(path: Path) -> bool:
     """Whether a file is one object over several lines; an object on one line is read as JSON lines."""
     with path.open("rb") as file:
-        line = file.readline(MAX_RECORD_BYTES)
+        line = file.readline(MAX_RECORD_BYTES).removeprefix(b"\xef\xbb\xbf")
     if not line.lstrip().startswith(b"{"):
         return False
     try:

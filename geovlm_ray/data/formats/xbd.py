@@ -3,7 +3,8 @@
 ``labels/<name>_post_disaster.json`` holds ``features.xy``, polygons in pixels as WKT with the damage class in
 ``properties.subtype``, and ``metadata``; the images are ``images/<name>_pre_disaster.png`` and ``_post_disaster.png``.
 A pair yields one detection per damage class (the bounding boxes of its polygons), the damage of at most ``buildings``
-single buildings, sampled evenly over the file, and the kind of disaster. Unclassified buildings are skipped.
+single buildings, sampled evenly over the file, and the kind of disaster. Unclassified buildings are skipped. Images
+must have the size in ``metadata``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.geometry import Frame
 from geovlm_ray.core.schema import Box, Example, Target, target_boxes
 from geovlm_ray.data.formats.base import Format, Source, Unit, field_of, short_repr
-from geovlm_ray.data.formats.files import first_existing, int_option, sample_evenly, split_of_folder
+from geovlm_ray.data.formats.files import first_existing, image_exists, int_option, sample_evenly, split_of_folder
+from geovlm_ray.data.formats.objects import check_inside, pixel_frame
 from geovlm_ray.data.formats.streams import file_units, read_single_object
 from geovlm_ray.data.table import Row
 from geovlm_ray.tasks.answers.box_dialects import MAX_COORDINATE
@@ -64,16 +66,19 @@ def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
     size = [field_of(metadata, side, (int, float)) for side in ("width", "height")]
     if not all(0 < side <= MAX_COORDINATE for side in size):
         raise DataError(f"metadata: expected a positive width and height, found {short_repr(size)}")
-    frame = Frame("pixel", *size)
-    boxes = []
+    common, frame = _common(unit, metadata, source), Frame("pixel", *size)
+    for image in common.images:
+        if image_exists(source, image):
+            pixel_frame(image, source, (size[0], size[1]))
+    boxes: list[Box] = []
     for number, feature in enumerate(field_of(field_of(labels, "features", dict), "xy", list), 1):
         try:
-            boxes += _boxes(feature)
+            boxes += (check_inside(box, frame) for box in _boxes(feature))
         except DataError as error:
             yield Unit(unit.file, number, feature, f"features.xy, number {number}: {error}")
     disaster, disaster_type = metadata.get("disaster"), metadata.get("disaster_type")
     buildings = sample_evenly(boxes, int_option(source, "buildings", BUILDINGS))
-    for example in _examples(_common(unit, metadata, source), boxes, buildings, frame, disaster_type):
+    for example in _examples(common, boxes, buildings, frame, disaster_type):
         extra = {"disaster": disaster} if isinstance(disaster, str) else {}
         yield Row(example, extra=extra, parts=len(target_boxes(example.target)) or 1)
 

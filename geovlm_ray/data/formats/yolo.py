@@ -15,11 +15,11 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
-
-from geovlm_ray.core.errors import DataError
+from geovlm_ray.core.errors import ConfigError, DataError
+from geovlm_ray.core.files import read_text
 from geovlm_ray.core.geometry import Frame
 from geovlm_ray.core.schema import Box, Example
+from geovlm_ray.core.yaml_text import parse_yaml
 from geovlm_ray.data.formats.base import Format, Source, Unit, short_repr
 from geovlm_ray.data.formats.files import normalize_split
 from geovlm_ray.data.formats.objects import (
@@ -40,14 +40,12 @@ CONFIGS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 CLASS_FILES = ("classes.txt", "obj.names", "classes.names")
 SPLIT_KEYS = ("train", "val", "test")
 MAX_INVALID_LINES = 1_000
-MAX_CONFIG_BYTES = 2**20
-MAX_CONFIG_DEPTH = 10
 _NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d{1,3})?", re.ASCII)
 _CLASS = re.compile(r"\d{1,6}", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Dataset:
+class YoloConfig:
     """What a YOLO dataset says besides its labels: the classes by number, and the folders and lists of its splits."""
 
     names: Mapping[int, str]
@@ -75,7 +73,7 @@ def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
     path = Path(unit.value)
     dataset = dataset_of(source)
     content = [line for line in lines(path, source) if line.problem is not None or line.value.strip()]
-    if not content:
+    if not content and not source.with_empty:
         return
     image = image_of_labels(unit.file, source)
     frame = pixel_frame(image, source)
@@ -102,11 +100,13 @@ def convert(unit: Unit, source: Source) -> Iterable[Row | Unit]:
         frame=frame,
         labels=tuple(dataset.names.values()),
     )
+    if not content:
+        yield Row(common, is_empty=True)
     yield from class_rows(common, boxes, source, unclear)
 
 
 @lru_cache(maxsize=4)
-def _dataset(folder: Path, names: str) -> Dataset:
+def _dataset(folder: Path, names: str) -> YoloConfig:
     source = Source(folder, folder)
     config: Mapping[str, Any] = {}
     for name in CONFIGS:
@@ -117,10 +117,10 @@ def _dataset(folder: Path, names: str) -> Dataset:
     given = dict(enumerate(name.strip() for name in names.split(",") if name.strip()))
     classes = given or _names(config.get("names")) or _class_file(folder, source)
     folders, lists = _splits(config, folder, source)
-    return Dataset(classes, folders, lists)
+    return YoloConfig(classes, folders, lists)
 
 
-def dataset_of(source: Source) -> Dataset:
+def dataset_of(source: Source) -> YoloConfig:
     """The dataset of a source, whose files are at its top.
 
     Raises:
@@ -130,28 +130,13 @@ def dataset_of(source: Source) -> Dataset:
 
 
 def _config(path: Path) -> Mapping[str, Any]:
-    if path.stat().st_size > MAX_CONFIG_BYTES:
-        raise DataError(f"{path}: expected a YAML file of at most {MAX_CONFIG_BYTES} bytes, found a larger one")
-    content = path.read_bytes()
     try:
-        _check_structure(content)
-        value = yaml.safe_load(content)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: expected YAML, found: {' '.join(str(error).split())[:200]}") from error
+        value = parse_yaml(read_text(path), str(path), variables=False)
+    except ConfigError as error:
+        raise DataError(str(error)) from error
     if not isinstance(value, Mapping):
         raise DataError(f"{path}: expected keys such as names and train, found {short_repr(value)}")
     return value
-
-
-def _check_structure(content: bytes) -> None:
-    """Reject YAML whose loading could take very long: with aliases, or deeply nested."""
-    depth = 0
-    for event in yaml.parse(content):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if isinstance(event, yaml.AliasEvent) or depth > MAX_CONFIG_DEPTH:
-            raise DataError(f"expected YAML without aliases and at most {MAX_CONFIG_DEPTH} levels deep")
 
 
 def _names(value: Any) -> dict[int, str]:
@@ -161,7 +146,8 @@ def _names(value: Any) -> dict[int, str]:
     classes = dict(enumerate(value)) if isinstance(value, list) else value
     items = list(classes.items()) if isinstance(classes, dict) else []
     numbers = all(isinstance(number, int | str) and _CLASS.fullmatch(str(number)) for number, _ in items)
-    if not items or not numbers or not all(isinstance(name, str | int) and str(name).strip() for _, name in items):
+    texts = all(isinstance(name, str | int) and not isinstance(name, bool) and str(name).strip() for _, name in items)
+    if not items or not numbers or not texts:
         raise DataError(f"names: expected the classes as a list or by number, found {short_repr(value)}")
     return {int(number): str(name).strip() for number, name in items}
 
@@ -193,7 +179,7 @@ def _splits(config: Mapping[str, Any], folder: Path, source: Source) -> tuple[di
     return folders, lists
 
 
-def _split(file: str, image: str, dataset: Dataset, source: Source) -> str:
+def _split(file: str, image: str, dataset: YoloConfig, source: Source) -> str:
     """The split of a label file: by the configuration's lists and folders of images, else by the names of folders."""
     if dataset.lists.names:
         return dataset.lists.by_key.get(PurePosixPath(image).stem, UNLISTED)

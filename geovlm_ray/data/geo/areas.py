@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from geovlm_ray.data.geo.scene import METRES_PER_DEGREE, Scene, Window
+from geovlm_ray.data.geo.scene import METRES_PER_DEGREE, Scene, Window, near
 
 Cell = tuple[str, int, int]
 """Name of the scene (empty: the globe), row and column."""
@@ -31,6 +31,7 @@ def touched_cells(scene: Scene, name: str, windows: Sequence[Window], side: floa
         return [frozenset(_grid(name, r, c)) for r, c in zip(rows, columns, strict=True)]
     corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 2)
     degrees = scene.georeference.degrees(corners).reshape(-1, 4, 2)
+    degrees[..., 0] = near(degrees[..., 0], degrees[:, :1, 0])
     return [frozenset(_cells_around(corners, side / METRES_PER_DEGREE)) for corners in degrees]
 
 
@@ -48,12 +49,18 @@ def split_of_cells(cells: Iterable[Cell], shares: Mapping[str, float]) -> dict[C
 
 
 def _cells_around(degrees: np.ndarray, height: float) -> Iterable[Cell]:
-    """Cells that meet the box around the longitudes and latitudes [n, 2]; ``height`` of a cell is in degrees."""
+    """Cells that meet the box around the longitudes and latitudes [n, 2]; ``height`` of a cell is in degrees.
+
+    The box may begin or end beyond the antimeridian.
+    """
     (west, south), (east, north) = degrees.min(axis=0), degrees.max(axis=0)
+    turn = 360 * math.floor((west + 180) / 360)
+    spans = [(west - turn, min(east - turn, 180.0)), (-180.0, east - turn - 360)]
     for row in range(math.floor(south / height), math.ceil(north / height)):
         width = height / max(math.cos(math.radians((row + 0.5) * height)), 1e-3)
-        for column in range(math.floor(west / width), math.ceil(east / width)):
-            yield "", row, column
+        for start, end in spans:
+            for column in range(math.floor(start / width), math.ceil(end / width)):
+                yield "", row, column
 
 
 def _grid(name: str, rows: np.ndarray, columns: np.ndarray) -> Iterable[Cell]:

@@ -13,13 +13,14 @@ import numpy as np
 import pyogrio
 import pyogrio.raw
 import shapely
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
 from rasterio.warp import transform
 
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.files import open_plain
-from geovlm_ray.data.geo.scene import Scene
+from geovlm_ray.data.geo.scene import Georeference, Scene, near
 
 ENDINGS = (".geojson", ".gpkg", ".fgb", ".shp")
 SIGNATURES = {
@@ -31,6 +32,8 @@ SIGNATURES = {
 """Formats by the first bytes of a file. Others that GDAL reads may refer to files and addresses elsewhere."""
 CLASS_COLUMNS = ("class", "label", "category", "type", "name")
 """Columns that are looked for if none is named, in any case."""
+GRID = 17
+"""Points along each side of a scene that tell where it lies in another coordinate system."""
 MAX_BYTES = 2**31
 """Largest layer file that is read; a layer is in memory as a whole."""
 
@@ -55,6 +58,9 @@ class Layer:
     def in_pixels(self, scene: Scene) -> np.ndarray:
         """The polygons [n] in pixels (column, row) of a scene; those of a scene without georeference are pixels.
 
+        Of a layer in another coordinate system, what is further from the scene than its own size is cut off, because it
+        may have no place in that of the scene; polygons are empty if nothing is left.
+
         Raises:
             DataError: the layer states no coordinate system, or its coordinates have no place in that of the scene.
         """
@@ -64,15 +70,48 @@ class Layer:
         if self.crs is None:
             raise DataError(f"{self.path}: expected a layer with a coordinate system, found none")
         crs = self.crs
+        if crs == where.crs:
+            return np.asarray(shapely.transform(self.shapes, where.pixels))
 
         def place(points: np.ndarray) -> np.ndarray:
-            placed = points if crs == where.crs else np.column_stack(transform(crs, where.crs, *points.T))
-            return where.pixels(placed)
+            return where.pixels(np.column_stack(transform(crs, where.crs, *points.T)))
 
         try:
-            return np.asarray(shapely.transform(self.shapes, place))
-        except (RasterioError, ValueError) as error:
+            shapes = _cut(self.shapes, _surroundings(scene, where, crs))
+            placed = np.asarray(shapely.transform(shapes, place))
+        except (RasterioError, CPLE_BaseError, ValueError) as error:
             raise DataError(f"{self.path}: expected coordinates in {crs}, found: {error}") from error
+        placed[~np.isfinite(shapely.bounds(placed)).all(axis=1)] = shapely.Polygon()
+        return placed
+
+
+def _surroundings(scene: Scene, where: Georeference, crs: CRS) -> shapely.Geometry:
+    """The area in ``crs`` around a scene, beyond it by its own size on every side."""
+    columns, rows = np.meshgrid(np.linspace(0, scene.width, GRID), np.linspace(0, scene.height, GRID))
+    points = where.coordinates(np.column_stack([columns.ravel(), rows.ravel()]))
+    x, y = map(np.array, transform(where.crs, crs, *points.T))
+    turns = (-360, 0, 360) if crs.is_geographic else (0,)
+    if crs.is_geographic:
+        x = near(x, x[0])
+    across, down = np.ptp(x), np.ptp(y)
+    return shapely.union_all(
+        [
+            shapely.box(x.min() - across + turn, y.min() - down, x.max() + across + turn, y.max() + down)
+            for turn in turns
+        ]
+    )
+
+
+def _cut(shapes: np.ndarray, area: shapely.Geometry) -> np.ndarray:
+    """The parts of polygons [n] within an area; those that lie within it are unchanged, others may be empty."""
+    shapely.prepare(area)
+    found = np.full(len(shapes), shapely.Polygon(), dtype=object)
+    inside = shapely.covers(area, shapes)
+    found[inside] = shapes[inside]
+    across = np.flatnonzero(~inside & shapely.intersects(area, shapes))
+    for i in across:
+        found[i] = _polygon(shapely.intersection(shapes[i], area)) or shapely.Polygon()
+    return found
 
 
 def read_layer(path: Path, class_column: str = "", label: str = "", layer: str = "", default: str = "") -> Layer:

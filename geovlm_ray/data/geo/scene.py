@@ -40,6 +40,8 @@ SIGNATURES = {
 
 Others, such as VRT, may refer to files and addresses elsewhere.
 """
+BESIDE = (".ovr", ".msk")
+"""Endings of rasters that GDAL reads with the one whose name they follow."""
 CACHE_BYTES = 2**28
 """Memory of GDAL's block cache."""
 WGS84 = CRS.from_epsg(4326)
@@ -52,6 +54,11 @@ PREVIEW_SIDE = 1024
 
 # Scene.georeference says so.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
+
+
+def near(longitudes: np.ndarray, reference: float | np.ndarray) -> np.ndarray:
+    """Longitudes within 180 degrees of a reference, so that their differences are right across the antimeridian."""
+    return np.asarray((longitudes - reference + 180) % 360 - 180 + reference)
 
 
 @dataclass(frozen=True)
@@ -129,6 +136,7 @@ class Georeference:
     def _metres_on_the_globe(self, width: int, height: int) -> float:
         corners = np.array([[width, height], [width + 1, height], [width, height + 1]]) / 2
         degrees = self.degrees(corners)
+        degrees[:, 0] = near(degrees[:, 0], degrees[0, 0])
         across, down = (degrees[1:] - degrees[0]) * [math.cos(math.radians(degrees[0, 1])), 1.0]
         return 2 * METRES_PER_DEGREE * math.sqrt(abs(across[0] * down[1] - across[1] * down[0]))
 
@@ -136,15 +144,21 @@ class Georeference:
 class Scene:
     """An open raster file; ``georeference`` is None if it has none.
 
+    ``has_control_points`` says that it has ground control points instead, as Sentinel-1 GRD.
+
     Raises:
         DataError: the file cannot be read as a raster.
     """
 
     def __init__(self, path: str) -> None:
         self.path = resolve(path)
+        for beside in (self.path.with_name(self.path.name + ending) for ending in BESIDE):
+            if beside.is_file():
+                _driver(beside)
         with self._errors():
             self.file = rasterio.open(self.path, driver=_driver(self.path))
         self.bands = self.file.count
+        self._check_overviews()
         self._check_blocks()
         self._take_grid()
 
@@ -159,6 +173,13 @@ class Scene:
     def close(self) -> None:
         """Close the file."""
         self.file.close()
+
+    def _check_overviews(self) -> None:
+        """Raise DataError if the metadata name a file with overviews, which GDAL would read wherever it is."""
+        named = self.file.tags(ns="OVERVIEWS")
+        if named:
+            self.file.close()
+            raise DataError(f"{self.path}: expected overviews in the file or beside it, found metadata {named!r:.200}")
 
     def _check_blocks(self) -> None:
         """Raise DataError if the smallest part that can be decoded takes too much memory."""
@@ -176,6 +197,7 @@ class Scene:
         self.width, self.height = self.file.width, self.file.height
         is_placed = self.file.crs is not None and self.file.transform != Affine.identity()
         self.georeference = Georeference(self.file.crs, self.file.transform) if is_placed else None
+        self.has_control_points = not is_placed and bool(self.file.gcps[0])
 
     def metres(self, pixels: np.ndarray) -> np.ndarray:
         """Places of pixel corners (column, row) [n, 2] on a plane in metres, x east and y north.
@@ -190,7 +212,9 @@ class Scene:
             return where.coordinates(pixels) * where.crs.linear_units_factor[1]
         centre = where.degrees(np.array([[self.width / 2, self.height / 2]]))[0]
         scale = METRES_PER_DEGREE * np.array([math.cos(math.radians(centre[1])), 1.0])
-        return (where.degrees(pixels) - centre) * scale
+        degrees = where.degrees(pixels)
+        degrees[:, 0] = near(degrees[:, 0], centre[0])
+        return (degrees - centre) * scale
 
     def replace(self, warped: WarpedVRT) -> None:
         """Read from a view of the file on another pixel grid from now on."""
@@ -234,7 +258,7 @@ class Scene:
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
-            with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES, GDAL_PAM_ENABLED="NO"):
+            with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
                 yield
         except (RasterioError, ValueError, OSError) as error:
             raise DataError(f"{self.path}: expected a raster that GDAL reads, found: {error}") from error

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -13,12 +12,12 @@ from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.schema import Example, target_boxes
 from geovlm_ray.data.bad_records import BadRecord
 from geovlm_ray.data.images import image_size
-from geovlm_ray.data.sampler import RecordStream, Stream
+from geovlm_ray.data.sampler import RecordStream, Stream, record_name
 from geovlm_ray.data.validation.checks import RecordCheck, check_records
-from geovlm_ray.data.validation.tally import MAX_NAME_LENGTH, Findings
+from geovlm_ray.data.validation.tally import Findings
 
 MAX_RECORDS = 200_000
-"""Records whose values are checked; of more, evenly spaced ones."""
+"""Records whose values are checked before a run; of more, evenly spaced ones. Each is checked when it is sampled."""
 BATCH = 1_000
 
 CheckExample = Callable[[Example], None]
@@ -136,12 +135,7 @@ def _checks(
     while batch := list(itertools.islice(records, BATCH)):
         checks = check_records([values for _, values in batch], need_images=True, answers=answers)
         for (i, values), check in zip(batch, checks, strict=True):
-            yield stream.table.origin(i), _name(values), check
-
-
-def _name(values: Mapping[str, Any]) -> str:
-    """The id of a record, which may be malformed."""
-    return (values["id"] or "")[:MAX_NAME_LENGTH]
+            yield stream.table.origin(i), record_name(values), check
 
 
 def _evenly(values: np.ndarray, limit: int) -> list[int]:

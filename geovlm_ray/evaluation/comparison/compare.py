@@ -34,7 +34,7 @@ IDENTITY_KEYS = ("run.name", "run.dir")
 
 
 @dataclass(frozen=True)
-class Setting:
+class SettingDifference:
     """A configuration key on which sources of one kind differ, with its values by letter."""
 
     kind: str
@@ -58,7 +58,7 @@ class Comparison:
 
     sources: list[ComparedRun]
     draws: int
-    settings: list[Setting]
+    settings: list[SettingDifference]
     curves: list[Curve]
     held_out: list[HeldOutRow]
     held_out_notes: list[str]
@@ -133,9 +133,9 @@ def _curves(sources: Sequence[ComparedRun]) -> list[Curve]:
     return curves
 
 
-def _settings(kind: str, sources: Sequence[ComparedRun]) -> list[Setting]:
+def _settings(kind: str, sources: Sequence[ComparedRun]) -> list[SettingDifference]:
     """Configuration keys on which sources of a kind differ; sources without a configuration are ignored."""
     configs = {s.letter: flat(s.config) for s in sources if s.config and s.kind == kind}
     keys = dict.fromkeys(key for config in configs.values() for key in config if key not in IDENTITY_KEYS)
-    settings = [Setting(kind, key, {letter: c.get(key) for letter, c in configs.items()}) for key in keys]
+    settings = [SettingDifference(kind, key, {letter: c.get(key) for letter, c in configs.items()}) for key in keys]
     return [s for s in settings if any(value != next(iter(s.values.values())) for value in s.values.values())]

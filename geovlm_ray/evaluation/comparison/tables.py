@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from geovlm_ray.evaluation.comparison.benchmarks import BenchmarkComparison
-from geovlm_ray.evaluation.comparison.compare import Comparison, Setting
+from geovlm_ray.evaluation.comparison.compare import Comparison, SettingDifference
 from geovlm_ray.evaluation.comparison.paired import ALPHA
 from geovlm_ray.evaluation.comparison.rows import EQUAL, HIGHER, LOWER, UNCLEAR, PairedRow
 from geovlm_ray.evaluation.comparison.sources import EVALUATION, ComparedRun
@@ -30,7 +30,7 @@ WORDS = {
 
 def setting_tables(comparison: Comparison) -> list[tuple[list[str], list[tuple[str, ...]]]]:
     """Header and rows of the differing settings, a table for each kind of source."""
-    by_kind: dict[str, list[Setting]] = {}
+    by_kind: dict[str, list[SettingDifference]] = {}
     for setting in comparison.settings:
         by_kind.setdefault(setting.kind, []).append(setting)
     return [

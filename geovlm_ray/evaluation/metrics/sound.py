@@ -69,7 +69,8 @@ def needs_embedder(task: str) -> bool:
 def answer_boxes(record: AnsweredExample) -> BoxAnswer:
     """The boxes of an answer in any notation, empty if it has none."""
     example = record.example
-    return read_boxes(record.answer, example.dialect, box_classes(example), example.frame) or BoxAnswer((), ())
+    names = box_classes(example)
+    return read_boxes(record.answer, example.dialect, names, example.frame, example.question) or BoxAnswer((), ())
 
 
 def _classes(records: Records, embedder: Embedder | None) -> Intervals:

@@ -89,6 +89,18 @@ class _Processes:
                 process.terminate()
 
 
+def is_complete(command: Command, logs: Path) -> bool:
+    """Whether the same command has completed with the same configuration and files."""
+    return command.result.is_file() and _completed(command, logs) == [*command.arguments, command.digest]
+
+
+def _completed(command: Command, logs: Path) -> list[str]:
+    """Arguments and digest of the command of this name that completed; empty if none did."""
+    file = _usage_file(logs, command.name)
+    usage = read_object(file) if file.is_file() else {"command": []}
+    return [*usage["command"], *([usage["digest"]] if "digest" in usage else [])]
+
+
 def cpu_share(logs: Path, name: str) -> float:
     """CPU seconds per second of the process that completed a command; nan if it was not measured."""
     file = _usage_file(logs, name)
@@ -104,10 +116,14 @@ def _usage_file(logs: Path, name: str) -> Path:
 
 def _run_command(command: Command, logs: Path, processes: _Processes) -> str | None:
     """Run a command unless the same one completed before; return None on success, else the last line of its log."""
-    usage_file, log = _usage_file(logs, command.name), logs / f"{command.name}.log"
-    arguments = list(command.arguments)
-    if command.result.is_file() and usage_file.is_file() and read_object(usage_file)["command"] == arguments:
+    if is_complete(command, logs):
         return None
+    arguments, log = list(command.arguments), logs / f"{command.name}.log"
+    if command.result.is_file() and _completed(command, logs)[: len(arguments)] == arguments:
+        return (
+            f"{command.result.parent} was made with other settings in the recipe, or other data, model or reward; "
+            "remove it or choose another --out"
+        )
     python_path = [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH")]
     begun = time.perf_counter()
     # Parallel runs use one core each.
@@ -121,5 +137,6 @@ def _run_command(command: Command, logs: Path, processes: _Processes) -> str | N
         lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
         return lines[-1] if lines else f"exit code {process.returncode}"
     seconds = {"seconds": time.perf_counter() - begun, "cpu_seconds": usage.ru_utime + usage.ru_stime}
-    write_atomically(usage_file, json.dumps({"command": arguments, **seconds}) + "\n")
+    completed = {"command": arguments, "digest": command.digest, **seconds}
+    write_atomically(_usage_file(logs, command.name), json.dumps(completed) + "\n")
     return None

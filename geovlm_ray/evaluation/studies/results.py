@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from geovlm_ray.config import load_config
+from geovlm_ray.config import load_stored
 from geovlm_ray.core.files import read_object, read_objects
 from geovlm_ray.data.sample_rows import read_rows, row_example
 from geovlm_ray.evaluation.model import default_reward_config
-from geovlm_ray.evaluation.studies.processes import cpu_share
+from geovlm_ray.evaluation.studies.processes import cpu_share, is_complete
 from geovlm_ray.evaluation.studies.runs import StudyPlan
 from geovlm_ray.evaluation.studies.study import Measure
 from geovlm_ray.rewards.local import LocalRewards
@@ -67,11 +67,11 @@ class Difference:
 
 
 def read_runs(plan: StudyPlan) -> dict[str, dict[int, RunResult]]:
-    """Results of the finished runs by variant and seed."""
+    """Results of the runs that are complete with the plan's configuration, by variant and seed."""
     results: dict[str, dict[int, RunResult]] = {name: {} for name in plan.study.variants}
     for name, seed in plan.runs:
         command = plan.run_command(name, seed)
-        if command.result.is_file():
+        if is_complete(command, plan.logs):
             trained = plan.study.variants[name].train
             timed = command if trained else plan.sft_command(name, seed)
             share = math.nan if plan.cluster else cpu_share(plan.logs, timed.name)
@@ -85,7 +85,7 @@ def read_runs(plan: StudyPlan) -> dict[str, dict[int, RunResult]]:
 def read_run(folder: Path, share: float) -> RunResult:
     """Read the results of a finished run; ``share`` is the CPU time per second of its process."""
     rows = read_objects(folder / "metrics.jsonl")
-    rewards = LocalRewards(default_reward_config(load_config(str(folder / "config.yaml")).reward))
+    rewards = LocalRewards(default_reward_config(load_stored(folder / "config.yaml", sections=["reward"]).reward))
     steps = [_step_scores(file, rewards) for file in sorted((folder / "rollouts").glob("step-*.parquet"))]
     tasks = dict.fromkeys(task for step in steps for task in step)
     evaluations = sorted((folder / "evaluations").glob("step-*/predictions"))

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from geovlm_ray.core.files import write_atomically
-from geovlm_ray.data.scene_draw import COLOURS, SCENE_SIZE, Scene, render
+from geovlm_ray.data.scene_draw import COLOURS, SCENE_SIZE, DrawnScene, render
 
 SIZES = {"train": 2000, "test": 400}
 PAINTS = ("grey", "red", "white", "yellow")
@@ -33,7 +33,7 @@ def _record(folder: Path, split: str, i: int, rng: np.random.Generator) -> dict[
     width, angle = length / rng.uniform(2.5, 3.5), int(rng.integers(0, 180))
     margin = length / 2 + 2
     x, y = rng.uniform(margin, SCENE_SIZE - margin, 2)
-    water = render(Scene(("water",), texture_seed=int(rng.integers(2**31)), light_seed=int(rng.integers(2**31))))
+    water = render(DrawnScene(("water",), texture_seed=int(rng.integers(2**31)), light_seed=int(rng.integers(2**31))))
     name = f"{split}/{i:04d}.png"
     _with_ship(water, (x, y), (length, width), angle, COLOURS[paint]).save(folder / name)
     corners = (x - length / 2, y - width / 2, x + length / 2, y + width / 2)

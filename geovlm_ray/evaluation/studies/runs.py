@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from geovlm_ray.config import load_config
+from geovlm_ray.config import load_config, to_yaml
+from geovlm_ray.core.contents import FILE as CONTENTS_FILE
+from geovlm_ray.core.contents import ContentRecord
+from geovlm_ray.core.files import text_digest
+from geovlm_ray.evaluation.contents import run_inputs
 from geovlm_ray.evaluation.results import RESULTS
 from geovlm_ray.evaluation.studies.study import Study
 
@@ -17,11 +23,15 @@ SFT_SECTIONS = ("sft.", "model.", "prompt.", "data.", "reward.")
 
 @dataclass(frozen=True)
 class Command:
-    """A geovlm-ray command of a study; ``result`` is the file that it writes last."""
+    """A geovlm-ray command of a study; ``result`` is the file that it writes last.
+
+    ``digest`` is of its configuration and of the files that this names, which the ``arguments`` do not tell.
+    """
 
     name: str
     arguments: tuple[str, ...]
     result: Path
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,17 @@ class StudyPlan:
     def start(self) -> str:
         """Model that all variants start from, some of them after fine-tuning."""
         return load_config(self.recipe, _of_sft([*self.study.settings, *self.overrides])).model.path
+
+    @functools.cached_property
+    def contents(self) -> str:
+        """Digests of the files that the recipe and the overrides name: data, model, reward functions, plugins."""
+        config = load_config(self.recipe, [*self._common_settings(), *self.overrides])
+        model = Path(config.model.path)
+        self.logs.mkdir(parents=True, exist_ok=True)
+        record = ContentRecord(self.logs / CONTENTS_FILE)
+        found = record.measure(run_inputs(config, self.study.tasks, model if model.is_dir() else None, config.reward))
+        record.write()
+        return json.dumps(found, sort_keys=True)
 
     @property
     def logs(self) -> Path:
@@ -84,7 +105,7 @@ class StudyPlan:
             *_seeds(seed),
         ]
         arguments = ("sft", "--out", str(model), self.recipe, *settings)
-        return Command(f"sft-{run_name(name, seed)}", arguments, model / "sft_summary.json")
+        return Command(f"sft-{run_name(name, seed)}", arguments, model / "sft_summary.json", self._digest(settings))
 
     def run_command(self, name: str, seed: int) -> Command:
         """The training command of a variant, or the evaluation command of one without training."""
@@ -98,15 +119,16 @@ class StudyPlan:
             arguments += ["--limit", records, "--out", str(self.evaluation(name, seed))]
             arguments += ["--benchmarks", *self.benchmarks()]
             result = self.evaluation(name, seed) / RESULTS
-        return Command(run_name(name, seed), tuple(arguments), result)
+        return Command(run_name(name, seed), tuple(arguments), result, self._digest(settings))
+
+    def _digest(self, settings: Iterable[str]) -> str:
+        return text_digest(to_yaml(load_config(self.recipe, settings)) + self.contents)
 
     def _run_settings(self, name: str, seed: int) -> list[str]:
         """All overrides of a run; later ones take precedence."""
         variant = self.study.variants[name]
         return [
-            *self._data_settings(),
-            f"evaluation.benchmarks=[{', '.join(self.benchmarks())}]",
-            *self.study.settings,
+            *self._common_settings(),
             *variant.settings,
             *self.overrides,
             *([f"model.path={self.model(name, seed)}"] if variant.sft is not None else []),
@@ -114,6 +136,10 @@ class StudyPlan:
             f"run.name={run_name(name, seed)}",
             *_seeds(seed),
         ]
+
+    def _common_settings(self) -> list[str]:
+        benchmarks = f"evaluation.benchmarks=[{', '.join(self.benchmarks())}]"
+        return [*self._data_settings(), benchmarks, *self.study.settings]
 
     def _data_settings(self) -> list[str]:
         stages = [f"data.stages=[{{steps: 1, tasks: [{', '.join(self.study.tasks)}]}}]"]

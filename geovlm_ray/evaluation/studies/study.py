@@ -38,7 +38,7 @@ SHORT = ("run.steps=4", "evaluation.every=4", "evaluation.records=24", "sft.step
 """Settings of the short form, which has one seed."""
 
 
-class Answers(Section):
+class Conclusions(Section):
     """Beginnings of the sentence that answers the question.
 
     ``supports`` and ``contradicts`` are advice, used if the verdict on the expectation is that. ``choice`` begins with
@@ -76,7 +76,7 @@ class Study(Section):
     name: str
     title: str
     question: str
-    answers: Answers
+    answers: Conclusions
     expectation: Expectation
     equivalence: float = Field(2.0, gt=0)
     tasks: tuple[str, ...] = ("multilabel_classification", "vqa", "object_detection", "visual_grounding")

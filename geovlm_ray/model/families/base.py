@@ -31,6 +31,13 @@ class ModelFamily(ABC):
     box_frame: Literal["shown", "percent", "permille"]
     """Unit of these boxes, as in ``data.frame``; ``shown``: pixels of the resized image."""
 
+    fp32_parameters: tuple[str, ...] = ()
+    """Endings of the names of parameters that engines keep in fp32, whatever the dtype of the model."""
+
+    def dtype_of(self, parameter: str, dtype: torch.dtype) -> torch.dtype:
+        """The dtype of a parameter, by its full name, in a model of this dtype."""
+        return torch.float32 if parameter.endswith(self.fp32_parameters) else dtype
+
     @property
     @abstractmethod
     def model_class(self) -> type[PreTrainedModel]:
@@ -67,6 +74,10 @@ class ModelFamily(ABC):
     @abstractmethod
     def vision_widths(self, vision: PreTrainedConfig) -> tuple[int, int]:
         """Width of the layers of the vision tower, and of their MLPs."""
+
+    def recurrent_state(self, text: PreTrainedConfig) -> int:
+        """Bytes that an engine keeps of a sequence, whatever its length, beside keys and values."""
+        return 0
 
     @abstractmethod
     def image_token_id(self, config: PreTrainedConfig) -> int:

@@ -4,7 +4,7 @@
   tensor, so that a LoRA adapter covers the attention layers alone.
 - In files, the weights of experts are transposed.
 - Engine and learner choose the experts of a token each on their own. In low precision they may choose differently where
-  two experts have nearly the same weight; `learner.importance` limits what such tokens weigh.
+  two experts have nearly the same weight; `learner.importance=mask` drops such tokens from the loss.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from PIL import Image
 
 from geovlm_ray.core.errors import ConfigError
-from geovlm_ray.core.files import read_text, write_atomically
+from geovlm_ray.core.files import read_object, write_atomically
 
 COLUMNS = ("step", "task", "example_id", "question", "completion", "reference", "reward", "format", "accuracy")
 """Columns of a table of completions."""
@@ -58,7 +58,7 @@ def import_tracker(package: str) -> Any:
 def kept_id(folder: Path, tracker: str, create: Callable[[], str]) -> str:
     """The id under which a tracker knows the run in ``folder``; created and kept if there is none yet."""
     file = folder / "trackers.json"
-    ids = json.loads(read_text(file)) if file.is_file() else {}
+    ids = read_object(file) if file.is_file() else {}
     if tracker not in ids:
         ids[tracker] = create()
         write_atomically(file, json.dumps(ids) + "\n")

@@ -31,7 +31,7 @@ _EXCLUSIVE = ("shape", "depth", "rank", "distance", "order", "around")
 _COMPARED = ("quantity", "direction", "change", *(kind for kind in ATTRIBUTES[2:] if kind not in _EXCLUSIVE))
 
 
-def agreement(answer: str, reference: str) -> float:
+def fact_agreement(answer: str, reference: str) -> float:
     """Factual agreement of an answer and a reference, in [0, 1].
 
     The product of one factor in [`FLOOR`, 1] per kind of fact: 0.2 if one kind is all wrong, 0.04 for two. A fact that

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from geovlm_ray.rewards.facts.numerals import with_numerals
 from geovlm_ray.rewards.facts.vocabulary import ATTRIBUTES, EXCEPTION_TERMS, FACTS, NEGATION, TERM_STARTS, Fact
 from geovlm_ray.rewards.facts.wording import content_words, is_filler
 
@@ -23,6 +24,7 @@ MAX_CACHED_WORD = 64
 """Longer words are not cached, so that adversarial answers cannot fill the cache."""
 
 _WORD = re.compile(r"[a-z]+|\d+(?:\.\d+)?|[,.;:!?]", re.ASCII)
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _APOSTROPHES = str.maketrans("’ʼ", "''")
 # The images themselves are no objects: "the two images", "both dates", "image 2".
 _IMAGES = re.compile(
@@ -116,7 +118,9 @@ def _words(text: str) -> list[str]:
         text = _ANOTHER.sub(r"two \1", text)
     if "19" in text or "20" in text:
         text = _YEAR.sub("", text)
-    return _WORD.findall(_MEASURE.sub("", text) if " of " in text else text)
+    if "," in text:
+        text = _THOUSANDS.sub("", text)
+    return with_numerals(_WORD.findall(_MEASURE.sub("", text) if " of " in text else text))
 
 
 def _longest(words: list[str], at: int) -> tuple[Term, int]:

@@ -29,6 +29,10 @@ _MORE_NUMBERS = {
     "30": "thirty",
     "40": "forty",
     "50": "fifty",
+    "60": "sixty",
+    "70": "seventy",
+    "80": "eighty",
+    "90": "ninety",
     "100": "a hundred,hundred",
     "0": "zero",
 }

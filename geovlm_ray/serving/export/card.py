@@ -16,10 +16,11 @@ from geovlm_ray.data.answer_format import AnswerFormat
 from geovlm_ray.evaluation.results import Results
 from geovlm_ray.evaluation.tables import header, lines
 from geovlm_ray.model.config import PACKAGED
+from geovlm_ray.model.families.base import ModelFamily
 from geovlm_ray.model.prompts import PromptEncoder
 from geovlm_ray.report.curves import curve
 from geovlm_ray.report.held_out import COLUMNS, held_out_results
-from geovlm_ray.report.page import code, plain, render
+from geovlm_ray.report.page import code, escape_markdown, render
 from geovlm_ray.rewards.config import RewardConfig
 from geovlm_ray.serving.export.prompting import usage_section
 from geovlm_ray.serving.export.sources import Provenance, is_rl
@@ -32,13 +33,14 @@ CURVE = "reward.svg"
 def card(
     ref: ModelRef,
     provenance: Provenance,
+    family: ModelFamily,
     encoder: PromptEncoder,
     answers: AnswerFormat,
     name: str,
     dtype: str,
     evaluations: Sequence[Results],
 ) -> str:
-    """The card of a model exported to the folder ``name``: Markdown with YAML metadata.
+    """The card of a model of a family exported to the folder ``name``: Markdown with YAML metadata.
 
     Held-out rewards are shown if the run's summary is for this checkpoint.
 
@@ -52,17 +54,18 @@ def card(
         library_name="transformers",
         pipeline_tag="image-text-to-text",
         base_model=provenance.hub,
-        tags=["remote-sensing", "earth-observation", "geovlm-ray", "qwen2_5_vl"],
+        tags=["remote-sensing", "earth-observation", "geovlm-ray", family.model_type],
     )
     text = render(
         "model_card.md",
         name=name,
         version=__version__,
+        family=family.title,
         dtype=dtype,
         trained=trained,
         rl=rl,
         provenance=provenance,
-        base=_base(provenance),
+        base=_base(provenance, family),
         is_tiny=provenance.base in ("", *PACKAGED),
         settings=_settings(provenance, trained, rl) if trained else {},
         curve=CURVE if rl and provenance.metrics else "",
@@ -74,7 +77,11 @@ def card(
         held_out_columns=COLUMNS,
         sft_evaluation=None if rl else _sft_evaluation(summary),
         evaluations=[
-            (Path(r.model).name, list(map(plain, header(r))), [line.cells for line in lines(r, include_subsets=False)])
+            (
+                Path(r.model).name,
+                list(map(escape_markdown, header(r))),
+                [line.cells for line in lines(r, include_subsets=False)],
+            )
             for r in evaluations
         ],
         usage=usage_section(ref.config, encoder, answers, name, provenance.tasks),
@@ -105,12 +112,12 @@ def _sft_evaluation(summary: Mapping[str, Any]) -> _SftEvaluation | None:
     return evaluations.get("last")
 
 
-def _base(provenance: Provenance) -> str:
+def _base(provenance: Provenance, family: ModelFamily) -> str:
     """The initial model as Markdown."""
     if not provenance.base:
-        return "a small randomly initialized Qwen2.5-VL"
+        return f"a small randomly initialized {family.title}"
     if provenance.base in PACKAGED:
-        return f"the policy `{provenance.base}` of geovlm_ray, a Qwen2.5-VL with 1.7 million parameters"
+        return f"the policy `{provenance.base}` of geovlm_ray, a {family.title} with 1.7 million parameters"
     hub = provenance.hub
     return f"[{hub}](https://huggingface.co/{hub})" if hub else code(provenance.base)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -15,7 +14,8 @@ from torch import nn
 from transformers import GenerationConfig, ProcessorMixin
 
 from geovlm_ray.core.errors import ModelError
-from geovlm_ray.core.files import read_object
+from geovlm_ray.core.files import digest_of, read_object
+from geovlm_ray.evaluation.contents import MODEL_FILES
 from geovlm_ray.model.families import base_model, family_of
 from geovlm_ray.model.loading import (
     adapter_weights,
@@ -26,17 +26,17 @@ from geovlm_ray.model.loading import (
     save_model,
 )
 from geovlm_ray.model.prompts import EncodedPrompt, banned_token_ids
-from geovlm_ray.serving.model_ref import ADAPTER_FILE, ModelRef, adapter_base
+from geovlm_ray.serving.model_ref import ModelRef, adapter_base
 
 SOURCE_FILE = "made_of.json"
-"""File with the digest of the source weights and the dtype of a merged model."""
+"""File with digests of what a merged model was made of, and its dtype."""
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 
 
 def merged_model(ref: ModelRef, folder: Path, *, replace: bool = False) -> Path:
     """A folder that transformers and vLLM can load: the model's own, or ``folder`` with the adapter merged in.
 
-    With ``replace``, another adapter that was merged into ``folder`` is replaced.
+    With ``replace``, a model that was merged into ``folder`` from another adapter or base model is replaced.
 
     Raises:
         ModelError: the adapter or its base model does not load, ``folder`` has other content or is not writable.
@@ -48,7 +48,10 @@ def merged_model(ref: ModelRef, folder: Path, *, replace: bool = False) -> Path:
         if is_merged_from(folder, ref, dtype):
             return folder
         if not replace or not (folder / SOURCE_FILE).is_file():
-            raise ModelError(f"{folder}: expected no such folder or the merged adapter {ref.path}, found other content")
+            raise ModelError(
+                f"{folder}: expected no such folder or the adapter {ref.path} merged into {base_of(ref)}, "
+                "found other content"
+            )
         shutil.rmtree(folder)
     partial = folder.with_name(f".{folder.name}.partial")
     write_merged(ref, dtype, partial)
@@ -75,7 +78,7 @@ def write_merged(ref: ModelRef, dtype: str, folder: Path) -> None:
 
 
 def is_merged_from(folder: Path, ref: ModelRef, dtype: str) -> bool:
-    """Whether `write_merged` wrote ``folder`` from the same weights with the same dtype."""
+    """Whether `write_merged` wrote ``folder`` from the same files with the same dtype."""
     return (folder / SOURCE_FILE).is_file() and read_object(folder / SOURCE_FILE) == _source_digest(ref, dtype)
 
 
@@ -144,13 +147,13 @@ def processor_of(ref: ModelRef) -> ProcessorMixin:
 
 
 def _source_digest(ref: ModelRef, dtype: str) -> dict[str, str]:
-    """SHA-256 of the source weights (and of the adapter's settings), and the dtype of the merged weights."""
-    files = [*sorted(ref.path.glob("*.safetensors")), *ref.path.glob(ADAPTER_FILE)]
-    digest = hashlib.sha256()
+    """Digests of the files of a model and of an adapter's base model, and the dtype of the merged weights."""
+    folders = {"model": ref.path, "base": base_of(ref)} if ref.adapter else {"model": ref.path}
     try:
-        for file in files:
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digests = {
+            name: digest_of({file for pattern in MODEL_FILES for file in folder.glob(pattern)})
+            for name, folder in folders.items()
+        }
     except OSError as error:
-        raise ModelError(f"model file {file}: expected a readable file, found: {error.strerror}") from error
-    return {"sha256": digest.hexdigest(), "dtype": dtype}
+        raise ModelError(f"model file {error.filename}: expected a readable file, found: {error.strerror}") from error
+    return {**digests, "dtype": dtype}

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, TypeAdapter
 
-from geovlm_ray.config import Config, load_config
+from geovlm_ray.config import Config, load_stored
 from geovlm_ray.core.errors import DataError
 from geovlm_ray.core.files import check_plain, read_object, read_text
 from geovlm_ray.core.validation import validated
@@ -28,6 +28,8 @@ RECORD_KEYS = ("dataset", "task", "licence")
 LICENCE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE")
 MAX_LICENCE_CHARS = 100
 TINY_LICENCE = "apache-2.0"
+SHOWN_SECTIONS = ("model", "sft")
+"""Sections of the configuration of a preceding fine-tuning that the card shows."""
 _HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
 _LICENCE_ENTRY = re.compile(r"---\n.*?^license(?:_name)?: *(\S+) *$.*?^---$", re.M | re.S)
 
@@ -69,7 +71,7 @@ def provenance_of(ref: ModelRef, name: str) -> Provenance:
     base = trained.model.path if trained else adapter_base(ref.path) if ref.adapter else name
     sft = None
     if trained and (Path(base) / RUN_FILES[1]).is_file():
-        sft = load_config(str(Path(base) / RUN_FILES[1]))
+        sft = load_stored(Path(base) / RUN_FILES[1], sections=SHOWN_SECTIONS)
         base = sft.model.path
     first = sft or trained
     if first and first.sft.scratch:

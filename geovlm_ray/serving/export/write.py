@@ -64,11 +64,13 @@ def export(ref: ModelRef, name: str, out: Path, dtype: str, evaluations: Sequenc
     results = [read_evaluation(folder) for folder in ([own] if own else []) + list(evaluations)]
     prompt = encoder.encode(scene_example(*PROBE_SCENE))
     source = load_for_inference(ref, (ref.trained or ref.config).model.dtype)
-    answers = answer_format(ref.config.data, family_of(source), encoder.resolution)
+    family = family_of(source)
+    answers = answer_format(ref.config.data, family, encoder.resolution)
     ids = generate_greedy(source, prompt, PROBE_TOKENS)
     expected = _logprobs(source, prompt, ids)
-    # The weights of one model at a time are in memory.
+    # The weights of one model at a time are in memory; its modules are in reference cycles.
     del source
+    gc.collect()
     folder = out if is_update else out.with_name(f".{out.name}.partial")
     try:
         if not is_update:
@@ -83,7 +85,7 @@ def export(ref: ModelRef, name: str, out: Path, dtype: str, evaluations: Sequenc
                 f"found a difference of {difference:.2g}"
             )
         write_atomically(folder / SETTINGS_FILE, carried_settings(ref.config, dtype))
-        write_atomically(folder / CARD, card(ref, provenance, encoder, answers, out.name, dtype, results))
+        write_atomically(folder / CARD, card(ref, provenance, family, encoder, answers, out.name, dtype, results))
         if svg := reward_curve(provenance):
             write_atomically(folder / CURVE, svg)
         if not is_update:

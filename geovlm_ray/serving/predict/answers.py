@@ -245,5 +245,13 @@ def _asked(
     files = tuple(folder / f"{number:09d}-{i}.bmp" for i in range(len(pictures)))
     for file, (picture, _) in zip(files, pictures, strict=True):
         Image.fromarray(picture).save(file)
-    example = Example(f"window {number}", settings.task, tuple(map(str, files)), settings.question, "")
+    example = Example(
+        f"window {number}",
+        settings.task,
+        tuple(map(str, files)),
+        settings.question,
+        "",
+        labels=settings.classes,
+        rotated=settings.rotated,
+    )
     return AskedWindow(number, source, window, answer_format.of(example), files)

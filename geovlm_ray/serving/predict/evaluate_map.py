@@ -21,6 +21,7 @@ from geovlm_ray.data.geo.scene import Scene
 from geovlm_ray.evaluation.metrics.maps import THRESHOLD, MapObjects, map_metrics
 from geovlm_ray.report.page import render
 from geovlm_ray.serving.predict.features import Feature, SceneFeatures
+from geovlm_ray.serving.predict.outputs import save_picture
 from geovlm_ray.serving.predict.quick_look import card, drawn, preview
 from geovlm_ray.serving.predict.run import predict
 from geovlm_ray.serving.predict.settings import PredictSettings
@@ -37,7 +38,7 @@ def find_objects(
     out: Path,
     on_progress: Callable[[str, int, int], None],
 ) -> MapObjects:
-    """Predict over a scene once for each class, whose name replaces ``{label}`` in the question.
+    """Predict over a scene once for each class, whose name replaces ``{label}`` in the question and is its ``classes``.
 
     Polygons are in pixels of the scene. The maps are written into the folder ``out``. ``on_progress`` receives the
     class, the windows done and their number.
@@ -51,7 +52,7 @@ def find_objects(
         file = out / f"{''.join(c if c.isalnum() else '-' for c in label)}.geojson"
         (features,), _ = predict(
             [(scene,)],
-            replace(settings, question=question),
+            replace(settings, question=question, classes=(label,)),
             config,
             build,
             file,
@@ -175,7 +176,7 @@ def _write_pictures(
     mine = zip(found.shapes, ({"label": label, "score": score} for label, score in scored), strict=True)
     features = [Feature(part, columns) for shape, columns in (*right, *mine) for part in shapely.get_parts(shape)]
     picture, shown = preview(path, (), replace(scene, features=features))
-    drawn(picture, shown.features).save(out / PICTURE, compress_level=1)
+    save_picture(drawn(picture, shown.features), out / PICTURE)
     tables = [
         ("By class", *class_rows(metrics)),
         ("By size", *size_rows(metrics)),

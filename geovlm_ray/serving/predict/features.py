@@ -37,18 +37,20 @@ class Feature:
 
 @dataclass(frozen=True)
 class SceneFeatures:
-    """The features of one scene, and its size and georeference."""
+    """The features of one scene, and its size and georeference, or whether it has control points instead."""
 
     name: str
     width: int
     height: int
     georeference: Georeference | None
     features: Sequence[Feature] = field(default_factory=list)
+    has_control_points: bool = False
 
     @classmethod
     def of(cls, scene: Scene, features: Sequence[Feature]) -> SceneFeatures:
         """Features of an open scene."""
-        return cls(scene.path.name, scene.width, scene.height, scene.georeference, features)
+        where, only_points = scene.georeference, scene.has_control_points
+        return cls(scene.path.name, scene.width, scene.height, where, features, only_points)
 
     def placed(self, crs: CRS | None) -> list[shapely.Polygon]:
         """The polygons in ``crs``; in pixels for None.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,17 +18,26 @@ from geovlm_ray.serving.predict.answers import WindowAnswer
 from geovlm_ray.serving.predict.features import Feature
 from geovlm_ray.serving.predict.seams import SAME_IOU, Detection, merged
 from geovlm_ray.tasks import find_task
+from geovlm_ray.tasks.answers.box_labels import named_class
 from geovlm_ray.tasks.answers.box_reader import read_boxes
-from geovlm_ray.tasks.answers.class_names import spelling_of
+from geovlm_ray.tasks.answers.class_names import ClassNames, Synonyms, class_names, spelling_of, variants
 from geovlm_ray.tasks.answers.grammar import parse_response
 
 WITH_BOXES = ("boxes", "grounded")
+SAME_CLASS = Synonyms(related=False)
+"""Other names of a class, without names of related classes: a model may tell ships from boats."""
 
 
 def features_of(
-    answers: Sequence[WindowAnswer], task: str, width: int, height: int, *, reasoning: bool = False
+    answers: Sequence[WindowAnswer],
+    task: str,
+    width: int,
+    height: int,
+    classes: Sequence[str] = (),
+    *,
+    reasoning: bool = False,
 ) -> list[Feature]:
-    """Features of a scene of ``width`` x ``height`` pixels.
+    """Features of a scene of ``width`` x ``height`` pixels; ``classes`` are the names that labels are known to be of.
 
     Boxes become objects, each once; all other answers, and descriptions with boxes, become polygons of their windows.
     With ``reasoning``, the reasoning of a response is a column of its features.
@@ -37,7 +46,8 @@ def features_of(
     answered = [answer for answer in answers if answer.response is not None]
     features = []
     if kind in WITH_BOXES:
-        detections = with_one_spelling([d for answer in answered for d in detections_of(answer)])
+        names = class_names(tuple(classes))
+        detections = with_one_name([d for answer in answered for d in detections_of(answer, names)], names)
         thoughts = {answer.window: _split(answer.response)[0] for answer in answered}
         for found in merged(detections, width, height):
             columns: dict[str, Any] = {"label": found.label, "score": found.score, "agreement": found.agreement}
@@ -49,28 +59,35 @@ def features_of(
     return features
 
 
-def with_one_spelling(detections: Sequence[Detection]) -> list[Detection]:
-    """The detections, with the most frequent spelling of each label: windows may answer "ship", "Ship" and "ships"."""
-    keys = {d.label: d.label and (spelling_of(d.label).key or d.label) for d in detections}
-    counts: defaultdict[str | None, Counter[str | None]] = defaultdict(Counter)
-    for detection in detections:
-        counts[keys[detection.label]][detection.label] += 1
-    chosen = {key: max(sorted(found.items(), key=str), key=lambda item: item[1])[0] for key, found in counts.items()}
-    return [replace(d, label=chosen[keys[d.label]]) for d in detections]
+def with_one_name(detections: Sequence[Detection], names: ClassNames) -> list[Detection]:
+    """The detections, with one name for each class: windows may answer "plane", "Planes" and "airplane".
+
+    It is the one of ``names`` that a label means, else the most frequent of the labels with its meaning.
+    """
+    counts = Counter(d.label for d in detections if d.label)
+    chosen: dict[str | None, str | None] = {None: None}
+    known: dict[str, str] = {}
+    for label in sorted(counts, key=lambda label: (-counts[label], label)):
+        keys = [spelling_of(label).key or label]
+        keys += [other.key for forms in variants(label, SAME_CLASS) for other in forms]
+        chosen[label] = named_class(label, names) or next((known[key] for key in keys if key in known), label)
+        if chosen[label] == label:
+            known |= dict.fromkeys(keys, label)
+    return [replace(d, label=chosen[d.label or None]) for d in detections]
 
 
-def detections_of(answer: WindowAnswer) -> list[Detection]:
-    """The boxes of a response, in pixels of the scene."""
-    boxes = _boxes(answer.response or "", answer)
-    samples = [_boxes(text, answer) for text in answer.samples]
+def detections_of(answer: WindowAnswer, names: ClassNames) -> list[Detection]:
+    """The boxes of a response, in pixels of the scene; words beside a box are its label."""
+    boxes = _boxes(answer.response or "", answer, names)
+    samples = [_boxes(text, answer, names) for text in answer.samples]
     return [
         Detection(box.coords, box.label, answer.confidence, answer.window, _agreement(box, samples)) for box in boxes
     ]
 
 
-def _boxes(response: str, answer: WindowAnswer) -> list[Box]:
+def _boxes(response: str, answer: WindowAnswer, names: ClassNames) -> list[Box]:
     frame, window = frame_from_json(answer.frame), answer.window
-    read = read_boxes(_split(response)[1], frame=frame)
+    read = read_boxes(_split(response)[1], names=names, frame=frame)
     pixels = Frame("pixel", window.width, window.height)
     pairs = zip(read.boxes, read.labels, strict=True) if read else ()
     placed = [(convert_coords(c, frame, pixels), label) for c, label in pairs]
@@ -94,8 +111,12 @@ def _agreement(box: Box, samples: Sequence[Sequence[Box]]) -> float | None:
     """Share of further responses with a box of this label and an IoU of at least 0.5; None without any."""
     if not samples:
         return None
-    same = [[b.coords for b in boxes if b.label == box.label] for boxes in samples]
+    same = [[b.coords for b in boxes if _is_one_label(b.label, box.label)] for boxes in samples]
     return float(np.mean([bool(s) and iou_matrix([box.coords], s, rotated=True).max() >= SAME_IOU for s in same]))
+
+
+def _is_one_label(a: str | None, b: str | None) -> bool:
+    return a is None or b is None or spelling_of(a).key == spelling_of(b).key
 
 
 def _window_feature(answer: WindowAnswer, reasoning: bool) -> Feature:

@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from geovlm_ray.core.errors import ConfigError, DataError
 from geovlm_ray.data.geo.scene import Georeference, Scene
 
+MAP_PICTURE = ("Software", "geovlm-ray map")
+"""Keyword and text in the PNG files of maps."""
 IN_DEGREES = (".geojson", ".csv")
 """Endings of maps that hold longitudes and latitudes; others hold the coordinates of the scene, if it is one CRS."""
 
@@ -22,6 +26,21 @@ def quick_look_pictures(out: Path, scenes: int) -> list[Path]:
 def quick_look_page(out: Path) -> Path:
     """The page beside a map."""
     return out.with_suffix(".html")
+
+
+def save_picture(picture: Image.Image, file: Path) -> None:
+    """Write the picture of a map as a PNG that `is_map_picture` recognizes."""
+    info = PngInfo()
+    info.add_text(*MAP_PICTURE)
+    picture.save(file, compress_level=1, pnginfo=info)
+
+
+def is_map_picture(file: Path) -> bool:
+    """Whether a file is the picture of a map, by its first bytes."""
+    if not file.is_file():
+        return False
+    with file.open("rb") as content:
+        return MAP_PICTURE[1].encode() in content.read(256)
 
 
 def check_outputs(out: Path, pairs: Sequence[Sequence[str]]) -> None:

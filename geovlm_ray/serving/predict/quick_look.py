@@ -18,7 +18,7 @@ from geovlm_ray.data.geo.scene import Scene
 from geovlm_ray.report.boxes import CASING_COLOUR, PREDICTED_COLOUR, TRUE_COLOUR
 from geovlm_ray.report.page import data_uri, render
 from geovlm_ray.serving.predict.features import Feature, SceneFeatures
-from geovlm_ray.serving.predict.outputs import quick_look_page, quick_look_pictures
+from geovlm_ray.serving.predict.outputs import quick_look_page, quick_look_pictures, save_picture
 from geovlm_ray.serving.predict.pairs import align
 
 SIDE = 2048
@@ -36,7 +36,7 @@ def write_quick_look(
     for paths, features, file in zip(sources, scenes, pictures, strict=True):
         # Of a change pair, the later scene.
         picture, shown = preview(paths[-1], composites, features, paths[0] if len(paths) > 1 else "")
-        drawn(picture, shown.features).save(file, compress_level=1)
+        save_picture(drawn(picture, shown.features), file)
         files.append(file)
         cards.append(card(picture, shown))
     note = f"Predictions of {out.name}; features are drawn in orange, windows with an answer dashed."

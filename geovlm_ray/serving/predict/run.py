@@ -24,7 +24,7 @@ from geovlm_ray.serving.predict.features import SceneFeatures, write_features
 from geovlm_ray.serving.predict.objects import features_of
 from geovlm_ray.serving.predict.quick_look import write_quick_look
 from geovlm_ray.serving.predict.settings import PredictSettings, check_settings
-from geovlm_ray.serving.predict.sources import scene_names
+from geovlm_ray.serving.predict.sources import UNFINISHED, scene_names
 
 FOLDER_AND_REMEDY = ("unfinished answers", "remove the folder to begin again")
 """For error messages: what the folder is, and what the user can do."""
@@ -32,7 +32,7 @@ FOLDER_AND_REMEDY = ("unfinished answers", "remove the folder to begin again")
 
 def unfinished_folder(out: Path) -> Path:
     """Folder of the answers of a run that is not finished."""
-    return out.with_name(f"{out.name}.unfinished")
+    return out.with_name(out.name + UNFINISHED)
 
 
 def predict(
@@ -99,5 +99,5 @@ def _features(source: int, path: str, settings: PredictSettings, answers: Answer
         (row for row in answers.rows if row.source == source), key=lambda row: (row.window.top, row.window.left)
     )
     with Scene(path) as scene:
-        found = features_of(rows, settings.task, scene.width, scene.height, reasoning=reasoning)
+        found = features_of(rows, settings.task, scene.width, scene.height, settings.classes, reasoning=reasoning)
         return SceneFeatures.of(scene, found)

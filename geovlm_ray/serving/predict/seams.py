@@ -7,12 +7,12 @@ only kept where no window shows it whole; the parts of one object on both sides 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import shapely
-from scipy.sparse import lil_array
+from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from geovlm_ray.core.geometry import intersections, polygons, rotated_box
@@ -22,7 +22,9 @@ EDGE = 0.01
 """Distance to an inner edge of a window, as a share of its side, below which a box counts as cut: answers round."""
 MIN_EDGE_PIXELS = 2.0
 SAME_IOU = 0.5
-"""IoU from which two whole boxes of one class are one object."""
+"""IoU from which boxes of one class, found in two windows, are one object."""
+REPEATED_IOU = 0.9
+"""IoU from which boxes that one window found are one object: diagonal neighbours have upright boxes that overlap."""
 COVERED = 0.5
 """Share of a cut box within a whole one from which it is a part of it."""
 TOUCHING = 0.1
@@ -42,50 +44,108 @@ class Detection:
 
 
 def merged(detections: Sequence[Detection], width: int, height: int) -> list[Detection]:
-    """The objects of a scene of ``width`` x ``height`` pixels, by descending score; classes are merged separately."""
+    """The objects of a scene of ``width`` x ``height`` pixels, by descending score; classes are merged separately.
+
+    A box without a label has that of a labelled one of the same place, if there is one.
+    """
     found = []
-    for label in {detection.label: None for detection in detections}:
-        same = [detection for detection in detections if detection.label == label]
-        cut = [is_cut(detection, width, height) for detection in same]
-        whole = _distinct([d for d, is_part in zip(same, cut, strict=True) if not is_part])
-        parts = _uncovered([d for d, is_part in zip(same, cut, strict=True) if is_part], whole)
-        found += whole + _distinct(_united(parts))
-    return sorted(found, key=lambda d: (-d.score, d.box))
+    labelled = _with_labels(sorted(detections, key=_by_score))
+    for label in {detection.label: None for detection in labelled}:
+        same = [detection for detection in labelled if detection.label == label]
+        cut = are_cut(same, width, height)
+        whole, windows = _distinct([d for d, is_part in zip(same, cut, strict=True) if not is_part])
+        parts = _uncovered([d for d, is_part in zip(same, cut, strict=True) if is_part], whole, windows)
+        found += whole + _distinct(_united(parts))[0]
+    return sorted(found, key=_by_score)
 
 
-def is_cut(detection: Detection, width: int, height: int) -> bool:
-    """Whether a box touches an edge of its window that is not an edge of the scene."""
-    window = detection.window
-    left, top, right, bottom = _shape(detection).bounds
-    near = max(MIN_EDGE_PIXELS, EDGE * max(window.width, window.height))
-    return (
-        (window.left > 0 and left - window.left <= near)
-        or (window.top > 0 and top - window.top <= near)
-        or (window.right < width and window.right - right <= near)
-        or (window.bottom < height and window.bottom - bottom <= near)
-    )
+def are_cut(detections: Sequence[Detection], width: int, height: int) -> np.ndarray:
+    """Which boxes touch an edge of their window that is not an edge of the scene, bool [n]."""
+    bounds = shapely.bounds(polygons([d.box for d in detections])).reshape(-1, 4)
+    sides = _sides(detections)
+    near = np.maximum(MIN_EDGE_PIXELS, EDGE * (sides[:, 2:] - sides[:, :2]).max(axis=1, initial=0))[:, None]
+    at_start = (sides[:, :2] > 0) & (bounds[:, :2] - sides[:, :2] <= near)
+    at_end = (sides[:, 2:] < [width, height]) & (sides[:, 2:] - bounds[:, 2:] <= near)
+    return (at_start | at_end).any(axis=1)
 
 
-def _distinct(detections: Sequence[Detection]) -> list[Detection]:
-    """Greedy non-maximum suppression: of boxes that are one object, the one with the highest score."""
-    ordered = sorted(detections, key=lambda d: (-d.score, d.box))
+def _by_score(detection: Detection) -> tuple[float, tuple[float, ...]]:
+    return -detection.score, detection.box
+
+
+def _with_labels(detections: Sequence[Detection]) -> list[Detection]:
+    """The detections; those without a label have that of the labelled one that agrees best with them."""
+    labels = [d.label for d in detections]
+    named = np.array([label is not None for label in labels], dtype=bool)
+    if named.all() or not named.any():
+        return list(detections)
+    shapes = polygons([d.box for d in detections])
+    i, j = _overlapping(shapes[~named], shapes[named])
+    i, j = np.flatnonzero(~named)[i], np.flatnonzero(named)[j]
+    iou, _ = _agreement(detections, shapes, i, j)
+    is_same = iou >= np.where(_in_one_window(detections, i, j), REPEATED_IOU, SAME_IOU)
+    for k in np.argsort(iou, kind="stable"):
+        if is_same[k]:
+            labels[i[k]] = labels[j[k]]
+    return [replace(d, label=label) for d, label in zip(detections, labels, strict=True)]
+
+
+def _distinct(detections: Sequence[Detection]) -> tuple[list[Detection], list[set[Window]]]:
+    """Greedy non-maximum suppression: of boxes that are one object, the one with the highest score.
+
+    Also returns the windows that each of them was found in.
+    """
+    ordered = sorted(detections, key=_by_score)
     shapes = polygons([d.box for d in ordered])
+    i, j = _overlapping(shapes, shapes, once=True)
+    common = shapely.area(intersections(shapes[i], shapes[j]))
     areas = shapely.area(shapes)
+    iou = common / np.maximum(areas[i] + areas[j] - common, 1e-9)
     kept = np.ones(len(ordered), dtype=bool)
-    for i, j in _overlapping(shapes, shapes):
-        if i < j and kept[i] and kept[j]:
-            common = _common_area(shapes[i], shapes[j])
-            kept[j] = common < SAME_IOU * (areas[i] + areas[j] - common)
-    return [d for d, keep in zip(ordered, kept, strict=True) if keep]
+    windows = [{d.window} for d in ordered]
+    for first, second in sorted(_same_objects(ordered, i, j, iou, iou >= SAME_IOU)):
+        if kept[first] and kept[second]:
+            kept[second] = False
+            windows[first] |= windows[second]
+    chosen = np.flatnonzero(kept)
+    return [ordered[k] for k in chosen], [windows[k] for k in chosen]
 
 
-def _uncovered(parts: Sequence[Detection], whole: Sequence[Detection]) -> list[Detection]:
-    """The cut boxes that are no part of a whole one."""
+def _same_objects(
+    detections: Sequence[Detection], i: np.ndarray, j: np.ndarray, iou: np.ndarray, may_be_same: np.ndarray
+) -> Iterator[tuple[int, int]]:
+    """The pairs that are one object.
+
+    An object has at most one box in each of two windows: of pairs that may be one, those with the highest IoU are. In
+    one window, only a repeated box is the same object.
+    """
+    numbers = {window: n for n, window in enumerate(dict.fromkeys(d.window for d in detections))}
+    window = np.array([numbers[d.window] for d in detections], dtype=np.int64)
+    taken: defaultdict[tuple[int, int], set[int]] = defaultdict(set)
+    for k in np.lexsort((j, i, -iou)):
+        one, other = int(i[k]), int(j[k])
+        low, high = sorted((int(window[one]), int(window[other])))
+        if low == high:
+            if iou[k] >= REPEATED_IOU:
+                yield one, other
+        elif may_be_same[k] and taken[low, high].isdisjoint((one, other)):
+            taken[low, high] |= {one, other}
+            yield one, other
+
+
+def _uncovered(
+    parts: Sequence[Detection], whole: Sequence[Detection], windows: Sequence[set[Window]]
+) -> list[Detection]:
+    """The cut boxes that are no part of a whole one; ``windows`` are those that found the whole ones.
+
+    A window that found an object whole means another one by its cut box.
+    """
     shapes, others = polygons([d.box for d in parts]), polygons([d.box for d in whole])
-    kept = np.ones(len(parts), dtype=bool)
-    for i, j in _overlapping(shapes, others):
-        kept[i] &= _common_area(shapes[i], others[j]) < COVERED * shapes[i].area
-    return [d for d, keep in zip(parts, kept, strict=True) if keep]
+    i, j = _overlapping(shapes, others)
+    is_part = shapely.area(intersections(shapes[i], others[j])) >= COVERED * shapely.area(shapes[i])
+    is_part &= np.array([parts[a].window not in windows[b] for a, b in zip(i, j, strict=True)], dtype=bool)
+    covered = set(i[is_part].tolist())
+    return [d for k, d in enumerate(parts) if k not in covered]
 
 
 def _united(parts: Sequence[Detection]) -> list[Detection]:
@@ -95,40 +155,36 @@ def _united(parts: Sequence[Detection]) -> list[Detection]:
     one object, so that two windows never give more than one part each.
     """
     shapes = polygons([d.box for d in parts])
-    same = lil_array((len(parts), len(parts)), dtype=bool)
-    candidates: defaultdict[tuple[Window, Window], list[tuple[float, int, int]]] = defaultdict(list)
-    for i, j in _overlapping(shapes, shapes):
-        if i >= j:
-            continue
-        one, other = sorted((i, j), key=lambda k: astuple(parts[k].window))
-        if (iou := _agreement(parts[one], parts[other], shapes[one], shapes[other])) is not None:
-            candidates[parts[one].window, parts[other].window].append((iou, one, other))
-    for found in candidates.values():
-        taken: set[int] = set()
-        for _, i, j in sorted(found, key=lambda pair: (-pair[0], *pair[1:])):
-            if i not in taken and j not in taken:
-                same[i, j] = True
-                taken |= {i, j}
-    united = []
-    number, groups = connected_components(same, directed=False)
+    i, j = _overlapping(shapes, shapes, once=True)
+    iou, common = _agreement(parts, shapes, i, j)
+    pairs = np.array(list(_same_objects(parts, i, j, iou, common > TOUCHING)), dtype=np.int64).reshape(-1, 2)
+    links = coo_array((np.ones(len(pairs)), pairs.T), shape=(len(parts), len(parts)))
+    number, groups = connected_components(links, directed=False)
     members_of: list[list[Detection]] = [[] for _ in range(number)]
     for part, group in zip(parts, groups, strict=True):
         members_of[group].append(part)
+    united = []
     for members in members_of:
         best = max(members, key=lambda d: d.score)
         united.append(replace(best, box=_around(members)) if len(members) > 1 else best)
     return united
 
 
-def _agreement(one: Detection, other: Detection, a: shapely.Geometry, b: shapely.Geometry) -> float | None:
-    """IoU of two cut boxes of one window, or of two where these overlap; None if they are different objects."""
-    if one.window != other.window:
-        zone = shapely.intersection(_frame(one.window), _frame(other.window))
-        a, b = intersections(np.array([a, b]), np.array([zone, zone]))
-    common = _common_area(a, b)
-    iou = common / max(a.area + b.area - common, 1e-9)
-    is_same = iou >= SAME_IOU if one.window == other.window else common > TOUCHING * min(a.area, b.area)
-    return iou if is_same else None
+def _agreement(
+    detections: Sequence[Detection], shapes: np.ndarray, i: np.ndarray, j: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """How pairs agree where their windows overlap: IoU, and common area as a share of the smaller one, [n] each."""
+    frames = shapely.box(*_sides(detections).T)
+    zones = shapely.intersection(frames[i], frames[j])
+    a, b = intersections(shapes[i], zones), intersections(shapes[j], zones)
+    common, first, second = shapely.area(intersections(a, b)), shapely.area(a), shapely.area(b)
+    iou = common / np.maximum(first + second - common, 1e-9)
+    return iou, common / np.maximum(np.minimum(first, second), 1e-9)
+
+
+def _in_one_window(detections: Sequence[Detection], i: np.ndarray, j: np.ndarray) -> np.ndarray:
+    pairs = zip(i, j, strict=True)
+    return np.array([detections[a].window == detections[b].window for a, b in pairs], dtype=bool)
 
 
 def _around(members: Sequence[Detection]) -> tuple[float, ...]:
@@ -140,21 +196,13 @@ def _around(members: Sequence[Detection]) -> tuple[float, ...]:
     return rotated_box(corners) or shape.bounds
 
 
-def _overlapping(a: np.ndarray, b: np.ndarray) -> list[tuple[int, int]]:
-    """Index pairs of shapes that intersect, in ascending order."""
-    if not len(a) or not len(b):
-        return []
-    pairs = shapely.STRtree(b).query(a, predicate="intersects").T
-    return sorted((int(i), int(j)) for i, j in pairs)
+def _overlapping(a: np.ndarray, b: np.ndarray, *, once: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Indices [n] and [n] of shapes that intersect; with ``once``, a and b are one list and each pair is there once."""
+    i, j = shapely.STRtree(b).query(a, predicate="intersects")
+    return (i[i < j], j[i < j]) if once else (i, j)
 
 
-def _common_area(a: shapely.Geometry, b: shapely.Geometry) -> float:
-    return float(shapely.area(intersections(np.array([a]), np.array([b])))[0])
-
-
-def _frame(window: Window) -> shapely.Geometry:
-    return shapely.box(window.left, window.top, window.right, window.bottom)
-
-
-def _shape(detection: Detection) -> shapely.Geometry:
-    return polygons([detection.box])[0]
+def _sides(detections: Sequence[Detection]) -> np.ndarray:
+    """Left, top, right and bottom of the windows of boxes, float64 [n, 4]."""
+    windows = (d.window for d in detections)
+    return np.array([(w.left, w.top, w.right, w.bottom) for w in windows], dtype=np.float64).reshape(-1, 4)

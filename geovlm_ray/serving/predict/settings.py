@@ -18,9 +18,10 @@ from geovlm_ray.data.geo.composites import Composite
 class PredictSettings:
     """What is asked about every window, and how windows are cut and rendered.
 
-    ``side`` and ``overlap`` are in pixels of the scene. ``composites`` are the pictures of each scene, by default its
-    first bands; ``percentiles`` and ``value_range`` are as in `geovlm_ray.data.geo.composites.Renderer`. ``samples``
-    more answers are drawn for the agreement.
+    ``classes`` are the names that answers may give, as the labels of records in training, and ``rotated`` whether boxes
+    are asked for with angles. ``side`` and ``overlap`` are in pixels of the scene. ``composites`` are the pictures of
+    each scene, by default its first bands; ``percentiles`` and ``value_range`` are as in
+    `geovlm_ray.data.geo.composites.Renderer`. ``samples`` more answers are drawn for the agreement.
     """
 
     task: str
@@ -31,6 +32,8 @@ class PredictSettings:
     percentiles: tuple[float, float] = PERCENTILES
     value_range: tuple[float, float] | None = None
     samples: int = 0
+    classes: tuple[str, ...] = ()
+    rotated: bool = False
 
 
 def check_settings(settings: PredictSettings, sources: Sequence[Sequence[str]], folder: Path) -> None:

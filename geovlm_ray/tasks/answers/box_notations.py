@@ -2,8 +2,9 @@
 
 Notations: lists in any bracket, with commas, spaces, semicolons or table bars; percent, degree and pixel signs; corner
 pairs (``(1, 2), (3, 4)``, also with words such as "top-left"); four corners; named coordinates (``x1=1, y1=2, ...``,
-``"xmin": 1``, ``"width": 5``); GeoChat's ``<1><2><3><4>|<0>``; the box tags of InternVL and Qwen2-VL; and four or five
-bare numbers that stand alone on a line or follow a word for a position. Other numbers in a text are not boxes.
+``"xmin": 1``, ``"width": 5``); GeoChat's ``<1><2><3><4>|<0>`` and Florence-2's eight numbers of a quadrilateral; the
+box tags of InternVL and Qwen2-VL; and four or five bare numbers that stand alone on a line or follow a word for a
+position. Other numbers in a text are not boxes.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ _OPENED_NUMBER = re.compile(r"[\[({<]\s?[-+.\d]")
 _PLAIN_NUMBER, _LETTER = re.compile(_NUMBER, re.ASCII), re.compile(r"[^\W\d_]")
 
 _LOCATION = rf"<\s?(?:loc_)?{_NUMBER}\s?>"
-_ANGLED = re.compile(rf"\{{?\s?{_LOCATION}(?:,?\s?{_LOCATION}){{2,3}}(?:(?:\|\s?)?{_LOCATION})?\s?\}}?", re.ASCII)
+_ANGLED = re.compile(rf"\{{?\s?{_LOCATION}(?:,?\s?{_LOCATION}){{2,}}+(?:\|\s?{_LOCATION})?\s?\}}?", re.ASCII)
 _RANGE = rf"\b[ \w:=,\[(]{{0,14}}?({_NUMBER}) ?(?:-|to|and|,) ?(?:[xy] ?= ?)?({_NUMBER})[\])]?"
 _RANGES = re.compile(rf"\bx{_RANGE}[,; ]{{0,3}}(?:and )?(?:from )?y{_RANGE}", re.ASCII | re.IGNORECASE)
 _ELEMENT = re.compile(rf"<([xy](?:1|2|min|max))>\s?({_NUMBER})\s?</\w{{2,4}}>\s?", re.ASCII)
@@ -123,7 +124,7 @@ def normalized(text: str) -> str:
     if "<" in text:
         text = _BOX_CLOSE.sub("]", _BOX_OPEN.sub("[", text))
         text = _REF_CLOSE.sub("</ref>", _REF_OPEN.sub("<ref>", text))
-        text = _ELEMENT.sub(r"\1=\2, ", _ANGLED.sub(_angled_as_list, text))
+        text = _ELEMENT.sub(r"\1=\2, ", _ANGLED.sub(_angled_as_lists, text))
     if "x" in text or "X" in text:
         text = _RANGES.sub(r"x1=\1, y1=\3, x2=\2, y2=\4", text)
     return text if text.isprintable() and "  " not in text else _LINES.sub("\n", _SPACES.sub(" ", text))
@@ -168,9 +169,13 @@ def _lists(text: str) -> list[FoundBox]:
     ]
 
 
-def _angled_as_list(hit: re.Match[str]) -> str:
+def _angled_as_lists(hit: re.Match[str]) -> str:
+    """Numbers in angle brackets as lists of one box each: of eight numbers unless they are boxes of four in a row."""
     numbers = [n.strip() for n in re.findall(r"<(?:\s?loc_)?([^<>]*)>", hit[0])]
-    return f" [{', '.join(numbers)}] "
+    count = len(numbers)
+    are_corners = count % 8 == 0 and not _is_flat_list(tuple(map(_value, numbers)))
+    size = 8 if are_corners else count if count % 4 else 4
+    return "".join(f" [{', '.join(numbers[k : k + size])}] " for k in range(0, count, size))
 
 
 def _runs(text: str) -> Iterator[_Run]:

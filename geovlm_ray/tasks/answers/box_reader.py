@@ -28,7 +28,11 @@ _NO_BOX = re.compile(r"\[[\s\[\]]*\]|\[[\[\s\d.,-]*\Z")
 
 
 def read_boxes(
-    answer: str, dialect: str = "brackets", names: ClassNames | None = None, frame: Frame | None = None
+    answer: str,
+    dialect: str = "brackets",
+    names: ClassNames | None = None,
+    frame: Frame | None = None,
+    question: str = "",
 ) -> BoxAnswer | None:
     """The boxes of an answer; None if it has none and does not say either that there are none.
 
@@ -45,7 +49,7 @@ def read_boxes(
             return BoxAnswer(tuple(map(ordered, strict.boxes)), strict.labels)
     text, found = _located(answer, dialect == "polygons")
     if not found:
-        return BoxAnswer((), ()) if says_none(text) else None
+        return BoxAnswer((), ()) if says_none(text, question) else None
     labels = box_labels(text, found, names)
     valid = [
         (ordered(_in_frame(text, box, box.coords, frame)), label)

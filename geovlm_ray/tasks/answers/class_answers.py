@@ -46,8 +46,15 @@ _CONTEXT = word_set(
 _HEDGES = word_set("or alternatively maybe perhaps possibly also could might may either")
 _CONTRASTS = word_set("but however")
 _CONJUNCTIONS = _CONTRASTS | {"and", "or", "nor", "+"}
-_UNSEEN = word_set("visible present seen found shown there detected observed evident")
+_UNSEEN = word_set("visible present seen found shown there detected observed evident identified applicable")
 _ABSENT = word_set("absent missing")
+_FALSE = word_set("false 0")
+"""Words for an absence after a name and a colon."""
+_COPULAS = word_set("is are was were be been")
+_REMARKS = frozenset((COLON, "="))
+_LEAD = DELIMITERS | _REMARKS | word_set("i we there it do is are")
+"""Words between a name and the negation in a remark on it: "airport: I do not see any airport"."""
+_MAX_LEAD, _REMARK_WORDS = 8, 4
 _NEGATIONS = NEGATORS | {"almost", "nearly"}
 _NEGATED_LISTS = frozenset(("or", "nor"))
 _EXAMPLES = word_set("a an the many several some there numerous multiple lots with")
@@ -61,9 +68,9 @@ _FILLER = HEADS | _MARKERS | _EXPLANATIONS | _HEDGES | word_set(
     "dominant main land cover use level name type kind i we you he they think believe confidence score yes probability "
     "high resolution view overhead shown as some several many few multiple various any all both well correct detected "
     "present patch tile list above below provided my so then very which two per output result response json null none "
-    "tag text caption ground sentinel"
+    "tag text caption ground sentinel true"
 )  # fmt: skip
-_ROLES = _VERBS | _EXPLANATIONS | _CONTEXT | _CONJUNCTIONS | _NEGATIONS | _ABSENT | DELIMITERS
+_ROLES = _VERBS | _EXPLANATIONS | _CONTEXT | _CONJUNCTIONS | _NEGATIONS | _ABSENT | _FALSE | DELIMITERS
 _SPECIAL = _ROLES | _FILLER | frozenset("=%°<>~±§+")
 _FILLER_ALONE = _FILLER - _ROLES - _MARKERS - _HEDGES - {"as"}
 _UNKNOWN_WORDS = 4
@@ -173,7 +180,9 @@ class Sentence:
         self._negated, self._named, self._explained = False, False, False
         self._denied = False
         self._list = 0
-        self._clause = 0
+        self._clause = self._subjects = 0
+        self._predicated = False
+        self._name_end = 0
         self._piece: list[str] = []
         others = None if closed else known_names()
         i, end = 0, len(words)
@@ -184,6 +193,7 @@ class Sentence:
                 match = others.match(words, i)
             if match:
                 i, self._named = match[1], True
+                self._name_end = 0 if self._negated else i
                 if not self._negated:
                     if len(self.unknown) > self._list:
                         self._complete(words[i - 1])
@@ -210,10 +220,10 @@ class Sentence:
             self._end_piece()
             self._explained = self._explained or (single and word == COMMA and self._describes(i))
             self._end_clause(i, word)
-        elif word in _NEGATIONS or word in _ABSENT:
+        elif word in _NEGATIONS or word in _ABSENT or word in _FALSE:
             self._negate(i, word)
         elif word in _VERBS:
-            self.bare = False
+            self.bare, self._predicated = False, True
             self._piece.clear()
             self._list = len(self.unknown)
         elif word in _EXPLANATIONS or (word == "as" and self._next(i) in _EXPLAINING_AS):
@@ -238,21 +248,45 @@ class Sentence:
         A heading ("Absent:") negates the rest of the sentence.
         """
         following = self._next(i)
-        if following == "only":
+        if self._denies_last(i, word):
+            del self.keys[-1:]
+            self._negated = following not in DELIMITERS
             return
-        heads = not self.keys and (word in _ABSENT or following in _UNSEEN)
+        if following == "only" or word in _FALSE:
+            return
+        unseen = following in _UNSEEN or (following in _COPULAS and self._next(i + 1) in _UNSEEN)
+        heads = not self.keys and (word in _ABSENT or unseen)
         if heads and COLON in self._words[i + 1 : i + 1 + _HEADING_WORDS]:
             self._denied = self._negated = True
             return
-        alone = following == COMMA and i > 0 and self._words[i - 1] in DELIMITERS
-        if word in _ABSENT or following in _UNSEEN or (alone and word in ("no", "not")):
-            del self.keys[(self._clause if not alone else len(self.keys) - 1) :]
+        before = self._words[i - 1] if i else COMMA
+        if word in _ABSENT or unseen or (before in _COPULAS and following in DELIMITERS):
+            is_predicate = before in _COPULAS or following in _COPULAS
+            del self.keys[self._subjects if is_predicate else self._clause :]
         else:
             self._negated = True
 
+    def _denies_last(self, i: int, word: str) -> bool:
+        """Whether a negation is all that follows a name: "airport: no", "airport (not visible)"."""
+        if not 0 < self._name_end < i <= self._name_end + _MAX_LEAD:
+            return False
+        between, following = self._words[self._name_end : i], self._next(i)
+        is_remark = not _REMARKS.isdisjoint(between)
+        if not (_LEAD if is_remark else DELIMITERS).issuperset(between):
+            return False
+        if following in DELIMITERS:
+            return is_remark or word not in _FALSE
+        if word in _ABSENT or following in _UNSEEN:
+            return True
+        near = range(i + 1, min(i + 1 + _REMARK_WORDS, len(self._words))) if is_remark else ()
+        return any((match := self._vocabulary.match(self._words, k)) and match[0] == self.keys[-1] for k in near)
+
     def _end_clause(self, i: int, word: str) -> None:
         """End a negation at a delimiter, except inside a negated list ("no ships, planes or cars")."""
+        if self._predicated:
+            self._subjects, self._predicated = len(self.keys), False
         if word in ("and", "or", "nor", "+"):
+            self._clause = max(self._clause, self._subjects)
             return
         if (
             word in (COMMA, COLON)

@@ -197,9 +197,26 @@ def variants(name: str, synonyms: Synonyms) -> tuple[tuple[Spelling, ...], tuple
     if COMMA in parts and parts.index(COMMA) >= _MIN_BEGINNING:
         shorter.append(_spelling(parts[: parts.index(COMMA)]))
     table = _synonym_table(synonyms)
-    own = [spelling_of(name), *shorter]
+    sides = _sides(parts)
+    own = [spelling_of(name), *shorter, *sides]
     others = [spelling for form in own for spelling in table.get(form.key, ())]
-    return tuple(shorter), tuple(others)
+    return tuple(shorter), (*sides, *others)
+
+
+def _sides(parts: Sequence[str]) -> list[Spelling]:
+    """The names on both sides of "or": "factory or powerplant" is either, "oil or gas facility" an oil facility."""
+    if parts.count("or") != 1 or COMMA in parts:
+        return []
+    at = parts.index("or")
+    left, right = parts[:at], parts[at + 1 :]
+    ends = right[-1:] if len(left) < len(right) else []
+    return [_spelling(side) for side in ([*left, *ends], right) if side]
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def other_names(word: str, synonyms: Synonyms = SHIPPED) -> frozenset[str]:
+    """A noun in its normal form and its synonyms, each joined to one word."""
+    return frozenset((word, *(spelling.key for form in variants(word, synonyms) for spelling in form)))
 
 
 @functools.lru_cache(maxsize=64)

@@ -10,21 +10,33 @@ from geovlm_ray.tasks.answers.words import DELIMITERS, word_set
 _UNSURE = word_set(
     "maybe unsure unclear uncertain unknown unable perhaps possibly difficult impossible hard undetermined insufficient"
 )
-_KNOWN = word_set("sure certain clear obvious possible known enough able apparent")
+_KNOWN = word_set("sure certain clear obvious possible known able apparent applicable")
 """Words that say so after "not"."""
 _KNOW = word_set(
     "know determine determined tell told say said confirm confirmed answer answered judge judged decide decided assess "
-    "assessed verify verified guess conclude concluded"
+    "assessed verify verified guess conclude concluded specify specified state stated mention mentioned given provide "
+    "provided allow permit assist help count counted measure measured estimate estimated calculate calculated quantify "
+    "discern distinguish"
 )
 """Verbs that say so after "cannot" or "do not"."""
 _KNOWLEDGE = word_set("idea clue answer information info comment data opinion guess knowledge detail")
-"""Nouns that say so after "no"."""
+"""Nouns that say so after "no" and "lack"."""
+_PERCEIVE = word_set("see view access open load process analyze analyse")
+_IMAGES = word_set("image picture photo photograph attachment")
+_RECOGNIZE = _KNOW | word_set(
+    "see seen identify identified detect detected recognize recognized make resolve spot find"
+)
+"""Verbs that say so in "too small to see"."""
 _ADVERBS = word_set("really entirely fully completely quite very absolutely at all 100 be to for it that so too yet")
 _MODALS = word_set("may might could can whether")
 _OPEN_CLAUSES = frozenset(("if", "whether"))
 _MAX_ADVERBS = 3
 _CLAUSE_WORDS = 16
-_SIGNS = _UNSURE | NEGATORS | {"or"}
+_SUFFICIENCY = frozenset(("enough", "clearly", "sufficient", "sufficiently"))
+_MANY = frozenset(("many", "numerous"))
+_NEAR = 5
+"""Words after "too", "not" and the like that are looked at."""
+_SIGNS = _UNSURE | NEGATORS | {"or", "too"}
 
 
 def is_unsure(words: Sequence[str]) -> bool:
@@ -41,16 +53,27 @@ def _denies_knowledge(words: Sequence[str], i: int) -> bool:
     following = words[i + 1] if i + 1 < len(words) else ""
     if word == "or":
         return i > 0 and words[i - 1] in _MODALS and (following == "not" or following in _MODALS)
-    if word not in NEGATORS:
-        return False
+    near = words[i + 1 : i + 1 + _NEAR]
+    if word == "too":
+        return following not in _MANY and "to" in near and not _RECOGNIZE.isdisjoint(near)
+    if word in ("lack", "lacking"):
+        return not _KNOWLEDGE.isdisjoint(near)
     if word == "no":
         return following in _KNOWLEDGE or (following == "way" and words[i + 2 : i + 3] == ["to"]) or _whether(words, i)
     if word in ("not", "cannot", "never", "without"):
         end = i + 1
         while end < min(i + 1 + _MAX_ADVERBS, len(words)) and words[end] in _ADVERBS:
             end += 1
-        return (end < len(words) and (words[end] in _KNOW or words[end] in _KNOWN)) or _whether(words, i)
+        denied = words[end : end + _NEAR]
+        return not _SUFFICIENCY.isdisjoint(denied) or _is_knowing(denied) or _whether(words, i)
     return False
+
+
+def _is_knowing(words: Sequence[str]) -> bool:
+    """Whether words after a negation say that the answer is known, or that the image itself is seen."""
+    if not words:
+        return False
+    return words[0] in _KNOW or words[0] in _KNOWN or (words[0] in _PERCEIVE and not _IMAGES.isdisjoint(words[1:3]))
 
 
 def _whether(words: Sequence[str], start: int) -> bool:

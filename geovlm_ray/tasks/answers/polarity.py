@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from geovlm_ray.tasks.answers.class_names import NEGATORS
 from geovlm_ray.tasks.answers.hedges import is_unsure
-from geovlm_ray.tasks.answers.phrases import OPPOSITES, SKIPPED, STEMS, phrase_words, sentences
-from geovlm_ray.tasks.answers.positions import comparison
-from geovlm_ray.tasks.answers.words import COMMA, DELIMITERS, LINE, SENTENCE, word_set
+from geovlm_ray.tasks.answers.phrases import SKIPPED, sentences
+from geovlm_ray.tasks.answers.restatements import POLAR_STARTS, QUESTION_STARTS, asked_sentence, restated
+from geovlm_ray.tasks.answers.words import COMMA, DELIMITERS, word_set
 
 TRUE_WORDS = word_set("yes yeah yep yup true correct affirmative y")
-FALSE_WORDS = word_set("no nope nah false incorrect n")
+FALSE_WORDS = word_set("no nope nah false incorrect negative n")
 
 _ALWAYS_TRUE = word_set("yes yeah true")
 _ALWAYS_FALSE = word_set("false nope")
-_ABSENT = word_set("absent unchanged free devoid missing")
-_PRESENT = word_set("present visible exist")
-_PRESENCE = _PRESENT | _ABSENT | NEGATORS
-_QUESTION_STARTS = word_set("is are does do did can could has have was were what how which where")
+_UNDECIDED = (["n", "a"], ["y", "n"], ["n", "y"])
+_MAX_UNDECIDED = 8
+_OPEN_QUESTIONS = word_set("how many what which where who why or")
 _ALONE_BEFORE = DELIMITERS | {"and", "or", "but", "yes", "because", "since", "as", "thank"}
 _ASSENTS = word_set(
     "absolutely indeed certainly sure definitely surely undoubtedly exactly really quite totally course doubt so "
     "all clearly obviously"
 )
 """Words of answers such as "certainly", "of course", "I think so" and "not really"."""
-_NOT_ASKED = frozenset(map(STEMS.__getitem__, NEGATORS | _ABSENT | {"yes", "or"}))
-_NEGATIONS = (NEGATORS | _ABSENT) - {"rather", "instead", "unlike"}
-_COVERED = 0.5
-"""Share of the content words of a question that a sentence repeats if it answers it without "yes" or "no"."""
 
 
 def polarity(words: Sequence[str], question: Sequence[str] = ()) -> bool | None:
@@ -39,14 +34,14 @@ def polarity(words: Sequence[str], question: Sequence[str] = ()) -> bool | None:
     """
     yes, no = _says_yes(words), _says_no(words)
     if yes or no:
-        return None if yes and no else yes
+        return None if yes == no or _is_undecided(words) else yes
     assents = not _ASSENTS.isdisjoint(words)
     parts = sentences(_without_doubt(words) if assents else words)
-    if is_unsure(words) or (parts and parts[0][0] in _QUESTION_STARTS):
+    if is_unsure(words) or (parts and parts[0][0] in QUESTION_STARTS):
         return None
     if assents and (assented := _assented(parts[0] if parts else [])) is not None:
         return assented
-    return _stated(parts[0], question) if parts else None
+    return restated(parts[0], question) if parts else None
 
 
 def _without_doubt(words: Sequence[str]) -> list[str]:
@@ -73,66 +68,9 @@ def _assented(sentence: Sequence[str]) -> bool | None:
     return None
 
 
-def _is_negative(words: Sequence[str]) -> bool:
-    """Whether tokens state an absence; "not free of ships" does not."""
-    return NEGATORS.isdisjoint(words) != _ABSENT.isdisjoint(words)
-
-
-def _stated(sentence: Sequence[str], question: Sequence[str]) -> bool | None:
-    """What a sentence without "yes" or "no" says of a question."""
-    negated = _is_negative(sentence) != _asks_for_absence(question)
-    facts = [word for word in sentence if word not in SKIPPED]
-    if len(sentence) == 1:
-        return not negated if sentence[0] in _PRESENCE else None
-    if facts and _PRESENCE.issuperset(facts):
-        return not negated
-    compared = _compares(sentence, question)
-    if compared is not None:
-        return compared != negated
-    stated = set(phrase_words(sentence))
-    asked = set(phrase_words(_asked_sentence(question))) - _NOT_ASKED
-    opposite = [word for word in asked - stated if not stated.isdisjoint(_opposites(word))]
-    if not asked or len(asked & stated) + len(opposite) < _COVERED * len(asked):
-        return not negated if _is_negative(sentence) and sentence[0] in ("there", "no") else None
-    return negated == bool(opposite)
-
-
-def _asked_sentence(question: Sequence[str]) -> Sequence[str]:
-    """The sentence of a question that asks, without instructions; the question if none starts as a question does."""
-    if SENTENCE not in question and LINE not in question:
-        return question
-    return next((part for part in sentences(question) if part[0] in _QUESTION_STARTS), question)
-
-
-def _asks_for_absence(question: Sequence[str]) -> bool:
-    """Whether "yes" to a question states an absence ("Is it free of ships?"); "isn't it" and "yes or no" do not."""
-    if _NEGATIONS.isdisjoint(question):
-        return False
-    asked = _asked_sentence(question)
-    edges = DELIMITERS | {"or", "yes"}
-    return _is_negative(
-        [
-            word
-            for i, word in enumerate(asked)
-            if word in _ABSENT
-            or (word in _NEGATIONS and i > 1 and asked[i - 1] not in edges and edges.isdisjoint(asked[i + 1 : i + 2]))
-        ]
-    )
-
-
-def _opposites(stem: str) -> tuple[str | None, str, str]:
-    """Stems of the opposite meaning: of a pair such as left and right, and with or without "un"."""
-    return OPPOSITES.get(stem), f"un{stem}", stem.removeprefix("un") if len(stem) > 6 else f"un{stem}"
-
-
-def _compares(sentence: Sequence[str], question: Sequence[str]) -> bool | None:
-    """Whether a comparison is the one of the question; None if it is neither that nor its converse."""
-    stated, asked = comparison(sentence), comparison(question)
-    if stated is None or asked is None or stated[0] != asked[0]:
-        return None
-    same = len({*stated[1]} & {*asked[1]}) + len({*stated[2]} & {*asked[2]})
-    converse = len({*stated[1]} & {*asked[2]}) + len({*stated[2]} & {*asked[1]})
-    return None if same == converse else same > converse
+def _is_undecided(words: Sequence[str]) -> bool:
+    """Whether an answer is "N/A" or "Y/N"."""
+    return len(words) < _MAX_UNDECIDED and [word for word in words if word not in DELIMITERS] in _UNDECIDED
 
 
 def _says_yes(words: Sequence[str]) -> bool:
@@ -148,7 +86,7 @@ def _says_no(words: Sequence[str]) -> bool:
         following = words[i + 1] if i + 1 < len(words) else COMMA
         if word in NEGATORS and following in ("true", "correct"):
             return True
-        if word not in FALSE_WORDS or (i and word == "n"):
+        if word not in FALSE_WORDS or (i and word in ("n", "negative")):
             return False
         return word in _ALWAYS_FALSE or following in _ALONE_BEFORE or (i == 0 and _opens_clause(following))
 
@@ -160,6 +98,18 @@ def _opens_clause(word: str) -> bool:
     return word in ("there", "it", "this", "the", "i", "they", "these", "not")
 
 
-def is_polar(words: Collection[str]) -> bool:
-    """Whether the words of a truth are just yes or no."""
-    return len(words) == 1 and not (TRUE_WORDS | FALSE_WORDS).isdisjoint(words)
+def truth_polarity(words: Sequence[str], question: Sequence[str]) -> bool | None:
+    """Whether a truth is yes, alone or with an explanation ("No, there is no water."); None for other truths."""
+    start = next((i for i, word in enumerate(words) if word not in DELIMITERS), 0)
+    words = words[start:]
+    first = words[0] if words else ""
+    if first not in TRUE_WORDS and first not in FALSE_WORDS:
+        return None
+    is_alone = DELIMITERS.issuperset(words[1:])
+    explains = first in ("yes", "no") and words[1:2] != [] and words[1] in DELIMITERS and _asks_only_polarity(question)
+    return first in TRUE_WORDS if is_alone or explains else None
+
+
+def _asks_only_polarity(question: Sequence[str]) -> bool:
+    asked = asked_sentence(question)
+    return bool(asked) and asked[0] in POLAR_STARTS and _OPEN_QUESTIONS.isdisjoint(question)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from geovlm_ray.tasks.answers.phrases import phrase_words
@@ -25,6 +26,7 @@ POSITION_WORDS = word_set(
 )
 """Words that stand around the names of sides."""
 _ABBREVIATIONS = word_set("n s w e")
+_MIRRORED = {"left": "right", "right": "left", "top": "bottom", "bottom": "top", "center": "center"}
 _OPPOSITE = ({"left", "right"}, {"top", "bottom"})
 _DIRECTED = {
     word: (dimension, sign)
@@ -76,9 +78,33 @@ def located(words: Sequence[str]) -> frozenset[str]:
     return positions(found)
 
 
+def orientation(words: Sequence[str]) -> tuple[frozenset[str], ...] | None:
+    """The two opposite ends of "north-south" or "from the upper left to the lower right", in order; None for others."""
+    ends: list[frozenset[str]] = []
+    before = ""
+    for word in words:
+        sides = _SIDES.get(word)
+        if sides and before in _SIDES and not _are_opposite(ends[-1] | sides):
+            ends[-1] |= sides
+        elif sides:
+            ends.append(sides)
+        before = word
+    is_pair = len(ends) == 2 and mirrored(ends[0]) == ends[1]
+    return tuple(ends) if is_pair and ends[0] != ends[1] else None
+
+
+def _are_opposite(sides: frozenset[str]) -> bool:
+    return any(pair <= sides for pair in _OPPOSITE)
+
+
+def mirrored(sides: frozenset[str]) -> frozenset[str]:
+    """The opposite sides."""
+    return frozenset(map(_MIRRORED.__getitem__, sides))
+
+
 def position_agreement(answer: frozenset[str], truth: frozenset[str]) -> float:
     """Jaccard similarity of the named sides; 0 if the answer names an opposite side."""
-    if any(side & (answer | truth) == side for side in _OPPOSITE):
+    if _are_opposite(answer | truth):
         return 0.0
     return len(answer & truth) / len(answer | truth)
 
@@ -99,6 +125,22 @@ def directions(words: Sequence[str]) -> set[int]:
 def asked_direction(question: Sequence[str]) -> tuple[str, int] | None:
     """Dimension and direction of the first comparative of a question ("Which is larger, ...?"); None without one."""
     return next((_DIRECTED[word] for word in question if word in _DIRECTED), None)
+
+
+def one_sided_comparison(words: Sequence[str]) -> tuple[str, int, frozenset[str]] | None:
+    """Dimension, direction and content words of "A is larger", without "than"; None for other tokens."""
+    at = next((i for i, word in enumerate(words) if word in _DIRECTED), None)
+    if at is None or "than" in words:
+        return None
+    dimension, sign = _DIRECTED[words[at]]
+    sides = frozenset(phrase_words([*words[:at], *words[at + 1 :]]))
+    return ("amount" if dimension in _GENERAL else dimension), sign, sides
+
+
+def says_equal(words: Sequence[str]) -> bool:
+    """Whether tokens say that two sides are equal: "the same number", "as many as"."""
+    as_many = any(a == "as" and b in ("many", "much") for a, b in itertools.pairwise(words))
+    return as_many or not _EQUAL.isdisjoint(words)
 
 
 def comparison(words: Sequence[str]) -> tuple[str, tuple[str, ...], tuple[str, ...]] | None:

@@ -1,98 +1,52 @@
-"""Quantities in answers: numbers, counts of objects, units and ranges.
-
-Units are compared by name and never converted: "10 m" equals "10 metres", not "0.01 km".
-"""
+"""The one quantity that an answer states: a number, the sum of its parts, or "no ships" and "a ship" in words."""
 
 from __future__ import annotations
 
-import math
+import itertools
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
 
+from geovlm_ray.tasks.answers.class_names import other_names
 from geovlm_ray.tasks.answers.hedges import is_unsure
-from geovlm_ray.tasks.answers.words import COMMA, DELIMITERS, LINE, RANGE, SENTENCE, word_set
+from geovlm_ray.tasks.answers.measures import NOT_NOUNS, Quantity, is_number, quantities
+from geovlm_ray.tasks.answers.phrases import MODIFIERS, SKIPPED
+from geovlm_ray.tasks.answers.words import COMMA, DELIMITERS, SENTENCE, word_set
 
 ZERO_WORDS = word_set("none nil")
-UNITS = {
-    spelling: names.split()[0]
-    for names in (
-        *("m meter mtr", "km kilometer kms", "cm centimeter", "mm millimeter", "ft foot feet", "mile mi", "yard yd"),
-        *("m2 sqm", "km2 sqkm", "cm2", "ft2 sqft", "m3", "ha hectare", "acre", "% percent pct", "° degree deg"),
-        *("px pixel", "kg kilogram", "ton", "h hour hr", "s second sec", "mph", "kmh kph", "year", "day", "month"),
-    )
-    for spelling in names.split()
-}
-"""Spellings of units, in the normal form of `geovlm_ray.tasks.answers.words`, and the unit of each."""
-
-_RATES = {"km/h": "kmh", "mile/h": "mph"}
-_TIMES = frozenset(("h", "s", "day", "month", "year"))
-_PER = frozenset(("per", "a", "an", COMMA))
-_NUMBER_STARTS = frozenset("0123456789-.")
-_SQUARE = word_set("square sq")
-_MULTIPLIERS = {"hundred": 100.0, "thousand": 1e3, "million": 1e6, "dozen": 12.0, "billion": 1e9, "k": 1e3}
-_FACTORS = {"half": 0.5, "dozen": 12.0, "pair": 2.0, "couple": 2.0, "hundred": 100.0, "thousand": 1e3, "million": 1e6}
-_SIGNS = word_set("minus negative")
-_ABOVE = word_set("more greater over above exceeding exceed exceeds > larger higher least beyond upward")
-_BELOW = word_set("less under below fewer < smaller lower most up within")
-_INCLUSIVE = word_set("least most up within")
-_AT_LEAST = word_set("+ more greater above over higher larger plus")
-_AT_MOST = word_set("less fewer below under lower smaller")
-_PREPOSITIONS = word_set("over above exceeding exceed exceeds > under below < least most within beyond")
-_BOUNDS_AFTER = frozenset(("or", "and", "+"))
-_LINKS = word_set("than at to of")
-_ORDINALS = word_set("st nd rd th")
 _NEGATED = word_set("not cannot never neither nor rather instead unlike excluding")
 _MIN_COUNTED = 3
 _NEGATION_WORDS = 3
 """Words before a number among which a negation denies it ("do not see exactly 3")."""
-_NOT_NOUNS = DELIMITERS | word_set(
-    "in on at of the a an is are was were and or to be with from by for that which there visible total = ± "
-    "approximately about around roughly than not no only but so per can have located present seen this it"
+_PHRASE_WORDS = 5
+_DENIALS = word_set("not cannot never")
+_WITHOUT = word_set("no without")
+_DETERMINERS = word_set("any a an the such")
+_SEEN = _DETERMINERS | word_set(
+    "see find detect spot identify observe contain show have include feature depict exist appear visible present seen "
+    "found detected identified observed shown"
 )
-_NOUN_WORDS = 3
+_OBJECT_ENDS = NOT_NOUNS - _DETERMINERS - {"of", "visible", "present", "seen"}
+_COLLECTIVES = word_set(
+    "few lot number group bunch handful variety row cluster fleet series range collection amount multitude pair couple"
+)
+"""Nouns that an article does not make a single object."""
+_COUNTING = word_set("many count")
+_PARTS_OF = tuple([word] for word in ("which", "them", "these", "those", "whom"))
+_PREDICATES = word_set("in on at near to along by with next beside is are was were")
+_JOINS = frozenset((COMMA, "and", "plus", "+"))
+_TIMES_COMPARED = word_set("before after first second earlier later previously now then")
 
 
-class Quantity(NamedTuple):
-    """A number (``low`` equals ``high``) or a range, open at infinity; its unit; the noun that it counts."""
-
-    low: float
-    high: float
-    unit: str | None = None
-    noun: tuple[str, ...] = ()
-    start: int = 0
-    end: int = 0
-
-    def agrees(self, truth: Quantity) -> bool:
-        """Whether it states the truth: the same number, range and unit; a number inside a true range does too.
-
-        A missing unit or noun is no contradiction.
-        """
-        if self.unit != truth.unit and self.unit and truth.unit and max(abs(self.low), abs(truth.low)) > 0:
-            return False
-        if self.noun and truth.noun and self.noun[-1] not in truth.noun and truth.noun[-1] not in self.noun:
-            return False
-        if truth.low == truth.high or self.low != self.high:
-            return math.isclose(self.low, truth.low) and math.isclose(self.high, truth.high)
-        return truth.low <= self.low <= truth.high
+def counted_nouns(question: Sequence[str]) -> list[str]:
+    """The words for what a question counts ("how many SHIPS are in the harbor"); else all its content words."""
+    pairs = [*itertools.pairwise(question)]
+    start = next((i + 1 for i, (a, b) in enumerate(pairs) if a in _COUNTING or (a, b) == ("number", "of")), 0)
+    phrase = _phrase(question, start, _OBJECT_ENDS) if start else list(question)
+    return [word for word in phrase if word not in SKIPPED and word not in _COUNTING]
 
 
-def quantities(words: Sequence[str]) -> list[Quantity]:
-    """The quantities in the tokens of a text (`geovlm_ray.tasks.answers.words.tokens`), in order.
-
-    Numbers of list items and ordinals are none.
-    """
-    found: list[Quantity] = []
-    i, enumerated = 0, LINE in words and _is_enumerated(words)
-    while i < len(words):
-        word = words[i]
-        if (word[0] in _NUMBER_STARTS and word != SENTENCE) or word in _FACTORS:
-            item = enumerated and (i == 0 or words[i - 1] == LINE)
-            if not item and (i + 1 == len(words) or words[i + 1] not in _ORDINALS):
-                found.append(_quantity(words, i))
-                i = found[-1].end
-                continue
-        i += 1
-    return found
+def names_of(words: Collection[str]) -> frozenset[str]:
+    """Words and their synonyms, each joined to one word."""
+    return frozenset().union(*map(other_names, words))
 
 
 def stated_quantity(words: Sequence[str], context: Collection[str]) -> Quantity | None:
@@ -103,8 +57,9 @@ def stated_quantity(words: Sequence[str], context: Collection[str]) -> Quantity 
     """
     every = quantities(words)
     if not every:
-        return _number_without_digits(words)
+        return _number_without_digits(words, frozenset(context) - MODIFIERS)
     found = every if _NEGATED.isdisjoint(words) else [q for q in every if not _is_negated(words, q)]
+    found = _with_nouns(found, words) if len(found) > 1 else found
     found = _without_counting(found) if len(found) >= _MIN_COUNTED else found
     return _stated_of(found, words, context) if found else _not_one(every, words)
 
@@ -128,26 +83,40 @@ def _stated_of(found: list[Quantity], words: Sequence[str], context: Collection[
         asked = [q for q, n in zip(asked, hits, strict=True) if n == max(hits)]
     if asked and all(q[:2] == asked[0][:2] for q in asked):
         return asked[0]
-    if len(found) == 2:
-        return None
     total = sum(q.low for q in found)
-    return next((q for q in (found[0], found[-1]) if 2 * q.low == total), None)
+    whole = next((q for q in (found[0], found[-1]) if len(found) > 2 and 2 * q.low == total), None)
+    if whole or len(asked) < len(found) or not _are_parts(found, words):
+        return whole
+    return asked[0]._replace(low=total, high=total)
 
 
-def whole_quantity(words: Sequence[str], filler: Collection[str]) -> Quantity | None:
-    """The quantity that a text consists of, with its unit or noun and ``filler``; None if it is another text."""
-    found = quantities(words)
-    if len(found) != 1:
-        return None
-    (quantity,) = found
-    rest = [*words[: quantity.start], *words[quantity.end + len(quantity.noun) :]]
-    return quantity if all(word in filler or word in DELIMITERS for word in rest) else None
+def _with_nouns(found: list[Quantity], words: Sequence[str]) -> list[Quantity]:
+    """The quantities without parts of others ("2 of them"); "3 on the right" counts what "2 ships on the left" does."""
+    wholes = [q for q in found if words[q.end : q.end + 1] != ["of"] or words[q.end + 1 : q.end + 2] not in _PARTS_OF]
+    if not wholes:
+        return found
+    kept = wholes[:1]
+    for q in wholes[1:]:
+        before = words[kept[-1].end + len(kept[-1].noun) : q.start]
+        bare = not q.noun and q.unit is None and q.end < len(words) and words[q.end] in _PREDICATES
+        placed = any(word not in SKIPPED and word not in _JOINS for word in before)
+        kept.append(q._replace(noun=kept[-1].noun) if bare and placed and before[-1] in _JOINS else q)
+    return kept
+
+
+def _are_parts(found: list[Quantity], words: Sequence[str]) -> bool:
+    """Whether the counts of one sentence add up: "2 ships on the left and 3 on the right"."""
+    if SENTENCE in words[found[0].start : found[-1].start] or not _TIMES_COMPARED.isdisjoint(words):
+        return False
+    return all(q.low == q.high and q.unit is None for q in found) and all(
+        words[q.start - 1] in _JOINS for q in found[1:]
+    )
 
 
 def _is_negated(words: Sequence[str], quantity: Quantity) -> bool:
     """Whether a negation in the same clause precedes a quantity: "not 3", "rather than 3"."""
     for i in range(quantity.start - 1, max(quantity.start - 1 - _NEGATION_WORDS, -1), -1):
-        if words[i] in DELIMITERS or words[i] in ("but", "only") or _is_number(words[i]):
+        if words[i] in DELIMITERS or words[i] in ("but", "only") or is_number(words[i]):
             return False
         if words[i] in _NEGATED:
             return True
@@ -162,113 +131,39 @@ def _without_counting(found: list[Quantity]) -> list[Quantity]:
     return found[counted:] if counted >= _MIN_COUNTED else found
 
 
-def _is_number(word: str) -> bool:
-    return word[0] in _NUMBER_STARTS and word != SENTENCE
-
-
-def _is_enumerated(words: Sequence[str]) -> bool:
-    """Whether several lines start with a number."""
-    return sum(_is_number(w) and (i == 0 or words[i - 1] == LINE) for i, w in enumerate(words)) > 1
-
-
-def _quantity(words: Sequence[str], start: int) -> Quantity:
-    """The quantity whose number starts at a position, with the words around it that bound it."""
-    value, end = _value(words, start)
-    unit, end = _unit(words, end)
-    first, before = start, words[start - 1] if start else ""
-    if before in _SIGNS:
-        value, first = -value, start - 1
-    low = high = value
-    joins = words[end] if end + 1 < len(words) else ""
-    if (joins == RANGE or (joins == "and" and before == "between")) and _is_number(words[end + 1]):
-        high, end = _value(words, end + 1)
-        second, end = _unit(words, end)
-        unit = second or unit
-        first -= before in ("between", "from")
-    else:
-        low, high, first, end = _bounded(words, value, first, end)
-    last = end
-    while last < min(end + _NOUN_WORDS, len(words)) and not (words[last] in _NOT_NOUNS or _is_number(words[last])):
-        last += 1
-    return Quantity(low, high, unit, tuple(words[end:last]), first, end)
-
-
-def _bounded(words: Sequence[str], value: float, first: int, end: int) -> tuple[float, float, int, int]:
-    """Bounds of a number that "more than", "at least", "or less" and the like make a range of."""
-    if not first and (end >= len(words) or words[end] not in _BOUNDS_AFTER):
-        return value, value, first, end
-    i = first - 1
-    while i >= 0 and words[i] in _LINKS and first - i < 3:
-        i -= 1
-    sign = words[i] if i >= 0 else ""
-    linked = first - 1 - i > 0 or sign in _PREPOSITIONS
-    if linked and (sign in _ABOVE or sign in _BELOW):
-        denied = i > 0 and words[i - 1] in ("no", "not")
-        is_strict = not denied and sign not in _INCLUSIVE
-        above, below = (math.nextafter(value, side) if is_strict else value for side in (math.inf, -math.inf))
-        low, high = (above, math.inf) if (sign in _ABOVE) != denied else (-math.inf, below)
-        return low, high, i - denied, end
-    after = end + 1 if end < len(words) and words[end] in ("or", "and") else end
-    sign = words[after] if after < len(words) else ""
-    if sign in _AT_LEAST and (after > end or sign == "+"):
-        return value, math.inf, first, after + 1
-    if sign in _AT_MOST and after > end:
-        return -math.inf, value, first, after + 1
-    return value, value, first, end
-
-
-def _value(words: Sequence[str], start: int) -> tuple[float, int]:
-    """The number at a position, of one or several words ("two hundred and five"), and the position after it."""
-    if words[start] in _FACTORS:
-        return _FACTORS[words[start]], start + 1 + (words[start + 1 : start + 2] in (["a"], ["an"]))
-    total, value, end, is_spelled = 0.0, float(words[start]), start + 1, False
-    if end == len(words) or not (words[end] in _MULTIPLIERS or _is_number(words[end]) or words[end] == "and"):
-        return value, end
-    while end < len(words):
-        factor = _MULTIPLIERS.get(words[end])
-        if factor is not None:
-            value, end, is_spelled = value * factor, end + 1, True
-            if factor >= 1000:
-                total, value = total + value, 0.0
-            continue
-        after = end + 1 if words[end] == "and" and words[end - 1] in _MULTIPLIERS else end
-        following = words[after] if after < len(words) else ""
-        # "Twenty one", "one hundred twenty one"; but "120 1" are two numbers.
-        tens = value % 100 >= 20 and value % 10 == 0 and len(following) == 1 and (value < 100 or is_spelled)
-        if not (following.isdecimal() and len(following) <= 3 and (tens or words[end - 1] in _MULTIPLIERS)):
-            break
-        value, end = value + int(following), after + 1
-    return total + value, end
-
-
-def _unit(words: Sequence[str], end: int) -> tuple[str | None, int]:
-    """The unit at a position, which may be a rate ("km/h", "metres per second"), and the position after it."""
-    unit, end = _plain_unit(words, end)
-    if unit and end + 1 < len(words) and words[end] in _PER and UNITS.get(words[end + 1]) in _TIMES:
-        rate = f"{unit}/{UNITS[words[end + 1]]}"
-        return _RATES.get(rate, rate), end + 2
-    return unit, end
-
-
-def _plain_unit(words: Sequence[str], end: int) -> tuple[str | None, int]:
-    if end >= len(words):
-        return None, end
-    if words[end] in _SQUARE and end + 1 < len(words) and words[end + 1] in UNITS:
-        return f"{UNITS[words[end + 1]]}2", end + 2
-    unit = UNITS.get(words[end])
-    if unit and end + 1 < len(words) and words[end + 1] == "squared":
-        return f"{unit}2", end + 2
-    return unit, end + (unit is not None)
-
-
-def _number_without_digits(words: Sequence[str]) -> Quantity | None:
+def _number_without_digits(words: Sequence[str], context: frozenset[str]) -> Quantity | None:
+    """0 for "no ships" and "I do not see any", 1 for "a ship"; None unless a word of ``context`` is counted."""
     if is_unsure(words):
         return None
     for i, word in enumerate(words):
-        if word in ZERO_WORDS or (word in ("no", "not") and i + 1 < len(words) and words[i + 1] not in DELIMITERS):
-            noun = words[i + 1 : i + 2] if word == "no" and words[i + 1] not in _NOT_NOUNS else ()
-            return Quantity(0.0, 0.0, None, tuple(noun))
+        if word in ZERO_WORDS or (word in _DENIALS and _denies_sight(words, i, context)):
+            return Quantity(0.0, 0.0)
+        if word in _WITHOUT and not context.isdisjoint(phrase := _phrase(words, i + 1, _OBJECT_ENDS)):
+            return Quantity(0.0, 0.0, None, tuple(phrase[-1:]))
     for i, word in enumerate(words):
-        if word in ("a", "an", "single") and i + 1 < len(words) and words[i + 1] not in _NOT_NOUNS:
-            return None if words[i + 1] in ("few", "lot", "number") else Quantity(1.0, 1.0)
+        if word in ("a", "an", "single"):
+            phrase = _phrase(words, i + 1, NOT_NOUNS)
+            if not context.isdisjoint(phrase) or not _COLLECTIVES.isdisjoint(phrase):
+                return Quantity(1.0, 1.0) if _COLLECTIVES.isdisjoint(phrase) else None
     return None
+
+
+def _phrase(words: Sequence[str], start: int, ends: Collection[str]) -> list[str]:
+    """The first words at a position before one of ``ends``."""
+    end = start
+    while end < min(start + _PHRASE_WORDS, len(words)) and words[end] not in ends:
+        end += 1
+    return list(words[start:end])
+
+
+def _denies_sight(words: Sequence[str], start: int, context: frozenset[str]) -> bool:
+    """Whether a negation denies that what is counted is there or is seen: "ships are not visible", "I see none"."""
+    near = range(start + 1, min(start + 1 + _NEGATION_WORDS, len(words)))
+    seen = next((i for i in near if words[i] in _SEEN), None)
+    if seen is None:
+        return not context.isdisjoint(words[start + 1 : start + 2])
+    counted = _phrase(words, seen + 1, _OBJECT_ENDS)
+    if any(word not in _DETERMINERS for word in counted):
+        return not context.isdisjoint(counted)
+    before = words[max(0, start - _PHRASE_WORDS) : start]
+    return not start or "any" in (words[seen], *counted) or not context.isdisjoint(before)

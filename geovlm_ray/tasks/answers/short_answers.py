@@ -14,6 +14,7 @@ from geovlm_ray.tasks.answers import choices
 from geovlm_ray.tasks.answers.class_names import HEADS, NEGATORS, SHIPPED, ClassNames, Synonyms, class_names
 from geovlm_ray.tasks.answers.conclusions import conclusion
 from geovlm_ray.tasks.answers.hedges import without_unknown
+from geovlm_ray.tasks.answers.measures import whole_quantity
 from geovlm_ray.tasks.answers.phrases import (
     CUTS,
     FILLER,
@@ -29,15 +30,16 @@ from geovlm_ray.tasks.answers.phrases import (
     sentences,
     statements,
 )
-from geovlm_ray.tasks.answers.polarity import TRUE_WORDS, is_polar, polarity
+from geovlm_ray.tasks.answers.polarity import polarity, truth_polarity
 from geovlm_ray.tasks.answers.positions import (
     asked_direction,
     comparison,
     directions,
     whole_comparison,
 )
-from geovlm_ray.tasks.answers.quantities import stated_quantity, whole_quantity
+from geovlm_ray.tasks.answers.quantities import counted_nouns, names_of, stated_quantity
 from geovlm_ray.tasks.answers.relations import Place
+from geovlm_ray.tasks.answers.repetitions import first_of_two, repeats, said_once
 from geovlm_ray.tasks.answers.words import COMMA, DELIMITERS, tokens, word_set
 
 MAX_NAME_CHARS = 128
@@ -90,9 +92,9 @@ class Truth:
         self.options = choices.options(question)
         self.letters = choices.true_letters(self.text, self.options)
         self.letter, self.option = (None, self.text) if self.letters else self._choice(question)
-        self.polar = None if self.letter or self.letters or not is_polar(self.words) else self.words[0] in TRUE_WORDS
+        self.polar = None if self.letter or self.letters else truth_polarity(self.tokens, self.question)
         self.quantity = whole_quantity(self.tokens, FILLER) if self._may_be_quantity() else None
-        self.counted = frozenset((*self.question, *(self.quantity.noun if self.quantity else ())))
+        self.counted = names_of((*counted_nouns(self.question), *self.quantity.noun)) if self.quantity else frozenset()
         self.place = Place.of(self.tokens, self.question)
         self.direction = whole_comparison(self.words)
         self.comparison = comparison(self.tokens)
@@ -133,14 +135,14 @@ class Truth:
         words = tokens(answer)
         if words == self.tokens:
             return EQUAL
-        if 2 * len(set(words)) <= len(words) and _repeats(words):
+        if 2 * len(set(words)) <= len(words) and repeats(words):
             return self._word_overlap(phrase_words(words) or words)
         if self.plain and _STRUCTURE.isdisjoint(words):
             return self._plain_agreement(words)
         stated = conclusion(answer)
         if stated is not answer:
             words = tokens(stated)
-        words = _said_once(words)
+        words = said_once(words)
         return EQUAL if words == self.words else self._by_type(stated, words)
 
     def _by_type(self, answer: str, words: list[str]) -> Agreement:
@@ -160,7 +162,7 @@ class Truth:
 
     def _plain_agreement(self, words: list[str]) -> Agreement:
         """Agreement of an answer without sentence structure with a truth that is a quantity or a phrase."""
-        words = _first_of_two(words)
+        words = first_of_two(words)
         if self.quantity:
             return self._quantity_agreement(words) or self._word_overlap(phrase_words(words))
         facts = [word for word in words if word not in SKIPPED]
@@ -195,8 +197,7 @@ class Truth:
     def _choices_agreement(self, answer: str) -> Agreement:
         """Jaccard similarity of the options that an answer chooses, by letters or by texts, and the true ones."""
         found = {*(choices.several_letters(answer, self.options) or choices.chosen_letters(answer))}
-        if not found:
-            found = {key for key, text in self.options.items() if _truth(text, "", self.synonyms).named_in(answer)}
+        found = found or {*self._named_options(answer)}
         return Agreement(len(found & self.letters) / len(found | self.letters), True)
 
     def _choice_agreement(self, answer: str, words: list[str]) -> Agreement:
@@ -206,19 +207,28 @@ class Truth:
         if not letters and self.letter in choices.denied_letters(answer):
             return DIFFERENT
         rest = choices.without_letter(answer)[1] if letters else answer
-        named = [key for key, text in self.options.items() if _truth(text, "", self.synonyms).named_in(rest)]
+        named = self._named_options(rest)
         if letters:
             return EQUAL if not named or self.letter in named else DIFFERENT
         if self.options:
             return EQUAL if named == [self.letter] else DIFFERENT
         return _truth(self.option, "", self.synonyms).agreement(answer) if self.option.strip() else DIFFERENT
 
+    def _named_options(self, answer: str) -> list[str]:
+        """Letters of the options that an answer names; "more than 3" does not name the option "3"."""
+        said = tokens(answer)
+        same = [key for key, text in self.options.items() if tokens(text) == said]
+        if len(same) == 1:
+            return same
+        options = {key: _truth(text, "", self.synonyms) for key, text in self.options.items()}
+        named = {key: option.words for key, option in options.items() if option.named_in(answer)}
+        return [key for key, own in named.items() if not any(_is_inside(own, other) for other in named.values())]
+
     def named_in(self, answer: str) -> bool:
         """Whether an answer states this truth, or contains its words."""
         if self.agreement(answer).value == 1:
             return True
-        own, words = self.words, affirmed(tokens(answer))
-        return any(words[i : i + len(own)] == own for i in range(len(words) - len(own) + 1)) if own else False
+        return _contains(affirmed(tokens(answer)), self.words)
 
     def _quantity_agreement(self, words: list[str]) -> Agreement | None:
         """Agreement with a quantity; None if the words decide, since the answer states another noun or no number."""
@@ -364,34 +374,14 @@ def _is_list_of_guesses(words: Sequence[str]) -> bool:
     return COMMA in words and VERBS.isdisjoint(words) and len(items(words)) >= _MIN_GUESSES
 
 
-def _repeats(words: Sequence[str]) -> bool:
-    """Whether an answer of several words consists of repetitions; an answer that is said twice does not."""
-    bare = [word for word in words if word not in DELIMITERS]
-    return len(bare) > 2 and 2 * len(set(bare)) <= len(bare) and _first_of_two(bare) is bare
+def _contains(words: Sequence[str], own: Sequence[str]) -> bool:
+    """Whether words contain others, at least one, in a row."""
+    return bool(own) and any(words[i : i + len(own)] == own for i in range(len(words) - len(own) + 1))
+
+
+def _is_inside(own: Sequence[str], other: Sequence[str]) -> bool:
+    return len(own) < len(other) and _contains(other, own)
 
 
 def _joined(words: Sequence[str]) -> str:
     return "".join(word for word in words if word not in DELIMITERS)
-
-
-def _said_once(words: list[str]) -> list[str]:
-    """The words of one copy of an answer that says the same twice; without the delimiters at the end."""
-    start, end = 0, len(words)
-    while end and words[end - 1] in DELIMITERS:
-        end -= 1
-    while start < end and words[start] in DELIMITERS:
-        start += 1
-    kept = words[start:end]
-    bare = [word for word in kept if word not in DELIMITERS]
-    once = _first_of_two(bare)
-    return kept if once is bare else once
-
-
-def _first_of_two(words: list[str]) -> list[str]:
-    """The first half of words that repeat it exactly once, else the words."""
-    half = len(words) // 2
-    if not half or len(words) % 2 or words[:half] != words[half:]:
-        return words
-    text = " ".join([*words[:half], ""])
-    repeats_itself = (text + text).index(text, 1) < len(text)
-    return words if repeats_itself else words[:half]

@@ -46,6 +46,7 @@ _IRREGULAR = {
     "minus": "minus", "plus": "plus", "perhaps": "perhaps", "movies": "movie", "prairies": "prairie", "calves": "calf",
     "christmas": "christmas", "texas": "texas", "kansas": "kansas", "besides": "besides", "tens": "tens",
     "hundreds": "hundreds", "thousands": "thousands", "millions": "millions", "dozens": "dozens", "whereas": "whereas",
+    "ones": "ones",
 }  # fmt: skip
 
 _TOKEN = re.compile(
@@ -67,6 +68,7 @@ _PUNCTUATION = str.maketrans(
         "・": ",", "·": ",", "•": "\n", "●": "\n", "▪": "\n", "◦": "\n", "−": "-", "‐": "-", "‑": "-", "`": '"',
         "$": " ", "^": "", "_": " ", "…": ".", "|": "\n", "「": '"', "」": '"', "『": '"', "』": '"', "和": " and ",
         "及": " and ", "或": " or ", "与": " and ", "⁄": "/",
+        **dict.fromkeys("✗✘❌", " no "), **dict.fromkeys("✓✔✅", " yes "),
     }
 )  # fmt: skip
 _PUNCTUATION_KINDS = {
@@ -104,7 +106,7 @@ def plain(text: str) -> str:
     # Casefolding decomposes some letters, so compose again.
     text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text).replace("**", "").replace("__", "").casefold())
     text = _CONTRACTION.sub(r"\1 is", text.translate(_PUNCTUATION))
-    return text.replace("n't", " not").replace("*", "\n").replace("#", " ")
+    return text.replace("can't", "cannot").replace("n't", " not").replace("*", "\n").replace("#", " ")
 
 
 def tokens(text: str) -> list[str]:
