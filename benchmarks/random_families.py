@@ -40,6 +40,10 @@ LINEAR = {f"linear_{name}": size for name, size in (("num_key_heads", 2), ("num_
 HEADS = {"linear_key_head_dim": 128, "linear_value_head_dim": 128, "full_attention_interval": 2, "head_dim": 32}
 
 
+UNTIED = ("qwen3_vl_moe", "qwen3_5")
+"""Families of which the larger published models have an output layer of its own."""
+
+
 def _rope(*section: int, **settings: Any) -> dict[str, Any]:
     rope = {"rope_type": "default", "rope_theta": 10.0, "mrope_section": list(section), **settings}
     return {"rope_parameters": rope}
@@ -92,16 +96,17 @@ def build(model_type: str, width: int = 1, seed: int = 0) -> tuple[PreTrainedMod
     tokenizer = tiny_processor().tokenizer
     token = tokenizer.convert_tokens_to_ids
     text, vision = (_widened(sizes, width) for sizes in CONFIGS[model_type])
+    tied = model_type not in UNTIED
     ends = {"eos_token_id": token("<|im_end|>"), "pad_token_id": token("<|endoftext|>")}
     config = AutoConfig.for_model(
         model_type,
-        text_config={**text, "vocab_size": len(tokenizer), "tie_word_embeddings": True, **ends},
+        text_config={**text, "vocab_size": len(tokenizer), "tie_word_embeddings": tied, **ends},
         vision_config=vision,
         image_token_id=token("<|image_pad|>"),
         video_token_id=token("<|video_pad|>"),
         vision_start_token_id=token("<|vision_start|>"),
         vision_end_token_id=token("<|vision_end|>"),
-        tie_word_embeddings=True,
+        tie_word_embeddings=tied,
     )
     torch.manual_seed(seed)
     model = FAMILIES[model_type].model_class(config)

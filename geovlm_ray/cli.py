@@ -145,7 +145,3 @@ def _expanded(value: Any) -> Any:
     if isinstance(value, Path):
         return Path(os.path.expanduser(value))
     return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~/") else value
-
-
-if __name__ == "__main__":
-    sys.exit(main())

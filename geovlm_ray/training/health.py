@@ -16,6 +16,7 @@ from geovlm_ray.core.schema import Example, SampleGroup, target_texts
 from geovlm_ray.data.answers import answer_text
 from geovlm_ray.evaluation.constant_answers import ConstantAnswer
 from geovlm_ray.evaluation.validation import Completion, rewards_of
+from geovlm_ray.learner.advantages import AdvantageSettings
 from geovlm_ray.observability.run_recorder import TrainingWarning
 from geovlm_ray.rewards.monitor import HackingMonitor
 from geovlm_ray.tasks.answers.grammar import ThinkMode, parse_response
@@ -86,11 +87,13 @@ class HealthMonitor:
     ``stop`` says for which causes `reason_to_stop` ends a run: ``never``, ``always``, or one kind of warning.
     """
 
-    def __init__(self, think: ThinkMode, max_tokens: int, stop: str = "never") -> None:
+    def __init__(
+        self, think: ThinkMode, max_tokens: int, stop: str = "never", advantages: AdvantageSettings | None = None
+    ) -> None:
         self.think = think
         self.stop = stop
         self._hacking = HackingMonitor(think)
-        self._stuck = StuckMonitor(max_tokens)
+        self._stuck = StuckMonitor(max_tokens, advantages)
         self._answers: defaultdict[str, deque[_Answer]] = defaultdict(lambda: deque(maxlen=WINDOW))
         self._dominated: set[str] = set()
 

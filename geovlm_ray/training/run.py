@@ -192,7 +192,8 @@ def _attempt(
     """Build all components, resume from the latest checkpoint, train, and close the components."""
     start = latest[0] if latest else 0
     advantages = partial(batch_advantages, config=config.learner, max_completion_tokens=config.rollout.max_tokens)
-    monitor = HealthMonitor(config.reward.think, config.rollout.max_tokens, config.run.stop_if_stuck)
+    run, max_tokens = config.run, config.rollout.max_tokens
+    monitor = HealthMonitor(config.reward.think, max_tokens, run.stop_if_stuck, config.learner.advantages)
     recorder = RunRecorder(
         config.run.folder,
         config.run.steps,

@@ -24,8 +24,9 @@ class StuckMonitor:
     unless they are the whole batch's. That all groups of a task tie is none: what is nearly solved does.
     """
 
-    def __init__(self, max_tokens: int) -> None:
+    def __init__(self, max_tokens: int, advantages: AdvantageSettings | None = None) -> None:
         self.max_tokens = max_tokens
+        self.advantages = advantages or AdvantageSettings()
         self._batch = _Causes()
         self._tasks: defaultdict[str, _Causes] = defaultdict(_Causes)
 
@@ -71,7 +72,10 @@ class StuckMonitor:
                 f"every completion was cut off at rollout.max_tokens={self.max_tokens}; raise it, or fine-tune until "
                 "the policy ends its answers",
             )
-        tied = all(is_tied(group, AdvantageSettings()) for group in groups)
+        if self.advantages.within_groups:
+            tied = all(is_tied(group, self.advantages) for group in groups)
+        else:
+            tied = len({score.total for score in scores}) < 2
         if tied and not nothing_scored:
             yield "no_variance", self._no_variance(groups, scores)
         if not tied and metrics.get("grad_norm") == 0:

@@ -219,7 +219,7 @@ def test_changed_data_under_predictions_are_refused_by_file_and_accepted_on_requ
     (data / "aid" / "beach" / "0.png").unlink()
     message = (
         rf"evaluation folder {out} was begun with other content: benchmark aid names of images: expected .*; "
-        rf"benchmark mine {mine}: expected xxh3:\w+, found xxh3:\w+; restore it, choose another --out, or go on with"
+        rf"benchmark mine {mine}: expected xxh3:\w+, found xxh3:\w+; restore it, choose another --out, or continue with"
     )
     for names in (("aid", str(mine)), (str(mine), "aid", "drawn-vqa")):
         with pytest.raises(RunError, match=message):

@@ -57,7 +57,7 @@ def test_log_lines_beside_a_live_display_are_inert(tmp_path: Path) -> None:
 
 def _on_terminal(arguments: list[str], how: list[str] | None = None) -> str:
     """What a command prints on a terminal of 200 columns."""
-    how = how or ["-m", "geovlm_ray.cli"]
+    how = how or ["-m", "geovlm_ray"]
     here, there = pty.openpty()
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "200", "LINES": "50"}
     process = subprocess.Popen([sys.executable, *how, *arguments], stdout=there, stderr=there, env=environment)

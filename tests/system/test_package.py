@@ -50,7 +50,7 @@ def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[
 
 def run(environment: Mapping[str, str], folder: Path, *words: str) -> str:
     """Output of a command of the installed wheel."""
-    command = [sys.executable, "-m", "geovlm_ray.cli", *words]
+    command = [sys.executable, "-m", "geovlm_ray", *words]
     found = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
     return found.stdout
@@ -87,7 +87,7 @@ def test_wheel_runs_without_the_checkout(installed: Mapping[str, str], tmp_path:
 
 
 def test_web_page_of_the_wheel_opens(installed: Mapping[str, str], tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "geovlm_ray.cli", "web", "tiny", "--port", "0"]
+    command = [sys.executable, "-m", "geovlm_ray", "web", "tiny", "--port", "0"]
     with subprocess.Popen(command, cwd=tmp_path, env=installed, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout

@@ -29,7 +29,7 @@ def test_corrected_data_and_other_weights_are_refused_by_file_and_accepted_on_re
     (model / "chat_template.jinja").write_text((model / "chat_template.jinja").read_text() + "\n")
     message = (
         rf"output folder {out} was begun with other content: data {tmp_path}/data\.jsonl: expected xxh3:\w+, found "
-        rf"xxh3:\w+; model {model}/chat_template\.jinja: .*; restore it, choose another --out, or go on with --accept"
+        rf"xxh3:\w+; model {model}/chat_template\.jinja: .*; restore it, choose another --out, or continue with"
     )
     with pytest.raises(RunError, match=message):
         fine_tune(load_config("demo", settings), out, QUIET)

@@ -82,5 +82,5 @@ def test_commands_recipes_and_settings_are_completed(line: str, completions: lis
     out = tmp_path / "completions"
     settings = {"_ARGCOMPLETE": "1", "_ARGCOMPLETE_IFS": "\n", "COMP_LINE": line, "COMP_POINT": str(len(line))}
     environment = {**os.environ, **settings, "_ARGCOMPLETE_STDOUT_FILENAME": str(out)}
-    subprocess.run([sys.executable, "-m", "geovlm_ray.cli"], env=environment, check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "geovlm_ray"], env=environment, check=True, capture_output=True)
     assert [word.strip() for word in out.read_text().split("\n")] == completions

@@ -166,6 +166,15 @@ def test_auto_is_what_the_family_was_pretrained_on() -> None:
     assert as_stored == example
 
 
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_auto_of_every_family(model_type: str) -> None:
+    resolution = Resolution("fixed", 448, 28, 1, 10**6, 4)
+    example = Example("a", "object_detection", ("scene:vqa:0:0:0",), "Find.", SHIP)
+    found = answer_format(DataConfig(), FAMILIES[model_type], resolution).of(example)
+    expected = {"qwen2_vl": ("tagged", Frame("permille")), "qwen2_5_vl": ("json", Frame("pixel", 448, 448))}
+    assert (found.dialect, found.frame) == expected.get(model_type, ("json", Frame("permille")))
+
+
 def test_instructions_of_tasks_without_boxes_name_no_placeholder() -> None:
     for task in TASKS.values():
         assert ("{boxes}" in task.instruction) == (task.target_kind in ("boxes", "grounded"))

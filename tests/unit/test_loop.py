@@ -306,6 +306,12 @@ def test_nan_log_prob_stops_the_run() -> None:
         run(logprob=float("nan"))
 
 
+def test_groups_with_equal_rewards_are_kept_where_advantages_are_centred_over_the_batch() -> None:
+    centred = ("learner.advantage_center=batch", "learner.advantage_scale=batch")
+    _, pool, _ = run("loop.resample=2", "run.steps=2", *centred, rewards=Rewards())
+    assert pool.generated == []
+
+
 def test_zero_variance_groups_are_resampled_up_to_the_limit_and_logged() -> None:
     # Per step: the first group has variance, the second once it is resampled, the third never.
     has_variance = {0: lambda g: True, 1: lambda g: g >= REPLACEMENT_OFFSET, 2: lambda g: False}

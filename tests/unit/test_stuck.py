@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from geovlm_ray.core.schema import Example, Prompt, RewardScore, Sample, SampleGroup
+from geovlm_ray.learner.advantages import AdvantageSettings
 from geovlm_ray.observability.run_recorder import TrainingWarning
 from geovlm_ray.training.stuck import MIN_GROUPS, STUCK_STEPS, StuckMonitor
 
@@ -89,6 +90,14 @@ def test_zero_gradient_in_spite_of_different_rewards_is_reported() -> None:
 def test_warning_is_repeated_after_its_cause_was_gone() -> None:
     cut = CAUSES["all_cut_off"]
     assert [w.kind for w in warnings_of([cut, cut, batch(), cut])] == ["all_cut_off", "all_cut_off"]
+
+
+def test_tied_groups_that_differ_teach_where_advantages_are_centred_over_the_batch() -> None:
+    centred = AdvantageSettings(center="batch")
+    for groups, expected in (([*batch((0.0, 0.0)), *batch((2.0, 2.0))], []), (batch((1.0, 1.0)), ["no_variance"])):
+        monitor = StuckMonitor(64, centred)
+        found = [w.kind for _ in range(STUCK_STEPS) for w in monitor.update(groups, {"grad_norm": 0.1})]
+        assert found == expected
 
 
 @pytest.mark.parametrize("kind", CAUSES)

@@ -128,7 +128,7 @@ def _run_command(command: Command, logs: Path, processes: _Processes) -> str | N
     begun = time.perf_counter()
     # Parallel runs use one core each.
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, python_path))}
-    words = [sys.executable, "-m", "geovlm_ray.cli", *arguments]
+    words = [sys.executable, "-m", "geovlm_ray", *arguments]
     with log.open("w") as output, processes.started(words, output, env) as process:
         # Unlike Popen.wait, this returns the CPU time of the process.
         _, status, usage = os.wait4(process.pid, 0)
