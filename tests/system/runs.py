@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -114,9 +115,11 @@ def check_equal_runs(run: Path, expected: Path) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports on which no process listens."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for sock in sockets:
-            sock.bind(("127.0.0.1", 0))
-        return [sock.getsockname()[1] for sock in sockets]
+    """Ports on which no process listens, below those that the system gives to others meanwhile."""
+    found: list[int] = []
+    candidates = iter(random.sample(range(20_000, 32_000), 1_000))
+    while len(found) < count:
+        with socket.socket() as sock, suppress(OSError):
+            sock.bind(("127.0.0.1", next(candidates)))
+            found.append(sock.getsockname()[1])
+    return found

@@ -12,10 +12,19 @@ from geovlm_ray.training.stuck import STUCK_STEPS
 from tests.system.runs import MINUTES, arguments, environment
 
 pytestmark = pytest.mark.slow
+BROKEN = """
+from pathlib import Path
+
+def score(response, target):
+    # As a service that ends after the checks before the run.
+    if (Path(__file__).parent / "stuck" / "config.yaml").exists():
+        raise ConnectionError("the judge does not answer")
+    return 1.0
+"""
 
 
 def test_run_whose_reward_function_fails_is_saved_and_ends_with_exit_code_3(tmp_path: Path) -> None:
-    (tmp_path / "broken.py").write_text("def score(response, target):\n    return target['answer']\n")
+    (tmp_path / "broken.py").write_text(BROKEN)
     reward = f"reward.function={tmp_path / 'broken.py'}:score"
     command = arguments(tmp_path, "stuck", 2 * STUCK_STEPS, "--local", reward)
     result = subprocess.run(
