@@ -22,7 +22,8 @@ def interrupt(command: list[str], signum: int, folder: Path, log_name: str, min_
 
     Checks that no processes and no temporary files are left.
     """
-    log, temp_folder = folder.parent / "output.log", folder.parent / "tmp"
+    # Longer than the path of a socket may be.
+    log, temp_folder = folder.parent / "output.log", folder.parent / f"temporary-{'-' * 80}"
     temp_folder.mkdir()
     with log.open("w") as output:
         settings = {**environment(), "TMPDIR": str(temp_folder), "RAY_TMPDIR": "/tmp"}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.util import get_temp_dir
 from types import TracebackType
 from typing import Any
 
@@ -22,6 +24,11 @@ from geovlm_ray.model.rows import Completion, GroupRow
 
 PREFETCH_BATCHES = 2
 """Batches that each reader process prefetches."""
+
+READ_LIMIT_S = 1800
+"""Seconds without a batch after which reading has failed: what a reader cannot send is lost without a word."""
+MAX_TMPDIR_CHARS = 70
+"""Longest temporary folder for the sockets of reader processes, whose paths have at most 107 characters."""
 
 Encoded = tuple[EncodedPrompt, Completion]
 
@@ -200,8 +207,10 @@ def read_batches(
 
     Raises:
         DataError: too many records are bad.
-        RunError: a reader process died.
+        RunError: a reader process died, or sent nothing for `READ_LIMIT_S`.
     """
+    if readers:
+        _keep_socket_paths_short()
     loader = DataLoader(
         _StepBatches(sampler, collator, shard),
         batch_size=None,
@@ -209,6 +218,7 @@ def read_batches(
         num_workers=readers,
         prefetch_factor=PREFETCH_BATCHES if readers else None,
         worker_init_fn=_start_reader,
+        timeout=READ_LIMIT_S if readers else 0,
     )
     with children_ignore_sigint():
         batches = iter(loader)
@@ -221,6 +231,17 @@ def read_batches(
     finally:
         # Readers stop when the last reference to the iterator is gone; an error's traceback would keep one.
         del batches
+
+
+def _keep_socket_paths_short() -> None:
+    """Put the sockets by which processes share tensors into /tmp if the temporary folder has a long name."""
+    folder = tempfile.gettempdir()
+    if len(folder) > MAX_TMPDIR_CHARS:
+        tempfile.tempdir = "/tmp"
+        try:
+            get_temp_dir()
+        finally:
+            tempfile.tempdir = folder
 
 
 def _start_reader(worker: int) -> None:
