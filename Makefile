@@ -57,7 +57,7 @@ demo: setup
 test: tools
 	@echo "Unit tests (no Ray, no vLLM) ..."
 	@$(BIN)/pytest tests/unit -n 2 --dist loadfile --durations=10
-	@echo "System tests (real engines, real Ray; about 10 minutes on two slow cores) ..."
+	@echo "System tests (real engines, real Ray; about 12 minutes on two cores) ..."
 	@$(BIN)/pytest tests/system -m "not long" -n 3 --dist loadfile --durations=10
 
 test-all: test
